@@ -1,0 +1,58 @@
+"""Who may import whom: scripts -> eval -> models -> eah -> torch and transformers."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+ORDER = ("scripts", "eval", "models", "eah")
+FILES = [
+    path.relative_to(ROOT).as_posix()
+    for folder in ORDER
+    for path in sorted((ROOT / folder).rglob("*.py"))
+]
+
+
+def imports(file: str) -> Iterator[str]:
+    """Yield the top-level package of every import of a file, also of those inside functions."""
+    path = ROOT / file
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"), file)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            own = Path(file).parts[0]
+            yield own if node.level else (node.module or "").partition(".")[0]
+
+
+def files_of(folder: str) -> list[str]:
+    return [file for file in FILES if file.startswith(f"{folder}/")]
+
+
+def test_the_files_were_found() -> None:
+    assert "eah/modeling_llama_eah.py" in FILES
+    assert {"torch", "eah"} <= set(imports("eah/patch.py"))
+
+
+@pytest.mark.parametrize("file", files_of("eah"))
+def test_eah_imports_torch_transformers_and_the_standard_library(file: str) -> None:
+    allowed = {"torch", "transformers", "eah", *sys.stdlib_module_names}
+
+    assert set(imports(file)) <= allowed
+
+
+def test_the_method_imports_torch_and_the_standard_library() -> None:
+    allowed = {"torch", *sys.stdlib_module_names}
+
+    assert set(imports("eah/modeling_llama_eah.py")) <= allowed
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_imports_point_from_scripts_down_to_eah(file: str) -> None:
+    above = ORDER[: ORDER.index(Path(file).parts[0])]
+
+    assert not set(imports(file)) & {*above, "tests"}
