@@ -1,0 +1,76 @@
+"""What `configs/<model>.yaml` says about a model, checked key by key."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from eah.errors import nearest
+from models.errors import ModelError
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+CONFIGS: Final = ROOT / "configs"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """One model of the project.
+
+    Attributes:
+        wrapper: Dotted path of the wrapper class.
+        checkpoint: Hub id, or a folder (relative to the checkout).
+        protocol: Default protocol of prompt and preprocessing.
+        dtype: "auto" (float16 on a GPU, float32 on a CPU) or a torch dtype's name.
+        eah: Preset of EAH, and settings that differ from it.
+    """
+
+    wrapper: str
+    checkpoint: str
+    protocol: str = "opera"
+    dtype: str = "auto"
+    eah: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})
+
+
+def available() -> list[str]:
+    """Return the names of the models that `configs/` describes."""
+    return sorted(path.stem for path in CONFIGS.glob("*.yaml") if "wrapper" in read_yaml(path))
+
+
+def model_settings(name: str) -> ModelSettings:
+    """Read the settings of a model.
+
+    Raises:
+        ModelError: If there is no such model, or its file has an unknown key or lacks one.
+    """
+    if name not in available():
+        raise ModelError(f"model {name!r} is unknown: {nearest(name, available())}")
+    path = CONFIGS / f"{name}.yaml"
+    values = read_yaml(path)
+    known = [item.name for item in fields(ModelSettings)]
+    for key in values:
+        if key not in known:
+            raise ModelError(f"{path.name} has an unknown key {key!r}: {nearest(key, known)}")
+    for key in ("wrapper", "checkpoint"):
+        if key not in values:
+            raise ModelError(f"{path.name} lacks the key {key!r}; add it")
+    return ModelSettings(**values)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file of settings.
+
+    Raises:
+        ModelError: If it is missing, not YAML, or not a mapping.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ModelError(f"config {path} can't be read: {error.strerror}") from error
+    except yaml.YAMLError as error:
+        raise ModelError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"config {path} holds {type(values).__name__}; it must be `key: value`")
+    return values
