@@ -1,0 +1,312 @@
+"""The LLaVA-1.5 wrapper on the embedded checkpoint: features, batches, decoding, loading."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from transformers import AutoProcessor
+
+import eah
+import models
+from models.prompts import IMAGE, template
+from scripts.scene_text import QUESTION_DESCRIBE
+from scripts.scenes import render
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "models/tiny-llava"
+QUESTIONS = [
+    "Is there a cat in the image?",
+    "Is there a traffic light in the image?",
+    QUESTION_DESCRIBE,
+    "Is there an apple in the image?",
+    "What is there, and what is it next to?",
+    "Is there a bird?",
+    "Is there a sports ball or a stop sign in the image?",
+    "?",
+]
+
+
+@pytest.fixture(scope="module")
+def vlm() -> models.VLM:
+    return models.load("tiny-llava", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[Image.Image]:
+    return [render(random.Random(seed)).image for seed in range(len(QUESTIONS))]
+
+
+def test_features_equal_transformers_own(vlm: models.VLM, pictures: list[Image.Image]) -> None:
+    pixels = vlm.preprocess(pictures[:2])
+    with torch.inference_mode():
+        output = vlm.model.get_image_features(pixel_values=pixels)
+    # transformers 5 wraps the list of features in an output object
+    expected = torch.stack(list(getattr(output, "pooler_output", output)))
+
+    assert torch.equal(vlm.encode_images(pictures[:2]), expected)
+
+
+def test_answers_equal_transformers_own_path(vlm: models.VLM, pictures: list[Image.Image]) -> None:
+    """The same prompt through input_ids and pixel_values, as transformers' users run LLaVA."""
+    ids = vlm.prompt_ids(QUESTIONS[0])
+    place = ids.index(IMAGE)
+    full = [*ids[:place], *[vlm.model.config.image_token_id] * 64, *ids[place + 1 :]]
+    for config in (None, eah.EAHConfig.preset("scale-free")):
+        context = torch.inference_mode() if config is None else eah.enabled(vlm.model, config)
+        with context:
+            output = vlm.model.generate(
+                input_ids=torch.tensor([full]),
+                attention_mask=torch.ones(1, len(full), dtype=torch.long),
+                pixel_values=vlm.preprocess(pictures[:1]),
+                max_new_tokens=20,
+                do_sample=False,
+            )
+            text = vlm.generate(pictures[0], QUESTIONS[0], models.Decoding(max_new_tokens=20))
+
+        assert vlm.tokenizer.decode(output[0, len(full) :].tolist()).strip() == text
+
+
+def test_transformers_own_processor_reads_the_folder(
+    vlm: models.VLM, pictures: list[Image.Image]
+) -> None:
+    """AutoProcessor instead of our wrapper: its ids differ a little (no lone prefix piece)."""
+    processor = AutoProcessor.from_pretrained(TINY)
+    text = template("llava-1.5", "opera")
+    prompt = text.before + "<image>" + text.after.replace("{question}", QUESTIONS[0])
+
+    inputs = processor(images=pictures[0], text=prompt, return_tensors="pt")
+    with eah.enabled(vlm.model, eah.EAHConfig.preset("scale-free")) as handle:
+        output = vlm.model.generate(**inputs, max_new_tokens=12, do_sample=False)
+        image_tokens = handle.report()[0].image_tokens
+
+    answer = processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert image_tokens == (64,)
+    assert answer.strip()
+    # transformers 5 resizes with torchvision where it is installed: nearly the same pixels
+    assert (inputs["pixel_values"] - vlm.preprocess(pictures[:1])).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize("preset", [None, "paper", "scale-free"])
+def test_a_padded_batch_gives_what_single_prompts_give(
+    vlm: models.VLM, pictures: list[Image.Image], preset: str | None, beams: int
+) -> None:
+    decoding = models.Decoding(max_new_tokens=16, num_beams=beams)
+    features = vlm.encode_images(pictures)
+
+    def answers() -> tuple[list[str], list[str]]:
+        together = vlm.generate_batch(features, QUESTIONS, decoding)
+        alone = [
+            vlm.generate_batch(features[i : i + 1], [question], decoding)[0]
+            for i, question in enumerate(QUESTIONS)
+        ]
+        return together, alone
+
+    if preset is None:
+        together, alone = answers()
+    else:
+        with eah.enabled(vlm.model, eah.EAHConfig.preset(preset)):
+            together, alone = answers()
+
+    assert together == alone
+
+
+def test_image_tokens_lie_in_their_place_in_every_padded_row(
+    vlm: models.VLM, pictures: list[Image.Image]
+) -> None:
+    features = vlm.encode_images(pictures[:2])
+    prompts = vlm.embed_prompts(features, [QUESTIONS[0], QUESTIONS[2]])
+    pads = (prompts.attention_mask == 0).sum(-1).tolist()
+
+    assert sorted(pads)[0] == 0 < sorted(pads)[1]
+    for row, pad in enumerate(pads):
+        first = pad + vlm.prompt_ids("").index(IMAGE)
+        assert prompts.image_mask[row].nonzero().flatten().tolist() == list(
+            range(first, first + 64)
+        )
+        assert torch.equal(prompts.embeds[row, first : first + 64], features[row])
+
+
+def test_sampling_follows_the_seed(vlm: models.VLM, pictures: list[Image.Image]) -> None:
+    decoding = models.Decoding(max_new_tokens=24, do_sample=True, temperature=3.0)
+    texts = []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        texts.append(vlm.generate(pictures[0], QUESTION_DESCRIBE, decoding))
+
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_protocol_llava_pads_where_opera_crops(pictures: list[Image.Image]) -> None:
+    wide = Image.new("RGB", (200, 100), (255, 0, 0))
+    wide.paste((0, 0, 255), (50, 0, 150, 100))  # red sides, blue middle
+    opera = models.load("tiny-llava", device="cpu", protocol="opera").preprocess([wide])
+    llava = models.load("tiny-llava", device="cpu", protocol="llava").preprocess([wide])
+
+    middle = opera.shape[-1] // 2
+    assert opera[0, 2, middle, 2] == opera[0, 2, middle, middle]  # the sides are cropped away
+    assert llava[0, 0, middle, 2] > llava[0, 0, middle, middle]  # the red side is there
+    # (122, 116, 104) is the mean colour, so padding is nearly zero after normalisation
+    assert llava[0, :, 2, middle].abs().max() < 0.02
+
+
+def test_text_ends_at_the_stop_text(vlm: models.VLM) -> None:
+    ids = vlm.tokenizer.encode("Yes, there is. ### Human")
+
+    assert vlm._text([*ids, vlm.tokenizer.eos_id(), *ids]) == "Yes, there is."
+
+
+def copy_of_tiny(folder: Path) -> Path:
+    shutil.copytree(TINY, folder)
+    return folder
+
+
+def test_a_folder_with_tokenizer_json_only_loads(
+    vlm: models.VLM, tmp_path: Path, pictures: list[Image.Image]
+) -> None:
+    from transformers import LlamaTokenizerFast
+
+    folder = copy_of_tiny(tmp_path / "saved")
+    LlamaTokenizerFast.from_pretrained(TINY).save_pretrained(tmp_path / "tokenizer")
+    shutil.copy(tmp_path / "tokenizer/tokenizer.json", folder)
+    (folder / "tokenizer.model").unlink()
+
+    other = models.load("tiny-llava", checkpoint=str(folder), device="cpu")
+
+    assert other.prompt_ids(QUESTIONS[0]) == vlm.prompt_ids(QUESTIONS[0])
+    assert other.generate(pictures[0], QUESTIONS[0]) == vlm.generate(pictures[0], QUESTIONS[0])
+
+
+def break_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def break_type(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "model_type": "qwen2_vl"}))
+
+
+def break_json(folder: Path) -> None:
+    (folder / "config.json").write_text("{")
+
+
+def break_tokenizer(folder: Path) -> None:
+    (folder / "tokenizer.model").unlink()
+
+
+def break_weights(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = next(key for key in weights if key.endswith("linear_1.weight"))
+    del weights[name]
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def break_shape(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    name = next(key for key in weights if key.endswith("linear_1.weight"))
+    weights[name] = weights[name][:5].contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def break_file(folder: Path) -> None:
+    content = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(content[: len(content) // 2])
+
+
+def remove_weights(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (break_config, "has no config.json"),
+        (break_type, "model_type 'qwen2_vl' in its config.json, but this model needs 'llava'"),
+        (break_json, "is not JSON"),
+        (break_tokenizer, "has no tokenizer.model and no tokenizer.json"),
+        (break_weights, r"lacks 1 weights of LLaVA-1.5, .*linear_1.weight"),
+        (break_shape, "can.t be loaded .*size"),
+        (break_file, "can't be loaded"),
+        (remove_weights, "can't be loaded"),
+    ],
+)
+def test_damaged_checkpoints_are_refused(tmp_path: Path, damage: object, message: str) -> None:
+    folder = copy_of_tiny(tmp_path / "copy")
+    damage(folder)  # type: ignore[operator]
+
+    with pytest.raises(models.ModelError, match=message):
+        models.load("tiny-llava", checkpoint=str(folder), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("tiny-lava", {}, "model 'tiny-lava' is unknown: did you mean 'tiny-llava'"),
+        ("tiny-llava", {"checkpoint": "no such folder"}, "is no folder and no hub id"),
+        ("tiny-llava", {"protocol": "lava"}, "did you mean 'llava'"),
+        ("tiny-llava", {"device": "cuda:99"}, "GPU 99 does not exist; this machine has"),
+        ("tiny-llava", {"device": "tpu:x"}, "device 'tpu:x' is unknown"),
+        ("tiny-llava", {"dtype": "float12"}, "dtype 'float12' is unknown"),
+    ],
+)
+def test_bad_arguments_are_refused(name: str, arguments: dict[str, str], message: str) -> None:
+    with pytest.raises(models.ModelError, match=message):
+        models.load(name, **arguments)
+
+
+def test_an_unreachable_hub_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def offline(*_: object, **__: object) -> None:
+        raise OSError("We couldn't connect to the hub.\nMore lines.")
+
+    monkeypatch.setattr("models.checkpoints.cached_file", offline)
+    with pytest.raises(models.ModelError, match="could not be fetched from the hub") as error:
+        models.load("llava-1.5", device="cpu")
+
+    assert "\n" not in str(error.value)
+
+
+def test_identity_changes_with_the_weights(tmp_path: Path) -> None:
+    folder = copy_of_tiny(tmp_path / "copy")
+    before = models.describe("tiny-llava", checkpoint=str(folder), device="cpu").weights
+    weights = load_file(folder / "model.safetensors")
+    weights = {name: tensor * 1.5 for name, tensor in weights.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    after = models.describe("tiny-llava", checkpoint=str(folder), device="cpu").weights
+
+    assert before == models.describe("tiny-llava", device="cpu").weights
+    assert before != after
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_config_is_used_by_a_loader(path: Path) -> None:
+    if path.stem == "paper":
+        assert set(models.settings.read_yaml(path)["pope"]) <= set(models.available())
+    else:
+        settings = models.model_settings(path.stem)
+        assert eah.EAHConfig.preset(settings.eah["preset"])
+        assert settings.protocol == "opera"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("preset", [None, "scale-free"])
+def test_a_gpu_answers_as_the_cpu_does(
+    vlm: models.VLM, pictures: list[Image.Image], preset: str | None
+) -> None:
+    on_gpu = models.load("tiny-llava", device="cuda:0", dtype="float32")
+    decoding = models.Decoding(max_new_tokens=16)
+    answers = []
+    for model in (vlm, on_gpu):
+        config = eah.EAHConfig.preset(preset or "paper")
+        with eah.enabled(model.model, config) if preset else nullcontext():
+            features = model.encode_images(pictures)
+            answers.append(model.generate_batch(features, QUESTIONS, decoding))
+
+    assert answers[0] == answers[1]
