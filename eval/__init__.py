@@ -1,0 +1,1 @@
+"""Benchmarks: POPE, with results that can be trusted and repeated."""

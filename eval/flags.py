@@ -1,0 +1,140 @@
+"""Command-line flags that every evaluation command has, in the spellings people type.
+
+Every flag works with dashes and underscores. A flag that is not given leaves no trace, so that the
+YAML and the defaults below it count.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn, TypeVar
+
+import yaml
+
+from eval.errors import EvaluationError
+from eval.settings import METHODS, RunSettings, merge
+from models.settings import read_yaml
+
+OPERA_FLAGS: Final = ("scale_factor", "threshold", "num_attn_candidates", "penalty_weights")
+Settings = TypeVar("Settings", bound=RunSettings)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that knows both spellings and names the nearest flag."""
+
+    def __init__(self, description: str) -> None:
+        """Start with the common flags."""
+        super().__init__(
+            description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS
+        )
+        _add_common(self)
+
+    def flag(self, *names: str, **options: Any) -> None:
+        """Add a flag under all its spellings."""
+        spellings = [spelling for name in names for spelling in dict.fromkeys(_spellings(name))]
+        self.add_argument(*spellings, **options)
+
+    def parse(self, arguments: Sequence[str] | None) -> dict[str, Any]:
+        """Return the flags that were given."""
+        given, unknown = self.parse_known_args(arguments)
+        if unknown:
+            known = [name for action in self._actions for name in action.option_strings]
+            close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            self.error(f"{unknown[0]} is unknown: {hint}--help lists what there is")
+        return vars(given)
+
+    def error(self, message: str) -> NoReturn:
+        """Print one sentence and exit with status 2."""
+        self.exit(2, f"{Path(self.prog).stem}: error: {message}\n")
+
+
+def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
+    """Lay YAML, `--options` and flags over the defaults.
+
+    Raises:
+        EvaluationError: If a name is unknown, a value not allowed, or a flag of OPERA decoding is
+            given.
+    """
+    for name in OPERA_FLAGS:
+        if name in given:
+            raise EvaluationError(
+                f"--{name} belongs to OPERA decoding, which is not available; leave it out "
+                "(EAH's own threshold is --THRES)"
+            )
+    settings = defaults
+    if "config" in given:
+        path = given.pop("config")
+        settings = merge(settings, read_yaml(path), str(path))  # type: ignore[assignment]  # replace() keeps the class
+    options = given.pop("options", [])
+    settings = merge(settings, dict(_option(text) for text in options), "--options")  # type: ignore[assignment]
+    if "gpu_id" in given:
+        device = _device_of(given.pop("gpu_id"))
+        if given.setdefault("device", device) != device:
+            raise EvaluationError(
+                f"--device {given['device']} and --gpu-id ({device}) disagree; give one of them"
+            )
+    return merge(settings, given, "command line")  # type: ignore[return-value]
+
+
+def _add_common(parser: Parser) -> None:
+    parser.flag("--model", help="model in configs/, such as llava-1.5 or tiny-llava")
+    parser.flag("--checkpoint", help="folder or hub id instead of the config's")
+    parser.flag("--config", type=Path, help="YAML file of settings (flags win over it)")
+    parser.flag("--options", nargs="+", metavar="KEY=VALUE", help="settings by name (flags win)")
+    parser.flag("--protocol", help="prompt, preprocessing and answer length: opera, or the model's")
+    parser.flag("--method", nargs="+", metavar="METHOD", help=f"arms: {', '.join(METHODS)} (both)")
+    parser.flag("--data-path", type=Path, help="folder of the pictures, such as COCO's val2014")
+    parser.flag("--gpu-id", type=int, help="GPU number; -1 is the CPU (first GPU if there is one)")
+    parser.flag("--device", help="cpu, cuda:N, or auto to spread the model over all GPUs")
+    parser.flag("--dtype", help="float32, float16, bfloat16 or auto (float16 on a GPU)")
+    parser.flag("--beam", "--num-beams", dest="beam", type=int, help="beams (1: greedy)")
+    parser.flag("--sample", action="store_true", help="nucleus sampling, top-p 0.9")
+    parser.flag("--max-new-tokens", type=int, help="length of an answer (the protocol's)")
+    parser.flag("--batch-size", type=int, help="prompts generated together (8)")
+    parser.flag("--num-workers", type=int, help="threads that read pictures ahead (2)")
+    parser.flag("--limit", type=int, help="first N questions of each file only")
+    parser.flag("--seed", type=int, help="of sampling and of built question files (42)")
+    parser.flag("--output-dir", type=Path, help="where run folders are made (runs)")
+    parser.flag("--preset", help="EAH preset: paper, released-code, scale-free (the config's)")
+    parser.flag("--LAYER_NUM", "--layers", dest="layers", type=int, nargs="+", help="EAH layers")
+    parser.flag("--HEAD_NUM", "--head", dest="head", type=_head, help="EAH head: auto or an index")
+    parser.flag(
+        "--THRES",
+        "--sink-threshold",
+        dest="sink_threshold",
+        type=float,
+        help="EAH: mean attention above which an image token is a sink (0.002 in the paper)",
+    )
+    for name in OPERA_FLAGS:
+        parser.flag(f"--{name}", help=argparse.SUPPRESS)
+
+
+def _spellings(name: str) -> list[str]:
+    body = name.removeprefix("--")
+    return [name, "--" + body.replace("_", "-"), "--" + body.replace("-", "_")]
+
+
+def _head(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not re.fullmatch(r"\d+", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor an index from 0")
+    return int(text)
+
+
+def _option(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise EvaluationError(f"--options {text!r}: settings are written KEY=VALUE")
+    return key, yaml.safe_load(value)
+
+
+def _device_of(gpu_id: int) -> str:
+    if gpu_id < -1:
+        raise EvaluationError(f"--gpu-id {gpu_id}: a GPU is a number from 0, and -1 is the CPU")
+    return "cpu" if gpu_id == -1 else f"cuda:{gpu_id}"

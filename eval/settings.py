@@ -1,0 +1,139 @@
+"""What an evaluation is asked to do: defaults < YAML < flags, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from eah import EAHConfig
+from eah.errors import EAHConfigError, nearest
+from eval.errors import EvaluationError
+from models import ModelSettings
+
+METHODS: Final = ("baseline", "eah")
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettings:
+    """Settings that every evaluation command has.
+
+    Attributes:
+        model: Name of a model in `configs/`.
+        checkpoint: Folder or hub id instead of the config's.
+        protocol: Prompt, preprocessing and answer length; None for the config's.
+        method: Arms of the run, in the order of the table.
+        data_path: Folder of the pictures.
+        device: "cpu", "cuda:N", "auto" (all GPUs); None for the first GPU, else the CPU.
+        dtype: Precision; None for the config's.
+        beam: Number of beams; 1 is greedy.
+        sample: Nucleus sampling (top-p 0.9, temperature 1).
+        max_new_tokens: Length of an answer; None for the protocol's.
+        batch_size: Prompts that are generated together.
+        num_workers: Threads that read and resize pictures ahead.
+        limit: Use the first so many questions of each file only.
+        seed: Of sampling and of building question files.
+        output_dir: Folder that run folders are made in.
+        preset: EAH's preset; None for the config's.
+        layers: EAH's decoder layers, counted from 0.
+        head: EAH's head; None for the densest one.
+        sink_threshold: EAH's threshold on mean attention.
+    """
+
+    model: str = "llava-1.5"
+    checkpoint: str | None = None
+    protocol: str | None = None
+    method: tuple[str, ...] = METHODS
+    data_path: Path | None = None
+    device: str | None = None
+    dtype: str | None = None
+    beam: int = 1
+    sample: bool = False
+    max_new_tokens: int | None = None
+    batch_size: int = 8
+    num_workers: int = 2
+    limit: int | None = None
+    seed: int = 42
+    output_dir: Path = Path("runs")
+    preset: str | None = None
+    layers: tuple[int, ...] | None = None
+    head: int | None = None
+    sink_threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a model.
+
+        Raises:
+            EvaluationError: Naming the setting, its value and what is allowed.
+        """
+        for name in self.method:
+            if name not in METHODS:
+                raise EvaluationError(f"method {name!r} is unknown: {nearest(name, METHODS)}")
+        if not self.method or len(set(self.method)) < len(self.method):
+            raise EvaluationError(f"method {list(self.method)}: name at least one, each once")
+        for name in ("beam", "batch_size", "num_workers", "max_new_tokens", "limit"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise EvaluationError(f"{name}={value}, but at least 1 is needed")
+
+    def eah_config(self, settings: ModelSettings) -> EAHConfig:
+        """Return EAH's settings: the model's config, changed by flags.
+
+        Raises:
+            EvaluationError: If a value is not allowed.
+        """
+        values = dict(settings.eah)
+        if self.preset is not None:
+            values = {"preset": self.preset}
+        if self.layers is not None:
+            values["layers"] = self.layers
+        if self.head is not None:
+            values["head"] = self.head
+        if self.sink_threshold is not None:
+            # The paper's flag is an attention weight, whatever unit the preset counts in.
+            values |= {"threshold": self.sink_threshold, "threshold_unit": "attention"}
+        try:
+            return EAHConfig.preset(values.pop("preset", "paper"), **values)
+        except EAHConfigError as error:
+            raise EvaluationError(f"EAH settings: {error}") from error
+
+
+def merge(defaults: RunSettings, values: Mapping[str, Any], source: str) -> RunSettings:
+    """Return settings with some values replaced.
+
+    Args:
+        defaults: Settings of the lower layer.
+        values: Setting names and values.
+        source: Where the values are from, for error messages.
+    Raises:
+        EvaluationError: If a name is unknown, or a value is not of the setting's kind.
+    """
+    known = {field.name: field for field in fields(defaults)}
+    changes = {}
+    for name, value in values.items():
+        name = name.replace("-", "_")
+        if name not in known:
+            raise EvaluationError(f"{source}: setting {name!r} is unknown: {nearest(name, known)}")
+        changes[name] = _converted(name, str(known[name].type), value, source)
+    return replace(defaults, **changes)
+
+
+def _converted(name: str, kind: str, value: Any, source: str) -> Any:
+    """Convert a YAML value to a setting's type."""
+    optional = kind.endswith("| None")
+    kind = kind.removesuffix("| None").strip()
+    if value is None and optional:
+        return None
+    if kind.startswith("tuple"):
+        items = value if isinstance(value, (list, tuple)) else [value]
+        item_kind = kind.removeprefix("tuple[").split(",")[0]
+        return tuple(_converted(name, item_kind, item, source) for item in items)
+    if kind == "Path" and isinstance(value, (str, Path)):
+        return Path(value).expanduser()
+    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    types = {"int": int, "float": float, "str": str, "bool": bool}
+    if kind not in types or type(value) is not types[kind]:
+        raise EvaluationError(f"{source}: {name} is {value!r}, but it must be of type {kind}")
+    return value
