@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Lint, types, tests and the wheel's contents. Works alone on a machine with git and Python.
+#   bash scripts/test.sh [PYTEST ARGUMENTS]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+source scripts/venv.sh dev
+
+step() { echo "== $*" >&2; }
+
+step lint
+ruff check .
+ruff format --check .
+codespell
+
+step types
+mypy
+
+step wheel
+wheels=$(mktemp -d)
+trap 'rm -rf "$wheels"' EXIT
+python -m build --wheel --outdir "$wheels" . >"$wheels/log" 2>&1 || { cat "$wheels/log" >&2; exit 1; }
+python scripts/check_wheel.py "$wheels"/*.whl
+
+step tests
+python -m pytest "$@"

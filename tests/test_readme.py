@@ -1,0 +1,100 @@
+"""Every command and snippet of the README runs, with the embedded model in the place of the 7B."""
+
+from __future__ import annotations
+
+import random
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+import eah
+import models
+from eval import pope_eval
+from scripts.make_scenes import write_scenes
+from scripts.scenes import render
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+def commands(start: str) -> list[list[str]]:
+    """Return the command lines of the README that begin with some words, comments left out."""
+    lines = "".join(blocks("bash")).replace("\\\n", " ").splitlines()
+    return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
+
+
+def test_the_three_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
+    snippet = blocks("python")[0].replace('"llava-1.5", checkpoint="llava-hf/llava-1.5-7b-hf"',
+                                          '"tiny-llava", device="cpu"')  # fmt: skip
+
+    exec(snippet, {"image": render(random.Random(0)).image})
+
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_library_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    vlm = models.load("tiny-llava", device="cpu")
+    ids = vlm.prompt_ids("Is there a cat in the image?")
+    prompts = vlm.embed_prompts(vlm.encode_images([render(random.Random(0)).image]), ["?"])
+    inputs = {"inputs_embeds": prompts.embeds, "attention_mask": prompts.attention_mask}
+    snippet = blocks("python")[1].replace(
+        "output = ", "with eah.image_tokens(model, mask):\n    output = "
+    )
+
+    exec(
+        snippet,
+        {"eah": eah, "model": vlm.model, "inputs": inputs, "mask": prompts.image_mask},
+    )
+
+    assert "LayerReport(layer=1" in capsys.readouterr().out
+    assert not eah.is_enabled(vlm.model)
+    assert ids.count(-200) == 1
+
+
+def test_the_papers_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_scenes(tmp_path, count=3, seed=1)
+    found = commands("python eval/pope_eval.py --model")
+    assert len(found) == 1
+    swapped = {"llava-1.5": "tiny-llava", "data/COCO/val2014": str(tmp_path / "val2014"), "0": "-1"}
+    arguments = [swapped.get(word, word) for word in found[0][2:]]
+
+    status = pope_eval.main(
+        [*arguments, "--build-from", str(tmp_path / "annotations/instances_val2014.json"),
+         "--output-dir", str(tmp_path / "runs"), "--limit", "4"]
+    )  # fmt: skip
+
+    assert status == 0
+    assert "5 beam(s)" in capsys.readouterr().out
+
+
+def test_scripts_that_are_named_are_there() -> None:
+    for script in re.findall(r"bash (scripts/\S+\.sh)", README):
+        subprocess.run(["bash", "-n", script], cwd=ROOT, check=True)
+    for path in re.findall(r"`(scripts/\w+\.py|configs/\S+?\.yaml|eah/\w+\.py)`", README):
+        assert (ROOT / path).is_file(), path
+
+
+def test_flags_that_are_named_exist() -> None:
+    shown = subprocess.run(
+        [sys.executable, "eval/pope_eval.py", "--help"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    section = README.split("## The paper's commands")[1].split("\n## ")[0]
+    for flag in set(re.findall(r"--[A-Za-z][A-Za-z_-]+", section)):
+        assert flag in shown, flag
+
+
+def test_the_conda_environment_installs_what_pip_does() -> None:
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    (pip,) = [item["pip"] for item in environment["dependencies"] if isinstance(item, dict)]
+
+    assert pip == ["--constraint constraints.txt", "--editable .[chair,dev]"]
