@@ -52,12 +52,6 @@ def read_questions(path: Path) -> list[Question]:
     return questions
 
 
-def write_questions(path: Path, questions: Iterable[Question]) -> None:
-    """Write a question file as POPE publishes them."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump_questions(questions), encoding="utf-8")
-
-
 def dump_questions(questions: Iterable[Question]) -> str:
     """Return the text of a question file."""
     return "".join(json.dumps(asdict(question)) + "\n" for question in questions)
