@@ -76,8 +76,7 @@ def load(
     """
     found = describe(name, checkpoint=checkpoint, protocol=protocol, device=device, dtype=dtype)
     wrapper = _wrapper(model_settings(name))
-    located = locate(found.checkpoint)
-    require_type(located, wrapper.model_type)
+    located = locate(found.checkpoint)  # describe has checked that it fits
     tokenizer = load_tokenizer(located)
     precision = resolve_dtype(found.dtype, found.device)
     model = wrapper.load_model(located, device=found.device, dtype=precision)
