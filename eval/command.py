@@ -5,24 +5,30 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from eah import EAHError
 from eval.errors import EvaluationError
-from models import ModelError
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+KEPT = "what was answered is kept, the same command goes on from there"
 
 
-def finish(name: str, run: Callable[[], None]) -> int:
-    """Run a command's work and return its exit status."""
+def finish(
+    name: str, run: Callable[[], None], *errors: type[Exception], interrupted: str = KEPT
+) -> int:
+    """Run a command's work and return its exit status.
+
+    Args:
+        name: The command.
+        run: Its work.
+        errors: What bad input raises, besides EvaluationError.
+        interrupted: What Ctrl-C leaves behind, for the person who pressed it.
+    """
+    expected: tuple[type[Exception], ...] = (EvaluationError, *errors)
     try:
         run()
-    except (EvaluationError, ModelError, EAHError) as error:
+    except expected as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        print(
-            f"{name}: interrupted; what was answered is kept, the same command goes on from there",
-            file=sys.stderr,
-        )
+        print(f"{name}: interrupted; {interrupted}", file=sys.stderr)
         return INTERRUPTED
     return OK

@@ -1,21 +1,16 @@
-"""Command-line flags that every evaluation command has, in the spellings people type.
-
-Every flag works with dashes and underscores. A flag that is not given leaves no trace, so that the
-YAML and the defaults below it count.
-"""
+"""Flags that every command has that asks a model, laid over YAML and defaults."""
 
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final, TypeVar
 
 import yaml
 
 from eval.errors import EvaluationError
+from eval.flag_parser import FlagParser
 from eval.settings import METHODS, RunSettings, merge
 from models.settings import read_yaml
 
@@ -23,34 +18,13 @@ OPERA_FLAGS: Final = ("scale_factor", "threshold", "num_attn_candidates", "penal
 Settings = TypeVar("Settings", bound=RunSettings)
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser that knows both spellings and names the nearest flag."""
+class Parser(FlagParser):
+    """A parser with the flags that every command has that asks a model."""
 
     def __init__(self, description: str) -> None:
         """Start with the common flags."""
-        super().__init__(
-            description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS
-        )
+        super().__init__(description)
         _add_common(self)
-
-    def flag(self, *names: str, **options: Any) -> None:
-        """Add a flag under all its spellings."""
-        spellings = [spelling for name in names for spelling in dict.fromkeys(_spellings(name))]
-        self.add_argument(*spellings, **options)
-
-    def parse(self, arguments: Sequence[str] | None) -> dict[str, Any]:
-        """Return the flags that were given."""
-        given, unknown = self.parse_known_args(arguments)
-        if unknown:
-            known = [name for action in self._actions for name in action.option_strings]
-            close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            self.error(f"{unknown[0]} is unknown: {hint}--help lists what there is")
-        return vars(given)
-
-    def error(self, message: str) -> NoReturn:
-        """Print one sentence and exit with status 2."""
-        self.exit(2, f"{Path(self.prog).stem}: error: {message}\n")
 
 
 def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
@@ -97,8 +71,8 @@ def _add_common(parser: Parser) -> None:
     parser.flag("--max-new-tokens", type=int, help="length of an answer (the protocol's)")
     parser.flag("--batch-size", type=int, help="prompts generated together (8)")
     parser.flag("--num-workers", type=int, help="threads that read pictures ahead (2)")
-    parser.flag("--limit", type=int, help="first N questions of each file only")
-    parser.flag("--seed", type=int, help="of sampling and of built question files (42)")
+    parser.flag("--limit", type=int, help="first N questions of each file, or pictures, only")
+    parser.flag("--seed", type=int, help="of sampling, chosen pictures, built questions (42)")
     parser.flag("--output-dir", type=Path, help="where run folders are made (runs)")
     parser.flag("--preset", help="EAH preset: paper, released-code, scale-free (the config's)")
     parser.flag("--LAYER_NUM", "--layers", dest="layers", type=int, nargs="+", help="EAH layers")
@@ -112,11 +86,6 @@ def _add_common(parser: Parser) -> None:
     )
     for name in OPERA_FLAGS:
         parser.flag(f"--{name}", help=argparse.SUPPRESS)
-
-
-def _spellings(name: str) -> list[str]:
-    body = name.removeprefix("--")
-    return [name, "--" + body.replace("_", "-"), "--" + body.replace("-", "_")]
 
 
 def _head(text: str) -> int | None:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.pope_questions import Question, read_json_lines
+from eval.json_lines import read_json_lines
+from eval.pope_questions import Question
 
 Row = dict[str, Any]
 UNNAMED: Final = "answers"

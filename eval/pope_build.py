@@ -8,8 +8,6 @@ categories give as many pairs as they have; the paper leaves such pictures out.
 
 from __future__ import annotations
 
-import contextlib
-import io
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -18,6 +16,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+from eval.coco_annotations import read_instances
 from eval.errors import EvaluationError
 from eval.pope_questions import POPE_TYPES, Question
 
@@ -32,44 +31,18 @@ class AnnotatedImage:
     categories: tuple[str, ...]
 
 
-def read_instances(path: Path) -> list[AnnotatedImage]:
-    """Read COCO instance annotations; pictures without objects are left out.
+def annotated_images(path: Path) -> list[AnnotatedImage]:
+    """Return the pictures of a COCO instances file; those without objects are left out.
 
     Raises:
-        EvaluationError: If the file can't be read or is not COCO's, or pycocotools is missing.
+        EvaluationError: If the file can't be read or is not COCO's, or names no such picture.
     """
-    try:
-        from pycocotools.coco import COCO
-    except ImportError as error:
-        raise EvaluationError(
-            "building question files needs pycocotools: pip install 'pycocotools>=2.0.8'"
-        ) from error
-    if not path.is_file():
-        raise EvaluationError(f"{path} does not exist; pass COCO's instances_*.json")
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            coco = COCO(str(path))
-        names = {row["id"]: row["name"] for row in coco.loadCats(coco.getCatIds())}
-        images = [
-            AnnotatedImage(
-                image["file_name"],
-                tuple(
-                    sorted(
-                        {
-                            names[instance["category_id"]]
-                            for instance in coco.loadAnns(coco.getAnnIds(imgIds=[image["id"]]))
-                        }
-                    )
-                ),
-            )
-            for image in coco.loadImgs(sorted(coco.getImgIds()))
-        ]
-    except (KeyError, TypeError, ValueError, AssertionError) as error:
-        raise EvaluationError(
-            f"{path} is not a COCO instances file ({type(error).__name__}: {error}); "
-            "it needs images, annotations and categories"
-        ) from error
-    images = [image for image in images if image.categories]
+    instances = read_instances(path)
+    images = [
+        AnnotatedImage(instances.file_names[image_id], tuple(sorted(categories)))
+        for image_id, categories in sorted(instances.objects.items())
+        if categories
+    ]
     if not images:
         raise EvaluationError(f"{path} names no picture with objects; no question can be built")
     return images

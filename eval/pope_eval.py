@@ -18,7 +18,7 @@ from eval.command import finish
 from eval.errors import EvaluationError
 from eval.flags import Parser, resolve
 from eval.pope_answers import read_answers
-from eval.pope_build import build_questions, read_instances
+from eval.pope_build import annotated_images, build_questions
 from eval.pope_questions import (
     POPE_TYPES,
     Question,
@@ -26,11 +26,12 @@ from eval.pope_questions import (
     question_file,
     read_questions,
 )
-from eval.pope_report import result_table, results_of
+from eval.pope_report import report_of
 from eval.pope_run import run_model
 from eval.pope_scoring import PARSERS
 from eval.pope_settings import PopeSettings
 from eval.record import write_atomically
+from eval.run_plan import RUN_ERRORS
 from models.settings import ROOT
 
 # Where the paper's question files are if nobody says: as scripts/download_data.sh puts them, and as
@@ -58,7 +59,7 @@ def parser() -> Parser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = parser().parse(arguments)
-    return finish("pope_eval", lambda: evaluate(resolve(PopeSettings(), given)))
+    return finish("pope_eval", lambda: evaluate(resolve(PopeSettings(), given)), *RUN_ERRORS)
 
 
 def evaluate(settings: PopeSettings) -> None:
@@ -72,7 +73,7 @@ def evaluate(settings: PopeSettings) -> None:
     rows = read_answers(settings.answers, questions)
     chosen = settings.parser or "opera"
     print(f"POPE, saved answers {settings.answers}, parser {chosen}\n")
-    print(result_table(results_of(rows), chosen))
+    print(report_of(rows, chosen).text())
 
 
 def build(settings: PopeSettings) -> PopeSettings:
@@ -83,7 +84,7 @@ def build(settings: PopeSettings) -> PopeSettings:
     """
     assert settings.build_from is not None
     folder = settings.pope_path or settings.build_from.parent / "pope"
-    images = read_instances(settings.build_from)
+    images = annotated_images(settings.build_from)
     built = build_questions(images, count=settings.build_images, seed=settings.seed)
     for pope_type, questions in built.items():
         path, text = question_file(folder, pope_type), dump_questions(questions)

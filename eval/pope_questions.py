@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
+from eval.json_lines import read_json_lines
 
 POPE_TYPES: Final = ("random", "popular", "adversarial")
 LABELS: Final = ("yes", "no")
@@ -60,34 +61,6 @@ def dump_questions(questions: Iterable[Question]) -> str:
 def questions_hash(questions: Sequence[Question]) -> str:
     """Return the SHA-256 of the questions as parsed, the same whatever the line ends."""
     return hashlib.sha256(dump_questions(questions).encode()).hexdigest()
-
-
-def read_json_lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Return the objects of a JSON-lines file with their line numbers; empty lines are skipped.
-
-    Raises:
-        EvaluationError: If the file can't be read or a line is not a JSON object.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise EvaluationError(f"{path} can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"{path} is not UTF-8 text; is it the right file?") from error
-    rows = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise EvaluationError(
-                f"{path}, line {number} is not JSON ({error.msg}); one object a line is needed"
-            ) from error
-        if not isinstance(row, dict):
-            raise EvaluationError(f"{path}, line {number} is not a JSON object: {line[:60]}")
-        rows.append((number, row))
-    return rows
 
 
 def _question(row: dict[str, Any], where: str) -> Question:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
-from statistics import fmean
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from eval.intervals import CONFIDENCE, RESAMPLES, SEED, Interval
+from eval.pope_intervals import MEAN, Difference, Intervals, differences_of, intervals_of
 from eval.pope_scoring import PARSERS, PopeMetrics, score_answers
 from eval.table import render
 from models.settings import CONFIGS, read_yaml
@@ -30,43 +30,65 @@ class PopeResult:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerSummary:
-    """What EAH did in one layer over a run.
+class PopeReport:
+    """What is reported of the answers of a run, or of a file.
 
     Attributes:
-        layer: Layer index, from 0.
-        prompts: Prompts that were answered under EAH.
-        heads: How many prompts each head was chosen in, most first; None where no head had a sink.
-        mean_sinks: Mean number of sinks of the chosen head.
-        mean_image_tokens: Mean number of image tokens.
-        saturated: Prompts in which every image token passes the threshold in every head.
+        parser: How answers are read for all but the results, which have every parser's scores.
+        results: Scores by method and question type.
+        intervals: Intervals by method and question type, and of the mean over the types.
+        differences: Other methods against the baseline.
+        pictures: Number of pictures, which the intervals resample.
     """
 
-    layer: int
-    prompts: int
-    heads: dict[str, int]
-    mean_sinks: float
-    mean_image_tokens: float
-    saturated: int
+    parser: str
+    results: list[PopeResult]
+    intervals: Intervals
+    differences: list[Difference]
+    pictures: int
 
     def as_dict(self) -> Row:
-        """Return the summary for metrics.json."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        """Return the report for metrics.json."""
+        named = {
+            key: {name: interval.as_dict() for name, interval in intervals.items()}
+            for key, intervals in self.intervals.items()
+        }
+        return {
+            "parser": self.parser,
+            "bootstrap": {
+                "resampled": "pictures",
+                "pictures": self.pictures,
+                "confidence": CONFIDENCE,
+                "resamples": RESAMPLES,
+                "seed": SEED,
+            },
+            "results": [
+                r.as_dict() | {"intervals": named[r.method, r.pope_type]} for r in self.results
+            ],
+            "means": [
+                {"method": method, "intervals": intervals}
+                for (method, pope_type), intervals in named.items()
+                if pope_type == MEAN
+            ],
+            "differences": [difference.as_dict() for difference in self.differences],
+        }
 
-    def sentence(self) -> str:
-        """Return the summary as a line of text."""
-        shares = [
-            f"head {head} in {100 * count / self.prompts:.1f} %"
-            for head, count in list(self.heads.items())[:3]
-            if head != "none"
-        ]
-        rest = len(self.heads) - len(shares)
-        return (
-            f"EAH in layer {self.layer}: {', '.join(shares) or 'no head'} of {self.prompts} prompts"
-            f"{f' ({rest} more)' if rest else ''}; "
-            f"{self.mean_sinks:.1f} sinks of {self.mean_image_tokens:.0f} image tokens on average; "
-            f"no sink in {self.heads.get('none', 0)} prompts, saturated in {self.saturated}"
+    def text(self) -> str:
+        """Return the table and, below it, how each method differs from the baseline."""
+        note = (
+            f"in brackets: 95 % intervals from {RESAMPLES} bootstrap resamples "
+            f"of the {self.pictures} picture(s)"
         )
+        lines = [note, *(difference.sentence() for difference in self.differences)]
+        return result_table(self) + "\n\n" + "\n".join(lines)
+
+
+def report_of(rows: Sequence[Row], parser: str) -> PopeReport:
+    """Score recorded answers; the parser is the one that the table shows."""
+    pictures = len({row["image"] for row in rows})
+    return PopeReport(
+        parser, results_of(rows), intervals_of(rows, parser), differences_of(rows, parser), pictures
+    )
 
 
 def results_of(rows: Sequence[Row]) -> list[PopeResult]:
@@ -91,39 +113,19 @@ def results_of(rows: Sequence[Row]) -> list[PopeResult]:
     ]
 
 
-def layer_summaries(rows: Iterable[Row]) -> list[LayerSummary]:
-    """Summarise what EAH found, from the recorded answers."""
-    by_layer: dict[int, list[Row]] = {}
-    for row in rows:
-        for found in row.get("eah", []):
-            by_layer.setdefault(found["layer"], []).append(found)
-    return [
-        LayerSummary(
-            layer,
-            len(found),
-            dict(
-                Counter(
-                    "none" if f["head"] is None else str(f["head"]) for f in found
-                ).most_common()
-            ),
-            fmean(f["sinks"] for f in found),
-            fmean(f["image_tokens"] for f in found),
-            sum(f["saturated"] for f in found),
-        )
-        for layer, found in sorted(by_layer.items())
-    ]
-
-
-def result_table(results: Sequence[PopeResult], parser: str) -> str:
+def result_table(report: PopeReport) -> str:
     """Return the result table, in percent, with a mean per method over its question types."""
     rows = []
-    for method in dict.fromkeys(result.method for result in results):
-        mine = [result for result in results if result.method == method]
-        rows += [_line(method, r.pope_type, r.scores[parser]) for r in mine]
+    for method in dict.fromkeys(result.method for result in report.results):
+        mine = [result for result in report.results if result.method == method]
+        lines = {result.pope_type: [result] for result in mine}
         if len(mine) > 1:
-            rows.append(_mean_line(method, [r.scores[parser] for r in mine]))
-    header = ["method", "questions", "n", "accuracy", "precision", "recall", "F1", "yes ratio",
-              "unknown", "TP", "FP", "TN", "FN"]  # fmt: skip
+            lines[MEAN] = mine
+        for pope_type, of in lines.items():
+            scores = [result.scores[report.parser] for result in of]
+            rows.append(_line(method, pope_type, report.intervals[method, pope_type], scores))
+    header = ["method", "questions", "n", "accuracy (95 %)", "precision", "recall", "F1 (95 %)",
+              "yes ratio", "unknown", "TP", "FP", "TN", "FN"]  # fmt: skip
     return render(header, rows)
 
 
@@ -137,18 +139,17 @@ def published(model: str) -> list[str]:
     ]
 
 
-def _line(method: str, pope_type: str, metrics: PopeMetrics) -> list[str]:
-    shares = (metrics.accuracy, metrics.precision, metrics.recall, metrics.f1, metrics.yes_ratio,
-              metrics.unknown_rate)  # fmt: skip
-    counts = (metrics.tp, metrics.fp, metrics.tn, metrics.fn)
-    percents = [f"{100 * share:.2f}" for share in shares]
-    return [method, pope_type, str(metrics.total), *percents, *map(str, counts)]
-
-
-def _mean_line(method: str, metrics: Sequence[PopeMetrics]) -> list[str]:
-    shares = ("accuracy", "precision", "recall", "f1", "yes_ratio", "unknown_rate")
-    means = [f"{100 * fmean(getattr(item, name) for item in metrics):.2f}" for name in shares]
-    counts = [
-        str(sum(getattr(item, name) for item in metrics)) for name in ("tp", "fp", "tn", "fn")
-    ]
-    return [method, "mean", str(sum(item.total for item in metrics)), *means, *counts]
+def _line(
+    method: str,
+    pope_type: str,
+    intervals: Mapping[str, Interval],
+    scores: Sequence[PopeMetrics],
+) -> list[str]:
+    percents = {name: f"{100 * interval.value:.2f}" for name, interval in intervals.items()}
+    for name in ("accuracy", "f1"):
+        percents[name] = intervals[name].percent(digits=2)
+    total, *counts = (
+        str(sum(getattr(item, name) for item in scores))
+        for name in ("total", "tp", "fp", "tn", "fn")
+    )
+    return [method, pope_type, total, *percents.values(), *counts]

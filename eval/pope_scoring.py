@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Final
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.intervals import Array, ratio
 
 
 def parse_opera(answer: str) -> str:
@@ -87,6 +92,49 @@ class PopeMetrics:
         return asdict(self)
 
 
+# The metrics that are ratios, in the order of PopeMetrics and of `ratios`.
+RATIOS: Final = ("accuracy", "precision", "recall", "f1", "yes_ratio", "unknown_rate")
+
+
+def tally(predictions: Sequence[str | None], labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return what each answer adds to the counts, shape (questions, 7).
+
+    The columns are total, tp, fp, tn, fn and unknown, as in PopeMetrics, then the labels yes.
+
+    Args:
+        predictions: "yes", "no", or None for unknown.
+        labels: "yes" or "no", one per prediction.
+    """
+    pairs = list(zip(predictions, labels, strict=True))
+    cells = [("yes", "yes"), ("yes", "no"), ("no", "no"), ("no", "yes")]
+    columns = [
+        [True] * len(pairs),
+        *([pair == cell for pair in pairs] for cell in cells),
+        [prediction is None for prediction in predictions],
+        [label == "yes" for label in labels],
+    ]
+    return np.array(columns, dtype=np.int64).T
+
+
+def ratios(sums: NDArray[Any]) -> Array:
+    """Compute the metrics that are ratios from summed rows of `tally`, shape (7, ...) -> (6, ...).
+
+    The trailing axes are whatever is computed at once: question types, resamples.
+    """
+    total, tp, fp, tn, _, unknown, positives = sums
+    precision, recall = ratio(tp, tp + fp), ratio(tp, positives)
+    return np.stack(
+        [
+            ratio(tp + tn, total),
+            precision,
+            recall,
+            ratio(2 * precision * recall, precision + recall),
+            ratio(tp + fp, total),
+            ratio(unknown, total),
+        ]
+    )
+
+
 def score(predictions: Sequence[str | None], labels: Sequence[str]) -> PopeMetrics:
     """Compute the metrics of parsed answers.
 
@@ -94,33 +142,10 @@ def score(predictions: Sequence[str | None], labels: Sequence[str]) -> PopeMetri
         predictions: "yes", "no", or None for unknown.
         labels: "yes" or "no", one per prediction.
     """
-    pairs = list(zip(predictions, labels, strict=True))
-    tp, fp = pairs.count(("yes", "yes")), pairs.count(("yes", "no"))
-    tn, fn = pairs.count(("no", "no")), pairs.count(("no", "yes"))
-    unknown = sum(prediction is None for prediction in predictions)
-    total = len(pairs)
-    precision = _ratio(tp, tp + fp)
-    recall = _ratio(tp, sum(label == "yes" for label in labels))
-    return PopeMetrics(
-        total=total,
-        tp=tp,
-        fp=fp,
-        tn=tn,
-        fn=fn,
-        unknown=unknown,
-        accuracy=_ratio(tp + tn, total),
-        precision=precision,
-        recall=recall,
-        f1=_ratio(2 * precision * recall, precision + recall),
-        yes_ratio=_ratio(tp + fp, total),
-        unknown_rate=_ratio(unknown, total),
-    )
+    sums = tally(predictions, labels).sum(axis=0)
+    return PopeMetrics(*sums[:6].tolist(), *ratios(sums).tolist())
 
 
 def score_answers(answers: Sequence[str], labels: Sequence[str], parser: str) -> PopeMetrics:
     """Parse answers with a named parser and compute the metrics."""
     return score([PARSERS[parser](answer) for answer in answers], labels)
-
-
-def _ratio(numerator: float, denominator: float) -> float:
-    return numerator / denominator if denominator else 0.0

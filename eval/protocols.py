@@ -6,11 +6,14 @@ stands for a whole way of measuring.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from eah.errors import nearest
 from eval.errors import EvaluationError
+
+AnyProtocol = TypeVar("AnyProtocol")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +31,31 @@ class PopeProtocol:
     parser: str
 
 
+@dataclass(frozen=True, slots=True)
+class ChairProtocol:
+    """How captions are asked for.
+
+    Attributes:
+        question: The question, without the model's prompt around it.
+        max_new_tokens: Length of a caption.
+    """
+
+    question: str
+    max_new_tokens: int
+
+
 POPE_PROTOCOLS: Final = {
     # OPERA's and EAH's pope_eval.py: the bare question, 10 tokens.
     "opera": PopeProtocol("", 10, "opera"),
     # LLaVA's docs/Evaluation.md and model_vqa_loader.py: short-answer suffix, 128 tokens.
     "llava": PopeProtocol("\nAnswer the question using a single word or phrase.", 128, "pope"),
+}
+
+CHAIR_PROTOCOLS: Final = {
+    # OPERA's and EAH's chair_eval.py.
+    "opera": ChairProtocol("Please describe this image in detail.", 512),
+    # LLaVA publishes no CHAIR: the same question and length, under LLaVA's own prompt.
+    "llava": ChairProtocol("Please describe this image in detail.", 512),
 }
 
 
@@ -42,6 +65,19 @@ def pope_protocol(name: str) -> PopeProtocol:
     Raises:
         EvaluationError: If it is unknown.
     """
-    if name not in POPE_PROTOCOLS:
-        raise EvaluationError(f"protocol {name!r} is unknown: {nearest(name, POPE_PROTOCOLS)}")
-    return POPE_PROTOCOLS[name]
+    return _named(name, POPE_PROTOCOLS)
+
+
+def chair_protocol(name: str) -> ChairProtocol:
+    """Return a CHAIR protocol by name.
+
+    Raises:
+        EvaluationError: If it is unknown.
+    """
+    return _named(name, CHAIR_PROTOCOLS)
+
+
+def _named(name: str, protocols: Mapping[str, AnyProtocol]) -> AnyProtocol:
+    if name not in protocols:
+        raise EvaluationError(f"protocol {name!r} is unknown: {nearest(name, protocols)}")
+    return protocols[name]

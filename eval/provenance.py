@@ -17,7 +17,8 @@ import torch
 import eah
 from models.settings import ROOT
 
-PACKAGES: Final = ("torch", "transformers", "tokenizers", "sentencepiece", "pillow", "numpy")
+PACKAGES: Final = ("torch", "transformers", "tokenizers", "sentencepiece", "pillow", "numpy",
+                   "scipy")  # fmt: skip
 
 
 def provenance(device: str) -> dict[str, Any]:

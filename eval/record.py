@@ -91,7 +91,8 @@ class RunFolder:
             with writing(path):
                 os.truncate(path, len(whole))
         rows = []
-        for number, line in enumerate(whole.decode("utf-8").splitlines(), start=1):
+        # Not splitlines(), which also splits at characters that JSON leaves in a text, as U+2028.
+        for number, line in enumerate(whole.decode("utf-8").split("\n")[:-1], start=1):
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
@@ -113,14 +114,15 @@ class RunFolder:
         write_atomically(self.path / name, json.dumps(content, indent=1, default=str) + "\n")
 
 
-def write_atomically(path: Path, text: str) -> None:
+def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole, so that a reader or a crash never meets half of it."""
+    encoded = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with temporary.open("w", encoding="utf-8") as file:
-                file.write(text)
+            with temporary.open("wb") as file:
+                file.write(encoded)
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -136,7 +138,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         raise EvaluationError(
             f"{path} can't be written: {error.strerror}; what was written before is kept: "
-            "make room or choose another --output-dir, and run the same command again"
+            "make room or choose another place, and run the same command again"
         ) from error
 
 
@@ -152,3 +154,9 @@ def keyed(rows: Iterable[Row], key: Callable[[Row], tuple[Any, ...]]) -> dict[tu
             raise EvaluationError(f"the answer to {key(row)} is recorded twice; delete one of them")
         found[key(row)] = row
     return found
+
+
+def decoding_in_words(decoding: Row) -> str:
+    """Return how the answers of a run were decoded, for people."""
+    how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
+    return f"{how}, at most {decoding['max_new_tokens']} tokens"

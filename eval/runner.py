@@ -64,6 +64,7 @@ class Plan:
         batch_size: Prompts that are generated together.
         num_workers: Threads that read pictures ahead.
         seed: Seed of sampling; each batch derives its own.
+        text_key: What the text is called where it is recorded.
     """
 
     prompts: Sequence[Prompt]
@@ -73,6 +74,7 @@ class Plan:
     batch_size: int
     num_workers: int
     seed: int
+    text_key: str = "answer"
 
     def batches(self) -> list[list[Prompt]]:
         """Return the prompts picture by picture, in batches."""
@@ -88,8 +90,6 @@ def check_images(folder: Path, names: Sequence[str]) -> None:
     Raises:
         EvaluationError: Naming the first that is missing, and how many are.
     """
-    if not folder.is_dir():
-        raise EvaluationError(f"--data-path {folder} is not a folder; pass the pictures' folder")
     missing = [name for name in dict.fromkeys(names) if not (folder / name).is_file()]
     if missing:
         raise EvaluationError(
@@ -113,7 +113,7 @@ def answer(
         append: Records a list of rows.
     """
     total = len(plan.prompts) * len(plan.arms)
-    progress = tqdm(total=total, initial=len(done), unit="answer", desc=vlm.protocol)
+    progress = tqdm(total=total, initial=len(done), unit=plan.text_key, desc=vlm.protocol)
     warned = False
     with progress, ThreadPoolExecutor(plan.num_workers) as pool:
         left = [
@@ -157,11 +157,12 @@ def _answer_batch(
         places, asked = [unique.index(prompt) for prompt in asked], unique
     stacked = torch.stack([features[image] for image, _ in asked])
     with arm.applied(vlm) as handle:
-        answers = vlm.generate_batch(stacked, [question for _, question in asked], plan.decoding)
+        answers = vlm.answer_batch(stacked, [question for _, question in asked], plan.decoding)
         found = [] if handle is None else handle.report()
     rows = []
     for place, prompt in zip(places, batch, strict=True):
-        row = {"method": arm.name, **prompt.row, "answer": answers[place]}
+        text, finished = answers[place]
+        row = {"method": arm.name, **prompt.row, plan.text_key: text, "finished": finished}
         if handle is not None:
             row["eah"] = [_found(report, place * plan.decoding.num_beams) for report in found]
         rows.append(row)

@@ -32,8 +32,8 @@ class RunSettings:
         max_new_tokens: Length of an answer; None for the protocol's.
         batch_size: Prompts that are generated together.
         num_workers: Threads that read and resize pictures ahead.
-        limit: Use the first so many questions of each file only.
-        seed: Of sampling and of building question files.
+        limit: Use only the first so many questions of each file, or pictures to caption.
+        seed: Of sampling, of choosing pictures and of building question files.
         output_dir: Folder that run folders are made in.
         preset: EAH's preset; None for the config's.
         layers: EAH's decoder layers, counted from 0.
@@ -76,6 +76,20 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EvaluationError(f"{name}={value}, but at least 1 is needed")
+
+    def pictures_folder(self) -> Path:
+        """Return the folder of the pictures.
+
+        Raises:
+            EvaluationError: If none is given, or it is not a folder.
+        """
+        if self.data_path is None:
+            raise EvaluationError("no pictures: pass --data-path, such as /data/COCO/val2014")
+        if not self.data_path.is_dir():
+            raise EvaluationError(
+                f"--data-path {self.data_path} is not a folder; pass the pictures' folder"
+            )
+        return self.data_path
 
     def eah_config(self, settings: ModelSettings) -> EAHConfig:
         """Return EAH's settings: the model's config, changed by flags.

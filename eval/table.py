@@ -23,4 +23,5 @@ def _cells(line: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) 
 
 
 def _is_number(cell: str) -> bool:
-    return cell.replace(".", "", 1).replace("-", "", 1).isdigit()
+    """Say whether a cell is a number, with or without more in brackets."""
+    return cell.split(" (")[0].replace(".", "", 1).replace("-", "", 1).isdigit()

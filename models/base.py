@@ -8,7 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -39,6 +39,13 @@ class Decoding:
             raise ValueError(f"max_new_tokens={self.max_new_tokens}, but at least 1 is needed")
         if self.num_beams < 1:
             raise ValueError(f"num_beams={self.num_beams}, but at least 1 is needed (1 is greedy)")
+
+
+class Answer(NamedTuple):
+    """A stripped answer; `finished` is False where `max_new_tokens` came before its end."""
+
+    text: str
+    finished: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,9 +140,9 @@ class VLM(ABC):
         return EncodedPrompts(embeds, attention_mask, image_mask)
 
     @torch.inference_mode()
-    def generate_batch(
+    def answer_batch(
         self, features: torch.Tensor, questions: Sequence[str], decoding: Decoding
-    ) -> list[str]:
+    ) -> list[Answer]:
         """Answer a batch of questions about already encoded pictures.
 
         Args:
@@ -143,7 +150,7 @@ class VLM(ABC):
             questions: One per picture; prompts of different length are padded on the left.
             decoding: How tokens are chosen.
         Returns:
-            One stripped answer per question.
+            One answer per question.
         """
         prompts = self.embed_prompts(features, questions)
         with eah.image_tokens(self.model, prompts.image_mask):
@@ -152,7 +159,13 @@ class VLM(ABC):
                 attention_mask=prompts.attention_mask,
                 generation_config=self._generation_config(decoding),
             )
-        return [self._text(ids) for ids in output.tolist()]
+        return [self._answer(ids) for ids in output.tolist()]
+
+    def generate_batch(
+        self, features: torch.Tensor, questions: Sequence[str], decoding: Decoding
+    ) -> list[str]:
+        """Return the answers' texts only; arguments as in `answer_batch`."""
+        return [answer.text for answer in self.answer_batch(features, questions, decoding)]
 
     @torch.inference_mode()
     def generate(self, image: Image.Image, question: str, decoding: Decoding | None = None) -> str:
@@ -165,11 +178,7 @@ class VLM(ABC):
         sampling: dict[str, Any] = {}
         if decoding.do_sample:
             # top_k 50 is the library default that was in force under the reference wrappers.
-            sampling = {
-                "top_p": decoding.top_p,
-                "temperature": decoding.temperature,
-                "top_k": 50,
-            }
+            sampling = {"top_p": decoding.top_p, "temperature": decoding.temperature, "top_k": 50}
         return GenerationConfig(
             max_new_tokens=decoding.max_new_tokens,
             num_beams=decoding.num_beams,
@@ -181,12 +190,11 @@ class VLM(ABC):
             **sampling,
         )
 
-    def _text(self, ids: list[int]) -> str:
+    def _answer(self, ids: list[int]) -> Answer:
         """Decode new tokens up to EOS and cut at the stop text."""
         eos = self.tokenizer.eos_id()
-        if eos in ids:
-            ids = ids[: ids.index(eos)]
-        text = self.tokenizer.decode(ids)
-        if self.stop_text is not None:
-            text = text.split(self.stop_text)[0]
-        return text.strip()
+        finished = eos in ids
+        text = self.tokenizer.decode(ids[: ids.index(eos)] if finished else ids)
+        if self.stop_text is not None and self.stop_text in text:
+            text, finished = text.split(self.stop_text)[0], True
+        return Answer(text.strip(), finished)

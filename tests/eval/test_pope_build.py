@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval.errors import EvaluationError
-from eval.pope_build import AnnotatedImage, build_questions, read_instances
+from eval.pope_build import AnnotatedImage, annotated_images, build_questions
 
 IMAGES = [
     AnnotatedImage("1.jpg", ("cat", "chair", "person")),
@@ -85,14 +85,14 @@ def test_instances_are_read_through_pycocotools(tmp_path: Path) -> None:
     path = tmp_path / "instances.json"
     path.write_text(json.dumps(content))
 
-    assert read_instances(path) == [AnnotatedImage("x.jpg", ("car",))]
+    assert annotated_images(path) == [AnnotatedImage("x.jpg", ("car",))]
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not a COCO instances file"),
-        ("[]", "is not a COCO instances file"),
+        ("{", "is not whole JSON"),
+        ("[]", "is not a COCO annotation file"),
         ('{"images": [], "annotations": [], "categories": []}', "names no picture with objects"),
     ],
 )
@@ -101,6 +101,6 @@ def test_files_that_are_no_instances_are_refused(tmp_path: Path, text: str, mess
     path.write_text(text)
 
     with pytest.raises(EvaluationError, match=message):
-        read_instances(path)
-    with pytest.raises(EvaluationError, match="does not exist"):
-        read_instances(tmp_path / "absent.json")
+        annotated_images(path)
+    with pytest.raises(EvaluationError, match="can't be read: No such file"):
+        annotated_images(tmp_path / "absent.json")

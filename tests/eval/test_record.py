@@ -37,6 +37,14 @@ def test_rows_come_back_and_a_cut_off_line_is_dropped(tmp_path: Path) -> None:
         assert folder.predictions() == [{"a": 1}, {"a": "ü\n"}, {"a": 4}]
 
 
+def test_a_text_may_hold_any_character_that_ends_a_line(tmp_path: Path) -> None:
+    rows = [{"caption": "a\u2028b\x85c\x0bd\x1ee\r\nf"}, {"caption": ""}]
+    with RunFolder(tmp_path, "run", SETTINGS) as folder:
+        folder.append(rows)
+
+        assert folder.predictions() == rows
+
+
 def test_a_damaged_line_in_the_middle_is_an_error(tmp_path: Path) -> None:
     with RunFolder(tmp_path, "run", SETTINGS) as folder:
         (folder.path / PREDICTIONS).write_text('{"a": 1}\n{"a":\n{"a": 2}\n')

@@ -1,0 +1,137 @@
+"""What all runs that ask a model share: settings resolved, a folder named after them, all answers.
+
+A benchmark brings its prompts and what identifies them. The rest of what decides the answers is put
+together here, so that it is the same for all, and the hash in a folder's name misses nothing.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import models
+from eah import EAHError
+from eval.provenance import images_hash, provenance
+from eval.record import Row, RunFolder, keyed
+from eval.runner import Arm, Key, Plan, Prompt, answer
+from eval.settings import RunSettings
+
+# What bad input to the method or to a model raises, besides the benchmark's own errors.
+RUN_ERRORS: Final = (EAHError, models.ModelError)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRun:
+    """What is asked of a model, and the resolved settings that decide its answers."""
+
+    plan: Plan
+    resolved: Row
+
+    def folder(self, output_dir: Path, inputs: str) -> RunFolder:
+        """Return the run's folder.
+
+        Args:
+            output_dir: Folder that all run folders are in.
+            inputs: What is asked, as a part of the folder's name.
+        """
+        decoding = self.plan.decoding
+        decoded = "sample" if decoding.do_sample else f"beam{decoding.num_beams}"
+        root = output_dir / self.resolved["benchmark"] / self.resolved["model"]
+        return RunFolder(root, f"{self.resolved['protocol']}-{inputs}-{decoded}", self.resolved)
+
+
+def describe(settings: RunSettings) -> models.Description:
+    """Resolve model, protocol, device and precision of a run; nothing is loaded."""
+    return models.describe(
+        settings.model,
+        checkpoint=settings.checkpoint,
+        protocol=settings.protocol,
+        device=settings.device,
+        dtype=settings.dtype,
+    )
+
+
+def plan_run(
+    settings: RunSettings,
+    described: models.Description,
+    *,
+    prompts: Sequence[Prompt],
+    max_new_tokens: int,
+    inputs: Row,
+    text_key: str = "answer",
+) -> ModelRun:
+    """Put together what is asked of the model and what the answers depend on.
+
+    Args:
+        settings: The command's settings.
+        described: The model, from `describe`.
+        prompts: All prompts.
+        max_new_tokens: The protocol's length, which the settings may replace.
+        inputs: The benchmark's name, and what identifies its questions.
+        text_key: What the text is called where it is recorded.
+    """
+    folder = settings.pictures_folder()
+    config = settings.eah_config(models.model_settings(settings.model))
+    decoding = models.Decoding(
+        max_new_tokens=settings.max_new_tokens or max_new_tokens,
+        num_beams=settings.beam,
+        do_sample=settings.sample,
+    )
+    plan = Plan(
+        prompts,
+        [Arm(name, config if name == "eah" else None) for name in settings.method],
+        folder,
+        decoding,
+        batch_size=settings.batch_size,
+        num_workers=settings.num_workers,
+        seed=settings.seed,
+        text_key=text_key,
+    )
+    resolved = {
+        **inputs,
+        **{key: value for key, value in asdict(described).items() if key != "checkpoint"},
+        "method": settings.method,
+        "eah": asdict(config) if "eah" in settings.method else None,
+        "decoding": asdict(decoding),
+        "batch_size": settings.batch_size,
+        "seed": settings.seed,
+        "pictures": images_hash(folder, [prompt.image for prompt in prompts]),
+    }
+    return ModelRun(plan, resolved)
+
+
+def answer_all(
+    run: ModelRun,
+    folder: RunFolder,
+    *,
+    checkpoint: str | None,
+    key: Callable[[Row], Key],
+) -> list[Row]:
+    """Return all answers of a run, after asking the model what is not recorded yet.
+
+    Args:
+        run: What is asked.
+        folder: The run's folder, entered.
+        checkpoint: Folder or hub id instead of the config's.
+        key: Returns (method, *prompt key) of a recorded answer.
+    """
+    plan, resolved = run.plan, run.resolved
+    if all(arm.name != "baseline" for arm in plan.arms):
+        print("note: no baseline arm in this run, so it can't show a gain", file=sys.stderr)
+    rows = folder.predictions()
+    done = keyed(rows, key)
+    if all((arm.name, *prompt.key) in done for arm in plan.arms for prompt in plan.prompts):
+        return rows
+    vlm = models.load(
+        resolved["model"],
+        checkpoint=checkpoint,
+        protocol=resolved["protocol"],
+        device=resolved["device"],
+        dtype=resolved["dtype"],
+    )
+    folder.begin({"checkpoint": vlm.model.name_or_path, **provenance(resolved["device"])})
+    answer(vlm, plan, done, folder.append)
+    return folder.predictions()
