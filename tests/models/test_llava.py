@@ -16,6 +16,7 @@ from transformers import AutoProcessor
 
 import eah
 import models
+from eval.chair_vocabulary import load_vocabulary
 from models.prompts import IMAGE, template
 from scripts.scene_text import QUESTION_DESCRIBE
 from scripts.scenes import render
@@ -161,7 +162,15 @@ def test_protocol_llava_pads_where_opera_crops(pictures: list[Image.Image]) -> N
 def test_text_ends_at_the_stop_text(vlm: models.VLM) -> None:
     ids = vlm.tokenizer.encode("Yes, there is. ### Human")
 
-    assert vlm._text([*ids, vlm.tokenizer.eos_id(), *ids]) == "Yes, there is."
+    assert vlm._answer([*ids, vlm.tokenizer.eos_id(), *ids]) == ("Yes, there is.", True)
+    assert vlm._answer(ids) == ("Yes, there is.", True)
+
+
+def test_text_without_an_end_is_not_finished(vlm: models.VLM) -> None:
+    ids = vlm.tokenizer.encode("Yes, there")
+
+    assert vlm._answer(ids) == ("Yes, there", False)
+    assert vlm._answer([*ids, vlm.tokenizer.eos_id(), 0, 0]) == ("Yes, there", True)
 
 
 def copy_of_tiny(folder: Path) -> Path:
@@ -288,7 +297,10 @@ def test_identity_changes_with_the_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.yaml")), ids=lambda p: p.stem)
 def test_every_config_is_used_by_a_loader(path: Path) -> None:
     if path.stem == "paper":
-        assert set(models.settings.read_yaml(path)["pope"]) <= set(models.available())
+        published = models.settings.read_yaml(path)
+        assert {*published["pope"], *published["chair"]} <= set(models.available())
+    elif path.stem == "chair_objects":
+        assert "dog" in load_vocabulary().object_of
     else:
         settings = models.model_settings(path.stem)
         assert eah.EAHConfig.preset(settings.eah["preset"])
