@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# The whole pipeline on the embedded tiny-llava: scenes, POPE questions, baseline and EAH, one table.
+# The whole pipeline on the embedded tiny-llava: scenes, POPE and CHAIR, baseline and EAH.
 #   bash scripts/demo.sh [FOLDER]      (default data/demo; pictures and run folders go there)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -13,5 +13,13 @@ python eval/pope_eval.py --model tiny-llava --method baseline eah --pope-type al
   --build-from "$folder/scenes/annotations/instances_val2014.json" \
   --pope-path "$folder/scenes/pope" \
   --output-dir "$folder/runs" --batch-size 48
+echo
+captions=$(python eval/chair_eval.py --model tiny-llava --method baseline eah --num-images 100 \
+  --data-path "$folder/scenes/val2014" --output-dir "$folder/runs" --batch-size 50 |
+  tee /dev/stderr | sed -n 's/^run folder: //p')
+python eval/chair.py --cap_file "$captions" --coco_path "$folder/scenes/annotations" \
+  --splits val2014 --analyzer lexicon --save_path "$captions/metrics.json" \
+  --report "$folder/chair.html" --images "$folder/scenes/val2014"
+echo "report, for a browser: $folder/chair.html"
 echo
 echo "tiny-llava shows that the software works; it says nothing about the paper's claim."

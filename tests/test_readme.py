@@ -14,7 +14,7 @@ import yaml
 
 import eah
 import models
-from eval import pope_eval
+from eval import chair, chair_eval, pope_eval
 from scripts.make_scenes import write_scenes
 from scripts.scenes import render
 
@@ -83,11 +83,45 @@ def test_scripts_that_are_named_are_there() -> None:
         assert (ROOT / path).is_file(), path
 
 
+@pytest.fixture(scope="module")
+def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Run the README's captioning command and return its run folder."""
+    folder = tmp_path_factory.mktemp("chair")
+    write_scenes(folder, count=3, seed=1)
+    (found,) = commands("python eval/chair_eval.py --model")
+    swapped = {"llava-1.5": "tiny-llava", "data/COCO/val2014": str(folder / "val2014"), "0": "-1"}
+    arguments = [swapped.get(word, word) for word in found[2:]]
+
+    assert chair_eval.main([*arguments, "--output-dir", str(folder / "runs")]) == 0
+
+    (run,) = (folder / "runs/chair/tiny-llava").iterdir()
+    return run
+
+
+def test_the_chair_commands_run(
+    captions: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (found,) = commands("python eval/chair.py --cap_file")
+    swapped = {
+        "captions.jsonl": str(captions / "captions_eah.jsonl"),
+        "data/COCO/annotations": str(captions.parents[3] / "annotations"),
+        "out.json": str(tmp_path / "out.json"),
+    }
+    arguments = [swapped.get(word, word) for word in found[2:]]
+
+    assert chair.main([*arguments, "--splits", "val2014"]) == 0
+
+    assert "| eah    |        3 |" in capsys.readouterr().out
+
+
 def test_flags_that_are_named_exist() -> None:
-    shown = subprocess.run(
-        [sys.executable, "eval/pope_eval.py", "--help"],
-        cwd=ROOT, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
+    shown = "".join(
+        subprocess.run(
+            [sys.executable, f"eval/{command}.py", "--help"],
+            cwd=ROOT, capture_output=True, text=True, check=True,
+        ).stdout
+        for command in ("pope_eval", "chair_eval", "chair")
+    )  # fmt: skip
     section = README.split("## The paper's commands")[1].split("\n## ")[0]
     for flag in set(re.findall(r"--[A-Za-z][A-Za-z_-]+", section)):
         assert flag in shown, flag
