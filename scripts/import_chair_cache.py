@@ -65,11 +65,12 @@ ADMITTED: Final[dict[tuple[str, str], type]] = {
     ("builtins", "list"): list,
     ("builtins", "set"): set,
     ("builtins", "int"): int,
+    ("builtins", "long"): int,
     ("builtins", "object"): Base,
     ("collections", "defaultdict"): defaultdict,
     ("copyreg", "_reconstructor"): Chair,
 }
-# Protocols 0 to 2 use the names of Python 2, whichever Python writes them.
+# Protocols 0 to 2 use the names of Python 2, whichever Python writes them; `int` is `long` there.
 PYTHON_2: Final = {"__builtin__": "builtins", "copy_reg": "copyreg"}
 
 
@@ -96,11 +97,7 @@ class ChairUnpickler(pickle.Unpickler):
         return found
 
     def persistent_load(self, pid: object) -> NoReturn:
-        """Refuse an object that is kept elsewhere.
-
-        Raises:
-            EvaluationError: Always.
-        """
+        """Refuse an object that is kept elsewhere."""
         self._refuse("an object outside of it")
 
     def _refuse(self, asked: str) -> NoReturn:
@@ -195,7 +192,8 @@ def _checked(path: Path, image_id: Any, names: Any, known: frozenset[str]) -> fr
 
 def _printable(text: str) -> str:
     """Return a text from the file without what would break the line or steer the terminal."""
-    return ascii(text)[1:-1][:120]
+    shown = (letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text[:120])
+    return "".join(shown)
 
 
 if __name__ == "__main__":
