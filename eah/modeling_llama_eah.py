@@ -14,17 +14,36 @@ head k: out[h] = A_k V[h] = attention(Q[k], K[k], V[h]). So step 5 is a selectio
 model's own kernel runs, and only the sums of step 2 touch attention weights, a block of query rows
 at a time. Nothing of size Q x K per head is ever kept.
 
-This file needs nothing but torch, and holds the arithmetic once for everything that uses it.
+This file needs nothing but torch, and holds the arithmetic once for everything that uses it. Its
+second half lets it stand in the place of transformers' models/llama/modeling_llama.py, the original
+beside it as modeling_llama_original.py.
 
 Axes: B batch, H query heads, N key/value heads, Q queries, K keys, D head size.
 """
 
 from __future__ import annotations
 
+import functools
+import importlib.util
+import inspect
+import logging
+import math
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, Literal, NamedTuple
 
 import torch
+from torch import nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+logger = logging.getLogger(__name__)
 
 NO_HEAD: Final = -1
 CPU_BLOCK_BYTES: Final = 8 * 2**20
@@ -59,6 +78,16 @@ PRESETS: Final[dict[str, dict[str, Any]]] = {
 }
 
 
+CHOICES: Final[dict[str, tuple[str, ...]]] = {
+    "threshold_unit": ("attention", "uniform"),
+    "column_divisor": ("visible-rows", "released"),
+    "tie_break": ("lowest-index", "image-attention"),
+    "head_zero": ("may-win", "ignored"),
+    "batch_rows": ("all", "first"),
+    "rounding": ("none", "query-dtype"),
+}
+
+
 @dataclass(frozen=True)
 class SinkRule:
     """How vision sinks are counted and how the densest head follows from the counts.
@@ -86,6 +115,71 @@ class SinkRule:
     batch_rows: Literal["all", "first"] = "all"
     rounding: Literal["none", "query-dtype"] = "none"
     head: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check every value once.
+
+        Raises:
+            ValueError: Naming the setting, its value and what is allowed.
+        """
+        for name, allowed in CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name}={getattr(self, name)!r}, but it is one of {allowed}")
+        if not _is_number(self.threshold):
+            raise ValueError(f"threshold={self.threshold!r}, but a finite number is needed")
+        if self.threshold_unit == "attention" and not 0.0 < self.threshold < 1.0:
+            raise ValueError(
+                f"threshold={self.threshold}, but a mean attention weight lies in (0, 1), "
+                "exclusive; the paper uses 0.002"
+            )
+        if self.threshold_unit == "uniform" and not self.threshold > 0.0:
+            raise ValueError(
+                f"threshold={self.threshold}, but a multiple of uniform attention is above 0; "
+                "the preset scale-free uses 1.25"
+            )
+        if not _is_number(self.min_density) or not 0.0 <= self.min_density <= 1.0:
+            raise ValueError(f"min_density={self.min_density!r}, but it is a share in [0, 1]")
+        if self.head is not None and (not is_int(self.head) or self.head < 0):
+            raise ValueError(
+                f"head={self.head!r}, but a head is an index from 0, or None for the densest one"
+            )
+
+
+def checked_layers(layers: object) -> tuple[int, ...]:
+    """Return layer indices in order.
+
+    Raises:
+        ValueError: If they are no indices, or one stands twice.
+    """
+    indices = tuple(layers) if isinstance(layers, (tuple, list)) else ()
+    if not indices or not all(is_int(layer) and layer >= 0 for layer in indices):
+        raise ValueError(
+            f"layers={layers!r}, but layers is a tuple of indices from 0, such as (1,)"
+        )
+    if len(set(indices)) < len(indices):
+        raise ValueError(f"layers={indices} names a layer twice; name each once")
+    return tuple(sorted(indices))
+
+
+def checked_span(span: object) -> tuple[int, int]:
+    """Return a span [start, stop) of image tokens as a pair of ints.
+
+    Raises:
+        ValueError: If it is empty, negative or not a pair.
+    """
+    pair = tuple(span) if isinstance(span, (tuple, list)) else ()
+    if len(pair) != 2 or not all(map(is_int, pair)) or not 0 <= pair[0] < pair[1]:
+        raise ValueError(f"image span {span!r}, but a span is (start, stop) with 0 <= start < stop")
+    return pair
+
+
+def is_int(value: object) -> bool:
+    """Tell whether a value is an integer; True is none."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
 @dataclass(frozen=True)
@@ -201,12 +295,8 @@ def column_sums(
     device = query.device
     key = key.float()
     tokens = visibility.token_rows(queries, device).float()  # (B or 1, Q)
-    attention = torch.zeros(batch, heads, num_keys, device=device)
-    uniform = torch.zeros(batch, num_keys, device=device)
-    rows = torch.zeros(batch, num_keys, device=device)
-    block = _rows_per_block(4 * batch * heads * num_keys, queries, device)
-    for start in range(0, queries, block):
-        stop = min(start + block, queries)
+    sums = _no_sums(batch, heads, num_keys, device)
+    for start, stop in _blocks(batch * heads * num_keys, queries, device):
         keys = visibility.stop_key(stop, num_keys)
         visible = visibility.visible(start, stop, keys, device)  # (B or 1, q, keys)
         # Grouped heads are folded into rows, so that keys are not repeated per head.
@@ -224,23 +314,77 @@ def column_sums(
         weights = torch.softmax(scores, dim=-1)
         if rounding is not None:
             weights = weights.to(rounding).float()
-        own = visibility.offset + start
-        weights.diagonal(own, dim1=2, dim2=3).zero_()
         counted = tokens[:, None, start:stop]  # (B or 1, 1, q)
-        # (B or 1, 1, 1, q) @ (B, H, q, keys) -> (B, H, 1, keys)
-        attention[..., :keys] += torch.matmul(counted[:, None], weights).squeeze(2)
-        seen = visible.float()
-        share = seen / seen.sum(-1, keepdim=True).clamp(min=1)
-        for total, part in ((rows, seen), (uniform, share)):
-            part.diagonal(own, dim1=1, dim2=2).zero_()
-            total[:, :keys] += torch.matmul(counted, part).squeeze(1)  # (B or 1, keys)
-    return ColumnSums(attention, uniform, rows)
+        _add_rows(sums, weights, visible, counted, own=visibility.offset + start)
+    return sums
 
 
-def _rows_per_block(bytes_of_row: int, queries: int, device: torch.device) -> int:
-    """Choose a block that fits a CPU's cache, or one that keeps a GPU busy."""
+@torch.no_grad()
+def column_sums_of(
+    weights: torch.Tensor, visibility: Visibility, *, rounding: torch.dtype | None = None
+) -> ColumnSums:
+    """Sum attention weights that exist already down the columns, as `column_sums` does.
+
+    Args:
+        weights: Softmax output, shape (B, H, Q, K).
+        visibility: Which keys the rows see.
+        rounding: Weights are rounded to this dtype before they are summed; None for float32.
+    """
+    batch, heads, queries, num_keys = weights.shape
+    tokens = visibility.token_rows(queries, weights.device).float()  # (B or 1, Q)
+    sums = _no_sums(batch, heads, num_keys, weights.device)
+    for start, stop in _blocks(batch * heads * num_keys, queries, weights.device):
+        # A copy: adding the rows overwrites them, and the model goes on with these weights.
+        block = weights[:, :, start:stop].to(rounding or torch.float32).to(torch.float32, copy=True)
+        visible = visibility.visible(start, stop, num_keys, weights.device)
+        counted = tokens[:, None, start:stop]  # (B or 1, 1, q)
+        _add_rows(sums, block, visible, counted, own=visibility.offset + start)
+    return sums
+
+
+def _no_sums(batch: int, heads: int, num_keys: int, device: torch.device) -> ColumnSums:
+    """Return sums over no rows."""
+    return ColumnSums(
+        torch.zeros(batch, heads, num_keys, device=device),
+        torch.zeros(batch, num_keys, device=device),
+        torch.zeros(batch, num_keys, device=device),
+    )
+
+
+def _add_rows(
+    sums: ColumnSums,
+    weights: torch.Tensor,
+    visible: torch.Tensor,
+    counted: torch.Tensor,
+    *,
+    own: int,
+) -> None:
+    """Add a block of rows, each row's own column left out; `weights` is overwritten there.
+
+    Args:
+        sums: Added to.
+        weights: Attention weights, shape (B, H, q, keys), float32.
+        visible: What the rows see, shape (B or 1, q, keys) bool.
+        counted: 1 for rows that are tokens, 0 for padding, shape (B or 1, 1, q).
+        own: Column of the first row's own key.
+    """
+    keys = weights.shape[-1]
+    weights.diagonal(own, dim1=2, dim2=3).zero_()
+    # (B or 1, 1, 1, q) @ (B, H, q, keys) -> (B, H, 1, keys)
+    sums.attention[..., :keys] += torch.matmul(counted[:, None], weights).squeeze(2)
+    seen = visible.float()
+    share = seen / seen.sum(-1, keepdim=True).clamp(min=1)
+    for total, part in ((sums.rows, seen), (sums.uniform, share)):
+        part.diagonal(own, dim1=1, dim2=2).zero_()
+        total[:, :keys] += torch.matmul(counted, part).squeeze(1)  # (B or 1, keys)
+
+
+def _blocks(row_size: int, queries: int, device: torch.device) -> Iterator[tuple[int, int]]:
+    """Yield blocks [start, stop) of rows that fit a CPU's cache, or that keep a GPU busy."""
     budget = CPU_BLOCK_BYTES if device.type == "cpu" else GPU_BLOCK_BYTES
-    return min(queries, max(MIN_BLOCK_ROWS, budget // bytes_of_row))
+    block = min(queries, max(MIN_BLOCK_ROWS, budget // (4 * row_size)))
+    for start in range(0, queries, block):
+        yield start, min(start + block, queries)
 
 
 @torch.no_grad()
@@ -339,3 +483,519 @@ def densest_head(
     rounding = query.dtype if rule.rounding == "query-dtype" else None
     sums = column_sums(query, key, visibility, scaling=scaling, rounding=rounding)
     return choose_head(sums, image, rule)
+
+
+# The drop-in: this file as transformers/models/llama/modeling_llama.py ---------------------------
+
+VERSION: Final = "0.1.0"
+DEFAULT_SPAN: Final = (34, 610)  # LLaVA-1.5's image tokens in the prompt of OPERA and EAH
+ORIGINAL_SUFFIX: Final = "_original"
+SHARING_PREFIX: Final = "EAH"
+SOFTMAX: Final = (functional.softmax, torch.softmax, torch.Tensor.softmax)
+MAPLESS_KERNELS: Final = ("flash", "flex", "paged")  # no torch functions, so none to intercept
+
+# transformers from 4.48 on searches the text of a folder's files for what they define, and of two
+# files that define a name it takes the one whose group of requirements comes later, or that the
+# file system happens to list later. So that it never takes the original, whose names are in the
+# group "torch", ours stand in a group that follows it, in a form that the search understands.
+LAZY_EXPORTS: Final[str] = """
+@export(backends=("torch",))
+class SharingAttention(
+@export(backends=("torch", "tokenizers"))
+class LlamaForCausalLM(
+@export(backends=("torch", "tokenizers"))
+class LlamaForQuestionAnswering(
+@export(backends=("torch", "tokenizers"))
+class LlamaForSequenceClassification(
+@export(backends=("torch", "tokenizers"))
+class LlamaForTokenClassification(
+@export(backends=("torch", "tokenizers"))
+class LlamaModel(
+@export(backends=("torch", "tokenizers"))
+class LlamaPreTrainedModel(
+@requires(backends=("torch",))
+class SharingAttention(
+@requires(backends=("torch", "tokenizers"))
+class LlamaForCausalLM(
+@requires(backends=("torch", "tokenizers"))
+class LlamaForQuestionAnswering(
+@requires(backends=("torch", "tokenizers"))
+class LlamaForSequenceClassification(
+@requires(backends=("torch", "tokenizers"))
+class LlamaForTokenClassification(
+@requires(backends=("torch", "tokenizers"))
+class LlamaModel(
+@requires(backends=("torch", "tokenizers"))
+class LlamaPreTrainedModel(
+"""
+
+
+@dataclass(frozen=True)
+class DropInSettings:
+    """Settings of the drop-in.
+
+    Attributes:
+        layers: Target layers, counted from 0.
+        image_span: Image tokens [start, stop) of a prompt, its padding not counted.
+        rule: How sinks are counted.
+        enabled: False leaves every model as it was.
+        layers_named: Whether the environment names the layers, or a preset; a default that a small
+            model does not have is left out with a warning, a named one is an error.
+    """
+
+    layers: tuple[int, ...]
+    image_span: tuple[int, int]
+    rule: SinkRule
+    enabled: bool = True
+    layers_named: bool = False
+
+    def __str__(self) -> str:
+        """Return the settings in one line."""
+        if not self.enabled:
+            return "off (EAH_DISABLE)"
+        head = "densest head" if self.rule.head is None else f"head {self.rule.head}"
+        start, stop = self.image_span
+        return (
+            f"layers {', '.join(map(str, self.layers))}; {head}; threshold {self.rule.threshold} "
+            f"({self.rule.threshold_unit}); image tokens {start}:{stop}"
+        )
+
+
+def settings_from_environment(environment: Mapping[str, str]) -> DropInSettings:
+    """Read the drop-in's settings.
+
+    Variables: EAH_PRESET, EAH_LAYERS (as `1` or `1,2`), EAH_THRESHOLD, EAH_HEAD (`auto` or an
+    index), EAH_IMAGE_SPAN (`start:stop`), EAH_DISABLE; the paper's release calls three of them
+    LAYER_NUM, THRES and HEAD_NUM.
+
+    Raises:
+        ValueError: Naming the variable, its value and what is allowed.
+    """
+    given = {
+        ours: (name, environment[name].strip())
+        for ours, names in VARIABLES.items()
+        for name in reversed(names)
+        if environment.get(name, "").strip()
+    }
+    preset = given.get("preset", ("", "paper"))[1]
+    if preset not in PRESETS:
+        raise ValueError(f"EAH_PRESET={preset!r}, but it is one of {', '.join(PRESETS)}")
+    values = dict(PRESETS[preset])
+    for ours, (name, text) in given.items():
+        if ours in READERS:
+            try:
+                values[ours] = READERS[ours](text)
+                checked_layers(values["layers"])
+                checked_span(values.get("image_span", DEFAULT_SPAN))
+            except ValueError as error:
+                raise ValueError(f"{name}={text!r} can't be used: {error}") from error
+    if "threshold" in given:
+        values["threshold_unit"] = "attention"
+    layers, span = values.pop("layers"), values.pop("image_span", DEFAULT_SPAN)
+    try:
+        rule = SinkRule(**values)
+    except ValueError as error:
+        raise ValueError(f"EAH settings from the environment: {error}") from error
+    disabled = given.get("disable", ("", "0"))[1].lower() not in ("0", "false", "no", "off")
+    return DropInSettings(
+        checked_layers(layers),
+        checked_span(span),
+        rule,
+        not disabled,
+        "layers" in given or "preset" in given,
+    )
+
+
+VARIABLES: Final = {
+    "preset": ("EAH_PRESET",),
+    "layers": ("EAH_LAYERS", "LAYER_NUM"),
+    "threshold": ("EAH_THRESHOLD", "THRES"),
+    "head": ("EAH_HEAD", "HEAD_NUM"),
+    "image_span": ("EAH_IMAGE_SPAN",),
+    "disable": ("EAH_DISABLE",),
+}
+READERS: Final[dict[str, Callable[[str], Any]]] = {
+    "layers": lambda text: tuple(int(part) for part in text.split(",")),
+    "threshold": float,
+    "head": lambda text: None if text == "auto" else int(text),
+    "image_span": lambda text: tuple(int(part) for part in text.split(":")),
+}
+
+
+_given: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)
+
+
+@contextmanager
+def image_tokens(tokens: tuple[int, int] | torch.Tensor) -> Iterator[None]:
+    """Say which tokens of the prompts in this block are image tokens.
+
+    Args:
+        tokens: A span [start, stop) of every prompt, its padding not counted, or a mask of shape
+            (B, S) bool over the padded prompts.
+    Raises:
+        ValueError: If it is neither.
+    """
+    if isinstance(tokens, torch.Tensor):
+        if tokens.dim() != 2:
+            raise ValueError(f"an image mask has shape (B, S), not {tuple(tokens.shape)}")
+        tokens = tokens.bool()
+    else:
+        tokens = checked_span(tokens)
+    token = _given.set(tokens)
+    try:
+        yield
+    finally:
+        _given.reset(token)
+
+
+@dataclass
+class _Prefill:
+    """A prompt that is under way in a patched model.
+
+    Attributes:
+        cached: Tokens in the KV cache before it.
+        image: Image tokens among cache and prompt, shape (B, cached + Q) bool.
+        valid: True at tokens, False at padding, likewise; None if nobody said.
+    """
+
+    cached: int
+    image: torch.Tensor
+    valid: torch.Tensor | None
+
+
+@dataclass
+class _Patched:
+    """What a patched model shares with its target attention modules."""
+
+    settings: DropInSettings
+    prefill: _Prefill | None = None
+    warned: bool = False
+
+    def begin(self, arguments: Mapping[str, Any]) -> None:
+        """Read a forward pass of the model from its arguments."""
+        self.prefill = None
+        ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+        tokens = embeds if ids is None else ids
+        if tokens is None or tokens.shape[1] < 2:
+            return
+        cached = _cached_tokens(arguments.get("past_key_values"))
+        keys = cached + tokens.shape[1]
+        mask = arguments.get("attention_mask")
+        valid = None
+        if isinstance(mask, torch.Tensor) and mask.dim() == 2 and mask.shape[1] >= keys:
+            valid = mask[:, :keys].bool().to(tokens.device)
+        image = self._image(tokens.shape[0], keys, valid, tokens.device)
+        # One look from the host per prompt; decode steps need none.
+        if bool(image[:, cached:].any()):
+            self.prefill = _Prefill(cached, image, valid)
+
+    def _image(
+        self, batch: int, keys: int, valid: torch.Tensor | None, device: torch.device
+    ) -> torch.Tensor:
+        """Return the image tokens among the keys, shape (B, K) bool; none in too short a prompt."""
+        given = _given.get()
+        given = self.settings.image_span if given is None else given
+        if isinstance(given, torch.Tensor):
+            if batch % given.shape[0]:
+                raise ValueError(
+                    f"image mask of {given.shape[0]} rows for a batch of {batch}; give one row per "
+                    "prompt (beams repeat them)"
+                )
+            given = given.to(device).repeat_interleave(batch // given.shape[0], dim=0)
+            image = torch.zeros(batch, keys, dtype=torch.bool, device=device)
+            width = min(keys, given.shape[1])
+            image[:, :width] = given[:, :width]
+            return image
+        start, stop = given
+        pads = torch.zeros(batch, 1, dtype=torch.long, device=device)
+        length = torch.full_like(pads, keys)
+        if valid is not None:
+            pads = (~valid).long().cumprod(-1).sum(-1, keepdim=True)  # before the first token
+            length = valid.sum(-1, keepdim=True)
+        column = torch.arange(keys, device=device)[None] - pads
+        fits = length >= stop
+        if not self.warned and not bool(fits.all()):
+            self.warned = True
+            logger.warning(
+                "EAH: a prompt of %d tokens is too short for the image tokens %d:%d, so it runs "
+                "without EAH; EAH_IMAGE_SPAN or image_tokens() says where they are",
+                int(length.min()),
+                start,
+                stop,
+            )
+        return (column >= start) & (column < stop) & fits
+
+
+class SharingAttention:
+    """What the class of a target layer's attention has before the original's: one head's map."""
+
+    eah_state: _Patched
+    eah_layer: int
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Run the original's attention, at image prefill with the densest head's map for all."""
+        forward = super().forward  # type: ignore[misc]  # the original's class follows
+        prefill = self.eah_state.prefill
+        if prefill is None or hidden_states.shape[1] < 2:
+            return forward(hidden_states, *args, **kwargs)
+        sharing = HeadSharing(self.eah_state.settings.rule, prefill, hidden_states.dtype)
+        with sharing:
+            output = forward(hidden_states, *args, **kwargs)
+        if not sharing.done:
+            raise RuntimeError(
+                f"EAH saw no softmax and no scaled_dot_product_attention in layer "
+                f"{self.eah_layer}: its attention kernel can't be shared; load the model with "
+                "attn_implementation='eager' or 'sdpa', or set EAH_DISABLE=1"
+            )
+        return output
+
+
+class HeadSharing(TorchFunctionMode):
+    """While active, gives all heads of one attention call the densest head's map.
+
+    With `scaled_dot_product_attention` all heads get that head's query and key; with a softmax over
+    scores they get its output.
+    """
+
+    def __init__(self, rule: SinkRule, prefill: _Prefill, dtype: torch.dtype) -> None:
+        """Take the rule, the prompt, and the dtype that the model computes in."""
+        super().__init__()
+        self.rule, self.prefill, self.dtype = rule, prefill, dtype
+        self.done = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Intercept the two functions; all others run as they are."""
+        kwargs = kwargs or {}
+        if func is functional.scaled_dot_product_attention:
+            return self._attention(*args, **kwargs)
+        output = func(*args, **kwargs)
+        scores = args[0] if args else kwargs.get("input")
+        if func in SOFTMAX and isinstance(scores, torch.Tensor) and scores.dim() == 4:
+            return self._shared(scores, output)
+        return output
+
+    def _attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Run the kernel with one head's query and key."""
+        if attn_mask is None and not is_causal:
+            raise RuntimeError("EAH: the target layer's attention is not causal; choose another")
+        scale = kwargs.get("scale")
+        choice = densest_head(
+            query,
+            key,
+            self._visibility(attn_mask),
+            self._columns(key.shape[2]),
+            self.rule,
+            scaling=query.shape[-1] ** -0.5 if scale is None else scale,
+        )
+        self.done = True
+        query, key = share_head(query, key, choice.head)
+        return functional.scaled_dot_product_attention(
+            query, key, value, attn_mask, dropout_p, is_causal, **kwargs
+        )
+
+    def _shared(self, scores: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        """Return softmax output in which every head has the densest head's map."""
+        visible = scores[:, :1].detach() > torch.finfo(scores.dtype).min / 2
+        rounding = self.dtype if self.rule.rounding == "query-dtype" else None
+        sums = column_sums_of(weights.detach(), self._visibility(visible), rounding=rounding)
+        choice = choose_head(sums, self._columns(weights.shape[3]), self.rule)
+        self.done = True
+        rows = torch.arange(weights.shape[0], device=weights.device)
+        shared = weights[rows, choice.head.clamp(min=0)][:, None]  # (B, 1, Q, K)
+        return torch.where((choice.head != NO_HEAD)[:, None, None, None], shared, weights)
+
+    def _visibility(self, mask: torch.Tensor | None) -> Visibility:
+        if mask is not None and (mask.dim() != 4 or mask.shape[1] != 1):
+            raise RuntimeError(
+                f"EAH: the target layer's mask has shape {tuple(mask.shape)}, but one mask for all "
+                "heads is needed, (B, 1, Q, K)"
+            )
+        return Visibility(self.prefill.cached, mask=mask, valid=self.prefill.valid)
+
+    def _columns(self, keys: int) -> torch.Tensor:
+        """Return the image columns among keys that may be more than the tokens (static cache)."""
+        image = self.prefill.image
+        columns = image.new_zeros(image.shape[0], keys)
+        columns[:, : image.shape[1]] = image
+        return columns
+
+
+def _cached_tokens(past: Any) -> int:
+    """Return the number of tokens in a KV cache, of tensors or of transformers' classes."""
+    if past is None:
+        return 0
+    if isinstance(past, (tuple, list)):
+        return int(past[0][0].shape[2]) if past and past[0] is not None else 0
+    return int(past.get_seq_length())
+
+
+def replace_module(name: str, path: str) -> None:
+    """Load the original file under this module's name, and patch its model class.
+
+    The module that everybody gets is the original's own, so that its names, its sources and its
+    pickles are what they were.
+
+    Raises:
+        ImportError: If the original is not beside this file, or defines no model to patch.
+    """
+    original = Path(path).with_name(Path(path).stem + ORIGINAL_SUFFIX + ".py")
+    alias = name + ORIGINAL_SUFFIX
+    ours = sys.modules[name]
+    module = sys.modules.get(alias)
+    if module is None:
+        if not original.is_file():
+            raise ImportError(
+                f"{path} is EAH's and needs the original beside it as {original.name}; put it "
+                "there, or reinstall transformers"
+            )
+        spec = importlib.util.spec_from_file_location(name, original)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = sys.modules[alias] = module
+        try:
+            with _sources_found_as(str(original), path):
+                spec.loader.exec_module(module)
+        except BaseException:
+            sys.modules[name] = ours
+            del sys.modules[alias]
+            raise
+    sys.modules[name] = module
+    models = [
+        value
+        for key, value in vars(module).items()
+        if key.endswith("Model")
+        and not key.endswith("PreTrainedModel")
+        and isinstance(value, type)
+        and value.__module__ == module.__name__
+    ]
+    if len(models) != 1:
+        raise ImportError(
+            f"{original.name} defines {len(models)} decoder models, but EAH patches a file with one"
+        )
+    _patch_model(models[0], module)
+    # torch.compile looks our functions' globals up by the name of their module.
+    ours.__name__ = name + "_eah"
+    sys.modules[ours.__name__] = ours
+    # Under these names pickles find what a patched model holds, and users find `image_tokens`.
+    for key, value in vars(ours).items():
+        if getattr(value, "__module__", None) == name:
+            vars(module).setdefault(key, value)
+    for key, value in list(vars(module).items()):
+        if isinstance(value, type) and issubclass(value, nn.Module) and "Attention" in key:
+            shared = type(SHARING_PREFIX + key, (SharingAttention, value), {"__module__": name})
+            setattr(module, shared.__name__, shared)
+
+
+@contextmanager
+def _sources_found_as(original: str, path: str) -> Iterator[None]:
+    """Say that the original's functions are in the file that it was.
+
+    transformers 4.52 and later write a model's docstrings by the name of that file, and complain on
+    standard output about one that they do not know.
+    """
+    find = inspect.getsourcefile
+
+    def getsourcefile(thing: Any) -> str | None:
+        found = find(thing)
+        return path if found == original else found
+
+    inspect.getsourcefile = getsourcefile  # type: ignore[assignment]  # the same, less strictly typed
+    try:
+        yield
+    finally:
+        inspect.getsourcefile = find
+
+
+def _patch_model(model: Any, module: ModuleType) -> None:
+    """Make a model class patch its target layers when it is built, and tell them its prompts."""
+    build, run = model.__init__, model.forward
+    names = tuple(inspect.signature(run).parameters)[1:]
+
+    @functools.wraps(build)
+    def patched_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        settings = settings_from_environment(os.environ)
+        _announce(settings)
+        if settings.enabled:
+            self.eah_state = _Patched(settings)
+            for layer in _layers_of(self, settings):
+                _share_in(self.layers[layer], self.eah_state, layer, module)
+
+    @functools.wraps(run)
+    def patched_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        state = getattr(self, "eah_state", None)
+        if state is not None:
+            state.begin({**dict(zip(names, args)), **kwargs})  # noqa: B905  # OPERA's Python is 3.9
+        return run(self, *args, **kwargs)
+
+    model.__init__, model.forward = patched_init, patched_forward
+
+
+@functools.cache
+def _announce(settings: DropInSettings) -> None:
+    """Show the settings once."""
+    logger.info("EAH %s: %s", VERSION, settings)
+
+
+def _layers_of(model: Any, settings: DropInSettings) -> list[int]:
+    """Return the target layers that a model has.
+
+    Raises:
+        ValueError: If the environment names one that it does not have.
+    """
+    count = len(model.layers)
+    missing = [layer for layer in settings.layers if layer >= count]
+    if missing and settings.layers_named:
+        raise ValueError(
+            f"EAH layers {', '.join(map(str, settings.layers))}, but {type(model).__name__} has "
+            f"{count} decoder layers (0..{count - 1}); set EAH_LAYERS, or EAH_DISABLE=1"
+        )
+    if missing:
+        logger.warning("EAH: %s has no layer %s, so it runs without", type(model).__name__, missing)
+    return [layer for layer in settings.layers if layer < count]
+
+
+def _share_in(layer: Any, state: _Patched, index: int, module: ModuleType) -> None:
+    """Give a decoder layer's attention a class that shares the densest head's map.
+
+    Raises:
+        ValueError: If its kernel is known to be one that can't be shared, or the head not to exist.
+    """
+    attention = layer.self_attn
+    base = type(attention)
+    config = getattr(attention, "config", None)
+    kernel = str(getattr(config, "_attn_implementation", "")) + base.__name__.lower()
+    if any(name in kernel for name in MAPLESS_KERNELS):
+        raise ValueError(
+            f"EAH can't share a head in layer {index}: its attention is "
+            f"{getattr(config, '_attn_implementation', base.__name__)}; load the model with "
+            "attn_implementation='eager' or 'sdpa', or set EAH_DISABLE=1"
+        )
+    heads = getattr(config, "num_attention_heads", None)
+    head = state.settings.rule.head
+    if head is not None and heads is not None and head >= heads:
+        raise ValueError(f"EAH_HEAD={head}, but layer {index} has {heads} heads (0..{heads - 1})")
+    sharing = vars(module).get(SHARING_PREFIX + base.__name__)
+    if sharing is None:
+        raise ValueError(
+            f"EAH does not know {base.__name__} of layer {index}, which {module.__name__} does not "
+            "define; set other EAH_LAYERS, or EAH_DISABLE=1"
+        )
+    attention.__class__ = sharing
+    attention.eah_state, attention.eah_layer = state, index
+
+
+if __name__.startswith("transformers."):
+    replace_module(__name__, __file__)

@@ -20,7 +20,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from eah.attention import ATTENTION_NAME, STATE, LayerState, register
-from eah.config import EAHConfig, checked_span
+from eah.config import EAHConfig, span_of
 from eah.errors import EAHConfigError, EAHStateError, UnsupportedVersionError
 from eah.find import image_token_id, target_modules
 from eah.modeling_llama_eah import HeadChoice
@@ -92,6 +92,11 @@ def enable(model: nn.Module, config: EAHConfig | None = None) -> EAHHandle:
     if is_enabled(model):
         raise EAHStateError(
             f"EAH is enabled on this {type(model).__name__} already; disable it first"
+        )
+    if any("eah_layer" in module.__dict__ for module in model.modules()):
+        raise EAHStateError(
+            f"this {type(model).__name__} was built with EAH's modeling file in the place of "
+            "transformers' own; set EAH_DISABLE=1 before, or run `python -m eah.swap restore`"
         )
     targets = target_modules(model, config)
     session = Session(config, image_token_id(model))
@@ -168,7 +173,7 @@ def image_tokens(model: nn.Module, tokens: torch.Tensor | tuple[int, int]) -> It
             )
         given = ImageTokens(mask=tokens)
     else:
-        given = ImageTokens(span=checked_span(tokens))
+        given = ImageTokens(span=span_of(tokens))
     sessions = {
         id(state.session): state.session
         for module in model.modules()

@@ -23,3 +23,9 @@ python scripts/check_wheel.py "$wheels"/*.whl
 
 step tests
 python -m pytest "$@"
+
+# With arguments somebody wants certain tests only.
+if [ $# -eq 0 ]; then
+  step "drop-in in other transformers"
+  bash scripts/test_matrix.sh --short
+fi

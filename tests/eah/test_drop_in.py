@@ -1,0 +1,199 @@
+"""The drop-in's parts that need no swapped transformers; tests/drop_in/ has those that do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+import eah
+from eah.modeling_llama_eah import (
+    DEFAULT_SPAN,
+    PRESETS,
+    VERSION,
+    DropInSettings,
+    HeadSharing,
+    SinkRule,
+    Visibility,
+    _Prefill,
+    column_sums,
+    column_sums_of,
+    settings_from_environment,
+)
+
+BATCH, HEADS, TOKENS, SIZE = 2, 4, 40, 8
+RULE = SinkRule(0.05)
+
+
+@pytest.fixture
+def qkv() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    query, key, value = (2 * torch.randn(3, BATCH, HEADS, TOKENS, SIZE)).unbind(0)
+    return query, key, value
+
+
+def causal(pads: tuple[int, ...] = (0, 0)) -> torch.Tensor:
+    """Return an additive mask, (B, 1, Q, K), of left-padded rows."""
+    seen = torch.ones(TOKENS, TOKENS, dtype=torch.bool).tril()[None].repeat(BATCH, 1, 1)
+    for row, pad in enumerate(pads):
+        seen[row, :, :pad] = False
+    return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+
+
+def prefill(pads: tuple[int, ...] = (0, 0)) -> _Prefill:
+    valid = torch.arange(TOKENS) >= torch.tensor(pads)[:, None]
+    column = torch.arange(TOKENS) - torch.tensor(pads)[:, None]
+    return _Prefill(0, (column >= 3) & (column < 19), valid)
+
+
+def weights_of(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    return torch.softmax(query @ key.transpose(2, 3) * SIZE**-0.5 + mask, -1)
+
+
+@pytest.mark.parametrize("pads", [(0, 0), (5, 0)])
+@pytest.mark.parametrize("rounding", [None, torch.bfloat16, torch.float32])
+def test_sums_of_weights_are_those_of_queries_and_keys(
+    qkv: tuple[torch.Tensor, ...], pads: tuple[int, int], rounding: torch.dtype | None
+) -> None:
+    query, key, _ = qkv
+    mask = causal(pads)
+    weights = weights_of(query, key, mask)
+    before = weights.clone()
+    visibility = Visibility(mask=mask, valid=prefill(pads).valid)
+
+    found = column_sums_of(weights, visibility, rounding=rounding)
+
+    expected = column_sums(query, key, visibility, scaling=SIZE**-0.5, rounding=rounding)
+    tolerance = {} if rounding is not torch.bfloat16 else {"rtol": 1.6e-2, "atol": 1e-3}
+    for ours, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, **tolerance)
+    assert torch.equal(weights, before)
+
+
+@pytest.mark.parametrize("pads", [(0, 0), (5, 0)])
+def test_eager_and_sdpa_are_shared_alike(
+    qkv: tuple[torch.Tensor, ...], pads: tuple[int, int]
+) -> None:
+    query, key, value = qkv
+    mask = causal(pads)
+
+    with HeadSharing(RULE, prefill(pads), torch.float32) as eager:
+        weights = functional.softmax(
+            query @ key.transpose(2, 3) * SIZE**-0.5 + mask, dim=-1, dtype=torch.float32
+        )
+        by_hand = weights @ value
+    with HeadSharing(RULE, prefill(pads), torch.float32) as sdpa:
+        fused = functional.scaled_dot_product_attention(query, key, value, mask)
+
+    assert eager.done
+    assert sdpa.done
+    for row, pad in enumerate(pads):
+        torch.testing.assert_close(by_hand[row, :, pad:], fused[row, :, pad:])
+    assert torch.equal(weights[0, 0], weights[0, 3])  # one head's map
+
+
+def test_other_functions_and_other_shapes_are_left_alone(qkv: tuple[torch.Tensor, ...]) -> None:
+    with HeadSharing(RULE, prefill(), torch.float32) as sharing:
+        assert torch.equal(torch.softmax(qkv[0][0], -1), qkv[0][0].softmax(-1))
+        assert torch.equal(qkv[0] @ qkv[1].transpose(2, 3), qkv[0].matmul(qkv[1].mT))
+
+    assert not sharing.done
+
+
+def test_attention_that_is_not_causal_is_refused(qkv: tuple[torch.Tensor, ...]) -> None:
+    with (
+        HeadSharing(RULE, prefill(), torch.float32),
+        pytest.raises(RuntimeError, match="is not causal"),
+    ):
+        functional.scaled_dot_product_attention(*qkv)
+
+
+def test_a_mask_of_its_own_for_each_head_is_refused(qkv: tuple[torch.Tensor, ...]) -> None:
+    with (
+        HeadSharing(RULE, prefill(), torch.float32),
+        pytest.raises(RuntimeError, match="one mask for all heads is needed"),
+    ):
+        functional.scaled_dot_product_attention(*qkv, causal().repeat(1, HEADS, 1, 1))
+
+
+PAPER = DropInSettings((1,), DEFAULT_SPAN, SinkRule(0.002))
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, PAPER),
+        ({"EAH_LAYERS": " ", "THRES": ""}, PAPER),
+        ({"EAH_DISABLE": "0"}, PAPER),
+        ({"EAH_DISABLE": "1"}, DropInSettings((1,), DEFAULT_SPAN, SinkRule(0.002), False)),
+        (
+            {"LAYER_NUM": "2", "HEAD_NUM": "7", "THRES": "0.01"},
+            DropInSettings((2,), DEFAULT_SPAN, SinkRule(0.01, head=7), layers_named=True),
+        ),
+        (
+            {"EAH_LAYERS": "2,1", "LAYER_NUM": "9", "EAH_HEAD": "auto"},
+            DropInSettings((1, 2), DEFAULT_SPAN, SinkRule(0.002), layers_named=True),
+        ),
+        (
+            {"EAH_PRESET": "released-code"},
+            DropInSettings(
+                (15,),
+                (36, 611),
+                SinkRule(**{
+                    name: value for name, value in PRESETS["released-code"].items()
+                    if name not in ("layers", "image_span")
+                }),
+                layers_named=True,
+            ),
+        ),
+        (
+            {"EAH_PRESET": "scale-free", "EAH_IMAGE_SPAN": "8:40"},
+            DropInSettings(
+                (1,),
+                (8, 40),
+                SinkRule(1.25, threshold_unit="uniform", tie_break="image-attention"),
+                layers_named=True,
+            ),
+        ),
+        (
+            {"EAH_PRESET": "scale-free", "EAH_THRESHOLD": "0.03"},
+            DropInSettings(
+                (1,),
+                DEFAULT_SPAN,
+                SinkRule(0.03, tie_break="image-attention"),
+                layers_named=True,
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_settings_come_from_the_environment(
+    environment: dict[str, str], expected: DropInSettings
+) -> None:
+    assert settings_from_environment(environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("LAYER_NUM", "1,1", "LAYER_NUM='1,1' can't be used: layers=.* names a layer twice"),
+        ("EAH_LAYERS", "-1", "EAH_LAYERS='-1' can't be used"),
+        ("EAH_THRESHOLD", "much", "EAH_THRESHOLD='much' can't be used"),
+        ("EAH_THRESHOLD", "nan", "threshold=nan, but a finite number is needed"),
+        ("EAH_HEAD", "first", "EAH_HEAD='first' can't be used"),
+        ("EAH_IMAGE_SPAN", "34", "EAH_IMAGE_SPAN='34' can't be used: image span"),
+        ("EAH_PRESET", "fast", "EAH_PRESET='fast', but it is one of paper, released-code"),
+    ],
+)
+def test_unusable_settings_name_their_variable(name: str, value: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        settings_from_environment({name: value})
+
+
+def test_the_file_states_the_packages_version() -> None:
+    assert eah.__version__ == VERSION
+
+
+def test_settings_fit_in_a_line() -> None:
+    assert str(PAPER) == (
+        "layers 1; densest head; threshold 0.002 (attention); image tokens 34:610"
+    )
+    assert str(settings_from_environment({"EAH_DISABLE": "yes"})) == "off (EAH_DISABLE)"
