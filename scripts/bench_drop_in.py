@@ -13,6 +13,7 @@ import os
 import statistics
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,8 @@ def models() -> tuple[Any, Any]:
     assert spec.loader is not None
     plain = importlib.util.module_from_spec(spec)
     sys.modules[name] = plain
-    spec.loader.exec_module(plain)
+    with redirect_stdout(sys.stderr):  # transformers complains about a name that it does not know
+        spec.loader.exec_module(plain)
     config = LlamaConfig(
         vocab_size=1000,
         hidden_size=1024,

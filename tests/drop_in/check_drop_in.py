@@ -110,6 +110,19 @@ def logits(model: Any, **inputs: torch.Tensor) -> torch.Tensor:
     return model(**inputs).logits
 
 
+@torch.no_grad()
+def prefill_and_steps(model: Any, ids: torch.Tensor, mask: torch.Tensor) -> list[torch.Tensor]:
+    """Return the logits of a prompt, and of three decode steps after it."""
+    output = model(input_ids=ids, attention_mask=mask, use_cache=True)
+    found = [output.logits]
+    for _ in range(3):
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        output = model(input_ids=found[-1][:, -1:].argmax(-1), attention_mask=mask,
+                       past_key_values=output.past_key_values, use_cache=True)  # fmt: skip
+        found.append(output.logits)
+    return found
+
+
 def generated(model: Any, ids: torch.Tensor, mask: torch.Tensor, **options: Any) -> list[Any]:
     with torch.no_grad():
         out = model.generate(input_ids=ids, attention_mask=mask, max_new_tokens=NEW_TOKENS,
@@ -236,8 +249,9 @@ def test_disabled_is_bitwise_the_original(
     model, other = build(kernel=kernel), build(plain.LlamaForCausalLM, kernel)
 
     assert sharing_layers(model) == []
-    assert torch.equal(logits(model, input_ids=ids, attention_mask=mask),
-                       logits(other, input_ids=ids, attention_mask=mask))  # fmt: skip
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(
+        prefill_and_steps(model, ids, mask), prefill_and_steps(other, ids, mask), strict=True
+    ))  # fmt: skip
     assert generated(model, ids, mask) == generated(other, ids, mask)
 
 
@@ -250,6 +264,23 @@ def test_it_changes_prompts_with_an_image_and_nothing_else(plain: ModuleType, ke
     assert not torch.allclose(logits(model, input_ids=ids), logits(other, input_ids=ids), atol=1e-3)
     short = ids[:, : SPAN[1] - 1]
     assert torch.equal(logits(model, input_ids=short), logits(other, input_ids=short))
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_decode_steps_are_bitwise_the_originals(plain: ModuleType, kernel: str) -> None:
+    """The same cache, filled by EAH's prefill, read by the model and by the original."""
+    ids, mask = prompts([30, 24])
+    model, other = build(kernel=kernel), build(plain.LlamaForCausalLM, kernel)
+    more = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+
+    steps = []
+    for decoder in (model, other):
+        with torch.no_grad():
+            past = model(input_ids=ids, attention_mask=mask, use_cache=True).past_key_values
+            steps.append(decoder(input_ids=ids[:, :1], attention_mask=more, past_key_values=past,
+                                 use_cache=True).logits)  # fmt: skip
+
+    assert torch.equal(*steps)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
