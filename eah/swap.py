@@ -133,14 +133,14 @@ def find(*, family: str, python: Path | None = None, site_packages: Path | None 
         reason = "it is in a zip file; unpack it" if zipped else "there is no such folder"
         raise SwapError(f"transformers at {package}: {reason}")
     place = Place(family, package)
+    if not place.file.parent.is_dir():
+        raise SwapError(f"transformers {place.version} has no model family {family!r}")
     if place.recorded() is None:
         raise SwapError(
             f"transformers at {package} is a checkout (editable), or its records are incomplete; "
             f"copy {SOURCE.name} there yourself, with the original beside it as "
             f"{place.original.name}"
         )
-    if not place.file.parent.is_dir():
-        raise SwapError(f"transformers {place.version} has no model family {family!r}")
     return place
 
 
@@ -191,7 +191,8 @@ def restore(place: Place) -> str:
         SwapError: If the original is gone or damaged, or the folder can't be written.
     """
     found = status(place)
-    if found.kind == "original" and not place.original.exists():
+    if found.kind == "original":
+        _remove_kept(place)  # left by an install or a restore that was interrupted
         return f"{place.file} is transformers' own already"
     if not place.original.is_file():
         raise SwapError(f"{place.original} is missing; reinstall transformers {place.version}")
@@ -204,8 +205,7 @@ def restore(place: Place) -> str:
         )
     with _writing(place):
         _replace(place.file, content)
-        place.original.unlink()
-        place.checksum.unlink(missing_ok=True)
+    _remove_kept(place)
     return f"restored {place.file}"
 
 
@@ -308,6 +308,13 @@ def _check_supported(place: Place, content: bytes) -> None:
             f"the attention of {place.file.name} uses neither softmax nor "
             "scaled_dot_product_attention, so one head's map can't be shared"
         )
+
+
+def _remove_kept(place: Place) -> None:
+    """Remove the copy of the original, and its checksum."""
+    with _writing(place):
+        place.original.unlink(missing_ok=True)
+        place.checksum.unlink(missing_ok=True)
 
 
 def _replace(path: Path, content: bytes) -> None:
