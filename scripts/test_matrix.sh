@@ -50,8 +50,13 @@ for version in "${versions[@]}"; do
   interpreter=.venvs/transformers-$version/bin/python
   echo "== transformers $version" >&2
   if ! environment "$version"; then
-    echo "not installed, see .venvs/transformers-$version.log" >&2
-    table+=$'\n'"| $version | no wheels for $(python --version) | | |"
+    tail -3 ".venvs/transformers-$version.log" >&2
+    if grep -q "No matching distribution" ".venvs/transformers-$version.log"; then
+      table+=$'\n'"| $version | no wheels for $(python --version) | | |"
+    else
+      table+=$'\n'"| $version | not installed, see .venvs/transformers-$version.log | | |"
+      failed=1
+    fi
     continue
   fi
   trap 'restore "$interpreter"' EXIT
