@@ -11,17 +11,15 @@ step replaces one file as a whole: whenever it is interrupted, what is there wor
 from __future__ import annotations
 
 import argparse
-import ast
 import base64
-import csv
 import hashlib
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -31,11 +29,17 @@ from eah.errors import EAHError
 
 BAD_INPUT: Final = 2
 FAMILY: Final = "llama"
+TEMPORARY: Final = ".eah"
 SOURCE: Final = Path(drop_in.__file__)
 VERSION_LINE: Final = re.compile(r'^VERSION: Final = "(.+)"$', re.MULTILINE)
-FIND: Final = (
-    "import importlib.util as u; s = u.find_spec('transformers'); print(s.origin if s else '')"
+EXPORTS: Final = re.compile(r"^__all__ = \[(.*?)\]", re.MULTILINE | re.DOTALL)
+MODEL: Final = re.compile(r"^(class (\w+Model)\b.*?)(?=^class |\Z)", re.MULTILINE | re.DOTALL)
+ATTENTIONS: Final = ("softmax(", "scaled_dot_product_attention", "ALL_ATTENTION")
+FIND: Final = (  # `-c` would look in the current folder first
+    "import importlib.util as u, sys; sys.path = [folder for folder in sys.path if folder];"
+    "s = u.find_spec('transformers'); print(s.origin if s else '')"
 )
+OWNER: Final = "; run this as the owner of that transformers, or install one of your own"
 
 
 class SwapError(EAHError):
@@ -49,10 +53,14 @@ class Place:
     Attributes:
         family: Model family, such as "llama".
         package: Folder of the package transformers.
+        version: Version of transformers.
+        recorded: SHA-256 that the file was installed with.
     """
 
     family: str
     package: Path
+    version: str
+    recorded: str
 
     @property
     def file(self) -> Path:
@@ -69,28 +77,6 @@ class Place:
         """The original's SHA-256, in the format of sha256sum."""
         return self.original.with_suffix(".sha256")
 
-    @property
-    def version(self) -> str | None:
-        """Version of transformers, from its metadata; None in a checkout."""
-        info = self._info()
-        if info is None:
-            return None
-        return info.name.removeprefix("transformers-").removesuffix(".dist-info")
-
-    def recorded(self) -> str | None:
-        """Return the SHA-256 that transformers was installed with; None in a checkout."""
-        info = self._info()
-        if info is None or not (info / "RECORD").is_file():
-            return None
-        name = self.file.relative_to(self.package.parent).as_posix()
-        with (info / "RECORD").open(newline="", encoding="utf-8") as rows:
-            found = next((row[1] for row in csv.reader(rows) if row and row[0] == name), "")
-        encoded = found.removeprefix("sha256=")
-        return base64.urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).hex() or None
-
-    def _info(self) -> Path | None:
-        return next(iter(sorted(self.package.parent.glob("transformers-*.dist-info"))), None)
-
 
 @dataclass(frozen=True, slots=True)
 class Status:
@@ -98,11 +84,13 @@ class Status:
 
     Attributes:
         kind: "original", "ours", "other" (neither), or "missing".
+        content: What the file holds.
         version: Version of ours, if it is ours.
         current: Whether it is ours exactly as installed from here.
     """
 
     kind: str
+    content: bytes = b""
     version: str | None = None
     current: bool = False
 
@@ -119,29 +107,34 @@ def find(*, family: str, python: Path | None = None, site_packages: Path | None 
     """
     if site_packages is not None:
         origin = str(site_packages / "transformers" / "__init__.py")
-        where = str(site_packages)
     elif python is not None:
-        origin, where = _origin_of(python), str(python)
+        origin = _origin_of(python)
     else:
         spec = importlib.util.find_spec("transformers")
-        origin, where = str(spec.origin) if spec is not None else "", sys.executable
-    if not origin:
-        raise SwapError(f"{where} has no transformers; install it there first")
+        origin = str(spec.origin) if spec else ""  # "None" for a folder without __init__.py
     package = Path(origin).parent
-    if not package.is_dir():
-        zipped = any(parent.is_file() for parent in package.parents)
-        reason = "it is in a zip file; unpack it" if zipped else "there is no such folder"
-        raise SwapError(f"transformers at {package}: {reason}")
-    place = Place(family, package)
-    if not place.file.parent.is_dir():
-        raise SwapError(f"transformers {place.version} has no model family {family!r}")
-    if place.recorded() is None:
+    if any(parent.is_file() for parent in package.parents):
+        raise SwapError(f"transformers at {package} is in a zip file; install it as a folder")
+    if not Path(origin).is_file():
         raise SwapError(
-            f"transformers at {package} is a checkout (editable), or its records are incomplete; "
-            f"copy {SOURCE.name} there yourself, with the original beside it as "
-            f"{place.original.name}"
+            f"{site_packages or python or sys.executable} has no transformers; install it there, "
+            "or name another place with --python or --site-packages"
         )
-    return place
+    name = f"models/{family}/modeling_{family}.py"
+    row = re.compile(rf"^transformers/{re.escape(name)},sha256=([\w-]+)", re.MULTILINE)
+    for record in sorted(package.parent.glob("transformers-*.dist-info/RECORD")):
+        if found := row.search(record.read_text(encoding="utf-8")):
+            version = record.parent.name.removeprefix("transformers-").removesuffix(".dist-info")
+            return Place(family, package, version, base64.urlsafe_b64decode(f"{found[1]}=").hex())
+    if not (package / name).is_file():
+        raise SwapError(
+            f"transformers at {package} has no {name}; --model is the name of one of its folders "
+            "in models/, such as llama or qwen2"
+        )
+    raise SwapError(
+        f"transformers at {package} is a checkout (editable), or its records are incomplete; copy "
+        f"{SOURCE.name} over {name}, with the original beside it as modeling_{family}_original.py"
+    )
 
 
 def status(place: Place) -> Status:
@@ -149,64 +142,72 @@ def status(place: Place) -> Status:
     if not place.file.is_file():
         return Status("missing")
     content = place.file.read_bytes()
-    if _sha256(content) == place.recorded():
-        return Status("original")
-    version = VERSION_LINE.search(content.decode("utf-8", errors="replace"))
+    if _sha256(content) == place.recorded:
+        return Status("original", content)
+    version = VERSION_LINE.search(content.decode(errors="replace"))
     if version is None or b"SharingAttention" not in content:
-        return Status("other")
-    return Status("ours", version.group(1), content == drop_in_for(place).encode())
+        return Status("other", content)
+    return Status("ours", content, version.group(1), content == drop_in_for(place).encode())
 
 
 def install(place: Place, *, force: bool = False) -> str:
     """Put ours in the place, the original beside it; return what was done.
 
     Raises:
-        SwapError: If something else is in the place (unless forced), the family can't be supported,
-            or the folder can't be written.
+        SwapError: If something else is in the place (unless forced), the family isn't supported,
+            or the original of an earlier install is gone.
+        OSError: If the folder can't be written.
     """
     found = status(place)
+    if found.kind == "missing":
+        raise SwapError(f"{place.file} is missing; restore it, or reinstall transformers")
     if found.kind == "other" and not force:
         raise SwapError(
             f"{place.file} is neither transformers' own nor EAH's; pass --force to keep it as the "
             "original and put EAH's in its place"
         )
-    if found.kind == "missing":
-        raise SwapError(f"{place.file} is missing; reinstall transformers")
+    if found.kind == "ours":
+        _check_kept(place)
+    else:
+        _check_supported(place, found.content.decode(errors="replace"))
     if found.current:
         return f"{place.file} is EAH {found.version} already"
-    with _writing(place):
-        if found.kind != "ours":
-            content = place.file.read_bytes()
-            _check_supported(place, content)
-            _replace(place.original, content)
-            _replace(place.checksum, f"{_sha256(content)}  {place.original.name}\n".encode())
-        _replace(place.file, drop_in_for(place).encode())
+    if found.kind != "ours":
+        checksum = f"{_sha256(found.content)}  {place.original.name}\n"
+        _replace(place.original, found.content, like=place.file)
+        _replace(place.checksum, checksum.encode(), like=place.file)
+    _replace(place.file, drop_in_for(place).encode(), like=place.file)
+    _remove_bytecode(place)
     return f"installed EAH {drop_in.VERSION} as {place.file}; the original is {place.original.name}"
 
 
 def restore(place: Place) -> str:
-    """Put the original back; return what was done.
+    """Put the original back, and remove what an interrupted swap left; return what was done.
 
     Raises:
-        SwapError: If the original is gone or damaged, or the folder can't be written.
+        SwapError: If the original is gone or damaged.
+        OSError: If the folder can't be written.
     """
     found = status(place)
-    if found.kind == "original":
-        _remove_kept(place)  # left by an install or a restore that was interrupted
-        return f"{place.file} is transformers' own already"
-    if not place.original.is_file():
-        raise SwapError(f"{place.original} is missing; reinstall transformers {place.version}")
-    content = place.original.read_bytes()
-    kept = place.checksum.read_text().split()[0] if place.checksum.is_file() else place.recorded()
-    if _sha256(content) != kept:
+    swapped = found.kind in ("ours", "missing")
+    if swapped:
+        _check_kept(place)
+    elif (
+        found.kind == "other"
+        and place.original.is_file()
+        and place.original.read_bytes() != found.content
+    ):
         raise SwapError(
-            f"{place.original} is not what was kept (its checksum differs); reinstall transformers "
-            f"{place.version}"
+            f"{place.file} is neither EAH's nor what {place.original.name} keeps; delete the "
+            "one of them that you don't want, and run this again"
         )
-    with _writing(place):
-        _replace(place.file, content)
-    _remove_kept(place)
-    return f"restored {place.file}"
+    if swapped:
+        place.original.replace(place.file)
+    temporary = place.file.parent.glob(f".{place.file.stem}*{TEMPORARY}")
+    for left in (place.original, place.checksum, *temporary):
+        left.unlink(missing_ok=True)
+    _remove_bytecode(place)
+    return f"restored {place.file}" if swapped else f"{place.file} is not EAH's, nothing to restore"
 
 
 def drop_in_for(place: Place) -> str:
@@ -218,16 +219,9 @@ def drop_in_for(place: Place) -> str:
     if place.family == FAMILY:
         return text
     original = place.original if place.original.is_file() else place.file
-    names = exported_names(original.read_text(encoding="utf-8"))
-    return text.replace(drop_in.LAZY_EXPORTS, lazy_exports(names))
-
-
-def exported_names(original: str) -> list[str]:
-    """Return the names in an original file's `__all__`; before 4.48 it has none and needs none."""
-    for node in ast.parse(original).body:
-        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
-            return sorted(ast.literal_eval(node.value))
-    return []
+    exports = EXPORTS.search(original.read_text(encoding="utf-8", errors="replace"))
+    names = re.findall(r"\w+", exports[1]) if exports else []  # none before 4.48, and none needed
+    return text.replace(drop_in.LAZY_EXPORTS, lazy_exports(sorted(names)))
 
 
 def lazy_exports(names: Sequence[str]) -> str:
@@ -242,27 +236,25 @@ def lazy_exports(names: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    parser = argparse.ArgumentParser(
-        prog="eah", description="Put EAH's modeling file into a transformers install."
-    )
+    parser = argparse.ArgumentParser(prog="eah", description="Swap EAH's file into transformers.")
     parser.add_argument("action", choices=("install", "status", "restore"))
     parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--python", type=Path, help="interpreter whose transformers is meant")
     where.add_argument("--site-packages", type=Path, help="folder that holds transformers")
-    parser.add_argument(
-        "--force", action="store_true", help="install over a file of unknown origin"
-    )
+    parser.add_argument("--force", action="store_true", help="install over a file of any origin")
     given = parser.parse_args(arguments)
     try:
+        if given.action != "restore":
+            drop_in.settings_from_environment(os.environ)
         place = find(family=given.model, python=given.python, site_packages=given.site_packages)
         if given.action == "install":
             print(install(place, force=given.force))
         elif given.action == "restore":
             print(restore(place))
         print(describe(place))
-    except (EAHError, ValueError) as error:
-        print(f"eah: error: {error}", file=sys.stderr)
+    except (EAHError, OSError, ValueError) as error:
+        print(f"eah: error: {error}{OWNER if isinstance(error, OSError) else ''}", file=sys.stderr)
         return BAD_INPUT
     return 0
 
@@ -278,6 +270,8 @@ def describe(place: Place) -> str:
     }[found.kind]
     lines = [f"transformers {place.version}: {place.file} is {what}"]
     if found.kind == "ours":
+        if not place.original.is_file():
+            lines.append(f"{place.original.name} is missing; reinstall transformers")
         lines.append(f"settings here: {drop_in.settings_from_environment(os.environ)}")
     return "\n".join(lines)
 
@@ -287,59 +281,54 @@ def _origin_of(python: Path) -> str:
     try:
         found = subprocess.run([python, "-c", FIND], capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise SwapError(f"--python {python} can't be run: {error}") from error
-    return found.stdout.strip()
+        raise SwapError(f"--python {python} can't be run ({error}); name an interpreter") from error
+    return (found.stdout.splitlines() or [""])[-1]
 
 
-def _check_supported(place: Place, content: bytes) -> None:
+def _check_kept(place: Place) -> None:
+    """Refuse to go on with an original that is not what was kept."""
+    advice = f"reinstall transformers {place.version}"
+    if not place.original.is_file():
+        raise SwapError(f"{place.original} is missing; {advice}")
+    kept = place.checksum.read_bytes()[:64] if place.checksum.is_file() else b""
+    if _sha256(place.original.read_bytes()) not in (place.recorded, kept.decode(errors="replace")):
+        raise SwapError(f"{place.original} is not what was kept (its checksum differs); {advice}")
+
+
+def _check_supported(place: Place, text: str) -> None:
     """Refuse a family whose attention can't be shared through this seam."""
-    text = content.decode("utf-8")
-    models = [name for name in re.findall(r"^class (\w+Model)\b", text, re.MULTILINE)
-              if not name.endswith("PreTrainedModel")]  # fmt: skip
-    if len(models) != 1:
+    models = [found for found in MODEL.findall(text) if not found[1].endswith("PreTrainedModel")]
+    if len(models) != 1 or "self.layers = " not in models[0][0] or "self.self_attn" not in text:
+        names = ", ".join(name for _, name in models) or "no model"
         raise SwapError(
-            f"{place.file.name} defines {len(models)} models ({', '.join(models) or 'none'}); "
-            "EAH's file replaces one that defines a single decoder, as llama, mistral and qwen2 do"
+            f"{place.file.name} defines {names}; EAH's file replaces one that defines a single "
+            "model, a stack of decoder layers, as llama, mistral and qwen2 do"
         )
-    if "self.self_attn" not in text or not any(
-        name in text for name in ("softmax(", "scaled_dot_product_attention", "ALL_ATTENTION")
-    ):
+    if not any(attention in text for attention in ATTENTIONS):
         raise SwapError(
-            f"the attention of {place.file.name} uses neither softmax nor "
-            "scaled_dot_product_attention, so one head's map can't be shared"
+            f"the attention of {place.file.name} has neither softmax nor "
+            "scaled_dot_product_attention, which EAH's file needs to share a head; use llama"
         )
 
 
-def _remove_kept(place: Place) -> None:
-    """Remove the copy of the original, and its checksum."""
-    with _writing(place):
-        place.original.unlink(missing_ok=True)
-        place.checksum.unlink(missing_ok=True)
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file as a whole, so that a crash leaves the old one or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+def _replace(path: Path, content: bytes, *, like: Path) -> None:
+    """Replace a file as a whole, with another's permissions: a crash leaves the old or the new."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        shutil.copymode(like, temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
-@contextmanager
-def _writing(place: Place) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise SwapError(
-            f"{place.file.parent} can't be written ({error.strerror}); run this as the owner of "
-            "that install, or install transformers in an environment of your own"
-        ) from error
+def _remove_bytecode(place: Place) -> None:
+    """Remove compiled files, which some installs use without a look at the source's date."""
+    for compiled in place.file.parent.glob(f"__pycache__/{place.file.stem}*.pyc"):
+        compiled.unlink(missing_ok=True)
 
 
 def _sha256(content: bytes) -> str:

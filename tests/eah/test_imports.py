@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import eah
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDER = ("scripts", "eval", "models", "eah")
@@ -56,3 +59,21 @@ def test_imports_point_from_scripts_down_to_eah(file: str) -> None:
     above = ORDER[: ORDER.index(Path(file).parts[0])]
 
     assert not set(imports(file)) & {*above, "tests"}
+
+
+def test_importing_the_package_loads_nothing() -> None:
+    """`python -m eah.swap` runs beside any transformers, or none."""
+    code = "import sys, eah; print(sorted({'torch', 'transformers'} & set(sys.modules)))"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "[]"
+
+
+def test_public_names_are_found_when_they_are_used() -> None:
+    for name in eah.__all__:
+        assert getattr(eah, name).__name__ == name
+    with pytest.raises(AttributeError, match="module 'eah' has no attribute 'enabel'"):
+        _ = eah.enabel
