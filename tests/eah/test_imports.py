@@ -75,5 +75,5 @@ def test_importing_the_package_loads_nothing() -> None:
 def test_public_names_are_found_when_they_are_used() -> None:
     for name in eah.__all__:
         assert getattr(eah, name).__name__ == name
-    with pytest.raises(AttributeError, match="module 'eah' has no attribute 'enabel'"):
-        _ = eah.enabel
+    with pytest.raises(AttributeError, match="module 'eah' has no attribute 'no_such_name'"):
+        _ = eah.no_such_name
