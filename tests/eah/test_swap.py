@@ -286,7 +286,7 @@ def test_a_bad_variable_does_not_keep_one_from_restoring(
 # A file of unknown origin -------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", [b"\n", b"\r\n# \xff\xfe"])
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n# \xff\xfe", b'\nVERSION: Final = "1.0"\n'])
 def test_something_else_is_only_replaced_by_force_and_comes_back(
     site: Path, place: swap.Place, ending: bytes, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -744,7 +744,7 @@ def test_a_zip_file_of_the_running_interpreter_is_one_sentence(
     assert "is in a zip file" in error_of(capsys)
 
 
-@pytest.mark.parametrize("family", ["lama", "", "../models/lama", "llama/"])
+@pytest.mark.parametrize("family", ["camel", "", "../models/camel", "llama/", "ll.ma"])
 def test_a_family_that_is_not_there_is_one_sentence(
     site: Path, family: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
