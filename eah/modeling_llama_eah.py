@@ -584,11 +584,13 @@ def settings_from_environment(environment: Mapping[str, str]) -> DropInSettings:
     for ours, (name, text) in given.items():
         if ours in READERS:
             try:
-                values[ours] = READERS[ours](text)
+                values[ours] = READERS[ours][0](text)
                 checked_layers(values["layers"])
                 checked_span(values.get("image_span", DEFAULT_SPAN))
             except ValueError as error:
-                raise ValueError(f"{name}={text!r} can't be used: {error}") from error
+                raise ValueError(
+                    f"{name}={text!r} can't be used: {error}; write {READERS[ours][1]}"
+                ) from error
     if "threshold" in given:
         values["threshold_unit"] = "attention"
     layers, span = values.pop("layers"), values.pop("image_span", DEFAULT_SPAN)
@@ -614,12 +616,16 @@ VARIABLES: Final = {
     "image_span": ("EAH_IMAGE_SPAN",),
     "disable": ("EAH_DISABLE",),
 }
-READERS: Final[dict[str, Callable[[str], Any]]] = {
-    "layers": lambda text: tuple(int(part) for part in text.split(",")),
-    "threshold": float,
-    "head": lambda text: None if text == "auto" else int(text),
-    "image_span": lambda text: tuple(int(part) for part in text.split(":")),
+READERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
+    "layers": (lambda text: _integers(text, ","), "indices from 0, such as 1 or 1,2"),
+    "threshold": (float, "a number, such as 0.002"),
+    "head": (lambda text: None if text == "auto" else int(text), "auto, or an index from 0"),
+    "image_span": (lambda text: _integers(text, ":"), "start:stop, such as 34:610"),
 }
+
+
+def _integers(text: str, separator: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(separator))
 
 
 _given: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)

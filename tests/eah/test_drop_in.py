@@ -176,6 +176,7 @@ def test_settings_come_from_the_environment(
     [
         ("LAYER_NUM", "1,1", "LAYER_NUM='1,1' can't be used: layers=.* names a layer twice"),
         ("EAH_LAYERS", "-1", "EAH_LAYERS='-1' can't be used"),
+        ("EAH_LAYERS", "x", "EAH_LAYERS='x' can't be used: .*; write indices from 0, such as 1"),
         ("EAH_THRESHOLD", "much", "EAH_THRESHOLD='much' can't be used"),
         ("EAH_THRESHOLD", "nan", "threshold=nan, but a finite number is needed"),
         ("EAH_HEAD", "first", "EAH_HEAD='first' can't be used"),
