@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Lint, types, tests and the wheel's contents. Works alone on a machine with git and Python.
+# Lint, types, the wheel's contents, tests, and the drop-in in three versions of transformers. Works alone on a machine with git and Python.
 #   bash scripts/test.sh [PYTEST ARGUMENTS]
 set -euo pipefail
 cd "$(dirname "$0")/.."

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Swap EAH's file into one transformers after the other, run the drop-in's checks there, take it back,
 # and print one table.
-#   bash scripts/test_matrix.sh                   all versions (an hour the first time; .venvs/ keeps them)
+#   bash scripts/test_matrix.sh                   all versions; .venvs/ keeps their environments
 #   bash scripts/test_matrix.sh --short           the oldest, LLaVA's own, and the newest: what CI runs
 #   bash scripts/test_matrix.sh --bench 4.37.2    some versions, with the time ratios
 set -euo pipefail
