@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Lint, types, the wheel's contents, tests, and the drop-in in three versions of transformers. Works alone on a machine with git and Python.
+# Lint, types, the wheel's contents, tests, and the drop-in in three versions of transformers. Works
+# alone on a machine with git and Python.
 #   bash scripts/test.sh [PYTEST ARGUMENTS]
 set -euo pipefail
 cd "$(dirname "$0")/.."
