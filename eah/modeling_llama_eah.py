@@ -31,7 +31,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
@@ -301,7 +301,8 @@ def column_sums(
         visible = visibility.visible(start, stop, keys, device)  # (B or 1, q, keys)
         # Grouped heads are folded into rows, so that keys are not repeated per head.
         folded = (query[:, :, start:stop].float() * scaling).reshape(batch, kv_heads, -1, size)
-        scores = torch.matmul(folded, key[:, :, :keys].transpose(2, 3))  # (B, N, H / N * q, keys)
+        with _no_autocast(device):
+            scores = torch.matmul(folded, key[:, :, :keys].transpose(2, 3))  # (B, N, H/N * q, keys)
         scores = scores.view(batch, heads, stop - start, keys)  # (B, H, q, keys)
         bias = visibility.bias(start, stop, keys)
         if bias is not None:
@@ -370,13 +371,21 @@ def _add_rows(
     """
     keys = weights.shape[-1]
     weights.diagonal(own, dim1=2, dim2=3).zero_()
-    # (B or 1, 1, 1, q) @ (B, H, q, keys) -> (B, H, 1, keys)
-    sums.attention[..., :keys] += torch.matmul(counted[:, None], weights).squeeze(2)
     seen = visible.float()
     share = seen / seen.sum(-1, keepdim=True).clamp(min=1)
-    for total, part in ((sums.rows, seen), (sums.uniform, share)):
-        part.diagonal(own, dim1=1, dim2=2).zero_()
-        total[:, :keys] += torch.matmul(counted, part).squeeze(1)  # (B or 1, keys)
+    with _no_autocast(weights.device):
+        # (B or 1, 1, 1, q) @ (B, H, q, keys) -> (B, H, 1, keys)
+        sums.attention[..., :keys] += torch.matmul(counted[:, None], weights).squeeze(2)
+        for total, part in ((sums.rows, seen), (sums.uniform, share)):
+            part.diagonal(own, dim1=1, dim2=2).zero_()
+            total[:, :keys] += torch.matmul(counted, part).squeeze(1)  # (B or 1, keys)
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which matrix products keep float32, whatever the model runs in."""
+    if device.type not in ("cpu", "cuda"):
+        return nullcontext()
+    return torch.autocast(device.type, enabled=False)
 
 
 def _blocks(row_size: int, queries: int, device: torch.device) -> Iterator[tuple[int, int]]:

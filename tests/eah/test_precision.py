@@ -43,6 +43,21 @@ def test_sums_of_low_precision_inputs_are_taken_in_float32(dtype: torch.dtype) -
         torch.testing.assert_close(sums.attention[0, h], torch.tensor(expected))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_sums_are_the_same_under_autocast(dtype: torch.dtype) -> None:
+    case = make_case(kv_heads=2)
+    arguments = (case.query, case.key, Visibility())
+
+    with torch.autocast("cpu", dtype=dtype):
+        assert torch.matmul(case.query, case.query.mT).dtype == dtype
+        under = column_sums(*arguments, scaling=case.scaling)
+
+    for found, expected in zip(
+        under, column_sums(*arguments, scaling=case.scaling), strict=True
+    ):
+        assert torch.equal(found, expected)
+
+
 def test_rounding_rounds_each_weight_before_the_sum() -> None:
     case = make_case()
     rounding = torch.bfloat16
