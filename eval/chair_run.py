@@ -36,7 +36,6 @@ def run_model(settings: ChairSettings, pictures: Mapping[int, str]) -> None:
         rows = answer_all(
             run,
             folder,
-            checkpoint=settings.checkpoint,
             key=lambda row: (row["method"], row["image_id"]),
         )
         report(folder, captions_by_method(rows, list(pictures)), settings)
@@ -45,7 +44,7 @@ def run_model(settings: ChairSettings, pictures: Mapping[int, str]) -> None:
 def plan_captions(settings: ChairSettings, pictures: Mapping[int, str]) -> ModelRun:
     """Return what to ask, and the resolved settings that decide the captions."""
     described = describe(settings)
-    protocol = chair_protocol(described.protocol)
+    protocol = chair_protocol(described.protocol, described.family)
     question = settings.question or protocol.question
     prompts = [
         Prompt((i,), name, question, {"image_id": i, "image": name, "question": question})

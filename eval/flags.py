@@ -14,6 +14,13 @@ from eval.flag_parser import FlagParser
 from eval.settings import METHODS, RunSettings, merge
 from models.settings import read_yaml
 
+PARTS: Final = {
+    "llm": "language model: a folder or hub id instead of the config's",
+    "vision": "vision tower: CLIP's folder or hub id, or eva_vit_g.pth",
+    "qformer": "Q-Former's file, of InstructBLIP and MiniGPT-4",
+    "projector": "MiniGPT-4's projector file",
+    "qformer_tokenizer": "BERT's tokenizer, for InstructBLIP",
+}
 OPERA_FLAGS: Final = ("scale_factor", "threshold", "num_attn_candidates", "penalty_weights")
 Settings = TypeVar("Settings", bound=RunSettings)
 
@@ -58,6 +65,8 @@ def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
 def _add_common(parser: Parser) -> None:
     parser.flag("--model", help="model in configs/, such as llava-1.5 or tiny-llava")
     parser.flag("--checkpoint", help="folder or hub id instead of the config's")
+    for part, text in PARTS.items():
+        parser.flag(f"--{part.replace('_', '-')}", help=text)
     parser.flag("--config", type=Path, help="YAML file of settings (flags win over it)")
     parser.flag("--options", nargs="+", metavar="KEY=VALUE", help="settings by name (flags win)")
     parser.flag("--protocol", help="prompt, preprocessing and answer length: opera, or the model's")
@@ -65,7 +74,8 @@ def _add_common(parser: Parser) -> None:
     parser.flag("--data-path", type=Path, help="folder of the pictures, such as COCO's val2014")
     parser.flag("--gpu-id", type=int, help="GPU number; -1 is the CPU (first GPU if there is one)")
     parser.flag("--device", help="cpu, cuda:N, or auto to spread the model over all GPUs")
-    parser.flag("--dtype", help="float32, float16, bfloat16 or auto (float16 on a GPU)")
+    parser.flag("--dtype", help="float32, float16, bfloat16, mixed (as the paper's wrapper), auto")
+    parser.flag("--quantization", help="8bit or 4bit weights in the language model (neither)")
     parser.flag("--beam", "--num-beams", dest="beam", type=int, help="beams (1: greedy)")
     parser.flag("--sample", action="store_true", help="nucleus sampling, top-p 0.9")
     parser.flag("--max-new-tokens", type=int, help="length of an answer (the protocol's)")

@@ -26,7 +26,6 @@ def run_model(settings: PopeSettings, questions: Questions) -> None:
         rows = answer_all(
             run,
             folder,
-            checkpoint=settings.checkpoint,
             key=lambda row: (row["method"], row["pope_type"], row["question_id"]),
         )
         report(folder, rows, settings)
@@ -35,7 +34,7 @@ def run_model(settings: PopeSettings, questions: Questions) -> None:
 def plan_questions(settings: PopeSettings, questions: Questions) -> ModelRun:
     """Return what to ask, and the resolved settings that decide the answers."""
     described = describe(settings)
-    protocol = pope_protocol(described.protocol)
+    protocol = pope_protocol(described.protocol, described.family)
     prompts = [
         Prompt((kind, q.question_id), q.image, q.text + protocol.suffix, recorded(q, kind))
         for kind, asked in questions.items()
@@ -60,7 +59,7 @@ def plan_questions(settings: PopeSettings, questions: Questions) -> ModelRun:
 def report(folder: RunFolder, rows: Sequence[Row], settings: PopeSettings) -> None:
     """Score the answers, write metrics.json and print the table."""
     resolved = folder.settings
-    chosen = settings.parser or pope_protocol(resolved["protocol"]).parser
+    chosen = settings.parser or pope_protocol(resolved["protocol"], resolved["family"]).parser
     found = report_of(rows, chosen)
     layers = layer_summaries(rows)
     folder.write(

@@ -44,40 +44,47 @@ class ChairProtocol:
     max_new_tokens: int
 
 
+# By model family and protocol; "" stands for every other family.
 POPE_PROTOCOLS: Final = {
     # OPERA's and EAH's pope_eval.py: the bare question, 10 tokens.
-    "opera": PopeProtocol("", 10, "opera"),
+    ("", "opera"): PopeProtocol("", 10, "opera"),
     # LLaVA's docs/Evaluation.md and model_vqa_loader.py: short-answer suffix, 128 tokens.
-    "llava": PopeProtocol("\nAnswer the question using a single word or phrase.", 128, "pope"),
+    ("llava-1.5", "official"): PopeProtocol(
+        "\nAnswer the question using a single word or phrase.", 128, "pope"
+    ),
+    # The others publish no command for POPE: POPE's own question and parser, room for a sentence.
+    ("", "official"): PopeProtocol("", 128, "pope"),
 }
 
 CHAIR_PROTOCOLS: Final = {
     # OPERA's and EAH's chair_eval.py.
-    "opera": ChairProtocol("Please describe this image in detail.", 512),
-    # LLaVA publishes no CHAIR: the same question and length, under LLaVA's own prompt.
-    "llava": ChairProtocol("Please describe this image in detail.", 512),
+    ("", "opera"): ChairProtocol("Please describe this image in detail.", 512),
+    # No model publishes CHAIR: the same question and length, under the model's own prompt.
+    ("", "official"): ChairProtocol("Please describe this image in detail.", 512),
 }
 
 
-def pope_protocol(name: str) -> PopeProtocol:
-    """Return a POPE protocol by name.
+def pope_protocol(name: str, family: str) -> PopeProtocol:
+    """Return a POPE protocol by name, for a model family.
 
     Raises:
         EvaluationError: If it is unknown.
     """
-    return _named(name, POPE_PROTOCOLS)
+    return _named(name, family, POPE_PROTOCOLS)
 
 
-def chair_protocol(name: str) -> ChairProtocol:
-    """Return a CHAIR protocol by name.
+def chair_protocol(name: str, family: str) -> ChairProtocol:
+    """Return a CHAIR protocol by name, for a model family.
 
     Raises:
         EvaluationError: If it is unknown.
     """
-    return _named(name, CHAIR_PROTOCOLS)
+    return _named(name, family, CHAIR_PROTOCOLS)
 
 
-def _named(name: str, protocols: Mapping[str, AnyProtocol]) -> AnyProtocol:
-    if name not in protocols:
-        raise EvaluationError(f"protocol {name!r} is unknown: {nearest(name, protocols)}")
-    return protocols[name]
+def _named(name: str, family: str, protocols: Mapping[tuple[str, str], AnyProtocol]) -> AnyProtocol:
+    for key in ((family, name), ("", name)):
+        if key in protocols:
+            return protocols[key]
+    known = {protocol for _, protocol in protocols}
+    raise EvaluationError(f"protocol {name!r} is unknown: {nearest(name, known)}")

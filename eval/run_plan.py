@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import models
 from eah import EAHError
@@ -25,10 +25,19 @@ RUN_ERRORS: Final = (EAHError, models.ModelError)
 
 @dataclass(frozen=True, slots=True)
 class ModelRun:
-    """What is asked of a model, and the resolved settings that decide its answers."""
+    """What is asked of a model, and the resolved settings that decide its answers.
+
+    Attributes:
+        plan: What is asked.
+        resolved: The settings; their hash is in the folder's name.
+        checkpoint: Path or hub id, of each part where there are several.
+        arguments: For `models.load`.
+    """
 
     plan: Plan
     resolved: Row
+    checkpoint: str
+    arguments: dict[str, Any]
 
     def folder(self, output_dir: Path, inputs: str) -> RunFolder:
         """Return the run's folder.
@@ -45,13 +54,7 @@ class ModelRun:
 
 def describe(settings: RunSettings) -> models.Description:
     """Resolve model, protocol, device and precision of a run; nothing is loaded."""
-    return models.describe(
-        settings.model,
-        checkpoint=settings.checkpoint,
-        protocol=settings.protocol,
-        device=settings.device,
-        dtype=settings.dtype,
-    )
+    return models.describe(settings.model, **settings.model_arguments())
 
 
 def plan_run(
@@ -100,14 +103,15 @@ def plan_run(
         "seed": settings.seed,
         "pictures": images_hash(folder, [prompt.image for prompt in prompts]),
     }
-    return ModelRun(plan, resolved)
+    exact = {name: resolved[name] for name in ("protocol", "device", "dtype")}
+    arguments = {**settings.model_arguments(), **exact}
+    return ModelRun(plan, resolved, described.checkpoint, arguments)
 
 
 def answer_all(
     run: ModelRun,
     folder: RunFolder,
     *,
-    checkpoint: str | None,
     key: Callable[[Row], Key],
 ) -> list[Row]:
     """Return all answers of a run, after asking the model what is not recorded yet.
@@ -115,7 +119,6 @@ def answer_all(
     Args:
         run: What is asked.
         folder: The run's folder, entered.
-        checkpoint: Folder or hub id instead of the config's.
         key: Returns (method, *prompt key) of a recorded answer.
     """
     plan, resolved = run.plan, run.resolved
@@ -125,13 +128,7 @@ def answer_all(
     done = keyed(rows, key)
     if all((arm.name, *prompt.key) in done for arm in plan.arms for prompt in plan.prompts):
         return rows
-    vlm = models.load(
-        resolved["model"],
-        checkpoint=checkpoint,
-        protocol=resolved["protocol"],
-        device=resolved["device"],
-        dtype=resolved["dtype"],
-    )
-    folder.begin({"checkpoint": vlm.model.name_or_path, **provenance(resolved["device"])})
+    vlm = models.load(resolved["model"], **run.arguments)
+    folder.begin({"checkpoint": run.checkpoint, **provenance(resolved["device"])})
     answer(vlm, plan, done, folder.append)
     return folder.predictions()

@@ -10,7 +10,7 @@ from typing import Any, Final
 from eah import EAHConfig
 from eah.errors import EAHConfigError, nearest
 from eval.errors import EvaluationError
-from models import ModelSettings
+from models import PARTS, ModelSettings
 
 METHODS: Final = ("baseline", "eah")
 
@@ -22,11 +22,14 @@ class RunSettings:
     Attributes:
         model: Name of a model in `configs/`.
         checkpoint: Folder or hub id instead of the config's.
+        llm, vision, qformer, projector, qformer_tokenizer: Original files by part, instead of the
+            config's.
         protocol: Prompt, preprocessing and answer length; None for the config's.
         method: Arms of the run, in the order of the table.
         data_path: Folder of the pictures.
         device: "cpu", "cuda:N", "auto" (all GPUs); None for the first GPU, else the CPU.
         dtype: Precision; None for the config's.
+        quantization: "8bit" or "4bit" weights in the language model; None for neither.
         beam: Number of beams; 1 is greedy.
         sample: Nucleus sampling (top-p 0.9, temperature 1).
         max_new_tokens: Length of an answer; None for the protocol's.
@@ -43,11 +46,17 @@ class RunSettings:
 
     model: str = "llava-1.5"
     checkpoint: str | None = None
+    llm: str | None = None
+    vision: str | None = None
+    qformer: str | None = None
+    projector: str | None = None
+    qformer_tokenizer: str | None = None
     protocol: str | None = None
     method: tuple[str, ...] = METHODS
     data_path: Path | None = None
     device: str | None = None
     dtype: str | None = None
+    quantization: str | None = None
     beam: int = 1
     sample: bool = False
     max_new_tokens: int | None = None
@@ -76,6 +85,12 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EvaluationError(f"{name}={value}, but at least 1 is needed")
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Return what `models.load` and `models.describe` take, besides the model's name."""
+        parts = {part: value for part in PARTS if (value := getattr(self, part)) is not None}
+        names = ("checkpoint", "protocol", "device", "dtype", "quantization")
+        return {"parts": parts, **{name: getattr(self, name) for name in names}}
 
     def pictures_folder(self) -> Path:
         """Return the folder of the pictures.

@@ -1,23 +1,34 @@
 """What every wrapper is: pictures become image tokens, a question becomes a prompt, text comes out.
 
-Axes: B batch, S prompt positions, I image tokens of one picture, E width of the language model.
+Axes: B batch, S prompt positions, I image tokens of one picture, E width of the language model,
+F and C positions and width of a picture's features.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from PIL import Image
-from transformers import GenerationConfig
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    RepetitionPenaltyLogitsProcessor,
+    StoppingCriteriaList,
+)
 
 import eah
-from models.checkpoints import Checkpoint
+from models.build import Parts, build_model
+from models.checkpoints import Checkpoint, Family, load_tokenizer
+from models.precision import Precision, uniform
 from models.prompts import IMAGE, prompt_ids
+from models.quantization import Quantization
 from models.tokenizer import ChunkTokenizer
+from models.vocabulary import check_vocabulary
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,34 +72,98 @@ class VLM(ABC):
     """A vision-language model with its prompt, its preprocessing and its tokenizer.
 
     Attributes:
-        family: Name that `models.prompts` knows the model by.
-        model: The transformers model; EAH is enabled on it.
-        tokenizer: Encodes prompt chunks.
-        protocol: Whose prompt and preprocessing are used.
-        model_type: The architecture's name in a checkpoint's `config.json`.
+        family: What tells its checkpoints from others; `models.prompts` knows it by its name.
+        model_class: transformers' class, or our own where it has none.
+        parts: Which part of the model a parameter belongs to.
+        mixed: How the reference wrapper computes on a GPU; `--dtype auto` there.
         stop_text: Text that ends an answer, besides EOS.
+        answer_mark: Text of the prompt after which an answer begins; if the model writes it again,
+            the answer begins after the last one, as in the reference wrappers.
+        repetition_penalty: On ids that were generated, not on the prompt's.
+        model: The transformers model; EAH is enabled on it.
+        tokenizer: Encodes text of prompts.
+        protocol: Whose prompt and preprocessing are used.
+        precision: How each part computes.
     """
 
-    family: str
-    model_type: str
-    stop_text: str | None = None
+    family: ClassVar[Family]
+    model_class: ClassVar[Any]
+    parts: ClassVar[Parts]
+    mixed: ClassVar[Precision]
+    stop_text: ClassVar[str | None] = None
+    answer_mark: ClassVar[str | None] = None
+    repetition_penalty: ClassVar[float] = 1.0
 
-    def __init__(self, model: Any, tokenizer: ChunkTokenizer, *, protocol: str) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: ChunkTokenizer,
+        *,
+        protocol: str,
+        precision: Precision | None = None,
+    ) -> None:
         """Wrap a loaded model; the protocol is checked at once."""
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.protocol = protocol
+        self.precision = precision or uniform(next(model.parameters()).dtype)
         self.prompt_ids("")
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        protocol: str,
+        device: str,
+        precision: Precision | None,
+        quantization: Quantization | None = None,
+    ) -> Self:
+        """Load a checkpoint; None as precision keeps every tensor as it is stored.
+
+        Raises:
+            ModelError: If a file is missing or unreadable, or holds another model.
+        """
+        parts = cls.load_parts(checkpoint, device, precision, quantization)
+        return cls(*parts, protocol=protocol, precision=precision)
+
+    @classmethod
+    def load_parts(
+        cls,
+        checkpoint: Checkpoint,
+        device: str,
+        precision: Precision | None,
+        quantization: Quantization | None,
+    ) -> tuple[Any, ChunkTokenizer]:
+        """Return the model and its tokenizer; arguments and errors as in `load`."""
+        tokenizer = load_tokenizer(checkpoint.text)
+        config = cls.config(checkpoint)
+        check_vocabulary(checkpoint, config.get_text_config(decoder=True).vocab_size, tokenizer)
+        model = build_model(
+            cls.model_class,
+            config,
+            checkpoint,
+            cls.parts,
+            device=device,
+            precision=precision,
+            quantization=quantization,
+        )
+        return model, tokenizer
+
+    @classmethod
+    @abstractmethod
+    def config(cls, checkpoint: Checkpoint) -> Any:
+        """Return the config of the model that a checkpoint holds, a transformers `*Config`."""
+
+    @property
+    def language_model(self) -> Any:
+        """The model whose `generate` takes a prompt's embeddings."""
+        return self.model
 
     @property
     def device(self) -> torch.device:
         """Device of the embeddings, where inputs go (also when the model is split over several)."""
-        return torch.device(self.model.get_input_embeddings().weight.device)
-
-    @classmethod
-    @abstractmethod
-    def load_model(cls, checkpoint: Checkpoint, *, device: str, dtype: torch.dtype) -> Any:
-        """Load the transformers model of a checkpoint; no weight may be missing."""
+        return torch.device(self.language_model.get_input_embeddings().weight.device)
 
     @abstractmethod
     def preprocess(self, images: Sequence[Image.Image]) -> torch.Tensor:
@@ -96,40 +171,50 @@ class VLM(ABC):
 
     @abstractmethod
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
-        """Return the image tokens' embeddings, shape (B, I, E), in the model's dtype."""
+        """Return what is computed once for a picture, whatever is asked, shape (B, F, C)."""
+
+    def image_embeds(self, features: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:
+        """Return the image tokens' embeddings, shape (B, I, E).
+
+        Args:
+            features: What `encode_pixels` returned, one picture per question.
+            questions: Models whose image tokens do not depend on the question leave them aside.
+        """
+        return features
 
     @torch.inference_mode()
     def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Return the image tokens of pictures, shape (B, I, E), in the model's dtype."""
+        """Return the features of pictures, shape (B, F, C), in the model's dtype."""
         return self.encode_pixels(self.preprocess(images))
 
     def prompt_ids(self, question: str) -> list[int]:
         """Return the prompt's ids with -200 once in the place of the image tokens."""
-        return prompt_ids(self.family, question, self.tokenizer, self.protocol)
+        return prompt_ids(self.family.name, question, self.tokenizer, self.protocol)
 
     def embed_prompts(self, features: torch.Tensor, questions: Sequence[str]) -> EncodedPrompts:
         """Put image tokens into their prompts and pad on the left.
 
         Args:
-            features: Image tokens, one picture per question, shape (B, I, E).
+            features: What `encode_pixels` returned, one picture per question, shape (B, F, C).
             questions: One per picture.
         Returns:
             The batch, on the model's device.
         """
-        embedding = self.model.get_input_embeddings()
-        features = features.to(self.device, embedding.weight.dtype)
+        embedding = self.language_model.get_input_embeddings()
+        image = self.image_embeds(features, questions).to(self.device)
         rows, spans = [], []
-        for image_tokens, question in zip(features, questions, strict=True):
+        for image_tokens, question in zip(image, questions, strict=True):
             ids = self.prompt_ids(question)
             place = ids.index(IMAGE)
             before, after = (
                 embedding(torch.tensor(chunk, dtype=torch.long, device=self.device))
                 for chunk in (ids[:place], ids[place + 1 :])
             )
+            # Where the parts' precisions differ, the prompt has the higher one.
             rows.append(torch.cat([before, image_tokens, after]))  # (S, E)
             spans.append((place, place + len(image_tokens)))
         length = max(map(len, rows))
-        embeds = features.new_zeros(len(rows), length, features.shape[-1])
+        embeds = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
         attention_mask = torch.zeros(len(rows), length, dtype=torch.long, device=self.device)
         image_mask = torch.zeros(len(rows), length, dtype=torch.bool, device=self.device)
         for index, (row, (start, stop)) in enumerate(zip(rows, spans, strict=True)):
@@ -146,18 +231,20 @@ class VLM(ABC):
         """Answer a batch of questions about already encoded pictures.
 
         Args:
-            features: Image tokens, one picture per question, shape (B, I, E).
+            features: What `encode_pixels` returned, one picture per question, shape (B, F, C).
             questions: One per picture; prompts of different length are padded on the left.
             decoding: How tokens are chosen.
         Returns:
             One answer per question.
         """
         prompts = self.embed_prompts(features, questions)
-        with eah.image_tokens(self.model, prompts.image_mask):
-            output = self.model.generate(
+        with eah.image_tokens(self.model, prompts.image_mask), self.computing():
+            output = self.language_model.generate(
                 inputs_embeds=prompts.embeds,
                 attention_mask=prompts.attention_mask,
-                generation_config=self._generation_config(decoding),
+                generation_config=self.generation_config(decoding),
+                logits_processor=self.logits_processors(),
+                stopping_criteria=self.stopping(decoding),
             )
         return [self._answer(ids) for ids in output.tolist()]
 
@@ -173,7 +260,11 @@ class VLM(ABC):
         features = self.encode_images([image])
         return self.generate_batch(features, [question], decoding or Decoding())[0]
 
-    def _generation_config(self, decoding: Decoding) -> GenerationConfig:
+    def computing(self) -> AbstractContextManager[Any]:
+        """Return the context that the language model computes in."""
+        return self.precision.parts["llm"].context(self.device)
+
+    def generation_config(self, decoding: Decoding) -> GenerationConfig:
         """Spell every setting out, so that none comes from the checkpoint's own defaults."""
         sampling: dict[str, Any] = {}
         if decoding.do_sample:
@@ -190,11 +281,27 @@ class VLM(ABC):
             **sampling,
         )
 
+    def logits_processors(self) -> LogitsProcessorList:
+        """Return what changes the scores of the next token.
+
+        The penalty is not left to `generation_config`: transformers 5 then takes the prompt's
+        padding for the number of first new tokens to spare, so that rows would depend on the batch.
+        """
+        if self.repetition_penalty == 1.0:
+            return LogitsProcessorList()
+        return LogitsProcessorList([RepetitionPenaltyLogitsProcessor(self.repetition_penalty)])
+
+    def stopping(self, decoding: Decoding) -> StoppingCriteriaList:
+        """Return what ends an answer before EOS and `max_new_tokens`: nothing, by default."""
+        return StoppingCriteriaList()
+
     def _answer(self, ids: list[int]) -> Answer:
-        """Decode new tokens up to EOS and cut at the stop text."""
+        """Decode new tokens up to EOS, cut at the stop text and begin after the answer mark."""
         eos = self.tokenizer.eos_id()
         finished = eos in ids
         text = self.tokenizer.decode(ids[: ids.index(eos)] if finished else ids)
         if self.stop_text is not None and self.stop_text in text:
             text, finished = text.split(self.stop_text)[0], True
+        if self.answer_mark is not None:
+            text = text.split(self.answer_mark)[-1]
         return Answer(text.strip(), finished)

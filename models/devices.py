@@ -41,16 +41,3 @@ def resolve_device(device: str | None) -> str:
             )
         return f"cuda:{index}"
     return str(wanted)
-
-
-def resolve_dtype(name: str, device: str) -> torch.dtype:
-    """Return a dtype by name; "auto" is float16 on a GPU, as in the papers, else float32.
-
-    Raises:
-        ModelError: If there is no such dtype.
-    """
-    if name == AUTO:
-        return torch.float32 if device == "cpu" else torch.float16
-    if name not in DTYPES:
-        raise ModelError(f"dtype {name!r} is unknown; use auto, {', '.join(DTYPES)}")
-    return DTYPES[name]

@@ -1,77 +1,77 @@
-"""LLaVA-1.5 from Hugging Face-format checkpoints (`llava-hf/llava-1.5-7b-hf`, 13b, tiny-llava).
+"""LLaVA-1.5, from `llava-hf/llava-1.5-7b-hf`, from `liuhaotian/llava-v1.5-7b` and CLIP, 13b, tiny.
 
 Protocol "opera" runs it as the paper's wrapper does: system message glued to "USER:", the picture's
-sides cropped away. Protocol "llava" is LLaVA's own: `vicuna_v1` prompt, padded to a square.
+sides cropped away. Protocol "official" is LLaVA's: `vicuna_v1` prompt, padded to a square.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from PIL import Image
-from safetensors import SafetensorError
-from transformers import LlavaForConditionalGeneration
+from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from models.base import VLM
-from models.checkpoints import Checkpoint
-from models.devices import AUTO
+from models.build import Parts
+from models.checkpoints import Checkpoint, Family
+from models.configs import clip_config, llama_config
 from models.errors import ModelError
-from models.images import CLIP_MEAN, clip_pixels, pad_to_square
+from models.images import CLIP_MEAN, Color, clip_pixels, pad_to_square
+from models.layouts import WHOLE
+from models.precision import HALF, PART_NAMES, Precision
+
+SECOND_TO_LAST = -2
 
 
 class Llava(VLM):
     """`LlavaForConditionalGeneration` with the reference wrappers' prompt and preprocessing."""
 
-    family = "llava-1.5"
-    model_type = "llava"
-    stop_text = "###"
+    family = Family("llava-1.5", "llava", ("llava", "llava_llama"))
+    model_class: ClassVar[Any] = LlavaForConditionalGeneration
+    config_class: ClassVar[Any] = LlavaConfig
+    parts = Parts({"model.vision_tower.": "vision", "model.multi_modal_projector.": "projector"})
+    # float16 throughout: autocast, which the wrapper also has, finds nothing to cast.
+    mixed = Precision("float16", dict.fromkeys(PART_NAMES, HALF))
+    stop_text: ClassVar[str | None] = "###"
+    # LLaVA's own padding color: CLIP's mean.
+    padding: ClassVar[Color] = tuple(int(mean * 255) for mean in CLIP_MEAN)  # type: ignore[assignment]  # three
 
     @classmethod
-    def load_model(cls, checkpoint: Checkpoint, *, device: str, dtype: torch.dtype) -> Any:
-        """Load `LlavaForConditionalGeneration`.
+    def config(cls, checkpoint: Checkpoint) -> Any:
+        """Return the config of the model that a checkpoint holds.
 
         Raises:
-            ModelError: If a weight is missing or of another shape, or the features are not
-                LLaVA-1.5's.
+            ModelError: If its image features are not LLaVA-1.5's.
         """
-        try:
-            model, info = LlavaForConditionalGeneration.from_pretrained(
-                checkpoint.source,
-                dtype=dtype,
-                device_map="auto" if device == AUTO else None,
-                output_loading_info=True,
+        if not checkpoint.is_whole:
+            llm = checkpoint.parts["llm"]
+            layer = llm.config.get("mm_vision_select_layer", SECOND_TO_LAST)
+            config = cls.config_class(
+                vision_config=clip_config(checkpoint.parts["vision"]).to_dict(),
+                text_config=llama_config(llm).to_dict(),
+                vision_feature_layer=layer,
+                tie_word_embeddings=False,
             )
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise ModelError(
-                f"checkpoint {checkpoint.source} can't be loaded "
-                f"({' '.join(str(error).split())[:300]}); download it again"
-            ) from error
-        absent = sorted([*info["missing_keys"], *(key for key, *_ in info["mismatched_keys"])])
-        if absent:
-            raise ModelError(
-                f"checkpoint {checkpoint.source} lacks {len(absent)} weights of LLaVA-1.5, "
-                f"{absent[0]} among them; download it again"
-            )
-        config = model.config
+        else:
+            config = cls.config_class.from_dict(checkpoint.parts[WHOLE].config)
         if (config.vision_feature_select_strategy, type(config.vision_feature_layer)) != (
             "default",
             int,
         ):
             raise ModelError(
-                f"checkpoint {checkpoint.source} takes image features from "
+                f"checkpoint {checkpoint.name} takes image features from "
                 f"{config.vision_feature_layer} ({config.vision_feature_select_strategy!r}); "
-                "LLaVA-1.5 takes them from one layer, 'default'"
+                f"{cls.__name__} takes them from one layer, 'default'"
             )
-        return model if device == AUTO else model.to(device)
+        return config
 
     def preprocess(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return pixels as the protocol wants them, shape (B, 3, side, side), float32."""
         rgb = [image.convert("RGB") for image in images]
-        if self.protocol == "llava":
-            color = tuple(int(mean * 255) for mean in CLIP_MEAN)
-            rgb = [pad_to_square(image, (color[0], color[1], color[2])) for image in rgb]
+        if self.protocol == "official":
+            rgb = [pad_to_square(image, self.padding) for image in rgb]
         return clip_pixels(rgb, size=self.model.config.vision_config.image_size)
 
     @torch.inference_mode()
@@ -80,10 +80,13 @@ class Llava(VLM):
         model = self.model.model
         config = self.model.config
         tower = next(model.vision_tower.parameters())
-        states = model.vision_tower(
-            pixels.to(tower.device, tower.dtype), output_hidden_states=True
-        ).hidden_states
+        with self.precision.parts["vision"].context(tower.device):
+            states = model.vision_tower(
+                pixels.to(tower.device, tower.dtype), output_hidden_states=True
+            ).hidden_states
         patches = states[config.vision_feature_layer][:, 1:]  # (B, 1 + I, C) -> (B, I, C)
         projector = model.multi_modal_projector
-        features: torch.Tensor = projector(patches.to(next(projector.parameters()).device))
+        weight = next(projector.parameters())
+        with self.precision.parts["projector"].context(weight.device):
+            features: torch.Tensor = projector(patches.to(weight.device, weight.dtype))
         return features

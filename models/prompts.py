@@ -1,16 +1,17 @@
-"""What each model is asked, as text around the image: prompts are code, frozen by golden tests.
+"""What each model is asked, piece by piece: prompts are code, frozen by golden tests.
 
-A prompt is two chunks of text with the image tokens between them. Each chunk is encoded by itself,
+A prompt is text, special tokens and one run of image tokens. Each text is encoded by itself,
 because that is what the reference wrappers do and because it is visible in the ids: sentencepiece
-puts its dummy prefix in front of every chunk.
+puts its dummy prefix in front of every text.
 
-Sources: the wrappers and `eval_configs/*.yaml` of OPERA (which EAH's release shares byte for byte)
-for protocol "opera"; LLaVA's `conversation.py` (`vicuna_v1`) for protocol "llava".
+Sources: for protocol "opera" the wrappers and `eval_configs/*.yaml` of OPERA (which EAH's release
+shares byte for byte); for "official" LLaVA's `conversation.py` (`vicuna_v1`), LAVIS's
+`blip2_vicuna_instruct.py`, MiniGPT-4's `conversation.py` and Shikra's `base_conversation.py`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from enum import Enum
 from typing import Final
 
 from eah.errors import nearest
@@ -23,25 +24,78 @@ VICUNA_SYSTEM: Final = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
+MINIGPT4_SYSTEM: Final = (
+    "Give the following image: <Img>ImageContent</Img>. "
+    "You will be able to see the image once I provide it to you. Please answer my questions."
+)
 
 
-@dataclass(frozen=True, slots=True)
-class PromptTemplate:
-    """Text before and after the image tokens; `{question}` stands in `after`."""
+class Token(Enum):
+    """What is no text in a prompt. Shikra added its tokens after the LLaMA vocabulary."""
 
-    before: str
-    after: str
+    BOS = "beginning of sequence"
+    EOS = "end of sequence"
+    IMAGE = "all image tokens"
+    IM_START = "Shikra's <im_start>"
+    IM_END = "Shikra's <im_end>"
 
 
-TEMPLATES: Final[dict[tuple[str, str], PromptTemplate]] = {
+Template = tuple[str | Token, ...]
+
+TEMPLATES: Final[dict[tuple[str, str], Template]] = {
     # No space between the system message and "USER:": OPERA glues the two, which makes "USER" the
     # single piece 11889 where LLaVA's own prompt has the pieces "US" and "ER".
-    ("llava-1.5", "opera"): PromptTemplate(VICUNA_SYSTEM + "USER: ", " {question} ASSISTANT:"),
-    ("llava-1.5", "llava"): PromptTemplate(VICUNA_SYSTEM + " USER: ", "\n{question} ASSISTANT:"),
+    ("llava-1.5", "opera"): (
+        Token.BOS,
+        VICUNA_SYSTEM + "USER: ",
+        Token.IMAGE,
+        " {question} ASSISTANT:",
+    ),
+    ("llava-1.5", "official"): (
+        Token.BOS,
+        VICUNA_SYSTEM + " USER: ",
+        Token.IMAGE,
+        "\n{question} ASSISTANT:",
+    ),
+    # The image comes first, and the tokenizer's BOS is set to "</s>" when the model is built. LAVIS
+    # and OPERA ask the same way.
+    ("instructblip", "opera"): (Token.IMAGE, Token.EOS, "{question}"),
+    ("instructblip", "official"): (Token.IMAGE, Token.EOS, "{question}"),
+    # OPERA leaves the system message out and puts a space before the second "###".
+    ("minigpt4", "opera"): (
+        Token.BOS,
+        "###Human: <Img>",
+        Token.IMAGE,
+        "</Img> {question} ###Assistant:",
+    ),
+    ("minigpt4", "official"): (
+        Token.BOS,
+        MINIGPT4_SYSTEM + "###Human: <Img>",
+        Token.IMAGE,
+        "</Img> {question}###Assistant: ",
+    ),
+    # The slow tokenizer that Shikra was trained and evaluated with strips the spaces on both sides
+    # of an added token: none stands before <im_start>, and none after <im_end>.
+    ("shikra", "opera"): (
+        Token.BOS,
+        VICUNA_SYSTEM + "USER:",
+        Token.IM_START,
+        Token.IMAGE,
+        Token.IM_END,
+        "{question} ASSISTANT:",
+    ),
+    ("shikra", "official"): (
+        Token.BOS,
+        VICUNA_SYSTEM + " USER:",
+        Token.IM_START,
+        Token.IMAGE,
+        Token.IM_END,
+        "{question} ASSISTANT:",
+    ),
 }
 
 
-def template(model: str, protocol: str) -> PromptTemplate:
+def template(model: str, protocol: str) -> Template:
     """Return the prompt template of a model family under a protocol.
 
     Raises:
@@ -66,11 +120,26 @@ def prompt_ids(
         model: Model family, such as "llava-1.5".
         question: The question as it stands in the question file.
         tokenizer: The checkpoint's tokenizer (a `sentencepiece.SentencePieceProcessor` will do).
-        protocol: Whose prompt: "opera" (the papers') or the model's own.
+        protocol: Whose prompt: "opera" (the papers') or "official" (the model's own).
     Returns:
         Token ids with `IMAGE` (-200) once in the place of the image tokens.
     """
-    chosen = template(model, protocol)
-    before = tokenizer.encode(chosen.before)
-    after = tokenizer.encode(chosen.after.replace("{question}", question))
-    return [tokenizer.bos_id(), *before, IMAGE, *after]
+    ids: list[int] = []
+    for piece in template(model, protocol):
+        if isinstance(piece, str):
+            ids += tokenizer.encode(piece.replace("{question}", question))
+        else:
+            ids.append(_token_id(piece, tokenizer))
+    return ids
+
+
+def _token_id(token: Token, tokenizer: ChunkTokenizer) -> int:
+    """Return the id of a special token."""
+    if token is Token.IMAGE:
+        return IMAGE
+    if token is Token.BOS:
+        return tokenizer.bos_id()
+    if token is Token.EOS:
+        return tokenizer.eos_id()
+    # Shikra added <im_patch>, <im_start>, <im_end> in this order: 32000, 32001, 32002.
+    return tokenizer.get_piece_size() + (1 if token is Token.IM_START else 2)

@@ -21,14 +21,28 @@ class ModelSettings:
 
     Attributes:
         wrapper: Dotted path of the wrapper class.
-        checkpoint: Hub id, or a folder (relative to the checkout).
+        checkpoint: Hub id or folder (relative to the checkout) that holds the model, or some of its
+            parts; None where the parts below are all there is.
+        llm: Language model and tokenizer, a folder or hub id; with the projector in LLaVA-1.5 and
+            Shikra.
+        vision: Vision tower: CLIP's folder or hub id, or `eva_vit_g.pth`.
+        qformer: File of the Q-Former, the norm before it and its queries; with the projector in
+            InstructBLIP.
+        projector: File of MiniGPT-4's projector.
+        qformer_tokenizer: BERT's tokenizer for InstructBLIP's Q-Former, a folder or hub id.
         protocol: Default protocol of prompt and preprocessing.
-        dtype: "auto" (float16 on a GPU, float32 on a CPU) or a torch dtype's name.
+        dtype: "auto" (as the reference wrapper on a GPU, float32 on a CPU), "mixed" (as the
+            reference wrapper), or a torch dtype's name.
         eah: Preset of EAH, and settings that differ from it.
     """
 
     wrapper: str
-    checkpoint: str
+    checkpoint: str | None = None
+    llm: str | None = None
+    vision: str | None = None
+    qformer: str | None = None
+    projector: str | None = None
+    qformer_tokenizer: str | None = None
     protocol: str = "opera"
     dtype: str = "auto"
     eah: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})
@@ -53,9 +67,8 @@ def model_settings(name: str) -> ModelSettings:
     for key in values:
         if key not in known:
             raise ModelError(f"{path.name} has an unknown key {key!r}: {nearest(key, known)}")
-    for key in ("wrapper", "checkpoint"):
-        if key not in values:
-            raise ModelError(f"{path.name} lacks the key {key!r}; add it")
+    if "wrapper" not in values:
+        raise ModelError(f"{path.name} lacks the key 'wrapper'; add it")
     return ModelSettings(**values)
 
 

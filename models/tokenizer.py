@@ -35,6 +35,9 @@ class ChunkTokenizer(Protocol):
     def eos_id(self) -> int:
         """Return the id of the end-of-sequence token."""
 
+    def get_piece_size(self) -> int:
+        """Return the size of the trained vocabulary, without tokens that were added to it."""
+
 
 class SentencePieceTokenizer:
     """A `tokenizer.model` file."""
@@ -55,9 +58,12 @@ class SentencePieceTokenizer:
         return list(self._pieces.encode(text))
 
     def decode(self, ids: Sequence[int], /) -> str:
-        """Return the text of ids; control tokens and ids added after training are left out."""
-        size = self._pieces.get_piece_size()
-        return str(self._pieces.decode([i for i in ids if i < size]))
+        """Return the text of ids; control tokens, <unk> and ids added after training are left out.
+
+        <unk> is a special token in LLaMA's tokenizers, and pads what generation stopped early.
+        """
+        size, unknown = self._pieces.get_piece_size(), self._pieces.unk_id()
+        return str(self._pieces.decode([i for i in ids if i < size and i != unknown]))
 
     def bos_id(self) -> int:
         """Return the id of the beginning-of-sequence token."""
@@ -66,6 +72,10 @@ class SentencePieceTokenizer:
     def eos_id(self) -> int:
         """Return the id of the end-of-sequence token."""
         return int(self._pieces.eos_id())
+
+    def get_piece_size(self) -> int:
+        """Return the size of the trained vocabulary, without tokens that were added to it."""
+        return int(self._pieces.get_piece_size())
 
 
 class JsonTokenizer:
@@ -105,3 +115,7 @@ class JsonTokenizer:
     def eos_id(self) -> int:
         """Return the id of the end-of-sequence token."""
         return LLAMA_EOS
+
+    def get_piece_size(self) -> int:
+        """Return the size of the trained vocabulary, without tokens that were added to it."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=False))

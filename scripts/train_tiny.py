@@ -54,8 +54,10 @@ PROBED_LAYERS = 2  # the probe reads what this many decoder layers give
 def corpus() -> list[str]:
     """Return every kind of sentence that prompts and answers are made of."""
     lines = []
-    for chosen in TEMPLATES.values():
-        lines += [chosen.before, chosen.after.replace("{question}", QUESTION_DESCRIBE)] * 40
+    for (family, _), pieces in TEMPLATES.items():
+        if family == Llava.family.name:
+            texts = [piece for piece in pieces if isinstance(piece, str)]
+            lines += [text.replace("{question}", QUESTION_DESCRIBE) for text in texts] * 40
     for category in CATEGORIES:
         for present in (True, False):
             lines += [question(category.name), answer(category.name, present=present)] * 20

@@ -16,7 +16,7 @@ import pytest
 import models
 from eval.chair_eval import main
 from eval.chair_run import next_command
-from eval.protocols import CHAIR_PROTOCOLS
+from eval.protocols import chair_protocol, pope_protocol
 from models.prompts import TEMPLATES
 from scripts.make_scenes import write_scenes
 
@@ -154,7 +154,7 @@ def test_a_changed_setting_is_another_folder(flags: list[str], tmp_path: Path) -
         ["--image-ids", str(ids), "--question", "Describe this image."],
         ["--image-ids", str(ids), "--method", "baseline"],
         ["--image-ids", str(ids), "--max-new-tokens", "3"],
-        ["--image-ids", str(ids), "--protocol", "llava"],
+        ["--image-ids", str(ids), "--protocol", "official"],
         ["--image-ids", str(ids), "--limit", "1"],
         ["--num-images", "2", "--seed", "1"],
     ):
@@ -306,7 +306,11 @@ def test_empty_and_cut_captions_are_recorded_and_counted(
 
 
 def test_every_protocol_of_a_prompt_has_a_way_to_caption() -> None:
-    assert {protocol for _, protocol in TEMPLATES} <= set(CHAIR_PROTOCOLS)
+    for family, protocol in TEMPLATES:
+        assert chair_protocol(protocol, family).max_new_tokens == 512
+        assert pope_protocol(protocol, family).parser in ("opera", "pope")
+    assert pope_protocol("official", "llava-1.5").suffix
+    assert not pope_protocol("official", "shikra").suffix
 
 
 @pytest.mark.parametrize("start", [COMMAND, [sys.executable, "-m", "eval.chair_eval"]])

@@ -30,7 +30,7 @@ def folder_name(settings: ChairSettings, pictures: dict[int, str] = PICTURES) ->
 @pytest.mark.parametrize(
     "change",
     [
-        {"protocol": "llava"},
+        {"protocol": "official"},
         {"method": ("eah",)},
         {"method": ("baseline",)},
         {"dtype": "bfloat16"},
@@ -106,14 +106,15 @@ def test_the_model_is_loaded_as_resolved(
 
     monkeypatch.setattr(models, "load", load)
     settings = replace(
-        settings, protocol="llava", dtype="bfloat16", checkpoint="models/tiny-llava", device=None
+        settings, protocol="official", dtype="bfloat16", checkpoint="models/tiny-llava", device=None
     )
     run = plan_captions(settings, PICTURES)
 
     with run.folder(tmp_path, "2images") as folder, pytest.raises(Stopped):
-        answer_all(run, folder, checkpoint=settings.checkpoint, key=lambda row: ())
+        answer_all(run, folder, key=lambda row: ())
 
     device = run.resolved["device"]
     assert device in {"cpu", "cuda:0"}
-    named = {"checkpoint": "models/tiny-llava", "protocol": "llava", "dtype": "bfloat16"}
+    named = {"checkpoint": "models/tiny-llava", "protocol": "official", "dtype": "bfloat16"}
+    named |= {"parts": {}, "quantization": None}
     assert asked == [(("tiny-llava",), {**named, "device": device})]

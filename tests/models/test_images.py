@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from matplotlib import cbook
 from PIL import Image
 
+from models import VLM
 from models.images import CLIP_MEAN, CLIP_STD, clip_pixels, pad_to_square
+from models.instructblip import InstructBlip
+from models.llava import Llava
+from models.minigpt4 import MiniGPT4
+from models.shikra import Shikra
 
 
 def photograph(width: int, height: int) -> Image.Image:
@@ -60,3 +69,72 @@ def test_a_square_is_not_padded() -> None:
     image = photograph(20, 20)
 
     assert pad_to_square(image, (0, 0, 0)) is image
+
+
+def plain_squash(image: Image.Image, size: int) -> np.ndarray:
+    """Both sides bicubic, scale, normalise: torchvision's Resize((size, size)) on PIL, ToTensor."""
+    resized = np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+    return ((resized.astype(np.float64) / 255 - CLIP_MEAN) / CLIP_STD).transpose(2, 0, 1)
+
+
+def plain_pad(image: Image.Image, color: tuple[int, int, int]) -> Image.Image:
+    """Rows or columns of a color on both sides, by arrays."""
+    pixels = np.asarray(image)
+    height, width, _ = pixels.shape
+    side = max(height, width)
+    square = np.empty((side, side, 3), dtype=np.uint8)
+    square[:] = color
+    top, left = (side - height) // 2, (side - width) // 2
+    square[top : top + height, left : left + width] = pixels
+    return Image.fromarray(square)
+
+
+@pytest.fixture(scope="module")
+def real_photograph() -> Image.Image:
+    with cbook.get_sample_data("grace_hopper.jpg") as file:
+        return Image.open(file).convert("RGB")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("wrapper", "protocol", "size", "plain"),
+    [
+        (Llava, "opera", 336, lambda image: plain_clip(image, 336)),
+        (
+            Llava,
+            "official",
+            336,
+            lambda image: plain_clip(plain_pad(image, (122, 116, 104)), 336),
+        ),
+        (Shikra, "opera", 224, lambda image: plain_clip(image, 224)),
+        (
+            Shikra,
+            "official",
+            224,
+            lambda image: plain_clip(plain_pad(image, (255, 255, 255)), 224),
+        ),
+        (InstructBlip, "opera", 224, lambda image: plain_squash(image, 224)),
+        (InstructBlip, "official", 224, lambda image: plain_squash(image, 224)),
+        (MiniGPT4, "opera", 224, lambda image: plain_squash(image, 224)),
+        (MiniGPT4, "official", 224, lambda image: plain_squash(image, 224)),
+    ],
+)
+def test_each_protocol_on_a_real_photograph_equals_a_plain_pipeline(
+    real_photograph: Image.Image,
+    wrapper: type[VLM],
+    protocol: str,
+    size: int,
+    plain: Callable[[Image.Image], np.ndarray],
+    turned: bool,
+) -> None:
+    image = real_photograph.rotate(90, expand=True) if turned else real_photograph
+    vlm = object.__new__(wrapper)  # preprocessing needs no weights
+    vision = SimpleNamespace(image_size=size)
+    vlm.model = SimpleNamespace(config=SimpleNamespace(vision_config=vision))
+    vlm.protocol = protocol
+
+    pixels = vlm.preprocess([image]).numpy()
+
+    assert image.size[0] != image.size[1]
+    assert pixels.shape == (1, 3, size, size)
+    np.testing.assert_allclose(pixels[0], plain(image), atol=1e-6, rtol=0)

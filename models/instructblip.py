@@ -1,0 +1,87 @@
+"""InstructBLIP-Vicuna-7B, from Hugging Face-format folders or LAVIS's files.
+
+The Q-Former reads the question too, so that image tokens differ from question to question. They
+come first in the prompt, then `</s>` (which the reference sets as BOS), then the bare question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Self
+
+import torch
+from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
+
+from models.blip import BlipVLM
+from models.checkpoints import Checkpoint, Family
+from models.instruction import InstructionTokenizer, load_instruction_tokenizer
+from models.precision import EVA, FULL, HALF_AUTOCAST, Precision
+from models.quantization import Quantization
+from models.tokenizer import ChunkTokenizer
+
+
+class InstructBlip(BlipVLM):
+    """`InstructBlipForConditionalGeneration` with the reference wrapper's prompt and decoding."""
+
+    family = Family("instructblip", "instructblip", ("llama",))
+    model_class: ClassVar[Any] = InstructBlipForConditionalGeneration
+    config_class: ClassVar[Any] = InstructBlipConfig
+    # BERT's 30522 pieces and [DEC], which LAVIS added.
+    qformer_sizes: ClassVar[dict[str, int]] = {"vocab_size": 30523}
+    # The wrapper leaves autocast for the Q-Former; its float32 output makes the prompt float32.
+    mixed = Precision(
+        "mixed", {"vision": EVA, "qformer": FULL, "projector": FULL, "llm": HALF_AUTOCAST}
+    )
+    repetition_penalty = 1.5
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: ChunkTokenizer,
+        *,
+        protocol: str,
+        instruction_tokenizer: InstructionTokenizer,
+        precision: Precision | None = None,
+    ) -> None:
+        """Wrap a loaded model; `instruction_tokenizer` is the Q-Former's."""
+        super().__init__(model, tokenizer, protocol=protocol, precision=precision)
+        self.instruction_tokenizer = instruction_tokenizer
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        protocol: str,
+        device: str,
+        precision: Precision | None,
+        quantization: Quantization | None = None,
+    ) -> Self:
+        """Load a checkpoint with both tokenizers; arguments and errors as in `VLM.load`."""
+        instruction_tokenizer = load_instruction_tokenizer(checkpoint)
+        return cls(
+            *cls.load_parts(checkpoint, device, precision, quantization),
+            protocol=protocol,
+            precision=precision,
+            instruction_tokenizer=instruction_tokenizer,
+        )
+
+    @torch.inference_mode()
+    def image_embeds(self, features: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:
+        """Return what the Q-Former takes from pictures for their questions, shape (B, I, E).
+
+        Args:
+            features: What `encode_pixels` returned, one picture per question, shape (B, F, C).
+            questions: One per picture; the Q-Former reads them as they stand, lower-cased.
+        """
+        queries = self.model.query_tokens.expand(len(questions), -1, -1)
+        ids, mask = (part.to(queries.device) for part in self.instruction_tokenizer(questions))
+        seen = torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)
+        with self.precision.parts["qformer"].context(queries.device):
+            states = self.model.qformer(
+                input_ids=ids,
+                attention_mask=seen,
+                query_embeds=queries,
+                encoder_hidden_states=features.to(queries.device, queries.dtype),
+            ).last_hidden_state
+        return self._projected(states)

@@ -1,0 +1,209 @@
+"""Which tensor becomes which parameter, for every file that the papers' readers have.
+
+One `PartRules` per kind of file. Parameters are named as transformers' classes have them:
+`LlavaForConditionalGeneration`, `InstructBlipForConditionalGeneration` and
+`Blip2ForConditionalGeneration` (MiniGPT-4), with a `LlamaForCausalLM` inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import transformers
+from packaging.version import Version
+
+from models.rules import PartRules, Rule, renamed
+
+WHOLE: Final = "checkpoint"
+"""The one part of a checkpoint in transformers' own format."""
+
+# transformers 5 has one level less in its CLIP vision tower.
+CLIP_LEVEL: Final = "" if Version(transformers.__version__) >= Version("5.0") else "vision_model."
+
+# Buffers that older versions of transformers saved; they are computed when a model is built.
+BUFFERS: Final = ("position_ids", "{rest}.position_ids", "{rest}.rotary_emb.inv_freq")
+
+LLAVA_LLM: Final = (
+    Rule("model.embed_tokens.weight", "model.language_model.embed_tokens.weight"),
+    Rule("model.layers.{rest}", "model.language_model.layers.{rest}"),
+    Rule("model.norm.weight", "model.language_model.norm.weight"),
+    Rule("lm_head.weight", "lm_head.weight"),
+)
+CLIP_TOWER: Final = f"model.vision_tower.{CLIP_LEVEL}"
+CLIP_FILE: Final = PartRules(
+    rules=(Rule("vision_model.{rest}", CLIP_TOWER + "{rest}"),),
+    # The text half of CLIP, and what compares the two halves.
+    ignored=(
+        *BUFFERS,
+        "text_model.{rest}",
+        "text_projection.weight",
+        "visual_projection.weight",
+        "logit_scale",
+    ),
+)
+
+# What transformers' releases call the parts of LLaVA on disk: up to 4.51, since, and since 5.0.
+HF_LLAVA: Final = PartRules(
+    rules=(
+        Rule("language_model.lm_head.weight", "lm_head.weight"),
+        Rule("lm_head.weight", "lm_head.weight"),
+        Rule("language_model.model.{rest}", "model.language_model.{rest}"),
+        Rule("model.language_model.{rest}", "model.language_model.{rest}"),
+        Rule("vision_tower.vision_model.{rest}", CLIP_TOWER + "{rest}"),
+        Rule("model.vision_tower.vision_model.{rest}", CLIP_TOWER + "{rest}"),
+        Rule("vision_tower.{rest}", CLIP_TOWER + "{rest}"),
+        Rule("model.vision_tower.{rest}", CLIP_TOWER + "{rest}"),
+        Rule("multi_modal_projector.{rest}", "model.multi_modal_projector.{rest}"),
+        Rule("model.multi_modal_projector.{rest}", "model.multi_modal_projector.{rest}"),
+    ),
+    ignored=BUFFERS,
+)
+HF_BLIP: Final = PartRules(rules=(Rule("{rest}", "{rest}"),), ignored=BUFFERS)
+
+LLAVA_SHARDS: Final = PartRules(
+    rules=(
+        Rule("model.mm_projector.0.{p}", "model.multi_modal_projector.linear_1.{p}"),
+        Rule("model.mm_projector.2.{p}", "model.multi_modal_projector.linear_2.{p}"),
+        # Some dumps of a training run hold CLIP, which was frozen, as well.
+        Rule("model.vision_tower.vision_tower.vision_model.{rest}", CLIP_TOWER + "{rest}"),
+        *LLAVA_LLM,
+    ),
+    ignored=BUFFERS,
+)
+SHIKRA_SHARDS: Final = PartRules(
+    rules=(
+        Rule("model.mm_projector.{p}", "model.multi_modal_projector.{p}"),
+        *LLAVA_LLM,
+    ),
+    ignored=BUFFERS,
+)
+
+VICUNA: Final = PartRules(
+    rules=(
+        Rule("model.{rest}", "language_model.model.{rest}"),
+        Rule("lm_head.weight", "language_model.lm_head.weight"),
+    ),
+    ignored=BUFFERS,
+)
+
+
+def eva_rules(prefix: str) -> tuple[Rule, ...]:
+    """Return the rules of EVA ViT-g, whose keys have no bias."""
+    block, layer = prefix + "blocks.{i}.", "vision_model.encoder.layers.{i}."
+    embeddings = "vision_model.embeddings."
+    return (
+        Rule(prefix + "cls_token", embeddings + "class_embedding"),
+        Rule(prefix + "pos_embed", embeddings + "position_embedding"),
+        Rule(prefix + "patch_embed.proj.{p}", embeddings + "patch_embedding.{p}"),
+        Rule(block + "norm1.{p}", layer + "layer_norm1.{p}"),
+        Rule(block + "norm2.{p}", layer + "layer_norm2.{p}"),
+        Rule(block + "attn.qkv.weight", layer + "self_attn.qkv.weight"),
+        Rule(block + "attn.q_bias", layer + "self_attn.qkv.bias", third=0),
+        Rule(block + "attn.v_bias", layer + "self_attn.qkv.bias", third=2),
+        Rule(block + "attn.proj.{p}", layer + "self_attn.projection.{p}"),
+        Rule(block + "mlp.fc1.{p}", layer + "mlp.fc1.{p}"),
+        Rule(block + "mlp.fc2.{p}", layer + "mlp.fc2.{p}"),
+    )
+
+
+# The file holds 40 blocks, of which BLIP-2 and its heirs use the first 39.
+EVA_SURPLUS: Final = ("vision_model.encoder.layers.{i}.{rest}",)
+EVA_FILE: Final = PartRules(rules=eva_rules(""), surplus=EVA_SURPLUS)
+
+QFORMER: Final = (
+    Rule("query_tokens", "query_tokens"),
+    Rule("ln_vision.{p}", "vision_model.post_layernorm.{p}"),
+    *(
+        rule
+        for attention in ("attention", "crossattention")
+        for rule in renamed(
+            f"Qformer.bert.encoder.layer.{{i}}.{attention}.",
+            f"qformer.encoder.layer.{{i}}.{attention}.",
+            ("output.dense.{p}", "output.LayerNorm.{p}"),
+        )
+    ),
+    *(
+        Rule(
+            f"Qformer.bert.encoder.layer.{{i}}.{attention}.self.{name}.{{p}}",
+            f"qformer.encoder.layer.{{i}}.{attention}.attention.{name}.{{p}}",
+        )
+        for attention in ("attention", "crossattention")
+        for name in ("query", "key", "value")
+    ),
+    *renamed(
+        "Qformer.bert.encoder.layer.{i}.",
+        "qformer.encoder.layer.{i}.",
+        ("intermediate_query.dense.{p}", "output_query.dense.{p}", "output_query.LayerNorm.{p}"),
+    ),
+)
+QFORMER_TEXT: Final = (
+    *renamed(
+        "Qformer.bert.encoder.layer.{i}.",
+        "qformer.encoder.layer.{i}.",
+        ("intermediate.dense.{p}", "output.dense.{p}", "output.LayerNorm.{p}"),
+    ),
+    *renamed(
+        "Qformer.bert.embeddings.",
+        "qformer.embeddings.",
+        ("word_embeddings.weight", "position_embeddings.weight"),
+    ),
+)
+# The head that the Q-Former was pretrained with.
+QFORMER_HEAD: Final = "Qformer.cls.{rest}"
+
+INSTRUCTBLIP_FILE: Final = PartRules(
+    rules=(
+        *QFORMER,
+        *QFORMER_TEXT,
+        Rule("Qformer.bert.embeddings.LayerNorm.{p}", "qformer.embeddings.layernorm.{p}"),
+        Rule("llm_proj.{p}", "language_projection.{p}"),
+        *eva_rules("visual_encoder."),
+    ),
+    ignored=(*BUFFERS, QFORMER_HEAD),
+    surplus=EVA_SURPLUS,
+)
+BLIP2_FILE: Final = PartRules(
+    rules=(
+        *QFORMER,
+        Rule("Qformer.bert.embeddings.LayerNorm.{p}", "qformer.layernorm.{p}"),
+        *eva_rules("visual_encoder."),
+    ),
+    # BLIP-2's own language model and the Q-Former's text half, which MiniGPT-4 takes out.
+    ignored=(
+        *BUFFERS,
+        QFORMER_HEAD,
+        "t5_proj.{p}",
+        "t5_model.{rest}",
+        *(rule.source for rule in QFORMER_TEXT),
+    ),
+    surplus=EVA_SURPLUS,
+)
+MINIGPT4_FILE: Final = PartRules(rules=(Rule("llama_proj.{p}", "language_projection.{p}"),))
+
+# By model family: the parts of its checkpoint, in the order in which they are read. What a later
+# part holds replaces what an earlier one did.
+LAYOUTS: Final[dict[str, tuple[Mapping[str, PartRules], ...]]] = {
+    "llava-1.5": ({WHOLE: HF_LLAVA}, {"vision": CLIP_FILE, "llm": LLAVA_SHARDS}),
+    "shikra": ({WHOLE: HF_LLAVA}, {"vision": CLIP_FILE, "llm": SHIKRA_SHARDS}),
+    "instructblip": (
+        {WHOLE: HF_BLIP},
+        {"vision": EVA_FILE, "qformer": INSTRUCTBLIP_FILE, "llm": VICUNA},
+    ),
+    "minigpt4": (
+        {WHOLE: HF_BLIP},
+        {"vision": EVA_FILE, "qformer": BLIP2_FILE, "projector": MINIGPT4_FILE, "llm": VICUNA},
+    ),
+}
+
+
+def part_rules(family: str, parts: frozenset[str]) -> Mapping[str, PartRules]:
+    """Return the rules of a checkpoint that consists of some parts, in reading order.
+
+    Raises:
+        KeyError: If the family has no such layout.
+    """
+    for layout in LAYOUTS[family]:
+        if parts == frozenset(layout):
+            return layout
+    raise KeyError(f"{family} has no layout of {sorted(parts)}")

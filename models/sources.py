@@ -1,0 +1,139 @@
+"""Where a checkpoint, or a part of one, is: a file, a folder, or a repository on the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from huggingface_hub import snapshot_download
+from transformers.utils import cached_file
+
+from models.errors import ModelError
+from models.settings import ROOT
+
+HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
+WEIGHT_SUFFIXES: Final = {".json", ".model", ".safetensors", ".bin", ".pth"}
+SAMPLES: Final = 16
+SAMPLE_BYTES: Final = 64 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A file, a folder or a hub repository that exists.
+
+    Attributes:
+        name: Path or hub id.
+        path: The file or folder; None for a hub repository.
+        config: What its `config.json` holds; empty if it has none.
+        identity: Hub commit, or a hash of the contents; another one means other weights.
+    """
+
+    name: str
+    path: Path | None
+    config: dict[str, Any]
+    identity: str
+
+    def local(self) -> Path:
+        """Return the file or folder; a hub repository is downloaded first.
+
+        Raises:
+            ModelError: If the hub can't be reached.
+        """
+        if self.path is not None:
+            return self.path
+        # One set of weights is enough, and safetensors are read fastest.
+        weights = "*.safetensors" if _hub_file(self.name, "model.safetensors") else "*.bin"
+        if _hub_file(self.name, "model.safetensors.index.json"):
+            weights = "*.safetensors"
+        try:
+            folder = snapshot_download(
+                self.name, allow_patterns=["*.json", "*.model", "*.txt", weights]
+            )
+        except OSError as error:
+            raise _unreachable(self.name, error) from error
+        return Path(folder)
+
+    def file(self, name: str) -> Path | None:
+        """Return one small file, downloaded if need be; None if there is none of this name."""
+        if self.path is None:
+            return _hub_file(self.name, name)
+        path = self.path / name
+        return path if path.is_file() else None
+
+
+def find_source(name: str, *, what: str, advice: str) -> Source:
+    """Find a file, a folder or a hub repository.
+
+    Args:
+        name: A path (as given, or relative to the checkout), or a hub id "owner/name".
+        what: What is looked for, for messages.
+        advice: What to do if there is nothing of this name.
+    Raises:
+        ModelError: If there is nothing of this name, or its `config.json` is unusable.
+    """
+    for path in (Path(name).expanduser(), ROOT / name):
+        if path.is_dir():
+            config = _read_config(path / "config.json")
+            return Source(str(path), path, config, _identity(path))
+        if path.is_file():
+            return Source(str(path), path, {}, _identity(path))
+    if not HUB_ID.fullmatch(name):
+        raise ModelError(
+            f"{what} {name!r} is no file, no folder and no hub id (owner/name); {advice}"
+        )
+    try:
+        found = Path(str(cached_file(name, "config.json")))
+    except OSError as error:
+        raise _unreachable(name, error) from error
+    return Source(name, None, _read_config(found), f"hub:{found.parent.name}")
+
+
+def _hub_file(repository: str, name: str) -> Path | None:
+    try:
+        found = cached_file(repository, name, _raise_exceptions_for_missing_entries=False)
+    except OSError as error:
+        raise _unreachable(repository, error) from error
+    return None if found is None else Path(found)
+
+
+def _unreachable(repository: str, error: OSError) -> ModelError:
+    reason = str(error).strip().splitlines()[0]
+    return ModelError(
+        f"{repository!r} is no local folder and could not be fetched from the hub "
+        f"({reason}); download it and name its folder instead"
+    )
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ModelError(f"{path} is not JSON ({error}); download the checkpoint again") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{path} is not a JSON object; download the checkpoint again")
+    return config
+
+
+def _identity(path: Path) -> str:
+    """Hash small files whole and large ones at evenly spaced places: seconds even at 26 GB."""
+    digest = hashlib.sha256()
+    files = [path]
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix in WEIGHT_SUFFIXES and p.is_file())
+    for file in files:
+        size = file.stat().st_size
+        digest.update(f"{file.name}:{size}\n".encode())
+        with file.open("rb") as content:
+            if size <= SAMPLES * SAMPLE_BYTES:
+                digest.update(content.read())
+            else:
+                for index in range(SAMPLES):
+                    content.seek(index * (size - SAMPLE_BYTES) // (SAMPLES - 1))
+                    digest.update(content.read(SAMPLE_BYTES))
+    return f"sha256:{digest.hexdigest()[:16]}"
