@@ -62,7 +62,7 @@ def test_the_library_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_papers_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scenes(tmp_path, count=3, seed=1)
-    found = commands("python eval/pope_eval.py --model")
+    found = commands("python eval/pope_eval.py --model llava-1.5")
     assert len(found) == 1
     swapped = {"llava-1.5": "tiny-llava", "data/COCO/val2014": str(tmp_path / "val2014"), "0": "-1"}
     arguments = [swapped.get(word, word) for word in found[0][2:]]
@@ -115,16 +115,18 @@ def test_the_chair_commands_run(
 
 
 def test_flags_that_are_named_exist() -> None:
+    commands = ("eval/pope_eval", "eval/chair_eval", "eval/chair", "scripts/convert_checkpoint")
     shown = "".join(
         subprocess.run(
-            [sys.executable, f"eval/{command}.py", "--help"],
+            [sys.executable, f"{command}.py", "--help"],
             cwd=ROOT, capture_output=True, text=True, check=True,
         ).stdout
-        for command in ("pope_eval", "chair_eval", "chair")
+        for command in commands
     )  # fmt: skip
-    section = README.split("## The paper's commands")[1].split("\n## ")[0]
-    for flag in set(re.findall(r"--[A-Za-z][A-Za-z_-]+", section)):
-        assert flag in shown, flag
+    for heading in ("## The paper's commands", "## The four models"):
+        section = README.split(heading)[1].split("\n## ")[0]
+        for flag in set(re.findall(r"--[A-Za-z][A-Za-z_-]+", section)):
+            assert flag in shown, flag
 
 
 def test_the_conda_environment_installs_what_pip_does() -> None:

@@ -52,9 +52,7 @@ def test_sums_are_the_same_under_autocast(dtype: torch.dtype) -> None:
         assert torch.matmul(case.query, case.query.mT).dtype == dtype
         under = column_sums(*arguments, scaling=case.scaling)
 
-    for found, expected in zip(
-        under, column_sums(*arguments, scaling=case.scaling), strict=True
-    ):
+    for found, expected in zip(under, column_sums(*arguments, scaling=case.scaling), strict=True):
         assert torch.equal(found, expected)
 
 
