@@ -92,7 +92,7 @@ def build_model(
     )
     _refuse_deltas(plan, files, checkpoint)
     first = "cpu" if quantization is not None else device
-    places = _device_map(model, first)
+    places = _device_map(model, first, precision)
     for target, tensor in _targets(plan, files):
         module = model.get_submodule(target.rpartition(".")[0])
         dtype = tensor.dtype if precision is None else precision.dtype_of(parts.of(target), module)
@@ -156,12 +156,14 @@ def _refuse_deltas(plan: Plan, files: Mapping[str, TensorFiles], checkpoint: Che
                 )
 
 
-def _device_map(model: nn.Module, device: str) -> dict[str, Any]:
+def _device_map(model: nn.Module, device: str, precision: Precision | None) -> dict[str, Any]:
     """Return the device of each block of the model, by name; "" stands for all of it."""
     if device != AUTO:
         return {"": device}
     found: dict[str, Any] = infer_auto_device_map(
-        model, no_split_module_classes=list(NO_SPLIT), dtype=torch.float16
+        model,
+        no_split_module_classes=list(NO_SPLIT),
+        dtype=torch.float32 if precision is None else precision.parts["llm"].linear,
     )
     return found
 
