@@ -12,6 +12,7 @@ from typing import Final
 from eval.chair_images import ids_hash
 from eval.chair_settings import ChairSettings
 from eval.coco_annotations import SPLITS
+from eval.costs import HEADER, UNKNOWN, cost_cells, read_costs
 from eval.layer_summary import layer_summaries
 from eval.protocols import chair_protocol
 from eval.record import Row, RunFolder, decoding_in_words, write_atomically
@@ -86,7 +87,7 @@ def report(
         f"protocol {resolved['protocol']}, {decoding_in_words(resolved['decoding'])}\n"
         f"question: {resolved['question']}\n"
     )
-    print(caption_table(captions) + "\n")
+    print(caption_table(captions, cost_cells(read_costs(folder.path))) + "\n")
     for layer in layer_summaries([row for rows in captions.values() for row in rows]):
         print(layer.sentence())
     print(f"run folder: {folder.path}")
@@ -104,8 +105,8 @@ def dump_captions(rows: Sequence[Row]) -> str:
     return "".join(json.dumps({key: row[key] for key in keys}) + "\n" for row in rows)
 
 
-def caption_table(captions: Mapping[str, Sequence[Row]]) -> str:
-    """Return a table with one line per method: how many captions, and how long they are."""
+def caption_table(captions: Mapping[str, Sequence[Row]], costs: Mapping[str, Sequence[str]]) -> str:
+    """Return a table with one line per method: captions, their length, and what they cost."""
     lines = []
     for method, rows in captions.items():
         texts = [row["caption"] for row in rows]
@@ -114,9 +115,10 @@ def caption_table(captions: Mapping[str, Sequence[Row]]) -> str:
         cut = sum(not row["finished"] for row in rows)
         lines.append(
             [method, str(len(texts)), f"{words:.1f}", f"{characters:.1f}", str(cut),
-             str(texts.count(""))]
+             str(texts.count("")), *costs.get(method, UNKNOWN)]
         )  # fmt: skip
-    header = ["method", "captions", "mean words", "mean characters", "cut at the limit", "empty"]
+    header = ["method", "captions", "mean words", "mean characters", "cut at the limit", "empty",
+              *HEADER]  # fmt: skip
     return render(header, lines)
 
 

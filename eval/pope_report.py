@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from eval.costs import HEADER as COST_HEADER
+from eval.costs import UNKNOWN as UNKNOWN_COST
 from eval.intervals import CONFIDENCE, RESAMPLES, SEED, Interval
 from eval.pope_intervals import MEAN, Difference, Intervals, differences_of, intervals_of
 from eval.pope_scoring import PARSERS, PopeMetrics, score_answers
@@ -13,6 +15,7 @@ from eval.table import render
 from models.settings import CONFIGS, read_yaml
 
 Row = dict[str, Any]
+Costs = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +76,14 @@ class PopeReport:
             "differences": [difference.as_dict() for difference in self.differences],
         }
 
-    def text(self) -> str:
+    def text(self, costs: Costs | None = None) -> str:
         """Return the table and, below it, how each method differs from the baseline."""
         note = (
             f"in brackets: 95 % intervals from {RESAMPLES} bootstrap resamples "
             f"of the {self.pictures} picture(s)"
         )
         lines = [note, *(difference.sentence() for difference in self.differences)]
-        return result_table(self) + "\n\n" + "\n".join(lines)
+        return result_table(self, costs or {}) + "\n\n" + "\n".join(lines)
 
 
 def report_of(rows: Sequence[Row], parser: str) -> PopeReport:
@@ -113,8 +116,13 @@ def results_of(rows: Sequence[Row]) -> list[PopeResult]:
     ]
 
 
-def result_table(report: PopeReport) -> str:
-    """Return the result table, in percent, with a mean per method over its question types."""
+def result_table(report: PopeReport, costs: Costs) -> str:
+    """Return the result table, in percent, with a mean per method over its question types.
+
+    Args:
+        report: What is known of the answers.
+        costs: Cells of each method, as `eval.costs.cost_cells` returns them; empty if not known.
+    """
     rows = []
     for method in dict.fromkeys(result.method for result in report.results):
         mine = [result for result in report.results if result.method == method]
@@ -123,10 +131,11 @@ def result_table(report: PopeReport) -> str:
             lines[MEAN] = mine
         for pope_type, of in lines.items():
             scores = [result.scores[report.parser] for result in of]
-            rows.append(_line(method, pope_type, report.intervals[method, pope_type], scores))
+            line = _line(method, pope_type, report.intervals[method, pope_type], scores)
+            rows.append([*line, *costs.get(method, UNKNOWN_COST)] if costs else line)
     header = ["method", "questions", "n", "accuracy (95 %)", "precision", "recall", "F1 (95 %)",
               "yes ratio", "unknown", "TP", "FP", "TN", "FN"]  # fmt: skip
-    return render(header, rows)
+    return render([*header, *COST_HEADER] if costs else header, rows)
 
 
 def published(model: str) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from eval.costs import cost_cells, read_costs
 from eval.layer_summary import layer_summaries
 from eval.pope_answers import recorded
 from eval.pope_questions import Question, questions_hash
@@ -77,7 +78,7 @@ def report(folder: RunFolder, rows: Sequence[Row], settings: PopeSettings) -> No
         f"{resolved['protocol']}, parser {chosen}, {decoding_in_words(resolved['decoding'])}; "
         "percent\n"
     )
-    print(found.text())
+    print(found.text(cost_cells(read_costs(folder.path))))
     for layer in layers:
         print(layer.sentence())
     for line in published(settings.model):

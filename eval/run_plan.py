@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import models
 from eah import EAHError
+from eval.costs import append_cost
 from eval.provenance import images_hash, provenance
 from eval.record import Row, RunFolder, keyed
 from eval.runner import Arm, Key, Plan, Prompt, answer
@@ -130,5 +131,5 @@ def answer_all(
         return rows
     vlm = models.load(resolved["model"], **run.arguments)
     folder.begin({"checkpoint": run.checkpoint, **provenance(resolved["device"])})
-    answer(vlm, plan, done, folder.append)
+    answer(vlm, plan, done, folder.append, lambda cost: append_cost(folder.path, cost))
     return folder.predictions()

@@ -22,6 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from eah import EAHConfig, EAHHandle, LayerReport, enabled
+from eval.costs import BatchCost, measured
 from eval.errors import EvaluationError
 from models import VLM, Decoding
 
@@ -103,6 +104,7 @@ def answer(
     plan: Plan,
     done: Mapping[Key, Row],
     append: Callable[[list[Row]], None],
+    spent: Callable[[BatchCost], None],
 ) -> None:
     """Generate the answers that are not done yet, and append them batch by batch.
 
@@ -111,6 +113,7 @@ def answer(
         plan: What to ask, and how.
         done: Recorded answers by (method, *prompt key).
         append: Records a list of rows.
+        spent: Records what a batch cost.
     """
     total = len(plan.prompts) * len(plan.arms)
     progress = tqdm(total=total, initial=len(done), unit=plan.text_key, desc=vlm.protocol)
@@ -128,13 +131,15 @@ def answer(
             for arm in plan.arms:
                 if all((arm.name, *prompt.key) in done for prompt in batch):
                     continue
-                rows = _answer_batch(vlm, plan, arm, index, batch, features)
+                with measured(vlm.language_model, arm.name, index) as cost:
+                    rows, cost.tokens = _answer_batch(vlm, plan, arm, index, batch, features)
                 fresh = [
                     row
                     for prompt, row in zip(batch, rows, strict=True)
                     if (arm.name, *prompt.key) not in done
                 ]
                 append(fresh)
+                spent(cost)
                 warned = warned or _warn_if_saturated(fresh)
                 progress.update(len(fresh))
 
@@ -146,8 +151,8 @@ def _answer_batch(
     index: int,
     batch: Sequence[Prompt],
     features: Mapping[str, torch.Tensor],
-) -> list[Row]:
-    """Return one row per prompt of a batch under one arm."""
+) -> tuple[list[Row], int]:
+    """Return one row per prompt of a batch under one arm, and the tokens of the longest answer."""
     torch.manual_seed(_batch_seed(plan.seed, arm.name, index))
     asked = [(prompt.image, prompt.question) for prompt in batch]
     places = list(range(len(batch)))
@@ -161,12 +166,12 @@ def _answer_batch(
         found = [] if handle is None else handle.report()
     rows = []
     for place, prompt in zip(places, batch, strict=True):
-        text, finished = answers[place]
+        text, finished, _ = answers[place]
         row = {"method": arm.name, **prompt.row, plan.text_key: text, "finished": finished}
         if handle is not None:
             row["eah"] = [_found(report, place * plan.decoding.num_beams) for report in found]
         rows.append(row)
-    return rows
+    return rows, max(answer.tokens for answer in answers)
 
 
 def _warn_if_saturated(rows: Sequence[Row]) -> bool:

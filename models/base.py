@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import torch
 from PIL import Image
@@ -29,6 +29,8 @@ from models.prompts import IMAGE, prompt_ids
 from models.quantization import Quantization
 from models.tokenizer import ChunkTokenizer
 from models.vocabulary import check_vocabulary
+
+PAD: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +55,17 @@ class Decoding:
 
 
 class Answer(NamedTuple):
-    """A stripped answer; `finished` is False where `max_new_tokens` came before its end."""
+    """A stripped answer.
+
+    Attributes:
+        text: What the model said.
+        finished: False where `max_new_tokens` came before its end.
+        tokens: Number of generated tokens, EOS and what was cut off included.
+    """
 
     text: str
     finished: bool
+    tokens: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +286,7 @@ class VLM(ABC):
             use_cache=True,
             bos_token_id=self.tokenizer.bos_id(),
             eos_token_id=self.tokenizer.eos_id(),
-            pad_token_id=0,
+            pad_token_id=PAD,
             **sampling,
         )
 
@@ -299,9 +308,14 @@ class VLM(ABC):
         """Decode new tokens up to EOS, cut at the stop text and begin after the answer mark."""
         eos = self.tokenizer.eos_id()
         finished = eos in ids
-        text = self.tokenizer.decode(ids[: ids.index(eos)] if finished else ids)
+        if finished:
+            ids = ids[: ids.index(eos)]
+        while ids and ids[-1] == PAD:
+            ids = ids[:-1]
+        tokens = len(ids) + finished
+        text = self.tokenizer.decode(ids)
         if self.stop_text is not None and self.stop_text in text:
             text, finished = text.split(self.stop_text)[0], True
         if self.answer_mark is not None:
             text = text.split(self.answer_mark)[-1]
-        return Answer(text.strip(), finished)
+        return Answer(text.strip(), finished, tokens)

@@ -301,7 +301,8 @@ def test_empty_and_cut_captions_are_recorded_and_counted(
     assert 0 < empty < COUNT
     assert cut == COUNT - empty
     assert [cell.strip() for cell in line.split("|")[1:-1]] == [
-        "baseline", str(COUNT), f"{words:.1f}", f"{characters:.1f}", str(cut), str(empty)
+        "baseline", str(COUNT), f"{words:.1f}", f"{characters:.1f}", str(cut), str(empty),
+        "1.00", "1.00",
     ]  # fmt: skip
 
 

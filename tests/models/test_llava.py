@@ -162,15 +162,21 @@ def test_protocol_official_pads_where_opera_crops(pictures: list[Image.Image]) -
 def test_text_ends_at_the_stop_text(vlm: models.VLM) -> None:
     ids = vlm.tokenizer.encode("Yes, there is. ### Human")
 
-    assert vlm._answer([*ids, vlm.tokenizer.eos_id(), *ids]) == ("Yes, there is.", True)
-    assert vlm._answer(ids) == ("Yes, there is.", True)
+    assert vlm._answer([*ids, vlm.tokenizer.eos_id(), *ids]) == (
+        "Yes, there is.",
+        True,
+        len(ids) + 1,
+    )
+    assert vlm._answer(ids) == ("Yes, there is.", True, len(ids))
 
 
 def test_text_without_an_end_is_not_finished(vlm: models.VLM) -> None:
     ids = vlm.tokenizer.encode("Yes, there")
 
-    assert vlm._answer(ids) == ("Yes, there", False)
-    assert vlm._answer([*ids, vlm.tokenizer.eos_id(), 0, 0]) == ("Yes, there", True)
+    assert vlm._answer(ids) == ("Yes, there", False, len(ids))
+    ended = [*ids, vlm.tokenizer.eos_id(), 0, 0]
+    assert vlm._answer(ended) == ("Yes, there", True, len(ids) + 1)
+    assert vlm._answer([*ids, 0, 0]) == ("Yes, there", False, len(ids))
 
 
 def copy_of_tiny(folder: Path) -> Path:

@@ -1,0 +1,61 @@
+"""What methods cost: counted passes, medians of ratios, a file that survives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from eval.costs import BatchCost, append_cost, cost_cells, measured, read_costs
+
+
+def test_passes_of_the_model_are_counted_in_the_block_only() -> None:
+    model = nn.Linear(2, 2)
+    with measured(model, "eah", 3) as cost:
+        for _ in range(4):
+            model(torch.zeros(1, 2))
+        cost.tokens = 2
+    model(torch.zeros(1, 2))
+
+    assert (cost.method, cost.batch, cost.forwards, cost.tokens) == ("eah", 3, 4, 2)
+    assert cost.seconds > 0
+    assert not model._forward_pre_hooks
+
+
+def test_the_hook_goes_when_a_generation_fails() -> None:
+    model = nn.Linear(2, 2)
+    with pytest.raises(ValueError, match="broken"), measured(model, "eah", 0):
+        raise ValueError("broken")
+
+    assert not model._forward_pre_hooks
+
+
+def test_cells_are_forwards_per_token_and_the_median_ratio() -> None:
+    costs = [
+        BatchCost("baseline", 0, tokens=10, forwards=10, seconds=9.0),  # a slow start
+        BatchCost("baseline", 1, tokens=10, forwards=10, seconds=1.0),
+        BatchCost("baseline", 2, tokens=20, forwards=20, seconds=2.0),
+        BatchCost("opera", 0, tokens=10, forwards=21, seconds=3.0),
+        BatchCost("opera", 1, tokens=10, forwards=21, seconds=3.0),
+        BatchCost("opera", 2, tokens=20, forwards=42, seconds=5.0),
+        BatchCost("opera", 3, tokens=10, forwards=21, seconds=1e6),  # no baseline
+    ]
+
+    assert cost_cells(costs) == {"baseline": ["1.00", "1.00"], "opera": ["2.10", "2.50"]}
+
+
+def test_without_a_baseline_or_a_token_nothing_is_claimed() -> None:
+    assert cost_cells([BatchCost("eah", 0, 0, 3, 1.0)]) == {"eah": ["-", "-"]}
+
+
+def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
+    costs = [BatchCost("baseline", 0, 5, 5, 0.5), BatchCost("eah", 0, 5, 5, 0.75)]
+    for cost in costs:
+        append_cost(tmp_path, cost)
+    with (tmp_path / "costs.jsonl").open("a") as file:
+        file.write('{"method": "eah", "ba')
+
+    assert read_costs(tmp_path) == costs
+    assert read_costs(tmp_path / "nowhere") == []
