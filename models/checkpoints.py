@@ -111,7 +111,7 @@ def locate(
         if chosen:
             raise ModelError(
                 f"checkpoint {checkpoint} is a whole model; leave out "
-                f"{', '.join('--' + part.replace('_', '-') for part in chosen)}"
+                f"{', '.join(map(_flag, chosen))}"
             )
         return Checkpoint(family, found)
     needed = list(LAYOUTS[family.name][1])
@@ -122,12 +122,14 @@ def locate(
             raise ModelError(
                 f"{family.name} has no part {part!r} of its own; its parts are {', '.join(needed)}"
             )
-    parts = {}
+    names = {**config, **{part: source.name for part, source in found.items()}, **chosen}
     for part in needed:
-        if part in found and part not in chosen:
-            parts[part] = found[part]
-        else:
-            parts[part] = _part(family, part, chosen.get(part) or config.get(part))
+        if part not in names:
+            raise ModelError(
+                f"{family.name} needs its {part} part, {ORIGINS[family.name, part]}; "
+                f"pass it with {_flag(part)}"
+            )
+    parts = {part: _part(family, part, names[part]) for part in needed}
     _require_llm(family, parts["llm"])
     return Checkpoint(family, parts)
 
@@ -150,14 +152,13 @@ def load_tokenizer(source: Source) -> ChunkTokenizer:
     )
 
 
-def _part(family: Family, part: str, name: str | None) -> Source:
-    flag = "--" + part.replace("_", "-")
-    origin = ORIGINS[family.name, part]
-    if name is None:
-        raise ModelError(f"{family.name} needs its {part} part: {origin}; pass it with {flag}")
-    return find_source(
-        name, what=f"{part} of {family.name}", advice=f"get {origin}, and pass it with {flag}"
-    )
+def _flag(part: str) -> str:
+    return "--" + part.replace("_", "-")
+
+
+def _part(family: Family, part: str, name: str) -> Source:
+    advice = f"get {ORIGINS[family.name, part]}, and pass it with {_flag(part)}"
+    return find_source(name, what=f"{part} of {family.name}", advice=advice)
 
 
 def _recognised(family: Family, source: Source) -> dict[str, Source]:
