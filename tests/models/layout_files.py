@@ -38,9 +38,9 @@ class Maker:
     def add(self, name: str, *shape: int, scale: float = 0.2, offset: float = 0.0) -> None:
         self.tensors[name] = torch.randn(shape, generator=self.generator) * scale + offset
 
-    def linear(self, name: str, out: int, into: int) -> None:
-        self.add(f"{name}.weight", out, into)
-        self.add(f"{name}.bias", out)
+    def linear(self, name: str, out: int, into: int, scale: float = 0.2) -> None:
+        self.add(f"{name}.weight", out, into, scale=scale)
+        self.add(f"{name}.bias", out, scale=scale)
 
     def norm(self, name: str, width: int) -> None:
         self.add(f"{name}.weight", width, scale=0.1, offset=1.0)
@@ -98,22 +98,25 @@ def clip_tensors(seed: int = 2) -> Tensors:
 
 
 def eva_tensors(blocks: int = BLOCKS + 1, prefix: str = "", seed: int = 3) -> Tensors:
-    """Return EVA ViT-g with one block more than is used."""
+    """Return EVA ViT-g with one block more than is used.
+
+    Its positions are small: the eps of the norm behind the tower shows in them.
+    """
     make = Maker(seed)
-    make.add(f"{prefix}cls_token", 1, 1, TOWER)
-    make.add(f"{prefix}pos_embed", 1, (IMAGE // PATCH) ** 2 + 1, TOWER)
-    make.add(f"{prefix}patch_embed.proj.weight", TOWER, 3, PATCH, PATCH, scale=0.05)
-    make.add(f"{prefix}patch_embed.proj.bias", TOWER)
+    make.add(f"{prefix}cls_token", 1, 1, TOWER, scale=0.02)
+    make.add(f"{prefix}pos_embed", 1, (IMAGE // PATCH) ** 2 + 1, TOWER, scale=0.02)
+    make.add(f"{prefix}patch_embed.proj.weight", TOWER, 3, PATCH, PATCH, scale=0.001)
+    make.add(f"{prefix}patch_embed.proj.bias", TOWER, scale=0.02)
     for i in range(blocks):
         block = f"{prefix}blocks.{i}"
         make.norm(f"{block}.norm1", TOWER)
         make.add(f"{block}.attn.q_bias", TOWER)
         make.add(f"{block}.attn.v_bias", TOWER)
         make.add(f"{block}.attn.qkv.weight", 3 * TOWER, TOWER)
-        make.linear(f"{block}.attn.proj", TOWER, TOWER)
+        make.linear(f"{block}.attn.proj", TOWER, TOWER, scale=0.01)
         make.norm(f"{block}.norm2", TOWER)
         make.linear(f"{block}.mlp.fc1", TOWER_MLP, TOWER)
-        make.linear(f"{block}.mlp.fc2", TOWER, TOWER_MLP)
+        make.linear(f"{block}.mlp.fc2", TOWER, TOWER_MLP, scale=0.01)
     return make.tensors
 
 

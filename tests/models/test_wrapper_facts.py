@@ -43,17 +43,18 @@ def test_ln_vision_has_eps_1e_5_and_the_towers_blocks_1e_6(
     """transformers gives the norm after the tower the blocks' eps; LAVIS has torch's default."""
     vlm = request.getfixturevalue(family)
     tower = vlm.model.vision_model
-    norm = tower.post_layernorm
-    caught: list[torch.Tensor] = []
-    norm.register_forward_pre_hook(lambda _, inputs: caught.append(inputs[0]))
+    states = torch.randn(1, 5, 24) * 1e-3  # a variance of about eps
 
-    features = vlm.encode_images(pictures(1))
+    found = tower.post_layernorm(states)
 
-    states = caught[0]
     centred = states - states.mean(-1, keepdim=True)
     variance = centred.square().mean(-1, keepdim=True)
-    expected = centred / (variance + 1e-5).sqrt() * norm.weight + norm.bias
-    torch.testing.assert_close(features, expected)
+    norm = tower.post_layernorm
+    expected, other = (
+        centred / (variance + eps).sqrt() * norm.weight + norm.bias for eps in (1e-5, 1e-6)
+    )
+    torch.testing.assert_close(found, expected)
+    assert (other - expected).abs().max() > 0.1
     assert {layer.layer_norm1.eps for layer in tower.encoder.layers} == {1e-6}
 
 
