@@ -12,10 +12,11 @@ import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from models.base import VLM, Decoding
+from models.base import VLM
 from models.checkpoints import PARTS, Checkpoint, locate
 from models.devices import resolve_device
 from models.errors import ModelError
+from models.generation import Decoding
 from models.precision import resolve_precision
 from models.prompts import template
 from models.quantization import check_quantization

@@ -9,8 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any, ClassVar, Final, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from PIL import Image
@@ -24,57 +23,13 @@ from transformers import (
 import eah
 from models.build import Parts, build_model
 from models.checkpoints import Checkpoint, Family, load_tokenizer
+from models.decoding.base import Contrast, DecodingMethod, Request
+from models.generation import PAD, Answer, Decoding, EncodedPrompts, padded_left
 from models.precision import Precision, uniform
 from models.prompts import IMAGE, prompt_ids
 from models.quantization import Quantization
 from models.tokenizer import ChunkTokenizer
 from models.vocabulary import check_vocabulary
-
-PAD: Final = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Decoding:
-    """How tokens are chosen: greedy by default, beams, or nucleus sampling.
-
-    `top_p` and `temperature` are the reference wrappers' values and count only when sampling.
-    """
-
-    max_new_tokens: int = 512
-    num_beams: int = 1
-    do_sample: bool = False
-    top_p: float = 0.9
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the numbers once."""
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={self.max_new_tokens}, but at least 1 is needed")
-        if self.num_beams < 1:
-            raise ValueError(f"num_beams={self.num_beams}, but at least 1 is needed (1 is greedy)")
-
-
-class Answer(NamedTuple):
-    """A stripped answer.
-
-    Attributes:
-        text: What the model said.
-        finished: False where `max_new_tokens` came before its end.
-        tokens: Number of generated tokens, EOS and what was cut off included.
-    """
-
-    text: str
-    finished: bool
-    tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class EncodedPrompts:
-    """A left-padded batch of prompts as embeddings."""
-
-    embeds: torch.Tensor  # (B, S, E)
-    attention_mask: torch.Tensor  # (B, S), 1 where there is a token
-    image_mask: torch.Tensor  # (B, S), True at image tokens
 
 
 class VLM(ABC):
@@ -209,33 +164,37 @@ class VLM(ABC):
         Returns:
             The batch, on the model's device.
         """
-        embedding = self.language_model.get_input_embeddings()
         image = self.image_embeds(features, questions).to(self.device)
         rows, spans = [], []
         for image_tokens, question in zip(image, questions, strict=True):
             ids = self.prompt_ids(question)
             place = ids.index(IMAGE)
-            before, after = (
-                embedding(torch.tensor(chunk, dtype=torch.long, device=self.device))
-                for chunk in (ids[:place], ids[place + 1 :])
-            )
             # Where the parts' precisions differ, the prompt has the higher one.
+            before, after = self._embedded(ids[:place]), self._embedded(ids[place + 1 :])
             rows.append(torch.cat([before, image_tokens, after]))  # (S, E)
             spans.append((place, place + len(image_tokens)))
-        length = max(map(len, rows))
-        embeds = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
-        attention_mask = torch.zeros(len(rows), length, dtype=torch.long, device=self.device)
-        image_mask = torch.zeros(len(rows), length, dtype=torch.bool, device=self.device)
-        for index, (row, (start, stop)) in enumerate(zip(rows, spans, strict=True)):
-            pad = length - len(row)
-            embeds[index, pad:] = row
-            attention_mask[index, pad:] = 1
-            image_mask[index, pad + start : pad + stop] = True
-        return EncodedPrompts(embeds, attention_mask, image_mask)
+        return padded_left(rows, spans)
+
+    def embed_text(self, questions: Sequence[str]) -> EncodedPrompts:
+        """Return the prompts without their image tokens, as `embed_prompts` does with them."""
+        texts = [[id_ for id_ in self.prompt_ids(q) if id_ != IMAGE] for q in questions]
+        return padded_left([self._embedded(ids) for ids in texts], [(0, 0)] * len(texts))
+
+    def _embedded(self, ids: list[int]) -> torch.Tensor:
+        """Return the embeddings of token ids, shape (S, E)."""
+        embeds: torch.Tensor = self.language_model.get_input_embeddings()(
+            torch.tensor(ids, dtype=torch.long, device=self.device)
+        )
+        return embeds
 
     @torch.inference_mode()
     def answer_batch(
-        self, features: torch.Tensor, questions: Sequence[str], decoding: Decoding
+        self,
+        features: torch.Tensor,
+        questions: Sequence[str],
+        decoding: Decoding,
+        method: DecodingMethod | None = None,
+        noised: torch.Tensor | None = None,
     ) -> list[Answer]:
         """Answer a batch of questions about already encoded pictures.
 
@@ -243,19 +202,45 @@ class VLM(ABC):
             features: What `encode_pixels` returned, one picture per question, shape (B, F, C).
             questions: One per picture; prompts of different length are padded on the left.
             decoding: How tokens are chosen.
+            method: Another way to choose them; None for transformers' own.
+            noised: Features of the noised pictures, for methods that contrast with them.
         Returns:
             One answer per question.
+        Raises:
+            ValueError: If the method can't decode so.
         """
         prompts = self.embed_prompts(features, questions)
+        config = self.generation_config(decoding)
+        chosen = {
+            "logits_processor": self.logits_processors(),
+            "stopping_criteria": self.stopping(decoding),
+        }
         with eah.image_tokens(self.model, prompts.image_mask), self.computing():
-            output = self.language_model.generate(
-                inputs_embeds=prompts.embeds,
-                attention_mask=prompts.attention_mask,
-                generation_config=self.generation_config(decoding),
-                logits_processor=self.logits_processors(),
-                stopping_criteria=self.stopping(decoding),
-            )
+            if method is None:
+                output = self.language_model.generate(
+                    inputs_embeds=prompts.embeds,
+                    attention_mask=prompts.attention_mask,
+                    generation_config=config,
+                    **chosen,
+                )
+            else:
+                method.check(decoding)
+                contrast = self._contrast(method, questions, noised)
+                request = Request(self.language_model, prompts, contrast, config, *chosen.values())
+                output = method.generate(request)
         return [self._answer(ids) for ids in output.tolist()]
+
+    def _contrast(
+        self, method: DecodingMethod, questions: Sequence[str], noised: torch.Tensor | None
+    ) -> EncodedPrompts | None:
+        """Return the prompts that a method contrasts the questions' with."""
+        if method.contrast is Contrast.TEXT:
+            return self.embed_text(questions)
+        if method.contrast is Contrast.NOISED_IMAGE:
+            if noised is None:
+                raise ValueError(f"{type(method).__name__} needs the features of noised pictures")
+            return self.embed_prompts(noised, questions)
+        return None
 
     def generate_batch(
         self, features: torch.Tensor, questions: Sequence[str], decoding: Decoding

@@ -12,9 +12,9 @@ from typing import Any, ClassVar
 import torch
 from transformers import Blip2Config, Blip2ForConditionalGeneration, StoppingCriteriaList
 
-from models.base import Decoding
 from models.blip import BlipVLM
 from models.checkpoints import Family
+from models.generation import Decoding
 from models.precision import EVA, FULL_AUTOCAST, HALF_AUTOCAST, Precision
 from models.stopping import StopAtText
 

@@ -17,6 +17,7 @@ from transformers import AutoProcessor
 import eah
 import models
 from eval.chair_vocabulary import load_vocabulary
+from eval.methods import read_methods
 from models.prompts import IMAGE, template
 from scripts.scene_text import QUESTION_DESCRIBE
 from scripts.scenes import render
@@ -305,6 +306,8 @@ def test_every_config_is_used_by_a_loader(path: Path) -> None:
     if path.stem == "paper":
         published = models.settings.read_yaml(path)
         assert {*published["pope"], *published["chair"]} <= set(models.available())
+    elif path.stem == "methods":
+        assert set(read_methods()) >= {"opera", "vcd", "dola", "pai"}
     elif path.stem == "chair_objects":
         assert "dog" in load_vocabulary().object_of
     else:

@@ -1,0 +1,1 @@
+"""Ways to choose the next token, beside greedy, beams and sampling."""

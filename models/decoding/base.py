@@ -1,0 +1,79 @@
+"""What every decoding method is: settings that are checked, and prompts in, token ids out."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, ClassVar
+
+import torch
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
+
+from models.generation import Decoding, EncodedPrompts
+
+
+class MethodError(ValueError):
+    """A method that does not go with the model, the decoding, or what else is enabled."""
+
+
+class Contrast(Enum):
+    """What a method compares the model's scores with."""
+
+    NONE = "nothing"
+    NOISED_IMAGE = "the same prompt about a noised picture"
+    TEXT = "the prompt without its image"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a method is given.
+
+    Attributes:
+        model: The language model.
+        prompts: Left-padded prompts.
+        contrast: The prompts to compare with, one for each; None if the method needs none.
+        config: Length, EOS, beams and sampling.
+        processors: Of the next token's scores.
+        stopping: What ends an answer besides EOS and length.
+    """
+
+    model: Any
+    prompts: EncodedPrompts
+    contrast: EncodedPrompts | None
+    config: GenerationConfig
+    processors: LogitsProcessorList
+    stopping: StoppingCriteriaList
+
+
+class DecodingMethod(ABC):
+    """A way to choose tokens. Subclasses are frozen dataclasses of its settings."""
+
+    contrast: ClassVar[Contrast] = Contrast.NONE
+
+    def check(self, decoding: Decoding) -> None:
+        """Refuse beams or sampling that the method does not go with: beams, by default.
+
+        Raises:
+            MethodError: Saying what was asked for and what is possible.
+        """
+        if decoding.num_beams > 1:
+            raise MethodError(
+                f"{type(self).__name__} chooses one token after another, but {decoding.num_beams} "
+                "beams were asked for; use --beam 1, with or without --sample"
+            )
+
+    @abstractmethod
+    def generate(self, request: Request) -> torch.Tensor:
+        """Return new token ids, shape (B, T), padded with 0 behind EOS."""
+
+
+def checked(name: str, value: float, *, low: float, high: float | None = None) -> None:
+    """Check a setting.
+
+    Raises:
+        ValueError: Naming the setting, its value and what is allowed.
+    """
+    if not low <= value or (high is not None and not value <= high):
+        allowed = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
+        raise ValueError(f"{name}={value}, but it must be {allowed}")

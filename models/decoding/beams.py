@@ -1,0 +1,98 @@
+"""Beam search of one prompt: open beams, finished answers, and when to stop.
+
+Scores are sums of log probabilities; a finished answer's score is divided by its length to the
+power of the length penalty. Axes: N beams, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+
+
+class Continuations(NamedTuple):
+    """How the open beams go on: which beam, with which token, at which score, each (N,)."""
+
+    beams: torch.Tensor
+    tokens: torch.Tensor
+    scores: torch.Tensor
+
+
+@dataclass(slots=True)
+class Beams:
+    """The finished answers of one prompt.
+
+    Attributes:
+        width: Number of beams N.
+        length_penalty: Power of the length in a finished answer's score.
+        eos: Id that ends an answer.
+        parity: Count as transformers 4.29.2: BOS, from which it starts where a prompt is
+            embeddings, is part of every length, and EOS of none. Now it is the other way round.
+        finished: (score, tokens) of the best finished answers, without EOS.
+    """
+
+    width: int
+    length_penalty: float
+    eos: int
+    parity: bool
+    finished: list[tuple[float, torch.Tensor]] = field(default_factory=list)
+
+    def advance(self, scores: torch.Tensor, ids: torch.Tensor) -> Continuations:
+        """Choose how the open beams go on, and set aside those that end.
+
+        Args:
+            scores: Of every continuation, shape (N, V).
+            ids: Tokens of the open beams, shape (N, T).
+        """
+        vocabulary = scores.shape[-1]
+        top, places = scores.view(-1).topk(2 * self.width)
+        chosen = []
+        rows = zip(top.tolist(), places.tolist(), strict=True)
+        for rank, (score, place) in enumerate(rows):
+            beam, token = divmod(place, vocabulary)
+            if token != self.eos:
+                chosen.append((beam, token, rank))
+            elif rank < self.width:
+                self._finish(score, ids[beam], len(ids[beam]) + 1)
+            if len(chosen) == self.width:
+                break
+        beams, tokens, ranks = (
+            torch.tensor(values, device=scores.device) for values in zip(*chosen, strict=True)
+        )
+        return Continuations(beams, tokens, top[ranks])
+
+    def is_done(self, best: float, length: int) -> bool:
+        """Return whether no open beam can beat the finished answers any more.
+
+        Args:
+            best: Highest score of an open beam.
+            length: Tokens of the open beams.
+        """
+        if len(self.finished) < self.width:
+            return False
+        attainable = self._normalised(best, length + self.parity)
+        return min(score for score, _ in self.finished) >= attainable
+
+    def cut_off(self, scores: torch.Tensor, ids: torch.Tensor) -> None:
+        """Count the open beams as finished, because there is no room for more tokens."""
+        for score, row in zip(scores.tolist(), ids, strict=True):
+            self._finish(score, row, len(row) + self.parity)
+
+    def best(self) -> torch.Tensor:
+        """Return the best finished answer's tokens."""
+        return max(self.finished, key=lambda answer: answer[0])[1]
+
+    def copy(self) -> Beams:
+        """Return the same state, for a rollback to come back to."""
+        return Beams(self.width, self.length_penalty, self.eos, self.parity, list(self.finished))
+
+    def _normalised(self, score: float, length: int) -> float:
+        return float(score / length**self.length_penalty)
+
+    def _finish(self, score: float, ids: torch.Tensor, length: int) -> None:
+        """Keep an answer if it is among the best."""
+        self.finished.append((self._normalised(score, length), ids.clone()))
+        if len(self.finished) > self.width:
+            self.finished.remove(min(self.finished, key=lambda answer: answer[0]))

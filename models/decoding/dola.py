@@ -1,0 +1,88 @@
+"""DoLa: decoding by contrasting layers (arXiv 2309.03883).
+
+Each step contrasts the last layer's prediction with the early layer's whose prediction differs most
+from it, by Jensen-Shannon divergence. transformers 5 no longer ships DoLa; this runs on all
+versions, from the hidden states that any model returns.
+
+Axes: B prompts, L candidate layers, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from models.decoding.base import DecodingMethod, MethodError, Request, checked
+from models.decoding.loop import decode, plausible
+
+
+@dataclass(frozen=True, slots=True)
+class Dola(DecodingMethod):
+    """DoLa with its settings.
+
+    Attributes:
+        layers: Early layers to choose from, 0 being the embeddings; "low" for the even ones of the
+            lower half, "high" for those of the upper half.
+        relative_top: Share of the likeliest token's probability below which a token is out.
+    """
+
+    layers: str | tuple[int, ...] = "low"
+    relative_top: float = 0.1
+
+    def __post_init__(self) -> None:
+        """Check the settings once."""
+        checked("relative_top", self.relative_top, low=0, high=1)
+        if isinstance(self.layers, str) and self.layers not in ("low", "high"):
+            raise ValueError(f"layers={self.layers!r}, but they are 'low', 'high' or numbers")
+
+    def generate(self, request: Request) -> torch.Tensor:
+        """Return new token ids, shape (B, T), padded with 0 behind EOS."""
+        head = request.model.get_output_embeddings()
+        layers = self.early_layers(request.model.config.get_text_config().num_hidden_layers)
+
+        def combine(output: Any, logits: torch.Tensor) -> torch.Tensor:
+            states = torch.stack([output.hidden_states[i][:, -1] for i in layers])  # (L, B, E)
+            early = head(states.to(head.weight.device)).float().log_softmax(-1).to(logits.device)
+            final = logits.log_softmax(-1)
+            return contrasted(final, early, self.relative_top)
+
+        return decode(request, request.prompts, combine, hidden_states=True)
+
+    def early_layers(self, depth: int) -> list[int]:
+        """Return the layers to choose from in a model of some depth.
+
+        Raises:
+            MethodError: If one is not below the last layer.
+        """
+        if self.layers == "low":
+            return list(range(0, depth // 2, 2))
+        if self.layers == "high":
+            return list(range(depth // 2, depth, 2))
+        chosen = [int(layer) for layer in self.layers]
+        if not chosen or not all(0 <= layer < depth for layer in chosen):
+            raise MethodError(f"layers={chosen}, but early layers are 0..{depth - 1}")
+        return chosen
+
+
+def contrasted(final: torch.Tensor, early: torch.Tensor, share: float) -> torch.Tensor:
+    """Return the final log probabilities minus those of the most different early layer.
+
+    Args:
+        final: Log probabilities of the last layer, shape (B, V).
+        early: Log probabilities of the early layers, shape (L, B, V).
+        share: See `plausible`.
+    """
+    divergence = jensen_shannon(final[None].expand_as(early), early)  # (L, B)
+    chosen = divergence.argmax(0)
+    premature = early[chosen, torch.arange(final.shape[0], device=final.device)]
+    return plausible(final - premature, final, share)
+
+
+def jensen_shannon(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Return the divergence of distributions that are log probabilities along the last axis."""
+    middle = torch.logaddexp(first, second) - torch.log(torch.tensor(2.0))
+    left = (first.exp() * (first - middle)).sum(-1)
+    right = (second.exp() * (second - middle)).sum(-1)
+    return (left + right) / 2

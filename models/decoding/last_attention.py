@@ -1,0 +1,98 @@
+"""The attention rows of a model's last layer, without maps anywhere else.
+
+The last attention module gets a copy of its config that names our function (`AttentionInterface`),
+which computes the rows that are asked for and hands over to the model's own kernel.
+Axes: R batch rows, H heads, Q queries, K keys, D head size.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+from eah.attention import eager_function
+from eah.find import attention_modules
+
+NAME: Final = "eah_last_rows"
+STATE: Final = "_last_rows"
+
+
+@dataclass(slots=True)
+class LastRows:
+    """What the last layer left.
+
+    Attributes:
+        config: The module's own config, which names its kernel.
+        wanted: Whether the next forward pass leaves its rows.
+        rows: Attention weights, the largest over heads, shape (R, Q, K).
+    """
+
+    config: Any
+    wanted: bool = False
+    rows: torch.Tensor | None = None
+
+    def take(self) -> torch.Tensor:
+        """Return the rows and forget them."""
+        rows, self.rows = self.rows, None
+        assert rows is not None, "no forward pass since rows were wanted"
+        return rows
+
+
+@contextmanager
+def last_rows(model: nn.Module) -> Iterator[LastRows]:
+    """In a `with` block, let the last decoder layer leave its attention rows."""
+    modules = attention_modules(model)
+    module = modules[max(modules)]
+    state = LastRows(module.config)
+    AttentionInterface.register(NAME, _attention)
+    ours = copy.copy(module.config)
+    ours._attn_implementation = NAME
+    setattr(module, STATE, state)
+    module.config = ours
+    try:
+        yield state
+    finally:
+        module.config = state.config
+        delattr(module, STATE)
+
+
+def _attention(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> Any:
+    """Leave the rows of queries (R, H, Q, D) on keys (R, N, K, D), then run the kernel."""
+    state: LastRows = getattr(module, STATE)
+    if state.wanted:
+        state.rows = _largest(query, key, attention_mask, scaling or query.shape[-1] ** -0.5)
+    name = str(state.config._attn_implementation)
+    kernel = eager_function(type(module)) if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
+    ours, module.config = module.config, state.config
+    try:
+        return kernel(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
+    finally:
+        module.config = ours
+
+
+def _largest(
+    query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor | None, scaling: float
+) -> torch.Tensor:
+    """Return softmax(Q K^T * scaling + mask), the largest over heads, (R, Q, K) float32."""
+    key = key.repeat_interleave(query.shape[1] // key.shape[1], dim=1)  # (R, N, K, D) -> H
+    scores = torch.matmul(query, key.transpose(2, 3)).float() * scaling  # (R, H, Q, K)
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask[..., : key.shape[2]], torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores = scores + mask[..., : key.shape[2]].float()
+    return scores.softmax(-1).amax(1)

@@ -1,0 +1,46 @@
+"""OPERA: over-trust penalty and retrospection-allocation on top of beam search (arXiv 2311.17911).
+
+A token whose column gathers attention down the response is a summary that the model trusts more
+than the image: candidates that lean on one are penalised, and when all beams keep leaning on the
+same one, the search goes back to the token behind it and chooses another. Follows the authors'
+`generation/utils.py`, which needs a fork of transformers 4.29.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from models.decoding.base import DecodingMethod, MethodError, Request
+from models.decoding.opera_search import opera_search
+from models.decoding.opera_settings import OperaSettings
+from models.generation import PAD, Decoding
+
+
+@dataclass(frozen=True, slots=True)
+class Opera(OperaSettings, DecodingMethod):
+    """OPERA with its settings."""
+
+    def check(self, decoding: Decoding) -> None:
+        """Refuse one beam, and sampling.
+
+        Raises:
+            MethodError: Saying what was asked for and what is possible.
+        """
+        if decoding.num_beams < 2 or decoding.do_sample:
+            asked = "sampling" if decoding.do_sample else "one beam"
+            raise MethodError(
+                f"Opera is a beam search, but {asked} was asked for; use --beam 2 or more, as the "
+                "paper's --beam 5, without --sample"
+            )
+
+    def generate(self, request: Request) -> torch.Tensor:
+        """Return new token ids of the best beams, shape (B, T), padded with 0 behind EOS."""
+        eos = int(request.config.eos_token_id)
+        limit = int(request.config.max_new_tokens)
+        rows = []
+        for state in opera_search(request, self):
+            ids = state.beams.best()
+            rows.append(torch.cat([ids, ids.new_tensor([eos])]) if len(ids) < limit else ids)
+        return torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=PAD)

@@ -1,0 +1,243 @@
+"""OPERA's search over a batch: what runs through the model, and in which rows of its cache.
+
+Every step looks at the attention of each beam's likeliest tokens before it chooses one. All of
+these candidates are one forward pass: they stand side by side behind the beam's tokens, at the same
+position, and do not see each other. A second pass runs the chosen token.
+
+A row's tokens lie in a cache that only grows at its end. A prompt that rolls back leaves its
+tokens where they are, hidden by the row's mask, and the tokens that it keeps are computed anew
+behind them; the prompt's keys and values stay. So prompts of a batch may roll back one by one.
+
+Axes: B prompts, N beams, R = B * N rows, C candidates, S prompt positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from models.decoding.base import Request
+from models.decoding.beams import Beams
+from models.decoding.last_attention import LastRows, last_rows
+from models.decoding.opera_settings import OperaSettings
+from models.decoding.opera_state import OperaState
+
+CLOSED = -1e9  # score of beams that do not exist yet: all begin alike
+
+
+@dataclass(slots=True)
+class _Rows:
+    """The rows of the batch in the model: cache, what each row sees of it, and where it stands.
+
+    Attributes:
+        cache: Keys and values of all rows.
+        visible: What each row sees of its cache, shape (R, K) bool.
+        places: Position of each row's next token, shape (R,).
+        local: Cache columns of each row's response tokens, in order, one list per prompt.
+    """
+
+    cache: Any
+    visible: torch.Tensor
+    places: torch.Tensor
+    local: list[list[int]]
+
+
+def opera_search(request: Request, settings: OperaSettings) -> list[OperaState]:
+    """Generate with OPERA and return the final state of each prompt."""
+    return OperaSearch(request, settings).run()
+
+
+class OperaSearch:
+    """One batch under OPERA."""
+
+    watched: LastRows
+
+    def __init__(self, request: Request, settings: OperaSettings) -> None:
+        config = request.config
+        self.model, self.processors, self.settings = request.model, request.processors, settings
+        self.width, self.limit = int(config.num_beams), int(config.max_new_tokens)
+        self.embeds = request.prompts.embeds
+        self.mask, self.image = request.prompts.attention_mask.bool(), request.prompts.image_mask
+        device = self.mask.device
+        scores = torch.full((self.width,), CLOSED, device=device)
+        scores[0] = 0.0
+        length_penalty = 1.0 if config.length_penalty is None else float(config.length_penalty)
+        self.states = [
+            OperaState(
+                settings,
+                Beams(self.width, length_penalty, int(config.eos_token_id), settings.parity),
+                ids=torch.zeros(self.width, 0, dtype=torch.long, device=device),
+                beam_scores=scores.clone(),
+                products=torch.ones(self.width, 0, device=device),
+            )
+            for _ in self.mask
+        ]
+
+    @torch.inference_mode()
+    def run(self) -> list[OperaState]:
+        """Generate, and return the final state of each prompt."""
+        with last_rows(self.model) as self.watched:
+            logits = self.prefill(self.embeds)
+            while not all(state.done for state in self.states):
+                logits = self.step(logits)
+        return self.states
+
+    def prefill(self, embeds: torch.Tensor) -> torch.Tensor:
+        """Run the prompts, once for all beams, and return logits, shape (R, V)."""
+        output = self.model(
+            inputs_embeds=embeds,
+            attention_mask=self.mask.long(),
+            position_ids=(self.mask.long().cumsum(-1) - 1).clamp(min=0),
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        output.past_key_values.batch_repeat_interleave(self.width)
+        self.rows = _Rows(
+            output.past_key_values,
+            self.mask.repeat_interleave(self.width, 0),
+            self.mask.sum(-1).repeat_interleave(self.width, 0),
+            [[] for _ in self.states],
+        )
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits.repeat_interleave(self.width, 0)
+
+    def step(self, logits: torch.Tensor) -> torch.Tensor:
+        """Choose one token for every beam of every prompt, and return the next logits, (R, V)."""
+        candidates = logits.topk(self.settings.num_attn_candidates).indices  # (R, C)
+        attention = self.attention_of(candidates)  # (R, C, K + C)
+        chosen_from: list[torch.Tensor | None] = []
+        for b, state in enumerate(self.states):
+            rows = slice(b * self.width, (b + 1) * self.width)
+            if state.done:
+                chosen_from.append(None)
+                continue
+            seen = attention[rows, :, : self.rows.visible.shape[1]]
+            own = attention[rows, :, self.rows.visible.shape[1] :].diagonal(dim1=1, dim2=2)
+            total = attention[rows].sum(-1)  # (N, C)
+            local = (
+                torch.cat([seen[..., self.rows.local[b]], own[..., None]], -1) / total[..., None]
+            )
+            image = self.image[b].nonzero().flatten()
+            on_image = (seen[..., image] / total[..., None]).sum(-1)
+            chosen_from.append(state.penalised(logits[rows], candidates[rows], local, on_image))
+        back = [
+            b for b, scores in enumerate(chosen_from) if scores is None and not self.states[b].done
+        ]
+        if back:
+            renewed = self._rebuild(back)
+            for b in back:
+                rows = slice(b * self.width, (b + 1) * self.width)
+                chosen_from[b] = self.states[b].redone(renewed[rows])
+        return self._advance(chosen_from)
+
+    def _advance(self, chosen_from: list[torch.Tensor | None]) -> torch.Tensor:
+        """Let every prompt choose, reorder the cache, and run the chosen tokens."""
+        order, tokens = [], []
+        for b, (state, scores) in enumerate(zip(self.states, chosen_from, strict=True)):
+            first = b * self.width
+            if scores is None:
+                order.append(torch.arange(first, first + self.width, device=self.mask.device))
+                tokens.append(torch.zeros(self.width, dtype=torch.long, device=self.mask.device))
+                continue
+            log_probs = scores.log_softmax(-1)
+            log_probs = self.processors(state.ids, log_probs)
+            chosen = state.advance(log_probs, self.limit)
+            order.append(first + chosen.beams)
+            tokens.append(chosen.tokens)
+        alive = torch.tensor([not state.done for state in self.states], device=self.mask.device)
+        if not alive.any():
+            return scores.new_zeros(0) if scores is not None else self.mask.new_zeros(0)
+        self.rows.cache.reorder_cache(torch.cat(order))
+        self.rows.visible = self.rows.visible[torch.cat(order)]
+        return self._run(torch.cat(tokens), alive)
+
+    def _run(self, tokens: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
+        """Run one token per row, add its attention row to each prompt, and return logits."""
+        column = self.rows.visible.shape[1]
+        self.rows.visible = torch.nn.functional.pad(self.rows.visible, (0, 1), value=True)
+        output = self._forward(
+            tokens[:, None], self.rows.places[:, None], self.rows.visible[:, None, None, :]
+        )
+        rows = self.watched.take()[:, 0]  # (R, K)
+        self.rows.places = self.rows.places + 1
+        for b, state in enumerate(self.states):
+            if not alive[b]:
+                continue
+            self.rows.local[b].append(column)
+            mine = rows[b * self.width : (b + 1) * self.width]
+            state.add_row(mine[:, self.rows.local[b]] / mine.sum(-1, keepdim=True))
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits
+
+    def attention_of(self, candidates: torch.Tensor) -> torch.Tensor:
+        """Return the attention rows of candidates, each behind its row's tokens, (R, C, K + C)."""
+        count = candidates.shape[1]
+        apart = torch.eye(count, dtype=torch.bool, device=candidates.device)
+        visible = torch.cat(
+            [
+                self.rows.visible[:, None].expand(-1, count, -1),
+                apart.expand(len(candidates), -1, -1),
+            ],
+            dim=-1,
+        )
+        self._forward(candidates, self.rows.places[:, None].expand(-1, count), visible[:, None])
+        self.rows.cache.crop(-count)
+        return self.watched.take()
+
+    def _rebuild(self, prompts: list[int]) -> torch.Tensor:
+        """Run the tokens that prompts are rolled back to, and return logits, shape (R, V).
+
+        Other prompts get as many hidden places in their rows.
+        """
+        longest = max(self.states[b].ids.shape[1] for b in prompts)
+        count, device = len(self.rows.visible), self.mask.device
+        tokens = torch.zeros(count, longest, dtype=torch.long, device=device)
+        places = torch.zeros(count, longest, dtype=torch.long, device=device)
+        fresh = torch.zeros(count, longest, dtype=torch.bool, device=device)
+        start = self.rows.visible.shape[1]
+        for b in prompts:
+            rows, ids = slice(b * self.width, (b + 1) * self.width), self.states[b].ids
+            length, prompt = ids.shape[1], int(self.mask[b].sum())
+            tokens[rows, longest - length :] = ids
+            fresh[rows, longest - length :] = True
+            places[rows, longest - length :] = prompt + torch.arange(length, device=device)
+            self.rows.visible[rows] = False
+            self.rows.visible[rows, : self.mask.shape[1]] = self.mask[b]
+            self.rows.local[b] = list(range(start + longest - length, start + longest))
+            self.rows.places[rows] = prompt + length
+        causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
+        own = torch.eye(longest, dtype=torch.bool, device=device)  # no row may see nothing
+        among = (causal & fresh[:, None, :]) | own
+        before = self.rows.visible[:, None].expand(-1, longest, -1)
+        output = self._forward(tokens, places, torch.cat([before, among], -1)[:, None], rows=False)
+        self.rows.visible = torch.cat([self.rows.visible, fresh], dim=1)
+        logits: torch.Tensor = output.logits[:, -1].float()
+        return logits
+
+    def _forward(
+        self, ids: torch.Tensor, places: torch.Tensor, visible: torch.Tensor, *, rows: bool = True
+    ) -> Any:
+        """Run tokens behind the cache.
+
+        Args:
+            ids: Shape (R, Q).
+            places: Positions, shape (R, Q).
+            visible: What each token sees, shape (R, 1, Q, K + Q) bool.
+            rows: Whether the last layer leaves its attention rows.
+        """
+        dtype = self.model.dtype
+        hidden = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+        hidden.masked_fill_(~visible, torch.finfo(dtype).min)
+        self.watched.wanted = rows
+        output = self.model(
+            input_ids=ids,
+            attention_mask=hidden,
+            position_ids=places,
+            past_key_values=self.rows.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+        self.watched.wanted = False
+        return output

@@ -1,0 +1,70 @@
+"""VCD: visual contrastive decoding (arXiv 2311.16922).
+
+The scores of a token about the picture are contrasted with those about the same picture under the
+noise of a diffusion's forward process (equations 2 to 4 of the paper).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from models.decoding.base import Contrast, DecodingMethod, Request, checked
+from models.decoding.loop import decode, joined, plausible
+
+STEPS = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Vcd(DecodingMethod):
+    """VCD with its settings.
+
+    Attributes:
+        alpha: Weight of the contrast: (1 + alpha) logits - alpha logits about the noised picture.
+        beta: Share of the likeliest token's probability below which a token is out.
+        noise_step: Steps of diffusion, of 1000.
+    """
+
+    contrast = Contrast.NOISED_IMAGE
+    alpha: float = 1.0
+    beta: float = 0.1
+    noise_step: int = 500
+
+    def __post_init__(self) -> None:
+        """Check the numbers once."""
+        checked("alpha", self.alpha, low=0)
+        checked("beta", self.beta, low=0, high=1)
+        checked("noise_step", self.noise_step, low=0, high=STEPS - 1)
+
+    def generate(self, request: Request) -> torch.Tensor:
+        """Return new token ids, shape (B, T), padded with 0 behind EOS."""
+        assert request.contrast is not None, "VCD without noised pictures"
+
+        def combine(_: object, logits: torch.Tensor) -> torch.Tensor:
+            clear, noised = logits.chunk(2)
+            scores = (1 + self.alpha) * clear - self.alpha * noised
+            return plausible(scores, clear, self.beta)
+
+        return decode(request, joined([request.prompts, request.contrast]), combine)
+
+    def noised(self, pixels: torch.Tensor, seed: int) -> torch.Tensor:
+        """Return pixels under the noise of `noise_step` steps of diffusion.
+
+        Args:
+            pixels: Normalised, any shape.
+            seed: Of the noise.
+        """
+        generator = torch.Generator().manual_seed(seed)
+        noise = torch.randn(pixels.shape, generator=generator).to(pixels)
+        kept = kept_share()[self.noise_step]
+        return kept.sqrt() * pixels + (1 - kept).sqrt() * noise
+
+
+def kept_share() -> torch.Tensor:
+    """Return how much of a picture's variance is left after each step, shape (STEPS,).
+
+    The variances that are added grow as a sigmoid from 1e-5 to 5e-3.
+    """
+    variances = torch.sigmoid(torch.linspace(-6, 6, STEPS)) * (5e-3 - 1e-5) + 1e-5
+    return torch.cumprod(1 - variances, dim=0)
