@@ -123,8 +123,8 @@ def caption_table(captions: Mapping[str, Sequence[Row]], costs: Mapping[str, Seq
 
 
 def next_command(folder: Path, methods: Sequence[str], pictures: Path) -> str:
-    """Return the command that scores a run's captions, EAH's against the baseline's."""
-    scored = "eah" if "eah" in methods else "baseline"
+    """Return the command that scores a run's captions, the last method's against the baseline's."""
+    scored = next((name for name in reversed(methods) if name != "baseline"), "baseline")
     files = ["--cap_file", str(captions_file(folder, scored))]
     if scored != "baseline" and "baseline" in methods:
         files += ["--baseline", str(captions_file(folder, "baseline"))]

@@ -11,7 +11,8 @@ import yaml
 
 from eval.errors import EvaluationError
 from eval.flag_parser import FlagParser
-from eval.settings import METHODS, RunSettings, merge
+from eval.methods import read_methods
+from eval.settings import RunSettings, merge
 from models.settings import read_yaml
 
 PARTS: Final = {
@@ -21,7 +22,6 @@ PARTS: Final = {
     "projector": "MiniGPT-4's projector file",
     "qformer_tokenizer": "BERT's tokenizer, for InstructBLIP",
 }
-OPERA_FLAGS: Final = ("scale_factor", "threshold", "num_attn_candidates", "penalty_weights")
 Settings = TypeVar("Settings", bound=RunSettings)
 
 
@@ -38,15 +38,8 @@ def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
     """Lay YAML, `--options` and flags over the defaults.
 
     Raises:
-        EvaluationError: If a name is unknown, a value not allowed, or a flag of OPERA decoding is
-            given.
+        EvaluationError: If a name is unknown, or a value not allowed.
     """
-    for name in OPERA_FLAGS:
-        if name in given:
-            raise EvaluationError(
-                f"--{name} belongs to OPERA decoding, which is not available; leave it out "
-                "(EAH's own threshold is --THRES)"
-            )
     settings = defaults
     if "config" in given:
         path = given.pop("config")
@@ -70,7 +63,19 @@ def _add_common(parser: Parser) -> None:
     parser.flag("--config", type=Path, help="YAML file of settings (flags win over it)")
     parser.flag("--options", nargs="+", metavar="KEY=VALUE", help="settings by name (flags win)")
     parser.flag("--protocol", help="prompt, preprocessing and answer length: opera, or the model's")
-    parser.flag("--method", nargs="+", metavar="METHOD", help=f"arms: {', '.join(METHODS)} (both)")
+    names = ", ".join(read_methods())
+    parser.flag(
+        "--method",
+        nargs="+",
+        metavar="ARM",
+        help=f"baseline, eah, {names}, or one of these with +eah (baseline eah)",
+    )
+    parser.flag(
+        "--method-settings",
+        nargs="+",
+        metavar="METHOD.SETTING=VALUE",
+        help="other settings than the published ones, such as vcd.alpha=0.5",
+    )
     parser.flag("--data-path", type=Path, help="folder of the pictures, such as COCO's val2014")
     parser.flag("--gpu-id", type=int, help="GPU number; -1 is the CPU (first GPU if there is one)")
     parser.flag("--device", help="cpu, cuda:N, or auto to spread the model over all GPUs")
@@ -94,8 +99,19 @@ def _add_common(parser: Parser) -> None:
         type=float,
         help="EAH: mean attention above which an image token is a sink (0.002 in the paper)",
     )
-    for name in OPERA_FLAGS:
-        parser.flag(f"--{name}", help=argparse.SUPPRESS)
+    opera = "OPERA, on top of EAH unless --method says otherwise"
+    parser.flag("--scale_factor", type=float, help=f"{opera}: factor on attention (50)")
+    parser.flag("--threshold", type=_steps, help=f"{opera}: steps before a rollback (15)")
+    parser.flag("--num_attn_candidates", type=int, help=f"{opera}: tokens looked at (5)")
+    parser.flag("--penalty_weights", type=float, help=f"{opera}: weight of the penalty (1)")
+
+
+def _steps(text: str) -> int:
+    if not re.fullmatch(r"\d+", text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no number of steps, which OPERA's threshold is; EAH's own is --THRES"
+        )
+    return int(text)
 
 
 def _head(text: str) -> int | None:

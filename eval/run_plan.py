@@ -7,7 +7,7 @@ together here, so that it is the same for all, and the hash in a folder's name m
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,8 @@ from typing import Any, Final
 import models
 from eah import EAHError
 from eval.costs import append_cost
+from eval.errors import EvaluationError
+from eval.methods import as_record, parse_arm
 from eval.provenance import images_hash, provenance
 from eval.record import Row, RunFolder, keyed
 from eval.runner import Arm, Key, Plan, Prompt, answer
@@ -78,6 +80,8 @@ def plan_run(
         text_key: What the text is called where it is recorded.
     """
     folder = settings.pictures_folder()
+    arms = {name: parse_arm(name) for name in settings.arms()}
+    methods = settings.decoding_methods()
     config = settings.eah_config(models.model_settings(settings.model))
     decoding = models.Decoding(
         max_new_tokens=settings.max_new_tokens or max_new_tokens,
@@ -86,7 +90,10 @@ def plan_run(
     )
     plan = Plan(
         prompts,
-        [Arm(name, config if name == "eah" else None) for name in settings.method],
+        [
+            Arm(name, config if arm.eah else None, methods.get(arm.method or ""))
+            for name, arm in arms.items()
+        ],
         folder,
         decoding,
         batch_size=settings.batch_size,
@@ -97,16 +104,32 @@ def plan_run(
     resolved = {
         **inputs,
         **{key: value for key, value in asdict(described).items() if key != "checkpoint"},
-        "method": settings.method,
-        "eah": asdict(config) if "eah" in settings.method else None,
+        "method": list(arms),
+        "eah": asdict(config) if any(arm.eah for arm in arms.values()) else None,
         "decoding": asdict(decoding),
         "batch_size": settings.batch_size,
         "seed": settings.seed,
         "pictures": images_hash(folder, [prompt.image for prompt in prompts]),
     }
+    if methods:
+        resolved["decoding_methods"] = as_record(methods)
+        check_methods(methods, decoding)
     exact = {name: resolved[name] for name in ("protocol", "device", "dtype")}
     arguments = {**settings.model_arguments(), **exact}
     return ModelRun(plan, resolved, described.checkpoint, arguments)
+
+
+def check_methods(methods: Mapping[str, Any], decoding: models.Decoding) -> None:
+    """Refuse beams or sampling that a method does not go with.
+
+    Raises:
+        EvaluationError: Naming the method.
+    """
+    for name, method in methods.items():
+        try:
+            method.check(decoding)
+        except ValueError as error:
+            raise EvaluationError(f"method {name}: {error}") from error
 
 
 def answer_all(

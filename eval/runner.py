@@ -25,6 +25,8 @@ from eah import EAHConfig, EAHHandle, LayerReport, enabled
 from eval.costs import BatchCost, measured
 from eval.errors import EvaluationError
 from models import VLM, Decoding
+from models.decoding.base import DecodingMethod, MethodError
+from models.decoding.vcd import Vcd
 
 Key = tuple[Any, ...]
 Row = dict[str, Any]
@@ -43,10 +45,11 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """A method of a run: its name, and EAH's settings where it uses EAH."""
+    """A method of a run: its name, EAH's settings where it uses EAH, and how tokens are chosen."""
 
     name: str
     eah: EAHConfig | None = None
+    decoding: DecodingMethod | None = None
 
     def applied(self, vlm: VLM) -> AbstractContextManager[EAHHandle | None]:
         """Return a context in which the model answers under this method."""
@@ -125,14 +128,17 @@ def answer(
             if any((arm.name, *p.key) not in done for arm in plan.arms for p in batch)
         ]
         for index, batch, pixels in _read_ahead(vlm, left, plan.data_path, pool):
-            features = dict(
-                zip(pixels, vlm.encode_pixels(torch.cat(list(pixels.values()))), strict=True)
-            )
+            features = _encoded(vlm, pixels)
             for arm in plan.arms:
                 if all((arm.name, *prompt.key) in done for prompt in batch):
                     continue
                 with measured(vlm.language_model, arm.name, index) as cost:
-                    rows, cost.tokens = _answer_batch(vlm, plan, arm, index, batch, features)
+                    noised = None
+                    if isinstance(arm.decoding, Vcd):
+                        noised = _encoded(vlm, _noised(pixels, arm.decoding, plan.seed))
+                    rows, cost.tokens = _answer_batch(
+                        vlm, plan, arm, index, batch, features, noised
+                    )
                 fresh = [
                     row
                     for prompt, row in zip(batch, rows, strict=True)
@@ -151,9 +157,10 @@ def _answer_batch(
     index: int,
     batch: Sequence[Prompt],
     features: Mapping[str, torch.Tensor],
+    noised: Mapping[str, torch.Tensor] | None,
 ) -> tuple[list[Row], int]:
     """Return one row per prompt of a batch under one arm, and the tokens of the longest answer."""
-    torch.manual_seed(_batch_seed(plan.seed, arm.name, index))
+    torch.manual_seed(_seed_of(plan.seed, arm.name, index))
     asked = [(prompt.image, prompt.question) for prompt in batch]
     places = list(range(len(batch)))
     if not plan.decoding.do_sample:
@@ -161,17 +168,34 @@ def _answer_batch(
         unique = list(dict.fromkeys(asked))
         places, asked = [unique.index(prompt) for prompt in asked], unique
     stacked = torch.stack([features[image] for image, _ in asked])
+    contrast = None if noised is None else torch.stack([noised[image] for image, _ in asked])
+    questions = [question for _, question in asked]
     with arm.applied(vlm) as handle:
-        answers = vlm.answer_batch(stacked, [question for _, question in asked], plan.decoding)
+        try:
+            answers = vlm.answer_batch(stacked, questions, plan.decoding, arm.decoding, contrast)
+        except MethodError as error:
+            raise EvaluationError(f"method {arm.name}: {error}") from error
         found = [] if handle is None else handle.report()
     rows = []
+    # transformers repeats a prompt for each of its beams; other methods run it once.
+    beams = 1 if arm.decoding else plan.decoding.num_beams
     for place, prompt in zip(places, batch, strict=True):
         text, finished, _ = answers[place]
         row = {"method": arm.name, **prompt.row, plan.text_key: text, "finished": finished}
         if handle is not None:
-            row["eah"] = [_found(report, place * plan.decoding.num_beams) for report in found]
+            row["eah"] = [_found(report, place * beams) for report in found]
         rows.append(row)
     return rows, max(answer.tokens for answer in answers)
+
+
+def _encoded(vlm: VLM, pixels: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the features of pictures by name."""
+    return dict(zip(pixels, vlm.encode_pixels(torch.cat(list(pixels.values()))), strict=True))
+
+
+def _noised(pixels: Mapping[str, torch.Tensor], vcd: Vcd, seed: int) -> dict[str, torch.Tensor]:
+    """Return pictures under noise of their own, the same in every run of a seed."""
+    return {name: vcd.noised(one, _seed_of(seed, "noise", name)) for name, one in pixels.items()}
 
 
 def _warn_if_saturated(rows: Sequence[Row]) -> bool:
@@ -236,7 +260,7 @@ def _pixels(vlm: VLM, path: Path) -> torch.Tensor:
         ) from error
 
 
-def _batch_seed(seed: int, method: str, index: int) -> int:
-    """Derive a batch's seed from its place in the run, so that a resumed run draws the same."""
-    digest = hashlib.sha256(f"{seed}/{method}/{index}".encode()).digest()
+def _seed_of(seed: int, what: str, which: int | str) -> int:
+    """Derive a seed from a place in the run, so that a resumed run draws the same."""
+    digest = hashlib.sha256(f"{seed}/{what}/{which}".encode()).digest()
     return int.from_bytes(digest[:4], "big")

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from eah import EAHConfig
 from eah.errors import EAHConfigError, nearest
 from eval.errors import EvaluationError
+from eval.methods import DEFAULT_ARMS, OPERA_ARMS, OPERA_FLAGS, method_settings, parse_arms
 from models import PARTS, ModelSettings
-
-METHODS: Final = ("baseline", "eah")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +24,11 @@ class RunSettings:
         llm, vision, qformer, projector, qformer_tokenizer: Original files by part, instead of the
             config's.
         protocol: Prompt, preprocessing and answer length; None for the config's.
-        method: Arms of the run, in the order of the table.
+        method: Arms of the run, in the order of the table; None for baseline and EAH, or for
+            baseline and OPERA on EAH where one of OPERA's settings is given.
+        scale_factor, threshold, num_attn_candidates, penalty_weights: OPERA's settings; None for
+            the published ones.
+        method_settings: Settings of decoding methods, as "vcd.alpha=0.5".
         data_path: Folder of the pictures.
         device: "cpu", "cuda:N", "auto" (all GPUs); None for the first GPU, else the CPU.
         dtype: Precision; None for the config's.
@@ -52,7 +55,12 @@ class RunSettings:
     projector: str | None = None
     qformer_tokenizer: str | None = None
     protocol: str | None = None
-    method: tuple[str, ...] = METHODS
+    method: tuple[str, ...] | None = None
+    scale_factor: float | None = None
+    threshold: int | None = None
+    num_attn_candidates: int | None = None
+    penalty_weights: float | None = None
+    method_settings: tuple[str, ...] = ()
     data_path: Path | None = None
     device: str | None = None
     dtype: str | None = None
@@ -76,15 +84,34 @@ class RunSettings:
         Raises:
             EvaluationError: Naming the setting, its value and what is allowed.
         """
-        for name in self.method:
-            if name not in METHODS:
-                raise EvaluationError(f"method {name!r} is unknown: {nearest(name, METHODS)}")
-        if not self.method or len(set(self.method)) < len(self.method):
-            raise EvaluationError(f"method {list(self.method)}: name at least one, each once")
+        self.arms()
         for name in ("beam", "batch_size", "num_workers", "max_new_tokens", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EvaluationError(f"{name}={value}, but at least 1 is needed")
+
+    def opera_settings(self) -> dict[str, Any]:
+        """Return the settings of OPERA that were given by its own flags."""
+        given = {name: getattr(self, name) for name in OPERA_FLAGS}
+        return {name: value for name, value in given.items() if value is not None}
+
+    def arms(self) -> tuple[str, ...]:
+        """Return the arms of the run, by the names that they are recorded under.
+
+        Raises:
+            EvaluationError: If one is unknown, or two are the same.
+        """
+        if self.method is not None:
+            return parse_arms(self.method)
+        return OPERA_ARMS if self.opera_settings() else DEFAULT_ARMS
+
+    def decoding_methods(self) -> dict[str, Any]:
+        """Return the decoding methods of the arms by name.
+
+        Raises:
+            EvaluationError: If a setting is not allowed, or of a method that no arm has.
+        """
+        return method_settings(self.arms(), self.opera_settings(), self.method_settings)
 
     def model_arguments(self) -> dict[str, Any]:
         """Return what `models.load` and `models.describe` take, besides the model's name."""

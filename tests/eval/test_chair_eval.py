@@ -320,7 +320,7 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
 
     assert "--image-ids" in done.stdout
     assert "--image_ids" in done.stdout
-    assert "--scale_factor" not in done.stdout
+    assert "--scale_factor" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -334,8 +334,13 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
         (["--num-images", "0"], "num_images=0, but at least 1 is needed"),
         (["--question", " "], "question=' ' is empty"),
         (["--protocol", "oprea"], "did you mean 'opera'"),
-        (["--scale_factor", "50"], "belongs to OPERA decoding"),
-        (["--num-attn-candidates", "5"], "belongs to OPERA decoding"),
+        (["--scale_factor", "50"], "method opera: Opera is a beam search, but one beam was asked"),
+        (
+            ["--scale_factor", "50", "--method", "eah"],
+            "--scale_factor is a setting of opera, which no arm of this run has (eah)",
+        ),
+        (["--method", "vcd", "--beam", "5"], "method vcd: Vcd chooses one token after another"),
+        (["--num-attn-candidates", "0", "--beam", "5"], "opera: num_attn_candidates=0"),
         (["--options", "num_imgs=3"], "'num_imgs' is unknown: did you mean 'num_images'"),
     ],
 )

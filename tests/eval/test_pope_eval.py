@@ -214,7 +214,7 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
     done = subprocess.run([*start, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "--THRES" in done.stdout
-    assert "--scale_factor" not in done.stdout
+    assert "--scale_factor" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,12 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
         (["--HEAD_NUM", "8"], "head=8 but LlavaForConditionalGeneration has 8 heads (0..7)"),
         (["--preset", "papr"], "preset 'papr' is unknown: did you mean 'paper'"),
         (["--protocol", "oprea"], "did you mean 'opera'"),
-        (["--scale_factor", "50"], "belongs to OPERA decoding"),
+        (["--scale_factor", "50"], "method opera: Opera is a beam search, but one beam was asked"),
+        (
+            ["--scale_factor", "50", "--method", "eah"],
+            "--scale_factor is a setting of opera, which no arm of this run has (eah)",
+        ),
+        (["--method", "vcd", "--beam", "5"], "method vcd: Vcd chooses one token after another"),
         (["--config", "absent.yaml"], "config absent.yaml can't be read"),
     ],
 )
