@@ -62,7 +62,7 @@ def test_the_library_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_papers_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scenes(tmp_path, count=3, seed=1)
-    found = commands("python eval/pope_eval.py --model llava-1.5")
+    found = commands("python eval/pope_eval.py --model llava-1.5")[:1]
     assert len(found) == 1
     swapped = {"llava-1.5": "tiny-llava", "data/COCO/val2014": str(tmp_path / "val2014"), "0": "-1"}
     arguments = [swapped.get(word, word) for word in found[0][2:]]
@@ -74,6 +74,23 @@ def test_the_papers_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
     assert status == 0
     assert "5 beam(s)" in capsys.readouterr().out
+
+
+def test_the_commands_with_other_methods_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_scenes(tmp_path, count=3, seed=1)
+    swapped = {"llava-1.5": "tiny-llava", "data/COCO/val2014": str(tmp_path / "val2014"), "0": "-1"}
+    more = ["--output-dir", str(tmp_path / "runs"), "--limit", "2"]
+    pope = commands("python eval/pope_eval.py --model llava-1.5")[1]
+    chair = commands("python eval/chair_eval.py --model llava-1.5")[1]
+    built = ["--build-from", str(tmp_path / "annotations/instances_val2014.json")]
+
+    assert pope_eval.main([*(swapped.get(word, word) for word in pope[2:]), *more, *built]) == 0
+    assert "| vcd+eah" in capsys.readouterr().out
+    short = ["--max-new-tokens", "8"]
+    assert chair_eval.main([*(swapped.get(word, word) for word in chair[2:]), *more, *short]) == 0
+    assert "| opera+eah |" in capsys.readouterr().out
 
 
 def test_scripts_that_are_named_are_there() -> None:
@@ -88,7 +105,7 @@ def captions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Run the README's captioning command and return its run folder."""
     folder = tmp_path_factory.mktemp("chair")
     write_scenes(folder, count=3, seed=1)
-    (found,) = commands("python eval/chair_eval.py --model")
+    found = commands("python eval/chair_eval.py --model")[0]
     swapped = {"llava-1.5": "tiny-llava", "data/COCO/val2014": str(folder / "val2014"), "0": "-1"}
     arguments = [swapped.get(word, word) for word in found[2:]]
 
@@ -123,7 +140,7 @@ def test_flags_that_are_named_exist() -> None:
         ).stdout
         for command in commands
     )  # fmt: skip
-    for heading in ("## The paper's commands", "## The four models"):
+    for heading in ("## The paper's commands", "## OPERA, VCD, DoLa, PAI", "## The four models"):
         section = README.split(heading)[1].split("\n## ")[0]
         for flag in set(re.findall(r"--[A-Za-z][A-Za-z_-]+", section)):
             assert flag in shown, flag
