@@ -31,9 +31,10 @@ class FlagParser(argparse.ArgumentParser):
         given, unknown = self.parse_known_args(arguments)
         if unknown:
             known = [name for action in self._actions for name in action.option_strings]
-            close = difflib.get_close_matches(unknown[0].split("=")[0], known, n=1)
+            name = unknown[0].split("=")[0]  # The value may be a secret.
+            close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
-            self.error(f"{unknown[0]} is unknown: {hint}--help lists what there is")
+            self.error(f"{name} is unknown: {hint}--help lists what there is")
         return vars(given)
 
     def error(self, message: str) -> NoReturn:
