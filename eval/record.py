@@ -32,11 +32,21 @@ Row = dict[str, Any]
 class RunFolder:
     """A locked run folder; use it in a `with` block."""
 
-    def __init__(self, root: Path, label: str, settings: Mapping[str, Any]) -> None:
-        """Name the folder after its label and a hash of the settings; nothing is written yet."""
+    def __init__(
+        self, root: Path, label: str, settings: Mapping[str, Any], *, rows: str = PREDICTIONS
+    ) -> None:
+        """Name the folder after its label and a hash of the settings; nothing is written yet.
+
+        Args:
+            root: Folder that it is in.
+            label: First part of its name.
+            settings: What decides the answers.
+            rows: Name of the file of answers.
+        """
         canonical = json.dumps(settings, sort_keys=True, default=str)
         self.settings = json.loads(canonical)
         self.path = root / f"{label}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+        self._rows = self.path / rows
         self._lock = FileLock(str(self.path / ".lock"), timeout=0)
 
     def __enter__(self) -> RunFolder:
@@ -82,7 +92,7 @@ class RunFolder:
         Raises:
             EvaluationError: If any other line is damaged.
         """
-        path = self.path / PREDICTIONS
+        path = self._rows
         if not path.exists():
             return []
         content = path.read_bytes()
@@ -104,7 +114,7 @@ class RunFolder:
     def append(self, rows: Iterable[Row]) -> None:
         """Append answers, so that they survive whatever comes next."""
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with writing(self.path / PREDICTIONS), (self.path / PREDICTIONS).open("ab") as file:
+        with writing(self._rows), self._rows.open("ab") as file:
             file.write(text.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
