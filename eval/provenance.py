@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import platform
-import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import datetime, timezone
@@ -15,7 +14,7 @@ from typing import Any, Final
 import torch
 
 import eah
-from models.settings import ROOT
+from eval.checkout import git_commit
 
 PACKAGES: Final = ("torch", "transformers", "tokenizers", "sentencepiece", "pillow", "numpy",
                    "scipy")  # fmt: skip
@@ -43,21 +42,6 @@ def device_name(device: str) -> str:
     if device == "auto":
         return f"{torch.cuda.device_count()} GPUs"
     return f"{device}: {platform.machine()}, {torch.get_num_threads()} threads"
-
-
-def git_commit() -> str | None:
-    """Return the checkout's commit, with "-dirty" after local changes; None outside of git."""
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return described.stdout.strip()
 
 
 def images_hash(folder: Path, names: Iterable[str]) -> str:
