@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import io
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -17,18 +16,15 @@ from pathlib import Path
 from typing import Final
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from PIL import Image, UnidentifiedImageError
 
 from eval.chair_compare import Comparison
 from eval.chair_images import pictures_in
 from eval.chair_scoring import ScoredArm, ScoredCaption
 from eval.intervals import Interval
 from eval.record import write_atomically
+from eval.thumbnails import Thumbnail, thumbnail
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "chair_report.html"
-# Widest and highest that a picture is embedded, in pixels.
-PICTURE_SIZE: Final = (320, 480)
-JPEG_QUALITY: Final = 75
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +34,6 @@ class Piece:
     text: str
     object: str | None = None
     hallucinated: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Thumbnail:
-    """A picture as a data URL with its size; without a URL, `problem` says why."""
-
-    url: str = ""
-    width: int = 0
-    height: int = 0
-    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +119,7 @@ def _pictures(arms: Sequence[ScoredArm], images: Path | None) -> Iterator[Pictur
             dict(zip([arm.method for arm in arms], found, strict=True)),
             sorted(captions[0].truth),
             _facets(captions),
-            None if images is None else _thumbnail(images, names.get(image_id)),
+            None if images is None else thumbnail(images, names.get(image_id)),
         )
 
 
@@ -161,26 +147,6 @@ def _objects(facets: Sequence[Facets]) -> list[tuple[str, int, int]]:
     wrong = Counter(name for row in facets for name in row.hallucinated)
     rows = [(name, count, wrong[name]) for name, count in mentioned.items()]
     return sorted(rows, key=lambda row: (-row[2], row[0]))
-
-
-def _thumbnail(folder: Path, name: str | None) -> Thumbnail:
-    """Return a picture scaled down, without turning it by its EXIF data: as the model saw it."""
-    if name is None:
-        return Thumbnail(problem=f"no picture with this id in {folder}")
-    content = io.BytesIO()
-    try:
-        with Image.open(folder / name) as image:
-            image.draft("RGB", PICTURE_SIZE)
-            small = image.convert("RGB")
-        small.thumbnail(PICTURE_SIZE)
-        small.save(content, "JPEG", quality=JPEG_QUALITY)
-    except UnidentifiedImageError:
-        return Thumbnail(problem=f"{name} is no picture")
-    # A broken PNG is a SyntaxError or a ValueError to PIL, and too many pixels an error of its own.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        return Thumbnail(problem=f"{name} can't be read: {error}")
-    encoded = base64.b64encode(content.getvalue()).decode()
-    return Thumbnail(f"data:image/jpeg;base64,{encoded}", *small.size)
 
 
 def _percent(fraction: float) -> str:
