@@ -1,0 +1,166 @@
+"""Compare two answers per picture with a vision model as judge.
+
+    python eval/gpt4v_eval.py --model llava-1.5 --data-path /data/COCO/val2014 --gpu-id 0
+    python eval/gpt4v_eval.py --answers-1 baseline.jsonl --answers-2 eah.jsonl --data-path ...
+
+The first line describes pictures under two methods and has the descriptions judged, the second has
+files of answers judged and loads no model. The same command goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from eval.command import finish
+from eval.errors import EvaluationError
+from eval.flag_parser import FlagParser
+from eval.judge_answers import Pair, from_files, from_run
+from eval.judge_config import CONFIG_FILE, read_config
+from eval.judge_plan import JudgeInputs
+from eval.judge_prompts import MODES, PROTOCOLS
+from eval.judge_run import judge_pair
+
+DESCRIPTION: Final = (__doc__ or "").splitlines()[0]
+NUM_IMAGES: Final = 50
+METHODS: Final = ("baseline", "eah")
+ANSWERS: Final = ("answers_1", "answers_2", "answers_from")
+JUDGE: Final = ("judge_model", "judge_base_url", "judge_protocol", "judge_mode", "judge_workers",
+                "max_cost", "max_requests")  # fmt: skip
+INPUTS: Final = ("coco_path", "ground_truth", "single_order")
+RUN: Final = ("api_key_file", "ask_again", "dry_run", "report")
+
+
+def add_judge_flags(flags: FlagParser) -> None:
+    """Add what says which answers are judged, by whom, and within which bounds."""
+    flags.flag("--answers-1", type=Path, metavar="FILE", help="answers to judge; no model is asked")
+    flags.flag("--answers-2", type=Path, metavar="FILE", help="answers to compare them with")
+    flags.flag("--answers-from", type=Path, metavar="FOLDER", help="both, from a chair_eval run")
+    flags.flag("--num-images", type=int, help=f"pictures judged, the first so many ({NUM_IMAGES})")
+    flags.flag("--judge-model", metavar="NAME", help="the judge (configs/judge.yaml names one)")
+    flags.flag("--judge-base-url", metavar="URL", help="endpoint that speaks chat completions")
+    flags.flag("--judge-protocol", help=f"{' or '.join(PROTOCOLS)}: how it is asked (opera)")
+    flags.flag("--judge-mode", help=f"{' or '.join(MODES)}: what it is shown (image)")
+    flags.flag("--judge-workers", type=int, help="requests under way at a time (8)")
+    flags.flag("--judge-config", type=Path, metavar="FILE", help="instead of configs/judge.yaml")
+    flags.flag("--api-key-file", type=Path, metavar="FILE", help="key (else OPENAI_API_KEY)")
+    flags.flag("--coco_path", type=Path, help="text mode: folder of COCO's instances, 2014")
+    flags.flag("--ground-truth", type=Path, help="text mode: a file of objects by image id")
+    flags.flag("--single-order", action="store_true", help="one order, as the paper has it")
+    flags.flag("--max-cost", type=float, metavar="USD", help="never spend more on this run")
+    flags.flag("--max-requests", type=int, help="never send more on this run")
+    flags.flag("--dry-run", action="store_true", help="print requests, tokens and cost; send none")
+    flags.flag("--ask-again", action="store_true", help="ask again what was refused or rejected")
+    flags.flag("--report", type=Path, metavar="FILE", help="HTML page to write")
+
+
+def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
+    """Return the flags that were given.
+
+    A comparison of files has flags of its own; those of a model are looked at only if they are
+    needed, because they bring torch.
+
+    Raises:
+        EvaluationError: If flags of a model are given together with files of answers.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    given, unknown = {}, words
+    if not {"-h", "--help"} & set(words):
+        files = files_parser()
+        known, unknown = files.parse_known_args(words)
+        given = vars(known)
+    compares_files = any(name in given for name in ANSWERS)
+    if compares_files and not unknown:
+        return given
+    found = model_parser().parse(words)
+    if compares_files:
+        extra = next(name for name in found if name not in given)
+        raise EvaluationError(
+            f"--{extra.replace('_', '-')} says how answers are made, but the answers are there "
+            "already; leave it out, or leave out the files of answers"
+        )
+    return found
+
+
+def files_parser() -> FlagParser:
+    """Return the flags of a comparison of files."""
+    flags = FlagParser(DESCRIPTION)
+    add_judge_flags(flags)
+    flags.flag("--data-path", type=Path)
+    flags.flag("--output-dir", type=Path)
+    flags.flag("--method", nargs="+")
+    flags.flag("--limit", type=int)
+    return flags
+
+
+def model_parser() -> FlagParser:
+    """Return all flags."""
+    from eval.flags import Parser
+
+    flags = Parser(DESCRIPTION)
+    add_judge_flags(flags)
+    flags.flag("--question", metavar="TEXT", help="what the model is asked (the protocol's)")
+    flags.flag("--image-ids", type=Path, metavar="FILE", help="ids, or captions, of the pictures")
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return finish("gpt4v_eval", lambda: evaluate(parse(arguments)))
+
+
+def evaluate(given: dict[str, Any]) -> None:
+    """Get the answers, have them judged, and say what came of it."""
+    judge, inputs, run = (_taken(given, names) for names in (JUDGE, INPUTS, RUN))
+    config = read_config(given.pop("judge_config", CONFIG_FILE), judge)
+    count = given.pop("num_images", NUM_IMAGES)
+    if min(count, given.get("limit", count)) < 1:
+        raise EvaluationError(f"num_images={count}, limit={given.get('limit')}: at least 1 each")
+    if any(name in given for name in ANSWERS):
+        pair = pair_of_files(given, min(count, given.get("limit", count)))
+        data_path, output_dir = given.get("data_path"), given.get("output_dir", Path("runs"))
+    else:
+        from eval.judge_captions import answers_of_model
+
+        pair, data_path, output_dir = answers_of_model(given, count)
+    judge_pair(
+        pair, config, JudgeInputs(data_path=data_path, **inputs), output_dir=output_dir, **run
+    )
+
+
+def _taken(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: given.pop(name) for name in names if name in given}
+
+
+def pair_of_files(given: dict[str, Any], count: int) -> Pair:
+    """Return the answers that are there already, of the first so many pictures.
+
+    Raises:
+        EvaluationError: If it is not clear which two are compared.
+    """
+    first, second = given.get("answers_1"), given.get("answers_2")
+    folder, methods = given.get("answers_from"), given.get("method")
+    if folder is not None and first is None and second is None:
+        if methods is not None and (len(methods) != 2 or methods[0] == methods[1]):
+            raise EvaluationError(f"--method {' '.join(methods)}: name two methods to compare")
+        pair = from_run(folder, methods or METHODS)
+    elif folder is None and methods is None and first is not None and second is not None:
+        pair = from_files(first, second)
+    else:
+        raise EvaluationError(
+            "which answers are compared? Pass --answers-1 and --answers-2, or --answers-from with "
+            "a run folder and --method with two of its methods"
+        )
+    if len(pair.ids) > count:
+        print(
+            f"note: the first {count} of {len(pair.ids)} pictures are judged; --num-images "
+            f"{len(pair.ids)} takes all",
+            file=sys.stderr,
+        )
+    return pair.cut(count)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,121 @@
+"""The answers of a model: those that runs of chair_eval.py have already, the rest by such a run.
+
+So the answers are captions like any others, and `eval/chair.py` scores the same folder.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from eval.chair_eval import choose_pictures
+from eval.chair_images import NUM_IMAGES, pictures_in
+from eval.chair_run import plan_captions, run_model
+from eval.chair_settings import ChairSettings
+from eval.errors import EvaluationError
+from eval.flags import resolve
+from eval.judge_answers import Arm, Pair, paired
+from eval.provenance import images_hash
+from eval.record import PREDICTIONS, RUN
+from eval.run_plan import RUN_ERRORS
+
+# What two runs may differ in and still give a picture the same kind of caption: which pictures they
+# are, how they are put into batches, and which methods are asked.
+INCIDENTAL: Final = ("images", "pictures", "batch_size", "method", "eah")
+
+
+def answers_of_model(given: dict[str, Any], count: int) -> tuple[Pair, Path, Path]:
+    """Return the answers that flags of captioning ask for, the pictures' and the runs' folder.
+
+    Args:
+        given: Flags of captioning.
+        count: Pictures to judge: the first so many of those that chair_eval.py would describe.
+    Raises:
+        EvaluationError: If a setting is not allowed, or the model can't be loaded.
+    """
+    try:
+        settings = resolve(ChairSettings(), given)
+        folder = settings.pictures_folder()
+        limit = min(count, settings.limit or count)
+        if settings.image_ids is None and settings.num_images is None:
+            settings = replace(
+                settings, num_images=min(max(NUM_IMAGES, count), len(pictures_in(folder)))
+            )
+        return from_model(replace(settings, limit=limit)), folder, settings.output_dir
+    except RUN_ERRORS as error:
+        raise EvaluationError(str(error)) from error
+
+
+def from_model(settings: ChairSettings) -> Pair:
+    """Return the answers of two methods, after asking the model what no run has.
+
+    Args:
+        settings: Of captioning; `method` names the two.
+    Raises:
+        EvaluationError: If a setting is not allowed, or it names other than two methods.
+    """
+    if len(settings.method) != 2:
+        raise EvaluationError(
+            f"--method {' '.join(settings.method)}: two methods are compared; name two, such as "
+            "baseline eah"
+        )
+    pictures = choose_pictures(settings)
+    found = {method: _recorded(settings, pictures, method) for method in settings.method}
+    missing = tuple(method for method, arm in found.items() if arm is None)
+    if missing:
+        with redirect_stdout(sys.stderr):  # Standard output is for the judge's result.
+            run_model(replace(settings, method=missing), pictures)
+        found |= {method: _recorded(settings, pictures, method) for method in missing}
+    first, second = (found[method] for method in settings.method)
+    assert first is not None
+    assert second is not None
+    return paired(first, second)
+
+
+def _recorded(settings: ChairSettings, pictures: Mapping[int, str], method: str) -> Arm | None:
+    """Return one method's answers from the first run that has them all; None if there is none."""
+    run = plan_captions(replace(settings, method=(method,)), pictures)
+    wanted = json.loads(json.dumps(run.resolved, default=str))
+    root = run.folder(settings.output_dir, "").path.parent
+    for folder in sorted(path.parent for path in root.glob(f"*/{RUN}")):
+        if not _alike(folder, wanted, method):
+            continue
+        rows = [row for row in _rows(folder) if row["method"] == method]
+        texts = {row["image_id"]: row["caption"] for row in rows}
+        if texts.keys() >= pictures.keys() and _same_pictures(folder, settings.pictures_folder()):
+            print(f"answers of {method}: {folder}", file=sys.stderr)
+            return Arm(method, {image_id: texts[image_id] for image_id in pictures}, str(folder))
+    return None
+
+
+def _alike(folder: Path, wanted: Mapping[str, Any], method: str) -> bool:
+    """Say whether a run asked the same model the same question in the same way."""
+    there = _settings(folder)
+    names = (there.keys() | wanted.keys()) - set(INCIDENTAL)
+    same_method = method == "baseline" or there.get("eah") == wanted.get("eah")
+    return same_method and all(there.get(name) == wanted.get(name) for name in names)
+
+
+def _same_pictures(folder: Path, pictures: Path) -> bool:
+    """Say whether a run's pictures are those in a folder, by their names and sizes."""
+    names = [row["image"] for row in _rows(folder)]
+    there = all((pictures / name).is_file() for name in names)
+    return there and _settings(folder).get("pictures") == images_hash(pictures, names)
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    content = json.loads((folder / RUN).read_text(encoding="utf-8"))
+    settings: dict[str, Any] = content["settings"]
+    return settings
+
+
+def _rows(folder: Path) -> Sequence[dict[str, Any]]:
+    """Return the captions of a run so far; another process may be writing the last line."""
+    path = folder / PREDICTIONS
+    content = path.read_bytes() if path.is_file() else b""
+    return [json.loads(line) for line in content.split(b"\n")[:-1]]

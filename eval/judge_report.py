@@ -1,0 +1,110 @@
+"""The judge's report: picture, both answers and all judgements, as one HTML page.
+
+The page needs no network, no other file and no script. Answers and replies are a model's output, so
+the template escapes all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from eval.chair_images import pictures_in
+from eval.judge_output import (
+    Outcome,
+    flips_in_words,
+    grade_difference,
+    headline,
+    notes,
+    result_table,
+)
+from eval.judge_prompts import CRITERIA
+from eval.judge_scoring import JudgedPicture, Judgement, results, winner
+from eval.record import write_atomically
+from eval.thumbnails import Thumbnail, thumbnail
+
+TEMPLATE: Final = Path(__file__).parent / "templates" / "judge_report.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One picture of the page.
+
+    Attributes:
+        answers: Of both arms, by name.
+        verdict: Who wins, in words.
+        thumbnail: None if the page shows no pictures.
+    """
+
+    image_id: int
+    answers: dict[str, str]
+    judgements: tuple[Judgement, ...]
+    verdict: str
+    thumbnail: Thumbnail | None
+
+
+def write_report(path: Path, outcome: Outcome, *, images: Path | None) -> None:
+    """Write a judging run, picture by picture, as one self-contained HTML page.
+
+    Args:
+        path: The file to write.
+        outcome: The run.
+        images: Folder of the pictures; None to show none.
+    Raises:
+        EvaluationError: If the folder has no pictures, or the page can't be written.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATE.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "difference": grade_difference,
+        "flips": flips_in_words,
+        "grade": lambda grade: f"{grade:g}",
+    }
+    names = (outcome.pair.first.name, outcome.pair.second.name)
+    page = environment.get_template(TEMPLATE.name).render(
+        names=names,
+        title=headline(outcome).splitlines()[0],
+        about=headline(outcome).splitlines()[1],
+        criteria=CRITERIA,
+        results=results(outcome.pictures),
+        nothing=result_table(outcome),
+        notes=notes(outcome),
+        settings=outcome.plan.settings,
+        cards=list(_cards(outcome, images)),
+    )
+    write_atomically(path, page.encode("utf-8", errors="replace"))
+
+
+def _cards(outcome: Outcome, images: Path | None) -> Iterator[Card]:
+    names = {} if images is None else pictures_in(images)
+    for picture in outcome.pictures:
+        yield Card(
+            picture.image_id,
+            {arm.name: arm.texts[picture.image_id]
+             for arm in (outcome.pair.first, outcome.pair.second)},
+            picture.judgements,
+            _verdict(outcome, picture),
+            None if images is None else thumbnail(images, names.get(picture.image_id)),
+        )  # fmt: skip
+
+
+def _verdict(outcome: Outcome, picture: JudgedPicture) -> str:
+    """Return who wins by each criterion, or that the picture does not count."""
+    if not picture.counts:
+        return "does not count: not all of its judgements can be read"
+    names = ("tie", outcome.pair.first.name, outcome.pair.second.name)
+    parts = []
+    for criterion in CRITERIA:
+        one, two = picture.grades(criterion)
+        flipped = ", flips with the order" if len(set(picture.winners(criterion))) > 1 else ""
+        parts.append(f"{criterion} {one:g} : {two:g}, {names[winner((one, two))]}{flipped}")
+    return "; ".join(parts)
