@@ -82,7 +82,8 @@ class Judge:
     def _refused(self, error: openai.APIStatusError) -> Failure | None:
         """Return what a status other than 200 means; None for a model that is not there."""
         status = error.status_code
-        said = self._words(f"HTTP {status}: {error.message}")
+        body = error.body if isinstance(error.body, dict) else {}
+        said = self._words(f"HTTP {status}: {body.get('message') or error.message}")
         if status in (401, 403):
             return Failure(Kind.HOPELESS, f"{self._url} does not accept the key ({said}); set "
                            "OPENAI_API_KEY, or --api-key-file, to one that may use "

@@ -101,7 +101,7 @@ def _verdict(outcome: Outcome, picture: JudgedPicture) -> str:
     """Return who wins by each criterion, or that the picture does not count."""
     if not picture.counts:
         return "does not count: not all of its judgements can be read"
-    names = ("tie", outcome.pair.first.name, outcome.pair.second.name)
+    names = ("tie", *(f"{arm.name} wins" for arm in (outcome.pair.first, outcome.pair.second)))
     parts = []
     for criterion in CRITERIA:
         one, two = picture.grades(criterion)
