@@ -55,7 +55,8 @@ class Stub:
         passing: Whether faults that pass happen too, or only those that last.
         latency_s: Before each reply.
         fault: Replaces the plan by seed: from text and attempt (from 1) to a fault or "well".
-        hold: Replies are sent only while it is set.
+        hold_from: Replies from this one on, counted from 0, wait for `release`.
+        release: Lets the replies go that are held.
     """
 
     answer: Answer = grades_by_hash
@@ -63,7 +64,8 @@ class Stub:
     passing: bool = True
     latency_s: float = 0.0
     fault: Callable[[str, int], str] | None = None
-    hold: threading.Event = field(default_factory=threading.Event)
+    hold_from: int | None = None
+    release: threading.Event = field(default_factory=threading.Event)
     usage: dict[str, int] | None = field(default_factory=lambda: dict(USAGE))
     retry_after: str = str(RETRY_AFTER_S)
     calls: list[Call] = field(default_factory=list)
@@ -72,7 +74,6 @@ class Stub:
     url: str = ""
 
     def __post_init__(self) -> None:
-        self.hold.set()
         self.lock = threading.Lock()
         self.at_once = 0
 
@@ -119,9 +120,12 @@ def serve(stub: Stub) -> Iterator[Stub]:
             with stub.lock:
                 stub.calls.append(Call(text, body, authorization, time.monotonic()))
                 attempt = stub.attempts(text)
+                held = stub.hold_from is not None and len(stub.calls) > stub.hold_from
                 stub.at_once += 1
                 stub.most_at_once = max(stub.most_at_once, stub.at_once)
             try:
+                if held:
+                    stub.release.wait(60)
                 self.respond(body, text, attempt, authorization)
             finally:
                 with stub.lock:
@@ -133,7 +137,6 @@ def serve(stub: Stub) -> Iterator[Stub]:
             if body["model"] != MODEL:
                 return self.fail(404, f"The model `{body['model']}` does not exist")
             time.sleep(stub.latency_s)
-            stub.hold.wait(60)
             kind = stub.fault_of(text, attempt)
             if kind == "slow":
                 time.sleep(0.2)
@@ -206,6 +209,6 @@ def serve(stub: Stub) -> Iterator[Stub]:
     try:
         yield stub
     finally:
-        stub.hold.set()
+        stub.release.set()
         server.shutdown()
         server.server_close()

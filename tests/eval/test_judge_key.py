@@ -39,7 +39,9 @@ def test_a_key_in_the_place_of_the_file_is_not_shown() -> None:
     assert caught.value.__cause__ is None
 
 
-@pytest.mark.parametrize("content", [b"", b"two words", b"a\nb", "schl\u00fcssel".encode(), b"\xff"])
+@pytest.mark.parametrize(
+    "content", [b"", b"two words", b"a\nb", "schl\u00fcssel".encode(), b"\xff"]
+)
 def test_what_can_t_be_a_key_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key").write_bytes(content)
 
