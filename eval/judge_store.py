@@ -68,7 +68,7 @@ class Judgements:
         """
         done = {key for key, row in self.final.items()
                 if row["outcome"] == ANSWERED or not ask_again}  # fmt: skip
-        # Two pictures may be the same file with the same answers: that is one request.
+        # Where both answers are the same text, both orders are one request.
         return list({r.key: r for r in requests if r.key not in done}.values())
 
     def borrow(self, requests: Sequence[Request]) -> int:
