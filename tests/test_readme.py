@@ -14,11 +14,14 @@ import yaml
 
 import eah
 import models
-from eval import chair, chair_eval, pope_eval
+from eval import chair, chair_eval, gpt4v_eval, pope_eval
 from scripts.make_scenes import write_scenes
 from scripts.scenes import render
+from tests.eval.judge_inputs import write_config
+from tests.eval.judge_stub import SECRET, Stub, serve
 
 ROOT = Path(__file__).resolve().parents[1]
+PIP_FLAGS = {"--constraint", "--editable"}
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
@@ -131,8 +134,34 @@ def test_the_chair_commands_run(
     assert "| eah    |        3 |" in capsys.readouterr().out
 
 
+def test_the_judge_s_commands_run(
+    captions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    made, given = commands("python eval/gpt4v_eval.py")
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    swapped = {
+        "llava-1.5": "tiny-llava", "data/COCO/val2014": str(captions.parents[3] / "val2014"),
+        "0": "-1", "baseline.jsonl": str(captions / "captions_baseline.jsonl"),
+        "eah.jsonl": str(captions / "captions_eah.jsonl"), "judge.html": str(tmp_path / "r.html"),
+    }  # fmt: skip
+    with serve(Stub()) as stub:
+        settings = ["--judge-config", str(write_config(tmp_path, stub.url))]
+
+        for found in (made, given):
+            runs = captions.parents[2] if found is made else tmp_path
+            arguments = [swapped.get(word, word) for word in found[2:]]
+            assert gpt4v_eval.main([*arguments, *settings, "--output-dir", str(runs)]) == 0
+
+    out = capsys.readouterr().out
+    assert "to send: " in out
+    assert "eah against baseline on 3 pictures" in out
+    assert (tmp_path / "r.html").is_file()
+
+
 def test_flags_that_are_named_exist() -> None:
-    commands = ("eval/pope_eval", "eval/chair_eval", "eval/chair", "scripts/convert_checkpoint")
+    commands = ("eval/pope_eval", "eval/chair_eval", "eval/chair", "eval/gpt4v_eval",
+                "scripts/convert_checkpoint")  # fmt: skip
     shown = "".join(
         subprocess.run(
             [sys.executable, f"{command}.py", "--help"],
@@ -140,9 +169,14 @@ def test_flags_that_are_named_exist() -> None:
         ).stdout
         for command in commands
     )  # fmt: skip
-    for heading in ("## The paper's commands", "## OPERA, VCD, DoLa, PAI", "## The four models"):
+    for heading in (
+        "## The paper's commands",
+        "## OPERA, VCD, DoLa, PAI",
+        "## The four models",
+        "## The GPT-4V judge",
+    ):
         section = README.split(heading)[1].split("\n## ")[0]
-        for flag in set(re.findall(r"--[A-Za-z][A-Za-z_-]+", section)):
+        for flag in set(re.findall(r"--[A-Za-z][A-Za-z_-]+", section)) - PIP_FLAGS:
             assert flag in shown, flag
 
 

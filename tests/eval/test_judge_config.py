@@ -67,7 +67,7 @@ def test_the_endpoint_is_the_setting_else_the_variable_else_the_vendor_s(
         ({"max_cost": 5}, "'m' has no price: add it to prices"),
         ({"judge_base_url": "127.0.0.1:8000"}, "is no address; it must read http://"),
         ({"judge_base_url": "http://[::1"}, "is no address"),
-        ({"temprature": 0}, "'temprature' is unknown: did you mean 'temperature'"),
+        ({"judge_modle": 0}, "'judge_modle' is unknown: did you mean 'judge_mod"),
         ({"prices": 3}, "a price per model is needed"),
         ({"prices": {"m": {"input": 1}}}, "the price of m is {'input': 1}; it must read"),
         ({"prices": {"m": {**PRICE, "input": -1}}}, "it must read"),
