@@ -17,7 +17,7 @@ from typing import Any, Final
 from eval.command import finish
 from eval.errors import EvaluationError
 from eval.flag_parser import FlagParser
-from eval.judge_answers import Pair, from_files, from_run
+from eval.judge_answers import Format, Pair, from_files, from_run
 from eval.judge_config import CONFIG_FILE, read_config
 from eval.judge_plan import JudgeInputs
 from eval.judge_prompts import MODES, PROTOCOLS
@@ -29,6 +29,7 @@ METHODS: Final = ("baseline", "eah")
 ANSWERS: Final = ("answers_1", "answers_2", "answers_from")
 JUDGE: Final = ("judge_model", "judge_base_url", "judge_protocol", "judge_mode", "judge_workers",
                 "max_cost", "max_requests")  # fmt: skip
+LAYOUT: Final = ("image_id_key", "caption_key", "last")
 INPUTS: Final = ("coco_path", "ground_truth", "single_order")
 RUN: Final = ("api_key_file", "ask_again", "dry_run", "report")
 
@@ -38,6 +39,9 @@ def add_judge_flags(flags: FlagParser) -> None:
     flags.flag("--answers-1", type=Path, metavar="FILE", help="answers to judge; no model is asked")
     flags.flag("--answers-2", type=Path, metavar="FILE", help="answers to compare them with")
     flags.flag("--answers-from", type=Path, metavar="FOLDER", help="both, from a chair_eval run")
+    flags.flag("--image_id_key", metavar="KEY", help="where an answer has its image id (image_id)")
+    flags.flag("--caption_key", metavar="KEY", help="where it has its text (caption)")
+    flags.flag("--last", action="store_true", help="of several answers per picture take the last")
     flags.flag("--num-images", type=int, help=f"pictures judged, the first so many ({NUM_IMAGES})")
     flags.flag("--judge-model", metavar="NAME", help="the judge (configs/judge.yaml names one)")
     flags.flag("--judge-base-url", metavar="URL", help="endpoint that speaks chat completions")
@@ -140,14 +144,15 @@ def pair_of_files(given: dict[str, Any], count: int) -> Pair:
     Raises:
         EvaluationError: If it is not clear which two are compared.
     """
+    layout = Format(**_taken(given, LAYOUT))
     first, second = given.get("answers_1"), given.get("answers_2")
     folder, methods = given.get("answers_from"), given.get("method")
     if folder is not None and first is None and second is None:
         if methods is not None and (len(methods) != 2 or methods[0] == methods[1]):
             raise EvaluationError(f"--method {' '.join(methods)}: name two methods to compare")
-        pair = from_run(folder, methods or METHODS)
+        pair = from_run(folder, methods or METHODS, layout)
     elif folder is None and methods is None and first is not None and second is not None:
-        pair = from_files(first, second)
+        pair = from_files(first, second, layout)
     else:
         raise EvaluationError(
             "which answers are compared? Pass --answers-1 and --answers-2, or --answers-from with "

@@ -7,9 +7,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from eval.chair_captions import Caption, read_captions, some_ids
 from eval.errors import EvaluationError
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """Where a row has the image's id and the answer; of several answers the last is taken if so."""
+
+    image_id_key: str = "image_id"
+    caption_key: str = "caption"
+    last: bool = False
+
+    def read(self, path: Path) -> dict[str, list[Caption]]:
+        """Return the answers of a file or run folder by method, as `eval/chair.py` reads them."""
+        return read_captions(
+            path, image_id_key=self.image_id_key, caption_key=self.caption_key, last=self.last
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +69,16 @@ class Pair:
         return Pair(self.first.only(ids), self.second.only(ids))
 
 
-def from_files(first: Path, second: Path) -> Pair:
-    """Return the answers of two files, as `eval/chair.py` reads captions.
+PLAIN: Final = Format()
+
+
+def from_files(first: Path, second: Path, layout: Format = PLAIN) -> Pair:
+    """Return the answers of two files.
 
     Raises:
         EvaluationError: If one can't be read or holds several methods, or their pictures differ.
     """
-    one, two = _only_method(first), _only_method(second)
+    one, two = _only_method(first, layout), _only_method(second, layout)
     if one.name == two.name:
         one, two = (Arm(str(path), arm.texts, arm.source)
                     for path, arm in ((first, one), (second, two)))  # fmt: skip
@@ -68,13 +87,13 @@ def from_files(first: Path, second: Path) -> Pair:
     return paired(one, two)
 
 
-def from_run(folder: Path, methods: Sequence[str]) -> Pair:
+def from_run(folder: Path, methods: Sequence[str], layout: Format = PLAIN) -> Pair:
     """Return the answers of two methods of one file or run folder.
 
     Raises:
         EvaluationError: If it lacks one of them, or their pictures differ.
     """
-    arms = _captions(folder)
+    arms = layout.read(folder)
     for method in methods:
         if method not in arms:
             raise EvaluationError(
@@ -109,12 +128,8 @@ def paired(first: Arm, second: Arm) -> Pair:
     return Pair(first, second.only(list(first.texts)))
 
 
-def _captions(path: Path) -> dict[str, list[Caption]]:
-    return read_captions(path, image_id_key="image_id", caption_key="caption")
-
-
-def _only_method(path: Path) -> Arm:
-    (name, captions), *more = _captions(path).items()
+def _only_method(path: Path, layout: Format) -> Arm:
+    (name, captions), *more = layout.read(path).items()
     if more:
         raise EvaluationError(
             f"{path} holds answers of {len(more) + 1} methods; pass it as --answers-from, and two "

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -118,4 +118,8 @@ def _rows(folder: Path) -> Sequence[dict[str, Any]]:
     """Return the captions of a run so far; another process may be writing the last line."""
     path = folder / PREDICTIONS
     content = path.read_bytes() if path.is_file() else b""
-    return [json.loads(line) for line in content.split(b"\n")[:-1]]
+    rows = []
+    for line in content.split(b"\n"):
+        with suppress(ValueError):
+            rows.append(json.loads(line))
+    return rows

@@ -84,6 +84,8 @@ def plan_judging(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> Plan:
     references = None
     pictures = {}
     if config.judge_mode == "text":
+        if inputs.data_path is not None:  # For the report, which is written when all is paid.
+            inputs.pictures_folder()
         references = read_references(
             pair.ids, coco_path=inputs.coco_path, ground_truth=inputs.ground_truth
         )

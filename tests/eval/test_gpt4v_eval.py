@@ -618,6 +618,9 @@ def bad(inputs: Path, url: str, change: dict[str, Any]) -> list[str]:
         ({"flags": {"--method": "eah"}}, "which answers are compared? Pass --answers-1"),
         ({"flags": {"--num-images": "0"}}, "at least 1 each"),
         ({"flags": {"--judge-mode": "text"}}, "pass either --coco_path"),
+        ({"flags": {"--judge-mode": "text", "--ground-truth": "t.json", "--data-path": "nowhere"}},
+         "--data-path nowhere is not a folder"),
+        ({"flags": {"--caption-key": "text"}}, "has no 'text'; the keys there are caption"),
         ({"flags": {"--api-key-file": SECRET}}, "file of --api-key-file can't be read"),
     ],
 )  # fmt: skip

@@ -26,6 +26,10 @@ def test_a_key_does_not_show_itself() -> None:
     assert key.hide(f"wrong key {SECRET}, {SECRET}!") == "wrong key [key], [key]!"
 
 
+def test_a_word_for_a_server_without_keys_is_left_in_replies() -> None:
+    assert Key("none").hide("none of them") == "none of them"
+
+
 def test_no_key_says_where_to_put_it() -> None:
     with pytest.raises(EvaluationError, match="set the environment variable OPENAI_API_KEY"):
         read_key(None, {})
