@@ -78,7 +78,7 @@ def write_report(path: Path, outcome: Outcome, *, images: Path | None) -> None:
         results=results(outcome.pictures),
         nothing=result_table(outcome),
         notes=notes(outcome),
-        settings=outcome.plan.settings,
+        facts=_facts(outcome),
         cards=list(_cards(outcome, images)),
     )
     write_atomically(path, page.encode("utf-8", errors="replace"))
@@ -95,6 +95,21 @@ def _cards(outcome: Outcome, images: Path | None) -> Iterator[Card]:
             _verdict(outcome, picture),
             None if images is None else thumbnail(images, names.get(picture.image_id)),
         )  # fmt: skip
+
+
+def _facts(outcome: Outcome) -> dict[str, str]:
+    """Return what the judgements depend on, as texts by name."""
+    settings = outcome.plan.settings
+    kept = ("endpoint", "judge_model", "judge_protocol", "judge_mode", "image_size",
+            "image_detail", "max_output_tokens", "temperature", "reasoning_effort")  # fmt: skip
+    facts = {name: str(settings[name]) for name in kept if settings[name] is not None}
+    for arm in (outcome.pair.first, outcome.pair.second):
+        facts[f"answers of {arm.name}"] = f"{arm.source}, SHA-256 of the answers {arm.hash()}"
+    facts["pictures"] = f"{len(outcome.pictures)}, SHA-256 of their ids "
+    facts["pictures"] += settings["images"]["sha256"]
+    if settings["references"] is not None:
+        facts["objects"] = f"SHA-256 {settings['references']}"
+    return facts
 
 
 def _verdict(outcome: Outcome, picture: JudgedPicture) -> str:

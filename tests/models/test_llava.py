@@ -17,6 +17,7 @@ from transformers import AutoProcessor
 import eah
 import models
 from eval.chair_vocabulary import load_vocabulary
+from eval.judge_config import read_config
 from eval.methods import read_methods
 from models.prompts import IMAGE, template
 from scripts.scene_text import QUESTION_DESCRIBE
@@ -310,6 +311,8 @@ def test_every_config_is_used_by_a_loader(path: Path) -> None:
         assert set(read_methods()) >= {"opera", "vcd", "dola", "pai"}
     elif path.stem == "chair_objects":
         assert "dog" in load_vocabulary().object_of
+    elif path.stem == "judge":
+        assert read_config(path, {}).price is not None
     else:
         settings = models.model_settings(path.stem)
         assert eah.EAHConfig.preset(settings.eah["preset"])
