@@ -144,12 +144,16 @@ def serve(stub: Stub) -> Iterator[Stub]:
                 return self.fail(429, f"Slow down, {SECRET}", {"Retry-After": stub.retry_after})
             elif kind == "error":
                 return self.fail(500, "Something broke")
+            elif kind == "down":
+                return self.fail(503, "Back soon", {"Retry-After": stub.retry_after})
             elif kind == "rejected":
                 return self.fail(400, f"The picture of {SECRET} is not allowed")
             elif kind == "cut":
                 return self.cut()
             elif kind == "garbled":
                 return self.send_bytes(200, b'{"choices": [{"message": {"content": "Accur')
+            elif kind == "trickle":
+                return self.trickle()
             return self.complete(kind, text)
 
         def complete(self, kind: str, text: str) -> None:
@@ -185,6 +189,15 @@ def serve(stub: Stub) -> Iterator[Stub]:
             self.end_headers()
             self.wfile.write(content)
             self.wfile.flush()
+
+        def trickle(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", "100")
+            self.end_headers()
+            for _ in range(100):
+                self.wfile.write(b" ")
+                self.wfile.flush()
+                time.sleep(0.05)
 
         def cut(self) -> None:
             self.send_response(200)

@@ -41,6 +41,7 @@ from tests.eval.judge_stub import (
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "eval/gpt4v_eval.py"]
+EACH_USD = (700 * 2 + 60 * 10) / 1e6  # The stub's usage by the prices of the tests.
 
 
 @pytest.fixture(autouse=True)
@@ -153,6 +154,29 @@ def test_a_run_of_more_pictures_pays_for_the_new_ones_only(inputs: Path, stub: S
     assert by_count[4]["judgements"]["read"] == 8
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"image_size": 20}, {"image_detail": "low"}, {"max_output_tokens": 900},
+     {"temperature": 0.5}, {"reasoning_effort": "low"}, {"judge_protocol": "json"}],
+    ids=lambda change: "-".join(change),
+)  # fmt: skip
+def test_what_decides_a_reply_is_asked_again(
+    inputs: Path, stub: Stub, change: dict[str, Any]
+) -> None:
+    assert main(flags_for(inputs, stub.url)) == 0
+    assert main(flags_for(inputs, stub.url, **change)) == 0
+
+    assert len(stub.calls) == 20
+
+
+def test_another_endpoint_is_another_judge(inputs: Path, stub: Stub) -> None:
+    assert main(flags_for(inputs, stub.url)) == 0
+    with serve(Stub()) as other:
+        assert main(flags_for(inputs, other.url)) == 0
+
+    assert len(other.calls) == 10
+
+
 def test_killed_and_started_again_pays_for_nothing_twice(inputs: Path, stub: Stub) -> None:
     """Must hold 2: the stub answers six, then holds the others until the process is dead."""
     stub.hold_from = 6
@@ -177,6 +201,12 @@ def test_killed_and_started_again_pays_for_nothing_twice(inputs: Path, stub: Stu
     metrics = metrics_of(run_folder(inputs))
     assert metrics["judgements"]["read"] == 10
     assert metrics["spent"]["without_reply"] == 3
+    # Those three may have been paid for.
+    sent = {row["request"]: row["most_usd"] for row in rows_of(run_folder(inputs), "sent")}
+    answered = {row["request"] for row in rows_of(run_folder(inputs))}
+    lost = [most for number, most in sent.items() if number not in answered]
+    assert len(lost) == 3
+    assert metrics["spent"]["usd"] == pytest.approx(10 * EACH_USD + sum(lost))
     assert len(json.loads((run_folder(inputs) / "run.json").read_text())["resumed"]) == 1
 
 
@@ -220,13 +250,12 @@ def test_ctrl_c_waits_for_what_is_paid_for(inputs: Path, stub: Stub) -> None:
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: len(stub.calls) >= 5, process)
         process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        said = said_until("waiting for replies that are paid for", process)
         assert process.poll() is None  # It waits.
         stub.release.set()
         assert process.stderr is not None
-        said = process.stderr.read()
+        said += process.stderr.read()
     assert process.returncode == 130
-    assert "waiting for replies that are paid for" in said
     assert "interrupted; what was answered is kept" in said
     assert len(finals(inputs)) == len(stub.calls) == 5
 
@@ -236,13 +265,24 @@ def test_ctrl_c_waits_for_what_is_paid_for(inputs: Path, stub: Stub) -> None:
     assert max(stub.paid.values()) == 1
 
 
+def said_until(words: str, process: subprocess.Popen[str]) -> str:
+    """Read standard error up to the line with some words."""
+    assert process.stderr is not None
+    said = ""
+    while words not in said:
+        line = process.stderr.readline()
+        assert line, f"it ended without {words!r}: {said}"
+        said += line
+    return said
+
+
 def test_a_second_ctrl_c_ends_at_once(inputs: Path, stub: Stub) -> None:
     stub.hold_from = 2
     command = [*COMMAND, *flags_for(inputs, stub.url, judge_workers=3)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: len(stub.calls) >= 5, process)
         process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        said_until("Ctrl-C again drops them", process)
         process.send_signal(signal.SIGINT)
         _, said = process.communicate(timeout=30)  # The stub still holds its replies.
     assert process.returncode == 130
@@ -388,8 +428,9 @@ def test_refusals_are_asked_again_only_on_demand(inputs: Path, stub: Stub) -> No
     assert metrics_of(run_folder(inputs))["judgements"]["read"] == 10
 
 
-def test_retry_after_is_obeyed(inputs: Path, stub: Stub) -> None:
-    stub.fault = lambda text, attempt: "busy" if attempt <= 2 else "well"
+@pytest.mark.parametrize("kind", ["busy", "down"])
+def test_retry_after_is_obeyed(inputs: Path, stub: Stub, kind: str) -> None:
+    stub.fault = lambda text, attempt: kind if attempt <= 2 else "well"
     stub.retry_after = "0.3"
 
     assert main([*flags_for(inputs, stub.url), "--num-images", "1", "--single-order"]) == 0
@@ -452,10 +493,13 @@ def test_an_endpoint_that_rejects_everything_is_not_asked_everything(
     )
 
 
-def test_a_slow_reply_is_a_timeout_and_asked_again(inputs: Path, stub: Stub) -> None:
-    stub.fault = lambda text, attempt: "slow" if attempt == 1 else "well"
+@pytest.mark.parametrize(("kind", "timeout_s"), [("slow", 0.1), ("trickle", 0.5)])
+def test_a_slow_reply_is_a_timeout_and_asked_again(
+    inputs: Path, stub: Stub, kind: str, timeout_s: float
+) -> None:
+    stub.fault = lambda text, attempt: kind if attempt == 1 else "well"
 
-    assert main([*flags_for(inputs, stub.url, timeout_s=0.1), "--limit", "1"]) == 0
+    assert main([*flags_for(inputs, stub.url, timeout_s=timeout_s), "--limit", "1"]) == 0
 
     outcomes = [row["outcome"] for row in rows_of(run_folder(inputs))]
     assert sorted(outcomes) == ["answered", "answered", "timeout", "timeout"]
@@ -479,18 +523,17 @@ def test_max_requests_is_never_exceeded_and_the_run_goes_on_from_there(
 
 
 def test_max_cost_is_never_exceeded_over_several_starts(inputs: Path, stub: Stub) -> None:
-    each = (700 * 2 + 60 * 10) / 1e6  # the stub's usage by the test's prices
     settings = {"max_output_tokens": 200}
     bound = ["--max-cost", "0.012"]
 
     assert main([*flags_for(inputs, stub.url, **settings), *bound]) == 2
     first = len(stub.calls)
-    assert 0 < first * each <= 0.012
+    assert 0 < first * EACH_USD <= 0.012
     assert main([*flags_for(inputs, stub.url, **settings), *bound]) == 2
-    assert len(stub.calls) * each <= 0.012
+    assert len(stub.calls) * EACH_USD <= 0.012
 
     assert main(flags_for(inputs, stub.url, **settings)) == 0
-    assert metrics_of(run_folder(inputs))["spent"]["usd"] == pytest.approx(10 * each)
+    assert metrics_of(run_folder(inputs))["spent"]["usd"] == pytest.approx(10 * EACH_USD)
 
 
 def test_a_judge_that_bills_more_than_thought_is_noticed_by_the_first_request(
@@ -538,7 +581,7 @@ def test_the_estimate_is_said_before_anything_is_sent(
 
     assert "to send: 10 requests" in capsys.readouterr().err
     actual, most = len(stub.calls) * 700, rows_of(run_folder(inputs), "sent")
-    assert all(row["most_usd"] >= (700 * 2 + 60 * 10) / 1e6 for row in most)
+    assert all(row["most_usd"] >= EACH_USD for row in most)
     assert actual == 7000
 
 

@@ -100,7 +100,7 @@ def test_only_the_method_that_no_run_has_is_asked(model_flags: list[str], tmp_pa
 
 @pytest.mark.parametrize(
     "other",
-    [["--beam", "2"], ["--question", "What is there?"], ["--preset", "paper", "--method", "eah"]],
+    [["--beam", "2"], ["--question", "What is there?"], ["--preset", "paper"]],
     ids=lambda words: words[0],
 )
 def test_captions_of_another_kind_are_not_taken(
