@@ -20,13 +20,14 @@ from eval.chair_settings import ChairSettings
 from eval.errors import EvaluationError
 from eval.flags import resolve
 from eval.judge_answers import Arm, Pair, paired
+from eval.methods import OPERA, OPERA_FLAGS, ArmName, parse_arm
 from eval.provenance import images_hash
 from eval.record import PREDICTIONS, RUN
 from eval.run_plan import RUN_ERRORS
 
 # What two runs may differ in and still give a picture the same kind of caption: which pictures they
 # are, how they are put into batches, and which methods are asked.
-INCIDENTAL: Final = ("images", "pictures", "batch_size", "method", "eah")
+INCIDENTAL: Final = ("images", "pictures", "batch_size", "method", "eah", "decoding_methods")
 
 
 def answers_of_model(given: dict[str, Any], count: int) -> tuple[Pair, Path, Path]:
@@ -59,19 +60,19 @@ def from_model(settings: ChairSettings) -> Pair:
     Raises:
         EvaluationError: If a setting is not allowed, or it names other than two methods.
     """
-    if len(settings.method) != 2:
+    arms = settings.arms()
+    if len(arms) != 2:
         raise EvaluationError(
-            f"--method {' '.join(settings.method)}: two methods are compared; name two, such as "
-            "baseline eah"
+            f"--method {' '.join(arms)}: two methods are compared; name two, such as baseline eah"
         )
     pictures = choose_pictures(settings)
-    found = {method: _recorded(settings, pictures, method) for method in settings.method}
+    found = {method: _recorded(settings, pictures, method) for method in arms}
     missing = tuple(method for method, arm in found.items() if arm is None)
     if missing:
         with redirect_stdout(sys.stderr):  # Standard output is for the judge's result.
-            run_model(replace(settings, method=missing), pictures)
+            run_model(_only(settings, missing), pictures)
         found |= {method: _recorded(settings, pictures, method) for method in missing}
-    first, second = (found[method] for method in settings.method)
+    first, second = (found[method] for method in arms)
     assert first is not None
     assert second is not None
     return paired(first, second)
@@ -79,7 +80,7 @@ def from_model(settings: ChairSettings) -> Pair:
 
 def _recorded(settings: ChairSettings, pictures: Mapping[int, str], method: str) -> Arm | None:
     """Return one method's answers from the first run that has them all; None if there is none."""
-    run = plan_captions(replace(settings, method=(method,)), pictures)
+    run = plan_captions(_only(settings, (method,)), pictures)
     wanted = json.loads(json.dumps(run.resolved, default=str))
     root = run.folder(settings.output_dir, "").path.parent
     for folder in sorted(path.parent for path in root.glob(f"*/{RUN}")):
@@ -93,12 +94,31 @@ def _recorded(settings: ChairSettings, pictures: Mapping[int, str], method: str)
     return None
 
 
+def _only(settings: ChairSettings, arms: tuple[str, ...]) -> ChairSettings:
+    """Return settings with some of the arms only, and without what is set for the others."""
+    methods = {parse_arm(arm).method for arm in arms}
+    kept = tuple(x for x in settings.method_settings if x.partition(".")[0] in methods)
+    found = replace(settings, method=arms, method_settings=kept)
+    if OPERA not in methods:
+        cleared: dict[str, Any] = dict.fromkeys(OPERA_FLAGS)
+        found = replace(found, **cleared)
+    return found
+
+
 def _alike(folder: Path, wanted: Mapping[str, Any], method: str) -> bool:
     """Say whether a run asked the same model the same question in the same way."""
     there = _settings(folder)
     names = (there.keys() | wanted.keys()) - set(INCIDENTAL)
-    same_method = method == "baseline" or there.get("eah") == wanted.get("eah")
-    return same_method and all(there.get(name) == wanted.get(name) for name in names)
+    arm = parse_arm(method)
+    same_eah = not arm.eah or there.get("eah") == wanted.get("eah")
+    same_decoding = _decoding(there, arm) == _decoding(wanted, arm)
+    same_rest = all(there.get(name) == wanted.get(name) for name in names)
+    return same_eah and same_decoding and same_rest
+
+
+def _decoding(settings: Mapping[str, Any], arm: ArmName) -> Any:
+    """Return the settings of an arm's decoding method in a run."""
+    return settings.get("decoding_methods", {}).get(arm.method)
 
 
 def _same_pictures(folder: Path, pictures: Path) -> bool:

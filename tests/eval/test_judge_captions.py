@@ -131,7 +131,7 @@ def test_captions_of_other_pictures_with_the_same_names_are_not_taken(
         (["--method", "eah"], "two methods are compared; name two"),
         (["--model", "tiny-lava"], "did you mean 'tiny-llava'"),
         (["--data-path", "nowhere"], "--data-path nowhere is not a folder"),
-        (["--scale_factor", "50"], "OPERA"),
+        (["--scale_factor", "50"], "Opera is a beam search"),
     ],
 )
 def test_bad_input_is_one_sentence(
@@ -148,3 +148,18 @@ def test_bad_input_is_one_sentence(
     errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+def test_arms_with_decoding_methods_are_taken_from_runs_with_their_settings(
+    model_flags: list[str], tmp_path: Path
+) -> None:
+    arms = ["--method", "baseline", "eah", "opera"]
+    given = [*model_flags, "--beam", "2"]
+    assert chair_eval.main([*given, *arms, "--scale_factor", "40"]) == 0
+    assert len(chair_runs(tmp_path)) == 1
+
+    judge([*given, "--method", "baseline", "opera", "--scale_factor", "40"], tmp_path)
+    assert len(chair_runs(tmp_path)) == 1
+
+    judge([*given, "--method", "baseline", "opera", "--scale_factor", "60"], tmp_path)
+    assert len(chair_runs(tmp_path)) == 2
