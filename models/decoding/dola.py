@@ -43,8 +43,10 @@ class Dola(DecodingMethod):
         layers = self.early_layers(request.model.config.get_text_config().num_hidden_layers)
 
         def combine(output: Any, logits: torch.Tensor) -> torch.Tensor:
-            states = torch.stack([output.hidden_states[i][:, -1] for i in layers])  # (L, B, E)
-            early = head(states.to(head.weight.device)).float().log_softmax(-1).to(logits.device)
+            place = head.weight.device
+            states = [output.hidden_states[i][:, -1].to(place) for i in layers]
+            scores = head(torch.stack(states)).float().to(logits.device)  # (L, B, V)
+            early = scores.log_softmax(-1)
             final = logits.log_softmax(-1)
             return contrasted(final, early, self.relative_top)
 

@@ -83,7 +83,8 @@ def decode(
                 logits_to_keep=1,
             )
             cache = output.past_key_values
-            scores = combine(output, output.logits[:, -1].float())
+            # A model over several devices leaves its logits on the last one.
+            scores = combine(output, output.logits[:, -1].float().to(mask.device))
             scores = warpers(ids, request.processors(ids, scores))
             token = _chosen(scores, sample=bool(config.do_sample))
             token = torch.where(done, PAD, token)

@@ -100,7 +100,7 @@ class OperaSearch:
             self.mask.sum(-1).repeat_interleave(self.width, 0),
             [[] for _ in self.states],
         )
-        logits: torch.Tensor = output.logits[:, -1].float()
+        logits: torch.Tensor = output.logits[:, -1].float().to(self.mask.device)
         return logits.repeat_interleave(self.width, 0)
 
     def step(self, logits: torch.Tensor) -> torch.Tensor:
@@ -160,7 +160,7 @@ class OperaSearch:
         output = self._forward(
             tokens[:, None], self.rows.places[:, None], self.rows.visible[:, None, None, :]
         )
-        rows = self.watched.take()[:, 0]  # (R, K)
+        rows = self.watched.take()[:, 0].to(self.mask.device)  # (R, K)
         self.rows.places = self.rows.places + 1
         for b, state in enumerate(self.states):
             if not alive[b]:
@@ -168,7 +168,7 @@ class OperaSearch:
             self.rows.local[b].append(column)
             mine = rows[b * self.width : (b + 1) * self.width]
             state.add_row(mine[:, self.rows.local[b]] / mine.sum(-1, keepdim=True))
-        logits: torch.Tensor = output.logits[:, -1].float()
+        logits: torch.Tensor = output.logits[:, -1].float().to(self.mask.device)
         return logits
 
     def attention_of(self, candidates: torch.Tensor) -> torch.Tensor:
@@ -184,7 +184,7 @@ class OperaSearch:
         )
         self._forward(candidates, self.rows.places[:, None].expand(-1, count), visible[:, None])
         self.rows.cache.crop(-count)
-        return self.watched.take()
+        return self.watched.take().to(self.mask.device)
 
     def _rebuild(self, prompts: list[int]) -> torch.Tensor:
         """Run the tokens that prompts are rolled back to, and return logits, shape (R, V).
@@ -213,7 +213,7 @@ class OperaSearch:
         before = self.rows.visible[:, None].expand(-1, longest, -1)
         output = self._forward(tokens, places, torch.cat([before, among], -1)[:, None], rows=False)
         self.rows.visible = torch.cat([self.rows.visible, fresh], dim=1)
-        logits: torch.Tensor = output.logits[:, -1].float()
+        logits: torch.Tensor = output.logits[:, -1].float().to(self.mask.device)
         return logits
 
     def _forward(

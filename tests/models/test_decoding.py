@@ -30,9 +30,15 @@ ALL = {"vcd": Vcd(), "pai": Pai(start_layer=2), "dola": Dola(), "opera": Opera()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)
-def vlm(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> models.VLM:
-    folder = make_folder(request.param, tmp_path_factory.mktemp("toy") / "model")
-    return models.load(request.param, checkpoint=str(folder), device="cpu")
+def model(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[str, Path]:
+    return request.param, make_folder(request.param, tmp_path_factory.mktemp("toy") / "model")
+
+
+@pytest.fixture(scope="module")
+def vlm(model: tuple[str, Path]) -> models.VLM:
+    return models.load(model[0], checkpoint=str(model[1]), device="cpu")
 
 
 def decoding(name: str, *, sample: bool = False) -> models.Decoding:
@@ -106,6 +112,19 @@ def test_eah_works_under_every_method_and_finds_what_it_finds_alone(
     assert beside.image_tokens[:count] == alone.image_tokens
     assert len(both) == count
     assert not eah.is_enabled(vlm.model)
+
+
+@pytest.mark.parametrize("dtype", ["mixed", "bfloat16"])
+def test_methods_run_in_half_precision(model: tuple[str, Path], dtype: str) -> None:
+    half = models.load(model[0], checkpoint=str(model[1]), device="cpu", dtype=dtype)
+    features = half.encode_images(pictures(2))
+
+    for name, method in ALL.items():
+        with eah.enabled(half.model, eah.EAHConfig.preset("scale-free")):
+            answers = half.answer_batch(
+                features, QUESTIONS[:2], decoding(name), method, noised(half, method, 2)
+            )
+        assert len(set(answers)) == 2
 
 
 @pytest.mark.parametrize("name", ALL)
