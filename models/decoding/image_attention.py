@@ -1,13 +1,12 @@
 """More attention to image tokens for the newest token, in some of a model's layers.
 
-The layers' attention modules get a copy of their config that names our function
-(`AttentionInterface`): it runs the model's own kernel and replaces the output of the last row.
+The layers' attention modules call a function that runs their own kernel and replaces the output of
+the last row.
 Axes: R batch rows, H heads, N key heads, Q queries, K keys, D head size.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,14 +14,14 @@ from typing import Any, Final
 
 import torch
 from torch import nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from eah import is_enabled
-from eah.attention import ATTENTION_NAME, eager_function
+from eah.attention import ATTENTION_NAME
 from eah.find import attention_modules
 from models.decoding.base import MethodError
+from models.decoding.own_attention import replaced, run_own_kernel
 
-NAME: Final = "eah_image_boost"
+NAME: Final = "image_boost"
 STATE: Final = "_image_boost"
 
 
@@ -31,12 +30,10 @@ class Boost:
     """What a changed attention module carries.
 
     Attributes:
-        config: The module's own config, which names its kernel.
         image: True at image tokens of the prompts, shape (R, S).
         alpha: Growth of the scores on them.
     """
 
-    config: Any
     image: torch.Tensor
     alpha: float
 
@@ -66,17 +63,13 @@ def boosted(
                     f"PAI changes the layers from {start_layer} on and EAH layer {layer}; one "
                     "layer can't have both: choose EAH's below, or a later start_layer"
                 )
-    AttentionInterface.register(NAME, _attention)
     for module in modules:
-        setattr(module, STATE, Boost(module.config, image, alpha))
-        ours = copy.copy(module.config)
-        ours._attn_implementation = NAME
-        module.config = ours
+        setattr(module, STATE, Boost(image, alpha))
     try:
-        yield
+        with replaced(modules, NAME, _attention):
+            yield
     finally:
         for module in modules:
-            module.config = getattr(module, STATE).config
             delattr(module, STATE)
 
 
@@ -91,15 +84,9 @@ def _attention(
 ) -> Any:
     """Run the model's kernel on (R, H, Q, D), (R, N, K, D), then replace the last row."""
     state: Boost = getattr(module, STATE)
-    name = str(state.config._attn_implementation)
-    kernel = eager_function(type(module)) if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
-    ours, module.config = module.config, state.config
-    try:
-        output, weights = kernel(
-            module, query, key, value, attention_mask, scaling=scaling, **kwargs
-        )
-    finally:
-        module.config = ours
+    output, weights = run_own_kernel(
+        module, NAME, query, key, value, attention_mask, scaling=scaling, **kwargs
+    )
     has_image = state.image.any(-1)  # (R,)
     last = _last_row(query, key, value, attention_mask, scaling or query.shape[-1] ** -0.5, state)
     output = output.clone()  # (R, Q, H, D)

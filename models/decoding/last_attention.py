@@ -1,13 +1,11 @@
 """The attention rows of a model's last layer, without maps anywhere else.
 
-The last attention module gets a copy of its config that names our function (`AttentionInterface`),
-which computes the rows that are asked for and hands over to the model's own kernel.
-Axes: R batch rows, H heads, Q queries, K keys, D head size.
+The last attention module calls a function that computes the rows that are asked for, then its own
+kernel. Axes: R batch rows, H heads, Q queries, K keys, D head size.
 """
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,12 +13,11 @@ from typing import Any, Final
 
 import torch
 from torch import nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-from eah.attention import eager_function
 from eah.find import attention_modules
+from models.decoding.own_attention import replaced, run_own_kernel
 
-NAME: Final = "eah_last_rows"
+NAME: Final = "last_rows"
 STATE: Final = "_last_rows"
 
 
@@ -29,12 +26,10 @@ class LastRows:
     """What the last layer left.
 
     Attributes:
-        config: The module's own config, which names its kernel.
         wanted: Whether the next forward pass leaves its rows.
         rows: Attention weights, the largest over heads, shape (R, Q, K).
     """
 
-    config: Any
     wanted: bool = False
     rows: torch.Tensor | None = None
 
@@ -50,16 +45,12 @@ def last_rows(model: nn.Module) -> Iterator[LastRows]:
     """In a `with` block, let the last decoder layer leave its attention rows."""
     modules = attention_modules(model)
     module = modules[max(modules)]
-    state = LastRows(module.config)
-    AttentionInterface.register(NAME, _attention)
-    ours = copy.copy(module.config)
-    ours._attn_implementation = NAME
+    state = LastRows()
     setattr(module, STATE, state)
-    module.config = ours
     try:
-        yield state
+        with replaced([module], NAME, _attention):
+            yield state
     finally:
-        module.config = state.config
         delattr(module, STATE)
 
 
@@ -76,13 +67,9 @@ def _attention(
     state: LastRows = getattr(module, STATE)
     if state.wanted:
         state.rows = _largest(query, key, attention_mask, scaling or query.shape[-1] ** -0.5)
-    name = str(state.config._attn_implementation)
-    kernel = eager_function(type(module)) if name == "eager" else ALL_ATTENTION_FUNCTIONS[name]
-    ours, module.config = module.config, state.config
-    try:
-        return kernel(module, query, key, value, attention_mask, scaling=scaling, **kwargs)
-    finally:
-        module.config = ours
+    return run_own_kernel(
+        module, NAME, query, key, value, attention_mask, scaling=scaling, **kwargs
+    )
 
 
 def _largest(

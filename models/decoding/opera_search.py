@@ -80,9 +80,11 @@ class OperaSearch:
         """Generate, and return the final state of each prompt."""
         with last_rows(self.model) as self.watched:
             logits = self.prefill(self.embeds)
-            while not all(state.done for state in self.states):
-                logits = self.step(logits)
-        return self.states
+            while True:
+                tokens = self.choose(logits)
+                if all(state.done for state in self.states):
+                    return self.states
+                logits = self._run(tokens)
 
     def prefill(self, embeds: torch.Tensor) -> torch.Tensor:
         """Run the prompts, once for all beams, and return logits, shape (R, V)."""
@@ -103,58 +105,52 @@ class OperaSearch:
         logits: torch.Tensor = output.logits[:, -1].float().to(self.mask.device)
         return logits.repeat_interleave(self.width, 0)
 
-    def step(self, logits: torch.Tensor) -> torch.Tensor:
-        """Choose one token for every beam of every prompt, and return the next logits, (R, V)."""
+    def choose(self, logits: torch.Tensor) -> torch.Tensor:
+        """Choose one token for every beam of every prompt; the rows follow the chosen beams.
+
+        Args:
+            logits: Of the next token, shape (R, V).
+        Returns:
+            Tokens, shape (R,); 0 where a prompt is done.
+        """
         candidates = logits.topk(self.settings.num_attn_candidates).indices  # (R, C)
         attention = self.attention_of(candidates)  # (R, C, K + C)
-        chosen_from: list[torch.Tensor | None] = []
-        for b, state in enumerate(self.states):
-            rows = slice(b * self.width, (b + 1) * self.width)
-            if state.done:
-                chosen_from.append(None)
-                continue
-            seen = attention[rows, :, : self.rows.visible.shape[1]]
-            own = attention[rows, :, self.rows.visible.shape[1] :].diagonal(dim1=1, dim2=2)
-            total = attention[rows].sum(-1)  # (N, C)
-            local = (
-                torch.cat([seen[..., self.rows.local[b]], own[..., None]], -1) / total[..., None]
-            )
-            image = self.image[b].nonzero().flatten()
-            on_image = (seen[..., image] / total[..., None]).sum(-1)
-            chosen_from.append(state.penalised(logits[rows], candidates[rows], local, on_image))
-        back = [
-            b for b, scores in enumerate(chosen_from) if scores is None and not self.states[b].done
-        ]
+        open_prompts = [b for b, state in enumerate(self.states) if not state.done]
+        scores = {b: self._penalised(b, logits, candidates, attention) for b in open_prompts}
+        back = [b for b in open_prompts if scores[b] is None]
         if back:
             renewed = self._rebuild(back)
-            for b in back:
-                rows = slice(b * self.width, (b + 1) * self.width)
-                chosen_from[b] = self.states[b].redone(renewed[rows])
-        return self._advance(chosen_from)
-
-    def _advance(self, chosen_from: list[torch.Tensor | None]) -> torch.Tensor:
-        """Let every prompt choose, reorder the cache, and run the chosen tokens."""
-        order, tokens = [], []
-        for b, (state, scores) in enumerate(zip(self.states, chosen_from, strict=True)):
-            first = b * self.width
-            if scores is None:
-                order.append(torch.arange(first, first + self.width, device=self.mask.device))
-                tokens.append(torch.zeros(self.width, dtype=torch.long, device=self.mask.device))
-                continue
-            log_probs = scores.log_softmax(-1)
-            log_probs = self.processors(state.ids, log_probs)
+            scores |= {b: self.states[b].redone(renewed[self._rows_of(b)]) for b in back}
+        order = torch.arange(len(logits), device=self.mask.device)
+        tokens = torch.zeros_like(order)
+        for b, found in scores.items():
+            assert found is not None  # redone has seen to it
+            state, rows = self.states[b], self._rows_of(b)
+            log_probs = self.processors(state.ids, found.log_softmax(-1))
             chosen = state.advance(log_probs, self.limit)
-            order.append(first + chosen.beams)
-            tokens.append(chosen.tokens)
-        alive = torch.tensor([not state.done for state in self.states], device=self.mask.device)
-        if not alive.any():
-            return scores.new_zeros(0) if scores is not None else self.mask.new_zeros(0)
-        self.rows.cache.reorder_cache(torch.cat(order))
-        self.rows.visible = self.rows.visible[torch.cat(order)]
-        return self._run(torch.cat(tokens), alive)
+            order[rows], tokens[rows] = order[rows][chosen.beams], chosen.tokens
+        self.rows.cache.reorder_cache(order)
+        self.rows.visible = self.rows.visible[order]
+        return tokens
 
-    def _run(self, tokens: torch.Tensor, alive: torch.Tensor) -> torch.Tensor:
-        """Run one token per row, add its attention row to each prompt, and return logits."""
+    def _rows_of(self, b: int) -> slice:
+        """Return the rows of a prompt's beams."""
+        return slice(b * self.width, (b + 1) * self.width)
+
+    def _penalised(
+        self, b: int, logits: torch.Tensor, candidates: torch.Tensor, attention: torch.Tensor
+    ) -> torch.Tensor | None:
+        """Return what a prompt's beams choose from, shape (N, V); None if it rolls back."""
+        rows, keys = self._rows_of(b), self.rows.visible.shape[1]
+        seen = attention[rows, :, :keys]
+        own = attention[rows, :, keys:].diagonal(dim1=1, dim2=2)  # (N, C)
+        total = attention[rows].sum(-1, keepdim=True)  # (N, C, 1)
+        local = torch.cat([seen[..., self.rows.local[b]], own[..., None]], dim=-1) / total
+        on_image = (seen[..., self.image[b].nonzero().flatten()] / total).sum(-1)
+        return self.states[b].penalised(logits[rows], candidates[rows], local, on_image)
+
+    def _run(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Run a token per row, add its attention row to each prompt, and return logits, (R, V)."""
         column = self.rows.visible.shape[1]
         self.rows.visible = torch.nn.functional.pad(self.rows.visible, (0, 1), value=True)
         output = self._forward(
@@ -163,11 +159,10 @@ class OperaSearch:
         rows = self.watched.take()[:, 0].to(self.mask.device)  # (R, K)
         self.rows.places = self.rows.places + 1
         for b, state in enumerate(self.states):
-            if not alive[b]:
-                continue
-            self.rows.local[b].append(column)
-            mine = rows[b * self.width : (b + 1) * self.width]
-            state.add_row(mine[:, self.rows.local[b]] / mine.sum(-1, keepdim=True))
+            if not state.done:
+                self.rows.local[b].append(column)
+                mine = rows[self._rows_of(b)]
+                state.add_row(mine[:, self.rows.local[b]] / mine.sum(-1, keepdim=True))
         logits: torch.Tensor = output.logits[:, -1].float().to(self.mask.device)
         return logits
 
@@ -198,7 +193,7 @@ class OperaSearch:
         fresh = torch.zeros(count, longest, dtype=torch.bool, device=device)
         start = self.rows.visible.shape[1]
         for b in prompts:
-            rows, ids = slice(b * self.width, (b + 1) * self.width), self.states[b].ids
+            rows, ids = self._rows_of(b), self.states[b].ids
             length, prompt = ids.shape[1], int(self.mask[b].sum())
             tokens[rows, longest - length :] = ids
             fresh[rows, longest - length :] = True

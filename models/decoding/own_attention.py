@@ -1,0 +1,61 @@
+"""Attention modules that call a function of ours, which hands over to the model's own kernel.
+
+A module gets a copy of its config that names the function (`AttentionInterface`), and gets its own
+config back while its kernel runs and at the end.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+
+from eah.attention import eager_function
+
+
+@contextmanager
+def replaced(
+    modules: Sequence[nn.Module], name: str, function: Callable[..., Any]
+) -> Iterator[None]:
+    """Let modules call a function in a `with` block.
+
+    Args:
+        modules: Attention modules.
+        name: What configs call the function.
+        function: Takes what transformers' attention functions take.
+    """
+    AttentionInterface.register(name, function)
+    before: list[tuple[Any, Any]] = [(module, module.config) for module in modules]
+    for module, config in before:
+        module.config = copy.copy(config)
+        module.config._attn_implementation = name
+        setattr(module, _own(name), config)
+    try:
+        yield
+    finally:
+        for module, config in before:
+            module.config = config
+            delattr(module, _own(name))
+
+
+def run_own_kernel(module: Any, name: str, *tensors: Any, **kwargs: Any) -> Any:
+    """Run the kernel that a module has by itself, with its own config; returns what it returns."""
+    ours, own = module.config, getattr(module, _own(name))
+    kernel = str(own._attn_implementation)
+    function: Callable[..., Any] = (
+        eager_function(type(module)) if kernel == "eager" else ALL_ATTENTION_FUNCTIONS[kernel]
+    )
+    module.config = own
+    try:
+        return function(module, *tensors, **kwargs)
+    finally:
+        module.config = ours
+
+
+def _own(name: str) -> str:
+    """Return the attribute that keeps a module's own config."""
+    return f"_{name}_own_config"
