@@ -211,24 +211,35 @@ class VLM(ABC):
         """
         prompts = self.embed_prompts(features, questions)
         config = self.generation_config(decoding)
-        chosen = {
-            "logits_processor": self.logits_processors(),
-            "stopping_criteria": self.stopping(decoding),
-        }
         with eah.image_tokens(self.model, prompts.image_mask), self.computing():
             if method is None:
                 output = self.language_model.generate(
                     inputs_embeds=prompts.embeds,
                     attention_mask=prompts.attention_mask,
                     generation_config=config,
-                    **chosen,
+                    logits_processor=self.logits_processors(),
+                    stopping_criteria=self.stopping(decoding),
                 )
             else:
                 method.check(decoding)
-                contrast = self._contrast(method, questions, noised)
-                request = Request(self.language_model, prompts, contrast, config, *chosen.values())
+                request = Request(
+                    model=self.language_model,
+                    prompts=prompts,
+                    contrast=self._contrast(method, questions, noised),
+                    config=config,
+                    processors=self.logits_processors(),
+                    stopping=self.stopping(decoding),
+                    counted=self.counted_ids(questions, prompts),
+                )
                 output = method.generate(request)
         return [self._answer(ids) for ids in output.tolist()]
+
+    def counted_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
+        """Return how many ids of each prompt the reference wrapper hands to `generate`.
+
+        1 where it hands over embeddings: transformers 4.29.2 then starts from BOS.
+        """
+        return (1,) * len(questions)
 
     def _contrast(
         self, method: DecodingMethod, questions: Sequence[str], noised: torch.Tensor | None

@@ -18,6 +18,7 @@ from models.build import Parts
 from models.checkpoints import Checkpoint, Family
 from models.configs import clip_config, llama_config
 from models.errors import ModelError
+from models.generation import EncodedPrompts
 from models.images import CLIP_MEAN, Color, clip_pixels, pad_to_square
 from models.layouts import WHOLE
 from models.precision import HALF, PART_NAMES, Precision
@@ -90,3 +91,7 @@ class Llava(VLM):
         with self.precision.parts["projector"].context(weight.device):
             features: torch.Tensor = projector(patches.to(weight.device, weight.dtype))
         return features
+
+    def counted_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
+        """Return the lengths of the prompts, the image counted as one id."""
+        return tuple(len(self.prompt_ids(question)) for question in questions)

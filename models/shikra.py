@@ -7,12 +7,14 @@ projector is all that is needed.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from models.checkpoints import Family
+from models.generation import EncodedPrompts
 from models.llava import Llava
 from models.precision import FULL_AUTOCAST, HALF, Precision
 
@@ -50,3 +52,7 @@ class Shikra(Llava):
     stop_text = None
     answer_mark = "ASSISTANT:"
     padding = (255, 255, 255)
+
+    def counted_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
+        """Return the lengths of the prompts, each image token counted: they have ids in Shikra."""
+        return tuple(prompts.attention_mask.sum(-1).tolist())

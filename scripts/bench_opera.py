@@ -64,6 +64,7 @@ def make_request(width: int, layers: int, beams: int, tokens: int, prompt: int) 
         GenerationConfig(num_beams=beams, max_new_tokens=tokens, eos_token_id=EOS, pad_token_id=0),
         LogitsProcessorList([SuppressTokensLogitsProcessor([EOS])]),
         StoppingCriteriaList(),
+        counted=(1,),
     )
 
 

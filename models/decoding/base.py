@@ -36,6 +36,8 @@ class Request:
         config: Length, EOS, beams and sampling.
         processors: Of the next token's scores.
         stopping: What ends an answer besides EOS and length.
+        counted: Tokens of each prompt that the reference wrapper hands to `generate` as ids, and
+            that transformers 4.29.2 counts in the length of an answer.
     """
 
     model: Any
@@ -44,6 +46,7 @@ class Request:
     config: GenerationConfig
     processors: LogitsProcessorList
     stopping: StoppingCriteriaList
+    counted: tuple[int, ...]
 
 
 class DecodingMethod(ABC):

@@ -28,15 +28,15 @@ class Beams:
         width: Number of beams N.
         length_penalty: Power of the length in a finished answer's score.
         eos: Id that ends an answer.
-        parity: Count as transformers 4.29.2: BOS, from which it starts where a prompt is
-            embeddings, is part of every length, and EOS of none. Now it is the other way round.
+        counted: Prompt tokens that count in every length, and EOS in none, as in transformers
+            4.29.2; None as now: no prompt token counts, and EOS does.
         finished: (score, tokens) of the best finished answers, without EOS.
     """
 
     width: int
     length_penalty: float
     eos: int
-    parity: bool
+    counted: int | None
     finished: list[tuple[float, torch.Tensor]] = field(default_factory=list)
 
     def advance(self, scores: torch.Tensor, ids: torch.Tensor) -> Continuations:
@@ -55,7 +55,8 @@ class Beams:
             if token != self.eos:
                 chosen.append((beam, token, rank))
             elif rank < self.width:
-                self._finish(score, ids[beam], len(ids[beam]) + 1)
+                length = len(ids[beam]) + (1 if self.counted is None else self.counted)
+                self._finish(score, ids[beam], length)
             if len(chosen) == self.width:
                 break
         beams, tokens, ranks = (
@@ -72,13 +73,13 @@ class Beams:
         """
         if len(self.finished) < self.width:
             return False
-        attainable = self._normalised(best, length + self.parity)
+        attainable = self._normalised(best, length + (self.counted or 0))
         return min(score for score, _ in self.finished) >= attainable
 
     def cut_off(self, scores: torch.Tensor, ids: torch.Tensor) -> None:
         """Count the open beams as finished, because there is no room for more tokens."""
         for score, row in zip(scores.tolist(), ids, strict=True):
-            self._finish(score, row, len(row) + self.parity)
+            self._finish(score, row, len(row) + (self.counted or 0))
 
     def best(self) -> torch.Tensor:
         """Return the best finished answer's tokens."""
@@ -86,7 +87,7 @@ class Beams:
 
     def copy(self) -> Beams:
         """Return the same state, for a rollback to come back to."""
-        return Beams(self.width, self.length_penalty, self.eos, self.parity, list(self.finished))
+        return Beams(self.width, self.length_penalty, self.eos, self.counted, list(self.finished))
 
     def _normalised(self, score: float, length: int) -> float:
         return float(score / length**self.length_penalty)

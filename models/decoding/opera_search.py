@@ -67,12 +67,17 @@ class OperaSearch:
         self.states = [
             OperaState(
                 settings,
-                Beams(self.width, length_penalty, int(config.eos_token_id), settings.parity),
+                Beams(
+                    self.width,
+                    length_penalty,
+                    int(config.eos_token_id),
+                    counted if settings.parity else None,
+                ),
                 ids=torch.zeros(self.width, 0, dtype=torch.long, device=device),
                 beam_scores=scores.clone(),
                 products=torch.ones(self.width, 0, device=device),
             )
-            for _ in self.mask
+            for counted in request.counted
         ]
 
     @torch.inference_mode()

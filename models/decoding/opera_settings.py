@@ -18,7 +18,7 @@ class OperaSettings:
             may be chosen anew.
         penalty_weights: Weight of the penalty against the logits.
         parity: As the authors' fork of transformers 4.29.2 computes: column scores in float16, and
-            the BOS id counted in the length of an answer.
+            the prompt's ids counted in the length of an answer.
     """
 
     scale_factor: float = 50.0

@@ -9,12 +9,16 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
-from eah.attention import eager_function
+from eah.attention import ATTENTION_NAME, eager_function
+from models.decoding.base import MethodError
+
+# EAH's function hands over to one of the others, which eah.enable has checked.
+KERNELS: Final = ("eager", "sdpa", ATTENTION_NAME)
 
 
 @contextmanager
@@ -27,7 +31,16 @@ def replaced(
         modules: Attention modules.
         name: What configs call the function.
         function: Takes what transformers' attention functions take.
+    Raises:
+        MethodError: If a module's kernel takes no masks of its own making.
     """
+    for module in modules:
+        kernel = str(module.config._attn_implementation)  # type: ignore[union-attr]  # a config
+        if kernel not in KERNELS:
+            raise MethodError(
+                f"attn_implementation={kernel!r}, but this method works with "
+                f"{' and '.join(map(repr, ('eager', 'sdpa')))}: load the model with one of them"
+            )
     AttentionInterface.register(name, function)
     before: list[tuple[Any, Any]] = [(module, module.config) for module in modules]
     for module, config in before:

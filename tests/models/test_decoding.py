@@ -298,7 +298,7 @@ def one_step(logits: torch.Tensor) -> Request:
     )
     config = GenerationConfig(max_new_tokens=1, eos_token_id=99, pad_token_id=0)
     nothing = LogitsProcessorList(), StoppingCriteriaList()
-    return Request(FixedLogits(logits), prompts, prompts, config, *nothing)
+    return Request(FixedLogits(logits), prompts, prompts, config, *nothing, counted=(1,))
 
 
 def test_joined_branches_are_padded_on_the_left() -> None:
@@ -352,6 +352,17 @@ def test_what_each_method_compares_with() -> None:
         "dola": Contrast.NONE,
         "opera": Contrast.NONE,
     }
+
+
+def test_the_ids_that_count_in_an_answers_length_are_those_of_the_reference(
+    vlm: models.VLM,
+) -> None:
+    """LLaVA's with the image as one, Shikra's with each image token, elsewhere BOS alone."""
+    prompts = vlm.embed_prompts(vlm.encode_images(pictures(1)), QUESTIONS[:1])
+    length = len(vlm.prompt_ids(QUESTIONS[0]))
+    expected = {"llava-1.5": length, "shikra": length + 3, "instructblip": 1, "minigpt4": 1}
+
+    assert vlm.counted_ids(QUESTIONS[:1], prompts) == (expected[vlm.family.name],)
 
 
 @pytest.mark.parametrize("enabled", [False, True])

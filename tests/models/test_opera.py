@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +22,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-from models.decoding.base import Request
+from models.decoding.base import MethodError, Request
 from models.decoding.beams import Beams
 from models.decoding.last_attention import last_rows
 from models.decoding.opera import Opera
@@ -99,6 +101,7 @@ def request_of(golden: Golden, case: dict[str, Any], copies: int = 1, pad: int =
         config,
         LogitsProcessorList([NoEosBefore(30)]),
         StoppingCriteriaList(),
+        counted=(1,) * copies,  # the BOS that 4.29.2 starts from
     )
 
 
@@ -147,7 +150,7 @@ def test_prompts_of_a_batch_roll_back_on_their_own(shared: Path) -> None:
             for name in ("embeds", "attention_mask", "image_mask")
         )
     )
-    together = Request(whole.model, both, None, whole.config, whole.processors, whole.stopping)
+    together = replace(whole, prompts=both, counted=(1, 1, 1))
 
     states = opera_search(together, opera)
 
@@ -198,7 +201,7 @@ def small_request(model: Any, tokens: int, beams: int, prompt: int = 20) -> Requ
     )
     prompts = EncodedPrompts(embeds, torch.ones(1, prompt, dtype=torch.long), image)
     processors = LogitsProcessorList([NoEosBefore(tokens)])
-    return Request(model, prompts, None, config, processors, StoppingCriteriaList())
+    return Request(model, prompts, None, config, processors, StoppingCriteriaList(), counted=(1,))
 
 
 def test_rows_of_the_last_layer_are_the_eager_maps_largest_over_heads() -> None:
@@ -220,11 +223,24 @@ def test_rows_of_the_last_layer_are_the_eager_maps_largest_over_heads() -> None:
     torch.testing.assert_close(rows[1], maps[1].amax(0))
 
 
+def test_a_kernel_that_takes_no_masks_is_refused() -> None:
+    model = small_model()
+    module = model.model.layers[-1].self_attn
+    own = module.config
+    module.config = copy.copy(own)
+    module.config._attn_implementation = "flash_attention_2"
+
+    with pytest.raises(MethodError, match="attn_implementation='flash_attention_2', but"):
+        opera_search(small_request(model, 4, 2), OperaSettings())
+
+    assert module.config._attn_implementation == "flash_attention_2"
+
+
 def test_column_scores_are_products_of_scaled_attention_from_the_diagonal_down() -> None:
     settings = OperaSettings(scale_factor=10.0, num_attn_candidates=1, penalty_weights=2.0)
     state = OperaState(
         settings,
-        Beams(2, 1.0, EOS, parity=False),
+        Beams(2, 1.0, EOS, counted=None),
         ids=torch.zeros(2, 11, dtype=torch.long),
         beam_scores=torch.zeros(2),
         products=torch.ones(2, 0),
@@ -246,7 +262,7 @@ def test_column_scores_are_products_of_scaled_attention_from_the_diagonal_down()
 def test_a_short_response_is_scored_by_its_attention_to_the_image() -> None:
     state = OperaState(
         OperaSettings(penalty_weights=3.0),
-        Beams(2, 1.0, EOS, parity=False),
+        Beams(2, 1.0, EOS, counted=None),
         ids=torch.zeros(2, 0, dtype=torch.long),
         beam_scores=torch.zeros(2),
         products=torch.ones(2, 0),
@@ -311,8 +327,9 @@ def test_memory_stays_near_beam_searchs(tokens: int) -> None:
 
 
 def test_finished_answers_are_ranked_by_length_as_each_version_counts_it() -> None:
-    for parity, expected in ((True, [-1.0 / 4, -6.0 / 5]), (False, [-1.0 / 4, -6.0 / 4])):
-        beams = Beams(2, 1.0, EOS, parity)
+    cases = ((1, [-1.0 / 4, -6.0 / 5]), (48, [-1.0 / 51, -6.0 / 52]), (None, [-1.0 / 4, -6.0 / 4]))
+    for counted, expected in cases:
+        beams = Beams(2, 1.0, EOS, counted)
         scores = torch.full((2, 6), -50.0)
         scores[0, EOS] = -1.0
         beams.advance(scores, torch.ones(2, 3, dtype=torch.long))
