@@ -15,13 +15,12 @@ from math import isnan
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from eval.chair_compare import Comparison
 from eval.chair_images import pictures_in
 from eval.chair_scoring import ScoredArm, ScoredCaption
 from eval.intervals import Interval
 from eval.record import write_atomically
+from eval.report_page import page_template
 from eval.thumbnails import Thumbnail, thumbnail
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "chair_report.html"
@@ -81,21 +80,14 @@ def write_report(
     Raises:
         EvaluationError: If the folder has no pictures, or the page can't be written.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters = {
         "interval": _interval,
         "percent": _percent,
         "pieces": _pieces,
         "sha256": _sha256,
     }
     pictures = list(_pictures(arms, images))
-    page = environment.get_template(TEMPLATE.name).render(
+    page = page_template(TEMPLATE, filters).render(
         methods=[arm.method for arm in arms],
         rows=[(arm.method, len(arm.captions), arm.intervals()) for arm in arms],
         sentences=[line for comparison in comparisons for line in comparison.sentences()],

@@ -114,12 +114,14 @@ class _Asking:
                 raise result
 
     async def _worker(self) -> None:
+        failed = True
         try:
             while self._waiting and not self._stop.is_set():
                 await self._one(self._waiting.popleft())
-        except Exception:
-            self._stop.set()
-            raise
+            failed = False
+        finally:
+            if failed:
+                self._stop.set()
 
     async def _one(self, request: Request) -> None:
         """Ask one thing until it is answered, or given up."""

@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from eval.chair_images import pictures_in
 from eval.judge_output import (
     Outcome,
@@ -25,6 +23,7 @@ from eval.judge_output import (
 from eval.judge_prompts import CRITERIA
 from eval.judge_scoring import JudgedPicture, Judgement, results, winner
 from eval.record import write_atomically
+from eval.report_page import page_template
 from eval.thumbnails import Thumbnail, thumbnail
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "judge_report.html"
@@ -57,20 +56,13 @@ def write_report(path: Path, outcome: Outcome, *, images: Path | None) -> None:
     Raises:
         EvaluationError: If the folder has no pictures, or the page can't be written.
     """
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATE.parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    filters = {
         "difference": grade_difference,
         "flips": flips_in_words,
         "grade": lambda grade: f"{grade:g}",
     }
     names = (outcome.pair.first.name, outcome.pair.second.name)
-    page = environment.get_template(TEMPLATE.name).render(
+    page = page_template(TEMPLATE, filters).render(
         names=names,
         title=headline(outcome).splitlines()[0],
         about=headline(outcome).splitlines()[1],

@@ -89,7 +89,12 @@ class VLM(ABC):
             ModelError: If a file is missing or unreadable, or holds another model.
         """
         parts = cls.load_parts(checkpoint, device, precision, quantization)
-        return cls(*parts, protocol=protocol, precision=precision)
+        return cls(*parts, protocol=protocol, precision=precision, **cls.extras(checkpoint))
+
+    @classmethod
+    def extras(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Return what a wrapper is made of besides model and tokenizer, by name."""
+        return {}
 
     @classmethod
     def load_parts(

@@ -105,7 +105,7 @@ def locate(
     found: dict[str, Source] = {}
     if checkpoint is not None:
         found = _recognised(
-            family, find_source(checkpoint, what="checkpoint", advice="pass --checkpoint with one")
+            family, find_source(checkpoint, what="checkpoint", advice="name one of the three")
         )
     if WHOLE in found:
         if chosen:

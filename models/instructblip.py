@@ -7,7 +7,7 @@ come first in the prompt, then `</s>` (which the reference sets as BOS), then th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import torch
 from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
@@ -16,7 +16,6 @@ from models.blip import BlipVLM
 from models.checkpoints import Checkpoint, Family
 from models.instruction import InstructionTokenizer, load_instruction_tokenizer
 from models.precision import EVA, FULL, HALF_AUTOCAST, Precision
-from models.quantization import Quantization
 from models.tokenizer import ChunkTokenizer
 
 
@@ -48,23 +47,9 @@ class InstructBlip(BlipVLM):
         self.instruction_tokenizer = instruction_tokenizer
 
     @classmethod
-    def load(
-        cls,
-        checkpoint: Checkpoint,
-        *,
-        protocol: str,
-        device: str,
-        precision: Precision | None,
-        quantization: Quantization | None = None,
-    ) -> Self:
-        """Load a checkpoint with both tokenizers; arguments and errors as in `VLM.load`."""
-        instruction_tokenizer = load_instruction_tokenizer(checkpoint)
-        return cls(
-            *cls.load_parts(checkpoint, device, precision, quantization),
-            protocol=protocol,
-            precision=precision,
-            instruction_tokenizer=instruction_tokenizer,
-        )
+    def extras(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Return the Q-Former's tokenizer."""
+        return {"instruction_tokenizer": load_instruction_tokenizer(checkpoint)}
 
     @torch.inference_mode()
     def image_embeds(self, features: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:

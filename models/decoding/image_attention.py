@@ -19,10 +19,9 @@ from eah import is_enabled
 from eah.attention import ATTENTION_NAME
 from eah.find import attention_modules
 from models.decoding.base import MethodError
-from models.decoding.own_attention import replaced, run_own_kernel
+from models.decoding.own_attention import replaced, run_own_kernel, state_of
 
 NAME: Final = "image_boost"
-STATE: Final = "_image_boost"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,14 +62,8 @@ def boosted(
                     f"PAI changes the layers from {start_layer} on and EAH layer {layer}; one "
                     "layer can't have both: choose EAH's below, or a later start_layer"
                 )
-    for module in modules:
-        setattr(module, STATE, Boost(image, alpha))
-    try:
-        with replaced(modules, NAME, _attention):
-            yield
-    finally:
-        for module in modules:
-            delattr(module, STATE)
+    with replaced(modules, NAME, _attention, Boost(image, alpha)):
+        yield
 
 
 def _attention(
@@ -83,7 +76,7 @@ def _attention(
     **kwargs: Any,
 ) -> Any:
     """Run the model's kernel on (R, H, Q, D), (R, N, K, D), then replace the last row."""
-    state: Boost = getattr(module, STATE)
+    state: Boost = state_of(module, NAME)
     output, weights = run_own_kernel(
         module, NAME, query, key, value, attention_mask, scaling=scaling, **kwargs
     )

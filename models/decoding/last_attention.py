@@ -15,10 +15,9 @@ import torch
 from torch import nn
 
 from eah.find import attention_modules
-from models.decoding.own_attention import replaced, run_own_kernel
+from models.decoding.own_attention import replaced, run_own_kernel, state_of
 
 NAME: Final = "last_rows"
-STATE: Final = "_last_rows"
 
 
 @dataclass(slots=True)
@@ -44,14 +43,9 @@ class LastRows:
 def last_rows(model: nn.Module) -> Iterator[LastRows]:
     """In a `with` block, let the last decoder layer leave its attention rows."""
     modules = attention_modules(model)
-    module = modules[max(modules)]
     state = LastRows()
-    setattr(module, STATE, state)
-    try:
-        with replaced([module], NAME, _attention):
-            yield state
-    finally:
-        delattr(module, STATE)
+    with replaced([modules[max(modules)]], NAME, _attention, state):
+        yield state
 
 
 def _attention(
@@ -64,7 +58,7 @@ def _attention(
     **kwargs: Any,
 ) -> Any:
     """Leave the rows of queries (R, H, Q, D) on keys (R, N, K, D), then run the kernel."""
-    state: LastRows = getattr(module, STATE)
+    state: LastRows = state_of(module, NAME)
     if state.wanted:
         state.rows = _largest(query, key, attention_mask, scaling or query.shape[-1] ** -0.5)
     return run_own_kernel(

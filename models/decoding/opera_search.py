@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from models.decoding.base import Request
+from models.decoding.base import MethodError, Request
 from models.decoding.beams import Beams
 from models.decoding.last_attention import LastRows, last_rows
 from models.decoding.opera_settings import OperaSettings
@@ -57,6 +57,12 @@ class OperaSearch:
     def __init__(self, request: Request, settings: OperaSettings) -> None:
         config = request.config
         self.model, self.processors, self.settings = request.model, request.processors, settings
+        vocabulary = self.model.get_input_embeddings().num_embeddings
+        if settings.num_attn_candidates > vocabulary:
+            raise MethodError(
+                f"num_attn_candidates={settings.num_attn_candidates}, but the model has "
+                f"{vocabulary} tokens; the published number is 5"
+            )
         self.width, self.limit = int(config.num_beams), int(config.max_new_tokens)
         self.embeds = request.prompts.embeds
         self.mask, self.image = request.prompts.attention_mask.bool(), request.prompts.image_mask

@@ -23,7 +23,7 @@ KERNELS: Final = ("eager", "sdpa", ATTENTION_NAME)
 
 @contextmanager
 def replaced(
-    modules: Sequence[nn.Module], name: str, function: Callable[..., Any]
+    modules: Sequence[nn.Module], name: str, function: Callable[..., Any], state: object
 ) -> Iterator[None]:
     """Let modules call a function in a `with` block.
 
@@ -31,6 +31,7 @@ def replaced(
         modules: Attention modules.
         name: What configs call the function.
         function: Takes what transformers' attention functions take.
+        state: What the function needs to know; `state_of` gives it back.
     Raises:
         MethodError: If a module's kernel takes no masks of its own making.
     """
@@ -46,18 +47,18 @@ def replaced(
     for module, config in before:
         module.config = copy.copy(config)
         module.config._attn_implementation = name
-        setattr(module, _own(name), config)
+        setattr(module, _kept(name), (config, state))
     try:
         yield
     finally:
         for module, config in before:
             module.config = config
-            delattr(module, _own(name))
+            delattr(module, _kept(name))
 
 
 def run_own_kernel(module: Any, name: str, *tensors: Any, **kwargs: Any) -> Any:
     """Run the kernel that a module has by itself, with its own config; returns what it returns."""
-    ours, own = module.config, getattr(module, _own(name))
+    ours, (own, _) = module.config, getattr(module, _kept(name))
     kernel = str(own._attn_implementation)
     function: Callable[..., Any] = (
         eager_function(type(module)) if kernel == "eager" else ALL_ATTENTION_FUNCTIONS[kernel]
@@ -69,6 +70,11 @@ def run_own_kernel(module: Any, name: str, *tensors: Any, **kwargs: Any) -> Any:
         module.config = ours
 
 
-def _own(name: str) -> str:
-    """Return the attribute that keeps a module's own config."""
-    return f"_{name}_own_config"
+def state_of(module: nn.Module, name: str) -> Any:
+    """Return the state that a function was put in place with."""
+    return getattr(module, _kept(name))[1]
+
+
+def _kept(name: str) -> str:
+    """Return the attribute that keeps a module's own config and the function's state."""
+    return f"_kept_for_{name}"

@@ -229,6 +229,10 @@ def test_a_run_without_methods_is_the_run_it_was(scenes: Path, tmp_path: Path) -
     [
         (["--method", "opera"], "method opera: Opera is a beam search, but one beam was asked for"),
         (["--method", "opera", "--beam", "3", "--sample"], "but sampling was asked for"),
+        (
+            ["--beam", "2", "--num_attn_candidates", "9999"],
+            "method opera+eah: num_attn_candidates=9999, but the model has 642 tokens",
+        ),
         (["--method", "dola", "--beam", "2"], "method dola: Dola chooses one token after another"),
         (
             ["--method", "pai+eah", "--LAYER_NUM", "2"],
