@@ -19,7 +19,14 @@ from transformers import PretrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
 
 from eah.errors import EAHStateError, UnsupportedModelError
-from eah.modeling_llama_eah import Visibility, densest_head, share_head
+from eah.modeling_llama_eah import (
+    ColumnSums,
+    HeadChoice,
+    Visibility,
+    choose_head,
+    column_sums,
+    share_head,
+)
 from eah.session import Prompt, Session
 
 ATTENTION_NAME: Final = "eah"
@@ -90,12 +97,13 @@ def eah_attention(
         if prompt.has_image:
             _check_arguments(layer, attention_mask, kwargs)
             _check_cache(layer, prompt, key.shape[2])
-            choice = densest_head(
+            choice = _choice(
+                session,
+                layer,
                 query,
                 key,
                 _visibility(prompt, attention_mask, kwargs.get("sliding_window")),
                 _columns(prompt.image, key.shape[2], query.device),
-                session.config.rule,
                 scaling=query.shape[-1] ** -0.5 if scaling is None else scaling,
             )
             session.choices[layer] = choice
@@ -106,6 +114,30 @@ def eah_attention(
             module, query, key, value, attention_mask, scaling=scaling, **kwargs
         )
     return output
+
+
+def _choice(
+    session: Session,
+    layer: int,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    visibility: Visibility,
+    image: torch.Tensor,
+    *,
+    scaling: float,
+) -> HeadChoice:
+    """Find the densest head of whole prompts, of which the prefix may be cached."""
+    rule = session.config.rule
+    rounding = query.dtype if rule.rounding == "query-dtype" else None
+
+    def count(query: torch.Tensor, visibility: Visibility) -> ColumnSums:
+        return column_sums(query, key, visibility, scaling=scaling, rounding=rounding)
+
+    if session.prefix is None:
+        sums = count(query, visibility)
+    else:
+        sums = session.prefix.column_sums(layer, query, visibility, count)
+    return choose_head(sums, image, rule)
 
 
 def _known_prompt(session: Session, layer: int) -> Prompt:

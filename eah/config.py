@@ -79,6 +79,11 @@ class EAHConfig:
         return cls(**{**PRESETS[name], **changes})
 
     @property
+    def is_per_prompt(self) -> bool:
+        """Whether what happens to a prompt depends on that prompt alone, wherever it stands."""
+        return self.batch_rows == "all" and self.image_span is None
+
+    @property
     def rule(self) -> SinkRule:
         """The part of the settings that the arithmetic needs."""
         return SinkRule(**{field.name: getattr(self, field.name) for field in fields(SinkRule)})

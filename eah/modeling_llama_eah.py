@@ -229,6 +229,11 @@ class Visibility:
             return None
         return self.mask[:, :, start:stop, :keys]
 
+    def of_rows(self, start: int, stop: int) -> Visibility:
+        """Return the visibility of query rows [start, stop) alone."""
+        mask = None if self.mask is None else self.mask[:, :, start:stop]
+        return Visibility(self.offset + start, mask, self.valid, self.window)
+
     def token_rows(self, num_queries: int, device: torch.device) -> torch.Tensor:
         """Return which query rows are tokens and not padding, shape (B or 1, Q) bool."""
         if self.valid is not None:

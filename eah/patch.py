@@ -24,6 +24,7 @@ from eah.config import EAHConfig, span_of
 from eah.errors import EAHConfigError, EAHStateError, UnsupportedVersionError
 from eah.find import image_token_id, target_modules
 from eah.modeling_llama_eah import HeadChoice
+from eah.prefix import SharedPrefix
 from eah.session import ImageTokens, ModelHooks, Session
 
 OLDEST: Final = (4, 57)
@@ -174,19 +175,47 @@ def image_tokens(model: nn.Module, tokens: torch.Tensor | tuple[int, int]) -> It
         given = ImageTokens(mask=tokens)
     else:
         given = ImageTokens(span=span_of(tokens))
-    sessions = {
-        id(state.session): state.session
-        for module in model.modules()
-        if (state := module.__dict__.get(STATE)) is not None
-    }
-    before = {key: session.given for key, session in sessions.items()}
-    for session in sessions.values():
+    sessions = _sessions(model)
+    before = [session.given for session in sessions]
+    for session in sessions:
         session.given = given
     try:
         yield
     finally:
-        for key, session in sessions.items():
-            session.given = before[key]
+        for session, earlier in zip(sessions, before, strict=True):
+            session.given = earlier
+
+
+@contextmanager
+def sharing_prefix(model: nn.Module, prefix: SharedPrefix) -> Iterator[None]:
+    """Let the prompts in a `with` block be batches whose first tokens are shared; see `eah.prefix`.
+
+    A pass that starts without a cache runs whole prompts and fills the prefix's sums. A pass of
+    more than one token on a cache goes on behind the prefix and uses them. On a model without EAH
+    it does nothing.
+    """
+    sessions = _sessions(model)
+    before = [session.prefix for session in sessions]
+    for session in sessions:
+        session.prefix = prefix
+    try:
+        yield
+    finally:
+        for session, earlier in zip(sessions, before, strict=True):
+            session.prefix = earlier
+
+
+def handle_of(model: nn.Module) -> EAHHandle | None:
+    """Return what `enable` returned for a model; None if EAH is not enabled on it."""
+    for session in _sessions(model):
+        return EAHHandle(model, session.config.layers, session.config, session)
+    return None
+
+
+def _sessions(model: nn.Module) -> list[Session]:
+    """Return the sessions of a model's target layers, each once."""
+    states = [module.__dict__.get(STATE) for module in model.modules()]
+    return list({id(s.session): s.session for s in states if s is not None}.values())
 
 
 def _check_version() -> None:

@@ -19,6 +19,7 @@ from torch import nn
 from eah.config import EAHConfig
 from eah.errors import EAHStateError
 from eah.modeling_llama_eah import HeadChoice
+from eah.prefix import SharedPrefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,7 @@ class Prompt:
         queries: Number of query rows.
         cached: Number of tokens in the KV cache before it.
         image: Image tokens among the keys, shape (B, K) bool; None if they are not known.
-        has_image: Whether any query row is an image token.
+        has_image: Whether any query row is an image token, or goes on from a shared prefix's image.
         valid: True at tokens, False at padding, shape (B, K) bool; None if nobody said.
     """
 
@@ -83,6 +84,7 @@ class Session:
         image_token_id: The model's placeholder id, or None if its config names none.
         enabled: False once EAH was disabled; hooks on models further out then do nothing.
         given: Image tokens given by `eah.image_tokens`.
+        prefix: First tokens of the prompts that are shared, given by `eah.prefix.sharing`.
         prompt: The forward pass under way.
         choices: What the last image prefill found, by layer.
         reached: Layers whose attention ran in the forward pass under way.
@@ -92,6 +94,7 @@ class Session:
     image_token_id: int | None
     enabled: bool = True
     given: ImageTokens | None = None
+    prefix: SharedPrefix | None = None
     prompt: Prompt | None = None
     choices: dict[int, HeadChoice] = field(default_factory=dict)
     reached: set[int] = field(default_factory=set)
@@ -107,6 +110,7 @@ class Session:
         image = self._image(ids, tokens, cached) if queries > 1 else None
         # One look from the host per prefill, none per layer or head; decode steps need none.
         has_image = image is not None and bool(image[:, cached:].any())
+        has_image = has_image or (image is not None and self.prefix is not None)
         mask = arguments.get("attention_mask")
         valid = mask.bool() if isinstance(mask, torch.Tensor) and mask.dim() == 2 else None
         self.reached.clear()

@@ -1,0 +1,66 @@
+"""Prompts that share their first tokens, such as six questions about one picture.
+
+The sum of a column over a prompt's rows is the sum over the prefix's rows plus that over the rest,
+and the prefix's rows do not depend on what follows them. So a target layer keeps the prefix's sums
+when it runs whole prompts, and adds them when it runs what follows on a cached prefix: counts and
+head are those of the whole prompt.
+
+The keys and values that are cached behind a target layer depend on the head that it shared. Whoever
+reuses them compares the head that is found with the one that they were computed with.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch.nn import functional
+
+from eah.modeling_llama_eah import ColumnSums, Visibility
+
+Count = Callable[[torch.Tensor, Visibility], ColumnSums]
+"""Sums queries (B, H, Q, D) with a visibility, on keys that it knows."""
+
+
+@dataclass(slots=True)
+class SharedPrefix:
+    """The first tokens of a batch of prompts, and what the target layers found in their rows.
+
+    Attributes:
+        length: Tokens of the prefix, the same in all prompts.
+        sums: By layer, over the prefix's rows and for its columns, (B, H, length) and (B, length).
+            A pass over whole prompts fills them, a pass over what follows the prefix uses them.
+    """
+
+    length: int
+    sums: dict[int, ColumnSums] = field(default_factory=dict)
+
+    def column_sums(
+        self, layer: int, query: torch.Tensor, visibility: Visibility, count: Count
+    ) -> ColumnSums:
+        """Return the sums over all rows of the prompts, the prefix's included.
+
+        Args:
+            layer: Layer index.
+            query: Of whole prompts, or of what follows the cached prefix, shape (B, H, Q, D).
+            visibility: What the query's rows see.
+            count: Sums rows.
+        """
+        if visibility.offset == 0:
+            first = count(query[:, :, : self.length], visibility.of_rows(0, self.length))
+            self.sums[layer] = ColumnSums(*(part[..., : self.length].clone() for part in first))
+            query = query[:, :, self.length :]
+            visibility = visibility.of_rows(self.length, self.length + query.shape[2])
+        return self._added(self.sums[layer], count(query, visibility))
+
+    def _added(self, first: ColumnSums, rest: ColumnSums) -> ColumnSums:
+        """Return sums (B, length) plus (B or B * beams, K), the first padded and repeated."""
+        repeats = len(rest.rows) // len(first.rows)
+        pad = (0, rest.rows.shape[-1] - self.length)
+        return ColumnSums(
+            *(
+                functional.pad(part.repeat_interleave(repeats, dim=0), pad) + more
+                for part, more in zip(first, rest, strict=True)
+            )
+        )
