@@ -20,12 +20,21 @@ from transformers import (
     StoppingCriteriaList,
 )
 
-import eah
+from eah.patch import handle_of
 from models.build import Parts, build_model
 from models.checkpoints import Checkpoint, Family, load_tokenizer
 from models.decoding.base import Contrast, DecodingMethod, Request
-from models.generation import PAD, Answer, Decoding, EncodedPrompts, padded_left
+from models.generation import (
+    PAD,
+    Answer,
+    Decoding,
+    EncodedPrompts,
+    image_tokens,
+    joined,
+    padded,
+)
 from models.precision import Precision, uniform
+from models.prefix import Sharing, generate_sharing
 from models.prompts import IMAGE, prompt_ids
 from models.quantization import Quantization
 from models.tokenizer import ChunkTokenizer
@@ -44,6 +53,8 @@ class VLM(ABC):
         answer_mark: Text of the prompt after which an answer begins; if the model writes it again,
             the answer begins after the last one, as in the reference wrappers.
         repetition_penalty: On ids that were generated, not on the prompt's.
+        image_reads_question: Whether the image tokens depend on the question, so that prompts about
+            the same picture have no prefix in common.
         model: The transformers model; EAH is enabled on it.
         tokenizer: Encodes text of prompts.
         protocol: Whose prompt and preprocessing are used.
@@ -57,6 +68,7 @@ class VLM(ABC):
     stop_text: ClassVar[str | None] = None
     answer_mark: ClassVar[str | None] = None
     repetition_penalty: ClassVar[float] = 1.0
+    image_reads_question: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -160,30 +172,33 @@ class VLM(ABC):
         """Return the prompt's ids with -200 once in the place of the image tokens."""
         return prompt_ids(self.family.name, question, self.tokenizer, self.protocol)
 
-    def embed_prompts(self, features: torch.Tensor, questions: Sequence[str]) -> EncodedPrompts:
-        """Put image tokens into their prompts and pad on the left.
+    def embed_prompts(
+        self, features: torch.Tensor, questions: Sequence[str], *, shared: bool = False
+    ) -> EncodedPrompts:
+        """Put image tokens into their prompts and pad, on the left or behind the image.
 
         Args:
             features: What `encode_pixels` returned, one picture per question, shape (B, F, C).
             questions: One per picture.
+            shared: Whether to pad behind the image, where a prefix that prompts share ends.
         Returns:
             The batch, on the model's device.
         """
         image = self.image_embeds(features, questions).to(self.device)
         rows, spans = [], []
-        for image_tokens, question in zip(image, questions, strict=True):
+        for picture, question in zip(image, questions, strict=True):
             ids = self.prompt_ids(question)
             place = ids.index(IMAGE)
             # Where the parts' precisions differ, the prompt has the higher one.
             before, after = self._embedded(ids[:place]), self._embedded(ids[place + 1 :])
-            rows.append(torch.cat([before, image_tokens, after]))  # (S, E)
-            spans.append((place, place + len(image_tokens)))
-        return padded_left(rows, spans)
+            rows.append(torch.cat([before, picture, after]))  # (S, E)
+            spans.append((place, place + len(picture)))
+        return padded(rows, spans, prefix=spans[0][1] if shared else 0)
 
     def embed_text(self, questions: Sequence[str]) -> EncodedPrompts:
         """Return the prompts without their image tokens, as `embed_prompts` does with them."""
         texts = [[id_ for id_ in self.prompt_ids(q) if id_ != IMAGE] for q in questions]
-        return padded_left([self._embedded(ids) for ids in texts], [(0, 0)] * len(texts))
+        return padded([self._embedded(ids) for ids in texts], [(0, 0)] * len(texts))
 
     def _embedded(self, ids: list[int]) -> torch.Tensor:
         """Return the embeddings of token ids, shape (S, E)."""
@@ -200,44 +215,72 @@ class VLM(ABC):
         decoding: Decoding,
         method: DecodingMethod | None = None,
         noised: torch.Tensor | None = None,
+        sharing: Sharing | None = None,
     ) -> list[Answer]:
         """Answer a batch of questions about already encoded pictures.
 
         Args:
             features: What `encode_pixels` returned, one picture per question, shape (B, F, C).
-            questions: One per picture; prompts of different length are padded on the left.
+            questions: One per picture; prompts of different length are padded.
             decoding: How tokens are chosen.
             method: Another way to choose them; None for transformers' own.
             noised: Features of the noised pictures, for methods that contrast with them.
+            sharing: Lets questions about the same picture share its prefix, where `shares_prefix`.
         Returns:
             One answer per question.
         Raises:
             ValueError: If the method can't decode so.
         """
-        prompts = self.embed_prompts(features, questions)
+        shared = sharing is not None and self.shares_prefix(method)
+        prompts = self.embed_prompts(features, questions, shared=shared)
         config = self.generation_config(decoding)
-        with eah.image_tokens(self.model, prompts.image_mask), self.computing():
-            if method is None:
-                output = self.language_model.generate(
-                    inputs_embeds=prompts.embeds,
-                    attention_mask=prompts.attention_mask,
-                    generation_config=config,
-                    logits_processor=self.logits_processors(),
-                    stopping_criteria=self.stopping(decoding),
-                )
+
+        contrast = self._contrast(method, questions, noised, shared=shared) if method else None
+        if method is not None:
+            method.check(decoding)
+            request = Request(
+                model=self.language_model,
+                prompts=prompts,
+                contrast=contrast,
+                config=config,
+                processors=self.logits_processors(),
+                stopping=self.stopping(decoding),
+                counted=self.counted_ids(questions, prompts),
+            )
+
+        def generate() -> torch.Tensor:
+            if method is not None:
+                return method.generate(request)
+            ids: torch.Tensor = self.language_model.generate(
+                inputs_embeds=prompts.embeds,
+                attention_mask=prompts.attention_mask,
+                generation_config=config,
+                logits_processor=self.logits_processors(),
+                stopping_criteria=self.stopping(decoding),
+            )
+            return ids
+
+        with image_tokens(self.model, prompts.image_mask), self.computing():
+            if shared and sharing is not None:
+                whole = prompts if contrast is None else joined([prompts, contrast])
+                pictures = sharing if contrast is None else sharing.with_noised()
+                output = generate_sharing(self.language_model, whole, pictures, generate)
             else:
-                method.check(decoding)
-                request = Request(
-                    model=self.language_model,
-                    prompts=prompts,
-                    contrast=self._contrast(method, questions, noised),
-                    config=config,
-                    processors=self.logits_processors(),
-                    stopping=self.stopping(decoding),
-                    counted=self.counted_ids(questions, prompts),
-                )
-                output = method.generate(request)
+                output = generate()
         return [self._answer(ids) for ids in output.tolist()]
+
+    def shares_prefix(self, method: DecodingMethod | None = None) -> bool:
+        """Tell whether prompts about the same picture can share what is computed up to its end.
+
+        They can't where the image tokens depend on the question, where EAH treats a prompt by its
+        place in the batch, and under methods that run prompts their own way.
+        """
+        handle = handle_of(self.model)
+        return (
+            not self.image_reads_question
+            and (method is None or method.shares_prefix)
+            and (handle is None or handle.config.is_per_prompt)
+        )
 
     def counted_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
         """Return how many ids of each prompt the reference wrapper hands to `generate`.
@@ -247,7 +290,12 @@ class VLM(ABC):
         return (1,) * len(questions)
 
     def _contrast(
-        self, method: DecodingMethod, questions: Sequence[str], noised: torch.Tensor | None
+        self,
+        method: DecodingMethod,
+        questions: Sequence[str],
+        noised: torch.Tensor | None,
+        *,
+        shared: bool,
     ) -> EncodedPrompts | None:
         """Return the prompts that a method contrasts the questions' with."""
         if method.contrast is Contrast.TEXT:
@@ -255,7 +303,7 @@ class VLM(ABC):
         if method.contrast is Contrast.NOISED_IMAGE:
             if noised is None:
                 raise ValueError(f"{type(method).__name__} needs the features of noised pictures")
-            return self.embed_prompts(noised, questions)
+            return self.embed_prompts(noised, questions, shared=shared)
         return None
 
     def generate_batch(

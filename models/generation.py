@@ -6,10 +6,14 @@ Axes: B batch, S prompt positions, E width of the language model.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
+
+import eah
+from eah.patch import handle_of
 
 PAD: Final = 0
 
@@ -51,19 +55,26 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompts:
-    """A left-padded batch of prompts as embeddings."""
+    """A batch of prompts as embeddings, padded on the left or behind a prefix that they share.
+
+    `prefix` positions come before the padding; 0 where nothing does.
+    """
 
     embeds: torch.Tensor  # (B, S, E)
     attention_mask: torch.Tensor  # (B, S), 1 where there is a token
     image_mask: torch.Tensor  # (B, S), True at image tokens
+    prefix: int = 0
 
 
-def padded_left(rows: Sequence[torch.Tensor], spans: Sequence[tuple[int, int]]) -> EncodedPrompts:
-    """Put prompts into one batch, padded on the left.
+def padded(
+    rows: Sequence[torch.Tensor], spans: Sequence[tuple[int, int]], *, prefix: int = 0
+) -> EncodedPrompts:
+    """Put prompts into one batch, padded on the left, or behind their prefix.
 
     Args:
         rows: Embeddings of each prompt, shape (S, E) with an S of its own.
         spans: Image tokens [start, stop) of each prompt; empty where there are none.
+        prefix: Positions at the start of every prompt that the padding comes after.
     """
     length = max(map(len, rows))
     embeds = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
@@ -71,7 +82,34 @@ def padded_left(rows: Sequence[torch.Tensor], spans: Sequence[tuple[int, int]]) 
     image_mask = torch.zeros(len(rows), length, dtype=torch.bool, device=embeds.device)
     for index, (row, (start, stop)) in enumerate(zip(rows, spans, strict=True)):
         pad = length - len(row)
-        embeds[index, pad:] = row
-        attention_mask[index, pad:] = 1
-        image_mask[index, pad + start : pad + stop] = True
-    return EncodedPrompts(embeds, attention_mask, image_mask)
+        places = torch.arange(len(row), device=embeds.device)
+        places[prefix:] += pad
+        embeds[index, places] = row
+        attention_mask[index, places] = 1
+        image_mask[index, places[start:stop]] = True
+    return EncodedPrompts(embeds, attention_mask, image_mask, prefix)
+
+
+def joined(branches: Sequence[EncodedPrompts]) -> EncodedPrompts:
+    """Return the prompts of several branches as one batch, branch after branch."""
+    length = max(branch.embeds.shape[1] for branch in branches)
+    parts = []
+    for branch in branches:
+        pad = (length - branch.embeds.shape[1], 0)
+        parts.append(
+            (
+                torch.nn.functional.pad(branch.embeds, (0, 0, *pad)),
+                torch.nn.functional.pad(branch.attention_mask, pad),
+                torch.nn.functional.pad(branch.image_mask, pad),
+            )
+        )
+    embeds, attention_mask, image_mask = (torch.cat(part) for part in zip(*parts, strict=True))
+    return EncodedPrompts(embeds, attention_mask, image_mask, branches[0].prefix)
+
+
+def image_tokens(model: Any, mask: torch.Tensor) -> AbstractContextManager[None]:
+    """Tell EAH where the image tokens are, (B, S) bool, unless its settings fix the columns."""
+    handle = handle_of(model)
+    if handle is not None and handle.config.image_span is not None:
+        return nullcontext()
+    return eah.image_tokens(model, mask)

@@ -32,6 +32,7 @@ class InstructBlip(BlipVLM):
         "mixed", {"vision": EVA, "qformer": FULL, "projector": FULL, "llm": HALF_AUTOCAST}
     )
     repetition_penalty = 1.5
+    image_reads_question = True
 
     def __init__(
         self,

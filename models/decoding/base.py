@@ -50,9 +50,16 @@ class Request:
 
 
 class DecodingMethod(ABC):
-    """A way to choose tokens. Subclasses are frozen dataclasses of its settings."""
+    """A way to choose tokens. Subclasses are frozen dataclasses of its settings.
+
+    Attributes:
+        contrast: What it compares the model's scores with.
+        shares_prefix: Whether its prompts' prefixes may come from a cache: they are run as they
+            are, `joined` with their contrast, and attention is the model's own.
+    """
 
     contrast: ClassVar[Contrast] = Contrast.NONE
+    shares_prefix: ClassVar[bool] = False
 
     def check(self, decoding: Decoding) -> None:
         """Refuse beams or sampling that the method does not go with: beams, by default.

@@ -28,6 +28,7 @@ class Dola(DecodingMethod):
         relative_top: Share of the likeliest token's probability below which a token is out.
     """
 
+    shares_prefix = True
     layers: str | tuple[int, ...] = "low"
     relative_top: float = 0.1
 

@@ -8,7 +8,7 @@ Axes: B prompts, G branches, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -20,29 +20,11 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-import eah
 from models.decoding.base import Request
-from models.generation import PAD, EncodedPrompts
+from models.generation import PAD, EncodedPrompts, image_tokens
 
 Combine = Callable[[Any, torch.Tensor], torch.Tensor]
 """Returns scores (B, V) from the model's output and the logits of its last tokens, (G * B, V)."""
-
-
-def joined(branches: Sequence[EncodedPrompts]) -> EncodedPrompts:
-    """Return the prompts of several branches as one batch, branch after branch."""
-    length = max(branch.embeds.shape[1] for branch in branches)
-    parts = []
-    for branch in branches:
-        pad = (length - branch.embeds.shape[1], 0)
-        parts.append(
-            (
-                torch.nn.functional.pad(branch.embeds, (0, 0, *pad)),
-                torch.nn.functional.pad(branch.attention_mask, pad),
-                torch.nn.functional.pad(branch.image_mask, pad),
-            )
-        )
-    embeds, attention_mask, image_mask = (torch.cat(part) for part in zip(*parts, strict=True))
-    return EncodedPrompts(embeds, attention_mask, image_mask)
 
 
 @torch.inference_mode()
@@ -71,7 +53,7 @@ def decode(
     inputs: dict[str, Any] = {"inputs_embeds": prompts.embeds}
     places = (mask.cumsum(-1) - 1).clamp(min=0)
     cache = None
-    with eah.image_tokens(model, prompts.image_mask):
+    with image_tokens(model, prompts.image_mask):
         while True:
             output = model(
                 **inputs,

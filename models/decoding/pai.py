@@ -14,7 +14,8 @@ import torch
 
 from models.decoding.base import Contrast, DecodingMethod, Request, checked
 from models.decoding.image_attention import boosted
-from models.decoding.loop import decode, joined, plausible
+from models.decoding.loop import decode, plausible
+from models.generation import joined
 
 PLAUSIBLE = 0.1  # the authors' constant
 

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 
 from models.decoding.base import Contrast, DecodingMethod, Request, checked
-from models.decoding.loop import decode, joined, plausible
+from models.decoding.loop import decode, plausible
+from models.generation import joined
 
 STEPS = 1000
 
@@ -27,6 +28,7 @@ class Vcd(DecodingMethod):
     """
 
     contrast = Contrast.NOISED_IMAGE
+    shares_prefix = True
     alpha: float = 1.0
     beta: float = 0.1
     noise_step: int = 500

@@ -15,11 +15,11 @@ import models
 from models.decoding.base import Contrast, DecodingMethod, Request
 from models.decoding.dola import Dola, contrasted, jensen_shannon
 from models.decoding.image_attention import boosted
-from models.decoding.loop import joined, plausible
+from models.decoding.loop import plausible
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import STEPS, Vcd, kept_share
-from models.generation import EncodedPrompts
+from models.generation import EncodedPrompts, joined
 from tests.models.toys import FAMILIES, QUESTIONS, make_folder, pictures
 
 NO_OPS: dict[str, DecodingMethod] = {
