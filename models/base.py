@@ -33,6 +33,7 @@ from models.generation import (
     joined,
     padded,
 )
+from models.images import Preprocessing
 from models.precision import Precision, uniform
 from models.prefix import Sharing, generate_sharing
 from models.prompts import IMAGE, prompt_ids
@@ -146,9 +147,14 @@ class VLM(ABC):
         """Device of the embeddings, where inputs go (also when the model is split over several)."""
         return torch.device(self.language_model.get_input_embeddings().weight.device)
 
+    @property
     @abstractmethod
+    def preprocessing(self) -> Preprocessing:
+        """What makes pixels of pictures, as the protocol wants them."""
+
     def preprocess(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return pixels as the protocol wants them, shape (B, 3, side, side), float32."""
+        return self.preprocessing(images)
 
     @abstractmethod
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:

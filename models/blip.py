@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
 
 from models.base import VLM
 from models.build import Parts
 from models.checkpoints import Checkpoint
 from models.configs import llama_config
-from models.images import squash_pixels
+from models.images import SquashPreprocessing
 from models.layouts import WHOLE
 from models.precision import Precision
 from models.tokenizer import ChunkTokenizer
@@ -88,10 +86,10 @@ class BlipVLM(VLM):
         """
         return self.model.language_model
 
-    def preprocess(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Return pixels squashed to a square, shape (B, 3, side, side), float32."""
-        rgb = [image.convert("RGB") for image in images]
-        return squash_pixels(rgb, size=self.model.config.vision_config.image_size)
+    @property
+    def preprocessing(self) -> SquashPreprocessing:
+        """What makes pixels of pictures: squashed to a square."""
+        return SquashPreprocessing(self.model.config.vision_config.image_size)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -99,7 +97,9 @@ class BlipVLM(VLM):
         tower = self.model.vision_model
         weight = tower.embeddings.patch_embedding.weight
         with self.precision.parts["vision"].context(weight.device):
-            states = tower(pixels.to(weight.device, weight.dtype)).last_hidden_state
+            states = tower(
+                pixels.to(weight.device, weight.dtype, non_blocking=True)
+            ).last_hidden_state
         features: torch.Tensor = states.to(self._norm_dtype)
         return features
 

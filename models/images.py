@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,36 +30,58 @@ def pad_to_square(image: Image.Image, color: Color) -> Image.Image:
     return square
 
 
-def clip_pixels(images: Sequence[Image.Image], *, size: int) -> torch.Tensor:
-    """Resize the shortest edge bicubically, centre-crop and normalise as CLIP does.
+class Preprocessing(ABC):
+    """Makes pixels of pictures. Plain data, so that worker processes can be given it."""
 
-    Args:
-        images: RGB pictures of any size.
+    @abstractmethod
+    def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Return pixels of pictures of any size and mode, shape (B, 3, side, side), float32."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipPreprocessing(Preprocessing):
+    """Resizes the shortest edge bicubically, centre-crops and normalises as CLIP does.
+
+    Attributes:
         size: Side of the crop in pixels (336 for LLaVA-1.5).
-    Returns:
-        Pixels, shape (B, 3, size, size), float32.
+        padding: Color to pad to a square with, so that nothing is cropped; None to crop.
     """
-    processor = _clip_processor(size)
-    batch = processor(images=list(images), return_tensors="np")["pixel_values"]
-    return torch.from_numpy(np.asarray(batch, dtype=np.float32))
+
+    size: int
+    padding: Color | None = None
+
+    def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Return pixels, shape (B, 3, size, size), float32."""
+        rgb = [image.convert("RGB") for image in images]
+        if self.padding is not None:
+            rgb = [pad_to_square(image, self.padding) for image in rgb]
+        return _pixels(_clip_processor(self.size), rgb)
 
 
-def squash_pixels(images: Sequence[Image.Image], *, size: int) -> torch.Tensor:
-    """Resize to a square bicubically, whatever the picture's proportions, and normalise.
+@dataclass(frozen=True, slots=True)
+class SquashPreprocessing(Preprocessing):
+    """Resizes to a square bicubically, whatever the picture's proportions, and normalises.
 
     The `blip_image_eval` processor of LAVIS and MiniGPT-4.
 
-    Args:
-        images: RGB pictures of any size.
+    Attributes:
         size: Side in pixels (224 for InstructBLIP and MiniGPT-4).
-    Returns:
-        Pixels, shape (B, 3, size, size), float32.
     """
-    processor = _blip_processor(size)
+
+    size: int
+
+    def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        """Return pixels, shape (B, 3, size, size), float32."""
+        return _pixels(_blip_processor(self.size), [image.convert("RGB") for image in images])
+
+
+def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
+    """Return what a processor makes of pictures, shape (B, 3, side, side), float32."""
     batch = processor(images=list(images), return_tensors="np")["pixel_values"]
     return torch.from_numpy(np.asarray(batch, dtype=np.float32))
 
 
+@cache
 def _clip_processor(size: int) -> Any:
     """Build the PIL image processor of the installed transformers.
 
@@ -75,6 +100,7 @@ def _clip_processor(size: int) -> Any:
     )
 
 
+@cache
 def _blip_processor(size: int) -> Any:
     """Build the PIL image processor of the installed transformers, as `_clip_processor` does."""
     if Version(transformers.__version__) >= Version("5.0"):

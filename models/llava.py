@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from PIL import Image
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from models.base import VLM
@@ -19,7 +18,7 @@ from models.checkpoints import Checkpoint, Family
 from models.configs import clip_config, llama_config
 from models.errors import ModelError
 from models.generation import EncodedPrompts
-from models.images import CLIP_MEAN, Color, clip_pixels, pad_to_square
+from models.images import CLIP_MEAN, ClipPreprocessing, Color
 from models.layouts import WHOLE
 from models.precision import HALF, PART_NAMES, Precision
 
@@ -68,12 +67,11 @@ class Llava(VLM):
             )
         return config
 
-    def preprocess(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Return pixels as the protocol wants them, shape (B, 3, side, side), float32."""
-        rgb = [image.convert("RGB") for image in images]
-        if self.protocol == "official":
-            rgb = [pad_to_square(image, self.padding) for image in rgb]
-        return clip_pixels(rgb, size=self.model.config.vision_config.image_size)
+    @property
+    def preprocessing(self) -> ClipPreprocessing:
+        """What makes pixels of pictures: cropped, or padded to a square under "official"."""
+        size = self.model.config.vision_config.image_size
+        return ClipPreprocessing(size, self.padding if self.protocol == "official" else None)
 
     @torch.inference_mode()
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
@@ -83,7 +81,7 @@ class Llava(VLM):
         tower = next(model.vision_tower.parameters())
         with self.precision.parts["vision"].context(tower.device):
             states = model.vision_tower(
-                pixels.to(tower.device, tower.dtype), output_hidden_states=True
+                pixels.to(tower.device, tower.dtype, non_blocking=True), output_hidden_states=True
             ).hidden_states
         patches = states[config.vision_feature_layer][:, 1:]  # (B, 1 + I, C) -> (B, I, C)
         projector = model.multi_modal_projector

@@ -11,7 +11,7 @@ from matplotlib import cbook
 from PIL import Image
 
 from models import VLM
-from models.images import CLIP_MEAN, CLIP_STD, clip_pixels, pad_to_square
+from models.images import CLIP_MEAN, CLIP_STD, ClipPreprocessing, pad_to_square
 from models.instructblip import InstructBlip
 from models.llava import Llava
 from models.minigpt4 import MiniGPT4
@@ -44,7 +44,7 @@ def plain_clip(image: Image.Image, size: int) -> np.ndarray:
 def test_clip_pixels_equal_a_plain_pipeline(shape: tuple[int, int], size: int) -> None:
     image = photograph(*shape)
 
-    pixels = clip_pixels([image], size=size).numpy()
+    pixels = ClipPreprocessing(size)([image]).numpy()
 
     assert pixels.shape == (1, 3, size, size)
     assert pixels.dtype == np.float32
