@@ -15,8 +15,8 @@ from eval.chair_origin import in_words, published, run_settings
 from eval.chair_scoring import ScoredArm, sentence_row
 from eval.chair_truth import GroundTruth
 from eval.intervals import CONFIDENCE, RESAMPLES, SEED
-from eval.record import write_atomically
 from eval.table import render
+from eval.writing import write_atomically
 
 PROTOCOL: Final = "CHAIR as OPERA's chair.py computes it (COCO 2014 instances and captions)"
 

@@ -19,9 +19,9 @@ from eval.chair_compare import Comparison
 from eval.chair_images import pictures_in
 from eval.chair_scoring import ScoredArm, ScoredCaption
 from eval.intervals import Interval
-from eval.record import write_atomically
 from eval.report_page import page_template
 from eval.thumbnails import Thumbnail, thumbnail
+from eval.writing import write_atomically
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "chair_report.html"
 

@@ -14,11 +14,12 @@ from eval.chair_settings import ChairSettings
 from eval.coco_annotations import SPLITS
 from eval.costs import HEADER, UNKNOWN, cost_cells, read_costs
 from eval.layer_summary import layer_summaries
+from eval.prompt import Prompt
 from eval.protocols import chair_protocol
-from eval.record import Row, RunFolder, decoding_in_words, write_atomically
+from eval.record import Row, RunFolder, decoding_in_words
 from eval.run_plan import ModelRun, answer_all, describe, plan_run
-from eval.runner import Prompt
 from eval.table import render
+from eval.writing import write_atomically
 
 IMAGE_IDS: Final = "image_ids.txt"
 
@@ -39,7 +40,8 @@ def run_model(settings: ChairSettings, pictures: Mapping[int, str]) -> None:
             folder,
             key=lambda row: (row["method"], row["image_id"]),
         )
-        report(folder, captions_by_method(rows, list(pictures)), settings)
+        if rows is not None:
+            report(folder, captions_by_method(rows, list(pictures)), settings)
 
 
 def plan_captions(settings: ChairSettings, pictures: Mapping[int, str]) -> ModelRun:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from eval.chair_vocabulary import load_vocabulary
 from eval.errors import EvaluationError
-from eval.record import write_atomically
+from eval.writing import write_atomically
 
 Objects = dict[int, frozenset[str]]
 TEXTS_AT_ONCE: Final = 4000

@@ -84,14 +84,24 @@ def _add_common(parser: Parser) -> None:
     parser.flag("--beam", "--num-beams", dest="beam", type=int, help="beams (1: greedy)")
     parser.flag("--sample", action="store_true", help="nucleus sampling, top-p 0.9")
     parser.flag("--max-new-tokens", type=int, help="length of an answer (the protocol's)")
-    parser.flag("--batch-size", type=int, help="prompts generated together (8)")
-    parser.flag("--num-workers", type=int, help="threads that read pictures ahead (2)")
+    parser.flag(
+        "--batch-size", type=_auto_or_number, help="prompts generated together, or auto (8)"
+    )
+    parser.flag(
+        "--no-prefix-reuse",
+        dest="prefix_reuse",
+        action="store_false",
+        help="run every prompt whole, also those about the same picture",
+    )
+    parser.flag("--num-workers", type=int, help="processes that read pictures ahead (2)")
     parser.flag("--limit", type=int, help="first N questions of each file, or pictures, only")
     parser.flag("--seed", type=int, help="of sampling, chosen pictures, built questions (42)")
     parser.flag("--output-dir", type=Path, help="where run folders are made (runs)")
     parser.flag("--preset", help="EAH preset: paper, released-code, scale-free (the config's)")
     parser.flag("--LAYER_NUM", "--layers", dest="layers", type=int, nargs="+", help="EAH layers")
-    parser.flag("--HEAD_NUM", "--head", dest="head", type=_head, help="EAH head: auto or an index")
+    parser.flag(
+        "--HEAD_NUM", "--head", dest="head", type=_auto_or_number, help="EAH head: auto or an index"
+    )
     parser.flag(
         "--THRES",
         "--sink-threshold",
@@ -114,11 +124,11 @@ def _steps(text: str) -> int:
     return int(text)
 
 
-def _head(text: str) -> int | None:
+def _auto_or_number(text: str) -> int | None:
     if text == "auto":
         return None
     if not re.fullmatch(r"\d+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor an index from 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number")
     return int(text)
 
 

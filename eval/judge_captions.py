@@ -21,13 +21,15 @@ from eval.errors import EvaluationError
 from eval.flags import resolve
 from eval.judge_answers import Arm, Pair, paired
 from eval.methods import OPERA, OPERA_FLAGS, ArmName, parse_arm
+from eval.processes import this_place
 from eval.provenance import images_hash
 from eval.record import PREDICTIONS, RUN
 from eval.run_plan import RUN_ERRORS
 
 # What two runs may differ in and still give a picture the same kind of caption: which pictures they
 # are, how they are put into batches, and which methods are asked.
-INCIDENTAL: Final = ("images", "pictures", "batch_size", "method", "eah", "decoding_methods")
+INCIDENTAL: Final = ("images", "pictures", "batch_size", "prefix_reuse", "method", "eah",
+                     "decoding_methods")  # fmt: skip
 
 
 def answers_of_model(given: dict[str, Any], count: int) -> tuple[Pair, Path, Path]:
@@ -39,6 +41,11 @@ def answers_of_model(given: dict[str, Any], count: int) -> tuple[Pair, Path, Pat
     Raises:
         EvaluationError: If a setting is not allowed, or the model can't be loaded.
     """
+    if not this_place().is_alone:
+        raise EvaluationError(
+            "a judge is asked by one process; describe the pictures with several by chair_eval.py, "
+            "then start this command once: it takes the captions from there"
+        )
     try:
         settings = resolve(ChairSettings(), given)
         folder = settings.pictures_folder()

@@ -22,9 +22,9 @@ from eval.judge_output import (
 )
 from eval.judge_prompts import CRITERIA
 from eval.judge_scoring import JudgedPicture, Judgement, results, winner
-from eval.record import write_atomically
 from eval.report_page import page_template
 from eval.thumbnails import Thumbnail, thumbnail
+from eval.writing import write_atomically
 
 TEMPLATE: Final = Path(__file__).parent / "templates" / "judge_report.html"
 

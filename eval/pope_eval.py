@@ -30,8 +30,8 @@ from eval.pope_report import report_of
 from eval.pope_run import run_model
 from eval.pope_scoring import PARSERS
 from eval.pope_settings import PopeSettings
-from eval.record import write_atomically
 from eval.run_plan import RUN_ERRORS
+from eval.writing import write_atomically
 from models.settings import ROOT
 
 # Where the paper's question files are if nobody says: as scripts/download_data.sh puts them, and as

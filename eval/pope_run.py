@@ -10,10 +10,11 @@ from eval.pope_answers import recorded
 from eval.pope_questions import Question, questions_hash
 from eval.pope_report import published, report_of
 from eval.pope_settings import PopeSettings
+from eval.prompt import Prompt
 from eval.protocols import pope_protocol
 from eval.record import METRICS, Row, RunFolder, decoding_in_words
 from eval.run_plan import ModelRun, answer_all, describe, plan_run
-from eval.runner import Prompt, check_images
+from eval.runner import check_images
 
 Questions = Mapping[str, Sequence[Question]]
 
@@ -29,7 +30,8 @@ def run_model(settings: PopeSettings, questions: Questions) -> None:
             folder,
             key=lambda row: (row["method"], row["pope_type"], row["question_id"]),
         )
-        report(folder, rows, settings)
+        if rows is not None:
+            report(folder, rows, settings)
 
 
 def plan_questions(settings: PopeSettings, questions: Questions) -> ModelRun:

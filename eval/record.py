@@ -5,7 +5,8 @@
     metrics.json       replaced as a whole, at the end
 
 The folder's name follows from the settings, so the same command finds the same folder and goes on
-where it stopped. A lock keeps a second process out.
+where it stopped. A lock keeps a second run out. Where several processes share a run, each appends
+to a file of its own, `predictions.3.jsonl`; they are put together when all answers are there.
 """
 
 from __future__ import annotations
@@ -13,8 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -22,18 +22,27 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from eval.errors import EvaluationError
+from eval.processes import Place
+from eval.writing import write_atomically, writing
 
 PREDICTIONS: Final = "predictions.jsonl"
 METRICS: Final = "metrics.json"
 RUN: Final = "run.json"
 Row = dict[str, Any]
+Key = tuple[Any, ...]
 
 
 class RunFolder:
     """A locked run folder; use it in a `with` block."""
 
     def __init__(
-        self, root: Path, label: str, settings: Mapping[str, Any], *, rows: str = PREDICTIONS
+        self,
+        root: Path,
+        label: str,
+        settings: Mapping[str, Any],
+        *,
+        rows: str = PREDICTIONS,
+        place: Place | None = None,
     ) -> None:
         """Name the folder after its label and a hash of the settings; nothing is written yet.
 
@@ -42,12 +51,18 @@ class RunFolder:
             label: First part of its name.
             settings: What decides the answers.
             rows: Name of the file of answers.
+            place: This process among those that share the run; None for the only one.
         """
         canonical = json.dumps(settings, sort_keys=True, default=str)
         self.settings = json.loads(canonical)
         self.path = root / f"{label}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
+        self.place = place or Place()
         self._rows = self.path / rows
-        self._lock = FileLock(str(self.path / ".lock"), timeout=0)
+        index = self.place.index
+        self._own = self._rows if self.place.is_alone else part_of(self._rows, index)
+        # The first process has the same lock as an only one, so that a run is never started twice.
+        lock = self.path / (f".lock.{index}" if index else ".lock")
+        self._lock = FileLock(str(lock), timeout=0)
 
     def __enter__(self) -> RunFolder:
         """Create and lock the folder.
@@ -86,36 +101,86 @@ class RunFolder:
             content = {"settings": self.settings, **provenance}
         self.write(RUN, content)
 
-    def predictions(self) -> list[Row]:
-        """Return the answers so far; a last line that was cut off in writing is taken away.
+    def predictions(self, key: Callable[[Row], Key] | None = None) -> list[Row]:
+        """Return the answers so far, of all processes.
 
+        The last line of a file is left out if it was cut off in writing, and taken away from this
+        process's own file.
+
+        Args:
+            key: Tells which answers are to the same prompt, where files of several processes may
+                overlap: the first counts.
         Raises:
             EvaluationError: If any other line is damaged.
         """
-        path = self._rows
-        if not path.exists():
-            return []
-        content = path.read_bytes()
-        whole = content[: content.rfind(b"\n") + 1]
-        if len(whole) < len(content):
-            with writing(path):
-                os.truncate(path, len(whole))
-        rows = []
-        # Not splitlines(), which also splits at characters that JSON leaves in a text, as U+2028.
-        for number, line in enumerate(whole.decode("utf-8").split("\n")[:-1], start=1):
-            try:
-                rows.append(json.loads(line))
-            except json.JSONDecodeError as error:
-                raise EvaluationError(
-                    f"{path}, line {number} is damaged; delete that line and run again"
-                ) from error
+        rows: list[Row] = []
+        known: set[Key] = set()
+        for path in self._files():
+            content = path.read_bytes()
+            whole = content[: content.rfind(b"\n") + 1]
+            if len(whole) < len(content) and path == self._own:
+                with writing(path):
+                    os.truncate(path, len(whole))
+            fresh = _parsed(whole, path)
+            if key is not None:
+                fresh = [row for row in fresh if key(row) not in known]
+                known.update(map(key, fresh))
+            rows += fresh
         return rows
+
+    def gathered(
+        self, key: Callable[[Row], Key], wanted: Sequence[Key], *, found: bool = False
+    ) -> list[Row] | None:
+        """Put the answers of all processes into one file; None where that is another's to do.
+
+        The process that finds all answers recorded does it, once.
+
+        Args:
+            key: Tells which prompt and method an answer is of.
+            wanted: All keys, in the order of the file.
+            found: Whether all answers were there when this process started; the first process
+                then has them.
+        """
+        with self._common():
+            rows = {key(row): row for row in self.predictions(key)}
+            if any(one not in rows for one in wanted):
+                return None
+            ordered = [rows[one] for one in wanted]
+            parts = [path for path in self._files() if path != self._rows]
+            if parts:
+                write_atomically(self._rows, _lines(ordered))
+                for path in parts:
+                    path.unlink()
+            elif not self.place.is_alone and not (found and self.place.index == 0):
+                return None
+            return ordered
+
+    def settled(self, name: str, content: Mapping[str, Any]) -> Row:
+        """Write a JSON file if it is not there yet, and return what is there.
+
+        What one process of a run decides, all go by, also when the run goes on later.
+        """
+        path = self.path / name
+        with self._common():
+            if not path.exists():
+                self.write(name, content)
+        found: Row = json.loads(path.read_text(encoding="utf-8"))
+        return found
+
+    def _common(self) -> FileLock:
+        """Return a lock for what the processes of a run do one after another."""
+        return FileLock(str(self.path / ".lock.common"))
+
+    def _files(self) -> list[Path]:
+        """Return the files of answers that exist, the common one first."""
+        parts = self._rows.parent.glob(part_of(self._rows, "*").name)
+        numbered = sorted(parts, key=lambda path: int(path.name.split(".")[-2]))
+        return [path for path in (self._rows, *numbered) if path.exists()]
 
     def append(self, rows: Iterable[Row]) -> None:
         """Append answers, so that they survive whatever comes next."""
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        with writing(self._rows), self._rows.open("ab") as file:
-            file.write(text.encode("utf-8"))
+        with writing(self._own), self._own.open("ab") as file:
+            file.write(_lines(rows).encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
 
@@ -124,32 +189,27 @@ class RunFolder:
         write_atomically(self.path / name, json.dumps(content, indent=1, default=str) + "\n")
 
 
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole, so that a reader or a crash never meets half of it."""
-    encoded = content.encode() if isinstance(content, str) else content
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+def part_of(path: Path, index: int | str) -> Path:
+    """Return the file of one process: `predictions.3.jsonl` of `predictions.jsonl`."""
+    return path.with_suffix(f".{index}{path.suffix}")
+
+
+def _lines(rows: Iterable[Row]) -> str:
+    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+
+
+def _parsed(content: bytes, path: Path) -> list[Row]:
+    """Return the rows of a file's whole lines."""
+    rows = []
+    # Not splitlines(), which also splits at characters that JSON leaves in a text, as U+2028.
+    for number, line in enumerate(content.decode("utf-8").split("\n")[:-1], start=1):
         try:
-            with temporary.open("wb") as file:
-                file.write(encoded)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise EvaluationError(
-            f"{path} can't be written: {error.strerror}; what was written before is kept: "
-            "make room or choose another place, and run the same command again"
-        ) from error
+            rows.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise EvaluationError(
+                f"{path}, line {number} is damaged; delete that line and run again"
+            ) from error
+    return rows
 
 
 def keyed(rows: Iterable[Row], key: Callable[[Row], tuple[Any, ...]]) -> dict[tuple[Any, ...], Row]:

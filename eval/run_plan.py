@@ -9,20 +9,28 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 import models
 from eah import EAHError
+from eval.batches import by_count, by_tokens, token_budget
 from eval.costs import append_cost
 from eval.errors import EvaluationError
 from eval.methods import as_record, parse_arm
+from eval.plan import Arm, Plan
+from eval.processes import launcher_note, this_place
+from eval.prompt import Key, Prompt
 from eval.provenance import images_hash, provenance
 from eval.record import Row, RunFolder, keyed
-from eval.runner import Arm, Key, Plan, Prompt, answer
+from eval.runner import answer
 from eval.settings import RunSettings
 
 # What bad input to the method or to a model raises, besides the benchmark's own errors.
+BATCHES: Final = "batches.json"
 RUN_ERRORS: Final = (EAHError, models.ModelError)
 
 
@@ -52,12 +60,27 @@ class ModelRun:
         decoding = self.plan.decoding
         decoded = "sample" if decoding.do_sample else f"beam{decoding.num_beams}"
         root = output_dir / self.resolved["benchmark"] / self.resolved["model"]
-        return RunFolder(root, f"{self.resolved['protocol']}-{inputs}-{decoded}", self.resolved)
+        label = f"{self.resolved['protocol']}-{inputs}-{decoded}"
+        return RunFolder(root, label, self.resolved, place=this_place())
+
+    def batches(self, vlm: models.VLM, folder: RunFolder) -> list[list[Prompt]]:
+        """Return what is generated together, the same for all processes of the run."""
+        plan = self.plan
+        if plan.batch_size is not None:
+            return by_count(plan.prompts, plan.batch_size)
+        budget = folder.settled(BATCHES, {"tokens": token_budget(vlm, plan.decoding)})["tokens"]
+        questions = {prompt.question for prompt in plan.prompts}
+        new = plan.decoding.max_new_tokens
+        lengths = {question: vlm.prompt_length(question) + new for question in questions}
+        return by_tokens(plan.prompts, lengths, budget)
 
 
 def describe(settings: RunSettings) -> models.Description:
     """Resolve model, protocol, device and precision of a run; nothing is loaded."""
-    return models.describe(settings.model, **settings.model_arguments())
+    place = this_place()
+    device = place.device(settings.device, torch.cuda.device_count())
+    arguments = {**settings.model_arguments(), "device": device}
+    return models.describe(settings.model, **arguments)
 
 
 def plan_run(
@@ -99,22 +122,26 @@ def plan_run(
         batch_size=settings.batch_size,
         num_workers=settings.num_workers,
         seed=settings.seed,
+        prefix_reuse=settings.prefix_reuse,
         text_key=text_key,
     )
     resolved = {
         **inputs,
         **{key: value for key, value in asdict(described).items() if key != "checkpoint"},
+        # Which GPU it is decides no answer.
+        "device": described.device.split(":")[0],
         "method": list(arms),
         "eah": asdict(config) if any(arm.eah for arm in arms.values()) else None,
         "decoding": asdict(decoding),
-        "batch_size": settings.batch_size,
+        "batch_size": settings.batch_size or "auto",
+        "prefix_reuse": settings.prefix_reuse,
         "seed": settings.seed,
         "pictures": images_hash(folder, [prompt.image for prompt in prompts]),
     }
     if methods:
         resolved["decoding_methods"] = as_record(methods)
         check_methods(methods, decoding)
-    exact = {name: resolved[name] for name in ("protocol", "device", "dtype")}
+    exact = {name: getattr(described, name) for name in ("protocol", "device", "dtype")}
     arguments = {**settings.model_arguments(), **exact}
     return ModelRun(plan, resolved, described.checkpoint, arguments)
 
@@ -137,22 +164,41 @@ def answer_all(
     folder: RunFolder,
     *,
     key: Callable[[Row], Key],
-) -> list[Row]:
+) -> list[Row] | None:
     """Return all answers of a run, after asking the model what is not recorded yet.
 
     Args:
         run: What is asked.
         folder: The run's folder, entered.
         key: Returns (method, *prompt key) of a recorded answer.
+    Returns:
+        The answers; None where another of the run's processes has them.
     """
-    plan, resolved = run.plan, run.resolved
-    if all(arm.name != "baseline" for arm in plan.arms):
+    plan, place = run.plan, folder.place
+    if all(arm.name != "baseline" for arm in plan.arms) and place.index == 0:
         print("note: no baseline arm in this run, so it can't show a gain", file=sys.stderr)
-    rows = folder.predictions()
-    done = keyed(rows, key)
-    if all((arm.name, *prompt.key) in done for arm in plan.arms for prompt in plan.prompts):
-        return rows
-    vlm = models.load(resolved["model"], **run.arguments)
-    folder.begin({"checkpoint": run.checkpoint, **provenance(resolved["device"])})
-    answer(vlm, plan, done, folder.append, lambda cost: append_cost(folder.path, cost))
-    return folder.predictions()
+    if (note := launcher_note()) is not None:
+        print(note, file=sys.stderr)
+    wanted = plan.keys()
+    done = keyed(folder.predictions(key), key)
+    was_done = all(one in done for one in wanted)
+    if not was_done:
+        vlm = models.load(run.resolved["model"], **run.arguments)
+        if place.index == 0:
+            folder.begin(
+                {
+                    "checkpoint": run.checkpoint,
+                    "processes": place.count,
+                    **provenance(run.arguments["device"]),
+                }
+            )
+        batches = run.batches(vlm, folder)
+        spent = partial(append_cost, folder.path, place=place)
+        answer(vlm, plan, batches, done, folder.append, spent, place)
+    rows = folder.gathered(key, wanted, found=was_done)
+    if rows is None:
+        print(
+            f"process {place.index} of {place.count} is done; the last one prints the result",
+            file=sys.stderr,
+        )
+    return rows

@@ -36,8 +36,9 @@ class RunSettings:
         beam: Number of beams; 1 is greedy.
         sample: Nucleus sampling (top-p 0.9, temperature 1).
         max_new_tokens: Length of an answer; None for the protocol's.
-        batch_size: Prompts that are generated together.
-        num_workers: Threads that read and resize pictures ahead.
+        batch_size: Prompts that are generated together; None for as many as fit into memory.
+        prefix_reuse: Whether questions about the same picture share its prefix.
+        num_workers: Processes that read and resize pictures ahead; 0 for none.
         limit: Use only the first so many questions of each file, or pictures to caption.
         seed: Of sampling, of choosing pictures and of building question files.
         output_dir: Folder that run folders are made in.
@@ -68,7 +69,8 @@ class RunSettings:
     beam: int = 1
     sample: bool = False
     max_new_tokens: int | None = None
-    batch_size: int = 8
+    batch_size: int | None = 8
+    prefix_reuse: bool = True
     num_workers: int = 2
     limit: int | None = None
     seed: int = 42
@@ -85,10 +87,12 @@ class RunSettings:
             EvaluationError: Naming the setting, its value and what is allowed.
         """
         self.arms()
-        for name in ("beam", "batch_size", "num_workers", "max_new_tokens", "limit"):
+        for name in ("beam", "batch_size", "max_new_tokens", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EvaluationError(f"{name}={value}, but at least 1 is needed")
+        if self.num_workers < 0:
+            raise EvaluationError(f"num_workers={self.num_workers}, but 0 is the least (none)")
 
     def opera_settings(self) -> dict[str, Any]:
         """Return the settings of OPERA that were given by its own flags."""
@@ -179,7 +183,7 @@ def _converted(name: str, kind: str, value: Any, source: str) -> Any:
     """Convert a YAML value to a setting's type."""
     optional = kind.endswith("| None")
     kind = kind.removesuffix("| None").strip()
-    if value is None and optional:
+    if optional and (value is None or (value == "auto" and kind == "int")):
         return None
     if kind.startswith("tuple"):
         items = value if isinstance(value, (list, tuple)) else [value]

@@ -149,6 +149,15 @@ class VLM(ABC):
 
     @property
     @abstractmethod
+    def num_image_tokens(self) -> int:
+        """Image tokens of a picture, I."""
+
+    def prompt_length(self, question: str) -> int:
+        """Return the positions of a question's prompt, its image tokens included."""
+        return len(self.prompt_ids(question)) - 1 + self.num_image_tokens
+
+    @property
+    @abstractmethod
     def preprocessing(self) -> Preprocessing:
         """What makes pixels of pictures, as the protocol wants them."""
 

@@ -87,6 +87,11 @@ class BlipVLM(VLM):
         return self.model.language_model
 
     @property
+    def num_image_tokens(self) -> int:
+        """One for each query of the Q-Former."""
+        return int(self.model.config.num_query_tokens)
+
+    @property
     def preprocessing(self) -> SquashPreprocessing:
         """What makes pixels of pictures: squashed to a square."""
         return SquashPreprocessing(self.model.config.vision_config.image_size)

@@ -68,6 +68,12 @@ class Llava(VLM):
         return config
 
     @property
+    def num_image_tokens(self) -> int:
+        """One for each patch of the picture."""
+        vision = self.model.config.vision_config
+        return int((vision.image_size // vision.patch_size) ** 2)
+
+    @property
     def preprocessing(self) -> ClipPreprocessing:
         """What makes pixels of pictures: cropped, or padded to a square under "official"."""
         size = self.model.config.vision_config.image_size

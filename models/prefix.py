@@ -53,11 +53,18 @@ class PrefixStore:
     Attributes:
         prompts: Prompts that were answered.
         prefills: Prefixes that were computed for them.
+        passes: Forward passes that this took, besides those of the answers.
     """
 
     prompts: int = 0
     prefills: int = 0
+    passes: int = 0
     _kept: dict[Hashable, list[CachedPrefix]] = field(default_factory=dict)
+
+    @property
+    def reused(self) -> int:
+        """Prompts that went on behind a prefix that was computed for another one."""
+        return self.prompts - self.prefills
 
     def of(self, picture: Hashable) -> list[CachedPrefix]:
         """Return the prefixes of a picture, one for each choice of heads that was met."""
@@ -65,7 +72,17 @@ class PrefixStore:
 
     def keep(self, pictures: Collection[Hashable]) -> None:
         """Forget all other pictures."""
-        self._kept = {picture: self._kept[picture] for picture in pictures if picture in self._kept}
+        self._kept = {
+            picture: prefixes
+            for picture, prefixes in self._kept.items()
+            if (picture.picture if isinstance(picture, Noised) else picture) in pictures
+        }
+
+
+class Noised(NamedTuple):
+    """A picture under noise, which has a prefix of its own."""
+
+    picture: Hashable
 
 
 class Sharing(NamedTuple):
@@ -76,7 +93,7 @@ class Sharing(NamedTuple):
 
     def with_noised(self) -> Sharing:
         """Return the same for a batch that is followed by itself about noised pictures."""
-        return Sharing([*self.pictures, *((p, "noised") for p in self.pictures)], self.store)
+        return Sharing([*self.pictures, *map(Noised, self.pictures)], self.store)
 
 
 class _OtherHeads(Exception):
@@ -107,6 +124,7 @@ def generate_sharing(
             with batch.spliced():
                 return generate()
         except _OtherHeads as other:
+            sharing.store.passes += 1
             batch.reassign(other.found)
 
 
@@ -260,6 +278,7 @@ class _Batch:
             self.prefixes[row] = prefix
             self.whole.add(row)
         self.store.prefills += len(rows)
+        self.store.passes += 1
 
 
 def _heads(handle: eah.EAHHandle, prompts: int) -> list[Heads]:

@@ -14,7 +14,7 @@ import sys
 
 from eval.chair_lexicon import HEADER, LEXICON_FILE
 from eval.chair_vocabulary import Vocabulary, load_vocabulary
-from eval.record import write_atomically
+from eval.writing import write_atomically
 from scripts.english import plurals, verb_forms
 
 # Words without a plural, as the published scores see it: no nouns, or words that WordNet 3.0 does

@@ -9,24 +9,26 @@ import torch
 from torch import nn
 
 from eval.costs import BatchCost, append_cost, cost_cells, measured, read_costs
+from eval.processes import Place
 
 
 def test_passes_of_the_model_are_counted_in_the_block_only() -> None:
     model = nn.Linear(2, 2)
-    with measured(model, "eah", 3) as cost:
-        for _ in range(4):
-            model(torch.zeros(1, 2))
-        cost.tokens = 2
+    cost = BatchCost("eah", 3)
+    for _ in range(2):  # a batch in two parts
+        with measured(model, cost):
+            for _ in range(4):
+                model(torch.zeros(1, 2))
     model(torch.zeros(1, 2))
 
-    assert (cost.method, cost.batch, cost.forwards, cost.tokens) == ("eah", 3, 4, 2)
+    assert (cost.method, cost.batch, cost.forwards) == ("eah", 3, 8)
     assert cost.seconds > 0
     assert not model._forward_pre_hooks
 
 
 def test_the_hook_goes_when_a_generation_fails() -> None:
     model = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="broken"), measured(model, "eah", 0):
+    with pytest.raises(ValueError, match="broken"), measured(model, BatchCost("eah", 0)):
         raise ValueError("broken")
 
     assert not model._forward_pre_hooks
@@ -43,19 +45,36 @@ def test_cells_are_forwards_per_token_and_the_median_ratio() -> None:
         BatchCost("opera", 3, tokens=10, forwards=21, seconds=1e6),  # no baseline
     ]
 
-    assert cost_cells(costs) == {"baseline": ["1.00", "1.00"], "opera": ["2.10", "2.50"]}
+    cells = cost_cells(costs)
+
+    assert [cells["baseline"][:2], cells["opera"][:2]] == [["1.00", "1.00"], ["2.10", "2.50"]]
+
+
+def test_reused_prefixes_are_counted_over_all_batches() -> None:
+    costs = [BatchCost("eah", i, prompts=6, reused=5) for i in range(3)]
+
+    assert cost_cells(costs)["eah"][2] == "15 of 18"
 
 
 def test_without_a_baseline_or_a_token_nothing_is_claimed() -> None:
-    assert cost_cells([BatchCost("eah", 0, 0, 3, 1.0)]) == {"eah": ["-", "-"]}
+    assert cost_cells([BatchCost("eah", 0, 0, 3, 1.0)]) == {"eah": ["-", "-", "-"]}
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     costs = [BatchCost("baseline", 0, 5, 5, 0.5), BatchCost("eah", 0, 5, 5, 0.75)]
     for cost in costs:
-        append_cost(tmp_path, cost)
+        append_cost(tmp_path, cost, Place())
     with (tmp_path / "costs.jsonl").open("a") as file:
         file.write('{"method": "eah", "ba')
 
     assert read_costs(tmp_path) == costs
+
+
+def test_the_costs_of_all_processes_are_read(tmp_path: Path) -> None:
+    costs = [BatchCost("baseline", index, 5, 5, 0.5) for index in range(3)]
+    for index, cost in enumerate(costs):
+        append_cost(tmp_path, cost, Place(index, 3))
+
+    assert read_costs(tmp_path) == costs
+    assert len(list(tmp_path.iterdir())) == 3
     assert read_costs(tmp_path / "nowhere") == []

@@ -175,7 +175,7 @@ def test_saved_answers_are_scored_without_a_model(
     assert main(["--answers", str(saved), "--pope-type", "all", *flags[-4:-2]]) == 0
 
     scored = capsys.readouterr().out.splitlines()
-    rows = [line.rsplit("|", 3)[0] for line in table.splitlines()]  # times are the run's alone
+    rows = [line.rsplit("|", 4)[0] for line in table.splitlines()]  # times are the run's alone
     assert len(rows) > 8
     assert [line.rsplit("|", 1)[0] for line in scored if line.startswith("|")] == rows
 

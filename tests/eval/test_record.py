@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from eval.errors import EvaluationError
-from eval.record import PREDICTIONS, RunFolder, keyed, write_atomically
+from eval.record import PREDICTIONS, RunFolder, keyed
+from eval.writing import write_atomically
 
 SETTINGS = {"model": "m", "seed": 1}
 

@@ -1,0 +1,75 @@
+"""Pictures, read and preprocessed ahead of the model in worker processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from eval.errors import EvaluationError
+from models.images import Preprocessing
+
+Pixels = dict[str, torch.Tensor]
+"""Pixels by file name, each (1, 3, side, side)."""
+
+
+@dataclass(frozen=True)
+class _Pictures(Dataset[Pixels | str]):
+    """Pictures group by group; a sentence in the place of a group that can't be read."""
+
+    groups: Sequence[Sequence[str]]
+    folder: Path
+    preprocessing: Preprocessing
+
+    def __len__(self) -> int:
+        return len(self.groups)
+
+    def __getitem__(self, at: int) -> Pixels | str:
+        try:
+            return {name: self._pixels(self.folder / name) for name in self.groups[at]}
+        except EvaluationError as error:
+            return str(error)  # an exception would arrive with a worker's traceback in its text
+
+    def _pixels(self, path: Path) -> torch.Tensor:
+        try:
+            with Image.open(path) as image:
+                return self.preprocessing([image])
+        except OSError as error:  # PIL's UnidentifiedImageError and truncated files are OSErrors
+            raise EvaluationError(
+                f"picture {path} can't be read ({error}); replace it and run the same command again"
+            ) from error
+
+
+def read_ahead(
+    groups: Sequence[Sequence[str]],
+    folder: Path,
+    preprocessing: Preprocessing,
+    *,
+    workers: int,
+    pinned: bool,
+) -> Iterator[Pixels]:
+    """Yield the pixels of groups of pictures, a few groups ahead of who takes them.
+
+    Args:
+        groups: File names.
+        folder: Where the pictures are.
+        preprocessing: Makes pixels of a picture.
+        workers: Processes that read; 0 reads in this one.
+        pinned: Whether the pixels are to lie in memory that a GPU copies from directly.
+    Raises:
+        EvaluationError: If a picture can't be read.
+    """
+    loader = DataLoader(
+        _Pictures(groups, folder, preprocessing),
+        batch_size=None,
+        num_workers=min(workers, len(groups)),
+        pin_memory=pinned,
+    )
+    for pixels in loader:
+        if isinstance(pixels, str):
+            raise EvaluationError(pixels)
+        yield pixels

@@ -1,0 +1,112 @@
+"""Several processes that share one run: which of them this is, and on which device it runs.
+
+`accelerate launch`, `torchrun` and `mpirun` start the processes and tell each its place. Nothing is
+exchanged between them: each answers batches of its own and writes files of its own in the run's
+folder, and the one that finds all answers there puts them together.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from eval.errors import EvaluationError
+
+# What torchrun and accelerate, Intel's and Hydra's MPI, and Open MPI call them.
+COUNT: Final = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
+INDEX: Final = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
+LOCAL: Final = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A process's place among those of a run.
+
+    Attributes:
+        index: Its number, from 0.
+        count: How many there are.
+        local: Its number on its machine, from 0.
+    """
+
+    index: int = 0
+    count: int = 1
+    local: int = 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other."""
+        return self.count == 1
+
+    def takes(self, batch: int) -> bool:
+        """Return whether a batch of the run is this process's."""
+        return batch % self.count == self.index
+
+    def device(self, wanted: str | None, gpus: int) -> str | None:
+        """Return the device of this process.
+
+        Args:
+            wanted: What the settings name: None, "cpu", "cuda:N" or "auto".
+            gpus: GPUs of this machine.
+        Raises:
+            EvaluationError: If all processes would take the same GPUs.
+        """
+        if self.is_alone or wanted == "cpu" or (wanted is None and not gpus):
+            return wanted
+        if wanted is not None:
+            raise EvaluationError(
+                f"device {wanted} for {self.count} processes; each takes a GPU of its own: leave "
+                "--gpu-id and --device out, or start one process"
+            )
+        if self.local >= gpus:
+            raise EvaluationError(
+                f"process {self.local} of this machine finds {gpus} GPU(s); start one process for "
+                "each GPU (--num_processes), or pass --device cpu"
+            )
+        return f"cuda:{self.local}"
+
+
+def this_place(environment: Mapping[str, str] | None = None) -> Place:
+    """Read this process's place from the variables that its launcher sets.
+
+    Args:
+        environment: The variables; the process's own if None.
+    Raises:
+        EvaluationError: If they make no sense.
+    """
+    environment = os.environ if environment is None else environment
+    count = _number(COUNT, environment)
+    if count is None:
+        return Place()
+    index = _number(INDEX, environment)
+    local = _number(LOCAL, environment)
+    if index is None or not 0 <= index < count:
+        raise EvaluationError(
+            f"process {index} of {count}: the launcher has to set {INDEX[0]}, from 0, beside "
+            f"{COUNT[0]} (accelerate launch, torchrun and mpirun do)"
+        )
+    return Place(index, count, index if local is None else local)
+
+
+def launcher_note(environment: Mapping[str, str] | None = None) -> str | None:
+    """Return a note where accelerate was asked for several processes and started one."""
+    environment = os.environ if environment is None else environment
+    on_cpu = environment.get("ACCELERATE_USE_CPU") == "True"
+    if on_cpu and "MASTER_PORT" in environment and this_place(environment).is_alone:
+        return (
+            "note: `accelerate launch --cpu` starts one process unless it has --mpirun_hostfile; "
+            "for several use torchrun --nproc_per_node, or accelerate launch --multi_gpu (which "
+            "needs no GPU) with --device cpu"
+        )
+    return None
+
+
+def _number(names: tuple[str, ...], environment: Mapping[str, str]) -> int | None:
+    for name in names:
+        if environment.get(name):
+            try:
+                return int(environment[name])
+            except ValueError as error:
+                raise EvaluationError(f"{name}={environment[name]!r} is no number") from error
+    return None
