@@ -25,6 +25,7 @@ import eah
 from eah.modeling_llama_eah import ColumnSums
 from eah.patch import handle_of, sharing_prefix
 from eah.prefix import SharedPrefix
+from models.cache import GrowingLayer
 from models.generation import EncodedPrompts, image_tokens
 
 Heads = dict[int, int]
@@ -212,9 +213,10 @@ class _Batch:
         if cache is None:
             cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
         rows = [self.prefixes[row] for row in range(len(self.pictures)) for _ in range(beams)]
-        for layer in range(len(rows[0].layers)):
-            keys, values = zip(*(prefix.layers[layer] for prefix in rows), strict=True)
-            cache.update(torch.cat(keys), torch.cat(values), layer)
+        cache.layers = [
+            GrowingLayer(*zip(*layer, strict=True))
+            for layer in zip(*(prefix.layers for prefix in rows), strict=True)
+        ]
         changed = {
             "inputs_embeds": embeds[:, start:],
             "position_ids": self.places.repeat_interleave(beams, dim=0)[:, start:],
