@@ -19,7 +19,7 @@ from eval.prompt import Key, Prompt, Row
 from models import VLM
 from models.decoding.base import MethodError
 from models.decoding.vcd import Vcd
-from models.prefix import PrefixStore, Sharing
+from models.prefix_store import PrefixStore, Sharing
 
 Features = dict[str, torch.Tensor]
 

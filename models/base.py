@@ -35,7 +35,8 @@ from models.generation import (
 )
 from models.images import Preprocessing
 from models.precision import Precision, uniform
-from models.prefix import Sharing, generate_sharing
+from models.prefix import generate_sharing
+from models.prefix_store import Sharing
 from models.prompts import IMAGE, prompt_ids
 from models.quantization import Quantization
 from models.tokenizer import ChunkTokenizer

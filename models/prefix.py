@@ -13,88 +13,27 @@ size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final
 
 import torch
 from transformers import DynamicCache
 
 import eah
+from eah.find import attention_modules
 from eah.modeling_llama_eah import ColumnSums
 from eah.patch import handle_of, sharing_prefix
 from eah.prefix import SharedPrefix
 from models.cache import GrowingLayer
+from models.decoding.own_attention import replaced
 from models.generation import EncodedPrompts, image_tokens
+from models.prefix_store import CachedPrefix, Heads, Sharing
+from models.shared_keys import KERNELS, NAME, RestLayer, SharedKeys, attention
 
-Heads = dict[int, int]
-"""Densest head by layer, -1 for none."""
-
-
-@dataclass(frozen=True, slots=True)
-class CachedPrefix:
-    """The prefix of the prompts about one picture.
-
-    Attributes:
-        layers: Keys and values of each layer, (1, N, P, D).
-        heads: What EAH shared when they were computed; empty without EAH.
-        sums: What EAH's target layers found in the prefix's rows.
-    """
-
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
-    heads: Heads
-    sums: dict[int, ColumnSums]
-
-
-@dataclass(slots=True)
-class PrefixStore:
-    """The prefixes of a few pictures under one method.
-
-    Attributes:
-        prompts: Prompts that were answered.
-        prefills: Prefixes that were computed for them.
-        passes: Forward passes that this took, besides those of the answers.
-    """
-
-    prompts: int = 0
-    prefills: int = 0
-    passes: int = 0
-    _kept: dict[Hashable, list[CachedPrefix]] = field(default_factory=dict)
-
-    @property
-    def reused(self) -> int:
-        """Prompts that went on behind a prefix that was computed for another one."""
-        return self.prompts - self.prefills
-
-    def of(self, picture: Hashable) -> list[CachedPrefix]:
-        """Return the prefixes of a picture, one for each choice of heads that was met."""
-        return self._kept.setdefault(picture, [])
-
-    def keep(self, pictures: Collection[Hashable]) -> None:
-        """Forget all other pictures."""
-        self._kept = {
-            picture: prefixes
-            for picture, prefixes in self._kept.items()
-            if (picture.picture if isinstance(picture, Noised) else picture) in pictures
-        }
-
-
-class Noised(NamedTuple):
-    """A picture under noise, which has a prefix of its own."""
-
-    picture: Hashable
-
-
-class Sharing(NamedTuple):
-    """Which prompts of a batch are about the same picture, and where their prefixes are kept."""
-
-    pictures: Sequence[Hashable]
-    store: PrefixStore
-
-    def with_noised(self) -> Sharing:
-        """Return the same for a batch that is followed by itself about noised pictures."""
-        return Sharing([*self.pictures, *map(Noised, self.pictures)], self.store)
+# A GPU is busy with this many, and their activations stay small beside the weights. A CPU is busy
+# with one prompt.
+PREFILL_TOKENS: Final = {"cuda": 8192}
 
 
 class _OtherHeads(Exception):
@@ -139,6 +78,10 @@ class _Batch:
         self.places = (prompts.attention_mask.cumsum(-1) - 1).clamp(min=0)  # (B, S)
         self.prefixes: dict[int, CachedPrefix] = {}
         self.repaired: set[int] = set()
+        self.shared = SharedKeys()
+        # Layers that do without keys of their own for each row. EAH's count on all keys, and other
+        # kernels may see more than tensors.
+        self.sharing: dict[int, Any] = {}
         self.whole: set[int] = set()  # prompts whose prefix is their own
         self.store.prompts += len(self.pictures)
 
@@ -193,8 +136,17 @@ class _Batch:
             self.model.register_forward_pre_hook(self._splice, with_kwargs=True, prepend=True),
             self.model.register_forward_hook(self._compare, with_kwargs=True),
         ]
+        self.shared = SharedKeys()
+        self.sharing = {
+            layer: module
+            for layer, module in attention_modules(self.model).items()
+            if module.config._attn_implementation in KERNELS
+        }
         try:
-            with sharing_prefix(self.model, SharedPrefix(self.prompts.prefix, sums)):
+            with (
+                sharing_prefix(self.model, SharedPrefix(self.prompts.prefix, sums)),
+                replaced(list(self.sharing.values()), NAME, attention, self.shared),
+            ):
                 yield
         finally:
             for hook in hooks:
@@ -213,9 +165,11 @@ class _Batch:
         if cache is None:
             cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
         rows = [self.prefixes[row] for row in range(len(self.pictures)) for _ in range(beams)]
+        distinct = list({id(prefix): prefix for prefix in rows}.values())
+        numbers = {id(prefix): number for number, prefix in enumerate(distinct)}
+        self.shared.assign([numbers[id(prefix)] for prefix in rows], embeds.device)
         cache.layers = [
-            GrowingLayer(*zip(*layer, strict=True))
-            for layer in zip(*(prefix.layers for prefix in rows), strict=True)
+            self._layer(index, rows, distinct) for index in range(len(distinct[0].layers))
         ]
         changed = {
             "inputs_embeds": embeds[:, start:],
@@ -225,6 +179,16 @@ class _Batch:
         if kwargs.get("cache_position") is not None:  # transformers 4
             changed["cache_position"] = kwargs["cache_position"][start:]
         return args, {**kwargs, **changed}
+
+    def _layer(
+        self, index: int, rows: Sequence[CachedPrefix], distinct: Sequence[CachedPrefix]
+    ) -> GrowingLayer:
+        """Return a layer's cache: behind shared prefixes, or with a copy for each row."""
+        if index not in self.sharing:
+            return GrowingLayer(*zip(*(prefix.layers[index] for prefix in rows), strict=True))
+        keys, values = zip(*(prefix.layers[index] for prefix in distinct), strict=True)
+        self.shared.layers[index] = torch.cat(keys), torch.cat(values)
+        return RestLayer(keys[0], len(rows))
 
     def _compare(self, _: Any, __: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Compare the heads that a prefill found with those of the prefixes.
@@ -244,10 +208,16 @@ class _Batch:
         if other:
             raise _OtherHeads(other)
 
-    def _prefill(self, rows: list[int]) -> None:
-        """Compute prefixes: by itself, or under EAH by running the whole prompts."""
-        if not rows:
-            return
+    def _prefill(self, rows: Sequence[int]) -> None:
+        """Compute prefixes, as many at a time as keep the device busy."""
+        device = self.prompts.embeds.device
+        together = max(1, PREFILL_TOKENS.get(device.type, 1) // self.prompts.embeds.shape[1])
+        for at in range(0, len(rows), together):
+            self._prefill_together(rows[at : at + together])
+
+    def _prefill_together(self, rows: Sequence[int]) -> None:
+        """Compute prefixes: by themselves, or under EAH by running the whole prompts."""
+        rows = list(rows)
         handle = handle_of(self.model)
         length = self.prompts.prefix
         stop = None if handle else length

@@ -21,7 +21,7 @@ from eval.flag_parser import FlagParser
 from eval.table import render
 from models import ModelError, available, model_settings, wrapper_of
 from models.build import empty_model
-from models.checkpoints import Checkpoint, Family
+from models.checkpoints import Checkpoint
 from models.layouts import part_rules
 from models.sources import Source
 from models.tensor_plan import Destination, Shape, originals, plan_tensors, source_shape
@@ -80,8 +80,7 @@ def mapping(model: str) -> list[Mapped]:
     """
     wrapper = wrapper_of(model_settings(model))
     configs = TRUE_CONFIGS[wrapper.family.name]
-    checkpoint = _named(wrapper.family, configs)
-    empty = empty_model(wrapper.model_class, wrapper.config(checkpoint))
+    empty = empty_model(wrapper.model_class, true_config(model))
     expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
     layout = part_rules(wrapper.family.name, frozenset(configs))
     found = [
@@ -102,10 +101,13 @@ def mapping(model: str) -> list[Mapped]:
     return found
 
 
-def _named(family: Family, configs: dict[str, dict[str, Any]]) -> Checkpoint:
-    """Return a checkpoint of which only the configs are there."""
+def true_config(model: str) -> Any:
+    """Return the transformers config of a model at its true size, as its original files have it."""
+    wrapper = wrapper_of(model_settings(model))
+    configs = TRUE_CONFIGS[wrapper.family.name]
+    # A checkpoint of which only the configs are there.
     parts = {part: Source(part, None, config, "") for part, config in configs.items()}
-    return Checkpoint(family, parts)
+    return wrapper.config(Checkpoint(wrapper.family, parts))
 
 
 def patterns(found: Sequence[Mapped]) -> list[list[str]]:

@@ -16,7 +16,7 @@ from models.decoding.dola import Dola
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import Vcd
-from models.prefix import PrefixStore, Sharing
+from models.prefix_store import PrefixStore, Sharing
 from tests.models.toys import FAMILIES, QUESTIONS, make_folder, pictures
 
 SHARING_FAMILIES = [family for family in FAMILIES if family != "instructblip"]
