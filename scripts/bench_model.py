@@ -1,102 +1,106 @@
-"""A whole language model with and without EAH: time to the first token, decoding speed, memory.
+"""Time to the first token, decoding speed and memory of a whole model, in three ways.
 
-The weights are random and made where they run, from a config: nothing is downloaded, and speed and
-memory do not depend on the values. `scripts/bench.py` runs it.
+`scripts/bench.py` runs it on models of `scripts/bench_vlm.py`.
 """
 
 from __future__ import annotations
 
+import math
 import time
-from contextlib import nullcontext
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Final, Literal
+from typing import Any, Final
 
 import torch
-from torch import nn
-from transformers import AutoModelForCausalLM, LlamaConfig
 
 import eah
+from models.base import VLM
+from models.generation import EncodedPrompts, padded
+from scripts.bench_released_model import SPAN, released_model
 from scripts.bench_rows import Arm
 
 MIB: Final = 2**20
+QUESTION: Final = "Is there a dog in the image?"
+Way = Callable[[], AbstractContextManager[Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """A language model and its prompt; the defaults are LLaVA-1.5-7B's, with 576 image tokens."""
+def model_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, new_tokens: int) -> dict[str, Arm]:
+    """Return one round in each way, on the same prompts about a random picture each.
 
-    layers: int = 32
-    hidden: int = 4096
-    heads: int = 32
-    intermediate: int = 11008
-    vocabulary: int = 32064
-    prompt: int = 623
-    span: tuple[int, int] = (34, 610)
-    new_tokens: int = 64
-    batches: tuple[int, ...] = (1, 8)
-
-
-def make_model(shape: ModelShape, device: torch.device) -> nn.Module:
-    """Build a model with random weights on a device, in bfloat16 on a GPU, else in float32."""
-    config = LlamaConfig(
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.heads,
-        vocab_size=shape.vocabulary,
-        max_position_embeddings=4096,
-    )
-    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
-    with device:
-        model: nn.Module = AutoModelForCausalLM.from_config(
-            config, dtype=dtype, attn_implementation="sdpa"
-        )
-    return model.eval()
+    Args:
+        vlm: The model.
+        config: EAH's settings.
+        batch: Prompts.
+        new_tokens: Tokens to decode.
+    """
+    side = vlm.model.config.vision_config.image_size
+    pixels = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(batch))
+    with torch.inference_mode():
+        prompts = vlm.embed_prompts(vlm.encode_pixels(pixels), [QUESTION] * batch)
+    return ways(vlm, config, prompts, new_tokens)
 
 
-def model_arms(model: nn.Module, shape: ModelShape, batch: int) -> dict[str, Arm]:
-    """Return one round of the baseline and one of EAH (preset "paper"), on the same prompts."""
-    generator = torch.Generator().manual_seed(batch)
-    prompt = torch.randint(shape.vocabulary, (batch, shape.prompt), generator=generator)
-    prompt = prompt.to(next(model.parameters()).device)
+def long_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, length: int) -> dict[str, Arm]:
+    """Return one prefill of long prompts in each way: the picture's tokens first, then text."""
+    width = vlm.language_model.config.get_text_config(decoder=True).hidden_size
+    weight = vlm.language_model.get_input_embeddings().weight
+    rows = [torch.randn(length, width, device=weight.device).to(weight.dtype)] * batch
+    return ways(vlm, config, padded(rows, [SPAN] * batch), 0)
 
-    def run(method: Literal["baseline", "eah"]) -> dict[str, float]:
-        with eah.enabled(model) if method == "eah" else nullcontext():
-            return generate(model, prompt, shape)
 
-    return {"baseline": partial(run, "baseline"), "eah": partial(run, "eah")}
+def ways(vlm: VLM, config: eah.EAHConfig, prompts: EncodedPrompts, new: int) -> dict[str, Arm]:
+    """Return one round of prefill and decoding in each way, by name."""
+    entered: dict[str, Way] = {
+        "baseline": nullcontext,
+        "EAH": partial(eah.enabled, vlm.model, config),
+    }
+    if prompts.embeds.shape[1] >= SPAN[1]:
+        entered["released way"] = partial(released_model, vlm.model)
+    return {name: partial(_round, way, vlm, prompts, new) for name, way in entered.items()}
+
+
+def _round(way: Way, vlm: VLM, prompts: EncodedPrompts, new: int) -> dict[str, float]:
+    """Run one way; what does not fit into a GPU's memory takes forever and an infinite memory."""
+    with way():
+        try:
+            return generate(vlm.language_model, prompts, new)
+        except torch.OutOfMemoryError:
+            torch.cuda.empty_cache()
+            return dict.fromkeys(("time to first token, ms", "peak memory, MiB"), math.inf)
 
 
 @torch.inference_mode()
-def generate(model: nn.Module, prompt: torch.Tensor, shape: ModelShape) -> dict[str, float]:
+def generate(model: Any, prompts: EncodedPrompts, new_tokens: int) -> dict[str, float]:
     """Prefill prompts and decode greedily with the KV cache.
 
     Args:
         model: A language model.
-        prompt: Token ids, shape (B, S).
-        shape: Where the image tokens are, and how many tokens to decode.
+        prompts: The prompts.
+        new_tokens: Tokens to decode.
     Returns:
         Time to the first token, decoded tokens per second of the whole batch, and on a GPU the
         peak memory, weights included.
     """
-    device = prompt.device
+    device = prompts.embeds.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     start = now(device)
-    with eah.image_tokens(model, shape.span):
-        output = model(input_ids=prompt, use_cache=True, logits_to_keep=1)
+    with eah.image_tokens(model, prompts.image_mask):
+        output = model(
+            inputs_embeds=prompts.embeds,
+            attention_mask=prompts.attention_mask,
+            use_cache=True,
+            logits_to_keep=1,
+        )
     token = output.logits[:, -1:].argmax(-1)  # (B, 1, V) -> (B, 1)
     first = now(device)
-    for _ in range(shape.new_tokens):
+    for _ in range(new_tokens):
         output = model(input_ids=token, past_key_values=output.past_key_values, use_cache=True)
         token = output.logits[:, -1:].argmax(-1)
-    decoded = shape.new_tokens * prompt.shape[0]
-    result = {
-        "time to first token, ms": 1000 * (first - start),
-        "decoding, tokens/s": decoded / (now(device) - first),
-    }
+    result = {"time to first token, ms": 1000 * (first - start)}
+    if new_tokens:
+        result["decoding, tokens/s"] = new_tokens * len(token) / (now(device) - first)
     if device.type == "cuda":
         result["peak memory, MiB"] = torch.cuda.max_memory_allocated(device) / MIB
     return result

@@ -162,12 +162,12 @@ def extra_bytes(way: str, shape: LayerShape) -> int:
     few = replace(shape, tokens=32, span=(0, 16), released_span=(0, 16))
     run(make_layer(few, torch.device("cpu")), few)  # threads and libraries
     layer = make_layer(shape, torch.device("cpu"))
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes("VmRSS")
     output = run(layer, shape)
-    return _resident_bytes("VmHWM") - before - output.nbytes
+    return resident_bytes("VmHWM") - before - output.nbytes
 
 
-def _resident_bytes(field: str) -> int:
+def resident_bytes(field: str) -> int:
     """Read a field of /proc. Not `ru_maxrss`: a process takes that over from its parent."""
     lines = STATUS.read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))

@@ -67,6 +67,23 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
+def compared(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return how arms compare with others than the first, round by round, as sentences.
+
+    Args:
+        rows: Rows of one quantity, one per arm.
+        pairs: An arm, and the arm that it is compared with.
+    """
+    values = {row.arm: row.values for row in rows}
+    lines = []
+    for arm, base in pairs:
+        if arm in values and base in values:
+            ratios = [a / b for a, b in zip(values[arm], values[base], strict=True)]
+            title = f"{rows[0].measured}, {rows[0].quantity}"
+            lines.append(f"{title}: {arm} is {_spread(ratios, 2)} times {base}.")
+    return lines
+
+
 def _spread(values: Sequence[float], digits: int) -> str:
     low, mid, high = (f"{x:.{digits}f}" for x in (min(values), median(values), max(values)))
     return f"{mid} ({low}..{high})"

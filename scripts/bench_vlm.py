@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -23,7 +24,7 @@ from scripts.check_shapes import true_config
 
 MODELS: Final = ("llava-1.5", "instructblip", "minigpt4", "shikra")
 FLAT: Final = 0.05
-QFORMER_PIECES: Final = 1000
+SHIKRAS: Final = 3
 
 
 def reduced_config(*, tiny: bool = False) -> Any:
@@ -72,8 +73,10 @@ def make_vlm(name: str, device: torch.device, config: Any = None) -> VLM:
         _flatten_head(attention_modules(model)[layer])
     extras: dict[str, Any] = {}
     if wrapper is InstructBlip:
-        extras["instruction_tokenizer"] = words_of
-    return wrapper(model, WordTokenizer(), protocol="opera", **extras)
+        pieces = model.config.qformer_config.vocab_size
+        extras["instruction_tokenizer"] = partial(words_of, pieces=pieces)
+    words = WordTokenizer(model.config.get_text_config(decoder=True).vocab_size)
+    return wrapper(model, words, protocol="opera", **extras)
 
 
 def eah_config(name: str) -> EAHConfig:
@@ -92,9 +95,13 @@ def _flatten_head(attention: Any) -> None:
 class WordTokenizer:
     """Words and signs as tokens: about as many as LLaMA's tokenizer has for English questions."""
 
+    def __init__(self, vocabulary: int) -> None:
+        """Leave room for the tokens that Shikra adds."""
+        self._pieces = vocabulary - SHIKRAS
+
     def encode(self, text: str, /) -> list[int]:
         """Return an id for each word and sign."""
-        return [_id_of(word, 31000) for word in re.findall(r"\w+|[^\w\s]", text)]
+        return [_id_of(word, self._pieces) for word in re.findall(r"\w+|[^\w\s]", text)]
 
     def decode(self, ids: Sequence[int], /) -> str:
         """Return the ids as text."""
@@ -109,13 +116,13 @@ class WordTokenizer:
         return 2
 
     def get_piece_size(self) -> int:
-        """Return LLaMA's."""
-        return 32000
+        """Return the size of the vocabulary without Shikra's tokens."""
+        return self._pieces
 
 
-def words_of(questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+def words_of(questions: Sequence[str], *, pieces: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ids and mask for InstructBLIP's Q-Former, each (B, T)."""
-    rows = [torch.tensor([_id_of(word, QFORMER_PIECES) for word in q.split()]) for q in questions]
+    rows = [torch.tensor([_id_of(word, pieces) for word in q.split()]) for q in questions]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
     return ids, (ids != 0).long()
 

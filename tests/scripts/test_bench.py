@@ -7,8 +7,15 @@ from torch.nn import functional as F
 
 from eah import EAHConfig
 from eah.modeling_llama_eah import Visibility, densest_head, share_head
-from scripts import bench
-from scripts.bench_released import LayerShape, attention_map, extra_bytes, make_layer, share_map
+from scripts import bench, bench_sections
+from scripts.bench_released import (
+    WAYS,
+    LayerShape,
+    attention_map,
+    extra_bytes,
+    make_layer,
+    share_map,
+)
 from scripts.bench_rows import interleave
 
 SHAPE = LayerShape(heads=4, tokens=96, size=16, released_span=(6, 86))
@@ -78,7 +85,7 @@ def test_command_prints_a_table_and_writes_every_round(
     assert f"torch {torch.__version__}" in printed
     assert "threads" in printed
     assert "| layer, H 2, S 640, D 16 | time, ms | released |" in printed
-    assert "| model, 2 layers, width 32, batch 1 | decoding, tokens/s | eah |" in printed
+    assert "| llava-1.5, batch 1 | decoding, tokens/s | EAH |" in printed
     rows = json.loads(file.read_text())["rows"]
     assert [row["arm"] for row in rows[:3]] == ["plain", "eah", "released"]
     assert all(len(row["values"]) == len(row["ratios"]) == 2 for row in rows)
@@ -95,7 +102,7 @@ def test_no_rounds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
 def test_command_measures_memory_in_fresh_processes(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bench, "WAYS", {"eah": bench.WAYS["eah"]})
+    monkeypatch.setattr(bench_sections, "WAYS", {"eah": WAYS["eah"]})
 
     bench.main(["--device", "cpu", "--tiny", "--repeats", "1", "--sections", "memory"])
 
