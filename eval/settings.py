@@ -7,11 +7,11 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from eah import EAHConfig
+import eah
 from eah.errors import EAHConfigError, nearest
 from eval.errors import EvaluationError
 from eval.methods import DEFAULT_ARMS, OPERA_ARMS, OPERA_FLAGS, method_settings, parse_arms
-from models import PARTS, ModelSettings
+from models.settings import PARTS, ModelSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +137,7 @@ class RunSettings:
             )
         return self.data_path
 
-    def eah_config(self, settings: ModelSettings) -> EAHConfig:
+    def eah_config(self, settings: ModelSettings) -> eah.EAHConfig:
         """Return EAH's settings: the model's config, changed by flags.
 
         Raises:
@@ -154,7 +154,7 @@ class RunSettings:
             # The paper's flag is an attention weight, whatever unit the preset counts in.
             values |= {"threshold": self.sink_threshold, "threshold_unit": "attention"}
         try:
-            return EAHConfig.preset(values.pop("preset", "paper"), **values)
+            return eah.EAHConfig.preset(values.pop("preset", "paper"), **values)
         except EAHConfigError as error:
             raise EvaluationError(f"EAH settings: {error}") from error
 

@@ -17,8 +17,6 @@ from models.sources import Source, find_source
 from models.tensors import TensorFiles, tensor_files
 from models.tokenizer import ChunkTokenizer, JsonTokenizer, SentencePieceTokenizer
 
-PARTS: Final = ("llm", "vision", "qformer", "projector", "qformer_tokenizer")
-
 LAVIS: Final = "storage.googleapis.com/sfr-vision-language-research/LAVIS/models"
 # Where the paper's README gets the files that no hub repository has.
 ORIGINS: Final = {

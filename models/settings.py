@@ -13,6 +13,7 @@ from models.errors import ModelError
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CONFIGS: Final = ROOT / "configs"
+PARTS: Final = ("llm", "vision", "qformer", "projector", "qformer_tokenizer")
 
 
 @dataclass(frozen=True, slots=True)
