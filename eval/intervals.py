@@ -1,5 +1,7 @@
 """How sure a number is: bootstrap intervals over images, paired differences, McNemar's test.
 
+scipy.stats takes half a second to import, so the two functions that need it do it, not `--help`.
+
 Axes: `N` images, `C` counts that add up over images, `M` metrics, `R` resamples.
 """
 
@@ -12,7 +14,6 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from eval.errors import EvaluationError
 
@@ -105,6 +106,8 @@ def bootstrap_intervals(
     Raises:
         EvaluationError: If there is no image.
     """
+    from scipy import stats
+
     table = np.asarray(counts, dtype=np.float64)  # (N, C)
     images = len(table)
     if not images:
@@ -176,6 +179,8 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
     Raises:
         EvaluationError: If the lengths differ.
     """
+    from scipy import stats
+
     one, other = _alike(np.asarray(first, dtype=bool), np.asarray(second, dtype=bool))
     gained, lost = int((other & ~one).sum()), int((one & ~other).sum())
     discordant = gained + lost
