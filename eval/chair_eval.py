@@ -13,11 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from eval.chair_images import NUM_IMAGES, check_ids, pictures_in, read_ids, sample_ids
-from eval.chair_run import run_model
 from eval.chair_settings import ChairSettings
-from eval.command import finish
+from eval.command import RUN_ERRORS, finish
 from eval.flags import Parser, resolve
-from eval.run_plan import RUN_ERRORS
 
 
 def parser() -> Parser:
@@ -37,7 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def evaluate(settings: ChairSettings) -> None:
     """Choose the pictures, get their captions and write them."""
-    run_model(settings, choose_pictures(settings))
+    pictures = choose_pictures(settings)
+    # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
+    from eval.chair_run import run_model
+
+    run_model(settings, pictures)
 
 
 def choose_pictures(settings: ChairSettings) -> dict[int, str]:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from typing import Final
 
+from eah.errors import EAHError
 from eval.errors import EvaluationError
+from models.errors import ModelError
 
 OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+# What bad input to the method or to a model raises, besides the benchmark's own errors.
+RUN_ERRORS: Final = (EAHError, ModelError)
 KEPT = "what was answered is kept, the same command goes on from there"
 
 

@@ -13,7 +13,7 @@ from eval.errors import EvaluationError
 from eval.flag_parser import FlagParser
 from eval.methods import read_methods
 from eval.settings import RunSettings, merge
-from models.settings import read_yaml
+from models.settings import model_settings, read_yaml
 
 PARTS: Final = {
     "llm": "language model: a folder or hub id instead of the config's",
@@ -39,6 +39,7 @@ def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
 
     Raises:
         EvaluationError: If a name is unknown, or a value not allowed.
+        ModelError: If there is no such model.
     """
     settings = defaults
     if "config" in given:
@@ -52,7 +53,9 @@ def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
             raise EvaluationError(
                 f"--device {given['device']} and --gpu-id ({device}) disagree; give one of them"
             )
-    return merge(settings, given, "command line")  # type: ignore[return-value]
+    settings = merge(settings, given, "command line")  # type: ignore[assignment]
+    model_settings(settings.model)  # raises now, not seconds later when torch is there
+    return settings
 
 
 def _add_common(parser: Parser) -> None:

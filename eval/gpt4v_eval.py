@@ -11,20 +11,24 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from eval.command import finish
+from eval.chair_eval import choose_pictures
+from eval.chair_images import NUM_IMAGES, pictures_in
+from eval.chair_settings import ChairSettings
+from eval.command import RUN_ERRORS, finish
 from eval.errors import EvaluationError
-from eval.flag_parser import FlagParser
+from eval.flags import Parser, resolve
 from eval.judge_answers import Format, Pair, from_files, from_run
 from eval.judge_config import CONFIG_FILE, read_config
 from eval.judge_plan import JudgeInputs
 from eval.judge_prompts import MODES, PROTOCOLS
 from eval.judge_run import judge_pair
+from eval.processes import this_place
 
-DESCRIPTION: Final = (__doc__ or "").splitlines()[0]
-NUM_IMAGES: Final = 50
+NUM_JUDGED: Final = 50
 METHODS: Final = ("baseline", "eah")
 ANSWERS: Final = ("answers_1", "answers_2", "answers_from")
 JUDGE: Final = ("judge_model", "judge_base_url", "judge_protocol", "judge_mode", "judge_workers",
@@ -32,9 +36,12 @@ JUDGE: Final = ("judge_model", "judge_base_url", "judge_protocol", "judge_mode",
 LAYOUT: Final = ("image_id_key", "caption_key", "last")
 INPUTS: Final = ("coco_path", "ground_truth", "single_order")
 RUN: Final = ("api_key_file", "ask_again", "dry_run", "report")
+# Flags that go with files of answers; all others say how a model makes them.
+OF_FILES: Final = (*ANSWERS, *JUDGE, *LAYOUT, *INPUTS, *RUN, "judge_config", "num_images",
+                   "data_path", "output_dir", "method", "limit")  # fmt: skip
 
 
-def add_judge_flags(flags: FlagParser) -> None:
+def add_judge_flags(flags: Parser) -> None:
     """Add what says which answers are judged, by whom, and within which bounds."""
     flags.flag("--answers-1", type=Path, metavar="FILE", help="answers to judge; no model is asked")
     flags.flag("--answers-2", type=Path, metavar="FILE", help="answers to compare them with")
@@ -42,7 +49,7 @@ def add_judge_flags(flags: FlagParser) -> None:
     flags.flag("--image_id_key", metavar="KEY", help="where an answer has its image id (image_id)")
     flags.flag("--caption_key", metavar="KEY", help="where it has its text (caption)")
     flags.flag("--last", action="store_true", help="of several answers per picture take the last")
-    flags.flag("--num-images", type=int, help=f"pictures judged, the first so many ({NUM_IMAGES})")
+    flags.flag("--num-images", type=int, help=f"pictures judged, the first so many ({NUM_JUDGED})")
     flags.flag("--judge-model", metavar="NAME", help="the judge (configs/judge.yaml names one)")
     flags.flag("--judge-base-url", metavar="URL", help="endpoint that speaks chat completions")
     flags.flag("--judge-protocol", help=f"{' or '.join(PROTOCOLS)}: how it is asked (opera)")
@@ -63,47 +70,22 @@ def add_judge_flags(flags: FlagParser) -> None:
 def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
     """Return the flags that were given.
 
-    A comparison of files has flags of its own; those of a model are looked at only if they are
-    needed, because they bring torch.
-
     Raises:
         EvaluationError: If flags of a model are given together with files of answers.
     """
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    given, unknown = {}, words
-    if not {"-h", "--help"} & set(words):
-        files = files_parser()
-        known, unknown = files.parse_known_args(words)
-        given = vars(known)
-    compares_files = any(name in given for name in ANSWERS)
-    if compares_files and not unknown:
-        return given
-    found = model_parser().parse(words)
-    if compares_files:
-        extra = next(name for name in found if name not in given)
+    given = parser().parse(arguments)
+    extra = [name for name in given if name not in OF_FILES]
+    if extra and any(name in given for name in ANSWERS):
         raise EvaluationError(
-            f"--{extra.replace('_', '-')} says how answers are made, but the answers are there "
+            f"--{extra[0].replace('_', '-')} says how answers are made, but the answers are there "
             "already; leave it out, or leave out the files of answers"
         )
-    return found
+    return given
 
 
-def files_parser() -> FlagParser:
-    """Return the flags of a comparison of files."""
-    flags = FlagParser(DESCRIPTION)
-    add_judge_flags(flags)
-    flags.flag("--data-path", type=Path)
-    flags.flag("--output-dir", type=Path)
-    flags.flag("--method", nargs="+")
-    flags.flag("--limit", type=int)
-    return flags
-
-
-def model_parser() -> FlagParser:
-    """Return all flags."""
-    from eval.flags import Parser
-
-    flags = Parser(DESCRIPTION)
+def parser() -> Parser:
+    """Return the command's flags."""
+    flags = Parser((__doc__ or "").splitlines()[0])
     add_judge_flags(flags)
     flags.flag("--question", metavar="TEXT", help="what the model is asked (the protocol's)")
     flags.flag("--image-ids", type=Path, metavar="FILE", help="ids, or captions, of the pictures")
@@ -112,23 +94,27 @@ def model_parser() -> FlagParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return finish("gpt4v_eval", lambda: evaluate(parse(arguments)))
+    return finish("gpt4v_eval", lambda: evaluate(parse(arguments)), *RUN_ERRORS)
 
 
 def evaluate(given: dict[str, Any]) -> None:
     """Get the answers, have them judged, and say what came of it."""
     judge, inputs, run = (_taken(given, names) for names in (JUDGE, INPUTS, RUN))
     config = read_config(given.pop("judge_config", CONFIG_FILE), judge)
-    count = given.pop("num_images", NUM_IMAGES)
+    count = given.pop("num_images", NUM_JUDGED)
     if min(count, given.get("limit", count)) < 1:
         raise EvaluationError(f"num_images={count}, limit={given.get('limit')}: at least 1 each")
     if any(name in given for name in ANSWERS):
         pair = pair_of_files(given, min(count, given.get("limit", count)))
         data_path, output_dir = given.get("data_path"), given.get("output_dir", Path("runs"))
     else:
-        from eval.judge_captions import answers_of_model
+        settings = captioning(given, count)
+        pictures = choose_pictures(settings)
+        # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
+        from eval.judge_captions import from_model
 
-        pair, data_path, output_dir = answers_of_model(given, count)
+        pair = from_model(settings, pictures)
+        data_path, output_dir = settings.data_path, settings.output_dir
     judge_pair(
         pair, config, JudgeInputs(data_path=data_path, **inputs), output_dir=output_dir, **run
     )
@@ -136,6 +122,34 @@ def evaluate(given: dict[str, Any]) -> None:
 
 def _taken(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {name: given.pop(name) for name in names if name in given}
+
+
+def captioning(given: dict[str, Any], count: int) -> ChairSettings:
+    """Return the settings of captioning that flags ask for.
+
+    Args:
+        given: Flags of captioning.
+        count: Pictures to judge: the first so many of those that chair_eval.py would describe.
+    Raises:
+        EvaluationError: If a setting is not allowed, or there are other than two methods.
+        ModelError: If there is no such model.
+    """
+    if not this_place().is_alone:
+        raise EvaluationError(
+            "a judge is asked by one process; describe the pictures with several by chair_eval.py, "
+            "then start this command once: it takes the captions from there"
+        )
+    settings = resolve(ChairSettings(), given)
+    arms = settings.arms()
+    if len(arms) != 2:
+        raise EvaluationError(
+            f"--method {' '.join(arms)}: two methods are compared; name two, such as baseline eah"
+        )
+    folder = settings.pictures_folder()
+    if settings.image_ids is None and settings.num_images is None:
+        number = min(max(NUM_IMAGES, count), len(pictures_in(folder)))
+        settings = replace(settings, num_images=number)
+    return replace(settings, limit=min(count, settings.limit or count))
 
 
 def pair_of_files(given: dict[str, Any], count: int) -> Pair:

@@ -13,18 +13,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from eval.chair_eval import choose_pictures
-from eval.chair_images import NUM_IMAGES, pictures_in
 from eval.chair_run import plan_captions, run_model
 from eval.chair_settings import ChairSettings
-from eval.errors import EvaluationError
-from eval.flags import resolve
 from eval.judge_answers import Arm, Pair, paired
 from eval.methods import OPERA, OPERA_FLAGS, ArmName, parse_arm
-from eval.processes import this_place
 from eval.provenance import images_hash
 from eval.record import PREDICTIONS, RUN
-from eval.run_plan import RUN_ERRORS
 
 # What two runs may differ in and still give a picture the same kind of caption: which pictures they
 # are, how they are put into batches, and which methods are asked.
@@ -32,47 +26,14 @@ INCIDENTAL: Final = ("images", "pictures", "batch_size", "prefix_reuse", "method
                      "decoding_methods")  # fmt: skip
 
 
-def answers_of_model(given: dict[str, Any], count: int) -> tuple[Pair, Path, Path]:
-    """Return the answers that flags of captioning ask for, the pictures' and the runs' folder.
-
-    Args:
-        given: Flags of captioning.
-        count: Pictures to judge: the first so many of those that chair_eval.py would describe.
-    Raises:
-        EvaluationError: If a setting is not allowed, or the model can't be loaded.
-    """
-    if not this_place().is_alone:
-        raise EvaluationError(
-            "a judge is asked by one process; describe the pictures with several by chair_eval.py, "
-            "then start this command once: it takes the captions from there"
-        )
-    try:
-        settings = resolve(ChairSettings(), given)
-        folder = settings.pictures_folder()
-        limit = min(count, settings.limit or count)
-        if settings.image_ids is None and settings.num_images is None:
-            settings = replace(
-                settings, num_images=min(max(NUM_IMAGES, count), len(pictures_in(folder)))
-            )
-        return from_model(replace(settings, limit=limit)), folder, settings.output_dir
-    except RUN_ERRORS as error:
-        raise EvaluationError(str(error)) from error
-
-
-def from_model(settings: ChairSettings) -> Pair:
+def from_model(settings: ChairSettings, pictures: Mapping[int, str]) -> Pair:
     """Return the answers of two methods, after asking the model what no run has.
 
     Args:
-        settings: Of captioning; `method` names the two.
-    Raises:
-        EvaluationError: If a setting is not allowed, or it names other than two methods.
+        settings: Of captioning; its two methods are compared.
+        pictures: File names by image id.
     """
     arms = settings.arms()
-    if len(arms) != 2:
-        raise EvaluationError(
-            f"--method {' '.join(arms)}: two methods are compared; name two, such as baseline eah"
-        )
-    pictures = choose_pictures(settings)
     found = {method: _recorded(settings, pictures, method) for method in arms}
     missing = tuple(method for method, arm in found.items() if arm is None)
     if missing:

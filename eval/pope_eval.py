@@ -10,11 +10,11 @@ table. The run folder that it names holds every answer; the same command goes on
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from eval.command import finish
+from eval.command import RUN_ERRORS, finish
 from eval.errors import EvaluationError
 from eval.flags import Parser, resolve
 from eval.pope_answers import read_answers
@@ -27,10 +27,8 @@ from eval.pope_questions import (
     read_questions,
 )
 from eval.pope_report import report_of
-from eval.pope_run import run_model
 from eval.pope_scoring import PARSERS
 from eval.pope_settings import PopeSettings
-from eval.run_plan import RUN_ERRORS
 from eval.writing import write_atomically
 from models.settings import ROOT
 
@@ -68,6 +66,10 @@ def evaluate(settings: PopeSettings) -> None:
         settings = build(settings)
     questions = load_questions(settings)
     if settings.answers is None:
+        check_pictures(settings.pictures_folder(), questions)
+        # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
+        from eval.pope_run import run_model
+
         run_model(settings, questions)
         return
     rows = read_answers(settings.answers, questions)
@@ -118,6 +120,21 @@ def load_questions(settings: PopeSettings) -> dict[str, list[Question]]:
             )
         found[pope_type] = read_questions(file)[: settings.limit]
     return found
+
+
+def check_pictures(folder: Path, questions: Mapping[str, Sequence[Question]]) -> None:
+    """Check that all pictures are there, before anything costly starts.
+
+    Raises:
+        EvaluationError: Naming the first that is missing, and how many are.
+    """
+    names = dict.fromkeys(question.image for asked in questions.values() for question in asked)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise EvaluationError(
+            f"{len(missing)} of {len(names)} pictures are not in {folder}, {missing[0]} among "
+            "them; pass the right --data-path (scripts/download_data.sh fetches COCO's)"
+        )
 
 
 if __name__ == "__main__":

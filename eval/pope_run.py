@@ -14,15 +14,12 @@ from eval.prompt import Prompt
 from eval.protocols import pope_protocol
 from eval.record import METRICS, Row, RunFolder, decoding_in_words
 from eval.run_plan import ModelRun, answer_all, describe, plan_run
-from eval.runner import check_images
 
 Questions = Mapping[str, Sequence[Question]]
 
 
 def run_model(settings: PopeSettings, questions: Questions) -> None:
     """Ask the model what is not answered yet, then score and print."""
-    images = [question.image for asked in questions.values() for question in asked]
-    check_images(settings.pictures_folder(), images)
     run = plan_questions(settings, questions)
     with run.folder(settings.output_dir, settings.types()) as folder:
         rows = answer_all(

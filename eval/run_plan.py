@@ -16,7 +16,6 @@ from typing import Any, Final
 import torch
 
 import models
-from eah import EAHError
 from eval.batches import by_count, by_tokens, token_budget
 from eval.costs import append_cost
 from eval.errors import EvaluationError
@@ -29,9 +28,7 @@ from eval.record import Row, RunFolder, keyed
 from eval.runner import answer
 from eval.settings import RunSettings
 
-# What bad input to the method or to a model raises, besides the benchmark's own errors.
 BATCHES: Final = "batches.json"
-RUN_ERRORS: Final = (EAHError, models.ModelError)
 
 
 @dataclass(frozen=True, slots=True)

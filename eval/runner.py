@@ -8,32 +8,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
 
 from tqdm import tqdm
 
 from eval.asker import Asker
 from eval.costs import BatchCost
-from eval.errors import EvaluationError
 from eval.pixels import read_ahead
 from eval.plan import Plan
 from eval.processes import Place
 from eval.prompt import Key, Prompt, Row
 from models import VLM
-
-
-def check_images(folder: Path, names: Sequence[str]) -> None:
-    """Check that all pictures are there, before anything costly starts.
-
-    Raises:
-        EvaluationError: Naming the first that is missing, and how many are.
-    """
-    missing = [name for name in dict.fromkeys(names) if not (folder / name).is_file()]
-    if missing:
-        raise EvaluationError(
-            f"{len(missing)} of {len(set(names))} pictures are not in {folder}, {missing[0]} among "
-            "them; pass the right --data-path (scripts/download_data.sh fetches COCO's)"
-        )
 
 
 def answer(

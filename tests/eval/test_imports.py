@@ -1,0 +1,120 @@
+"""What a command loads before it has work to do: torch and its like take seconds to import."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import models
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = ("pope_eval", "chair_eval", "chair", "gpt4v_eval")
+HEAVY = {"torch", "transformers", "accelerate", "scipy", "nltk", "pycocotools", "openai"}
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a program ended, what it said on standard error, and what it imported."""
+
+    status: int
+    out: str
+    said: list[str]
+    imported: set[str]
+
+
+def python(*words: str) -> Done:
+    """Run Python, which lists on standard error whatever is imported, also if it fails."""
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", *words], cwd=ROOT, capture_output=True, text=True
+    )
+    lines = done.stderr.splitlines()
+    times = [line for line in lines if line.startswith("import time:")]
+    names = {line.rpartition("|")[2].strip().partition(".")[0] for line in times}
+    return Done(done.returncode, done.stdout, [x for x in lines if x not in times], names)
+
+
+def test_the_list_of_imports_is_read_right() -> None:
+    done = python("-c", "import json.decoder; import no_such_module")
+
+    assert done.status == 1
+    assert "json" in done.imported
+    assert done.said[-1] == "ModuleNotFoundError: No module named 'no_such_module'"
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_loads_nothing_heavy(command: str) -> None:
+    for start in ([f"eval/{command}.py"], ["-m", f"eval.{command}"]):
+        done = python(*start, "--help")
+
+        assert (done.status, done.said) == (0, [])
+        assert done.out.startswith("usage: ")
+        assert "eval" in done.imported
+        assert not done.imported & HEAVY
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_an_unknown_flag_loads_nothing_heavy(command: str) -> None:
+    done = python(f"eval/{command}.py", "--cap_file", "x", "--halp")
+
+    assert done.status == 2
+    assert len(done.said) == 1
+    assert not done.imported & HEAVY
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("pope_eval --batch-size none", "'none' is neither auto nor a number"),
+        ("pope_eval --pope-type radnom", "did you mean 'random'"),
+        ("pope_eval --parser pop", "did you mean 'pope'"),
+        ("pope_eval --batch-size 0", "batch_size=0, but at least 1 is needed"),
+        ("pope_eval --method eha", "did you mean 'eah'"),
+        ("pope_eval --model tiny-lava", "did you mean 'tiny-llava'"),
+        ("pope_eval --options beams=5", "did you mean 'beam'"),
+        ("pope_eval --config {unknown_key}", "did you mean 'beam'"),
+        ("pope_eval --pope-path {questions}", "no pictures: pass --data-path"),
+        ("pope_eval --pope-path {questions} --data-path .", "1 of 1 pictures are not in ."),
+        ("chair_eval --num-images 0 --data-path .", "num_images=0, but at least 1 is needed"),
+        ("chair_eval --config {unknown_key}", "did you mean 'beam'"),
+        ("chair_eval --data-path nowhere", "--data-path nowhere is not a folder"),
+        ("chair --cap_file x", "no ground truth: pass --coco_path"),
+        ("chair --cap_file x --coco_path y --max-words 0", "--max_words 0, but at least 1"),
+        ("gpt4v_eval --judge-protocol jsn", "did you mean 'json'"),
+        ("gpt4v_eval --beam 0", "beam=0, but at least 1 is needed"),
+        ("gpt4v_eval --method eah", "two methods are compared; name two"),
+        ("gpt4v_eval --answers-1 x --beam 5", "--beam says how answers are made"),
+    ],
+)
+def test_a_wrong_setting_loads_nothing_heavy(words: str, message: str, tmp_path: Path) -> None:
+    unknown_key = tmp_path / "settings.yaml"
+    unknown_key.write_text("beem: 5\n")
+    questions = tmp_path / "coco_pope_random.json"
+    questions.write_text('{"question_id": 1, "image": "a.jpg", "text": "?", "label": "yes"}\n')
+    command, *flags = words.format(unknown_key=unknown_key, questions=questions).split()
+
+    done = python(f"eval/{command}.py", *flags)
+
+    assert done.status == 2
+    assert len(done.said) == 1
+    assert done.said[0].startswith(f"{command}: error: ")
+    assert message in done.said[0]
+    assert not done.imported & HEAVY
+
+
+def test_importing_models_loads_nothing_heavy() -> None:
+    done = python("-c", "import models; print(models.available(), *dir(models))")
+
+    assert "'tiny-llava'" in done.out
+    assert set(models.__all__) <= set(done.out.split())
+    assert not done.imported & HEAVY
+
+
+def test_public_names_of_models_are_found_when_they_are_used() -> None:
+    for name in set(models.__all__) - {"PARTS"}:
+        assert getattr(models, name).__name__ == name
+    with pytest.raises(AttributeError, match="module 'models' has no attribute 'no_such_name'"):
+        _ = models.no_such_name
