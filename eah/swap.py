@@ -22,15 +22,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Final
 
-from eah import modeling_llama_eah as drop_in
 from eah.errors import EAHError
 
 BAD_INPUT: Final = 2
 FAMILY: Final = "llama"
 TEMPORARY: Final = ".eah"
-SOURCE: Final = Path(drop_in.__file__)
+SOURCE: Final = Path(__file__).with_name("modeling_llama_eah.py")
 VERSION_LINE: Final = re.compile(r'^VERSION: Final = "(.+)"$', re.MULTILINE)
 EXPORTS: Final = re.compile(r"^__all__ = \[(.*?)\]", re.MULTILINE | re.DOTALL)
 MODEL: Final = re.compile(r"^(class (\w+Model)\b.*?)(?=^class |\Z)", re.MULTILINE | re.DOTALL)
@@ -70,7 +70,7 @@ class Place:
     @property
     def original(self) -> Path:
         """Where the original is while ours is in its place."""
-        return self.file.with_name(f"{self.file.stem}{drop_in.ORIGINAL_SUFFIX}.py")
+        return self.file.with_name(f"{self.file.stem}{_drop_in().ORIGINAL_SUFFIX}.py")
 
     @property
     def checksum(self) -> Path:
@@ -178,7 +178,8 @@ def install(place: Place, *, force: bool = False) -> str:
         _replace(place.checksum, checksum.encode(), like=place.file)
     _replace(place.file, drop_in_for(place).encode(), like=place.file)
     _remove_bytecode(place)
-    return f"installed EAH {drop_in.VERSION} as {place.file}; the original is {place.original.name}"
+    version = _drop_in().VERSION
+    return f"installed EAH {version} as {place.file}; the original is {place.original.name}"
 
 
 def restore(place: Place) -> str:
@@ -221,7 +222,7 @@ def drop_in_for(place: Place) -> str:
     original = place.original if place.original.is_file() else place.file
     exports = EXPORTS.search(original.read_text(encoding="utf-8", errors="replace"))
     names = re.findall(r"\w+", exports[1]) if exports else []  # none before 4.48, and none needed
-    return text.replace(drop_in.LAZY_EXPORTS, lazy_exports(sorted(names)))
+    return text.replace(_drop_in().LAZY_EXPORTS, lazy_exports(sorted(names)))
 
 
 def lazy_exports(names: Sequence[str]) -> str:
@@ -246,7 +247,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.action != "restore":
-            drop_in.settings_from_environment(os.environ)
+            _drop_in().settings_from_environment(os.environ)
         place = find(family=given.model, python=given.python, site_packages=given.site_packages)
         if given.action == "install":
             print(install(place, force=given.force))
@@ -272,8 +273,15 @@ def describe(place: Place) -> str:
     if found.kind == "ours":
         if not place.original.is_file():
             lines.append(f"{place.original.name} is missing; reinstall transformers")
-        lines.append(f"settings here: {drop_in.settings_from_environment(os.environ)}")
+        lines.append(f"settings here: {_drop_in().settings_from_environment(os.environ)}")
     return "\n".join(lines)
+
+
+def _drop_in() -> ModuleType:
+    """Return our file as a module; not before it is needed, because it takes seconds with torch."""
+    from eah import modeling_llama_eah
+
+    return modeling_llama_eah
 
 
 def _origin_of(python: Path) -> str:

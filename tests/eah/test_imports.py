@@ -72,6 +72,18 @@ def test_importing_the_package_loads_nothing() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_help_of_the_swap_loads_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "eah.swap", "--help"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+
+    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert done.stdout.startswith("usage: eah")
+    assert "argparse" in imported
+    assert not imported & {"torch", "transformers"}
+
+
 def test_public_names_are_found_when_they_are_used() -> None:
     for name in eah.__all__:
         assert getattr(eah, name).__name__ == name
