@@ -1,0 +1,204 @@
+"""The Triton kernels of sink_kernel.py; no other file imports Triton.
+
+A program works on tiles of BLOCK_Q query rows and BLOCK_K key columns of one head's scores, made
+BLOCK_D elements of the head at a time and kept in float32. A score of -inf stands for a key that
+the row does not see.
+
+Arguments that both kernels have:
+    query, key, mask, valid: Pointers; mask and valid may be None, which stands for causal attention
+        and for no padding. `query_b` and its like are strides of batch, head, query, key and D.
+    lse: Log-sum-exp of each row's scores, (B, H, Q), float32.
+    share: 1 / number of keys that the row sees, 0 for rows that don't count, (B, Q), float32.
+    lowest: A key is seen where the mask is greater.
+    group: Query heads per key/value head.
+    offset: Position of query row 0 among the keys.
+    SIZE: D, the head size.
+    TYPE: What tiles are multiplied in.
+    ADDITIVE: The mask's values belong to the scores.
+    WINDOW: Length of the sliding window, or None.
+
+Axes: B batch, H query heads, Q queries, K keys, D head size.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-decorators
+
+import triton
+import triton.language as tl
+
+# They differ from prompt to prompt; a multiple of 16 is not worth one more compilation.
+LENGTHS = ["offset", "queries", "keys", "mask_b", "mask_q", "valid_b", "image_b"]
+
+
+@triton.jit
+def _tile(
+    start, rows, wanted, first, step, step_d,
+    SIZE: tl.constexpr, TYPE: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Return BLOCK_D elements of some rows of a matrix, 0 where not wanted, (rows, BLOCK_D)."""
+    d = first + tl.arange(0, BLOCK_D)
+    places = rows.to(tl.int64)[:, None] * step + d[None, :] * step_d
+    return tl.load(start + places, mask=wanted[:, None] & (d < SIZE)[None, :], other=0.0).to(TYPE)
+
+
+@triton.jit
+def _scores(
+    query, key, mask, valid, rows, columns, wanted, scaling, lowest, offset, queries, keys,
+    query_q, query_d, key_k, key_d, mask_q, mask_k, valid_k,
+    SIZE: tl.constexpr, TYPE: tl.constexpr, ADDITIVE: tl.constexpr, WINDOW: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Return a tile of scores, -inf where a row does not see a key, (BLOCK_Q, BLOCK_K)."""
+    scores = tl.zeros((BLOCK_Q, BLOCK_K), tl.float32)
+    for d in range(0, SIZE, BLOCK_D):
+        q = _tile(query, rows, rows < queries, d, query_q, query_d, SIZE, TYPE, BLOCK_D)
+        k = _tile(key, columns, wanted, d, key_k, key_d, SIZE, TYPE, BLOCK_D)
+        scores = tl.dot(q, tl.trans(k), scores, input_precision="ieee")
+    scores *= scaling
+    position = offset + rows
+    seen = (rows < queries)[:, None] & (columns < keys)[None, :]
+    if mask is not None:
+        places = rows.to(tl.int64)[:, None] * mask_q + columns.to(tl.int64)[None, :] * mask_k
+        told = tl.load(mask + places, mask=seen, other=0).to(tl.float32)
+        seen = seen & (told > lowest)
+        if ADDITIVE:
+            scores += told
+    else:
+        seen = seen & (columns[None, :] <= position[:, None])
+        if WINDOW is not None:
+            seen = seen & (columns[None, :] > position[:, None] - WINDOW)
+        if valid is not None:
+            known = columns < offset + queries
+            token = tl.load(valid + columns.to(tl.int64) * valid_k, mask=known, other=0)
+            seen = seen & (token != 0)[None, :]
+    return tl.where(seen, scores, float("-inf"))
+
+
+@triton.jit(do_not_specialize=LENGTHS[:-1])
+def row_statistics(
+    query, key, mask, valid, lse, share, scaling, lowest, heads, group, offset, queries, keys,
+    query_b, query_h, query_q, query_d, key_b, key_h, key_k, key_d,
+    mask_b, mask_q, mask_k, valid_b, valid_k,
+    SIZE: tl.constexpr, TYPE: tl.constexpr, ADDITIVE: tl.constexpr, WINDOW: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Write `lse` of BLOCK_Q rows of a batch row and head, and for head 0 their `share`."""
+    block = tl.program_id(0)
+    pair = tl.program_id(1).to(tl.int64)
+    b = pair // heads
+    h = pair % heads
+    rows = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    inside = rows < queries
+    query += b * query_b + h * query_h
+    key += b * key_b + h // group * key_h
+    if mask is not None:
+        mask += b * mask_b
+    if valid is not None:
+        valid += b * valid_b
+
+    first = 0
+    last = keys
+    if mask is None:
+        last = tl.minimum(offset + (block + 1) * BLOCK_Q, keys)
+        if WINDOW is not None:
+            first = tl.maximum(offset + block * BLOCK_Q - WINDOW + 1, 0)
+    # Finite, so that exp(-inf - top) is 0 in rows that have seen no key.
+    top = tl.full((BLOCK_Q,), -3.0e38, tl.float32)
+    total = tl.zeros((BLOCK_Q,), tl.float32)
+    number = tl.zeros((BLOCK_Q,), tl.float32)
+    for start in range(first, last, BLOCK_K):
+        columns = start + tl.arange(0, BLOCK_K)
+        scores = _scores(
+            query, key, mask, valid, rows, columns, columns < keys, scaling, lowest, offset,
+            queries, keys, query_q, query_d, key_k, key_d, mask_q, mask_k, valid_k,
+            SIZE, TYPE, ADDITIVE, WINDOW, BLOCK_Q, BLOCK_K, BLOCK_D,
+        )  # fmt: skip
+        higher = tl.maximum(top, tl.max(scores, 1))
+        total = total * tl.exp(top - higher) + tl.sum(tl.exp(scores - higher[:, None]), 1)
+        top = higher
+        if h == 0:
+            number += tl.sum((scores > float("-inf")).to(tl.float32), 1)
+    # The total of a row that sees a key is 1 or more.
+    tl.store(lse + pair * queries + rows, top + tl.log(tl.maximum(total, 1.0)), mask=inside)
+
+    if h == 0:
+        counted = inside & (number > 0)
+        position = (offset + rows).to(tl.int64)
+        if valid is not None:
+            token = tl.load(valid + position * valid_k, mask=inside, other=0)
+            counted = counted & (token != 0)
+        elif mask is not None:
+            places = rows.to(tl.int64) * mask_q + position * mask_k
+            own = tl.load(mask + places, mask=inside & (position < keys), other=0).to(tl.float32)
+            counted = counted & (own > lowest)
+        even = tl.where(counted, 1.0 / tl.maximum(number, 1.0), 0.0)
+        tl.store(share + b * queries + rows, even, mask=inside)
+
+
+@triton.jit(do_not_specialize=LENGTHS)
+def sum_columns(
+    query, key, mask, valid, lse, share, image, attention, uniform, number,
+    scaling, lowest, heads, group, offset, queries, keys,
+    query_b, query_h, query_q, query_d, key_b, key_h, key_k, key_d,
+    mask_b, mask_q, mask_k, valid_b, valid_k, image_b, image_k,
+    SIZE: tl.constexpr, TYPE: tl.constexpr, ADDITIVE: tl.constexpr, WINDOW: tl.constexpr,
+    ROUNDING: tl.constexpr,
+    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+):  # fmt: skip
+    """Write the sums of BLOCK_K columns of a batch row and head, 0 for columns without image.
+
+    Its own arguments:
+        image: Not 0 at image tokens, (B, K).
+        attention: Sums of weights, (B, H, K).
+        uniform: Sums of `share`, (B, K); written for head 0.
+        number: Numbers of rows, (B, K); written for head 0.
+        ROUNDING: Weights are rounded to this type before they are summed, or None.
+    """
+    block = tl.program_id(0)
+    pair = tl.program_id(1).to(tl.int64)
+    b = pair // heads
+    h = pair % heads
+    columns = block * BLOCK_K + tl.arange(0, BLOCK_K)
+    inside = columns < keys
+    places = b * image_b + columns.to(tl.int64) * image_k
+    wanted = tl.load(image + places, mask=inside, other=0) != 0
+    query += b * query_b + h * query_h
+    key += b * key_b + h // group * key_h
+    if mask is not None:
+        mask += b * mask_b
+    if valid is not None:
+        valid += b * valid_b
+
+    first = 0
+    last = queries
+    if mask is None:
+        first = tl.maximum(block * BLOCK_K - offset, 0)
+        if WINDOW is not None:
+            last = tl.minimum((block + 1) * BLOCK_K - 1 + WINDOW - offset, queries)
+    # Without an image column the loop ends before it begins.
+    last = tl.where(tl.max(wanted.to(tl.int32), 0) > 0, last, 0)
+    # Summed over BLOCK_Q at the end: in the loop, warps would exchange their sums at every step.
+    sums = tl.zeros((BLOCK_Q, BLOCK_K), tl.float32)
+    even_sums = tl.zeros((BLOCK_K,), tl.float32)
+    counts = tl.zeros((BLOCK_K,), tl.float32)
+    for start in range(first, last, BLOCK_Q):
+        rows = start + tl.arange(0, BLOCK_Q)
+        scores = _scores(
+            query, key, mask, valid, rows, columns, wanted, scaling, lowest, offset,
+            queries, keys, query_q, query_d, key_k, key_d, mask_q, mask_k, valid_k,
+            SIZE, TYPE, ADDITIVE, WINDOW, BLOCK_Q, BLOCK_K, BLOCK_D,
+        )  # fmt: skip
+        level = tl.load(lse + pair * queries + rows, mask=rows < queries, other=0.0)
+        even = tl.load(share + b * queries + rows, mask=rows < queries, other=0.0)
+        others = (offset + rows)[:, None] != columns[None, :]
+        counted = (scores > float("-inf")) & (even > 0)[:, None] & others
+        weights = tl.exp(scores - level[:, None])
+        if ROUNDING is not None:
+            weights = weights.to(ROUNDING).to(tl.float32)
+        sums += tl.where(counted, weights, 0.0)
+        if h == 0:
+            even_sums += tl.sum(tl.where(counted, even[:, None], 0.0), 0)
+            counts += tl.sum(counted.to(tl.float32), 0)
+    tl.store(attention + pair * keys + columns, tl.where(wanted, tl.sum(sums, 0), 0.0), mask=inside)
+    if h == 0:
+        tl.store(uniform + b * keys + columns, tl.where(wanted, even_sums, 0.0), mask=inside)
+        tl.store(number + b * keys + columns, tl.where(wanted, counts, 0.0), mask=inside)
