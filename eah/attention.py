@@ -24,10 +24,10 @@ from eah.modeling_llama_eah import (
     HeadChoice,
     Visibility,
     choose_head,
-    column_sums,
     share_head,
 )
 from eah.session import Prompt, Session
+from eah.sink_kernel import image_sums
 
 ATTENTION_NAME: Final = "eah"
 STATE: Final = "_eah"
@@ -131,7 +131,7 @@ def _choice(
     rounding = query.dtype if rule.rounding == "query-dtype" else None
 
     def count(query: torch.Tensor, visibility: Visibility) -> ColumnSums:
-        return column_sums(query, key, visibility, scaling=scaling, rounding=rounding)
+        return image_sums(query, key, visibility, scaling=scaling, image=image, rounding=rounding)
 
     if session.prefix is None:
         sums = count(query, visibility)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import os
 from contextlib import nullcontext
 from importlib import import_module
 from importlib.util import find_spec
@@ -19,10 +20,12 @@ from typing import Any, Final
 
 import torch
 
+from eah import modeling_llama_eah
 from eah.modeling_llama_eah import ColumnSums, Visibility
 
 logger = logging.getLogger(__name__)
 
+OFF: Final = "EAH_TRITON"  # set to 0, sinks are counted without the kernels
 # What Triton supports; older devices get code without tensor cores, or none.
 OLDEST_CAPABILITY: Final = (8, 0)
 
@@ -38,9 +41,29 @@ BLOCK_D: Final = {torch.float32: 32, torch.float16: 128, torch.bfloat16: 128}
 LEAST_D: Final = 16  # of a Triton product
 
 
+def image_sums(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    visibility: Visibility,
+    *,
+    scaling: float,
+    image: torch.Tensor,
+    rounding: torch.dtype | None = None,
+) -> ColumnSums:
+    """Sum attention weights down the image columns: by the kernels where they run, else by torch.
+
+    Arguments as in `column_sums`. Other columns than the image's may be summed or 0.
+    """
+    if is_usable(query):
+        return column_sums(query, key, visibility, scaling=scaling, image=image, rounding=rounding)
+    return modeling_llama_eah.column_sums(
+        query, key, visibility, scaling=scaling, rounding=rounding
+    )
+
+
 def is_usable(query: torch.Tensor) -> bool:
     """Tell whether the kernels run where a query lives; the first call tries and compiles them."""
-    if query.device.type != "cuda" or torch.version.hip is not None:
+    if query.device.type != "cuda" or torch.version.hip is not None or os.getenv(OFF) == "0":
         return False
     return _runs(query.device, query.dtype, query.shape[-1])
 

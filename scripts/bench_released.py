@@ -22,7 +22,8 @@ import torch
 from torch.nn import functional as F
 
 from eah import EAHConfig
-from eah.modeling_llama_eah import NO_HEAD, Visibility, densest_head, share_head
+from eah.modeling_llama_eah import NO_HEAD, Visibility, choose_head, share_head
+from eah.sink_kernel import image_sums
 
 STATUS: Final = Path("/proc/self/status")
 RELEASED_THRESHOLD: Final = 0.0008
@@ -96,7 +97,8 @@ def eah_attention(layer: Layer, shape: LayerShape) -> torch.Tensor:
     image = torch.zeros(1, shape.tokens, dtype=torch.bool, device=query.device)
     image[:, slice(*shape.span)] = True
     rule = EAHConfig().rule
-    choice = densest_head(query, key, Visibility(), image, rule, scaling=shape.size**-0.5)
+    sums = image_sums(query, key, Visibility(), scaling=shape.size**-0.5, image=image)
+    choice = choose_head(sums, image, rule)
     query, key = share_head(query, key, choice.head)
     return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,6 +12,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import eah
+from eah import sink_kernel
+from eah.modeling_llama_eah import ColumnSums, column_sums
 from tests.eah import tiny
 from tests.eah.tiny import CONFIG, PADDED_SPAN, SETTINGS, SPAN, TARGET, logits
 
@@ -154,3 +157,42 @@ def test_a_forced_head_gives_its_map() -> None:
                 inside = model(**prompt, output_attentions=True).attentions[TARGET]
             assert handle.report()[0].head == (head,)
             torch.testing.assert_close(inside, before[:, [head] * 4])
+
+
+def test_image_columns_are_counted_by_the_kernels_where_they_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, ids = tiny.tiny_llama(), torch.randint(3, 60, (2, 24))
+    images = []
+
+    def kernels(*args: Any, image: torch.Tensor, **kwargs: Any) -> ColumnSums:
+        images.append(image)
+        return ColumnSums(
+            *(
+                part * image.unsqueeze(1) if part.dim() == 3 else part * image
+                for part in column_sums(*args, **kwargs)
+            )
+        )
+
+    def run() -> Any:
+        with eah.enabled(model, CONFIG) as handle, eah.image_tokens(model, SPAN), torch.no_grad():
+            model(ids)
+        return handle.report()
+
+    expected = run()
+    monkeypatch.setattr(sink_kernel, "is_usable", lambda query: True)
+    monkeypatch.setattr(sink_kernel, "column_sums", kernels)
+
+    assert run() == expected
+    assert len(images) == 1
+    assert images[0].sum().item() == 2 * (SPAN[1] - SPAN[0])
+
+
+def test_the_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    query: Any = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32, shape=(4,))
+    monkeypatch.setattr(sink_kernel, "_runs", lambda *_: True)
+    assert sink_kernel.is_usable(query) is (torch.version.hip is None)
+
+    monkeypatch.setenv("EAH_TRITON", "0")
+
+    assert not sink_kernel.is_usable(query)

@@ -44,6 +44,8 @@ def test_the_files_were_found() -> None:
 @pytest.mark.parametrize("file", files_of("eah"))
 def test_eah_imports_torch_transformers_and_the_standard_library(file: str) -> None:
     allowed = {"torch", "transformers", "eah", *sys.stdlib_module_names}
+    if file == "eah/sink_triton.py":  # imported where Triton is, which torch's CUDA builds bring
+        allowed.add("triton")
 
     assert set(imports(file)) <= allowed
 
