@@ -96,7 +96,7 @@ def _add_common(parser: Parser) -> None:
         action="store_false",
         help="run every prompt whole, also those about the same picture",
     )
-    parser.flag("--num-workers", type=int, help="processes that read pictures ahead (2)")
+    parser.flag("--num-workers", type=int, help="processes that read pictures ahead (4 for a GPU)")
     parser.flag("--limit", type=int, help="first N questions of each file, or pictures, only")
     parser.flag("--seed", type=int, help="of sampling, chosen pictures, built questions (42)")
     parser.flag("--output-dir", type=Path, help="where run folders are made (runs)")

@@ -28,6 +28,7 @@ from eval.record import Row, RunFolder, keyed
 from eval.runner import answer
 from eval.settings import RunSettings
 
+GPU_WORKERS: Final = 4
 BATCHES: Final = "batches.json"
 
 
@@ -117,7 +118,7 @@ def plan_run(
         folder,
         decoding,
         batch_size=settings.batch_size,
-        num_workers=settings.num_workers,
+        num_workers=_workers(settings.num_workers, described.device),
         seed=settings.seed,
         prefix_reuse=settings.prefix_reuse,
         text_key=text_key,
@@ -141,6 +142,13 @@ def plan_run(
     exact = {name: getattr(described, name) for name in ("protocol", "device", "dtype")}
     arguments = {**settings.model_arguments(), **exact}
     return ModelRun(plan, resolved, described.checkpoint, arguments)
+
+
+def _workers(wanted: int | None, device: str) -> int:
+    """Return how many processes read pictures: beside a CPU none, unless they are asked for."""
+    if wanted is not None:
+        return wanted
+    return 0 if device == "cpu" else GPU_WORKERS
 
 
 def check_methods(methods: Mapping[str, Any], decoding: models.Decoding) -> None:

@@ -38,7 +38,8 @@ class RunSettings:
         max_new_tokens: Length of an answer; None for the protocol's.
         batch_size: Prompts that are generated together; None for as many as fit into memory.
         prefix_reuse: Whether questions about the same picture share its prefix.
-        num_workers: Processes that read and resize pictures ahead; 0 for none.
+        num_workers: Processes that read and resize pictures ahead; None for 4 beside a GPU, and
+            none beside a CPU, which they would take time from.
         limit: Use only the first so many questions of each file, or pictures to caption.
         seed: Of sampling, of choosing pictures and of building question files.
         output_dir: Folder that run folders are made in.
@@ -71,7 +72,7 @@ class RunSettings:
     max_new_tokens: int | None = None
     batch_size: int | None = 8
     prefix_reuse: bool = True
-    num_workers: int = 2
+    num_workers: int | None = None
     limit: int | None = None
     seed: int = 42
     output_dir: Path = Path("runs")
@@ -91,7 +92,7 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EvaluationError(f"{name}={value}, but at least 1 is needed")
-        if self.num_workers < 0:
+        if self.num_workers is not None and self.num_workers < 0:
             raise EvaluationError(f"num_workers={self.num_workers}, but 0 is the least (none)")
 
     def opera_settings(self) -> dict[str, Any]:

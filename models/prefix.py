@@ -14,7 +14,7 @@ size.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 import torch
@@ -31,6 +31,7 @@ from models.generation import EncodedPrompts, image_tokens
 from models.prefix_store import CachedPrefix, Heads, Sharing
 from models.shared_keys import KERNELS, NAME, RestLayer, SharedKeys, attention
 
+LAST_KEYS: Final = "last_keys"
 # A GPU is busy with this many, and their activations stay small beside the weights. A CPU is busy
 # with one prompt.
 PREFILL_TOKENS: Final = {"cuda": 8192}
@@ -223,11 +224,17 @@ class _Batch:
         stop = None if handle else length
         shared = SharedPrefix(length)
         image = self.prompts.image_mask[rows, :stop]
-        with image_tokens(self.model, image), sharing_prefix(self.model, shared):
-            output = self.model(
+        cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
+        with (
+            image_tokens(self.model, image),
+            sharing_prefix(self.model, shared),
+            _up_to_last_keys(self.model),
+        ):
+            self.model(
                 inputs_embeds=self.prompts.embeds[rows, :stop],
                 attention_mask=self.prompts.attention_mask[rows, :stop],
                 position_ids=self.places[rows, :stop],
+                past_key_values=cache,
                 use_cache=True,
                 logits_to_keep=1,
             )
@@ -238,7 +245,7 @@ class _Batch:
                 # Copies: a slice would keep the whole batch's memory.
                 [
                     (one.keys[mine, :, :length].clone(), one.values[mine, :, :length].clone())
-                    for one in output.past_key_values.layers
+                    for one in cache.layers
                 ],
                 heads[at],
                 {
@@ -251,6 +258,26 @@ class _Batch:
             self.whole.add(row)
         self.store.prefills += len(rows)
         self.store.passes += 1
+
+
+class _LastKeys(Exception):
+    """The last layer's keys and values are in the cache; nobody needs what comes after them."""
+
+
+@contextmanager
+def _up_to_last_keys(model: Any) -> Iterator[None]:
+    """In a `with` block, end a forward pass when the last layer has its keys and values."""
+    modules = attention_modules(model)
+    last = modules[max(modules)]
+    if last.config._attn_implementation not in KERNELS:
+        yield
+        return
+    with suppress(_LastKeys), replaced([last], LAST_KEYS, _end, None):
+        yield
+
+
+def _end(*_: Any, **__: Any) -> None:
+    raise _LastKeys
 
 
 def _heads(handle: eah.EAHHandle, prompts: int) -> list[Heads]:

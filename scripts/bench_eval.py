@@ -22,6 +22,7 @@ from eval.batches import by_count
 from eval.plan import Arm, Plan
 from eval.processes import Place
 from eval.prompt import Prompt
+from eval.run_plan import GPU_WORKERS
 from eval.runner import answer
 from models import VLM, Decoding
 from scripts import bench_rows
@@ -41,8 +42,8 @@ class EvalShape:
         caption: Tokens of a caption.
     """
 
-    pictures: int = 3
-    batch: int = 18
+    pictures: int = 8
+    batch: int = 48
     answer: int = 10
     caption: int = 32
 
@@ -64,7 +65,7 @@ def pope_arms(
         for name in write_pictures(folder, shape.pictures)
         for thing in OBJECTS
     ]
-    plan = _plan(prompts, shape, folder, shape.answer)
+    plan = _plan(prompts, shape, folder, shape.answer, vlm)
     arms: dict[str, bench_rows.Arm] = {}
     for name, arm in {"baseline": Arm("baseline"), "EAH": Arm("eah", config)}.items():
         own = replace(plan, arms=[arm])
@@ -85,7 +86,7 @@ def chair_arms(
         Prompt((name,), name, "Please describe this image in detail.")
         for name in write_pictures(folder, shape.pictures)
     ]
-    plan = _plan(prompts, shape, folder, shape.caption)
+    plan = _plan(prompts, shape, folder, shape.caption, vlm)
     arms: dict[str, bench_rows.Arm] = {
         name: partial(_run, vlm, replace(plan, arms=[arm]), "captions/min")
         for name, arm in {"baseline": Arm("baseline"), "EAH": Arm("eah", config)}.items()
@@ -95,14 +96,15 @@ def chair_arms(
     return arms
 
 
-def _plan(prompts: Sequence[Prompt], shape: EvalShape, folder: Path, tokens: int) -> Plan:
+def _plan(prompts: Sequence[Prompt], shape: EvalShape, folder: Path, tokens: int, vlm: VLM) -> Plan:
+    workers = 0 if vlm.device.type == "cpu" else GPU_WORKERS
     return Plan(
         prompts,
         [],
         folder,
         Decoding(max_new_tokens=tokens),
         batch_size=shape.batch,
-        num_workers=2,
+        num_workers=workers,
         seed=0,
     )
 
