@@ -99,11 +99,15 @@ def plan_run(
         max_new_tokens: The protocol's length, which the settings may replace.
         inputs: The benchmark's name, and what identifies its questions.
         text_key: What the text is called where it is recorded.
+    Raises:
+        EvaluationError: If settings do not go together.
     """
     folder = settings.pictures_folder()
     arms = {name: parse_arm(name) for name in settings.arms()}
     methods = settings.decoding_methods()
     config = settings.eah_config(models.model_settings(settings.model))
+    if any(arm.eah for arm in arms.values()) and config.batch_rows == "first":
+        _check_one_at_a_time(settings.batch_size)
     decoding = models.Decoding(
         max_new_tokens=settings.max_new_tokens or max_new_tokens,
         num_beams=settings.beam,
@@ -142,6 +146,19 @@ def plan_run(
     exact = {name: getattr(described, name) for name in ("protocol", "device", "dtype")}
     arguments = {**settings.model_arguments(), **exact}
     return ModelRun(plan, resolved, described.checkpoint, arguments)
+
+
+def _check_one_at_a_time(batch_size: int | None) -> None:
+    """Refuse batches in which all prompts but the first would be left as they are.
+
+    Raises:
+        EvaluationError: If there may be several prompts in a batch.
+    """
+    if batch_size != 1:
+        raise EvaluationError(
+            f"batch_size={batch_size or 'auto'}, but the preset released-code changes the first "
+            "prompt of a batch only, as the release does; pass --batch-size 1"
+        )
 
 
 def _workers(wanted: int | None, device: str) -> int:

@@ -11,6 +11,7 @@ import pytest
 import models
 from eval.chair_run import plan_captions
 from eval.chair_settings import ChairSettings
+from eval.errors import EvaluationError
 from eval.run_plan import answer_all
 from scripts.make_scenes import write_scenes
 
@@ -118,3 +119,20 @@ def test_the_model_is_loaded_as_resolved(
     named = {"checkpoint": "models/tiny-llava", "protocol": "official", "dtype": "bfloat16"}
     named |= {"parts": {}, "quantization": None}
     assert asked == [(("tiny-llava",), {**named, "device": device})]
+
+
+@pytest.mark.parametrize("size", [8, None])
+def test_the_released_code_is_run_one_prompt_at_a_time(
+    settings: ChairSettings, size: int | None
+) -> None:
+    released = replace(settings, preset="released-code", batch_size=size)
+
+    with pytest.raises(EvaluationError, match="pass --batch-size 1"):
+        plan_captions(released, PICTURES)
+    plan_captions(replace(released, batch_size=1), PICTURES)
+    plan_captions(replace(released, method=("baseline",)), PICTURES)
+
+
+def test_pictures_are_read_in_worker_processes_beside_a_gpu_only(settings: ChairSettings) -> None:
+    assert plan_captions(settings, PICTURES).plan.num_workers == 0
+    assert plan_captions(replace(settings, num_workers=3), PICTURES).plan.num_workers == 3
