@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table with columns aligned for a terminal: text left, numbers right."""
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    # Markdown wants a dash beside the colon.
+    widths = [max(2, *map(len, column)) for column in zip(header, *rows, strict=True)]
     numeric = [all(_is_number(cell) for cell in column) for column in zip(*rows, strict=True)]
     rule = ["-" * (width - 1) + ":" if right else "-" * width
             for width, right in zip(widths, numeric, strict=True)]  # fmt: skip
