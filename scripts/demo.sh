@@ -14,9 +14,10 @@ python eval/pope_eval.py --model tiny-llava --method baseline eah --pope-type al
   --pope-path "$folder/scenes/pope" \
   --output-dir "$folder/runs" --batch-size 48
 echo
-captions=$(python eval/chair_eval.py --model tiny-llava --method baseline eah --num-images 100 \
-  --data-path "$folder/scenes/val2014" --output-dir "$folder/runs" --batch-size 50 |
-  tee /dev/stderr | sed -n 's/^run folder: //p')
+described=$(python eval/chair_eval.py --model tiny-llava --method baseline eah --num-images 100 \
+  --data-path "$folder/scenes/val2014" --output-dir "$folder/runs" --batch-size 50)
+echo "$described"
+captions=$(sed -n 's/^run folder: //p' <<<"$described")
 python eval/chair.py --cap_file "$captions" --coco_path "$folder/scenes/annotations" \
   --splits val2014 --analyzer lexicon --save_path "$captions/metrics.json" \
   --report "$folder/chair.html" --images "$folder/scenes/val2014"
