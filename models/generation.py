@@ -65,6 +65,10 @@ class EncodedPrompts:
     image_mask: torch.Tensor  # (B, S), True at image tokens
     prefix: int = 0
 
+    def places(self) -> torch.Tensor:
+        """Return each token's position in its prompt, padding left out, (B, S)."""
+        return (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
+
 
 def padded(
     rows: Sequence[torch.Tensor], spans: Sequence[tuple[int, int]], *, prefix: int = 0

@@ -14,24 +14,23 @@ size.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
 from transformers import DynamicCache
 
-import eah
 from eah.find import attention_modules
 from eah.modeling_llama_eah import ColumnSums
 from eah.patch import handle_of, sharing_prefix
 from eah.prefix import SharedPrefix
 from models.cache import GrowingLayer
 from models.decoding.own_attention import replaced
-from models.generation import EncodedPrompts, image_tokens
+from models.generation import EncodedPrompts
+from models.prefill import computed, heads_of
 from models.prefix_store import CachedPrefix, Heads, Sharing
 from models.shared_keys import KERNELS, NAME, RestLayer, SharedKeys, attention
 
-LAST_KEYS: Final = "last_keys"
 # A GPU is busy with this many, and their activations stay small beside the weights. A CPU is busy
 # with one prompt.
 PREFILL_TOKENS: Final = {"cuda": 8192}
@@ -76,7 +75,6 @@ class _Batch:
         self.model = model
         self.prompts = prompts
         self.pictures, self.store = sharing
-        self.places = (prompts.attention_mask.cumsum(-1) - 1).clamp(min=0)  # (B, S)
         self.prefixes: dict[int, CachedPrefix] = {}
         self.repaired: set[int] = set()
         self.shared = SharedKeys()
@@ -174,7 +172,7 @@ class _Batch:
         ]
         changed = {
             "inputs_embeds": embeds[:, start:],
-            "position_ids": self.places.repeat_interleave(beams, dim=0)[:, start:],
+            "position_ids": self.prompts.places().repeat_interleave(beams, dim=0)[:, start:],
             "past_key_values": cache,
         }
         if kwargs.get("cache_position") is not None:  # transformers 4
@@ -200,7 +198,7 @@ class _Batch:
         handle = handle_of(self.model)
         if handle is None or kwargs.get("inputs_embeds") is None:
             return
-        found = _heads(handle, len(self.pictures))
+        found = heads_of(handle, len(self.pictures))
         other = {
             row: heads
             for row, heads in enumerate(found)
@@ -214,78 +212,10 @@ class _Batch:
         device = self.prompts.embeds.device
         together = max(1, PREFILL_TOKENS.get(device.type, 1) // self.prompts.embeds.shape[1])
         for at in range(0, len(rows), together):
-            self._prefill_together(rows[at : at + together])
-
-    def _prefill_together(self, rows: Sequence[int]) -> None:
-        """Compute prefixes: by themselves, or under EAH by running the whole prompts."""
-        rows = list(rows)
-        handle = handle_of(self.model)
-        length = self.prompts.prefix
-        stop = None if handle else length
-        shared = SharedPrefix(length)
-        image = self.prompts.image_mask[rows, :stop]
-        cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
-        with (
-            image_tokens(self.model, image),
-            sharing_prefix(self.model, shared),
-            _up_to_last_keys(self.model),
-        ):
-            self.model(
-                inputs_embeds=self.prompts.embeds[rows, :stop],
-                attention_mask=self.prompts.attention_mask[rows, :stop],
-                position_ids=self.places[rows, :stop],
-                past_key_values=cache,
-                use_cache=True,
-                logits_to_keep=1,
-            )
-        heads = _heads(handle, len(rows)) if handle else [{}] * len(rows)
-        for at, row in enumerate(rows):
-            mine = slice(at, at + 1)
-            prefix = CachedPrefix(
-                # Copies: a slice would keep the whole batch's memory.
-                [
-                    (one.keys[mine, :, :length].clone(), one.values[mine, :, :length].clone())
-                    for one in cache.layers
-                ],
-                heads[at],
-                {
-                    layer: ColumnSums(*(part[mine] for part in sums))
-                    for layer, sums in shared.sums.items()
-                },
-            )
-            self.store.of(self.pictures[row]).append(prefix)
-            self.prefixes[row] = prefix
-            self.whole.add(row)
-        self.store.prefills += len(rows)
-        self.store.passes += 1
-
-
-class _LastKeys(Exception):
-    """The last layer's keys and values are in the cache; nobody needs what comes after them."""
-
-
-@contextmanager
-def _up_to_last_keys(model: Any) -> Iterator[None]:
-    """In a `with` block, end a forward pass when the last layer has its keys and values."""
-    modules = attention_modules(model)
-    last = modules[max(modules)]
-    if last.config._attn_implementation not in KERNELS:
-        yield
-        return
-    with suppress(_LastKeys), replaced([last], LAST_KEYS, _end, None):
-        yield
-
-
-def _end(*_: Any, **__: Any) -> None:
-    raise _LastKeys
-
-
-def _heads(handle: eah.EAHHandle, prompts: int) -> list[Heads]:
-    """Return the heads that the last prefill found for each prompt, whose beams all have the same.
-
-    One look from the host for all layers.
-    """
-    chosen = [handle.choices[layer].head for layer in handle.layers]
-    heads = torch.stack([head.to(chosen[0].device) for head in chosen])  # (layers, B)
-    heads = heads[:, :: heads.shape[1] // prompts]
-    return [dict(zip(handle.layers, row, strict=True)) for row in heads.T.tolist()]
+            some = list(rows[at : at + together])
+            for row, prefix in zip(some, computed(self.model, self.prompts, some), strict=True):
+                self.store.of(self.pictures[row]).append(prefix)
+                self.prefixes[row] = prefix
+                self.whole.add(row)
+            self.store.prefills += len(some)
+            self.store.passes += 1

@@ -51,7 +51,7 @@ def decode(
     ids = mask.new_zeros(batch, 0)
     done = torch.zeros(batch, dtype=torch.bool, device=mask.device)
     inputs: dict[str, Any] = {"inputs_embeds": prompts.embeds}
-    places = (mask.cumsum(-1) - 1).clamp(min=0)
+    places = prompts.places()
     cache = None
     with image_tokens(model, prompts.image_mask):
         while True:
