@@ -214,14 +214,14 @@ def test_killed_and_started_again_gives_the_undisturbed_result(
 
 
 def wait_for_lines(process: subprocess.Popen[Any], tmp_path: Path, count: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 3600
     while time.monotonic() < deadline and process.poll() is None:
         files = list(tmp_path.glob("runs/chair/tiny-llava/*/predictions.jsonl"))
         if files and files[0].read_bytes().count(b"\n") >= count:
             return
         time.sleep(0.02)
     process.kill()
-    raise TimeoutError(f"no {count} captions within two minutes, or the command ended")
+    raise TimeoutError(f"no {count} captions within an hour, or the command ended")
 
 
 def test_the_ids_of_a_run_give_the_same_run(

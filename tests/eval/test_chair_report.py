@@ -475,7 +475,7 @@ def visited(page: Path, fragments: Sequence[str], *, act: str = "") -> list[dict
         f"--user-data-dir={page.parent / 'profile'}", "--allow-file-access-from-files",
         "--dump-dom", probe.as_uri(),
     ]  # fmt: skip
-    dumped = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dumped = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
     found: list[dict[str, Any]] = json.loads(Tree(dumped).open[0].one("pre", id="found").text)
     assert len(found) == len(fragments)
     return found

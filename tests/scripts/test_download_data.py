@@ -120,7 +120,7 @@ def download(site: Server, folder: Path, *arguments: str) -> subprocess.Complete
         env=environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
         check=False,
     )
 
