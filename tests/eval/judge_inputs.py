@@ -30,7 +30,7 @@ def write_config(folder: Path, url: str, **settings: Any) -> Path:
     """Write judge settings for the stub that wait little."""
     values = {
         "judge_model": MODEL, "judge_base_url": url, "first_wait_s": 0.01, "longest_wait_s": 5.0,
-        "timeout_s": 20.0, "prices": {MODEL: PRICES}, **settings,
+        "timeout_s": 3600.0, "prices": {MODEL: PRICES}, **settings,
     }  # fmt: skip
     path = folder / "judge.yaml"
     path.write_text(json.dumps(values))  # JSON is YAML.

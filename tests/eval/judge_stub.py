@@ -54,6 +54,7 @@ class Stub:
         seed: Of the faults; None for none.
         passing: Whether faults that pass happen too, or only those that last.
         latency_s: Before each reply.
+        slow_s: Before each slow one.
         fault: Replaces the plan by seed: from text and attempt (from 1) to a fault or "well".
         hold_from: Replies from this one on, counted from 0, wait for `release`.
         release: Lets the replies go that are held.
@@ -63,6 +64,7 @@ class Stub:
     seed: int | None = None
     passing: bool = True
     latency_s: float = 0.0
+    slow_s: float = 0.2
     fault: Callable[[str, int], str] | None = None
     hold_from: int | None = None
     release: threading.Event = field(default_factory=threading.Event)
@@ -125,7 +127,7 @@ def serve(stub: Stub) -> Iterator[Stub]:
                 stub.most_at_once = max(stub.most_at_once, stub.at_once)
             try:
                 if held:
-                    stub.release.wait(60)
+                    stub.release.wait(3600)
                 self.respond(body, text, attempt, authorization)
             finally:
                 with stub.lock:
@@ -139,7 +141,7 @@ def serve(stub: Stub) -> Iterator[Stub]:
             time.sleep(stub.latency_s)
             kind = stub.fault_of(text, attempt)
             if kind == "slow":
-                time.sleep(0.2)
+                time.sleep(stub.slow_s)
             elif kind == "busy":
                 return self.fail(429, f"Slow down, {SECRET}", {"Retry-After": stub.retry_after})
             elif kind == "error":

@@ -220,13 +220,13 @@ def finals(inputs: Path) -> set[str]:
 
 
 def wait_until(condition: Any, process: subprocess.Popen[Any]) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 3600
     while time.monotonic() < deadline and process.poll() is None:
         if condition():
             return
         time.sleep(0.02)
     process.kill()
-    raise TimeoutError("it did not come to that within two minutes, or the command ended")
+    raise TimeoutError("it did not come to that within an hour, or the command ended")
 
 
 def test_a_line_that_was_cut_in_writing_is_asked_again_and_no_other(
@@ -284,7 +284,10 @@ def test_a_second_ctrl_c_ends_at_once(inputs: Path, stub: Stub) -> None:
         process.send_signal(signal.SIGINT)
         said_until("Ctrl-C again drops them", process)
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=30)  # The stub still holds its replies.
+        try:
+            _, said = process.communicate(timeout=300)  # The stub still holds its replies.
+        finally:
+            process.kill()
     assert process.returncode == 130
     assert "Traceback" not in said
     assert len(finals(inputs)) == 2
@@ -295,7 +298,7 @@ def test_as_many_requests_are_under_way_as_there_are_workers(
     inputs: Path, stub: Stub, workers: int
 ) -> None:
     """Must hold 3, without a clock: replies wait until `workers` requests are there at once."""
-    barrier = threading.Barrier(workers, timeout=30)
+    barrier = threading.Barrier(workers, timeout=300)
     plain, turn = stub.answer, iter(range(10_000))
 
     def answer(text: str) -> str:
@@ -493,13 +496,12 @@ def test_an_endpoint_that_rejects_everything_is_not_asked_everything(
     )
 
 
-@pytest.mark.parametrize(("kind", "timeout_s"), [("slow", 0.1), ("trickle", 0.5)])
-def test_a_slow_reply_is_a_timeout_and_asked_again(
-    inputs: Path, stub: Stub, kind: str, timeout_s: float
-) -> None:
+@pytest.mark.parametrize("kind", ["slow", "trickle"])
+def test_a_slow_reply_is_a_timeout_and_asked_again(inputs: Path, stub: Stub, kind: str) -> None:
     stub.fault = lambda text, attempt: kind if attempt == 1 else "well"
+    stub.slow_s = 5.0
 
-    assert main([*flags_for(inputs, stub.url, timeout_s=timeout_s), "--limit", "1"]) == 0
+    assert main([*flags_for(inputs, stub.url, timeout_s=2.0), "--limit", "1"]) == 0
 
     outcomes = [row["outcome"] for row in rows_of(run_folder(inputs))]
     assert sorted(outcomes) == ["answered", "answered", "timeout", "timeout"]

@@ -17,7 +17,7 @@ from tests.eval.judge_stub import MODEL, SECRET, Stub, serve
 
 
 def ask(stub: Stub, model: str = MODEL, text: str = "x") -> Reply | Failure:
-    config = JudgeConfig(model, judge_base_url=stub.url, timeout_s=5.0)
+    config = JudgeConfig(model, judge_base_url=stub.url, timeout_s=600.0)
     content = [{"type": "text", "text": text}]
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": content}]}
 
