@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.chair_vocabulary import Token, Vocabulary, load_vocabulary, lower
@@ -111,6 +111,7 @@ def oracle(words: list[str]) -> tuple[list[str], int]:
     )
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(sorted(VOCABULARY.parts() | {"the", "."})), max_size=30))
 def test_reading_agrees_with_a_window_of_two_words(words: list[str]) -> None:
     found = VOCABULARY.analysis(tokens(" ".join(words)))

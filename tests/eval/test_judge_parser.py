@@ -6,7 +6,7 @@ import json
 import math
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from eval.judge_parser import Grades, Unparsed, read_grades
@@ -173,6 +173,7 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
+@settings(deadline=None)
 @given(st.one_of(st.text(), st.lists(PIECES, max_size=60).map("".join)))
 @example("Accuracy: 8,")
 @example("Accuracy: " + "9" * 5000)
@@ -190,6 +191,7 @@ def test_no_reply_raises_and_whatever_is_read_is_a_grade(reply: str) -> None:
 GRADE = st.integers(10, 100).map(lambda tenths: tenths / 10)
 
 
+@settings(deadline=None)
 @given(GRADE, GRADE, GRADE, GRADE, st.sampled_from([" ", ", ", "; ", " | ", " and "]))
 def test_any_grades_come_back(a: float, b: float, c: float, d: float, between: str) -> None:
     reply = f"Accuracy: {a}{between}{b}\nReason: x\n\nDetailedness: {c}{between}{d}\nReason: y"
