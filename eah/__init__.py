@@ -12,7 +12,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from eah.config import EAHConfig
+    from eah import method
+    from eah.context import image_tokens, prompt_length
     from eah.errors import (
         EAHConfigError,
         EAHError,
@@ -20,17 +21,28 @@ if TYPE_CHECKING:
         UnsupportedModelError,
         UnsupportedVersionError,
     )
-    from eah.patch import (
-        EAHHandle,
-        LayerReport,
-        disable,
-        enable,
-        enabled,
-        image_tokens,
-        is_enabled,
-    )
+    from eah.handle import EAHHandle, LayerReport, Observer
+    from eah.observation import LayerObservation
+    from eah.patch import disable, enable, enabled, is_enabled, observe
+    from eah.settings import EAHConfig
 
 __version__ = "0.1.0"
+
+# Imported when first used: `python -m eah.swap` has to run beside any transformers, or none.
+_LAZY: Final = {
+    "eah.context": ("image_tokens", "prompt_length"),
+    "eah.errors": (
+        "EAHConfigError",
+        "EAHError",
+        "EAHStateError",
+        "UnsupportedModelError",
+        "UnsupportedVersionError",
+    ),
+    "eah.handle": ("EAHHandle", "LayerReport", "Observer"),
+    "eah.observation": ("LayerObservation",),
+    "eah.patch": ("disable", "enable", "enabled", "is_enabled", "observe"),
+    "eah.settings": ("EAHConfig",),
+}
 
 __all__ = [
     "EAHConfig",
@@ -38,7 +50,9 @@ __all__ = [
     "EAHError",
     "EAHHandle",
     "EAHStateError",
+    "LayerObservation",
     "LayerReport",
+    "Observer",
     "UnsupportedModelError",
     "UnsupportedVersionError",
     "disable",
@@ -46,28 +60,17 @@ __all__ = [
     "enabled",
     "image_tokens",
     "is_enabled",
+    "method",
+    "observe",
+    "prompt_length",
 ]
-
-# Looked up when first used: `python -m eah.swap` has to run beside any transformers, or none.
-_HOMES: Final = {
-    "EAHConfig": "eah.config",
-    "EAHConfigError": "eah.errors",
-    "EAHError": "eah.errors",
-    "EAHHandle": "eah.patch",
-    "EAHStateError": "eah.errors",
-    "LayerReport": "eah.patch",
-    "UnsupportedModelError": "eah.errors",
-    "UnsupportedVersionError": "eah.errors",
-    "disable": "eah.patch",
-    "enable": "eah.patch",
-    "enabled": "eah.patch",
-    "image_tokens": "eah.patch",
-    "is_enabled": "eah.patch",
-}
 
 
 def __getattr__(name: str) -> Any:
     """Import a public name's module."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'eah' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    if name == "method":
+        return import_module("eah.method")
+    for module, names in _LAZY.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'eah' has no attribute {name!r}")

@@ -1,11 +1,13 @@
-"""What can go wrong, each saying what was got, what is allowed and what to do."""
+"""Errors. Each message says what was given, what is allowed and what to do."""
+
+from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
 
 
 def nearest(name: str, known: Collection[str]) -> str:
-    """Return "did you mean ...?" where a name is close, and the list of what there is."""
+    """Return "did you mean ...?" if a known name is close, then the list of known names."""
     close = difflib.get_close_matches(name, list(known), n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return f"{hint}known are {', '.join(sorted(known))}"
@@ -28,4 +30,4 @@ class UnsupportedVersionError(EAHError, ImportError):
 
 
 class EAHStateError(EAHError, RuntimeError):
-    """EAH was enabled twice, not at all, or met a prompt whose image tokens it does not know."""
+    """EAH is on or off when it must not be, or a prompt's image tokens can't be known."""

@@ -1,4 +1,4 @@
-"""Enable and disable EAH on a loaded model.
+"""Enable, disable and observe: put our attention function into a loaded model, and take it out.
 
 Why here: the attention function is the last place where query, key and mask are at hand before the
 kernel, and transformers lets each attention module choose its own. One layer up, a replaced
@@ -8,77 +8,43 @@ one layer down, in the kernel, the map would have to be built.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-import torch
 import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
-from eah.attention import ATTENTION_NAME, STATE, LayerState, register
-from eah.config import EAHConfig, span_of
-from eah.errors import EAHConfigError, EAHStateError, UnsupportedVersionError
-from eah.find import image_token_id, target_modules
-from eah.modeling_llama_eah import HeadChoice
-from eah.prefix import SharedPrefix
-from eah.session import ImageTokens, ModelHooks, Session
+from eah.attention import ATTENTION_NAME, LayerState, register
+from eah.checkpointing import restore_checkpointing
+from eah.context import sessions_of
+from eah.errors import EAHStateError, UnsupportedVersionError
+from eah.find import (
+    check_heads,
+    num_heads,
+    patchable_layers,
+    placeholder_ids,
+    target_modules,
+    transformers_model,
+)
+from eah.generation import unwrap_methods, wrap_methods
+from eah.handle import EAHHandle, Observer
+from eah.hooks import ModelHooks
+from eah.kernels import config_naming
+from eah.settings import EAHConfig, validate_layers
+from eah.state import STATE, ObserverKey, Session
 
 OLDEST: Final = (4, 57)
 NEWEST_MAJOR: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class LayerReport:
-    """What the last image prefill found in one layer, as Python numbers.
-
-    Attributes:
-        layer: Layer index, from 0.
-        head: Densest head per batch row, None where none was found.
-        counts: Vision-sink columns per batch row and head.
-        image_tokens: Number of image tokens per batch row.
-        saturated: Per batch row, whether every image token is a sink in every head; then all
-            counts tie, and the choice says nothing.
-    """
-
-    layer: int
-    head: tuple[int | None, ...]
-    counts: tuple[tuple[int, ...], ...]
-    image_tokens: tuple[int, ...]
-    saturated: tuple[bool, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class EAHHandle:
-    """What `enable` returns: what was patched, and what the last image prefill found."""
-
-    model: nn.Module
-    layers: tuple[int, ...]
-    config: EAHConfig
-    _session: Session
-
-    @property
-    def choices(self) -> dict[int, HeadChoice]:
-        """The last image prefill's choice per layer, as tensors; empty before the first."""
-        return dict(self._session.choices)
-
-    def report(self) -> list[LayerReport]:
-        """Return the last image prefill's choices as Python numbers (waits for the device)."""
-        return [_report(layer, choice) for layer, choice in sorted(self.choices.items())]
-
-    def disable(self) -> None:
-        """Disable EAH on the model."""
-        disable(self.model)
-
-
-def enable(model: nn.Module, config: EAHConfig | None = None) -> EAHHandle:
+def enable(model: Any, config: EAHConfig | None = None) -> EAHHandle:
     """Let the target layers of a loaded model attend with their densest head at image prefill.
 
     Args:
-        model: A transformers model with a LLaMA-like decoder; vision-language or language only.
+        model: A transformers model with a LLaMA-like decoder, vision-language or language only, or
+            a wrapper of `models`.
         config: Settings; the preset "paper" if None.
     Returns:
         A handle with the patched layers and, after a forward pass, what was found.
@@ -88,57 +54,39 @@ def enable(model: nn.Module, config: EAHConfig | None = None) -> EAHHandle:
         UnsupportedModelError: If the model or its attention kernel can't be changed.
         UnsupportedVersionError: If the installed transformers is not supported.
     """
-    _check_version()
-    config = config or EAHConfig()
+    model, config = _checked(model), config or EAHConfig()
     if is_enabled(model):
         raise EAHStateError(
             f"EAH is enabled on this {type(model).__name__} already; disable it first"
         )
-    if any("eah_layer" in module.__dict__ for module in model.modules()):
-        raise EAHStateError(
-            f"this {type(model).__name__} was built with EAH's modeling file in the place of "
-            "transformers' own; set EAH_DISABLE=1 before, or run `python -m eah.swap restore`"
-        )
-    targets = target_modules(model, config)
-    session = Session(config, image_token_id(model))
-    for module in model.modules():
-        _remove_hooks(module)  # of a session that was ended on a part of this model
-    register()
-    for module in targets:
-        ours = copy.copy(module.config)
-        ours._attn_implementation = ATTENTION_NAME
-        setattr(module, STATE, LayerState(session, module.config))
-        module.config = ours
-    around = [m for m in model.modules() if isinstance(m, PreTrainedModel)]
-    for outer in around:
-        if any(inner in targets for inner in outer.modules()):
-            hooks = ModelHooks(session, outer)
-            outer.register_forward_pre_hook(hooks.before, with_kwargs=True)
-            outer.register_forward_hook(hooks.after, with_kwargs=True, always_call=True)
-    return EAHHandle(model, config.layers, config, session)
+    targets = target_modules(model, config.layers)
+    check_heads(targets, config)
+    session = _session(model)
+    session.config = config
+    _patch(model, session, targets)
+    heads = {layer: num_heads(module) for layer, module in targets.items()}
+    return EAHHandle(model, config.layers, config, session, heads, disable)
 
 
-def disable(model: nn.Module) -> None:
-    """Take EAH off a model; its outputs are then bit for bit those from before.
+def disable(model: Any) -> None:
+    """Take EAH off a model, which restores its original outputs exactly.
 
     Raises:
         EAHStateError: If EAH is not enabled on the model.
     """
-    if not is_enabled(model):
+    model = transformers_model(model)
+    enabled_sessions = [session for session in sessions_of(model) if session.config is not None]
+    if not enabled_sessions:
         raise EAHStateError(
             f"EAH is not enabled on this {type(model).__name__}; enable it with eah.enable(model)"
         )
-    for module in model.modules():
-        if STATE in module.__dict__:
-            state: LayerState = module.__dict__[STATE]
-            state.session.enabled = False
-            module.config = state.config
-            delattr(module, STATE)
-        _remove_hooks(module)
+    for session in enabled_sessions:
+        session.config = None
+    _unpatch(model)
 
 
 @contextmanager
-def enabled(model: nn.Module, config: EAHConfig | None = None) -> Iterator[EAHHandle]:
+def enabled(model: Any, config: EAHConfig | None = None) -> Iterator[EAHHandle]:
     """Enable EAH for the length of a `with` block; see `enable`."""
     handle = enable(model, config)
     try:
@@ -147,79 +95,65 @@ def enabled(model: nn.Module, config: EAHConfig | None = None) -> Iterator[EAHHa
         disable(model)
 
 
-def is_enabled(model: nn.Module) -> bool:
-    """Tell whether EAH is enabled on a model."""
-    return any(STATE in module.__dict__ for module in model.modules())
+def is_enabled(model: Any) -> bool:
+    """Return whether EAH is enabled on a model."""
+    sessions = sessions_of(transformers_model(model))
+    return any(session.config is not None for session in sessions)
 
 
 @contextmanager
-def image_tokens(model: nn.Module, tokens: torch.Tensor | tuple[int, int]) -> Iterator[None]:
-    """Say where the image tokens of the prompts in a `with` block are.
+def observe(
+    model: Any,
+    layers: Literal["all"] | Sequence[int] = "all",
+    config: EAHConfig | None = None,
+) -> Iterator[Observer]:
+    """Count vision sinks in a `with` block, without any change to the model's outputs.
 
-    Needed where a caller passes embeddings only. On a model without EAH it does nothing, so that
-    the same code serves the baseline.
+    Works alone and on a model on which EAH is enabled, where it counts what EAH's layers would have
+    attended to by themselves. Weights are summed block by block, never kept.
 
     Args:
-        model: The model that is called in the block.
-        tokens: A span (start, stop) along the prompt, or a mask of shape (B, S), True at image
-            tokens. Beams repeat the rows of a mask.
+        model: A transformers model, or a wrapper of `models`.
+        layers: Indices from 0, or "all" for all layers that can be counted.
+        config: Settings that sinks are counted with; None for those that EAH is enabled with, else
+            the preset "paper". Its layers count for nothing here.
     Raises:
-        EAHConfigError: If the span is empty, or the mask is not a 2-D bool tensor.
+        EAHConfigError: If a layer does not exist.
+        UnsupportedModelError: If the model or its attention kernel can't be counted.
+        UnsupportedVersionError: If the installed transformers is not supported.
     """
-    if isinstance(tokens, torch.Tensor):
-        if tokens.dim() != 2 or tokens.dtype != torch.bool or not len(tokens):
-            raise EAHConfigError(
-                f"image tokens of shape {tuple(tokens.shape)} and {tokens.dtype}; "
-                "a mask is (batch, prompt length), not empty, and bool"
-            )
-        given = ImageTokens(mask=tokens)
-    else:
-        given = ImageTokens(span=span_of(tokens))
-    sessions = _sessions(model)
-    before = [session.given for session in sessions]
-    for session in sessions:
-        session.given = given
+    model = _checked(model)
+    wanted = patchable_layers(model)[0] if layers == "all" else validate_layers(layers)
+    modules = target_modules(model, wanted)
+    session = _session(model)
+    key = ObserverKey()
+    session.observers[key] = frozenset(modules)
     try:
-        yield
+        _patch(model, session, modules)
+        yield Observer(tuple(modules), config or session.config or EAHConfig(), key)
     finally:
-        for session, earlier in zip(sessions, before, strict=True):
-            session.given = earlier
+        del session.observers[key]
+        _unpatch(model)
 
 
-@contextmanager
-def sharing_prefix(model: nn.Module, prefix: SharedPrefix) -> Iterator[None]:
-    """Let the prompts in a `with` block be batches whose first tokens are shared; see `eah.prefix`.
-
-    A pass that starts without a cache runs whole prompts and fills the prefix's sums. A pass of
-    more than one token on a cache goes on behind the prefix and uses them. On a model without EAH
-    it does nothing.
-    """
-    sessions = _sessions(model)
-    before = [session.prefix for session in sessions]
-    for session in sessions:
-        session.prefix = prefix
-    try:
-        yield
-    finally:
-        for session, earlier in zip(sessions, before, strict=True):
-            session.prefix = earlier
-
-
-def handle_of(model: nn.Module) -> EAHHandle | None:
+def handle_of(model: Any) -> EAHHandle | None:
     """Return what `enable` returned for a model; None if EAH is not enabled on it."""
-    for session in _sessions(model):
-        return EAHHandle(model, session.config.layers, session.config, session)
+    model = transformers_model(model)
+    for session in sessions_of(model):
+        if session.config is not None:
+            modules = {m.layer_idx: m for m in model.modules() if STATE in m.__dict__}
+            heads = {layer: num_heads(modules[layer]) for layer in session.config.layers}
+            return EAHHandle(model, session.config.layers, session.config, session, heads, disable)
     return None
 
 
-def _sessions(model: nn.Module) -> list[Session]:
-    """Return the sessions of a model's target layers, each once."""
-    states = [module.__dict__.get(STATE) for module in model.modules()]
-    return list({id(s.session): s.session for s in states if s is not None}.values())
+def _checked(model: Any) -> nn.Module:
+    """Return a transformers model that may be patched.
 
-
-def _check_version() -> None:
-    """Refuse a transformers that the seam was not tried on."""
+    Raises:
+        EAHStateError: If the drop-in file built it.
+        UnsupportedVersionError: If the installed transformers is not supported.
+    """
     major, minor = (int(part) for part in transformers.__version__.split(".")[:2])
     if (major, minor) < OLDEST or major > NEWEST_MAJOR:
         raise UnsupportedVersionError(
@@ -227,6 +161,50 @@ def _check_version() -> None:
             f">= {OLDEST[0]}.{OLDEST[1]} and < {NEWEST_MAJOR + 1}: "
             f"pip install 'transformers>={OLDEST[0]}.{OLDEST[1]},<{NEWEST_MAJOR + 1}'"
         )
+    found = transformers_model(model)
+    if any("eah_layer" in module.__dict__ for module in found.modules()):
+        raise EAHStateError(
+            f"this {type(found).__name__} was built with EAH's modeling file in the place of "
+            "transformers' own; set EAH_DISABLE=1 before, or run `python -m eah.swap restore`"
+        )
+    return found
+
+
+def _session(model: nn.Module) -> Session:
+    """Return the session of a model's patched layers, or a new one."""
+    for session in sessions_of(model):
+        return session
+    return Session(None, placeholder_ids(model))
+
+
+def _patch(model: nn.Module, session: Session, modules: dict[int, Any]) -> None:
+    """Let attention modules call our function, and the models around them begin passes."""
+    register()
+    for module in modules.values():
+        if STATE not in module.__dict__:
+            setattr(module, STATE, LayerState(session, module.config))
+            module.config = config_naming(module.config, ATTENTION_NAME)
+    for outer in model.modules():
+        if isinstance(outer, PreTrainedModel) and any(STATE in m.__dict__ for m in outer.modules()):
+            _remove_hooks(outer)
+            hooks = ModelHooks(session, outer)
+            outer.register_forward_pre_hook(hooks.before, with_kwargs=True)
+            outer.register_forward_hook(hooks.after, with_kwargs=True, always_call=True)
+            wrap_methods(session, outer)
+
+
+def _unpatch(model: nn.Module) -> None:
+    """Restore the modules that nobody uses any more, and then the models around them."""
+    for module in model.modules():
+        state: LayerState | None = module.__dict__.get(STATE)
+        if state is not None and not state.session.uses(int(module.layer_idx)):  # type: ignore[arg-type]
+            module.config = state.config
+            delattr(module, STATE)
+    if not sessions_of(model):
+        restore_checkpointing(model)
+        for module in model.modules():
+            _remove_hooks(module)
+            unwrap_methods(module)
 
 
 def _remove_hooks(module: nn.Module) -> None:
@@ -247,13 +225,3 @@ def _remove_hooks(module: nn.Module) -> None:
 
 def _is_ours(hook: Any) -> bool:
     return isinstance(getattr(hook, "__self__", None), ModelHooks)
-
-
-def _report(layer: int, choice: HeadChoice) -> LayerReport:
-    return LayerReport(
-        layer,
-        tuple(None if head < 0 else head for head in choice.head.tolist()),
-        tuple(tuple(row) for row in choice.counts.tolist()),
-        tuple(choice.image_tokens.tolist()),
-        tuple(choice.saturated.tolist()),
-    )

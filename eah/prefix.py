@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 import torch
 from torch.nn import functional
 
-from eah.modeling_llama_eah import ColumnSums, Visibility
+from eah.method import Columns
+from eah.visibility import Visibility
 
-Count = Callable[[torch.Tensor, Visibility], ColumnSums]
+Count = Callable[[torch.Tensor, Visibility], Columns]
 """Sums queries (B, H, Q, D) with a visibility, on keys that it knows."""
 
 
@@ -34,11 +35,11 @@ class SharedPrefix:
     """
 
     length: int
-    sums: dict[int, ColumnSums] = field(default_factory=dict)
+    sums: dict[int, Columns] = field(default_factory=dict)
 
     def column_sums(
         self, layer: int, query: torch.Tensor, visibility: Visibility, count: Count
-    ) -> ColumnSums:
+    ) -> Columns:
         """Return the sums over all rows of the prompts, the prefix's included.
 
         Args:
@@ -49,16 +50,16 @@ class SharedPrefix:
         """
         if visibility.offset == 0:
             first = count(query[:, :, : self.length], visibility.of_rows(0, self.length))
-            self.sums[layer] = ColumnSums(*(part[..., : self.length].clone() for part in first))
+            self.sums[layer] = Columns(*(part[..., : self.length].clone() for part in first))
             query = query[:, :, self.length :]
             visibility = visibility.of_rows(self.length, self.length + query.shape[2])
         return self._added(self.sums[layer], count(query, visibility))
 
-    def _added(self, first: ColumnSums, rest: ColumnSums) -> ColumnSums:
+    def _added(self, first: Columns, rest: Columns) -> Columns:
         """Return sums (B, length) plus (B or B * beams, K), the first padded and repeated."""
         repeats = len(rest.rows) // len(first.rows)
         pad = (0, rest.rows.shape[-1] - self.length)
-        return ColumnSums(
+        return Columns(
             *(
                 functional.pad(part.repeat_interleave(repeats, dim=0), pad) + more
                 for part, more in zip(first, rest, strict=True)

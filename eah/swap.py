@@ -1,8 +1,9 @@
-"""Put EAH's modeling file in the place of transformers' own, and take it back.
+"""Build EAH's modeling file, put it in the place of transformers' own, and take it back.
 
     python -m eah.swap install [--model qwen2] [--python PATH | --site-packages PATH] [--force]
     python -m eah.swap status
     python -m eah.swap restore
+    python -m eah.swap build [--check]      modeling_llama_eah.py from the files of eah/
 
 The original stays beside it, byte for byte, as modeling_llama_original.py, with its checksum. Each
 step replaces one file as a whole: whenever it is interrupted, what is there works.
@@ -25,12 +26,15 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from eah.build import DROP_IN as SOURCE
+from eah.build import is_current, write
 from eah.errors import EAHError
+from eah.settings import settings_from_environment
 
+STALE: Final = 1
 BAD_INPUT: Final = 2
 FAMILY: Final = "llama"
 TEMPORARY: Final = ".eah"
-SOURCE: Final = Path(__file__).with_name("modeling_llama_eah.py")
 VERSION_LINE: Final = re.compile(r'^VERSION: Final = "(.+)"$', re.MULTILINE)
 EXPORTS: Final = re.compile(r"^__all__ = \[(.*?)\]", re.MULTILINE | re.DOTALL)
 MODEL: Final = re.compile(r"^(class (\w+Model)\b.*?)(?=^class |\Z)", re.MULTILINE | re.DOTALL)
@@ -238,16 +242,19 @@ def lazy_exports(names: Sequence[str]) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     parser = argparse.ArgumentParser(prog="eah", description="Swap EAH's file into transformers.")
-    parser.add_argument("action", choices=("install", "status", "restore"))
+    parser.add_argument("action", choices=("install", "status", "restore", "build"))
     parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--python", type=Path, help="interpreter whose transformers is meant")
     where.add_argument("--site-packages", type=Path, help="folder that holds transformers")
     parser.add_argument("--force", action="store_true", help="install over a file of any origin")
+    parser.add_argument("--check", action="store_true", help="build: exit 1 if the file is stale")
     given = parser.parse_args(arguments)
     try:
+        if given.action == "build":
+            return _build(check=given.check)
         if given.action != "restore":
-            _drop_in().settings_from_environment(os.environ)
+            settings_from_environment(os.environ)
         place = find(family=given.model, python=given.python, site_packages=given.site_packages)
         if given.action == "install":
             print(install(place, force=given.force))
@@ -257,6 +264,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (EAHError, OSError, ValueError) as error:
         print(f"eah: error: {error}{OWNER if isinstance(error, OSError) else ''}", file=sys.stderr)
         return BAD_INPUT
+    return 0
+
+
+def _build(*, check: bool) -> int:
+    """Write the drop-in file, or say whether it is what its sources give."""
+    if check and not is_current():
+        print(f"{SOURCE.name} is not what its sources give; run python -m eah.swap build")
+        return STALE
+    if not check:
+        write()
+    print(f"{SOURCE.name} is current")
     return 0
 
 
@@ -273,15 +291,15 @@ def describe(place: Place) -> str:
     if found.kind == "ours":
         if not place.original.is_file():
             lines.append(f"{place.original.name} is missing; reinstall transformers")
-        lines.append(f"settings here: {_drop_in().settings_from_environment(os.environ)}")
+        lines.append(f"settings here: {settings_from_environment(os.environ)}")
     return "\n".join(lines)
 
 
 def _drop_in() -> ModuleType:
-    """Return our file as a module; not before it is needed, because it takes seconds with torch."""
-    from eah import modeling_llama_eah
+    """Return the drop-in's module; not before it is needed, because it takes seconds with torch."""
+    from eah import drop_in
 
-    return modeling_llama_eah
+    return drop_in
 
 
 def _origin_of(python: Path) -> str:

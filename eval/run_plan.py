@@ -106,7 +106,7 @@ def plan_run(
     arms = {name: parse_arm(name) for name in settings.arms()}
     methods = settings.decoding_methods()
     config = settings.eah_config(models.model_settings(settings.model))
-    if any(arm.eah for arm in arms.values()) and config.batch_rows == "first":
+    if any(arm.eah for arm in arms.values()) and config.rule == "released_code":
         _check_one_at_a_time(settings.batch_size)
     decoding = models.Decoding(
         max_new_tokens=settings.max_new_tokens or max_new_tokens,

@@ -13,9 +13,10 @@ import torch
 from transformers import DynamicCache
 
 import eah
+from eah.context import sharing_prefix
 from eah.find import attention_modules
-from eah.modeling_llama_eah import ColumnSums
-from eah.patch import handle_of, sharing_prefix
+from eah.method import Columns
+from eah.patch import handle_of
 from eah.prefix import SharedPrefix
 from models.decoding.own_attention import replaced
 from models.generation import EncodedPrompts, image_tokens
@@ -61,8 +62,7 @@ def computed(model: Any, prompts: EncodedPrompts, rows: list[int]) -> list[Cache
             for one in cache.layers
         ]
         sums = {
-            layer: ColumnSums(*(part[mine] for part in parts))
-            for layer, parts in shared.sums.items()
+            layer: Columns(*(part[mine] for part in parts)) for layer, parts in shared.sums.items()
         }
         found.append(CachedPrefix(layers, heads[at], sums))
     return found

@@ -20,9 +20,10 @@ from typing import Any, Final
 import torch
 from transformers import DynamicCache
 
+from eah.context import sharing_prefix
 from eah.find import attention_modules
-from eah.modeling_llama_eah import ColumnSums
-from eah.patch import handle_of, sharing_prefix
+from eah.method import Columns
+from eah.patch import handle_of
 from eah.prefix import SharedPrefix
 from models.cache import GrowingLayer
 from models.decoding.own_attention import replaced
@@ -125,7 +126,7 @@ class _Batch:
         handle = handle_of(self.model)
         rows = range(len(self.pictures))
         sums = {
-            layer: ColumnSums(
+            layer: Columns(
                 *map(torch.cat, zip(*(self.prefixes[row].sums[layer] for row in rows), strict=True))
             )
             for layer in (handle.layers if handle else ())

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from eah.modeling_llama_eah import ColumnSums
+from eah.method import Columns
 
 Heads = dict[int, int]
 """Densest head by layer, -1 for none."""
@@ -29,7 +29,7 @@ class CachedPrefix:
 
     layers: list[tuple[torch.Tensor, torch.Tensor]]
     heads: Heads
-    sums: dict[int, ColumnSums]
+    sums: dict[int, Columns]
 
 
 @dataclass(slots=True)

@@ -15,8 +15,9 @@ from typing import Final
 
 import torch
 
-from eah.modeling_llama_eah import Visibility, column_sums
-from eah.sink_kernel import image_sums
+from eah.method import column_sums
+from eah.triton_host import image_sums
+from eah.visibility import Visibility
 from scripts.bench_model import now
 from scripts.bench_released import LayerShape, make_layer, resident_bytes
 from scripts.bench_rows import Arm

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from eah.config import EAHConfig
+from eah.settings import EAHConfig
 from eval.batches import by_count
 from eval.plan import Arm, Plan
 from eval.processes import Place

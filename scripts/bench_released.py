@@ -22,8 +22,9 @@ import torch
 from torch.nn import functional as F
 
 from eah import EAHConfig
-from eah.modeling_llama_eah import NO_HEAD, Visibility, choose_head, share_head
-from eah.sink_kernel import image_sums
+from eah.method import NO_HEAD, choose, share_head
+from eah.triton_host import image_sums
+from eah.visibility import Visibility
 
 STATUS: Final = Path("/proc/self/status")
 RELEASED_THRESHOLD: Final = 0.0008
@@ -96,9 +97,8 @@ def eah_attention(layer: Layer, shape: LayerShape) -> torch.Tensor:
     query, key, value = layer
     image = torch.zeros(1, shape.tokens, dtype=torch.bool, device=query.device)
     image[:, slice(*shape.span)] = True
-    rule = EAHConfig().rule
     sums = image_sums(query, key, Visibility(), scaling=shape.size**-0.5, image=image)
-    choice = choose_head(sums, image, rule)
+    choice = choose(sums, image, EAHConfig())
     query, key = share_head(query, key, choice.head)
     return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 

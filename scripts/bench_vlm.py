@@ -16,8 +16,8 @@ import torch
 from transformers import CLIPVisionConfig, LlamaConfig, LlavaConfig
 
 import models
-from eah.config import EAHConfig
 from eah.find import attention_modules
+from eah.settings import EAHConfig
 from models.base import VLM
 from models.instructblip import InstructBlip
 from scripts.check_shapes import true_config

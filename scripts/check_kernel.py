@@ -22,17 +22,11 @@ from typing import Any, Final
 import torch
 
 from eah import EAHConfig
-from eah.modeling_llama_eah import (
-    PRESETS,
-    ColumnSums,
-    SinkRule,
-    Visibility,
-    _column_means,
-    choose_head,
-    column_sums,
-)
-from eah.sink_kernel import column_sums as kernel_sums
-from eah.sink_kernel import is_usable
+from eah.method import Columns, choose, column_sums
+from eah.settings import PRESETS
+from eah.triton_host import column_sums as kernel_sums
+from eah.triton_host import is_usable
+from eah.visibility import Visibility
 from eval.table import render
 
 HEADER: Final = ("S", "dtype", "H/N", "padded", "largest difference", "near", "excused", "result")
@@ -121,13 +115,13 @@ def check(setup: Setup, device: torch.device) -> Result:
     """Compare kernel and reference by every preset."""
     inputs, result = make_inputs(setup, device), Result(setup)
     for name in PRESETS:
-        rule = EAHConfig.preset(name).rule
-        rounding = setup.dtype if rule.rounding == "query-dtype" else None
+        config = EAHConfig.preset(name)
+        rounding = setup.dtype if config.rule == "released_code" else None
         ways: dict[str, Any] = {"scaling": setup.size**-0.5, "rounding": rounding}
-        told = (inputs.query, inputs.key, inputs.visibility)
-        ours = kernel_sums(*told, image=inputs.image, **ways)
-        theirs = column_sums(*told, **ways)
-        compare(name, rule, ours, theirs, inputs.image, one_rounding(rounding, device), result)
+        attended = (inputs.query, inputs.key, inputs.visibility)
+        ours = kernel_sums(*attended, image=inputs.image, **ways)
+        theirs = column_sums(*attended, **ways)
+        compare(name, config, ours, theirs, inputs.image, one_rounding(rounding, device), result)
     return result
 
 
@@ -138,32 +132,30 @@ def one_rounding(rounding: torch.dtype | None, device: torch.device) -> float:
 
 def compare(
     name: str,
-    rule: SinkRule,
-    ours: ColumnSums,
-    theirs: ColumnSums,
+    config: EAHConfig,
+    ours: Columns,
+    theirs: Columns,
     image: torch.Tensor,
     tolerance: float,
     result: Result,
 ) -> None:
     """Add the differences between two sums, and between what a rule makes of them, to a result."""
-    for kind, one, other in zip(ColumnSums._fields, ours, theirs, strict=True):
+    for kind, one, other in zip(Columns._fields, ours, theirs, strict=True):
         wanted = image[:, None].expand_as(other) if other.dim() == 3 else image
         apart = ((one - other).abs() / other.abs().clamp(min=1e-30))[wanted].max().item()
         result.largest = max(result.largest, apart)
         allowed = 0.0 if kind == "rows" else tolerance
         if not apart <= allowed:  # also where it is no number
             result.failures.append(f"{name}: sums {kind} differ by {apart:.1e}")
-    means, uniform = _column_means(theirs, image, rule)  # (B, H, K), (B, K)
-    limit = rule.threshold * (uniform[:, None] if rule.threshold_unit == "uniform" else 1.0)
+    means, limit = means_and_limit(theirs, image, config)
     is_near = ((means - limit).abs() <= tolerance * limit) & image[:, None]
-    our_means, our_uniform = _column_means(ours, image, rule)
-    our_limit = rule.threshold * (our_uniform[:, None] if rule.threshold_unit == "uniform" else 1.0)
+    our_means, our_limit = means_and_limit(ours, image, config)
     differs = ((our_means > our_limit) != (means > limit)) & image[:, None]
     result.near += int(is_near.sum())
     for b, h, y in differs.nonzero().tolist():
         place = f"{name}: batch row {b}, head {h}, column {y}: mean {means[b, h, y]:.9f}"
         (result.excused if is_near[b, h, y] else result.failures).append(place)
-    our_choice, choice = choose_head(ours, image, rule), choose_head(theirs, image, rule)
+    our_choice, choice = choose(ours, image, config), choose(theirs, image, config)
     alike = ~differs.flatten(1).any(1)
     for b in alike.nonzero().flatten().tolist():
         if our_choice.counts[b].tolist() != choice.counts[b].tolist():
@@ -171,6 +163,21 @@ def compare(
         if our_choice.head[b] != choice.head[b]:
             heads = f"{int(our_choice.head[b])}, not {int(choice.head[b])}"
             result.failures.append(f"{name}: batch row {b}: head {heads}")
+
+
+def means_and_limit(
+    columns: Columns, image: torch.Tensor, config: EAHConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what a rule compares: column means, (B, H, K), and what they must exceed."""
+    if config.rule == "released_code":
+        start = image.int().argmax(-1, keepdim=True)  # (B, 1)
+        column = torch.arange(image.shape[1], device=image.device)
+        divisor = 2 * start + image.sum(-1, keepdim=True) - column  # (B, K)
+        columns = columns._replace(rows=divisor)
+    unit = torch.ones_like(columns.uniform)
+    unit = columns.uniform_means if config.threshold_unit == "uniform" else unit
+    assert config.threshold is not None, "presets have a threshold"
+    return columns.means, config.threshold * unit[:, None]
 
 
 def row(result: Result) -> list[str]:

@@ -63,6 +63,24 @@ def test_the_library_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert ids.count(-200) == 1
 
 
+def test_a_rule_of_ones_own_is_ten_lines_and_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    vlm = models.load("tiny-llava", device="cpu")
+    prompts = vlm.embed_prompts(vlm.encode_images([render(random.Random(0)).image]), ["?"])
+    inputs = {"inputs_embeds": prompts.embeds, "attention_mask": prompts.attention_mask}
+    inputs["max_new_tokens"] = 2
+    snippet = blocks("python")[2]
+
+    assert len([line for line in snippet.splitlines() if line.strip()]) <= 10
+    with eah.enabled(vlm, eah.EAHConfig()), eah.image_tokens(vlm, prompts.image_mask):
+        vlm.model.generate(**inputs)
+    code = snippet.replace("    model.generate", "    with known(model): model.generate")
+    known = {"known": lambda model: eah.image_tokens(model, prompts.image_mask)}
+    exec(code, {"eah": eah, "model": vlm.model, "inputs": inputs, **known})
+
+    assert "LayerReport(layer=1, head=(" in capsys.readouterr().out
+    assert not eah.is_enabled(vlm)
+
+
 def test_the_papers_command_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_scenes(tmp_path, count=3, seed=1)
     found = commands("python eval/pope_eval.py --model llava-1.5")[:1]

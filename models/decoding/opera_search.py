@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+import eah
 from models.decoding.base import MethodError, Request
 from models.decoding.beams import Beams
 from models.decoding.last_attention import LastRows, last_rows
@@ -89,7 +90,9 @@ class OperaSearch:
     @torch.inference_mode()
     def run(self) -> list[OperaState]:
         """Generate, and return the final state of each prompt."""
-        with last_rows(self.model) as self.watched:
+        # Candidates run together, as a pass of many rows that is no prompt.
+        length = eah.prompt_length(self.model, self.embeds.shape[1])
+        with length, last_rows(self.model) as self.watched:
             logits = self.prefill(self.embeds)
             while True:
                 tokens = self.choose(logits)

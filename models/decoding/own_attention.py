@@ -1,20 +1,16 @@
-"""Attention modules that call a function of ours, which hands over to the model's own kernel.
-
-A module gets a copy of its config that names the function (`AttentionInterface`), and gets its own
-config back while its kernel runs and at the end.
-"""
+"""Attention modules that call a function of ours in a `with` block, which runs their own kernel."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
 from torch import nn
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS, AttentionInterface
+from transformers.modeling_utils import AttentionInterface
 
-from eah.attention import ATTENTION_NAME, eager_function
+from eah.attention import ATTENTION_NAME
+from eah.kernels import config_naming, run_kernel
 from models.decoding.base import MethodError
 
 # EAH's function hands over to one of the others, which eah.enable has checked.
@@ -45,8 +41,7 @@ def replaced(
     AttentionInterface.register(name, function)
     before: list[tuple[Any, Any]] = [(module, module.config) for module in modules]
     for module, config in before:
-        module.config = copy.copy(config)
-        module.config._attn_implementation = name
+        module.config = config_naming(config, name)
         setattr(module, _kept(name), (config, state))
     try:
         yield
@@ -58,16 +53,8 @@ def replaced(
 
 def run_own_kernel(module: Any, name: str, *tensors: Any, **kwargs: Any) -> Any:
     """Run the kernel that a module has by itself, with its own config; returns what it returns."""
-    ours, (own, _) = module.config, getattr(module, _kept(name))
-    kernel = str(own._attn_implementation)
-    function: Callable[..., Any] = (
-        eager_function(type(module)) if kernel == "eager" else ALL_ATTENTION_FUNCTIONS[kernel]
-    )
-    module.config = own
-    try:
-        return function(module, *tensors, **kwargs)
-    finally:
-        module.config = ours
+    config, _ = getattr(module, _kept(name))
+    return run_kernel(module, config, *tensors, **kwargs)
 
 
 def state_of(module: nn.Module, name: str) -> Any:

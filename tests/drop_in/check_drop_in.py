@@ -484,8 +484,8 @@ def test_the_names_of_the_papers_release_work(environment: pytest.MonkeyPatch) -
     model = build()
 
     assert sharing_layers(model) == [2]
-    rule = model.model.eah_state.settings.rule
-    assert (rule.head, rule.threshold) == (3, 0.01)
+    config = model.model.eah_state.settings.config
+    assert (config.head, config.threshold) == (3, 0.01)
 
 
 @pytest.mark.parametrize(
@@ -562,5 +562,5 @@ def test_a_kernel_that_hides_its_map_is_refused_at_the_first_prompt(
     environment.setattr(base, "forward", lambda self, hidden_states, **_: (hidden_states, *rest))
     ids, _ = prompts([30])
 
-    with pytest.raises(RuntimeError, match=r"EAH saw no softmax .* in layer 1"):
+    with pytest.raises(TypeError, match=r"EAH saw no softmax .* in layer 1"):
         logits(model, input_ids=ids)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 
-from eah.modeling_llama_eah import Visibility
+from eah.method import Choice, choose, column_sums
+from eah.settings import EAHConfig
+from eah.visibility import Visibility
 from tests.eah import oracle
 from tests.eah.oracle import Prefill
 
@@ -86,6 +88,13 @@ def told(case: Prefill, way: str) -> Visibility:
     # As some versions of transformers do, so that no row of a kernel is empty.
     sees_nothing = ~seen.any(-1, keepdim=True)
     return Visibility(case.offset, mask=additive.masked_fill(sees_nothing, 0.0), valid=valid)
+
+
+def choice_of(case: Prefill, visibility: Visibility, config: EAHConfig) -> Choice:
+    """Return what a layer's settings make of a case: steps 1 to 4."""
+    rounding = case.query.dtype if config.rule == "released_code" else None
+    columns = column_sums(case.query, case.key, visibility, scaling=case.scaling, rounding=rounding)
+    return choose(columns, torch.tensor(case.image), config)
 
 
 def token_rows(case: Prefill, output: torch.Tensor, b: int) -> torch.Tensor:

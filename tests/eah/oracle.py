@@ -142,15 +142,34 @@ def densest(
     return best
 
 
-def layer_output(case: Prefill, b: int, head: int) -> torch.Tensor:
-    """Return the attention output of batch row b, shape (H, Q, D): head's map for all, or own."""
+def fewest_sinks(counts: list[int], number: int) -> list[int]:
+    """Return the heads with fewest sinks, one after the other, the first of equals first."""
+    taken: list[int] = []
+    for _ in range(number):
+        best = -1
+        for h, count in enumerate(counts):
+            if h not in taken and (best < 0 or count < counts[best]):
+                best = h
+        taken.append(best)
+    return taken
+
+
+def layer_output(
+    case: Prefill, b: int, head: int, receivers: list[int] | None = None
+) -> torch.Tensor:
+    """Return the attention output of batch row b, shape (H, Q, D).
+
+    Receivers (all heads if None) attend with the map of `head`, the others with their own; all
+    with their own if it is -1.
+    """
     _, heads, queries, keys = case.shape
     group = heads // case.value.shape[1]
     size = case.value.shape[-1]
     output = torch.zeros(heads, queries, size)
     shared = attention_map(case, b, head) if head >= 0 else None
     for h in range(heads):
-        weights = attention_map(case, b, h) if shared is None else shared
+        is_own = shared is None or (receivers is not None and h not in receivers)
+        weights = attention_map(case, b, h) if is_own else shared
         v = case.value[b, h // group].tolist()
         for x in range(queries):
             for d in range(size):

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
-from eah.modeling_llama_eah import SinkRule, column_sums, densest_head, share_head
+from eah import EAHConfig
+from eah.method import column_sums, share_map
 from tests.eah import oracle
 from tests.eah.cases import (
     WAYS,
     all_means,
+    choice_of,
     make_case,
     plant_sinks,
     seen_keys,
@@ -40,33 +44,34 @@ CASES = {
 }
 
 
-def chosen(case: Prefill, way: str, **rule: object) -> list[int]:
-    """Return the package's heads, after comparing counts, head and layer output."""
-    visibility, image = told(case, way), torch.tensor(case.image)
-    relative = rule.get("threshold_unit") == "uniform"
-    sink_rule = SinkRule(**rule)  # type: ignore[arg-type]
-    choice = densest_head(case.query, case.key, visibility, image, sink_rule, scaling=case.scaling)
-    query, key = share_head(case.query, case.key, choice.head)
+def chosen(case: Prefill, way: str, **settings: Any) -> list[int]:
+    """Return the package's heads, after comparing counts, heads and layer output."""
+    config = EAHConfig(**settings)
+    relative = config.threshold_unit == "uniform"
+    choice = choice_of(case, told(case, way), config)
     group = case.shape[1] // case.key.shape[1]
-    output = F.scaled_dot_product_attention(
-        query,
-        key.repeat_interleave(group, 1),
-        case.value.repeat_interleave(group, 1),
-        seen_keys(case),
-        scale=case.scaling,
-    )
+
+    def attend(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        key, value = key.repeat_interleave(group, 1), value.repeat_interleave(group, 1)
+        return F.scaled_dot_product_attention(
+            query, key, value, seen_keys(case), scale=case.scaling
+        ).transpose(1, 2)
+
+    output = share_map(case.query, case.key, case.value, choice, attend).transpose(1, 2)
     for b, means in enumerate(all_means(case, relative=relative)):
-        counts = oracle.sink_counts(means, sink_rule.threshold)
+        counts = oracle.sink_counts(means, config.threshold)
         received = None
-        if sink_rule.tie_break == "image-attention":
+        if config.rule == "scale_free":
             received = [sum(row) for row in oracle.image_means(case, b)]
-        images, least = sum(case.image[b]), sink_rule.min_density
+        images, least = sum(case.image[b]), config.min_density
         head = oracle.densest(counts, images, min_density=least, received=received)
         assert choice.counts[b].tolist() == counts
         assert choice.head[b].item() == head
-        expected = oracle.layer_output(case, b, head)
+        receivers = None
+        if config.receivers != "all":
+            receivers = oracle.fewest_sinks(counts, config.receivers)
+        expected = oracle.layer_output(case, b, head, receivers)
         torch.testing.assert_close(token_rows(case, output[b], b), token_rows(case, expected, b))
-    assert choice.image_tokens.tolist() == [sum(row) for row in case.image]
     return choice.head.tolist()
 
 
@@ -111,9 +116,9 @@ def test_head_and_output_equal_the_loops(name: str, way: str) -> None:
 @pytest.mark.parametrize("name", CASES)
 def test_scale_free_head_and_output_equal_the_loops(name: str) -> None:
     case = make_case(**CASES[name])
-    rule = {"threshold_unit": "uniform", "tie_break": "image-attention"}
+    threshold = threshold_of(case, relative=True)
 
-    heads = chosen(case, "causal", threshold=threshold_of(case, relative=True), **rule)
+    heads = chosen(case, "causal", rule="scale_free", threshold=threshold)
 
     assert any(head >= 0 for head in heads)
 
@@ -156,8 +161,18 @@ def test_scale_free_gives_ties_to_the_larger_image_attention() -> None:
     case = plant_sinks(make_case(queries=14, image=(3, 8)), 2)
     everywhere = {"threshold": 1e-6, "threshold_unit": "uniform"}
 
-    assert chosen(case, "causal", **everywhere) == [0]
-    assert chosen(case, "causal", tie_break="image-attention", **everywhere) == [2]
+    assert chosen(case, "causal", rule="paper", **everywhere) == [0]
+    assert chosen(case, "causal", rule="scale_free", **everywhere) == [2]
+
+
+@pytest.mark.parametrize("receivers", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", ["batch", "grouped heads", "padded grouped batch"])
+def test_only_the_heads_with_fewest_sinks_receive_the_map(name: str, receivers: int) -> None:
+    case = make_case(**CASES[name])
+
+    heads = chosen(case, "causal", threshold=threshold_of(case), receivers=receivers)
+
+    assert any(head >= 0 for head in heads)
 
 
 def test_a_batch_row_without_image_keeps_its_own_maps() -> None:
@@ -186,13 +201,21 @@ def prefills(draw: st.DrawFn) -> Prefill:
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
-@given(prefills(), st.sampled_from(WAYS), st.booleans(), st.integers(0, 6))
+@given(prefills(), st.sampled_from(WAYS), st.booleans(), st.integers(0, 6), st.integers(1, 6))
 def test_any_prefill_equals_the_loops(
-    case: Prefill, way: str, relative: bool, sevenths: int
+    case: Prefill, way: str, relative: bool, sevenths: int, receivers: int
 ) -> None:
     threshold = threshold_of(case, relative=relative)
     # A thousandth above a seventh: no share of 13 columns or fewer lies within rounding of it.
     density = sevenths / 7 + 0.001
-    rule = {"threshold_unit": "uniform", "tie_break": "image-attention"} if relative else {}
+    rule = "scale_free" if relative else "paper"
+    heads = case.shape[1]
 
-    chosen(case, way, threshold=threshold, min_density=density, **rule)
+    chosen(
+        case,
+        way,
+        threshold=threshold,
+        min_density=density,
+        rule=rule,
+        receivers=receivers if receivers < heads else "all",
+    )

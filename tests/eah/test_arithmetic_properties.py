@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from eah import modeling_llama_eah
-from eah.modeling_llama_eah import SinkRule, Visibility, column_sums, densest_head, share_head
+from eah import EAHConfig, blocks
+from eah.method import column_sums, share_head
+from eah.visibility import Visibility
 from tests.eah import oracle
-from tests.eah.cases import WAYS, make_case, plant_sinks, told
+from tests.eah.cases import WAYS, choice_of, make_case, plant_sinks, told
 
-RULE = SinkRule(threshold=0.1)
+CONFIG = EAHConfig(threshold=0.1)
 
 
 def small_blocks(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
-    monkeypatch.setattr(modeling_llama_eah, "CPU_BLOCK_BYTES", 1)
-    monkeypatch.setattr(modeling_llama_eah, "MIN_BLOCK_ROWS", rows)
+    monkeypatch.setattr(blocks, "CPU_BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "MIN_BLOCK_ROWS", rows)
 
 
 @pytest.mark.parametrize("rows", [1, 3, 16])
@@ -74,11 +77,11 @@ def test_no_map_of_the_whole_prompt_is_built(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_permuting_heads_permutes_counts_and_choice() -> None:
     case = plant_sinks(make_case(queries=14, image=(3, 8)), 1)
-    image, order = torch.tensor(case.image), torch.tensor([2, 3, 0, 1])
-    query, key = case.query[:, order], case.key[:, order]
+    order = torch.tensor([2, 3, 0, 1])
+    other = replace(case, query=case.query[:, order], key=case.key[:, order])
 
-    before = densest_head(case.query, case.key, Visibility(), image, RULE, scaling=case.scaling)
-    after = densest_head(query, key, Visibility(), image, RULE, scaling=case.scaling)
+    before = choice_of(case, Visibility(), CONFIG)
+    after = choice_of(other, Visibility(), CONFIG)
 
     assert len(set(before.counts[0].tolist())) > 1
     assert torch.equal(after.counts, before.counts[:, order])
@@ -91,24 +94,16 @@ def test_prepending_padding_changes_nothing(way: str, unit: str) -> None:
     plain = make_case(kv_heads=2, queries=12, image=(3, 8))
     padded = make_case(kv_heads=2, queries=17, image=(3, 8), padding=(5,))
     padded.query[:, :, 5:], padded.key[:, :, 5:] = plain.query, plain.key
-    rule = SinkRule(threshold=0.1 if unit == "attention" else 1.1, threshold_unit=unit)
+    config = EAHConfig(threshold=0.1 if unit == "attention" else 1.1, threshold_unit=unit)
 
     choices, sums = [], []
     for case in (plain, padded):
-        choices.append(
-            densest_head(
-                case.query,
-                case.key,
-                told(case, way),
-                torch.tensor(case.image),
-                rule,
-                scaling=case.scaling,
-            )
-        )
+        choices.append(choice_of(case, told(case, way), config))
         sums.append(column_sums(case.query, case.key, told(case, way), scaling=case.scaling))
 
     assert choices[0].head.item() >= 0
-    assert all(map(torch.equal, *choices))
+    assert torch.equal(choices[1].head, choices[0].head)
+    assert torch.equal(choices[1].counts, choices[0].counts)
     for alone, beside in zip(*sums, strict=True):
         torch.testing.assert_close(beside[..., 5:], alone)
         assert not beside[..., :5].any()

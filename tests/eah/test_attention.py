@@ -12,8 +12,8 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import eah
-from eah import sink_kernel
-from eah.modeling_llama_eah import ColumnSums, column_sums
+from eah import triton_host
+from eah.method import Columns, column_sums
 from tests.eah import tiny
 from tests.eah.tiny import CONFIG, PADDED_SPAN, SETTINGS, SPAN, TARGET, logits
 
@@ -138,12 +138,22 @@ def test_scores_that_are_not_plain_softmax_are_refused() -> None:
     config = Gemma2Config(**SETTINGS, head_dim=8, attn_implementation="eager")
     model = Gemma2ForCausalLM(config).eval()
 
-    with (
-        eah.enabled(model, CONFIG),
-        eah.image_tokens(model, SPAN),
-        pytest.raises(eah.UnsupportedModelError, match="layer 1 passes 'softcap'"),
+    with pytest.raises(
+        eah.UnsupportedModelError, match="layer 1: Gemma2Attention passes 'softcap'"
     ):
-        logits(model, tiny.text_prompt())
+        eah.enable(model, CONFIG)
+
+    assert not eah.is_enabled(model)
+
+
+@pytest.mark.parametrize("name", ["softcap", "s_aux", "position_bias"])
+def test_arguments_that_change_scores_are_refused_where_they_reach_the_kernel(name: str) -> None:
+    model, prompt = tiny.tiny_llama("eager"), tiny.text_prompt()
+
+    with eah.enabled(model, CONFIG), eah.image_tokens(model, SPAN):
+        with pytest.raises(eah.UnsupportedModelError, match=f"layer 1 passes '{name}'"):
+            model(**prompt, **{name: 30.0})
+        logits(model, {**prompt, name: None})
 
 
 def test_a_forced_head_gives_its_map() -> None:
@@ -165,9 +175,9 @@ def test_image_columns_are_counted_by_the_kernels_where_they_run(
     model, ids = tiny.tiny_llama(), torch.randint(3, 60, (2, 24))
     images = []
 
-    def kernels(*args: Any, image: torch.Tensor, **kwargs: Any) -> ColumnSums:
+    def kernels(*args: Any, image: torch.Tensor, **kwargs: Any) -> Columns:
         images.append(image)
-        return ColumnSums(
+        return Columns(
             *(
                 part * image.unsqueeze(1) if part.dim() == 3 else part * image
                 for part in column_sums(*args, **kwargs)
@@ -180,8 +190,8 @@ def test_image_columns_are_counted_by_the_kernels_where_they_run(
         return handle.report()
 
     expected = run()
-    monkeypatch.setattr(sink_kernel, "is_usable", lambda query: True)
-    monkeypatch.setattr(sink_kernel, "column_sums", kernels)
+    monkeypatch.setattr(triton_host, "is_usable", lambda query: True)
+    monkeypatch.setattr(triton_host, "column_sums", kernels)
 
     assert run() == expected
     assert len(images) == 1
@@ -190,9 +200,9 @@ def test_image_columns_are_counted_by_the_kernels_where_they_run(
 
 def test_the_kernels_can_be_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
     query: Any = SimpleNamespace(device=torch.device("cuda", 0), dtype=torch.float32, shape=(4,))
-    monkeypatch.setattr(sink_kernel, "_runs", lambda *_: True)
-    assert sink_kernel.is_usable(query) is (torch.version.hip is None)
+    monkeypatch.setattr(triton_host, "_runs", lambda *_: True)
+    assert triton_host.is_usable(query) is (torch.version.hip is None)
 
     monkeypatch.setenv("EAH_TRITON", "0")
 
-    assert not sink_kernel.is_usable(query)
+    assert not triton_host.is_usable(query)

@@ -7,22 +7,20 @@ import torch
 from torch.nn import functional
 
 import eah
-from eah.modeling_llama_eah import (
+from eah.drop_in import VERSION, HeadSharing
+from eah.method import column_sums
+from eah.prompt import Prompt
+from eah.settings import (
     DEFAULT_SPAN,
     PRESETS,
-    VERSION,
     DropInSettings,
-    HeadSharing,
-    SinkRule,
-    Visibility,
-    _Prefill,
-    column_sums,
-    column_sums_of,
+    EAHConfig,
     settings_from_environment,
 )
+from eah.visibility import Visibility
 
 BATCH, HEADS, TOKENS, SIZE = 2, 4, 40, 8
-RULE = SinkRule(0.05)
+SETTINGS = DropInSettings(EAHConfig(threshold=0.05, image_span=(3, 19)))
 
 
 @pytest.fixture
@@ -39,10 +37,14 @@ def causal(pads: tuple[int, ...] = (0, 0)) -> torch.Tensor:
     return torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
 
 
-def prefill(pads: tuple[int, ...] = (0, 0)) -> _Prefill:
+def prompt(pads: tuple[int, ...] = (0, 0)) -> Prompt:
     valid = torch.arange(TOKENS) >= torch.tensor(pads)[:, None]
     column = torch.arange(TOKENS) - torch.tensor(pads)[:, None]
-    return _Prefill(0, (column >= 3) & (column < 19), valid)
+    return Prompt(TOKENS, 0, (column >= 3) & (column < 19), valid)
+
+
+def sharing(pads: tuple[int, ...] = (0, 0), mask: torch.Tensor | None = None) -> HeadSharing:
+    return HeadSharing(SETTINGS, prompt(pads), torch.float32, mask)
 
 
 def weights_of(query: torch.Tensor, key: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
@@ -57,16 +59,21 @@ def test_sums_of_weights_are_those_of_queries_and_keys(
     query, key, _ = qkv
     mask = causal(pads)
     weights = weights_of(query, key, mask)
-    before = weights.clone()
-    visibility = Visibility(mask=mask, valid=prefill(pads).valid)
+    visibility = Visibility(mask=mask, valid=prompt(pads).valid)
 
-    found = column_sums_of(weights, visibility, rounding=rounding)
+    found = column_sums(
+        weights,
+        weights.transpose(2, 3),
+        visibility,
+        scaling=1.0,
+        rounding=rounding,
+        rows=lambda start, stop, keys, _: weights[:, :, start:stop, :keys].clone(),
+    )
 
     expected = column_sums(query, key, visibility, scaling=SIZE**-0.5, rounding=rounding)
     tolerance = {} if rounding is not torch.bfloat16 else {"rtol": 1.6e-2, "atol": 1e-3}
     for ours, theirs in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, theirs, **tolerance)
-    assert torch.equal(weights, before)
 
 
 @pytest.mark.parametrize("pads", [(0, 0), (5, 0)])
@@ -76,12 +83,11 @@ def test_eager_and_sdpa_are_shared_alike(
     query, key, value = qkv
     mask = causal(pads)
 
-    with HeadSharing(RULE, prefill(pads), torch.float32) as eager:
-        weights = functional.softmax(
-            query @ key.transpose(2, 3) * SIZE**-0.5 + mask, dim=-1, dtype=torch.float32
-        )
+    with sharing(pads, mask) as eager:
+        scores = query @ key.transpose(2, 3) * SIZE**-0.5 + mask
+        weights = functional.softmax(scores, dim=-1, dtype=torch.float32)
         by_hand = weights @ value
-    with HeadSharing(RULE, prefill(pads), torch.float32) as sdpa:
+    with sharing(pads) as sdpa:
         fused = functional.scaled_dot_product_attention(query, key, value, mask)
 
     assert eager.done
@@ -91,31 +97,61 @@ def test_eager_and_sdpa_are_shared_alike(
     assert torch.equal(weights[0, 0], weights[0, 3])  # one head's map
 
 
+def test_weights_that_the_model_goes_on_with_are_not_overwritten(
+    qkv: tuple[torch.Tensor, ...],
+) -> None:
+    query, key, _ = qkv
+    scores = query @ key.transpose(2, 3) * SIZE**-0.5 + causal()
+    settings = DropInSettings(EAHConfig(threshold=0.999, image_span=(3, 19)))  # no sink
+
+    with HeadSharing(settings, prompt(), torch.float32, causal()):
+        weights = torch.softmax(scores, -1)
+
+    assert torch.equal(weights, torch.softmax(scores, -1))
+
+
 def test_other_functions_and_other_shapes_are_left_alone(qkv: tuple[torch.Tensor, ...]) -> None:
-    with HeadSharing(RULE, prefill(), torch.float32) as sharing:
+    with sharing() as mode:
         assert torch.equal(torch.softmax(qkv[0][0], -1), qkv[0][0].softmax(-1))
         assert torch.equal(qkv[0] @ qkv[1].transpose(2, 3), qkv[0].matmul(qkv[1].mT))
 
-    assert not sharing.done
+    assert not mode.done
 
 
-def test_attention_that_is_not_causal_is_refused(qkv: tuple[torch.Tensor, ...]) -> None:
+def test_attention_that_is_not_causal_is_counted_so(qkv: tuple[torch.Tensor, ...]) -> None:
+    with sharing():
+        found = functional.scaled_dot_product_attention(*qkv)
+    with sharing():
+        expected = functional.scaled_dot_product_attention(
+            *qkv, attn_mask=torch.ones(BATCH, 1, TOKENS, TOKENS, dtype=torch.bool)
+        )
+
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_kernel_without_a_mask_behind_a_cache_is_refused(qkv: tuple[torch.Tensor, ...]) -> None:
+    behind = Prompt(TOKENS, 3, torch.ones(BATCH, TOKENS + 3, dtype=torch.bool))
+
     with (
-        HeadSharing(RULE, prefill(), torch.float32),
-        pytest.raises(RuntimeError, match="is not causal"),
+        HeadSharing(SETTINGS, behind, torch.float32, None),
+        pytest.raises(eah.UnsupportedModelError, match="behind 3 cached tokens"),
     ):
-        functional.scaled_dot_product_attention(*qkv)
+        functional.scaled_dot_product_attention(*qkv, is_causal=True)
 
 
 def test_a_mask_of_its_own_for_each_head_is_refused(qkv: tuple[torch.Tensor, ...]) -> None:
     with (
-        HeadSharing(RULE, prefill(), torch.float32),
-        pytest.raises(RuntimeError, match="one mask for all heads is needed"),
+        sharing(),
+        pytest.raises(eah.UnsupportedModelError, match="one mask for all heads is needed"),
     ):
         functional.scaled_dot_product_attention(*qkv, causal().repeat(1, HEADS, 1, 1))
 
 
-PAPER = DropInSettings((1,), DEFAULT_SPAN, SinkRule(0.002))
+def of(span: tuple[int, int] = DEFAULT_SPAN, **settings: object) -> EAHConfig:
+    return EAHConfig(image_span=span, **settings)
+
+
+PAPER = DropInSettings(of())
 
 
 @pytest.mark.parametrize(
@@ -124,45 +160,35 @@ PAPER = DropInSettings((1,), DEFAULT_SPAN, SinkRule(0.002))
         ({}, PAPER),
         ({"EAH_LAYERS": " ", "THRES": ""}, PAPER),
         ({"EAH_DISABLE": "0"}, PAPER),
-        ({"EAH_DISABLE": "1"}, DropInSettings((1,), DEFAULT_SPAN, SinkRule(0.002), False)),
+        ({"EAH_DISABLE": "1"}, DropInSettings(of(), enabled=False)),
         (
             {"LAYER_NUM": "2", "HEAD_NUM": "7", "THRES": "0.01"},
-            DropInSettings((2,), DEFAULT_SPAN, SinkRule(0.01, head=7), layers_named=True),
+            DropInSettings(of(layers=(2,), threshold=0.01, head=7), layers_named=True),
         ),
         (
             {"EAH_LAYERS": "2,1", "LAYER_NUM": "9", "EAH_HEAD": "auto"},
-            DropInSettings((1, 2), DEFAULT_SPAN, SinkRule(0.002), layers_named=True),
+            DropInSettings(of(layers=(1, 2)), layers_named=True),
         ),
         (
             {"EAH_PRESET": "released-code"},
-            DropInSettings(
-                (15,),
-                (36, 611),
-                SinkRule(**{
-                    name: value for name, value in PRESETS["released-code"].items()
-                    if name not in ("layers", "image_span")
-                }),
-                layers_named=True,
-            ),
+            DropInSettings(EAHConfig(**PRESETS["released-code"]), layers_named=True),
         ),
         (
             {"EAH_PRESET": "scale-free", "EAH_IMAGE_SPAN": "8:40"},
-            DropInSettings(
-                (1,),
-                (8, 40),
-                SinkRule(1.25, threshold_unit="uniform", tie_break="image-attention"),
-                layers_named=True,
-            ),
+            DropInSettings(of((8, 40), rule="scale_free"), layers_named=True),
         ),
         (
             {"EAH_PRESET": "scale-free", "EAH_THRESHOLD": "0.03"},
             DropInSettings(
-                (1,),
-                DEFAULT_SPAN,
-                SinkRule(0.03, tie_break="image-attention"),
+                of(rule="scale_free", threshold=0.03, threshold_unit="attention"),
                 layers_named=True,
             ),
         ),
+        (
+            {"EAH_MIN_DENSITY": "0.15", "EAH_RECEIVERS": "3"},
+            DropInSettings(of(min_density=0.15, receivers=3)),
+        ),
+        ({"EAH_RECEIVERS": "all"}, PAPER),
     ],
 )  # fmt: skip
 def test_settings_come_from_the_environment(
@@ -181,6 +207,9 @@ def test_settings_come_from_the_environment(
         ("EAH_THRESHOLD", "nan", "threshold=nan, but a finite number is needed"),
         ("EAH_HEAD", "first", "EAH_HEAD='first' can't be used"),
         ("EAH_IMAGE_SPAN", "34", "EAH_IMAGE_SPAN='34' can't be used: image span"),
+        ("EAH_MIN_DENSITY", "2", "EAH_MIN_DENSITY='2' can't be used: min_density=2.0"),
+        ("EAH_RECEIVERS", "0", "EAH_RECEIVERS='0' can't be used: receivers=0"),
+        ("EAH_RECEIVERS", "most", "write all, or a number of heads"),
         ("EAH_PRESET", "fast", "EAH_PRESET='fast', but it is one of paper, released-code"),
     ],
 )
@@ -198,3 +227,5 @@ def test_settings_fit_in_a_line() -> None:
         "layers 1; densest head; threshold 0.002 (attention); image tokens 34:610"
     )
     assert str(settings_from_environment({"EAH_DISABLE": "yes"})) == "off (EAH_DISABLE)"
+    some = settings_from_environment({"EAH_MIN_DENSITY": "0.2", "EAH_RECEIVERS": "5"})
+    assert "threshold 0.002 (attention); min_density 0.2; 5 receivers; image" in str(some)

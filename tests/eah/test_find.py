@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from transformers import (
@@ -16,7 +18,7 @@ from transformers import (
 )
 
 import eah
-from eah.find import attention_modules, image_token_id
+from eah.find import attention_modules, placeholder_ids
 from tests.eah import tiny
 from tests.eah.tiny import SETTINGS
 
@@ -37,9 +39,9 @@ def test_another_decoder_with_the_attention_interface_works() -> None:
     assert handle.report()[0].image_tokens == (tiny.IMAGE_TOKENS,)
 
 
-def test_the_image_token_id_is_the_configs() -> None:
-    assert image_token_id(tiny.tiny_llava()) == tiny.IMAGE_TOKEN
-    assert image_token_id(tiny.tiny_llama()) is None
+def test_the_ids_of_image_tokens_are_the_configs() -> None:
+    assert placeholder_ids(tiny.tiny_llava()) == {"image": (tiny.IMAGE_TOKEN,), "video": ()}
+    assert placeholder_ids(tiny.tiny_llama()) == {"image": (), "video": ()}
 
 
 def test_enabling_twice_is_an_error_and_keeps_the_first() -> None:
@@ -64,8 +66,10 @@ def test_a_missing_layer_is_named_with_the_layers_there_are(layers: tuple[int, .
     with pytest.raises(eah.EAHConfigError) as error:
         eah.enable(model, eah.EAHConfig(layers=layers))
 
-    expected = f"layers={layers} but LlavaForConditionalGeneration has 3 decoder layers (0..2)"
-    assert str(error.value) == expected
+    assert str(error.value) == (
+        f"layers={layers} but LlavaForConditionalGeneration has no layer {layers[-1]} with softmax "
+        "attention; layers that can be patched: 0..2"
+    )
     assert not eah.is_enabled(model)
 
 
@@ -77,7 +81,21 @@ def test_a_missing_head_is_named_with_the_heads_there_are() -> None:
     with pytest.raises(eah.EAHConfigError) as error:
         eah.enable(model, eah.EAHConfig(head=4))
 
-    assert str(error.value) == "head=4 but LlamaForCausalLM has 4 heads (0..3)"
+    assert str(error.value) == "head=4 but layer 1 has 4 heads (0..3)"
+    assert not eah.is_enabled(model)
+
+
+def test_more_receivers_than_heads_are_refused_with_the_heads_there_are() -> None:
+    model = tiny.tiny_llama()
+    eah.enable(model, eah.EAHConfig(receivers=4))
+    eah.disable(model)
+
+    with pytest.raises(eah.EAHConfigError) as error:
+        eah.enable(model, eah.EAHConfig(receivers=5))
+
+    assert str(error.value) == (
+        "receivers=5 but layer 1 has 4 heads; name at most as many, or 'all'"
+    )
     assert not eah.is_enabled(model)
 
 
@@ -89,7 +107,7 @@ def test_an_unknown_kernel_is_named_with_those_that_work(kernel: str) -> None:
     with pytest.raises(eah.UnsupportedModelError) as error:
         eah.enable(model)
 
-    assert f"attn_implementation={kernel!r} in layer 1" in str(error.value)
+    assert f"LlamaForCausalLM, layer 1: attn_implementation={kernel!r};" in str(error.value)
     assert "eager, sdpa, flash_attention_*, flex_attention" in str(error.value)
     assert not eah.is_enabled(model)
 
@@ -128,7 +146,7 @@ def test_an_encoder_decoder_is_refused() -> None:
         decoder_ffn_dim=32,
     )
 
-    with pytest.raises(eah.UnsupportedModelError, match="two attention modules in layer 0"):
+    with pytest.raises(eah.UnsupportedModelError, match="is an encoder-decoder: its decoder"):
         eah.enable(BartForConditionalGeneration(config))
 
 
@@ -142,3 +160,30 @@ def test_attention_without_the_attention_interface_is_refused() -> None:
         eah.enable(falcon)
     with pytest.raises(eah.UnsupportedModelError, match="has no decoder self-attention"):
         eah.enable(bloom)
+
+
+@pytest.mark.parametrize(("kind", "expected"), [("image", (16,)), ("video", (5,)), ("all", (21,))])
+def test_vision_tokens_chooses_pictures_or_videos(kind: str, expected: tuple[int, ...]) -> None:
+    model, prompt = tiny.tiny_llava(), tiny.image_prompt()
+    model.config.video_token_id = 62
+    prompt["input_ids"][:, 19:] = 62
+
+    with eah.enabled(model, eah.EAHConfig(vision_tokens=kind)) as handle:
+        tiny.logits(model, prompt)
+
+    assert handle.report()[0].image_tokens == expected
+
+
+def test_a_wrapper_is_enabled_as_its_model_is() -> None:
+    vlm = SimpleNamespace(model=tiny.tiny_llava())
+    prompt = tiny.image_prompt()
+
+    with eah.enabled(vlm, tiny.CONFIG) as handle, eah.prompt_length(vlm, 30):
+        assert eah.is_enabled(vlm)
+        assert eah.is_enabled(vlm.model)
+        with eah.image_tokens(vlm, (2, 5)), eah.observe(vlm) as seen:
+            tiny.logits(vlm.model, prompt)
+
+    assert handle.report()[0].image_tokens == (3,)
+    assert len(seen.report()) == 3
+    assert not eah.is_enabled(vlm)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from transformers import PreTrainedModel
@@ -120,18 +122,22 @@ def test_embeddings_generate_what_their_ids_do() -> None:
     assert_eah_matters(model, prompt, by_embeds)
 
 
-def test_generating_without_a_cache_is_eah_at_every_step() -> None:
-    model, prompt = tiny.tiny_llava(), tiny.image_prompt()
+@pytest.mark.parametrize("kernel", KERNELS)
+@pytest.mark.parametrize("beams", [1, 3])
+def test_generating_without_a_cache_gives_what_generating_with_one_does(
+    kernel: str, beams: int
+) -> None:
+    model, prompts = tiny.tiny_llava(kernel), prompts_of_two_lengths()
+    prompt = left_padded(prompts)
 
-    with eah.enabled(model, CONFIG):
-        generated = tokens(model, prompt, use_cache=False)
-        ids = torch.cat([prompt["input_ids"], generated], 1)
-        steps = [
-            tiny.logits(model, {**prompt, "input_ids": ids[:, : 24 + step]})[:, -1, :IMAGE_TOKEN]
-            for step in range(6)
-        ]
+    with eah.enabled(model, CONFIG) as handle:
+        cached = tokens(model, prompt, num_beams=beams)
+        report = handle.report()
+        uncached = tokens(model, prompt, num_beams=beams, use_cache=False)
 
-    assert torch.equal(generated[0], torch.cat(steps).argmax(-1))
+    assert torch.equal(uncached, cached)
+    assert handle.report() == report
+    assert_eah_matters(model, prompt, uncached)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -158,18 +164,82 @@ def test_a_prompt_after_cached_text_counts_what_the_whole_prompt_does(
     assert handle.report() == whole
 
 
-@pytest.mark.parametrize("cut", [2, 10, 21])
-def test_an_image_in_the_second_chunk_of_a_prompt_is_found_there(cut: int) -> None:
+@pytest.mark.parametrize("cut", [1, 2, 3])
+def test_an_image_in_the_second_part_of_a_prompt_is_found_there(cut: int) -> None:
     model, prompt = tiny.tiny_llama(), tiny.text_prompt()
     mask = torch.zeros(1, 24, dtype=torch.bool)
     mask[:, slice(*SPAN)] = True
 
     with torch.no_grad(), eah.enabled(model, CONFIG) as handle, eah.image_tokens(model, mask):
+        whole = model(input_ids=prompt["input_ids"]).logits
+        expected = handle.report()
         first = model(input_ids=prompt["input_ids"][:, :cut], use_cache=True)
-        in_first = [report.image_tokens for report in handle.report()]
-        model(input_ids=prompt["input_ids"][:, cut:], past_key_values=first.past_key_values)
-        in_both = [report.image_tokens for report in handle.report()]
+        assert handle.choices == {}
+        assert handle.report()[0].skipped == (
+            "the image tokens are not in this pass but in a later one"
+        )
+        cache = first.past_key_values
+        second = model(input_ids=prompt["input_ids"][:, cut:], past_key_values=cache).logits
 
-    # A chunk without image tokens of its own is left alone, and the report is of the last with.
-    assert in_first == ([] if cut == 2 else [(min(cut, SPAN[1]) - SPAN[0],)])
-    assert in_both == [(IMAGE_TOKENS,)]
+    assert handle.report() == expected
+    if cut == 1:  # of more rows before the image, the first pass can't know the map to share
+        torch.testing.assert_close(torch.cat([first.logits, second], 1), whole)
+
+
+def test_text_behind_a_cached_image_is_left_as_it_is() -> None:
+    model, prompt = tiny.tiny_llama(), tiny.text_prompt()
+    mask = torch.zeros(1, 24, dtype=torch.bool)
+    mask[:, slice(*SPAN)] = True
+    cut = 21
+
+    with torch.no_grad():
+        with eah.enabled(model, CONFIG) as handle, eah.image_tokens(model, mask):
+            cache = model(input_ids=prompt["input_ids"][:, :cut], use_cache=True).past_key_values
+            assert handle.report()[0].image_tokens == (IMAGE_TOKENS,)
+            other = copy.deepcopy(cache)
+            inside = model(input_ids=prompt["input_ids"][:, cut:], past_key_values=cache).logits
+        outside = model(input_ids=prompt["input_ids"][:, cut:], past_key_values=other).logits
+
+    assert torch.equal(inside, outside)
+    assert handle.choices == {}
+    assert "the image tokens are in the cache already" in (handle.report()[0].skipped or "")
+
+
+@pytest.mark.parametrize("cut", [SPAN[0] + 1, 10, SPAN[1] - 1])
+def test_an_image_that_is_split_over_passes_is_an_error(cut: int) -> None:
+    model, prompt = tiny.tiny_llama(), tiny.text_prompt()
+    mask = torch.zeros(1, 24, dtype=torch.bool)
+    mask[:, slice(*SPAN)] = True
+
+    with (
+        eah.enabled(model, CONFIG),
+        eah.image_tokens(model, mask),
+        pytest.raises(eah.EAHStateError, match="image tokens are split over forward passes"),
+    ):
+        model(input_ids=prompt["input_ids"][:, :cut], use_cache=True)
+
+
+@pytest.mark.parametrize("cut", [SPAN[0] + 1, 10, SPAN[1] - 1])
+def test_placeholders_that_are_split_over_passes_are_an_error_in_the_second(cut: int) -> None:
+    model, ids = tiny.tiny_llama(), tiny.text_prompt()["input_ids"]
+    model.config.image_token_id = IMAGE_TOKEN
+    ids[:, slice(*SPAN)] = IMAGE_TOKEN
+
+    with torch.no_grad(), eah.enabled(model, CONFIG):
+        cache = model(input_ids=ids[:, :cut], use_cache=True).past_key_values
+        with pytest.raises(eah.EAHStateError, match="split over forward passes"):
+            model(input_ids=ids[:, cut:], past_key_values=cache)
+
+
+@pytest.mark.parametrize("name", ["generate_batch", "init_continuous_batching"])
+def test_continuous_batching_is_refused_where_it_is_started(name: str) -> None:
+    model = tiny.tiny_llama()
+    if not hasattr(type(model), name):
+        pytest.skip(f"this transformers has no {name}")
+
+    eah.enable(model, CONFIG)
+    with pytest.raises(eah.EAHStateError, match=f"{name} packs the prompts of many requests"):
+        getattr(model, name)([[5, 6, 7]])
+    eah.disable(model)
+
+    assert getattr(model, name).__func__ is getattr(type(model), name)

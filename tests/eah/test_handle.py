@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from transformers import LlamaConfig
@@ -37,14 +39,15 @@ def test_choices_are_tensors_and_the_report_says_the_same_in_numbers() -> None:
     assert list(handle.choices) == [TARGET]
     assert choice.head.shape == (3,)
     assert choice.counts.shape == (3, 4)
-    assert choice.head.dtype == choice.counts.dtype == choice.image_tokens.dtype == torch.int64
-    assert choice.saturated.dtype == torch.bool
+    assert choice.head.dtype == choice.counts.dtype == torch.int64
+    assert choice.receivers is None
     assert report == eah.LayerReport(
         layer=TARGET,
         head=tuple(choice.head.tolist()),
         counts=tuple(map(tuple, choice.counts.tolist())),
         image_tokens=(IMAGE_TOKENS,) * 3,
         saturated=(False,) * 3,
+        skipped=None,
     )
     assert all(
         counts[head] == max(counts) for head, counts in zip(report.head, report.counts, strict=True)
@@ -58,19 +61,85 @@ def test_the_report_names_no_head_where_none_was_found() -> None:
         logits(model, image_prompt())
 
     assert handle.choices[TARGET].head.tolist() == [-1]
-    assert handle.report()[0].head == (None,)
-    assert handle.report()[0].counts == ((0, 0, 0, 0),)
+    assert handle.report() == [
+        eah.LayerReport(
+            layer=TARGET,
+            head=(None,),
+            counts=((0, 0, 0, 0),),
+            image_tokens=(IMAGE_TOKENS,),
+            saturated=(False,),
+            skipped="the rule chose no head: none has a vision sink",
+        )
+    ]
 
 
-def test_the_report_outlives_text_prompts_decode_steps_and_disable() -> None:
+def test_the_report_says_that_a_density_was_missed() -> None:
+    model = tiny.tiny_llava()
+    config = eah.EAHConfig.preset("scale-free", layers=(TARGET,), min_density=1.0)
+
+    with eah.enabled(model, config) as handle:
+        logits(model, image_prompt())
+
+    (report,) = handle.report()
+    assert max(report.counts[0]) > 0
+    assert report.head == (None,)
+    assert report.skipped == (
+        "the rule chose no head: none has a vision sink, or its share is below min_density=1.0"
+    )
+
+
+def test_the_report_outlives_decode_steps_and_disable() -> None:
     model = tiny.tiny_llava()
     handle = eah.enable(model, CONFIG)
+    with torch.no_grad():
+        cache = model(**image_prompt(), use_cache=True).past_key_values
+        report, choices = handle.report(), handle.choices
+        model(input_ids=torch.tensor([[5]]), past_key_values=cache)
+
+    assert report[0].head[0] is not None
+    assert handle.report() == report
+    assert handle.choices == choices
+    handle.disable()
+    assert handle.report() == report
+
+
+def test_after_a_text_prompt_the_report_says_that_nothing_was_done() -> None:
+    model = tiny.tiny_llava()
+    handle = eah.enable(model, eah.EAHConfig.preset("scale-free", layers=(0, TARGET)))
     logits(model, image_prompt())
+
+    logits(model, tiny.text_prompt(2))
+
+    assert handle.choices == {}
+    assert handle.report() == [
+        eah.LayerReport(
+            layer=layer,
+            head=(None, None),
+            counts=((0,) * 4,) * 2,
+            image_tokens=(0, 0),
+            saturated=(False, False),
+            skipped="the prompt has no image tokens",
+        )
+        for layer in (0, TARGET)
+    ]
+
+
+def test_each_thread_has_a_report_of_its_own() -> None:
+    model = tiny.tiny_llava()
+    handle = eah.enable(model, CONFIG)
+    logits(model, image_prompt(2))
     report = handle.report()
 
-    logits(model, tiny.text_prompt())
-    assert handle.report() == report
-    handle.disable()
+    def other() -> tuple[list[eah.LayerReport], list[eah.LayerReport]]:
+        before = handle.report()
+        logits(model, image_prompt(1))
+        return before, handle.report()
+
+    with ThreadPoolExecutor(1) as pool:
+        before, after = pool.submit(other).result()
+
+    assert before == []
+    assert len(after[0].head) == 1
     assert handle.report() == report
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 
@@ -76,12 +78,17 @@ def test_a_prompt_with_unknown_image_tokens_is_an_error(source: str) -> None:
         model, inputs = tiny.tiny_llama(), tiny.text_prompt()
     before = logits(model, inputs)
 
+    reached = []
+    attention = tiny.attention(model, 0)
+    hook = attention.register_forward_pre_hook(lambda *_: reached.append(0))
     with (
         eah.enabled(model, CONFIG),
-        pytest.raises(eah.EAHStateError, match=r"layer 1 .*`with eah\.image_tokens\(model"),
+        pytest.raises(eah.EAHStateError, match=r"not known .*`with eah\.image_tokens\(model"),
     ):
         logits(model, inputs)
+    hook.remove()
 
+    assert not reached
     assert torch.equal(logits(model, inputs), before)
 
 
@@ -180,3 +187,39 @@ def test_image_tokens_of_another_prompt_are_an_error(tokens: object, message: st
         pytest.raises(eah.EAHStateError, match=message),
     ):
         logits(model, prompt)
+
+
+@pytest.mark.parametrize("source", ["block", "config"])
+def test_a_span_does_not_count_the_padding_before_a_prompt(source: str) -> None:
+    model, prompt = tiny.tiny_llama(), tiny.padded_prompt()
+    config = tiny.CONFIG
+    if source == "config":
+        config = eah.EAHConfig.preset("scale-free", image_span=SPAN)
+    mask = mask_of(SPAN, 2)
+    mask[0] = mask[0].roll(5)
+    assert mask[0].nonzero().flatten().tolist() == [*range(SPAN[0] + 5, SPAN[1] + 5)]
+
+    with eah.enabled(model, config) as handle:
+        with eah.image_tokens(model, SPAN) if source == "block" else nullcontext():
+            by_span = logits(model, prompt)
+        report = handle.report()
+        with eah.image_tokens(model, mask):
+            by_mask = logits(model, prompt)
+
+        assert handle.report() == report
+    assert report[0].image_tokens == (IMAGE_TOKENS,) * 2
+    assert torch.equal(by_span, by_mask)
+
+
+def test_a_span_past_the_tokens_of_a_padded_prompt_is_an_error() -> None:
+    model, prompt = tiny.tiny_llama(), tiny.padded_prompt()
+
+    with eah.enabled(model, CONFIG) as handle:
+        with eah.image_tokens(model, (3, 19)):
+            logits(model, prompt)
+        assert handle.report()[0].image_tokens == (16, 16)
+        with (
+            eah.image_tokens(model, (3, 20)),
+            pytest.raises(eah.EAHStateError, match=r"span \[3, 20\) reaches past the 19 tokens"),
+        ):
+            logits(model, prompt)

@@ -14,6 +14,10 @@ import eah
 
 ROOT = Path(__file__).resolve().parents[2]
 ORDER = ("scripts", "eval", "models", "eah")
+# What the drop-in file is generated from, besides its own part.
+ARITHMETIC = {
+    f"eah.{name}" for name in ("errors", "settings", "visibility", "prompt", "blocks", "method")
+}
 FILES = [
     path.relative_to(ROOT).as_posix()
     for folder in ORDER
@@ -32,28 +36,54 @@ def imports(file: str) -> Iterator[str]:
             yield own if node.level else (node.module or "").partition(".")[0]
 
 
+def modules_of_eah(file: str) -> set[str]:
+    """Return the modules of the package that a file imports from, also inside functions."""
+    found = set()
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"), file)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module == "eah":
+            found |= {f"eah.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return {name for name in found if name.startswith("eah.")}
+
+
 def files_of(folder: str) -> list[str]:
     return [file for file in FILES if file.startswith(f"{folder}/")]
 
 
 def test_the_files_were_found() -> None:
-    assert "eah/modeling_llama_eah.py" in FILES
+    assert "eah/method.py" in FILES
     assert {"torch", "eah"} <= set(imports("eah/patch.py"))
 
 
 @pytest.mark.parametrize("file", files_of("eah"))
 def test_eah_imports_torch_transformers_and_the_standard_library(file: str) -> None:
     allowed = {"torch", "transformers", "eah", *sys.stdlib_module_names}
-    if file == "eah/sink_triton.py":  # imported where Triton is, which torch's CUDA builds bring
+    if file == "eah/triton_kernels.py":  # imported where Triton is, which torch's CUDA builds bring
         allowed.add("triton")
 
     assert set(imports(file)) <= allowed
 
 
-def test_the_method_imports_torch_and_the_standard_library() -> None:
-    allowed = {"torch", *sys.stdlib_module_names}
+@pytest.mark.parametrize("file", ["method", "prompt", "blocks"])
+def test_the_method_imports_torch_and_the_standard_library(file: str) -> None:
+    allowed = {"torch", "eah", *sys.stdlib_module_names}
 
-    assert set(imports("eah/modeling_llama_eah.py")) <= allowed
+    assert set(imports(f"eah/{file}.py")) <= allowed
+    assert modules_of_eah(f"eah/{file}.py") <= ARITHMETIC
+
+
+@pytest.mark.parametrize("file", ["settings", "errors"])
+def test_settings_import_the_standard_library_alone(file: str) -> None:
+    assert set(imports(f"eah/{file}.py")) <= {"eah", *sys.stdlib_module_names}
+    assert modules_of_eah(f"eah/{file}.py") <= {"eah.errors"}
+
+
+def test_nothing_imports_the_generated_file() -> None:
+    for file in FILES:
+        assert "eah.modeling_llama_eah" not in modules_of_eah(file), file
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -88,6 +118,6 @@ def test_help_of_the_swap_loads_nothing() -> None:
 
 def test_public_names_are_found_when_they_are_used() -> None:
     for name in eah.__all__:
-        assert getattr(eah, name).__name__ == name
+        assert getattr(eah, name).__name__.removeprefix("eah.") == name
     with pytest.raises(AttributeError, match="module 'eah' has no attribute 'no_such_name'"):
         _ = eah.no_such_name

@@ -48,6 +48,28 @@ def test_text_after_an_interrupted_image_prefill_is_untouched() -> None:
         assert torch.equal(logits(model, text), before)
 
 
+@pytest.mark.parametrize("layer", [0, 2])
+def test_an_inner_model_does_not_see_an_interrupted_prompt(layer: int) -> None:
+    model, text = tiny.tiny_llava(), tiny.text_prompt()
+    inner = model.model.language_model
+    embeds = {"inputs_embeds": inner.get_input_embeddings()(text["input_ids"]).detach()}
+    mask = torch.zeros(1, 24, dtype=torch.bool)
+    with torch.no_grad(), eah.enabled(model, CONFIG) as handle:
+        with eah.image_tokens(model, mask):
+            expected = inner(**embeds).last_hidden_state
+        hook = tiny.attention(model, layer).register_forward_pre_hook(interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            logits(model, tiny.image_prompt())
+        hook.remove()
+
+        with pytest.raises(eah.EAHStateError, match="image tokens are not known"):
+            inner(**embeds)
+        with eah.image_tokens(model, mask):
+            again = inner(**embeds).last_hidden_state
+        assert torch.equal(again, expected)
+        assert handle.report()[0].skipped == "the prompt has no image tokens"
+
+
 def test_a_pickled_enabled_model_runs_in_a_fresh_process(tmp_path: Path) -> None:
     model = tiny.tiny_llama()
     eah.enable(model, eah.EAHConfig.preset("scale-free", image_span=SPAN))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.nn.attention.flex_attention import BlockMask, create_mask
 from transformers import MistralConfig, MistralForCausalLM
-from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import eah
@@ -127,27 +126,20 @@ def test_flash_attention_after_cached_text_counts_what_the_whole_prompt_does(
     assert flash.masks == [None] * 9
 
 
-@dataclass
-class FakeBlockMask:
-    """A mask that is no tensor, as flex attention's is none."""
-
-    seen: torch.Tensor | None
-
-
 def fake_flex(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: FakeBlockMask,
+    attention_mask: BlockMask,
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     assert module.config._attn_implementation == "flex_attention"
-    seen = attention_mask.seen
-    output = F.scaled_dot_product_attention(
-        query, key, value, seen, is_causal=seen is None, scale=scaling, enable_gqa=True
+    seen = create_mask(
+        attention_mask.mask_mod, len(query), 1, query.shape[2], key.shape[2], device="cpu"
     )
+    output = F.scaled_dot_product_attention(query, key, value, seen, scale=scaling, enable_gqa=True)
     return output.nan_to_num().transpose(1, 2), None
 
 
@@ -155,13 +147,7 @@ def fake_flex(
 def test_flex_attention_gets_the_shared_head_and_gives_the_result_of_sdpa(
     monkeypatch: pytest.MonkeyPatch, padded: bool
 ) -> None:
-    sdpa_mask = ALL_MASK_ATTENTION_FUNCTIONS["sdpa"]
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flex_attention", fake_flex)
-    monkeypatch.setitem(
-        ALL_MASK_ATTENTION_FUNCTIONS,
-        "flex_attention",
-        lambda *args, **kwargs: FakeBlockMask(sdpa_mask(*args, **kwargs)),
-    )
     prompt = tiny.padded_prompt() if padded else tiny.text_prompt(2)
     sdpa, flex = tiny.tiny_llama(), tiny.tiny_llama()
     flex.config._attn_implementation = "flex_attention"

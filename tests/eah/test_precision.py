@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from eah.modeling_llama_eah import SinkRule, Visibility, column_sums, densest_head
-from tests.eah import oracle
-from tests.eah.cases import make_case, plant_sinks
+import eah
+from eah import EAHConfig
+from eah.method import column_sums
+from eah.visibility import Visibility
+from tests.eah import oracle, tiny
+from tests.eah.cases import choice_of, make_case, plant_sinks
+from tests.eah.tiny import TARGET
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_low_precision_inputs_choose_the_head_of_the_float32_oracle(dtype: torch.dtype) -> None:
     case = plant_sinks(make_case(kv_heads=2, queries=14, image=(3, 8)), 2)
-    rule = SinkRule(threshold=0.15)
-    counts = oracle.sink_counts(oracle.image_means(case, 0), rule.threshold)
+    counts = oracle.sink_counts(oracle.image_means(case, 0), 0.15)
+    low = replace(case, query=case.query.to(dtype), key=case.key.to(dtype))
 
-    choice = densest_head(
-        case.query.to(dtype),
-        case.key.to(dtype),
-        Visibility(),
-        torch.tensor(case.image),
-        rule,
-        scaling=case.scaling,
-    )
+    choice = choice_of(low, Visibility(), EAHConfig(threshold=0.15))
 
     assert sorted(counts)[-1] - sorted(counts)[-2] >= 2  # the margin
     assert choice.head.tolist() == [oracle.densest(counts, 5)] == [2]
@@ -68,24 +69,40 @@ def test_rounding_rounds_each_weight_before_the_sum() -> None:
         torch.testing.assert_close(sums.attention[0, h], torch.tensor(expected))
 
 
-def test_the_rule_rounds_to_the_dtype_of_the_query() -> None:
-    case = make_case(heads=1, kv_heads=1, image=(4, 5))
-    query, key = case.query.bfloat16(), case.key.bfloat16()
+@torch.no_grad()
+def test_a_layer_rounds_to_the_dtype_of_its_query_for_the_released_code_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def sdpa(module: Any, query: torch.Tensor, key: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        seen[module.layer_idx] = query, key
+        return run(module, query, key, *args, **kwargs)
+
+    seen: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+    run = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "sdpa", sdpa)
+    model, prompt = tiny.tiny_llama().bfloat16(), tiny.text_prompt()
+    model(**prompt)
+    query, key = seen[TARGET]
+    case = make_case(heads=4, kv_heads=2, queries=24, image=(4, 5), size=8)
     case.query, case.key = query.float(), key.float()
-    weights = oracle.attention_map(case, 0, 0)
-    exact = oracle.column_mean(case, weights, 0, 4)
-    rounded = oracle.column_mean(case, torch.tensor(weights).bfloat16().tolist(), 0, 4)
-    rules = [
-        SinkRule(threshold=(exact + rounded) / 2, rounding=rounding)
-        for rounding in ("none", "query-dtype")
-    ]
+    assert query.dtype == key.dtype == torch.bfloat16
 
-    counts = [
-        densest_head(
-            query, key, Visibility(), torch.tensor(case.image), rule, scaling=case.scaling
-        ).counts.item()
-        for rule in rules
-    ]
+    sums = []  # [h]: of column 4, exact and rounded
+    for h in range(4):
+        weights = oracle.attention_map(case, 0, h)
+        rounded = torch.tensor(weights).bfloat16().tolist()
+        sums.append([oracle.column_sum(case, part, 0, 4) for part in (weights, rounded)])
+    exact, rounded = max(sums, key=lambda pair: abs(pair[0] - pair[1]) / pair[0])
+    between = (exact + rounded) / 2
+    assert abs(exact - rounded) > 2e-4 * exact
+    counts = []
+    # The released divisor of column 4 of the span [4, 5) is 5, and 19 rows see it from behind.
+    for rule, divisor in (("paper", 19), ("released_code", 5)):
+        config = EAHConfig(rule=rule, threshold=between / divisor, image_span=(4, 5))
+        with eah.enabled(model, config) as handle:
+            model(**prompt)
+        counts.append(handle.report()[0].counts[0])
 
-    assert counts == [int(exact > rounded), int(rounded > exact)]
-    assert abs(exact - rounded) > 1e-5
+    assert counts[0] == tuple(int(pair[0] > between) for pair in sums)
+    assert counts[1] == tuple(int(pair[1] > between) for pair in sums)
+    assert counts[0] != counts[1]

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import eah
-from eah.modeling_llama_eah import Visibility, column_sums
-from eah.patch import handle_of, sharing_prefix
+from eah.context import sharing_prefix
+from eah.method import column_sums
+from eah.patch import handle_of
 from eah.prefix import SharedPrefix
+from eah.visibility import Visibility
 from tests.eah.cases import WAYS, make_case, told
 from tests.eah.tiny import CONFIG, SPAN, TARGET, tiny_llama
 

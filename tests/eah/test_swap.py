@@ -874,7 +874,7 @@ def test_the_console_script_is_this_command() -> None:
     project = (swap.SOURCE.parents[1] / "pyproject.toml").read_text()
     scripts = project.split("[project.scripts]\n")[1].split("\n[")[0]
 
-    assert scripts.strip() == 'eah = "eah.swap:main"'
+    assert scripts.strip() == 'eah = "eah.__main__:main"'
     assert callable(swap.main)
 
 

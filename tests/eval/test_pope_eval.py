@@ -227,8 +227,11 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
         (["--checkpoint", "eah"], "has no config.json"),
         (["--gpu-id", "77"], "GPU 77 does not exist"),
         (["--THRES", "1.5"], r"threshold=1.5, but a mean attention weight lies in (0, 1)"),
-        (["--LAYER_NUM", "9"], "layers=(9,) but LlavaForConditionalGeneration has 4 decoder"),
-        (["--HEAD_NUM", "8"], "head=8 but LlavaForConditionalGeneration has 8 heads (0..7)"),
+        (
+            ["--LAYER_NUM", "9"],
+            "layers=(9,) but LlavaForConditionalGeneration has no layer 9 with softmax",
+        ),
+        (["--HEAD_NUM", "8"], "head=8 but layer 1 has 8 heads (0..7)"),
         (["--preset", "papr"], "preset 'papr' is unknown: did you mean 'paper'"),
         (["--protocol", "oprea"], "did you mean 'opera'"),
         (["--scale_factor", "50"], "method opera: Opera is a beam search, but one beam was asked"),

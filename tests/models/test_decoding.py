@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM
+from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, PretrainedConfig
 
 import eah
 import models
@@ -276,16 +276,15 @@ def test_pai_raises_the_last_rows_scores_on_image_tokens_by_their_size() -> None
     assert not torch.allclose(plain[:, -1], raised[:, -1])
 
 
-class FixedLogits:
+class FixedLogits(torch.nn.Module):
     """Stands for a model: whatever it is asked, the rows' scores are given."""
 
     def __init__(self, logits: torch.Tensor) -> None:
+        super().__init__()
         self.logits = logits
+        self.config = PretrainedConfig()
 
-    def modules(self) -> list[object]:
-        return []
-
-    def __call__(self, **_: object) -> object:
+    def forward(self, **_: object) -> object:
         return type("Output", (), {"logits": self.logits[:, None], "past_key_values": None})()
 
 

@@ -6,7 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from eah import EAHConfig
-from eah.modeling_llama_eah import Visibility, densest_head, share_head
+from eah.method import choose, column_sums, share_head
+from eah.visibility import Visibility
 from scripts import bench, bench_sections
 from scripts.bench_released import (
     WAYS,
@@ -31,9 +32,10 @@ def test_released_way_computes_the_preset_released_code(seed: int) -> None:
     config = EAHConfig.preset("released-code", image_span=SHAPE.released_span, threshold=THRESHOLD)
     image = torch.zeros(1, SHAPE.tokens, dtype=torch.bool)
     image[:, slice(*SHAPE.released_span)] = True
-    choice = densest_head(
-        layer.query, layer.key, Visibility(), image, config.rule, scaling=SHAPE.size**-0.5
+    columns = column_sums(
+        layer.query, layer.key, Visibility(), scaling=SHAPE.size**-0.5, rounding=layer.query.dtype
     )
+    choice = choose(columns, image, config)
     query, key = share_head(layer.query, layer.key, choice.head)
     expected = F.scaled_dot_product_attention(query, key, layer.value, is_causal=True)
 

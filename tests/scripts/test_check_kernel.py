@@ -12,7 +12,8 @@ import pytest
 import torch
 
 from eah import EAHConfig
-from eah.modeling_llama_eah import PRESETS, ColumnSums, SinkRule, choose_head, column_sums
+from eah.method import Columns, choose, column_sums
+from eah.settings import PRESETS
 from scripts import check_kernel
 from scripts.check_kernel import Result, Setup, compare, make_inputs
 
@@ -21,7 +22,7 @@ CPU = torch.device("cpu")
 SETUP = Setup(80, torch.float32, kv_heads=2, is_padded=True, heads=4, size=16)
 
 
-def sums_of(setup: Setup) -> tuple[ColumnSums, torch.Tensor]:
+def sums_of(setup: Setup) -> tuple[Columns, torch.Tensor]:
     inputs = make_inputs(setup, CPU)
     told = (inputs.query, inputs.key, inputs.visibility)
     return column_sums(*told, scaling=setup.size**-0.5), inputs.image
@@ -31,10 +32,10 @@ def sums_of(setup: Setup) -> tuple[ColumnSums, torch.Tensor]:
 def test_inputs_have_sinks_and_other_columns_in_every_head(name: str) -> None:
     sums, image = sums_of(SETUP)
 
-    choice = choose_head(sums, image, EAHConfig.preset(name).rule)
+    choice = choose(sums, image, EAHConfig.preset(name))
 
     assert (choice.counts > 0).all()
-    assert (choice.counts < choice.image_tokens[:, None]).all()
+    assert (choice.counts < image.sum(-1)[:, None]).all()
 
 
 @pytest.mark.parametrize("setup", list(check_kernel.setups()), ids=str)
@@ -52,7 +53,7 @@ def test_equal_sums_are_the_same() -> None:
     sums, image = sums_of(SETUP)
     result = Result(SETUP)
 
-    compare("paper", EAHConfig.preset("paper").rule, sums, sums, image, 1e-5, result)
+    compare("paper", EAHConfig.preset("paper"), sums, sums, image, 1e-5, result)
 
     assert (result.largest, result.excused, result.failures) == (0.0, [], [])
 
@@ -62,7 +63,7 @@ def test_a_wrong_sum_is_a_failure() -> None:
     wrong = sums._replace(attention=sums.attention * 1.001)
     result = Result(SETUP)
 
-    compare("paper", EAHConfig.preset("paper").rule, wrong, sums, image, 1e-5, result)
+    compare("paper", EAHConfig.preset("paper"), wrong, sums, image, 1e-5, result)
 
     assert "paper: sums attention differ by 1.0e-03" in result.failures
 
@@ -72,7 +73,7 @@ def test_a_sum_that_is_no_number_is_a_failure() -> None:
     wrong = sums._replace(attention=torch.full_like(sums.attention, torch.nan))
     result = Result(SETUP)
 
-    compare("paper", EAHConfig.preset("paper").rule, wrong, sums, image, 1e-5, result)
+    compare("paper", EAHConfig.preset("paper"), wrong, sums, image, 1e-5, result)
 
     assert result.failures
 
@@ -81,11 +82,11 @@ def test_a_sum_that_is_no_number_is_a_failure() -> None:
 def test_only_a_column_at_the_threshold_may_differ(apart: float, kind: str) -> None:
     image = torch.tensor([[True, True, False]])
     rows = torch.tensor([[2.0, 1.0, 0.0]])
-    theirs = ColumnSums(torch.tensor([[[1.0, 0.1, 0.0]]]), rows / 3, rows)
+    theirs = Columns(torch.tensor([[[1.0, 0.1, 0.0]]]), rows / 3, rows)
     ours = theirs._replace(attention=torch.tensor([[[1.0 - 2 * apart, 0.1, 0.0]]]))
     result = Result(SETUP)
 
-    compare("near", SinkRule(threshold=0.5 - apart / 2), ours, theirs, image, 1e-5, result)
+    compare("near", EAHConfig(threshold=0.5 - apart / 2), ours, theirs, image, 1e-5, result)
 
     assert "near: batch row 0, head 0, column 0: mean 0.500000000" in getattr(result, kind)
     assert bool(result.failures) is (kind == "failures")

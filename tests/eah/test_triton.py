@@ -1,19 +1,14 @@
 """The Triton kernels against the reference and against dense float64.
 
-Without a GPU they run in Triton's interpreter, in a process of its own: Triton reads the switch
-TRITON_INTERPRET once, when it is imported, and other tests may have imported it.
+Without a GPU they run in Triton's interpreter (the fixture `kernel`).
 """
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -21,15 +16,10 @@ from typing import Any
 import pytest
 import torch
 
-from eah import EAHConfig, sink_kernel
-from eah.modeling_llama_eah import (
-    PRESETS,
-    ColumnSums,
-    Visibility,
-    _column_means,
-    choose_head,
-    column_sums,
-)
+from eah import EAHConfig, triton_host
+from eah.method import Columns, choose, column_sums
+from eah.settings import PRESETS
+from eah.visibility import Visibility
 from scripts import check_kernel
 from tests.eah import oracle
 from tests.eah.cases import WAYS, make_case, seen_keys, token_mask, told
@@ -37,7 +27,7 @@ from tests.eah.oracle import Prefill
 
 ROOT = Path(__file__).resolve().parents[2]
 HALVES = (torch.float16, torch.bfloat16)
-Kernel = Callable[..., ColumnSums]
+Kernel = Callable[..., Columns]
 
 # Blocks are 64 rows and 64 columns.
 CASES: dict[str, dict[str, Any]] = {
@@ -63,30 +53,12 @@ CASES: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def kernel() -> Iterator[Kernel]:
-    """Return `sink_kernel.column_sums` in Triton's interpreter."""
-    if find_spec("triton") is None:
-        pytest.skip("Triton is not installed")
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(1, mp_context=context) as pool:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("TRITON_INTERPRET", "1")
-            patch.setenv("OMP_NUM_THREADS", "1")
-            assert pool.submit(os.getenv, "TRITON_INTERPRET").result() == "1"
-
-        def run(*args: Any, **kwargs: Any) -> ColumnSums:
-            return pool.submit(sink_kernel.column_sums, *args, **kwargs).result()
-
-        yield run
-
-
 def exact(
     case: Prefill,
     seen: torch.Tensor,
     tokens: torch.Tensor,
     rounding: torch.dtype | None = None,
-) -> ColumnSums:
+) -> Columns:
     """Return the sums from whole maps in float64.
 
     Args:
@@ -107,18 +79,16 @@ def exact(
     others = torch.arange(queries)[:, None] + case.offset != torch.arange(keys)
     counted = (seen & others & tokens[:, :, None]).double()  # (B, Q, K)
     share = counted / seen.sum(-1, keepdim=True).clamp(min=1)
-    return ColumnSums((weights * counted[:, None]).sum(2), share.sum(1), counted.sum(1))
+    return Columns((weights * counted[:, None]).sum(2), share.sum(1), counted.sum(1))
 
 
-def exact_of(case: Prefill, rounding: torch.dtype | None = None) -> ColumnSums:
+def exact_of(case: Prefill, rounding: torch.dtype | None = None) -> Columns:
     """Return the sums of a case whose rows see what `told` tells."""
     tokens = token_mask(case)[:, case.offset :]
     return exact(case, seen_keys(case)[:, 0], tokens, rounding)
 
 
-def assert_same(
-    found: ColumnSums, expected: ColumnSums, image: torch.Tensor, **tolerance: float
-) -> None:
+def assert_same(found: Columns, expected: Columns, image: torch.Tensor, **tolerance: float) -> None:
     """Compare image columns, by default with torch's tolerances for float32, and other columns."""
     for one, other in zip(found, expected, strict=True):
         wanted = image[:, None] if one.dim() == 3 else image
@@ -134,7 +104,7 @@ def assert_case(
     query, key = case.query.to(device), case.key.to(device)
 
     found = kernel(query, key, visibility, scaling=case.scaling, image=image)
-    found = ColumnSums(*(part.cpu() for part in found))
+    found = Columns(*(part.cpu() for part in found))
 
     reference = column_sums(case.query, case.key, visibility, scaling=case.scaling)
     assert_same(found, reference, image, **tolerance)
@@ -287,29 +257,36 @@ def test_any_strides(kernel: Kernel) -> None:
         assert all(map(torch.equal, found, plain))
 
 
+def compared_means(sums: Columns, image: torch.Tensor, config: EAHConfig) -> torch.Tensor:
+    """Return what a preset's rule compares with its threshold, (B, H, K)."""
+    if config.rule == "released_code":  # stop - (y - start) of column y of the span [start, stop)
+        spans = [row.nonzero().flatten().tolist() for row in image]
+        divisor = [[2 * s[0] + len(s) - y for y in range(image.shape[1])] for s in spans]
+        return sums.attention / torch.tensor(divisor)[:, None].clamp(min=1)
+    return sums.attention / (sums.uniform if config.rule == "scale_free" else sums.rows)[:, None]
+
+
 @pytest.mark.parametrize("name", PRESETS)
 @pytest.mark.parametrize("way", ["causal", "bool mask"])
 def test_heads_and_counts_of_every_preset(kernel: Kernel, name: str, way: str) -> None:
     case = make_case(2, 6, 2, 75, padding=(6, 0), image=(5, 66))
     case.query, case.key = case.query.half(), case.key.half()
     visibility, image = told(case, way), torch.tensor(case.image)
-    rule = EAHConfig.preset(name).rule
-    rounding = torch.float16 if rule.rounding == "query-dtype" else None
-    even = ColumnSums(*(part * image.unsqueeze(1) if part.dim() == 3 else part * image
-                        for part in exact_of(case, rounding)))  # fmt: skip
-    means, uniform = _column_means(even, image, rule)
-    if rule.threshold_unit == "uniform":
-        means = means / uniform[:, None].clamp(min=1e-9)
+    config = EAHConfig.preset(name)
+    rounding = torch.float16 if config.rule == "released_code" else None
+    means = compared_means(exact_of(case, rounding), image, config)
     columns = [means[b, h][image[b]].tolist() for b in range(2) for h in range(6)]
-    rule = replace(rule, threshold=oracle.threshold_with_margin(columns))
+    config = replace(config, threshold=oracle.threshold_with_margin(columns))
     # Means are of 0.01 and right to 1e-6 of it; rounded to float16, to 1e-4 of it.
-    assert oracle.margin(columns, rule.threshold) > 2e-6
+    assert oracle.margin(columns, config.threshold) > 2e-6
     ways = {"scaling": case.scaling, "rounding": rounding}
 
-    found = choose_head(kernel(case.query, case.key, visibility, image=image, **ways), image, rule)
+    found = choose(kernel(case.query, case.key, visibility, image=image, **ways), image, config)
 
-    expected = choose_head(column_sums(case.query, case.key, visibility, **ways), image, rule)
-    assert all(map(torch.equal, found, expected))
+    expected = choose(column_sums(case.query, case.key, visibility, **ways), image, config)
+    assert torch.equal(found.head, expected.head)
+    assert torch.equal(found.counts, expected.counts)
+    assert found.counts.flatten().tolist() == oracle.sink_counts(columns, config.threshold)
     assert len(set(found.counts[0].tolist())) > 1
 
 
@@ -323,8 +300,29 @@ def test_masks_that_are_too_small_are_refused(kernel: Kernel, part: str) -> None
         kernel(case.query, case.key, visibility, scaling=1.0, image=torch.tensor(case.image))
 
 
+def test_the_operator_takes_the_sums_of_torch_where_the_kernels_do_not_run() -> None:
+    case = make_case(batch=2, kv_heads=2, padding=(0, 3), queries=20, image=(4, 16))
+    image, visibility = torch.tensor(case.image), told(case, "causal")
+    ways = {"scaling": case.scaling, "rounding": torch.bfloat16}
+
+    found = triton_host.image_sums(case.query, case.key, visibility, image=image, **ways)
+
+    expected = column_sums(case.query, case.key, visibility, **ways)
+    assert all(map(torch.equal, found, expected))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_operator_tells_torch_the_truth_about_itself(way: str) -> None:
+    case = make_case(batch=2, kv_heads=2, cached=3, padding=(0, 2), queries=10, image=(4, 9))
+    shown = told(case, way)
+    shown = (shown.mask, shown.valid, shown.offset, shown.window)
+    inputs = (case.query, case.key, torch.tensor(case.image), *shown, case.scaling, None)
+
+    torch.library.opcheck(triton_host._image_sums, inputs)
+
+
 def test_importing_the_module_does_not_import_triton() -> None:
-    code = "import sys, eah.sink_kernel; print('triton' in sys.modules)"
+    code = "import sys, eah.triton_host; print('triton' in sys.modules)"
 
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -340,44 +338,44 @@ def query_on(device: str) -> torch.Tensor:
 
 
 def test_the_kernels_are_for_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink_kernel, "_runs", lambda *_: True)
+    monkeypatch.setattr(triton_host, "_runs", lambda *_: True)
     monkeypatch.setattr(torch.version, "hip", None)
 
-    assert sink_kernel.is_usable(query_on("cuda:0"))
-    assert not sink_kernel.is_usable(torch.zeros(1, 1, 1, 16))
-    assert not sink_kernel.is_usable(query_on("mps"))
+    assert triton_host.is_usable(query_on("cuda:0"))
+    assert not triton_host.is_usable(torch.zeros(1, 1, 1, 16))
+    assert not triton_host.is_usable(query_on("mps"))
     monkeypatch.setattr(torch.version, "hip", "6.0")
-    assert not sink_kernel.is_usable(query_on("cuda:0"))
+    assert not triton_host.is_usable(query_on("cuda:0"))
 
 
 def test_without_triton_the_kernels_are_not_usable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sink_kernel, "find_spec", lambda _: None)
+    monkeypatch.setattr(triton_host, "find_spec", lambda _: None)
 
-    assert not sink_kernel._runs.__wrapped__(torch.device("cpu"), torch.float32, 16)
+    assert not triton_host._runs.__wrapped__(torch.device("cpu"), torch.float32, 16)
 
 
 @pytest.mark.parametrize(("capability", "runs"), [((7, 5), False), ((8, 0), True), ((12, 0), True)])
 def test_old_devices_are_left_to_the_reference(
     monkeypatch: pytest.MonkeyPatch, capability: tuple[int, int], runs: bool
 ) -> None:
-    monkeypatch.setattr(sink_kernel, "find_spec", lambda _: object())
+    monkeypatch.setattr(triton_host, "find_spec", lambda _: object())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    monkeypatch.setattr(sink_kernel, "column_sums", lambda *_, **__: None)
+    monkeypatch.setattr(triton_host, "column_sums", lambda *_, **__: None)
 
-    assert sink_kernel._runs.__wrapped__(torch.device("cpu"), torch.float32, 16) is runs
+    assert triton_host._runs.__wrapped__(torch.device("cpu"), torch.float32, 16) is runs
 
 
 def test_a_triton_that_fails_is_named_and_left_alone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def fail(*_: object, **__: object) -> ColumnSums:
+    def fail(*_: object, **__: object) -> Columns:
         raise RuntimeError("Failed to find C compiler")
 
-    monkeypatch.setattr(sink_kernel, "find_spec", lambda _: object())
+    monkeypatch.setattr(triton_host, "find_spec", lambda _: object())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    monkeypatch.setattr(sink_kernel, "column_sums", fail)
+    monkeypatch.setattr(triton_host, "column_sums", fail)
 
-    assert not sink_kernel._runs.__wrapped__(torch.device("cpu"), torch.float32, 16)
+    assert not triton_host._runs.__wrapped__(torch.device("cpu"), torch.float32, 16)
     assert "Failed to find C compiler" in caplog.text
 
 
@@ -387,7 +385,7 @@ def test_compiled_sums(name: str) -> None:
     for way in WAYS:
         # A GPU's exp is right to 1e-6.
         case = make_case(**CASES[name])
-        assert_case(sink_kernel.column_sums, case, way, device="cuda", rtol=1e-5, atol=1e-5)
+        assert_case(triton_host.column_sums, case, way, device="cuda", rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.gpu
@@ -403,8 +401,8 @@ def test_compiled_kernels_do_not_wait_and_repeat_bit_for_bit() -> None:
     setup = check_kernel.Setup(600, torch.bfloat16, kv_heads=8, is_padded=True)
     inputs = check_kernel.make_inputs(setup, torch.device("cuda"))
 
-    def run() -> ColumnSums:
-        return sink_kernel.column_sums(
+    def run() -> Columns:
+        return triton_host.column_sums(
             inputs.query, inputs.key, inputs.visibility, scaling=0.1, image=inputs.image
         )
 

@@ -1,4 +1,4 @@
-"""The Triton kernels of sink_kernel.py; no other file imports Triton.
+"""The Triton kernels of triton_host.py; no other file imports Triton.
 
 A program works on tiles of BLOCK_Q query rows and BLOCK_K key columns of one head's scores, made
 BLOCK_D elements of the head at a time and kept in float32. A score of -inf stands for a key that

@@ -1,8 +1,8 @@
-"""The sums of `modeling_llama_eah.column_sums` for image columns alone, by two Triton kernels.
+"""The sums of `method.column_sums` for image columns alone, by two Triton kernels.
 
 The counting needs the columns of the image tokens, while softmax needs whole rows. So one kernel
-finds every row's log-sum-exp, block of keys by block of keys, and a second one sums
-exp(score - log-sum-exp) down the image columns. Scores are made twice and kept never: what is
+computes every row's log-sum-exp, block of keys by block of keys, and a second one sums
+exp(score - log-sum-exp) down the image columns. Scores are computed twice and never kept: what is
 written is O(B * H * (Q + K)). Nothing waits for the GPU, and equal inputs give equal bits.
 
 Axes: B batch, H query heads, N key/value heads, Q queries, K keys, D head size.
@@ -20,12 +20,13 @@ from typing import Any, Final
 
 import torch
 
-from eah import modeling_llama_eah
-from eah.modeling_llama_eah import ColumnSums, Visibility
+from eah import method
+from eah.method import Columns
+from eah.visibility import HIDDEN_BIAS, Visibility
 
 logger = logging.getLogger(__name__)
 
-OFF: Final = "EAH_TRITON"  # set to 0, sinks are counted without the kernels
+DISABLE_VARIABLE: Final = "EAH_TRITON"  # set to 0: sinks are counted without the kernels
 # What Triton supports; older devices get code without tensor cores, or none.
 OLDEST_CAPABILITY: Final = (8, 0)
 
@@ -49,21 +50,57 @@ def image_sums(
     scaling: float,
     image: torch.Tensor,
     rounding: torch.dtype | None = None,
-) -> ColumnSums:
+) -> Columns:
     """Sum attention weights down the image columns: by the kernels where they run, else by torch.
 
-    Arguments as in `column_sums`. Other columns than the image's may be summed or 0.
+    Arguments as in `column_sums`. Other columns than the image's may be summed or 0. An opaque
+    operator to torch.compile, so that counting breaks no graph.
     """
+    mask, valid, window = visibility.mask, visibility.valid, visibility.window
+    shown = (mask, valid, visibility.offset, window)
+    return Columns(*_image_sums(query.detach(), key.detach(), image, *shown, scaling, rounding))
+
+
+@torch.library.custom_op(
+    "eah::image_sums",
+    mutates_args=(),
+    schema=(
+        "(Tensor query, Tensor key, Tensor image, Tensor? mask, Tensor? valid, SymInt offset, "
+        "SymInt? window, float scaling, ScalarType? rounding) -> (Tensor, Tensor, Tensor)"
+    ),
+)
+def _image_sums(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    image: torch.Tensor,
+    mask: torch.Tensor | None,
+    valid: torch.Tensor | None,
+    offset: int,
+    window: int | None,
+    scaling: float,
+    rounding: torch.dtype | None,
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    visibility = Visibility(offset, mask, valid, window)
     if is_usable(query):
         return column_sums(query, key, visibility, scaling=scaling, image=image, rounding=rounding)
-    return modeling_llama_eah.column_sums(
-        query, key, visibility, scaling=scaling, rounding=rounding
+    return method.column_sums(query, key, visibility, scaling=scaling, rounding=rounding)
+
+
+@_image_sums.register_fake
+def _(query: torch.Tensor, key: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
+    batch, heads, keys = query.shape[0], query.shape[1], key.shape[2]
+    return tuple(
+        _float32(query, *shape) for shape in ((batch, heads, keys), (batch, keys), (batch, keys))
     )
 
 
 def is_usable(query: torch.Tensor) -> bool:
     """Tell whether the kernels run where a query lives; the first call tries and compiles them."""
-    if query.device.type != "cuda" or torch.version.hip is not None or os.getenv(OFF) == "0":
+    if (
+        query.device.type != "cuda"
+        or torch.version.hip is not None
+        or os.getenv(DISABLE_VARIABLE) == "0"
+    ):
         return False
     return _runs(query.device, query.dtype, query.shape[-1])
 
@@ -94,10 +131,10 @@ def column_sums(
     scaling: float,
     image: torch.Tensor,
     rounding: torch.dtype | None = None,
-) -> ColumnSums:
+) -> Columns:
     """Sum each head's attention weights down the image columns (steps 1 and 2).
 
-    Differs from `modeling_llama_eah.column_sums` by rounding, in columns that are not `image`,
+    Differs from `method.column_sums` by rounding, in columns that are not `image`,
     which get 0, and in rows that see no key, which count nothing even if they are tokens.
 
     Args:
@@ -110,14 +147,14 @@ def column_sums(
     Returns:
         Sums per head and column.
     """
-    kernels: Any = import_module("eah.sink_triton")  # not before it is needed: it loads Triton
+    kernels: Any = import_module("eah.triton_kernels")  # not before it is needed: it loads Triton
     batch, heads, queries, size = query.shape
     keys = key.shape[2]
     dtype = _tile_dtype(query, key)
     inputs = {
         "query": query,
         "key": key,
-        **_told(visibility, batch, queries, keys, query.device),
+        **_mask_arguments(visibility, batch, queries, keys, query.device),
         "lse": _float32(query, batch, heads, queries),
         "share": _float32(query, batch, queries),
         "scaling": float(scaling),
@@ -137,7 +174,7 @@ def column_sums(
         "enable_fp_fusion": True,
     }
     columns = image.to(query.device).expand(batch, keys).view(torch.uint8)
-    sums = ColumnSums(
+    sums = Columns(
         _float32(query, batch, heads, keys),
         _float32(query, batch, keys),
         _float32(query, batch, keys),
@@ -165,10 +202,10 @@ def _tile_dtype(query: torch.Tensor, key: torch.Tensor) -> torch.dtype:
     return query.dtype
 
 
-def _told(
+def _mask_arguments(
     visibility: Visibility, batch: int, queries: int, keys: int, device: torch.device
 ) -> dict[str, Any]:
-    """Return what the kernels are told about a visibility, its masks neither copied nor repeated.
+    """Return the kernels' arguments about a visibility, its masks neither copied nor repeated.
 
     Raises:
         RuntimeError: If a mask is too small.
@@ -179,7 +216,7 @@ def _told(
     if mask is not None:
         mask = mask.to(device)[:, 0, :queries, :keys].expand(batch, queries, keys)
         if is_additive:
-            lowest = max(torch.finfo(mask.dtype).min, torch.finfo(torch.float32).min) / 2
+            lowest = HIDDEN_BIAS
         else:
             mask = mask.view(torch.uint8)
     if valid is not None:

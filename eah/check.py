@@ -1,0 +1,212 @@
+"""Check what EAH can do with a model: which layers it can patch, and that it does what it says.
+
+    python -m eah check MODEL_FOLDER [--layers 1] [--preset paper] [--random]
+
+The model is loaded, or built with random weights if the folder holds a config alone. Needs neither
+pictures nor a processor: the prompt is random embeddings, some of them taken for image tokens.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from eah.errors import EAHError, nearest
+from eah.settings import PRESETS, EAHConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from eah.handle import LayerReport
+    from eah.method import Choice
+
+PROMPT_TOKENS: Final = 96
+IMAGE: Final = (8, 80)
+WEIGHTS: Final = ("*.safetensors", "*.bin")
+FAILED: Final = 1
+BAD_INPUT: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """What EAH did on a random prompt.
+
+    Attributes:
+        reports: What the target layers found.
+        apart: Largest difference between two heads that attend with the shared map to the same
+            values, relative to the largest output; None if no head was shared.
+        is_undone: Whether disabling restored the outputs bitwise.
+        plain_s, eah_s: Seconds of a prefill without and with EAH.
+    """
+
+    reports: list[LayerReport]
+    apart: float | None
+    is_undone: bool
+    plain_s: float
+    eah_s: float
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status: 1 if a check fails, 2 if none could be made."""
+    parser = argparse.ArgumentParser(
+        prog="eah check", description="Check which layers of a model EAH can patch, and try it."
+    )
+    parser.add_argument("model", help="folder of a model in transformers' format, or a hub id")
+    parser.add_argument("--layers", type=int, nargs="+", help="layers to try (the preset's)")
+    parser.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (paper)")
+    parser.add_argument("--random", action="store_true", help="build from the config alone")
+    given = parser.parse_args(arguments)
+    try:
+        config = _config(given.preset, given.layers)
+        model = load(given.model, random=given.random)
+        failures = 0
+        for line, is_failure in describe(model, config):
+            print(line)
+            failures += is_failure
+    except (EAHError, OSError, ValueError, ImportError) as error:
+        print(f"eah check: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    return FAILED if failures else 0
+
+
+def _config(preset: str, layers: list[int] | None) -> EAHConfig:
+    if preset not in PRESETS:
+        raise EAHError(f"--preset {preset!r} is unknown: {nearest(preset, PRESETS)}")
+    changes: dict[str, Any] = {} if layers is None else {"layers": tuple(layers)}
+    if PRESETS[preset].get("image_span"):
+        changes["image_span"] = IMAGE
+    return EAHConfig.preset(preset, **changes)
+
+
+def load(name: str, *, random: bool = False) -> Any:
+    """Load a model, or build one with random weights where there are none.
+
+    Args:
+        name: Folder or hub id.
+        random: Build from the config alone.
+    Raises:
+        EAHError: If the folder holds no config.
+        OSError: If a hub id can't be found.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
+
+    folder = Path(name)
+    if folder.exists() and not (folder / "config.json").is_file():
+        raise EAHError(f"{name} has no config.json; give a folder in transformers' format")
+    config: Any = AutoConfig.from_pretrained(name)
+    is_vlm = type(config) in AutoModelForImageTextToText._model_mapping
+    auto: Any = AutoModelForImageTextToText if is_vlm else AutoModelForCausalLM
+    if random or (folder.is_dir() and not any(list(folder.glob(kind)) for kind in WEIGHTS)):
+        torch.manual_seed(0)
+        return auto.from_config(config).eval()
+    return auto.from_pretrained(name, dtype="auto").eval()
+
+
+def describe(model: Any, config: EAHConfig) -> Iterator[tuple[str, bool]]:
+    """Yield lines about a model, and whether each reports a failed check."""
+    from eah.find import (
+        attention_modules,
+        listed_layers,
+        own_config,
+        patchable_layers,
+        placeholder_ids,
+    )
+
+    modules = attention_modules(model)
+    usable, reasons = patchable_layers(model)
+    kernel = own_config(next(iter(modules.values())))._attn_implementation
+    yield f"model: {type(model).__name__}, attention {kernel}", False
+    yield f"layers that can be patched: {listed_layers(usable)}", not usable
+    for reason in dict.fromkeys(reasons.values()):
+        layers = listed_layers(layer for layer in reasons if reasons[layer] == reason)
+        yield f"layers that can't be: {layers}: {reason}", False
+    ids = placeholder_ids(model)
+    named = [f"{kind} {', '.join(map(str, some))}" for kind, some in ids.items() if some]
+    source = f"placeholder tokens in input_ids ({'; '.join(named)})"
+    unknown = "not named in the config; callers say `with eah.image_tokens(model, ...)`"
+    yield f"image tokens: {source if named else unknown}", False
+    if not usable:
+        return
+    trial = try_out(model, config)
+    start, stop = IMAGE
+    yield f"random prompt: {PROMPT_TOKENS} tokens, {stop - start} of them image tokens", False
+    for report in trial.reports:
+        head = "no head" if report.head[0] is None else f"head {report.head[0]}"
+        counts = f"sinks per head {min(report.counts[0])} to {max(report.counts[0])}"
+        yield f"  layer {report.layer}: {head}; {counts}{_saturation(report)}", False
+    if trial.apart is None:
+        yield "  heads identical: not tried, no head was chosen", False
+    else:
+        same = trial.apart <= 1e-2
+        yield f"  heads identical: {_yes(same)} (largest difference {trial.apart:.0e})", not same
+    yield f"  undo bitwise: {_yes(trial.is_undone)}", not trial.is_undone
+    yield f"  seconds of a prefill: {trial.plain_s:.3f} plain, {trial.eah_s:.3f} with EAH", False
+
+
+def try_out(model: Any, config: EAHConfig) -> Trial:
+    """Run a random prompt without, with and again without EAH."""
+    import torch
+
+    from eah.context import image_tokens
+    from eah.method import share_map
+    from eah.patch import enabled
+
+    table = model.get_input_embeddings().weight
+    generator = torch.Generator().manual_seed(0)
+    scale = float(table.detach().float().std())
+    noise = torch.randn(1, PROMPT_TOKENS, table.shape[1], generator=generator) * scale
+    embeds = noise.to(table.device, table.dtype)
+
+    def run() -> tuple[torch.Tensor, float]:
+        begin = time.perf_counter()
+        with torch.no_grad():
+            logits = model(inputs_embeds=embeds, use_cache=False).logits
+        return logits, time.perf_counter() - begin
+
+    apart: list[float] = []
+
+    def measured(
+        query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, choice: Choice, attend: Any
+    ) -> torch.Tensor:
+        def attend_alike(query: torch.Tensor, key: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+            output: torch.Tensor = attend(query, key, value[:, :1].expand_as(value))
+            return output
+
+        if int(choice.head[0]) >= 0:
+            same = share_map(query, key, value, choice, attend_alike).float()  # (B, Q, H, D)
+            largest = float(same.abs().max())
+            apart.append(float((same - same[:, :, :1]).abs().max()) / max(largest, 1e-12))
+        return share_map(query, key, value, choice, attend)
+
+    run()  # the first pass makes what later ones use
+    before, plain_s = run()
+    values = {name: getattr(config, name) for name in ("layers", "rule", "image_span")}
+    with enabled(model, EAHConfig(**values, apply=measured)), image_tokens(model, IMAGE):
+        run()
+    with enabled(model, config) as handle, image_tokens(model, IMAGE):
+        run()
+        _, eah_s = run()
+        reports = handle.report()
+    after, _ = run()
+    is_undone = torch.equal(before, after)
+    return Trial(reports, max(apart) if apart else None, is_undone, plain_s, eah_s)
+
+
+def _saturation(report: LayerReport) -> str:
+    if report.saturated[0]:
+        return "; saturated: every image token is a sink in every head, so the choice says nothing"
+    return "; not saturated"
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "NO"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

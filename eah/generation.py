@@ -1,0 +1,89 @@
+"""What `generate` of a patched model does besides its own: it says where the prompt ends.
+
+Rows behind the prompt are an answer's, also where a pass runs them together with the prompt
+(`use_cache=False`, assisted generation). Continuous batching packs prompts of many requests into
+one row and runs them in a thread of its own, so it is refused where it is started.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from eah.errors import EAHStateError
+from eah.state import PromptLength, Session, say
+
+GENERATE: Final = "generate"
+CONTINUOUS: Final = (
+    "generate_batch",
+    "init_continuous_batching",
+    "continuous_batching_context_manager",
+)
+
+
+class Generate:
+    """`generate` of one model while EAH is enabled or observed."""
+
+    def __init__(self, session: Session, model: nn.Module) -> None:
+        """Stand before the model's own `generate`."""
+        self.session, self.model = session, model
+
+    @property
+    def __signature__(self) -> inspect.Signature:
+        """The signature of the model's own."""
+        own: Any = type(self.model)
+        return inspect.signature(own.generate)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the model's own, its prompt's length known."""
+        own: Callable[..., Any] = getattr(type(self.model), GENERATE)
+        inputs = kwargs.get("inputs_embeds")
+        for given in (kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1]):
+            inputs = given if inputs is None else inputs
+        if not self.session.is_active or not isinstance(inputs, torch.Tensor) or inputs.dim() < 2:
+            return own(self.model, *args, **kwargs)
+        length = inputs.shape[1]
+        rows = PromptLength(torch.full((1, 1), length), length, length)
+        with say([self.session], "prompt_length", rows):
+            return own(self.model, *args, **kwargs)
+
+
+class Refuse:
+    """A method of one model that EAH can't serve."""
+
+    def __init__(self, session: Session, model: nn.Module, name: str) -> None:
+        """Stand before the model's own method."""
+        self.session, self.model, self.name = session, model, name
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Refuse, unless EAH was disabled.
+
+        Raises:
+            EAHStateError: While EAH is enabled or observed.
+        """
+        if self.session.is_active:
+            raise EAHStateError(
+                f"{self.name} packs the prompts of many requests into one row, where EAH can't "
+                "tell them apart; use generate with padded batches, or disable EAH"
+            )
+        return getattr(type(self.model), self.name)(self.model, *args, **kwargs)
+
+
+def wrap_methods(session: Session, model: nn.Module) -> None:
+    """Stand before a model's methods that generate."""
+    if callable(getattr(type(model), GENERATE, None)):
+        model.__dict__.setdefault(GENERATE, Generate(session, model))
+    for name in CONTINUOUS:
+        if hasattr(type(model), name):
+            model.__dict__.setdefault(name, Refuse(session, model, name))
+
+
+def unwrap_methods(model: nn.Module) -> None:
+    """Undo `wrap_methods`."""
+    for name in (GENERATE, *CONTINUOUS):
+        if isinstance(model.__dict__.get(name), (Generate, Refuse)):
+            del model.__dict__[name]

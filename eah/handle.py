@@ -1,0 +1,132 @@
+"""What EAH found, for the caller: handles and reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from eah.method import Choice
+from eah.observation import LayerObservation, describe, heads_of
+from eah.settings import EAHConfig
+from eah.state import Finding, Findings, ObserverKey, Session, last_findings
+
+
+@dataclass(frozen=True, slots=True)
+class LayerReport:
+    """What EAH did in one layer in the last forward pass of this thread, as Python numbers.
+
+    Attributes:
+        layer: Layer index, from 0.
+        head: Densest head per batch row, None where none was found.
+        counts: Vision sinks per batch row and head.
+        image_tokens: Number of image tokens per batch row.
+        saturated: Per batch row, whether every image token is a sink in every head; then all
+            counts tie, and the choice says nothing.
+        skipped: Why nothing was done in any row; None if something was.
+    """
+
+    layer: int
+    head: tuple[int | None, ...]
+    counts: tuple[tuple[int, ...], ...]
+    image_tokens: tuple[int, ...]
+    saturated: tuple[bool, ...]
+    skipped: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EAHHandle:
+    """What `enable` returns: what was patched, and what the last forward pass found."""
+
+    model: nn.Module
+    layers: tuple[int, ...]
+    config: EAHConfig
+    _session: Session
+    _heads: dict[int, int]
+    _disable: Callable[[nn.Module], None]
+
+    @property
+    def choices(self) -> dict[int, Choice]:
+        """Choice per layer in this thread's last forward pass, as tensors; empty if it had none.
+
+        Decode steps are not counted as forward passes of their own.
+        """
+        found = last_findings(self._session)
+        layers = {} if found is None else found.layers
+        return {layer: layers[layer].choice for layer in sorted(layers)}
+
+    def report(self) -> list[LayerReport]:
+        """Return what this thread's last forward pass did (waits for the device).
+
+        Decode steps are not counted as forward passes of their own. Empty before the first pass.
+        """
+        found = last_findings(self._session)
+        if found is None:
+            return []
+        return [self._layer_report(layer, found) for layer in self.layers]
+
+    def _layer_report(self, layer: int, found: Findings) -> LayerReport:
+        if layer in found.layers:
+            return _report(layer, found.layers[layer], self.config)
+        nothing = (0,) * self._heads[layer]
+        return LayerReport(
+            layer,
+            (None,) * found.batch,
+            (nothing,) * found.batch,
+            (0,) * found.batch,
+            (False,) * found.batch,
+            found.skipped,
+        )
+
+    def disable(self) -> None:
+        """Disable EAH on the model."""
+        self._disable(self.model)
+
+
+def _report(layer: int, finding: Finding, config: EAHConfig) -> LayerReport:
+    choice, tokens = finding.choice, finding.image_tokens
+    saturated = (choice.counts == tokens[:, None]).all(-1) & (tokens > 0)
+    head = heads_of(choice)
+    skipped = None
+    if all(found is None for found in head):
+        least = f", or its share is below min_density={config.min_density}"
+        skipped = (
+            f"the rule chose no head: none has a vision sink{least if config.min_density else ''}"
+        )
+    return LayerReport(
+        layer,
+        head,
+        tuple(map(tuple, choice.counts.tolist())),
+        tuple(tokens.tolist()),
+        tuple(saturated.tolist()),
+        skipped,
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Observer:
+    """What `observe` yields: the observed layers, and what the last forward pass showed."""
+
+    layers: tuple[int, ...]
+    config: EAHConfig
+    _key: ObserverKey
+
+    def report(self) -> list[LayerObservation]:
+        """Return one entry per layer about this thread's last forward pass under observation.
+
+        Decode steps are not counted as forward passes of their own. Empty before the first pass.
+        Waits for the device.
+        """
+        found = last_findings(self._key)
+        if found is None:
+            return []
+        observed: dict[int, Any] = found.observed.get(self._key, {})
+        reason = found.skipped or "the layer did not run"
+        return [
+            describe(layer, observed[layer], self.config)
+            if layer in observed
+            else LayerObservation(layer, skipped=reason)
+            for layer in self.layers
+        ]

@@ -1,0 +1,238 @@
+"""What is known of one forward pass: its image tokens, its padding, and where its answer begins.
+
+Shared by the library and the drop-in file. Needs torch alone.
+
+Axes: B batch, Q queries (rows of this pass), K keys (cached tokens and this pass's).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import torch
+
+from eah.errors import EAHStateError
+from eah.visibility import Visibility, is_visible
+
+NO_IMAGE: Final = "the prompt has no image tokens"
+CACHED_IMAGE: Final = (
+    "the image tokens are in the cache already; what follows them is treated like a decode step"
+)
+LATER_IMAGE: Final = "the image tokens are not in this pass but in a later one"
+
+
+class ImageColumns(NamedTuple):
+    """Image tokens among the keys of a pass.
+
+    Attributes:
+        here: True at image tokens, shape (B, K) bool.
+        later: Rows with image tokens behind the last key, shape (B,) bool; None for none.
+    """
+
+    here: torch.Tensor
+    later: torch.Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One forward pass.
+
+    Attributes:
+        queries: Number of query rows, Q.
+        cached: Number of tokens in the KV cache before it.
+        image: Image tokens that are counted, shape (B, K) bool; None if they are not known.
+        valid: True at the prompt's tokens, shape (B, K) bool; None if all are.
+        answer: First position of the answer per batch row, shape (B, 1) int64; None for no answer.
+        skipped: Why the pass is left as it is; None where EAH acts.
+        is_decoding: Whether all rows are an answer's, so that the pass has no findings.
+    """
+
+    queries: int
+    cached: int
+    image: torch.Tensor | None = None
+    valid: torch.Tensor | None = None
+    answer: torch.Tensor | None = None
+    skipped: str | None = None
+    is_decoding: bool = False
+
+    def visibility(self, mask: torch.Tensor | None, window: int | None = None) -> Visibility:
+        """Return what the rows see, given the kernel's mask; None for causal attention."""
+        valid = self.valid
+        if mask is not None and valid is None:
+            valid = torch.ones(1, self.cached + self.queries, dtype=torch.bool, device=mask.device)
+        return Visibility(self.cached, mask, valid, window)
+
+    def columns(self, keys: int, device: torch.device) -> torch.Tensor:
+        """Return the image columns among keys that may be more than the tokens (static cache)."""
+        assert self.image is not None, "only a pass with known image tokens is counted"
+        columns = torch.zeros(self.image.shape[0], keys, dtype=torch.bool, device=device)
+        columns[:, : self.image.shape[1]] = self.image.to(device)
+        return columns
+
+    def answer_rows(self, device: torch.device) -> torch.Tensor | None:
+        """Return which query rows are an answer's, shape (B, Q) bool; None if none can be."""
+        if self.answer is None:
+            return None
+        position = torch.arange(self.cached, self.cached + self.queries, device=device)
+        return position[None] >= self.answer.to(device)
+
+    def check_answer(self, mask: torch.Tensor) -> None:
+        """Refuse a prompt that sees its answer: decoding would not compute the same.
+
+        Args:
+            mask: Bool or additive mask, shape (B or 1, 1, Q, K or wider).
+        Raises:
+            EAHStateError: If a row of the prompt sees a token of the answer.
+        """
+        if self.answer is None:
+            return
+        stop = self.cached + self.queries
+        answer = torch.arange(stop, device=mask.device)[None] >= self.answer.to(mask.device)  # B, K
+        # Padding rows are left out: some versions of transformers let them see everything.
+        tokens = ~answer if self.valid is None else self.valid.to(mask.device)
+        asks = tokens[:, None, self.cached :, None]  # (B, 1, Q, 1)
+        if bool((is_visible(mask[..., :stop]) & asks & answer[:, None, None]).any()):
+            raise EAHStateError(
+                "rows of the prompt attend to its answer (attention that is not causal), so "
+                "scoring the answer in one pass differs from generating it; generate it, or "
+                "disable EAH"
+            )
+
+
+def cached_tokens(past: Any) -> int:
+    """Return the number of tokens in a KV cache: None, tuples of tensors, or a class."""
+    if past is None:
+        return 0
+    if isinstance(past, (tuple, list)):
+        return int(past[0][0].shape[2]) if past and past[0] is not None else 0
+    return int(past.get_seq_length())
+
+
+def token_mask(mask: Any, cached: int, queries: int) -> torch.Tensor | None:
+    """Return True at tokens and False at padding, shape (B, K); None if nothing is padded.
+
+    Args:
+        mask: The model's attention mask: 2-D, 4-D, transformers' dictionary of 4-D masks, or None.
+        cached: Tokens in the cache.
+        queries: Query rows of this pass.
+    """
+    if isinstance(mask, dict):
+        mask = next((part for part in mask.values() if isinstance(part, torch.Tensor)), None)
+    if not isinstance(mask, torch.Tensor) or mask.dim() not in (2, 4):
+        return None
+    keys = cached + queries
+    if mask.dim() == 2:
+        return mask[:, :keys].bool() if mask.shape[1] >= keys else None
+    return is_visible(mask[:, 0, :, :keys]).any(1)  # no row sees padding
+
+
+def columns_of_span(
+    span: tuple[int, int], batch: int, keys: int, valid: torch.Tensor | None, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Place a span of image tokens in padded prompts; padding is not counted.
+
+    Args:
+        span: Image tokens [start, stop) of a prompt.
+        batch: Batch rows, B.
+        keys: Number of tokens, padding included, K.
+        valid: True at tokens, shape (B, K); None if nothing is padded.
+        device: Where the result is.
+    Returns:
+        Image columns, (B, K) bool, and the number of tokens of each prompt, (B,).
+    """
+    start, stop = span
+    pads = torch.zeros(batch, 1, dtype=torch.long, device=device)
+    length = torch.full((batch,), keys, device=device)
+    if valid is not None:
+        valid = repeat_rows(valid.to(device), batch, "attention mask")
+        pads = (~valid).long().cumprod(-1).sum(-1, keepdim=True)  # before the first token
+        length = valid.sum(-1)
+    column = torch.arange(keys, device=device)[None] - pads
+    return (column >= start) & (column < stop), length
+
+
+def check_unpadded(valid: torch.Tensor | None) -> None:
+    """Refuse padding for the rule "released_code", whose divisor counts from the ends of a span.
+
+    Raises:
+        EAHStateError: If anything is padded.
+    """
+    if valid is not None and not bool(valid.all()):
+        raise EAHStateError(
+            "the preset released-code computes what the authors' file does with one prompt without "
+            "padding; run such prompts one by one, or take another preset"
+        )
+
+
+def columns_of_mask(
+    mask: torch.Tensor, batch: int, keys: int, device: torch.device
+) -> ImageColumns:
+    """Place a mask of image tokens, (B or prompts before beams, S) bool, among the keys."""
+    mask = repeat_rows(mask.to(device), batch, "image mask")
+    width = min(mask.shape[1], keys)
+    columns = torch.zeros(batch, keys, dtype=torch.bool, device=device)
+    columns[:, :width] = mask[:, :width]
+    return ImageColumns(columns, mask[:, width:].any(-1) if mask.shape[1] > keys else None)
+
+
+def repeat_rows(rows: torch.Tensor, batch: int, name: str) -> torch.Tensor:
+    """Repeat one row per prompt for each of its beams, up to B rows.
+
+    Raises:
+        EAHStateError: If B is no multiple of the number of rows.
+    """
+    if batch % len(rows):
+        raise EAHStateError(
+            f"{name} of {len(rows)} rows for a batch of {batch}; give one row per prompt (beams "
+            "repeat them)"
+        )
+    return rows.repeat_interleave(batch // len(rows), dim=0)
+
+
+def read_prompt(
+    columns: ImageColumns,
+    *,
+    queries: int,
+    cached: int,
+    valid: torch.Tensor | None,
+    answer: torch.Tensor | None,
+    continues: bool = False,
+) -> Prompt:
+    """Decide what EAH does in a pass whose image tokens are known.
+
+    Args:
+        columns: Image tokens among the keys, cached ones included.
+        queries: Query rows.
+        cached: Tokens in the cache.
+        valid: True at tokens, shape (B or 1, K); None if nothing is padded.
+        answer: First position of the answer per batch row, shape (B, 1), or None.
+        continues: Whether the pass goes on behind a shared prefix whose sums are kept.
+    Raises:
+        EAHStateError: If a prompt's image tokens are split over passes.
+    """
+    image = columns.here
+    if answer is not None:
+        answer = answer.to(image.device)
+        before = torch.arange(cached + queries, device=image.device)[None] < answer  # (B, K)
+        image = image & before
+        valid = before if valid is None else valid.to(image.device) & before
+    behind, here = image[:, :cached].any(-1), image[:, cached:].any(-1)  # (B,)
+    later = torch.zeros_like(here) if columns.later is None else columns.later
+    split = (here & (behind | later)).any() if not continues else torch.zeros_like(here).any()
+    # One look from the host per prompt; decode steps need none.
+    is_split, any_here, any_behind, any_later = torch.stack(
+        [split, here.any(), behind.any(), later.any()]
+    ).tolist()
+    if is_split:
+        raise EAHStateError(
+            "a prompt's image tokens are split over forward passes (some are in this pass, others "
+            "in the cache or in a later pass), so none of them sees the whole image; pass the "
+            "whole prompt at once (no prefill_chunk_size, no cached image), or disable EAH for it"
+        )
+    skipped = None
+    if not any_here and not continues:
+        skipped = CACHED_IMAGE if any_behind else LATER_IMAGE if any_later else NO_IMAGE
+    if any_behind and not continues:
+        image = image & ~behind[:, None]  # these rows go on behind a cached image
+    return Prompt(queries, cached, image, valid, answer, skipped)

@@ -1,0 +1,203 @@
+"""The forward pass under way, per thread: its prompt, and what the target layers find in it.
+
+The outermost patched model in a call begins a pass before it runs and ends it afterwards (hooks);
+the attention functions of its layers read it. It is kept in a context variable and never on the
+model, so threads and replicas don't meet. What the callers say about their prompts (image tokens,
+prompt length, shared prefix) is kept in the same way, as frames of `with` blocks.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import nn
+
+from eah.method import Choice
+from eah.prefix import SharedPrefix
+from eah.prompt import (
+    Prompt,
+)
+from eah.settings import EAHConfig
+
+STATE: Final = "_eah"  # attribute of patched attention modules
+
+
+class Finding(NamedTuple):
+    """What was found in one layer: the choice, and the image tokens per batch row, (B,) int64."""
+
+    choice: Choice
+    image_tokens: torch.Tensor
+
+
+@dataclass(eq=False)
+class Findings:
+    """What a forward pass left; it outlives the pass.
+
+    Attributes:
+        batch: Batch rows.
+        skipped: Why nothing was done; None where EAH acted.
+        layers: What EAH found, by layer.
+        observed: What each observer found, by layer.
+    """
+
+    batch: int
+    skipped: str | None
+    layers: dict[int, Finding] = field(default_factory=dict)
+    observed: dict[ObserverKey, dict[int, Any]] = field(default_factory=dict)
+
+
+class ObserverKey:
+    """Identity of an observer: what it saw is kept under it."""
+
+
+@dataclass(eq=False)
+class Session:
+    """A patched model: what is done in which layers.
+
+    Attributes:
+        config: EAH's settings; None while EAH is not enabled.
+        vision_ids: Ids of placeholder tokens by kind, "image" and "video"; empty if the model's
+            config names none.
+        observers: Layers that each observer counts in.
+        open_blocks: A token for each `image_tokens` block that is in force in any thread.
+        cached_images: Image tokens that went into a KV cache, shape (B, K) bool.
+    """
+
+    config: EAHConfig | None
+    vision_ids: dict[str, tuple[int, ...]]
+    observers: dict[ObserverKey, frozenset[int]] = field(default_factory=dict)
+    open_blocks: list[object] = field(default_factory=list)
+    cached_images: WeakKeyDictionary[Any, torch.Tensor] = field(default_factory=WeakKeyDictionary)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles keep the settings and nothing else."""
+        return Session, (self.config, self.vision_ids)
+
+    @property
+    def is_active(self) -> bool:
+        """Whether EAH is enabled or observers are at work."""
+        return self.config is not None or bool(self.observers)
+
+    @property
+    def shared_layers(self) -> tuple[int, ...]:
+        """Layers that EAH changes."""
+        return () if self.config is None else self.config.layers
+
+    def uses(self, layer: int) -> bool:
+        """Return whether a layer is changed or observed."""
+        return layer in self.shared_layers or any(layer in o for o in self.observers.values())
+
+    def placeholder_ids(self) -> tuple[int, ...]:
+        """Return the ids of the tokens that count as image tokens."""
+        kind = "all" if self.config is None else self.config.vision_tokens
+        return tuple(i for k, ids in self.vision_ids.items() if kind in ("all", k) for i in ids)
+
+
+@dataclass(eq=False)
+class Pass:
+    """A forward pass under way.
+
+    Attributes:
+        session: Whose it is.
+        model: The model that began it; None when it has ended.
+        frame: Python frame of the call of that model, by which an interrupted pass is told apart.
+        outer: The pass of another model around it.
+        prompt: What is known of the prompt.
+        prefix: Shared first tokens, if any.
+        findings: What its layers found.
+        reached: Layers whose attention ran.
+    """
+
+    session: Session
+    model: nn.Module | None
+    frame: FrameType | None
+    outer: Pass | None
+    prompt: Prompt
+    prefix: SharedPrefix | None
+    findings: Findings
+    reached: set[int] = field(default_factory=set)
+
+    def is_running(self) -> bool:
+        """Return whether the call that began it is still on the stack (Ctrl-C runs no hooks)."""
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None and frame is not self.frame:
+            frame = frame.f_back
+        return frame is not None
+
+
+class PromptLength(NamedTuple):
+    """Where answers begin: position per prompt, (B or 1, 1), and the first and last of them."""
+
+    rows: torch.Tensor
+    first: int
+    last: int
+
+
+class Frame(NamedTuple):
+    """What a `with` block says about the prompts of a session."""
+
+    session: Session
+    kind: str
+    value: Any
+
+
+current: ContextVar[Pass | None] = ContextVar("eah_pass", default=None)
+_frames: ContextVar[tuple[Frame, ...]] = ContextVar("eah_frames", default=())
+_last = threading.local()
+
+
+def current_pass(session: Session) -> Pass | None:
+    """Return the forward pass of a session that is under way in this thread."""
+    under_way = current.get()
+    return under_way if under_way is not None and under_way.session is session else None
+
+
+def last_findings(of: Session | ObserverKey) -> Findings | None:
+    """Return what this thread's last forward pass left that was no decode step.
+
+    Args:
+        of: The session, or an observer, which keeps the last pass that it observed.
+    """
+    return _kept().get(of)
+
+
+def keep_findings(session: Session, findings: Findings) -> None:
+    """Keep what a pass found, for the session's handles and observers in this thread."""
+    keys: list[Session | ObserverKey] = [session, *session.observers]
+    for key in keys:
+        _kept()[key] = findings
+
+
+def _kept() -> WeakKeyDictionary[Session | ObserverKey, Findings]:
+    if not hasattr(_last, "findings"):
+        _last.findings = WeakKeyDictionary()
+    kept: WeakKeyDictionary[Session | ObserverKey, Findings] = _last.findings
+    return kept
+
+
+@contextmanager
+def say(sessions: list[Session], kind: str, value: object) -> Iterator[None]:
+    """Say something about the prompts of a `with` block, in this thread."""
+    frames = tuple(Frame(session, kind, value) for session in sessions)
+    token = _frames.set(_frames.get() + frames)
+    try:
+        yield
+    finally:
+        _frames.reset(token)
+
+
+def said(session: Session, kind: str) -> Any:
+    """Return what the innermost `with` block of this thread says; None without one."""
+    for frame in reversed(_frames.get()):
+        if frame.session is session and frame.kind == kind:
+            return frame.value
+    return None

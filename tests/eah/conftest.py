@@ -1,0 +1,50 @@
+"""What the tests of the package share: the Triton kernels on a CPU."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.attention.flex_attention import flex_attention
+
+from eah import triton_host
+from eah.method import Columns
+
+
+@pytest.fixture(scope="session")
+def kernel() -> Iterator[Callable[..., Columns]]:
+    """Return `triton_host.column_sums` in Triton's interpreter, in a process of its own.
+
+    Triton reads the switch TRITON_INTERPRET once, when it is imported, and other tests may have
+    imported it.
+    """
+    if find_spec("triton") is None:
+        pytest.skip("Triton is not installed")
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=context) as pool:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("TRITON_INTERPRET", "1")
+            patch.setenv("OMP_NUM_THREADS", "1")
+            assert pool.submit(os.getenv, "TRITON_INTERPRET").result() == "1"
+
+        def run(*args: Any, **kwargs: Any) -> Columns:
+            return pool.submit(triton_host.column_sums, *args, **kwargs).result()
+
+        yield run
+
+
+@pytest.fixture
+def uncompiled_flex(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run flex attention by torch's own code: compiling it fails for some shapes on CPUs."""
+
+    def run(*tensors: torch.Tensor, training: bool = False, **kwargs: Any) -> Any:
+        return flex_attention(*tensors, **kwargs)
+
+    name = "transformers.integrations.flex_attention.compile_friendly_flex_attention"
+    monkeypatch.setattr(name, run)
