@@ -1,0 +1,186 @@
+"""Other families whose pictures are flat patches with a grid of (frames, height, width)."""
+
+from __future__ import annotations
+
+from tests.eah.families.case import (
+    END,
+    EXTRA,
+    IMAGE,
+    START,
+    VIDEO,
+    Family,
+    Media,
+    tiny,
+)
+from tests.eah.families.pictures import (
+    grid,
+    modalities,
+)
+from tests.eah.families.settings import (
+    BOTH_IDS,
+    DEEPSTACK,
+    FILM,
+    FRAMES,
+    GLM,
+    IDS,
+    MROPE,
+    PATCHES,
+    PICTURE,
+    VIDEO_PATCHES,
+    WRAPPED,
+)
+
+FAMILIES = (
+    Family(
+        "ernie4_5_vl_moe",
+        tiny(
+            "ernie4_5_vl_moe",
+            text={
+                "moe_num_experts": 4,
+                "moe_k": 2,
+                "moe_intermediate_size": [16, 16],
+                "rope_parameters": {**MROPE, "mrope_section": [1, 1, 2]},
+            },
+            **IDS,
+            **GLM,
+        ),
+        Media(PICTURE, grid(6, 6, 48)),
+        Media(FILM, grid(4, 4, 48, frames=4, video=True), VIDEO),
+        modalities,
+        source=BOTH_IDS,
+    ),
+    Family(
+        "video_llama_3",
+        tiny("video_llama_3", text={"model_type": "qwen2"}, **IDS),
+        Media((IMAGE,) * 9, grid(6, 6, 48, image_merge_sizes=2)),
+        Media((VIDEO,) * 8, grid(4, 4, 48, frames=2, video=True, video_merge_sizes=2), VIDEO),
+        source=BOTH_IDS,
+    ),
+    Family(
+        "paddleocr_vl",
+        tiny(
+            "paddleocr_vl",
+            text={"rope_parameters": MROPE, "head_dim": 8},
+            **IDS,
+            **WRAPPED,
+        ),
+        Media(PICTURE, grid(6, 6, 3, 4, 4)),
+        more=modalities,
+    ),
+    Family(
+        "exaone4_5",
+        tiny(
+            "exaone4_5",
+            text={"model_type": "exaone4"},
+            vision={
+                "out_hidden_size": 32,
+                "window_size": 16,
+                "fullatt_block_indexes": [1],
+                "num_key_value_heads": 1,
+            },
+            **IDS,
+        ),
+        Media(PICTURE, PATCHES),
+        Media(FILM, VIDEO_PATCHES, VIDEO),
+        source=BOTH_IDS,
+    ),
+    Family(
+        "cohere_compass",
+        tiny(
+            "cohere_compass",
+            text={
+                "rope_parameters": {"full_attention": MROPE, "sliding_attention": None},
+                "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+                "sliding_window": 8,
+            },
+            vision=DEEPSTACK,
+            **IDS,
+            **WRAPPED,
+        ),
+        Media(PICTURE, PATCHES),
+        Media(FRAMES, VIDEO_PATCHES, VIDEO),
+        modalities,
+        source=BOTH_IDS,
+    ),
+    Family(
+        "kimi_k25",
+        tiny(
+            "kimi_k25",
+            text={
+                "model_type": "deepseek_v3",
+                "moe_intermediate_size": 16,
+                "n_routed_experts": 4,
+                "n_group": 1,
+                "topk_group": 1,
+                "num_experts_per_tok": 2,
+                "kv_lora_rank": 8,
+                "q_lora_rank": 8,
+                "qk_rope_head_dim": 4,
+                "v_head_dim": 8,
+                "qk_nope_head_dim": 8,
+                "first_k_dense_replace": 1,
+                "num_key_value_heads": 4,
+            },
+            vision={"pos_emb_height": 8, "pos_emb_width": 8},
+            projection_hidden_size=32,
+            **IDS,
+            **WRAPPED,
+        ),
+        Media(PICTURE, grid(6, 6, 3, 4, 4)),
+        Media(FILM, grid(4, 8, 3, 4, 4, video=True), VIDEO),
+        source=BOTH_IDS,
+        note="latent attention; keys are longer than values",
+    ),
+    Family(
+        "cosmos3_edge",
+        tiny(
+            "cosmos3_edge",
+            text={"rope_parameters": MROPE, "head_dim": 8},
+            vision={"num_patches": 36},
+            projector_hidden_size=32,
+            **IDS,
+            **WRAPPED,
+        ),
+        Media(PICTURE, grid(6, 6, 48)),
+        Media(FRAMES, grid(4, 4, 48, frames=2, video=True), VIDEO),
+        modalities,
+        source=BOTH_IDS,
+    ),
+    Family(
+        "hunyuan_vl",
+        tiny(
+            "hunyuan_vl",
+            text={"head_dim": 8, "rope_parameters": MROPE},
+            vision={
+                "num_key_value_heads": 2,
+                "out_hidden_size": 32,
+                "text_hidden_size": 32,
+                "max_image_size": 24,
+                "img_max_token_num": 36,
+            },
+            image_token_id=IMAGE,
+            im_start_id=START,
+            im_end_id=END,
+            im_newline_id=EXTRA,
+        ),
+        Media((IMAGE,) * 14, grid(6, 6, 48)),
+        more=modalities,
+    ),
+    Family(
+        "hyperclovax_vision_v2",
+        tiny(
+            "hyperclovax_vision_v2",
+            text={"model_type": "hyperclovax", "head_dim": 8, "attention_multiplier": 0.35},
+            vision={
+                "model_type": "qwen2_5_vl_vision",
+                "out_hidden_size": 32,
+                "window_size": 16,
+                "fullatt_block_indexes": [1],
+            },
+            **IDS,
+        ),
+        Media((IMAGE,) * 9, PATCHES),
+        Media((VIDEO,) * 8, VIDEO_PATCHES, VIDEO),
+        source=BOTH_IDS,
+    ),
+)
