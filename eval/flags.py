@@ -112,6 +112,14 @@ def _add_common(parser: Parser) -> None:
         type=float,
         help="EAH: mean attention above which an image token is a sink (0.002 in the paper)",
     )
+    parser.flag(
+        "--min-density", type=float, help="EAH: least share of sinks in the densest head, gamma (0)"
+    )
+    parser.flag(
+        "--receivers",
+        type=int,
+        help="EAH: only so many heads get the map, fewest sinks first (all)",
+    )
     opera = "OPERA, on top of EAH unless --method says otherwise"
     parser.flag("--scale_factor", type=float, help=f"{opera}: factor on attention (50)")
     parser.flag("--threshold", type=_steps, help=f"{opera}: steps before a rollback (15)")

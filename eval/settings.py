@@ -47,6 +47,8 @@ class RunSettings:
         layers: EAH's decoder layers, counted from 0.
         head: EAH's head; None for the densest one.
         sink_threshold: EAH's threshold on mean attention.
+        min_density: Least share of sinks among the image tokens that EAH's densest head needs.
+        receivers: Number of heads that get its map; None for all.
     """
 
     model: str = "llava-1.5"
@@ -80,6 +82,8 @@ class RunSettings:
     layers: tuple[int, ...] | None = None
     head: int | None = None
     sink_threshold: float | None = None
+    min_density: float | None = None
+    receivers: int | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model.
@@ -147,10 +151,10 @@ class RunSettings:
         values = dict(settings.eah)
         if self.preset is not None:
             values = {"preset": self.preset}
-        if self.layers is not None:
-            values["layers"] = self.layers
-        if self.head is not None:
-            values["head"] = self.head
+        for name in ("layers", "head", "min_density", "receivers"):
+            value = getattr(self, name)
+            if value is not None:
+                values[name] = value
         if self.sink_threshold is not None:
             # The paper's flag is an attention weight, whatever unit the preset counts in.
             values |= {"threshold": self.sink_threshold, "threshold_unit": "attention"}

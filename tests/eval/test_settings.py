@@ -46,6 +46,8 @@ def test_layers_of_settings(tmp_path: Path) -> None:
         (["--THRES", "0.002"], "sink_threshold", 0.002),
         (["--sink_threshold", "0.01"], "sink_threshold", 0.01),
         (["--HEAD_NUM", "3"], "head", 3),
+        (["--min-density", "0.15"], "min_density", 0.15),
+        (["--receivers", "5"], "receivers", 5),
         (["--HEAD_NUM", "auto"], "head", None),
         (["--sample"], "sample", True),
     ],
@@ -112,6 +114,10 @@ def test_a_prefix_is_no_flag(capsys: pytest.CaptureFixture[str]) -> None:
         (
             ["--THRES", "0.01"],
             EAHConfig.preset("scale-free", threshold=0.01, threshold_unit="attention"),
+        ),
+        (
+            ["--min_density", "0.2", "--receivers", "3"],
+            EAHConfig.preset("scale-free", min_density=0.2, receivers=3),
         ),
         (
             ["--LAYER_NUM", "2", "--HEAD_NUM", "3"],
