@@ -23,7 +23,8 @@ python -m build --wheel --outdir "$wheels" . >"$wheels/log" 2>&1 || { cat "$whee
 python scripts/check_wheel.py "$wheels"/*.whl
 
 step tests
-python -m pytest "$@"
+# Two processes, one thread each: the models are tiny. Tests of a file share what they build.
+OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n 2 --dist loadfile "$@"
 
 # With arguments somebody wants certain tests only.
 if [ $# -eq 0 ]; then
