@@ -100,7 +100,10 @@ def eah_attention(
         EAHStateError: At a prefill whose image tokens are not known.
         UnsupportedModelError: If the layer's attention is not plain softmax attention.
     """
-    state: LayerState = getattr(module, STATE)
+    state: LayerState | None = getattr(module, STATE, None)
+    if state is None:  # another thread has just restored the module
+        mask = attention_mask
+        return run_kernel(module, module.config, query, key, value, mask, scaling=scaling, **kwargs)  # type: ignore[no-any-return]
     kernel = Kernel(module, state.config, attention_mask, {"scaling": scaling, **kwargs})
     layer = int(module.layer_idx)  # type: ignore[arg-type]  # nn.Module types attributes as modules
     under_way = _prefill(state.session, layer, query)

@@ -8,6 +8,7 @@ one layer down, in the kernel, the map would have to be built.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, Literal
@@ -36,6 +37,7 @@ from eah.settings import EAHConfig, validate_layers
 from eah.state import STATE, ObserverKey, Session
 
 OLDEST: Final = (4, 57)
+_patching: Final = threading.RLock()  # two threads may enable, observe and disable one model
 NEWEST_MAJOR: Final = 5
 
 
@@ -61,9 +63,10 @@ def enable(model: Any, config: EAHConfig | None = None) -> EAHHandle:
         )
     targets = target_modules(model, config.layers)
     check_heads(targets, config)
-    session = _session(model)
-    session.config = config
-    _patch(model, session, targets)
+    with _patching:
+        session = _session(model)
+        session.config = config
+        _patch(model, session, targets)
     heads = {layer: num_heads(module) for layer, module in targets.items()}
     return EAHHandle(model, config.layers, config, session, heads, disable)
 
@@ -80,9 +83,10 @@ def disable(model: Any) -> None:
         raise EAHStateError(
             f"EAH is not enabled on this {type(model).__name__}; enable it with eah.enable(model)"
         )
-    for session in enabled_sessions:
-        session.config = None
-    _unpatch(model)
+    with _patching:
+        for session in enabled_sessions:
+            session.config = None
+        _unpatch(model)
 
 
 @contextmanager
@@ -125,15 +129,18 @@ def observe(
     model = _checked(model)
     wanted = patchable_layers(model)[0] if layers == "all" else validate_layers(layers)
     modules = target_modules(model, wanted)
-    session = _session(model)
     key = ObserverKey()
-    session.observers[key] = frozenset(modules)
-    try:
+    with _patching:
+        session = _session(model)
+        # Replaced as a whole, because forward passes of other threads may be reading it.
+        session.observers = {**session.observers, key: frozenset(modules)}
         _patch(model, session, modules)
+    try:
         yield Observer(tuple(modules), config or session.config or EAHConfig(), key)
     finally:
-        del session.observers[key]
-        _unpatch(model)
+        with _patching:
+            session.observers = {k: o for k, o in session.observers.items() if k is not key}
+            _unpatch(model)
 
 
 def handle_of(model: Any) -> EAHHandle | None:
@@ -186,11 +193,20 @@ def _patch(model: nn.Module, session: Session, modules: dict[int, Any]) -> None:
             module.config = config_naming(module.config, ATTENTION_NAME)
     for outer in model.modules():
         if isinstance(outer, PreTrainedModel) and any(STATE in m.__dict__ for m in outer.modules()):
-            _remove_hooks(outer)
-            hooks = ModelHooks(session, outer)
-            outer.register_forward_pre_hook(hooks.before, with_kwargs=True)
-            outer.register_forward_hook(hooks.after, with_kwargs=True, always_call=True)
-            wrap_methods(session, outer)
+            _add_hooks(outer, session)
+
+
+def _add_hooks(model: Any, session: Session) -> None:
+    """Let a model begin and end passes of a session, unless it does so already."""
+    ours = [hook for hook in model._forward_pre_hooks.values() if _is_ours(hook)]
+    if any(hook.__self__.session is session for hook in ours):
+        return
+    _remove_hooks(model)  # of a session that was ended on a part of this model
+    unwrap_methods(model)
+    hooks = ModelHooks(session, model)
+    model.register_forward_pre_hook(hooks.before, with_kwargs=True)
+    model.register_forward_hook(hooks.after, with_kwargs=True, always_call=True)
+    wrap_methods(session, model)
 
 
 def _unpatch(model: nn.Module) -> None:

@@ -100,6 +100,18 @@ def test_disabling_an_inner_model_leaves_the_outer_one_clean() -> None:
         assert torch.equal(logits(model, prompt), inside)
 
 
+def test_a_model_whose_part_was_disabled_generates_alike_when_enabled_again() -> None:
+    model, prompt = tiny.tiny_llava(), tiny.image_prompt()
+    eah.enable(model, CONFIG)
+    eah.disable(model.model)
+
+    with eah.enabled(model, CONFIG):
+        cached = tiny.tokens(model, prompt)
+        assert torch.equal(tiny.tokens(model, prompt, use_cache=False), cached)
+
+    assert "generate" not in model.__dict__
+
+
 def test_a_cache_that_dropped_tokens_is_refused() -> None:
     model = MistralForCausalLM(MistralConfig(**SETTINGS, sliding_window=8)).eval()
     first, second = torch.randint(3, 60, (1, 20)), torch.randint(3, 60, (1, 10))

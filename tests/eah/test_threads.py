@@ -203,3 +203,31 @@ def test_replicas_of_data_parallel_are_as_the_model_itself() -> None:
 
     for number, output in enumerate(expected):
         assert torch.equal(found[number], output)
+
+
+def test_threads_may_observe_one_model_while_others_run_it() -> None:
+    model, prompt = tiny.tiny_llava(), tiny.image_prompt()
+    plain = logits(model, prompt)
+    faults: list[object] = []
+
+    def work(number: int) -> None:
+        for _ in range(25):
+            try:
+                if number % 2:
+                    with eah.observe(model, layers=(number - 1,)) as seen:
+                        output = logits(model, prompt)
+                    if len(seen.report()) != 1 or seen.report()[0].skipped is not None:
+                        faults.append(seen.report())
+                else:
+                    output = logits(model, prompt)
+                if not torch.equal(output, plain):
+                    faults.append(number)
+            except (RuntimeError, AttributeError, KeyError) as error:
+                faults.append(error)
+
+    run_threads(work)
+
+    assert faults == []
+    assert tiny.attention(model).config._attn_implementation == "sdpa"
+    assert not model._forward_hooks
+    assert "generate" not in model.__dict__
