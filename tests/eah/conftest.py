@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.attention.flex_attention import flex_attention
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask, flex_attention
 
 from eah import triton_host
 from eah.method import Columns
@@ -41,10 +41,14 @@ def kernel() -> Iterator[Callable[..., Columns]]:
 
 @pytest.fixture
 def uncompiled_flex(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run flex attention by torch's own code: compiling it fails for some shapes on CPUs."""
+    """Run flex attention and its masks by torch's own code: compiling fails on some CPUs."""
 
     def run(*tensors: torch.Tensor, training: bool = False, **kwargs: Any) -> Any:
         return flex_attention(*tensors, **kwargs)
 
+    def make_mask(*args: Any, _compile: bool = False, **kwargs: Any) -> BlockMask:
+        return create_block_mask(*args, **kwargs)
+
     name = "transformers.integrations.flex_attention.compile_friendly_flex_attention"
     monkeypatch.setattr(name, run)
+    monkeypatch.setattr("transformers.masking_utils.create_block_mask", make_mask)

@@ -122,9 +122,12 @@ def test_counts_and_head_are_the_oracles(family: Family, prompt: str, kernel: st
 def test_logits_are_the_oracles(family: Family, prompt: str, kernel: str) -> None:
     inputs = family.inputs(prompt)
     tokens = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
-    got = outcome(family, prompt, kernel).logits
-    wanted = expected(family, prompt, kernel).logits
-    torch.testing.assert_close(got[tokens], wanted[tokens], rtol=1.3e-6, atol=family.atol)
+    found, wanted = outcome(family, prompt, kernel), expected(family, prompt, kernel)
+    # Kernels differ by more than torch's default on some CPUs, in the plain model already.
+    drift = (found.before - wanted.plain)[tokens].abs().max().item()
+    assert drift < 1e-3
+    atol = max(family.atol, 4 * drift)
+    torch.testing.assert_close(found.logits[tokens], wanted.logits[tokens], rtol=1.3e-6, atol=atol)
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -172,7 +175,7 @@ def test_flex_attention_is_counted_by_its_block_mask(
 
     inputs = family.inputs(prompt)
     tokens = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"])).bool()
-    torch.testing.assert_close(found.logits[tokens], wanted.logits[tokens], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(found.logits[tokens], wanted.logits[tokens], rtol=1e-5, atol=1e-3)
     assert (report.counts, report.head) == (wanted.counts, wanted.head)
 
 

@@ -145,7 +145,7 @@ def fake_flex(
 
 @pytest.mark.parametrize("padded", [False, True])
 def test_flex_attention_gets_the_shared_head_and_gives_the_result_of_sdpa(
-    monkeypatch: pytest.MonkeyPatch, padded: bool
+    monkeypatch: pytest.MonkeyPatch, padded: bool, uncompiled_flex: None
 ) -> None:
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS, "flex_attention", fake_flex)
     prompt = tiny.padded_prompt() if padded else tiny.text_prompt(2)
