@@ -133,7 +133,7 @@ def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
 
 def test_a_plain_mapping_is_read(tmp_path: Path) -> None:
     path = tmp_path / "truth.json.gz"
-    path.write_bytes(gzip.compress(b'{"9": ["bowl", "orange"], "25": []}'))
+    path.write_bytes(gzip.compress(b'{"9": ["bowl", "orange"], "25": []}', mtime=0))
 
     assert read(path) == GroundTruth({9: frozenset({"bowl", "orange"}), 25: frozenset()})
 
@@ -220,7 +220,7 @@ def test_damaged_annotations_are_one_sentence(
     [
         ("x.json", b'{"1": ["dog"', "is not whole JSON"),
         ("x.json.gz", b"no gzip", "is not whole JSON"),
-        ("x.json.gz", gzip.compress(b'{"1": ["dog"]}' * 99)[:20], "is not whole JSON"),
+        ("x.json.gz", gzip.compress(b'{"1": ["dog"]}' * 99, mtime=0)[:20], "is not whole JSON"),
         ("x.json", b"\xff\xfe", "is not whole JSON"),
         ("x.json", b"[]", "must map image ids to object names"),
         ("x.json", b'{"objects": []}', "must map image ids to object names"),
