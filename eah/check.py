@@ -68,7 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line, is_failure in describe(model, config):
             print(line)
             failures += is_failure
-    except (EAHError, OSError, ValueError, ImportError) as error:
+    except OSError as error:
+        reason = " ".join(str(error).split())
+        print(
+            f"eah check: error: {given.model} is no folder that can be read, and no model of that "
+            f"name could be loaded: {reason}",
+            file=sys.stderr,
+        )
+        return BAD_INPUT
+    except (EAHError, ValueError, ImportError) as error:
         print(f"eah check: error: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     return FAILED if failures else 0

@@ -241,7 +241,11 @@ def lazy_exports(names: Sequence[str]) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    parser = argparse.ArgumentParser(prog="eah", description="Swap EAH's file into transformers.")
+    parser = argparse.ArgumentParser(
+        prog="eah",
+        description="Swap EAH's file into transformers.",
+        epilog="eah check MODEL_FOLDER says what EAH can do with a model (eah check --help)",
+    )
     parser.add_argument("action", choices=("install", "status", "restore", "build"))
     parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
     where = parser.add_mutually_exclusive_group()
@@ -250,6 +254,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--force", action="store_true", help="install over a file of any origin")
     parser.add_argument("--check", action="store_true", help="build: exit 1 if the file is stale")
     given = parser.parse_args(arguments)
+    if given.check and given.action != "build":
+        parser.error(f"--check goes with build, not with {given.action}; use status to look only")
+    if given.action == "build" and (given.python or given.site_packages or given.force):
+        parser.error(
+            "build writes EAH's own file; --python, --site-packages and --force go with install"
+        )
     try:
         if given.action == "build":
             return _build(check=given.check)

@@ -76,3 +76,16 @@ def test_nobody_imports_it() -> None:
 
 def test_the_method_is_short() -> None:
     assert len((build.FOLDER / "method.py").read_text().splitlines()) <= 200
+
+
+@pytest.mark.parametrize(
+    "arguments", [["install", "--check"], ["restore", "--check"], ["build", "--force"]]
+)
+def test_a_flag_of_another_action_is_refused(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        swap.main(arguments)
+
+    assert exit_.value.code == 2
+    assert "go with install" in (error := capsys.readouterr().err) or "goes with build" in error

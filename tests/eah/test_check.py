@@ -81,7 +81,7 @@ def test_layers_that_cannot_be_patched_have_a_reason(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere/at/all"], "eah check: error: "),
+        (["nowhere/at/all"], "nowhere/at/all is no folder that can be read"),
         ([TINY_LLAVA.parent], "has no config.json; give a folder in transformers' format"),
         ([TINY_LLAVA, "--layers", "9"], "layers that can be patched: 0..3"),
         ([TINY_LLAVA, "--layers", "1", "1"], "names a layer twice"),
