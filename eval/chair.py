@@ -13,16 +13,16 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.chair_analyzers import ANALYZERS, choose
-from eval.chair_compare import compare
-from eval.chair_inputs import ChairInputs
-from eval.chair_output import facts_of, notes, output, result_table, save
-from eval.chair_report import write_report
-from eval.chair_scoring import ScoredArm, score
-from eval.coco_annotations import SPLITS
 from eval.command import finish
 from eval.errors import EvaluationError
-from eval.flag_parser import FlagParser
+from eval.files.coco import SPLITS
+from eval.run.flag_parser import FlagParser
+from eval.tasks.chair.analyzers import ANALYZERS, choose
+from eval.tasks.chair.compare import compare
+from eval.tasks.chair.inputs import ChairInputs
+from eval.tasks.chair.output import facts_of, notes, output, result_table, save
+from eval.tasks.chair.report import write_report
+from eval.tasks.chair.scoring import ScoredArm, score
 
 
 def parser() -> FlagParser:

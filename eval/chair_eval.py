@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from eval.chair_images import NUM_IMAGES, check_ids, pictures_in, read_ids, sample_ids
-from eval.chair_settings import ChairSettings
 from eval.command import RUN_ERRORS, finish
-from eval.flags import Parser, resolve
+from eval.run.flags import Parser, resolve
+from eval.tasks.chair.images import NUM_IMAGES, check_ids, pictures_in, read_ids, sample_ids
+from eval.tasks.chair.settings import ChairSettings
 
 
 def parser() -> Parser:
@@ -37,7 +37,7 @@ def evaluate(settings: ChairSettings) -> None:
     """Choose the pictures, get their captions and write them."""
     pictures = choose_pictures(settings)
     # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
-    from eval.chair_run import run_model
+    from eval.tasks.chair.chair_run import run_model
 
     run_model(settings, pictures)
 

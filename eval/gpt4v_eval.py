@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.chair_eval import choose_pictures
-from eval.chair_images import NUM_IMAGES, pictures_in
-from eval.chair_settings import ChairSettings
 from eval.command import RUN_ERRORS, finish
 from eval.errors import EvaluationError
-from eval.flags import Parser, resolve
-from eval.judge_answers import Format, Pair, from_files, from_run
-from eval.judge_config import CONFIG_FILE, read_config
-from eval.judge_plan import JudgeInputs
-from eval.judge_prompts import MODES, PROTOCOLS
-from eval.judge_run import judge_pair
-from eval.processes import this_place
+from eval.run.flags import Parser, resolve
+from eval.run.processes import this_place
+from eval.tasks.chair.images import NUM_IMAGES, pictures_in
+from eval.tasks.chair.settings import ChairSettings
+from eval.tasks.judge.answers import Format, Pair, from_files, from_run
+from eval.tasks.judge.config import CONFIG_FILE, read_config
+from eval.tasks.judge.plan import JudgeInputs
+from eval.tasks.judge.prompts import MODES, PROTOCOLS
+from eval.tasks.judge.run import judge_pair
 
 NUM_JUDGED: Final = 50
 METHODS: Final = ("baseline", "eah")
@@ -111,7 +111,7 @@ def evaluate(given: dict[str, Any]) -> None:
         settings = captioning(given, count)
         pictures = choose_pictures(settings)
         # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
-        from eval.judge_captions import from_model
+        from eval.tasks.judge.captions import from_model
 
         pair = from_model(settings, pictures)
         data_path, output_dir = settings.data_path, settings.output_dir

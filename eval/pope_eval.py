@@ -16,20 +16,20 @@ from pathlib import Path
 
 from eval.command import RUN_ERRORS, finish
 from eval.errors import EvaluationError
-from eval.flags import Parser, resolve
-from eval.pope_answers import read_answers
-from eval.pope_build import annotated_images, build_questions
-from eval.pope_questions import (
+from eval.files.writing import write_atomically
+from eval.run.flags import Parser, resolve
+from eval.tasks.pope.answers import read_answers
+from eval.tasks.pope.build import annotated_images, build_questions
+from eval.tasks.pope.pope_report import report_of
+from eval.tasks.pope.questions import (
     POPE_TYPES,
     Question,
     dump_questions,
     question_file,
     read_questions,
 )
-from eval.pope_report import report_of
-from eval.pope_scoring import PARSERS
-from eval.pope_settings import PopeSettings
-from eval.writing import write_atomically
+from eval.tasks.pope.scoring import PARSERS
+from eval.tasks.pope.settings import PopeSettings
 from models.settings import ROOT
 
 # Where the paper's question files are if nobody says: as scripts/download_data.sh puts them, and as
@@ -68,7 +68,7 @@ def evaluate(settings: PopeSettings) -> None:
     if settings.answers is None:
         check_pictures(settings.pictures_folder(), questions)
         # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
-        from eval.pope_run import run_model
+        from eval.tasks.pope.pope_run import run_model
 
         run_model(settings, questions)
         return

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 import transformers
 
-from eval.checkout import git_commit
+from eval.run.checkout import git_commit
 from models.base import VLM
 from scripts.bench_rows import table
 from scripts.bench_sections import (

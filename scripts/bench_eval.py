@@ -18,12 +18,12 @@ import torch
 from PIL import Image
 
 from eah.settings import EAHConfig
-from eval.batches import by_count
-from eval.plan import Arm, Plan
-from eval.processes import Place
-from eval.prompt import Prompt
-from eval.run_plan import GPU_WORKERS
-from eval.runner import answer
+from eval.run.batches import by_count
+from eval.run.plan import Arm, Plan
+from eval.run.processes import Place
+from eval.run.prompt import Prompt
+from eval.run.run_plan import GPU_WORKERS
+from eval.run.runner import answer
 from models import VLM, Decoding
 from scripts import bench_rows
 from scripts.bench_released_model import SPAN, released_model

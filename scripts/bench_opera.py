@@ -23,7 +23,7 @@ from transformers import (
     SuppressTokensLogitsProcessor,
 )
 
-from eval.table import render
+from eval.output.table import render
 from models.decoding.base import Request
 from models.decoding.opera_search import OperaSearch
 from models.decoding.opera_settings import OperaSettings

@@ -27,7 +27,7 @@ from eah.settings import PRESETS
 from eah.triton_host import column_sums as kernel_sums
 from eah.triton_host import is_usable
 from eah.visibility import Visibility
-from eval.table import render
+from eval.output.table import render
 
 HEADER: Final = ("S", "dtype", "H/N", "padded", "largest difference", "near", "excused", "result")
 TOKENS: Final = (600, 640, 1024, 2048, 4096, 8192)

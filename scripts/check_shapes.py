@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from eval.command import finish
-from eval.flag_parser import FlagParser
-from eval.table import render
+from eval.output.table import render
+from eval.run.flag_parser import FlagParser
 from models import ModelError, available, model_settings, wrapper_of
 from models.build import empty_model
 from models.checkpoints import Checkpoint

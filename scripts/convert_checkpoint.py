@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.command import finish
-from eval.flag_parser import FlagParser
+from eval.run.flag_parser import FlagParser
 from models import PARTS, VLM, ModelError, find_checkpoint, model_settings, wrapper_of
 from models.checkpoints import Checkpoint
 from models.instruction import FOLDER

@@ -19,11 +19,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from eval.chair_truth import GroundTruth, Objects, write
-from eval.chair_vocabulary import load_vocabulary
 from eval.command import finish
 from eval.errors import EvaluationError
-from eval.flag_parser import FlagParser
+from eval.run.flag_parser import FlagParser
+from eval.tasks.chair.truth import GroundTruth, Objects, write
+from eval.tasks.chair.vocabulary import load_vocabulary
 
 # COCO's file names have room for so many digits.
 MAX_IMAGE_ID: Final = 10**12 - 1

@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from eval.chair_lexicon import HEADER, LEXICON_FILE
-from eval.chair_vocabulary import Vocabulary, load_vocabulary
-from eval.writing import write_atomically
+from eval.files.writing import write_atomically
+from eval.tasks.chair.lexicon import HEADER, LEXICON_FILE
+from eval.tasks.chair.vocabulary import Vocabulary, load_vocabulary
 from scripts.english import plurals, verb_forms
 
 # Words without a plural, as the published scores see it: no nouns, or words that WordNet 3.0 does

@@ -15,8 +15,8 @@ import pytest
 
 import models
 from eval.chair_eval import main
-from eval.chair_run import next_command
-from eval.protocols import chair_protocol, pope_protocol
+from eval.tasks.chair.chair_run import next_command
+from eval.tasks.protocols import chair_protocol, pope_protocol
 from models.prompts import TEMPLATES
 from scripts.make_scenes import write_scenes
 

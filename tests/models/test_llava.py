@@ -16,9 +16,9 @@ from transformers import AutoProcessor
 
 import eah
 import models
-from eval.chair_vocabulary import load_vocabulary
-from eval.judge_config import read_config
-from eval.methods import read_methods
+from eval.run.arms import read_methods
+from eval.tasks.chair.vocabulary import load_vocabulary
+from eval.tasks.judge.config import read_config
 from models.prompts import IMAGE, template
 from scripts.scene_text import QUESTION_DESCRIBE
 from scripts.scenes import render

@@ -19,8 +19,8 @@ from typing import Any
 
 import pytest
 
-from eval import chair_truth
 from eval.errors import EvaluationError
+from eval.tasks.chair import truth as chair_truth
 from scripts.import_chair_cache import ADMITTED, main, read_objects
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,7 +22,7 @@ def test_each_task_knows_its_place_and_has_the_arguments(tmp_path: Path) -> None
     srun.chmod(0o755)
     probe = tmp_path / "probe.py"
     probe.write_text(
-        "import sys\nfrom eval.processes import this_place\nprint(this_place(), sys.argv[1:])\n"
+        "import sys\nfrom eval.run.processes import this_place\nprint(this_place(), sys.argv[1:])\n"
     )
     paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 

@@ -1,0 +1,29 @@
+"""The template of a self-contained report page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+
+TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+def page_template(path: Path, filters: Mapping[str, Any]) -> Template:
+    """Load a template, in which all text is escaped and an unknown name is an error.
+
+    Args:
+        path: The template; it may include files beside it.
+        filters: Functions by the names that the template calls them.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(path.parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= filters
+    return environment.get_template(path.name)

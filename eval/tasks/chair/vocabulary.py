@@ -1,0 +1,130 @@
+"""CHAIR's vocabulary: which words name which of COCO's 80 objects, and which words belong together.
+
+Both analyzers end here: they turn a text into dictionary forms (lemmas), each in its own way, and
+`Vocabulary.analysis` finds the objects among them by the rules of OPERA's `chair.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+from models.settings import CONFIGS
+
+OBJECTS_FILE: Final = CONFIGS / "chair_objects.yaml"
+
+
+class Token(NamedTuple):
+    """A word of a text as its dictionary form; it stands at text[start:stop]."""
+
+    lemma: str
+    start: int
+    stop: int
+
+
+class Mention(NamedTuple):
+    """A word that names an object; it stands at text[start:stop]."""
+
+    word: str
+    object: str
+    start: int
+    stop: int
+
+
+class Analysis(NamedTuple):
+    """What CHAIR reads in a text: mentions in order, and the length in words.
+
+    `num_words` counts punctuation too, and a phrase such as "hot dog" once.
+    """
+
+    mentions: tuple[Mention, ...]
+    num_words: int
+
+
+class Vocabulary:
+    """Words that name objects.
+
+    Attributes:
+        object_of: Object by dictionary form; an object is a word of itself.
+        phrases: Words that are read as one, and the word that they are read as.
+        hash: SHA-256 of both.
+    """
+
+    def __init__(self, objects: Mapping[str, str], phrases: Mapping[str, str]) -> None:
+        """Take words and phrases, parts separated by a space."""
+        self.object_of = dict(objects)
+        self.phrases = {tuple(phrase.split()): word for phrase, word in phrases.items()}
+        self._lengths: dict[str, list[int]] = {}
+        for parts in sorted(self.phrases, key=len, reverse=True):
+            self._lengths.setdefault(parts[0], []).append(len(parts))
+        content = json.dumps([sorted(objects.items()), sorted(phrases.items())])
+        self.hash = hashlib.sha256(content.encode()).hexdigest()
+
+    def analysis(self, tokens: Sequence[Token]) -> Analysis:
+        """Find the objects among the dictionary forms of a text."""
+        merged = self._merged(tokens)
+        lemmas = {token.lemma for token in merged}
+        # "The seat of the toilet" is no chair.
+        ignored = "seat" if {"toilet", "seat"} <= lemmas else None
+        found = tuple(
+            Mention(lemma, self.object_of[lemma], start, stop)
+            for lemma, start, stop in merged
+            if lemma in self.object_of and lemma != ignored
+        )
+        return Analysis(found, len(merged))
+
+    def parts(self) -> set[str]:
+        """Return every single word that matters: words of objects and parts of phrases."""
+        names = [*self.object_of, *map(" ".join, self.phrases)]
+        return {part for name in names for part in name.split()}
+
+    def _merged(self, tokens: Sequence[Token]) -> list[Token]:
+        """Replace phrases by one token each, from the left, the longest first."""
+        merged: list[Token] = []
+        at = 0
+        while at < len(tokens):
+            token, read = tokens[at], 1
+            for length in self._lengths.get(token.lemma, ()):
+                part = tokens[at : at + length]
+                word = self.phrases.get(tuple(one.lemma for one in part))
+                if word is not None:
+                    token, read = Token(word, token.start, part[-1].stop), length
+                    break
+            merged.append(token)
+            at += read
+        return merged
+
+
+def load_vocabulary(*, fixes: bool = False) -> Vocabulary:
+    """Return the vocabulary of `configs/chair_objects.yaml`.
+
+    Args:
+        fixes: Add the words that CHAIR's list means but never matches.
+    """
+    content: dict[str, Any] = yaml.safe_load(OBJECTS_FILE.read_text(encoding="utf-8"))
+    phrases = {pair: pair for pair in content["pairs"]}
+    phrases |= {
+        f"{age} {animal}": animal
+        for age in ("baby", "adult")
+        for animal in content["young_or_grown"]
+    }
+    phrases |= {f"passenger {vehicle}": vehicle for vehicle in content["for_passengers"]}
+    phrases |= content["pairs_as"]
+    objects = {word: name for name, words in content["objects"].items() for word in (name, *words)}
+    if fixes:
+        added = {word: name for name, words in content["fixes"].items() for word in words}
+        objects |= added
+        phrases |= {word: word for word in added if " " in word}
+    return Vocabulary(objects, phrases)
+
+
+def lower(text: str) -> str:
+    """Return a text in lower case, at the same length: the few letters that would grow stay."""
+    lowered = text.lower()
+    if len(lowered) == len(text):
+        return lowered
+    return "".join(low if len(low := letter.lower()) == 1 else letter for letter in text)

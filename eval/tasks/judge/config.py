@@ -1,0 +1,206 @@
+"""Settings of the judge: dataclass defaults < configs/judge.yaml < flags, checked once.
+
+Needs neither torch nor a model: comparing two files of answers takes a second to start.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from math import isfinite
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import yaml
+
+from eah.errors import nearest
+from eval.errors import EvaluationError
+from eval.tasks.judge.prompts import MODES, PROTOCOLS
+from models.settings import CONFIGS
+
+DEFAULT_URL: Final = "https://api.openai.com/v1"
+CONFIG_FILE: Final = CONFIGS / "judge.yaml"
+
+
+@dataclass(frozen=True, slots=True)
+class ImageTokens:
+    """How a picture is counted: `base`, and `per_patch` for each square of `patch` pixels."""
+
+    patch: int
+    per_patch: float
+    base: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """US dollars per million tokens of the prompt and of the reply, and how pictures count."""
+
+    input: float
+    output: float
+    image: ImageTokens
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeConfig:
+    """What decides judgements and what bounds them.
+
+    Attributes:
+        judge_model: Name of the model at the endpoint.
+        judge_base_url: Endpoint that speaks the chat-completions protocol; None for the default.
+        judge_protocol: "opera" or "json".
+        judge_mode: "image", or "text" for a list of objects in the place of the picture.
+        judge_workers: Requests under way at a time.
+        image_size: Longest side of a picture, in pixels.
+        image_detail: How closely the model looks, as the endpoint calls it.
+        max_output_tokens: Length of a reply, thinking included.
+        temperature: None: not sent.
+        reasoning_effort: None: not sent.
+        timeout_s: Of one request.
+        max_attempts: Requests per judgement.
+        first_wait_s: Wait before the second attempt; doubles from there.
+        longest_wait_s: Longest wait that is obeyed.
+        max_cost: Bound in US dollars; None for none.
+        max_requests: Bound on requests; None for none.
+        prices: By model.
+    """
+
+    judge_model: str = ""
+    judge_base_url: str | None = None
+    judge_protocol: str = "opera"
+    judge_mode: str = "image"
+    judge_workers: int = 8
+    image_size: int = 768
+    image_detail: str = "high"
+    max_output_tokens: int = 1200
+    temperature: float | None = None
+    reasoning_effort: str | None = None
+    timeout_s: float = 120.0
+    max_attempts: int = 6
+    first_wait_s: float = 1.0
+    longest_wait_s: float = 120.0
+    max_cost: float | None = None
+    max_requests: int | None = None
+    prices: Mapping[str, Price] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without the endpoint.
+
+        Raises:
+            EvaluationError: Naming the setting, its value and what is allowed.
+        """
+        if not self.judge_model.strip():
+            raise EvaluationError(
+                "no judge: pass --judge-model, or name one as judge_model in configs/judge.yaml"
+            )
+        for name, known in (("judge_protocol", PROTOCOLS), ("judge_mode", MODES)):
+            value = getattr(self, name)
+            if value not in known:
+                raise EvaluationError(f"{name} {value!r} is unknown: {nearest(value, known)}")
+        for name in ("judge_workers", "image_size", "max_output_tokens", "max_attempts",
+                     "max_requests"):  # fmt: skip
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise EvaluationError(f"{name}={value}, but at least 1 is needed")
+        for name in ("timeout_s", "first_wait_s", "longest_wait_s", "max_cost"):
+            value = getattr(self, name)
+            if value is not None and not (isfinite(value) and value > 0):
+                raise EvaluationError(f"{name}={value}, but a number above 0 is needed")
+        if self.judge_base_url is not None:
+            _check_url(self.judge_base_url)
+        if self.max_cost is not None and self.price is None:
+            raise EvaluationError(
+                f"max_cost={self.max_cost:g}, but {self.judge_model!r} has no price: add it to "
+                "prices in configs/judge.yaml, or bound the run with --max-requests"
+            )
+
+    @property
+    def price(self) -> Price | None:
+        """Return the model's price; None if it is not known."""
+        return self.prices.get(self.judge_model)
+
+
+def endpoint(config: JudgeConfig) -> str:
+    """Return the endpoint's address: the setting, else OPENAI_BASE_URL, else the vendor's.
+
+    Raises:
+        EvaluationError: If the variable holds no address, or a secret.
+    """
+    url = config.judge_base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
+    _check_url(url)
+    return url.rstrip("/")
+
+
+def read_config(path: Path, flags: Mapping[str, Any]) -> JudgeConfig:
+    """Lay flags over a YAML file of judge settings.
+
+    Args:
+        path: The file.
+        flags: Settings by name.
+    Raises:
+        EvaluationError: If the file can't be read, a name is unknown or a value not allowed.
+    """
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EvaluationError(f"judge config {path} can't be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise EvaluationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise EvaluationError(f"{path} holds {type(values).__name__}; it must be `key: value`")
+    known = {item.name: str(item.type) for item in fields(JudgeConfig)}
+    for name, value in values.items():
+        if name not in known:
+            raise EvaluationError(f"{path}: {name!r} is unknown: {nearest(str(name), known)}")
+        if name != "prices":
+            _check_kind(name, value, known[name], path)
+    prices = {str(model): _price(model, of, path) for model, of in _mapping(values, path).items()}
+    return JudgeConfig(**{**values, "prices": prices, **flags})
+
+
+def _mapping(values: Mapping[str, Any], path: Path) -> Mapping[Any, Any]:
+    prices = values.get("prices") or {}
+    if not isinstance(prices, dict):
+        raise EvaluationError(f"{path}: prices is {prices!r}; a price per model is needed")
+    return prices
+
+
+def _check_kind(name: str, value: Any, kind: str, path: Path) -> None:
+    allowed = {"str": (str,), "int": (int,), "float": (int, float), "None": (type(None),)}
+    types = [one for part in kind.split(" | ") for one in allowed[part]]
+    if type(value) not in types:
+        raise EvaluationError(f"{path}: {name} is {value!r}, but it must be of type {kind}")
+
+
+def _price(model: Any, values: Any, path: Path) -> Price:
+    """Read one entry of `prices`, every number of which is zero or more."""
+    try:
+        image = ImageTokens(**values["image"])
+        price = Price(values["input"], values["output"], image)
+        numbers = (price.input, price.output, image.per_patch, image.base)
+        if image.patch >= 1 and all(number >= 0 and isfinite(number) for number in numbers):
+            return price
+    except (KeyError, TypeError):
+        pass
+    raise EvaluationError(
+        f"{path}: the price of {model} is {values!r}; it must read "
+        "{input: 0.75, output: 4.50, image: {patch: 32, per_patch: 1.62, base: 0}}"
+    )
+
+
+def _check_url(url: str) -> None:
+    """Refuse what is no address, and addresses that carry a secret, which would be written down."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise EvaluationError(
+            f"judge_base_url {url!r} is no address; it must read http://127.0.0.1:8000/v1"
+        )
+    if parts.username or parts.password or parts.query:
+        raise EvaluationError(
+            "judge_base_url holds a user, a password or a query; put the key into OPENAI_API_KEY "
+            "or into a file for --api-key-file, and leave it out of the address"
+        )

@@ -1,0 +1,202 @@
+"""From judgements to numbers: means, differences with intervals, wins, and flips with the order.
+
+A picture counts where all its judgements can be read, in both orders if both were asked: one order
+alone would bring back the very bias that the other is there to cancel.
+
+Axes: `N` pictures, `C` counts that add up over pictures, as `eval.stats.intervals` has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Final
+
+import numpy as np
+
+from eval.stats.intervals import (
+    Array,
+    Interval,
+    McNemar,
+    bootstrap_intervals,
+    mcnemar,
+    paired_intervals,
+    ratio,
+)
+from eval.tasks.judge.parser import Grades, Pair, Unparsed, read_grades
+from eval.tasks.judge.prompts import CRITERIA
+from eval.tasks.judge.requests import Request
+from eval.tasks.judge.store import ANSWERED, Row
+
+# What became of a judgement. "open" is one that has no final reply yet.
+READ, UNPARSED, OPEN = "read", "unparsed", "open"
+STATES: Final = (READ, UNPARSED, "refused", "rejected", OPEN)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One reply about one picture.
+
+    Attributes:
+        order: Which answer stood first: "12" or "21".
+        state: One of STATES.
+        grades: Of answer 1 and answer 2, wherever they stood; None where they can't be read.
+        text: The reply.
+        reason: Why there are no grades; empty if there are.
+    """
+
+    order: str
+    state: str
+    grades: Grades | None
+    text: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedPicture:
+    """All judgements of one picture, one per order."""
+
+    image_id: int
+    judgements: tuple[Judgement, ...]
+
+    @property
+    def counts(self) -> bool:
+        """Whether all judgements can be read."""
+        return all(judgement.grades is not None for judgement in self.judgements)
+
+    def grades(self, criterion: str) -> Pair:
+        """Return the mean grades of answer 1 and 2 over the orders."""
+        pairs = self._pairs(criterion)
+        return fmean(one for one, _ in pairs), fmean(two for _, two in pairs)
+
+    def winners(self, criterion: str) -> list[int]:
+        """Return per order which answer wins: 1, 2, or 0 for a tie."""
+        return [winner(pair) for pair in self._pairs(criterion)]
+
+    def _pairs(self, criterion: str) -> list[Pair]:
+        return [getattr(judgement.grades, criterion) for judgement in self.judgements]
+
+
+@dataclass(frozen=True, slots=True)
+class Flips:
+    """How the winner depends on the order.
+
+    Attributes:
+        pictures: Pictures judged in both orders.
+        changed: Of these, those where the two orders name another winner, or one names none.
+        reversed: Of these, those where each order names the other answer.
+    """
+
+    pictures: int
+    changed: int
+    reversed: int
+
+    @property
+    def rate(self) -> float:
+        """Return the share that changed; 0 without pictures."""
+        return self.changed / self.pictures if self.pictures else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What is found by one criterion.
+
+    Attributes:
+        first: Mean grade of answer 1.
+        second: Mean grade of answer 2.
+        difference: Second minus first.
+        wins: Pictures where answer 2 has the higher mean grade.
+        ties: Pictures where both have the same.
+        losses: Pictures where answer 1 has the higher.
+        sign_test: Of wins against losses, without the ties.
+        flips: None where one order was asked.
+    """
+
+    first: Interval
+    second: Interval
+    difference: Interval
+    wins: int
+    ties: int
+    losses: int
+    sign_test: McNemar
+    flips: Flips | None
+
+
+def judged(
+    requests: Sequence[Request], final: Mapping[str, Row], protocol: str
+) -> list[JudgedPicture]:
+    """Return what the judge said, picture by picture.
+
+    Args:
+        requests: All requests of the run.
+        final: Final replies by key.
+        protocol: What was asked for.
+    """
+    by_id: dict[int, list[Judgement]] = {}
+    for request in requests:
+        found = _judgement(request, final.get(request.key), protocol)
+        by_id.setdefault(request.image_id, []).append(found)
+    return [JudgedPicture(image_id, tuple(found)) for image_id, found in by_id.items()]
+
+
+def results(pictures: Sequence[JudgedPicture]) -> dict[str, Result]:
+    """Return the result by each criterion; empty if no picture counts."""
+    counted = [picture for picture in pictures if picture.counts]
+    return {name: _result(counted, name) for name in CRITERIA} if counted else {}
+
+
+def states(pictures: Sequence[JudgedPicture]) -> dict[str, int]:
+    """Return the number of judgements in each state."""
+    all_of = [judgement.state for picture in pictures for judgement in picture.judgements]
+    return {state: all_of.count(state) for state in STATES}
+
+
+def winner(pair: Pair) -> int:
+    """Return which of two grades is higher, 1 or 2; 0 for a tie."""
+    return 0 if pair[0] == pair[1] else 1 if pair[0] > pair[1] else 2
+
+
+def _judgement(request: Request, row: Row | None, protocol: str) -> Judgement:
+    if row is None:
+        return Judgement(request.order, OPEN, None, "", "not judged yet")
+    if row["outcome"] != ANSWERED:
+        return Judgement(request.order, row["outcome"], None, row.get("text", ""), row["reason"])
+    found = read_grades(row["text"], protocol)
+    if isinstance(found, Unparsed):
+        cut = "; the reply was cut at max_output_tokens" if row["finish_reason"] == "length" else ""
+        return Judgement(request.order, UNPARSED, None, row["text"], found.reason + cut)
+    grades = found if request.order == "12" else found.swapped()
+    return Judgement(request.order, READ, grades, row["text"], "")
+
+
+def _result(pictures: Sequence[JudgedPicture], criterion: str) -> Result:
+    grades = [picture.grades(criterion) for picture in pictures]
+    first, second = (np.array([[pair[at], 1.0] for pair in grades]) for at in (0, 1))  # (N, 2)
+    won = [winner(pair) for pair in grades]
+    (mean_first,), (mean_second,) = (bootstrap_intervals(one, _mean) for one in (first, second))
+    (difference,) = paired_intervals(first, second, _mean)
+    return Result(
+        mean_first,
+        mean_second,
+        difference,
+        wins=won.count(2),
+        ties=won.count(0),
+        losses=won.count(1),
+        # Only pictures with a winner tell the two apart, so this is the sign test.
+        sign_test=mcnemar([one == 1 for one in won], [one == 2 for one in won]),
+        flips=_flips(pictures, criterion),
+    )
+
+
+def _flips(pictures: Sequence[JudgedPicture], criterion: str) -> Flips | None:
+    by_order = [picture.winners(criterion) for picture in pictures]
+    if any(len(winners) < 2 for winners in by_order):
+        return None
+    changed = [winners for winners in by_order if winners[0] != winners[1]]
+    return Flips(len(by_order), len(changed), sum(0 not in winners for winners in changed))
+
+
+def _mean(sums: Array) -> Array:
+    """Return mean grades from sums of grades and of pictures, shape (2, ...) to (1, ...)."""
+    return np.asarray(ratio(sums[:1], sums[1:]))

@@ -1,0 +1,138 @@
+"""What makes a run fast changes no answer: shared prefixes, batches, parts of batches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import models
+from eval.pope_eval import main
+from eval.run import costs
+from models.generation import Answer
+from scripts.make_scenes import write_scenes
+
+QUESTIONS = 300
+Answers = dict[tuple[Any, ...], tuple[Any, ...]]
+
+
+@pytest.fixture(scope="module")
+def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, count=60, seed=2014)
+    return [
+        "--model", "tiny-llava", "--gpu-id", "-1", "--pope-type", "popular", "--limit",
+        str(QUESTIONS), "--data-path", str(folder / "val2014"), "--pope-path",
+        str(folder / "pope"), "--build-from", str(folder / "annotations/instances_val2014.json"),
+    ]  # fmt: skip
+
+
+def run(flags: list[str], folder: Path, *extra: str) -> tuple[Answers, list[costs.BatchCost]]:
+    """Return what was answered, with EAH's heads and counts, and what it cost."""
+    assert main([*flags, *extra, "--output-dir", str(folder)]) == 0
+    (found,) = (folder / "pope/tiny-llava").iterdir()
+    rows = [json.loads(line) for line in (found / "predictions.jsonl").read_text().splitlines()]
+    answers = {
+        (row["method"], row["question_id"]): (row["answer"], row["finished"], str(row.get("eah")))
+        for row in rows
+    }
+    return answers, costs.read_costs(found)
+
+
+@pytest.fixture(scope="module")
+def one_by_one(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    folder = tmp_path_factory.mktemp("one")
+    answers, spent = run(flags, folder, "--no-prefix-reuse", "--batch-size", "1")
+    assert len(answers) == 2 * QUESTIONS
+    assert sum(cost.reused for cost in spent) == 0
+    return answers
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--batch-size", "16"],
+        ["--batch-size", "7"],
+        ["--batch-size", "16", "--no-prefix-reuse"],
+        ["--batch-size", "auto"],
+        ["--batch-size", "auto", "--no-prefix-reuse", "--num-workers", "0"],
+    ],
+    ids=" ".join,
+)
+def test_answers_heads_and_counts_are_those_of_one_prompt_at_a_time(
+    flags: list[str], one_by_one: Answers, tmp_path: Path, extra: list[str]
+) -> None:
+    answers, spent = run(flags, tmp_path, *extra)
+
+    assert answers == one_by_one
+    reused = {arm: sum(c.reused for c in spent if c.method == arm) for arm in ("baseline", "eah")}
+    if "--no-prefix-reuse" in extra:
+        assert reused == {"baseline": 0, "eah": 0}
+    else:
+        assert reused["baseline"] > QUESTIONS / 2
+        assert 0 < reused["eah"] <= reused["baseline"]
+
+
+def test_a_batch_that_does_not_fit_is_cut_and_nothing_is_lost(
+    flags: list[str],
+    one_by_one: Answers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes: list[int] = []
+    answer_batch = models.VLM.answer_batch
+
+    def small_memory(self: models.VLM, features: torch.Tensor, *rest: Any) -> list[Answer]:
+        sizes.append(len(features))
+        if len(features) > 5:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return answer_batch(self, features, *rest)
+
+    monkeypatch.setattr(models.VLM, "answer_batch", small_memory)
+
+    answers, _ = run(flags, tmp_path, "--batch-size", "auto")
+
+    assert answers == one_by_one
+    assert max(sizes) > 5
+    assert sum(size > 5 for size in sizes) < 6, "what did not fit is tried again and again"
+
+
+@pytest.mark.parametrize(
+    ("size", "sentence"),
+    [
+        ("4", "4 prompts at a time do not fit into memory; pass a smaller --batch-size, or"),
+        ("1", "a single prompt does not fit into memory; choose a smaller --dtype"),
+        ("auto", "a single prompt does not fit into memory; choose a smaller --dtype"),
+    ],
+)
+def test_too_little_memory_is_one_sentence(
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    size: str,
+    sentence: str,
+) -> None:
+    def no_memory(*_: Any) -> list[Answer]:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(models.VLM, "answer_batch", no_memory)
+
+    assert main([*flags, "--batch-size", size, "--output-dir", str(tmp_path)]) == 2
+
+    assert sentence in capsys.readouterr().err
+
+
+def test_other_errors_of_a_model_are_not_taken_for_too_little_memory(
+    flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: Any) -> list[Answer]:
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(models.VLM, "answer_batch", broken)
+
+    with pytest.raises(RuntimeError, match="shapes"):
+        main([*flags, "--batch-size", "auto", "--output-dir", str(tmp_path)])

@@ -1,0 +1,156 @@
+"""Which pictures are captioned: a list is obeyed in its order, a sample depends on the seed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from pathlib import Path
+
+import pytest
+
+from eval.errors import EvaluationError
+from eval.tasks.chair.images import check_ids, ids_hash, pictures_in, read_ids, sample_ids
+
+NAMES = ["COCO_val2014_000000000009.jpg", "b_3.PNG", "000000000012.jpeg", "a7.jpg"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in NAMES:
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+def ids_of(tmp_path: Path, text: str) -> list[int]:
+    path = tmp_path / "ids.txt"
+    path.write_text(text, encoding="utf-8")
+    return read_ids(path)
+
+
+def test_pictures_are_found_by_id_in_the_order_of_their_names(folder: Path) -> None:
+    for other in (
+        "readme.txt",
+        "cover.jpg",
+        "5.gif",
+        "._COCO_val2014_000000000009.jpg",
+        "12 (1).jpg",
+    ):
+        (folder / other).touch()
+    (folder / "21.jpg").mkdir()
+
+    found = pictures_in(folder)
+
+    assert list(found) == [12, 9, 7, 3]
+    assert [found[i] for i in found] == sorted(NAMES)
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+
+    with pytest.raises(EvaluationError, match=r"no pictures in .*whose name ends in the image id"):
+        pictures_in(tmp_path)
+
+
+def test_two_pictures_with_one_id_are_an_error(folder: Path) -> None:
+    (folder / "12.jpg").touch()
+
+    with pytest.raises(EvaluationError, match=r"000000000012.jpeg and 12.jpg in .* id 12;"):
+        pictures_in(folder)
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_a_sample_does_not_depend_on_the_order_of_the_directory(
+    folder: Path, reverse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(100, 140):
+        (folder / f"{number}.jpg").touch()
+    scan = os.scandir
+
+    class Reordered:
+        def __init__(self, path: Path) -> None:
+            with scan(path) as entries:
+                self.entries = sorted(entries, key=lambda e: e.name, reverse=reverse)
+
+        def __enter__(self) -> list[os.DirEntry[str]]:
+            return self.entries
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(os, "scandir", Reordered)
+    # Sorted as text: "000000000012.jpeg", "100.jpg" to "139.jpg", "COCO_...", "a7.jpg", "b_3.PNG".
+    by_hand = [12, *range(100, 140), 9, 7, 3]
+
+    assert sample_ids(pictures_in(folder), 10, seed=5) == random.Random(5).sample(by_hand, 10)
+
+
+def test_another_seed_is_another_sample_and_a_small_folder_is_taken_whole(folder: Path) -> None:
+    pictures = {number: f"{number}.jpg" for number in range(100)}
+
+    assert sample_ids(pictures, 20, seed=1) == sample_ids(pictures, 20, seed=1)
+    assert sample_ids(pictures, 20, seed=1) != sample_ids(pictures, 20, seed=2)
+    assert sorted(sample_ids(pictures_in(folder), 500, seed=1)) == [3, 7, 9, 12]
+
+
+def test_ids_are_read_in_every_form(tmp_path: Path) -> None:
+    plain = "226988\n\n  000000000042 \r\nCOCO_val2014_000000337443.jpg\nval2014/7.PNG\n0"
+    rows = [
+        {"image_id": 3, "caption": "a\u2028b"},
+        {"image_id": "2"},
+        {"caption": "{", "image_id": "COCO_val2014_000000000001.jpg"},
+    ]
+
+    assert ids_of(tmp_path, plain) == [226988, 42, 337443, 7, 0]
+    assert ids_of(tmp_path, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)) == [
+        3,
+        2,
+        1,
+    ]
+
+
+def test_captions_of_several_methods_name_each_picture_once(tmp_path: Path) -> None:
+    rows = [{"method": m, "image_id": i} for m in ("baseline", "eah") for i in (5, 1, 3)]
+
+    assert ids_of(tmp_path, "".join(json.dumps(row) + "\n" for row in rows)) == [5, 1, 3]
+
+
+def test_the_list_of_the_released_captions_is_read(shared: Path) -> None:
+    ids = read_ids(shared / "captions/llava-1.5/greedy.jsonl")
+
+    assert ids[:3] == [226988, 337443, 112022]
+    assert len(ids) == 500
+    assert ids_hash(ids) == "8e6d37b0baa8afa603e8b238cc35f705ca251b8abef2954d5f2a7526bee44558"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds no image ids"),
+        ("\n \n", "holds no image ids"),
+        ("1\nimage_id\n", "line 2: 'image_id' is no image id"),
+        ("1\n-2\n", "line 2: '-2' is no image id"),
+        ("cover.jpg\n", "line 1: 'cover.jpg' is no image id"),
+        ("[1, 2]\n", "line 1: '\\[1, 2\\]' is no image id"),
+        ("1\n\n7\n07\n", "line 4: image id 7 stands in line 3 already"),
+        ('1\n{"image_id": 2}\n', "line 2: .* is no image id"),
+        ('{"image_id": 2}\n1\n', "line 2 is not a JSON object: 1"),
+        ('{"image_id": 2}\n{"image\n', "line 2 is not JSON"),
+        ('{"image_id": 2}\n{"id": 3}\n', "line 2: 'image_id' is None, .* keys there are id"),
+        ('{"image_id": true}\n', "line 1: 'image_id' is True"),
+        ('{"image_id": -1}\n', "line 1: 'image_id' is -1"),
+        ('{"image_id": "cat"}\n', "line 1: 'image_id' is 'cat'"),
+    ],
+)
+def test_a_bad_list_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(EvaluationError, match=message) as caught:
+        ids_of(tmp_path, text)
+
+    assert str(tmp_path / "ids.txt") in str(caught.value)
+
+
+def test_ids_without_a_picture_are_counted_and_the_first_is_named() -> None:
+    with pytest.raises(
+        EvaluationError, match=r"2 of 3 image ids of l.txt have no picture in val2014, 8 is the"
+    ):
+        check_ids([1, 8, 9], {1: "1.jpg"}, path=Path("l.txt"), folder=Path("val2014"))

@@ -1,0 +1,553 @@
+"""The report page: what it shows, that captions can't harm it, and how it works in a browser."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import io
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from eval.errors import EvaluationError
+from eval.tasks.chair import truth as chair_truth
+from eval.tasks.chair.analyzers import choose
+from eval.tasks.chair.captions import read_captions
+from eval.tasks.chair.compare import compare
+from eval.tasks.chair.report import write_report
+from eval.tasks.chair.scoring import ScoredArm, ScoredCaption, score
+from eval.tasks.chair.vocabulary import Mention
+
+OBJECTS = {"table": "dining table", "woman": "person", "cup": "cup", "dog": "dog", "dogs": "dog"}
+ATTACK = '<script>alert(1)</script></script><img src="http://evil/x" onerror=alert(1)>" \'&amp;'
+VOID = {"meta", "img", "input", "br", "link"}
+
+
+@dataclass
+class Element:
+    """An element of a parsed page."""
+
+    tag: str
+    attributes: dict[str, str | None]
+    children: list[Element | str] = field(default_factory=list)
+
+    @property
+    def text(self) -> str:
+        parts = (child if isinstance(child, str) else child.text for child in self.children)
+        return "".join(parts)
+
+    def __iter__(self) -> Iterator[Element]:
+        """Go through the element and all below it."""
+        yield self
+        for child in self.children:
+            if isinstance(child, Element):
+                yield from child
+
+    def all(self, tag: str, **wanted: str) -> list[Element]:
+        wanted = {name.rstrip("_"): value for name, value in wanted.items()}
+        return [one for one in self if one.tag == tag and wanted.items() <= one.attributes.items()]
+
+    def one(self, tag: str, **wanted: str) -> Element:
+        (found,) = self.all(tag, **wanted)
+        return found
+
+
+class Tree(HTMLParser):
+    """Builds elements; a page with tags that don't match is an error."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.open = [Element("", {})]
+        self.feed(page)
+        self.close()
+        assert len(self.open) == 1, f"<{self.open[-1].tag}> is not closed"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        element = Element(tag, dict(attrs))
+        self.open[-1].children.append(element)
+        if tag not in VOID:
+            self.open.append(element)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop().tag == tag
+
+    def handle_data(self, data: str) -> None:
+        self.open[-1].children.append(data)
+
+
+def scored(
+    image_id: int, text: str, truth: str = "", words: Mapping[str, str] = OBJECTS
+) -> ScoredCaption:
+    found = re.finditer("|".join(map(re.escape, words)), text)
+    mentions = tuple(Mention(m[0], words[m[0]], *m.span()) for m in found)
+    objects = frozenset(name for name in truth.split(",") if name)
+    return ScoredCaption(image_id, text, mentions, objects, len(text.split()))
+
+
+def arms(*captions: Sequence[ScoredCaption]) -> list[ScoredArm]:
+    names = ("baseline", "eah", "third")
+    return [ScoredArm(name, tuple(rows)) for name, rows in zip(names, captions, strict=False)]
+
+
+@pytest.fixture
+def two() -> list[ScoredArm]:
+    return arms(
+        [
+            scored(7, "A woman at a table.\n\nA cup.", "person,dining table,fork"),
+            scored(3, "Two dogs and a dog.", "dog"),
+            scored(12, "A cup.", "dog"),
+        ],
+        [
+            scored(12, "A cup on a cup.", "dog"),
+            scored(7, "A woman.", "person,dining table,fork"),
+            scored(3, "Nothing.", "dog"),
+        ],
+    )
+
+
+def written(path: Path, scored_arms: Sequence[ScoredArm], **options: Any) -> Element:
+    facts = options.pop("facts", {})
+    write_report(path / "report.html", scored_arms, options.pop("comparisons", []), facts=facts,
+                 **options)  # fmt: skip
+    return Tree((path / "report.html").read_text(encoding="utf-8")).open[0]
+
+
+def facets(page: Element) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(page.one("script", id="facets").text)
+    return found
+
+
+def marks(caption: Element) -> list[tuple[str, str | None, bool]]:
+    return [
+        (mark.text, mark.attributes["data-object"], mark.attributes.get("class") == "wrong")
+        for mark in caption.all("mark")
+    ]
+
+
+# What the page shows
+
+
+def test_mentions_are_marked_in_place_and_the_text_is_kept(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    page = written(tmp_path, two)
+
+    first = page.one("article", **{"data-id": "7"}).all("p", class_="text")
+    assert [caption.text for caption in first] == ["A woman at a table.\n\nA cup.", "A woman."]
+    assert marks(first[0]) == [
+        ("woman", "person", False), ("table", "dining table", False), ("cup", "cup", True),
+    ]  # fmt: skip
+
+
+def test_a_mark_says_its_object_and_is_told_apart_without_colour(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    page = written(tmp_path, two)
+
+    titles = {mark.attributes.get("title") for mark in page.all("mark")}
+    assert {"dining table: in the picture", "cup: not in the picture"} <= titles
+    style = page.all("style")[0].text
+    assert re.search(r"mark \{[^}]*text-decoration: underline var", style)
+    assert re.search(r"mark\.wrong \{[^}]*font-weight: 700; text-decoration: underline wavy", style)
+    assert re.search(r"\.text \{[^}]* white-space: pre-line; \}", style)
+
+
+def test_real_captions_come_out_as_they_went_in(tmp_path: Path, shared: Path) -> None:
+    truth = chair_truth.read(shared / "coco/chair_ground_truth.json.gz").objects
+    analyzer = choose("lexicon")
+    files = [shared / f"captions/llava-1.5/{name}.jsonl" for name in ("greedy", "beam5")]
+    given = [
+        ScoredArm(name, score(captions, truth, analyzer))
+        for file in files
+        for name, captions in read_captions(
+            file, image_id_key="image_id", caption_key="caption"
+        ).items()
+    ]
+    page = written(tmp_path, given, comparisons=[compare(given[1], given[0], analyzer)])
+
+    found = [[text for text in article.all("p", class_="text")] for article in page.all("article")]
+    expected = list(zip(*(arm.captions for arm in given), strict=True))
+    assert [[one.text for one in row] for row in found] == [
+        [c.text for c in row] for row in expected
+    ]
+    assert [[marks(one) for one in row] for row in found] == [
+        [
+            [(c.text[m.start : m.stop], m.object, m.object not in c.truth) for m in c.mentions]
+            for c in row
+        ]
+        for row in expected
+    ]
+
+
+def test_the_first_arm_sets_the_order_and_a_missing_caption_is_said(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    extra = ScoredArm("third", (scored(12, "A dog.", "dog"), scored(99, "A cup.", "cup")))
+    page = written(tmp_path, [*two, extra])
+
+    articles = page.all("article")
+    assert [article.attributes["data-id"] for article in articles] == ["7", "3", "12", "99"]
+    assert [h3.text for h3 in articles[0].all("h3")] == ["baseline", "eah", "third"]
+    assert [len(article.all("p", class_="text")) for article in articles] == [2, 2, 3, 1]
+    assert articles[3].text.count("no caption of this picture") == 2
+
+
+def test_objects_that_no_caption_mentions_are_muted(tmp_path: Path, two: list[ScoredArm]) -> None:
+    page = written(tmp_path, [*two, ScoredArm("third", (scored(99, "A dog."),))])
+
+    article = page.one("article", **{"data-id": "7"})
+    assert [one.text for one in article.all("li", class_="object")] == ["dining table", "person"]
+    assert [one.text for one in article.all("li", class_="object unmentioned")] == ["fork"]
+    assert "none of COCO's objects" in page.one("article", **{"data-id": "99"}).text
+
+
+def test_each_caption_says_how_many_mentions_are_hallucinated(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    page = written(tmp_path, two)
+
+    lines = [" ".join(line.text.split()) for line in page.all("p", class_="counts")]
+    assert lines == [
+        "1 of 3 mentions hallucinated: cup; 7 words",
+        "0 of 1 mentions hallucinated; 2 words",
+        "0 of 2 mentions hallucinated; 5 words",
+        "0 of 0 mentions hallucinated; 1 words",
+        "1 of 1 mentions hallucinated: cup; 2 words",
+        "2 of 2 mentions hallucinated: cup; 5 words",
+    ]
+
+
+def test_the_top_has_metrics_comparisons_and_facts(tmp_path: Path, two: list[ScoredArm]) -> None:
+    comparison = compare(two[1], two[0], choose("lexicon"))
+    page = written(tmp_path, two, comparisons=[comparison], facts={"ground_truth": "abc 123"})
+
+    cells = [cell.text for cell in page.one("table").all("td")]
+    assert cells == [
+        f"{100 * found.value:.1f}{100 * found.low:.1f} to {100 * found.high:.1f}"
+        for arm in two
+        for found in arm.intervals().values()
+    ]
+    assert cells[0].startswith("66.7")  # 2 of 3 captions
+    assert cells[3].startswith("4.7")  # 14 words in 3 captions
+    assert [p.text for p in page.all("p", class_="lead")] == comparison.sentences()
+    facts = page.one("dl")
+    assert (facts.one("dt").text, facts.one("dd").text) == ("ground truth", "abc 123")
+
+
+def test_one_picture_has_no_interval(tmp_path: Path) -> None:
+    page = written(tmp_path, arms([scored(1, "A dog.", "dog")]))
+
+    assert [cell.text for cell in page.all("td")][2] == "100.0no interval from one picture"
+    assert "nan" not in page.one("table").text
+
+
+# Filters
+
+
+def test_filters_know_what_all_arms_mention_and_where_they_differ(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    page = written(tmp_path, two)
+
+    assert facets(page) == [
+        {"mentioned": ["cup", "dining table", "person"], "hallucinated": ["cup"], "differs": True},
+        {"mentioned": ["dog"], "hallucinated": [], "differs": False},
+        {"mentioned": ["cup"], "hallucinated": ["cup"], "differs": False},
+    ]
+    options = [(one.attributes["value"], one.text) for one in page.one("select").all("option")]
+    assert options == [
+        ("", "any"),
+        ("cup", "cup: 2, hallucinated in 2"),
+        ("dining table", "dining table: 1, hallucinated in 0"),
+        ("dog", "dog: 1, hallucinated in 0"),
+        ("person", "person: 1, hallucinated in 0"),
+    ]
+
+
+def test_one_arm_has_no_filter_for_differences(tmp_path: Path, two: list[ScoredArm]) -> None:
+    names = {one.attributes.get("name") for one in written(tmp_path, two).one("form")}
+    assert {"search", "object", "hallucinated", "differs"} <= names
+
+    alone = written(tmp_path, two[:1])
+    assert not alone.all("input", name="differs")
+    assert len(alone.all("p", class_="text")) == 3
+
+
+def test_without_javascript_all_is_shown_but_the_filters(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    page = written(tmp_path, two)
+
+    assert "hidden" in page.one("form", id="filters").attributes
+    assert not any("hidden" in one.attributes for one in page.all("article"))
+    for control in [*page.one("form").all("input"), page.one("select")]:
+        assert any(control in list(label) for label in page.all("label"))
+
+
+# Harmless
+
+
+def test_captions_and_names_are_text_and_nothing_else(tmp_path: Path) -> None:
+    words = {"<b>dog</b>": ATTACK}
+    given = [ScoredArm(ATTACK, (scored(1, f"{ATTACK} <b>dog</b> {ATTACK}", "", words),)),
+             ScoredArm("eah", (scored(1, "<b>dog</b>\n" + ATTACK, ATTACK, words),))]  # fmt: skip
+    page = written(tmp_path, given, facts={ATTACK: ATTACK}, images=picture_folder(tmp_path))
+
+    assert len(page.all("script")) == 2
+    assert [img.attributes["alt"] for img in page.all("img")] == ["Picture 1"]
+    assert not any(name.startswith("on") for one in page for name in one.attributes)
+    texts = [one.text for one in page.all("p", class_="text")]
+    assert texts == [f"{ATTACK} <b>dog</b> {ATTACK}", "<b>dog</b>\n" + ATTACK]
+    assert facets(page)[0]["mentioned"] == [ATTACK]
+    assert page.all("option")[1].attributes["value"] == ATTACK
+    assert page.one("article").all("mark")[0].attributes["title"] == f"{ATTACK}: not in the picture"
+    assert page.one("h1").text == f"CHAIR: {ATTACK}, eah"
+    assert page.one("title").text == f"CHAIR: {ATTACK}, eah"
+
+
+def test_nothing_leaves_the_page(tmp_path: Path, two: list[ScoredArm]) -> None:
+    page = written(tmp_path, two, images=picture_folder(tmp_path))
+
+    source = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert not re.search(r"https?://|@import|url\(|fetch\(|import\(|XMLHttp", source)
+    assert not any(page.all(tag) for tag in ("link", "iframe", "object", "embed", "base"))
+    for element in page:
+        assert "srcset" not in element.attributes
+        assert (element.attributes.get("href") or "#").startswith("#")
+        assert (element.attributes.get("src") or "data:").startswith("data:")
+    assert not any("src" in script.attributes for script in page.all("script"))
+
+
+def test_the_policy_lets_only_the_page_s_own_script_run(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    page = written(tmp_path, two)
+
+    policy = page.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
+    (script,) = [one for one in page.all("script") if "type" not in one.attributes]
+    digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
+    assert policy == (
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
+        f"script-src 'sha256-{digest}'"
+    )
+
+
+def test_half_a_surrogate_pair_does_not_stop_the_page(tmp_path: Path) -> None:
+    page = written(tmp_path, arms([scored(1, "A \ud83d dog.", "dog")]))
+
+    assert page.one("p", class_="text").text == "A ? dog."
+
+
+def test_the_page_is_a_whole_document_and_the_same_each_time(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    page = written(tmp_path, two)
+    first = (tmp_path / "report.html").read_bytes()
+    written(tmp_path, two)
+
+    assert first == (tmp_path / "report.html").read_bytes()
+    assert first.lstrip().startswith(b"<!DOCTYPE html>\n")
+    assert page.one("html").attributes["lang"] == "en"
+    assert page.one("title").text == "CHAIR: baseline, eah"
+    assert page.one("meta", name="viewport").attributes["content"] == (
+        "width=device-width, initial-scale=1"
+    )
+
+
+# Pictures
+
+
+def picture_folder(path: Path) -> Path:
+    folder = path / "pictures"
+    folder.mkdir()
+    Image.new("RGB", (640, 427), "teal").save(folder / "COCO_val2014_000000000007.jpg")
+    Image.new("P", (100, 50)).save(folder / "1.png")
+    return folder
+
+
+def test_pictures_are_inside_the_page_and_small(tmp_path: Path, two: list[ScoredArm]) -> None:
+    page = written(tmp_path, two, images=picture_folder(tmp_path))
+
+    image = page.one("article", **{"data-id": "7"}).one("img").attributes
+    kind, _, content = (image["src"] or "").partition(";base64,")
+    with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
+        assert (kind, picture.format, picture.size) == ("data:image/jpeg", "JPEG", (320, 214))
+        red, green, blue = picture.convert("RGB").getpixel((160, 100))  # type: ignore[misc]
+    assert (red < 10, abs(green - 128) < 5, abs(blue - 128) < 5) == (True, True, True)
+    assert (image["width"], image["height"], image["loading"]) == ("320", "214", "lazy")
+
+
+def test_a_small_picture_is_not_enlarged(tmp_path: Path) -> None:
+    page = written(tmp_path, arms([scored(1, "A dog.")]), images=picture_folder(tmp_path))
+
+    assert page.one("img").attributes["width"] == "100"
+
+
+def test_a_picture_that_can_t_be_shown_says_why(tmp_path: Path, two: list[ScoredArm]) -> None:
+    folder = picture_folder(tmp_path)
+    whole = (folder / "COCO_val2014_000000000007.jpg").read_bytes()
+    (folder / "COCO_val2014_000000000007.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "12.jpeg").write_text("no picture")
+    Image.effect_noise((400, 400), 80).save(folder / "broken5.png")
+    start, second, rest = (folder / "broken5.png").read_bytes().split(b"IDAT", 2)
+    (folder / "broken5.png").write_bytes(b"IDAT".join([start, second]) + b"\0DAT" + rest)
+    page = written(tmp_path, [*two, *arms([scored(5, "A dog.")])], images=folder)
+
+    assert not page.all("img")
+    problems = [one.text for one in page.all("p", class_="problem quiet")]
+    assert len(problems) == 4
+    assert problems[0].startswith(
+        "COCO_val2014_000000000007.jpg can't be read: image file is trunc"
+    )
+    assert problems[1:3] == [f"no picture with this id in {folder}", "12.jpeg is no picture"]
+    assert problems[3].startswith("broken5.png can't be read: broken PNG file")
+
+
+def test_a_page_without_a_folder_has_no_room_for_pictures(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    page = written(tmp_path, two)
+
+    assert not page.all("img") + page.all("p", class_="problem quiet")
+    assert not page.all("article", class_="pictured")
+
+
+def test_a_folder_without_pictures_is_an_error(tmp_path: Path, two: list[ScoredArm]) -> None:
+    (tmp_path / "empty").mkdir()
+
+    with pytest.raises(EvaluationError, match=r"no pictures in .*empty"):
+        written(tmp_path, two, images=tmp_path / "empty")
+    assert not (tmp_path / "report.html").exists()
+
+
+# In a browser
+
+PROBE = """<!DOCTYPE html><html><body><pre id="found"></pre><script>
+const found = [];
+document.addEventListener("load", ({ target: frame }) => {
+  const page = frame.contentDocument, form = page.getElementById("filters");
+  const change = (name, set) => {
+    set(form.querySelector(`[name=${name}]`));
+    form.dispatchEvent(new frame.contentWindow.Event("input"));
+  };
+  %s;
+  found[frame.dataset.at] = {
+    shown: [...page.querySelectorAll("article:not([hidden])")].map((card) => card.dataset.id),
+    count: page.getElementById("count").textContent,
+    filters: !form.hidden,
+    nothing: !page.getElementById("nothing").hidden,
+    hash: frame.contentWindow.location.hash,
+    outlined: [...page.querySelectorAll("article mark")]
+      .filter((mark) => frame.contentWindow.getComputedStyle(mark).outlineStyle === "solid").length,
+    widths: [frame.contentWindow.innerWidth, page.documentElement.scrollWidth],
+    alerts: frame.contentWindow.alerts ?? 0,
+  };
+  document.getElementById("found").textContent = JSON.stringify(found);
+}, true);
+</script>%s</body></html>"""
+
+
+def visited(page: Path, fragments: Sequence[str], *, act: str = "") -> list[dict[str, Any]]:
+    """Open a page 400 pixels wide with each fragment, act on it, and return what is seen."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip(f"no browser: none of {', '.join(names)} is installed")
+    frames = "".join(
+        f'<iframe data-at="{at}" src="{page.name}#{html.escape(fragment)}" width="400"></iframe>'
+        for at, fragment in enumerate(fragments)
+    )
+    probe = page.with_name("probe.html")
+    probe.write_text(PROBE % (act, frames), encoding="utf-8")
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+        "--disable-background-networking", "--disable-component-update", "--disable-sync",
+        f"--user-data-dir={page.parent / 'profile'}", "--allow-file-access-from-files",
+        "--dump-dom", probe.as_uri(),
+    ]  # fmt: skip
+    dumped = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
+    found: list[dict[str, Any]] = json.loads(Tree(dumped).open[0].one("pre", id="found").text)
+    assert len(found) == len(fragments)
+    return found
+
+
+def test_a_link_opens_the_page_filtered(tmp_path: Path, two: list[ScoredArm]) -> None:
+    written(tmp_path, two)
+    expected = {
+        "": ["7", "3", "12"],
+        "object=cup": ["7", "12"],
+        "object=dining+table": ["7"],
+        "object=dining+table&hallucinated=on": [],
+        "object=cup&hallucinated=on": ["7", "12"],
+        "hallucinated=on": ["7", "12"],
+        "differs=on": ["7"],
+        "object=dog&differs=on": [],
+        "search=3": ["3"],
+        "search=TABLE.+a+cup": ["7"],
+        "search=a+cup": ["7", "12"],
+        "search=zebra": [],
+        "object=zebra&other=1&__proto__=1&%5D%21=1": ["7", "3", "12"],
+    }
+
+    found = visited(tmp_path / "report.html", list(expected))
+
+    assert [one["shown"] for one in found] == list(expected.values())
+    assert [one["count"] for one in found] == [
+        f"{len(ids)} of 3 pictures shown" for ids in expected.values()
+    ]
+    assert all(one["filters"] for one in found)
+    assert [one["nothing"] for one in found] == [not ids for ids in expected.values()]
+    assert [one["outlined"] for one in found][:3] == [0, 4, 1]
+
+
+def test_a_filter_changes_the_link_and_show_all_undoes_it(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    written(tmp_path, two)
+    filter_ = 'change("object", (select) => { select.value = "dining table"; })'
+    check = 'change("differs", (box) => { box.checked = true; })'
+
+    (chosen,) = visited(tmp_path / "report.html", [""], act=f"{filter_}; {check}")
+    (undone,) = visited(
+        tmp_path / "report.html",
+        ["search=cup&hallucinated=on"],
+        act=f'{filter_}; page.getElementById("show-all").click()',
+    )
+
+    assert (chosen["hash"], chosen["shown"]) == ("#object=dining+table&differs=on", ["7"])
+    assert (undone["hash"], undone["shown"]) == ("", ["7", "3", "12"])
+
+
+def test_a_narrow_window_needs_no_sideways_scrolling(tmp_path: Path) -> None:
+    long = "x" * 300
+    given = [ScoredArm(name, (scored(7, f"A dog {long}.", long), scored(8, "A dog.", "dog")))
+             for name in ("baseline", "eah" * 40)]  # fmt: skip
+    written(tmp_path, given, facts={"file": long}, images=picture_folder(tmp_path))
+
+    (found,) = visited(
+        tmp_path / "report.html", [""], act='page.querySelector("details").open = true'
+    )
+
+    inner, scrolled = found["widths"]
+    assert (inner, scrolled <= inner) == (400, True)
+
+
+def test_an_attack_does_not_run_and_can_be_filtered_for(tmp_path: Path) -> None:
+    attack = "<img src=x onerror=window.alerts=1><script>window.alerts = 1</script>"
+    words = {"dog": attack}
+    written(tmp_path, arms([scored(1, attack + " dog", "", words), scored(2, attack, "", words)]))
+    select = 'change("object", (one) => { one.value = one.options[1].value; })'
+
+    (found,) = visited(tmp_path / "report.html", [""], act=select)
+
+    assert (found["shown"], found["alerts"], found["outlined"]) == (["1"], 0, 1)

@@ -1,0 +1,199 @@
+"""Replies and what is read in them: plain grades are read, all else is unparsed, nothing raises."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from eval.tasks.judge.parser import Grades, Unparsed, read_grades
+
+REST = "\nReason: 3 dogs, 1 cat.\n\nDetailedness: 6 5\nReason: 10 words more."
+
+
+def accuracy(reply: str) -> tuple[float, float] | None:
+    found = read_grades(reply, "opera")
+    return found.accuracy if isinstance(found, Grades) else None
+
+
+# What stands behind "Accuracy:" and the grades that it means; None where it is unparsed.
+LINES = [
+    ("8 7", (8, 7)),
+    ("8  7", (8, 7)),
+    ("8\t7", (8, 7)),
+    ("8, 7", (8, 7)),
+    ("8,7", (8, 7)),
+    ("8; 7", (8, 7)),
+    ("8 | 7", (8, 7)),
+    ("8 & 7", (8, 7)),
+    ("8/7", (8, 7)),
+    ("8 - 7", (8, 7)),
+    ("8 and 7", (8, 7)),
+    ("8, and 7", (8, 7)),
+    ("8 vs 7", (8, 7)),
+    ("8 vs. 7", (8, 7)),
+    ("8/10 7/10", (8, 7)),
+    ("8/10, 7/10.", (8, 7)),
+    ("8 / 10 and 7 / 10", (8, 7)),
+    ("8 out of 10, 7 out of 10", (8, 7)),
+    ("10 10", (10, 10)),
+    ("10/10 1/10", (10, 1)),
+    ("7.5 8", (7.5, 8)),
+    ("8.0, 7.25", (8, 7.25)),
+    ("**8 7**", (8, 7)),
+    ("`8 7`", (8, 7)),
+    ("<8 7>", (8, 7)),
+    ("[8, 7]", (8, 7)),
+    ("<8> <7>", (8, 7)),
+    ("8 7.", (8, 7)),
+    ("8 7. The first one names the dog.", (8, 7)),
+    ("8 7 (the second invents a cat)", (8, 7)),
+    ("8 7 - the second invents a cat", (8, 7)),
+    ("\n8 7", (8, 7)),
+    ("\n- 8 7", (8, 7)),
+    ("\n8\n7", (8, 7)),
+    ("Assistant 1: 8, Assistant 2: 7", (8, 7)),
+    ("Assistant 1: 8/10; Assistant 2: 7/10", (8, 7)),
+    ("\nAssistant 1: 8\nAssistant 2: 7", (8, 7)),
+    ("8 (Assistant 1) 7 (Assistant 2)", (8, 7)),
+    ("Assistant 2: 7, Assistant 1: 8", (8, 7)),
+    ("7 (Assistant 2), 8 (Assistant 1)", (8, 7)),
+    ("8", None),
+    ("8,", None),
+    ("8/10", None),
+    ("10/10", None),
+    ("8 7 9", None),
+    ("8 7 - 9", None),
+    ("7,5 8", None),
+    ("0 7", None),
+    ("8 11", None),
+    ("-8 7", None),
+    ("8 -7", None),
+    ("85 90", None),
+    ("8.5.1 7", None),
+    ("eight seven", None),
+    ("N/A", None),
+    ("Assistant 1: 8, Assistant 1: 7", None),
+    ("Assistant 2: 8 7", None),
+    ("Assistant 1 is better on 3 counts", None),
+    ("between 7 and 8 for both of them", None),
+    ("", None),
+]
+
+
+@pytest.mark.parametrize(("line", "expected"), LINES, ids=[repr(line) for line, _ in LINES])
+def test_a_line_of_grades(line: str, expected: tuple[float, float] | None) -> None:
+    assert accuracy(f"Accuracy: {line}{REST}") == expected
+
+
+REPLIES = [
+    ("ACCURACY: 8 7\ndetailedness: 6 5", (8, 7)),
+    ("**Accuracy:** 8 7\n**Detailedness:** 6 5", (8, 7)),
+    ("**Accuracy**: 8, 7\n**Detailedness**: 6, 5", (8, 7)),
+    ("### Accuracy\n8 7\n### Detailedness\n6 5", (8, 7)),
+    ("1: Accuracy: 8 7\n2: Detailedness: 6 5", (8, 7)),
+    ("1. Accuracy - 8 7\n2. Detailedness - 6 5", (8, 7)),
+    ("Accuracy = 8 7\nDetailedness = 6 5", (8, 7)),
+    ("Accuracy scores: 8 7\nDetailedness scores: 6 5", (8, 7)),
+    ("Accuracy (1-10): 8 7\nDetailedness (1-10): 6 5", (8, 7)),
+    ("| Accuracy | 8 | 7 |\n| Detailedness | 6 | 5 |", (8, 7)),
+    ("Accuracy: 8 7, Detailedness: 6 5", (8, 7)),
+    ("Accuracy: 8 7\r\nReason: a\r\n\r\nDetailedness: 6 5\r\nReason: b", (8, 7)),
+    ("Accuracy: 8 7 Reason: better\nDetailedness: 6 5 Reason: more", (8, 7)),
+    ("Here you go.\n\nAccuracy: 8 7\nReason: accuracy is fine.\n\nDetailedness: 6 5", (8, 7)),
+    ("1. Accuracy: does it agree?\n\nAccuracy: 8 7\nDetailedness: 6 5", (8, 7)),
+    ("Accuracy: 8 7\nDetailedness: 6 5\n\nFinal:\nAccuracy: 8 7\nDetailedness: 6 5", (8, 7)),
+    ("Accuracy: 8 7\nDetailedness: 6 5\n\nNo, Accuracy: 7 8\nDetailedness: 6 5", None),
+    ("Accuracy: 8 7\nReason: good", None),
+    ("Inaccuracy: 8 7\nDetailedness: 6 5", None),
+    ("8 7\n6 5", None),
+    ("I'm sorry, I can't help with that.", None),
+    (" \n", None),
+]
+
+
+@pytest.mark.parametrize(("reply", "expected"), REPLIES)
+def test_a_whole_reply(reply: str, expected: tuple[float, float] | None) -> None:
+    found = read_grades(reply, "opera")
+
+    if expected is None:
+        assert isinstance(found, Unparsed)
+        assert found.reason
+    else:
+        assert found == Grades(expected, (6, 5))
+
+
+def reply_in_json(accuracy: object, detailedness: object) -> str:
+    return json.dumps({"accuracy": accuracy, "detailedness": detailedness})
+
+
+GOOD = {"reason": "x", "assistant_1": 6, "assistant_2": 5.5}
+
+
+@pytest.mark.parametrize(
+    ("reply", "readable"),
+    [
+        (reply_in_json(GOOD, GOOD), True),
+        (f"```json\n{reply_in_json(GOOD, GOOD)}\n```", True),
+        (f"```\n{reply_in_json(GOOD, GOOD)}\n```\n", True),
+        (reply_in_json(GOOD, None), False),
+        (reply_in_json(GOOD, {**GOOD, "assistant_2": 0}), False),
+        (reply_in_json(GOOD, {**GOOD, "assistant_2": 11}), False),
+        (reply_in_json(GOOD, {**GOOD, "assistant_2": "7"}), False),
+        (reply_in_json(GOOD, {**GOOD, "assistant_2": True}), False),
+        (reply_in_json(GOOD, {**GOOD, "assistant_2": math.nan}), False),
+        (reply_in_json(GOOD, {**GOOD, "assistant_2": math.inf}), False),
+        ("[1, 2]", False),
+        ("7", False),
+        ("[" * 100_000, False),
+        ('{"accuracy": ' + "9" * 5000 + "}", False),
+        ("Accuracy: 8 7\nDetailedness: 6 5", False),
+        (reply_in_json(GOOD, GOOD)[:-3], False),
+    ],
+)
+def test_a_reply_in_json(reply: str, readable: bool) -> None:
+    found = read_grades(reply, "json")
+
+    assert found == Grades((6, 5.5), (6, 5.5)) if readable else isinstance(found, Unparsed)
+
+
+def test_the_reason_names_the_criterion() -> None:
+    found = read_grades("Accuracy: 8 7\nDetailedness: good", "opera")
+
+    assert isinstance(found, Unparsed)
+    assert found.reason.startswith("detailedness: ")
+
+
+PIECES = st.sampled_from(
+    ["Accuracy", "accuracy: ", "Detailedness: ", "Reason: ", "8", "7.5", "10", "/10", " ", ", ",
+     "\n", "**", "|", "Assistant 1", "(", ")", " - ", "out of 10", " and ", "{", '"', "1e999"]
+)  # fmt: skip
+
+
+@settings(deadline=None)
+@given(st.one_of(st.text(), st.lists(PIECES, max_size=60).map("".join)))
+@example("Accuracy: 8,")
+@example("Accuracy: " + "9" * 5000)
+@example("Accuracy:" * 2000)
+@example("Accuracy: 8" + " " * 5000 + "7")
+def test_no_reply_raises_and_whatever_is_read_is_a_grade(reply: str) -> None:
+    for protocol in ("opera", "json"):
+        found = read_grades(reply, protocol)
+        if isinstance(found, Grades):
+            assert all(1 <= grade <= 10 for grade in (*found.accuracy, *found.detailedness))
+        else:
+            assert found.reason
+
+
+GRADE = st.integers(10, 100).map(lambda tenths: tenths / 10)
+
+
+@settings(deadline=None)
+@given(GRADE, GRADE, GRADE, GRADE, st.sampled_from([" ", ", ", "; ", " | ", " and "]))
+def test_any_grades_come_back(a: float, b: float, c: float, d: float, between: str) -> None:
+    reply = f"Accuracy: {a}{between}{b}\nReason: x\n\nDetailedness: {c}{between}{d}\nReason: y"
+
+    assert read_grades(reply, "opera") == Grades((a, b), (c, d))

@@ -1,0 +1,51 @@
+"""What the judge is told is in a picture: COCO's own annotations, or a file of objects."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval.errors import EvaluationError
+from eval.tasks.judge.references import read_references
+from scripts.make_scenes import write_scenes
+
+
+def test_objects_are_those_of_the_annotations(tmp_path: Path) -> None:
+    write_scenes(tmp_path, count=4, seed=5)
+    path = tmp_path / "annotations/instances_val2014.json"
+    content = json.loads(path.read_text())
+    names = {category["id"]: category["name"] for category in content["categories"]}
+    ids = [image["id"] for image in content["images"]]
+
+    found = read_references(ids, coco_path=path.parent, ground_truth=None)
+
+    for image_id in ids:
+        assert found.objects[image_id] == sorted(
+            {names[one["category_id"]] for one in content["annotations"]
+             if one["image_id"] == image_id}
+        )  # fmt: skip
+    assert len(found.kinds) == 80
+    assert any(found.objects.values())
+
+
+def test_bad_references_are_one_sentence(tmp_path: Path) -> None:
+    truth = tmp_path / "truth.json"
+    truth.write_text('{"1": ["dog"]}')
+    with pytest.raises(EvaluationError, match="pass either --coco_path"):
+        read_references([1], coco_path=tmp_path, ground_truth=truth)
+    with pytest.raises(EvaluationError, match="does not know 1 of 2 pictures, that of image id 7"):
+        read_references([1, 7], coco_path=None, ground_truth=truth)
+    with pytest.raises(EvaluationError, match=r"holds neither instances_val2014\.json nor"):
+        read_references([1], coco_path=tmp_path, ground_truth=None)
+
+
+def test_other_objects_have_another_hash(tmp_path: Path) -> None:
+    hashes = set()
+    for objects in (["dog"], ["cat"]):
+        (tmp_path / "t.json").write_text(json.dumps({"1": objects}))
+        found = read_references([1], coco_path=None, ground_truth=tmp_path / "t.json")
+        hashes.add(found.hash())
+
+    assert len(hashes) == 2
