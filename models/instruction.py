@@ -16,9 +16,10 @@ from tokenizers.processors import TemplateProcessing
 from models.checkpoints import Checkpoint
 from models.errors import ModelError
 from models.layouts import WHOLE
+from models.sources import QFORMER_TOKENIZER
 
 MAX_LENGTH: Final = 128
-FOLDER: Final = "qformer_tokenizer"  # in checkpoints of transformers' format
+FOLDER: Final = QFORMER_TOKENIZER
 
 
 class InstructionTokenizer:

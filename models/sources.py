@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os.path
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -13,12 +15,14 @@ from huggingface_hub import snapshot_download
 from transformers.utils import cached_file
 
 from models.errors import ModelError
+from models.file_hashes import file_hashes
 from models.settings import ROOT
+from models.tensors import tensor_files
 
 HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
-WEIGHT_SUFFIXES: Final = {".json", ".model", ".safetensors", ".bin", ".pth"}
-SAMPLES: Final = 16
-SAMPLE_BYTES: Final = 64 * 1024
+QFORMER_TOKENIZER: Final = "qformer_tokenizer"  # a folder in checkpoints of transformers' format
+# Weights, configs, tokenizers and their vocabularies.
+SUFFIXES: Final = {".json", ".model", ".txt", ".safetensors", ".bin", ".pth"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +33,21 @@ class Source:
         name: Path or hub id.
         path: The file or folder; None for a hub repository.
         config: What its `config.json` holds; empty if it has none.
-        identity: Hub commit, or a hash of the contents; another one means other weights.
+        commit: Of the hub repository; empty for a file or folder.
     """
 
     name: str
     path: Path | None
     config: dict[str, Any]
-    identity: str
+    commit: str
+
+    @property
+    def identity(self) -> str:
+        """Hub commit, or a hash of the contents; another one means other weights or tokens.
+
+        It covers every byte, so it is computed when asked for: 26 GB take up to a minute once.
+        """
+        return f"hub:{self.commit}" if self.path is None else _contents_hash(self.path)
 
     def local(self) -> Path:
         """Return the file or folder; a hub repository is downloaded first.
@@ -78,9 +90,9 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
     for path in (Path(name).expanduser(), ROOT / name):
         if path.is_dir():
             config = _read_config(path / "config.json")
-            return Source(str(path), path, config, _identity(path))
+            return Source(str(path), path, config, "")
         if path.is_file():
-            return Source(str(path), path, {}, _identity(path))
+            return Source(str(path), path, {}, "")
     if not HUB_ID.fullmatch(name):
         raise ModelError(
             f"{what} {name!r} is no file, no folder and no hub id (owner/name); {advice}"
@@ -89,7 +101,7 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
         found = Path(str(cached_file(name, "config.json")))
     except OSError as error:
         raise _unreachable(name, error) from error
-    return Source(name, None, _read_config(found), f"hub:{found.parent.name}")
+    return Source(name, None, _read_config(found), found.parent.name)
 
 
 def _hub_file(repository: str, name: str) -> Path | None:
@@ -120,20 +132,23 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
-def _identity(path: Path) -> str:
-    """Hash small files whole and large ones at evenly spaced places: seconds even at 26 GB."""
+def _contents_hash(path: Path) -> str:
+    """Return a hash of the names and contents of a part's files."""
+    root, files = (path, _files(path)) if path.is_dir() else (path.parent, {path})
+    names = {Path(os.path.relpath(file, root)).as_posix(): file for file in files}
+    hashes = file_hashes(files)
     digest = hashlib.sha256()
-    files = [path]
-    if path.is_dir():
-        files = sorted(p for p in path.iterdir() if p.suffix in WEIGHT_SUFFIXES and p.is_file())
-    for file in files:
-        size = file.stat().st_size
-        digest.update(f"{file.name}:{size}\n".encode())
-        with file.open("rb") as content:
-            if size <= SAMPLES * SAMPLE_BYTES:
-                digest.update(content.read())
-            else:
-                for index in range(SAMPLES):
-                    content.seek(index * (size - SAMPLE_BYTES) // (SAMPLES - 1))
-                    digest.update(content.read(SAMPLE_BYTES))
+    for name in sorted(names):
+        digest.update(f"{hashes[names[name]]} {name}\n".encode(errors="surrogateescape"))
     return f"sha256:{digest.hexdigest()[:16]}"
+
+
+def _files(folder: Path) -> set[Path]:
+    """Return all files of a folder that can decide a model's answers."""
+    inside = [*folder.iterdir(), *(folder / QFORMER_TOKENIZER).glob("*")]
+    files = {file for file in inside if file.suffix in SUFFIXES and file.is_file()}
+    # An index can name shards in other folders and of other suffixes. Folders of tokenizers have
+    # no weights, and incomplete weights are refused when they are loaded.
+    with suppress(ModelError):
+        files.update(tensor_files(folder).files)
+    return files

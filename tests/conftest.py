@@ -1,5 +1,6 @@
-"""What all tests share: a fixed seed, the reference data beside the repository, the gpu marker."""
+"""What all tests share: seed, cache of file hashes, reference data, the gpu marker."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def seed() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache_of_this_session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep the user's cache out of tests, and of the programs that they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EAH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 @pytest.fixture(scope="session")

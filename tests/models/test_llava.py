@@ -20,8 +20,8 @@ from eval.run.arms import read_methods
 from eval.tasks.chair.vocabulary import load_vocabulary
 from eval.tasks.judge.config import read_config
 from models.prompts import IMAGE, template
-from scripts.scene_text import QUESTION_DESCRIBE
-from scripts.scenes import render
+from scripts.scenes.scene import render
+from scripts.scenes.text import QUESTION_DESCRIBE
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "models/tiny-llava"

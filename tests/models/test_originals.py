@@ -17,7 +17,7 @@ from models.layouts import part_rules
 from models.minigpt4 import MiniGPT4
 from models.prompts import IMAGE
 from models.tensor_plan import plan_tensors
-from scripts.convert_checkpoint import main as convert
+from scripts.data.convert_checkpoint import main as convert
 from tests.models import layout_files as files
 from tests.models import plain_forward as plain
 from tests.models.layout_files import Original, write_llm, write_original, write_parts
