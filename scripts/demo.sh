@@ -7,7 +7,7 @@ source scripts/venv.sh chair
 
 folder=${1:-data/demo}
 # Training used seed 1; these scenes are of another seed, so the model has never seen them.
-python scripts/make_scenes.py --output "$folder/scenes" --count 200 --seed 2014 >&2
+python scripts/scenes/make.py --output "$folder/scenes" --count 200 --seed 2014 >&2
 python eval/pope_eval.py --model tiny-llava --method baseline eah --pope-type all \
   --data-path "$folder/scenes/val2014" \
   --build-from "$folder/scenes/annotations/instances_val2014.json" \
@@ -15,12 +15,14 @@ python eval/pope_eval.py --model tiny-llava --method baseline eah --pope-type al
   --output-dir "$folder/runs" --batch-size 48
 echo
 described=$(python eval/chair_eval.py --model tiny-llava --method baseline eah --num-images 100 \
-  --data-path "$folder/scenes/val2014" --output-dir "$folder/runs" --batch-size 50)
+  --data-path "$folder/scenes/val2014" --output-dir "$folder/runs" --batch-size 50 \
+  --score --analyzer lexicon)
 echo "$described"
-captions=$(sed -n 's/^run folder: //p' <<<"$described")
-python eval/chair.py --cap_file "$captions" --coco_path "$folder/scenes/annotations" \
-  --splits val2014 --analyzer lexicon --save_path "$captions/metrics.json" \
-  --report "$folder/chair.html" --images "$folder/scenes/val2014"
+run=$(sed -n 's/^run folder: //p' <<<"$described")
+echo
+python eval/chair.py --cap_file "$run" --coco_path "$folder/scenes/annotations" --splits val2014 \
+  --analyzer lexicon --report "$folder/chair.html" --images "$folder/scenes/val2014" >/dev/null
+python eval/runs.py list "$folder/runs"
 echo "report, for a browser: $folder/chair.html"
 echo
 echo "tiny-llava shows that the software works; it says nothing about the paper's claim."

@@ -20,7 +20,7 @@ step wheel
 wheels=$(mktemp -d)
 trap 'rm -rf "$wheels"' EXIT
 python -m build --wheel --outdir "$wheels" . >"$wheels/log" 2>&1 || { cat "$wheels/log" >&2; exit 1; }
-python scripts/check_wheel.py "$wheels"/*.whl
+python scripts/check/wheel_contents.py "$wheels"/*.whl
 
 step tests
 # Two processes, one thread each: the models are tiny. Tests of a file share what they build.

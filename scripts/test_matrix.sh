@@ -67,7 +67,7 @@ for version in "${versions[@]}"; do
     -p no:cacheprovider -q tests/drop_in/check_*.py 2>&1 | tee /dev/stderr | tail -1) || failed=1
   ratios=" | "
   if $bench; then
-    ratios=$("$interpreter" scripts/bench_drop_in.py) || failed=1
+    ratios=$("$interpreter" scripts/bench/drop_in.py) || failed=1
   fi
   restore "$interpreter"
   trap - EXIT

@@ -1,0 +1,147 @@
+"""POPE and CHAIR as the commands run them, with and without shared prefixes, and the released way.
+
+Everything from the picture files on is measured: decoding, encoding, prefill and generation. The
+released way is what the authors' release does: one prompt at a time, the picture encoded for each,
+eager attention in all layers, and in one layer a Python loop over the heads' maps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from eah.settings import EAHConfig
+from eval.files.answers import BASELINE, Answer, Item, Key
+from eval.run.arm_settings import EAH
+from eval.run.arms import Arm
+from eval.run.plan import AskedArm, Plan, Prompt, by_count
+from eval.run.processes import Place
+from eval.run.runner import Recorder, ask_batches
+from eval.run.session import GPU_WORKERS
+from models import VLM, Decoding
+from scripts.bench import rows
+from scripts.bench.released_model import SPAN, released_model
+
+OBJECTS = ("cat", "dog", "car", "tree", "person", "bottle")
+
+
+@dataclass(frozen=True, slots=True)
+class EvalShape:
+    """How much is asked.
+
+    Attributes:
+        pictures: Pictures of a round.
+        batch: Prompts that are generated together.
+        answer: Tokens of an answer of POPE.
+        caption: Tokens of a caption.
+    """
+
+    pictures: int = 8
+    batch: int = 48
+    answer: int = 10
+    caption: int = 32
+
+
+def write_pictures(folder: Path, count: int) -> list[str]:
+    """Write noise of COCO's usual size, and return the names."""
+    names = [f"{index}.jpg" for index in range(count)]
+    for index, name in enumerate(names):
+        Image.effect_noise((640, 480), 50 + index).convert("RGB").save(folder / name)
+    return names
+
+
+def pope_arms(vlm: VLM, config: EAHConfig, shape: EvalShape, folder: Path) -> dict[str, rows.Arm]:
+    """Return one round of POPE, six questions per picture, in each way."""
+    prompts = [
+        _prompt(name, f"Is there a {thing} in the image?")
+        for name in write_pictures(folder, shape.pictures)
+        for thing in OBJECTS
+    ]
+    plan = _plan(prompts, shape, folder, shape.answer, vlm)
+    arms: dict[str, rows.Arm] = {}
+    for name, arm in _asked_arms(config).items():
+        own = replace(plan, arms=[arm])
+        arms[name] = partial(_run, vlm, own, "questions/s")
+        arms[f"{name}, no reuse"] = partial(
+            _run, vlm, replace(own, prefix_reuse=False), "questions/s"
+        )
+    if vlm.prompt_length(prompts[0].text) >= SPAN[1]:
+        arms["released way"] = partial(_run_released, vlm, plan, "questions/s")
+    return arms
+
+
+def chair_arms(vlm: VLM, config: EAHConfig, shape: EvalShape, folder: Path) -> dict[str, rows.Arm]:
+    """Return one round of captions for CHAIR in each way."""
+    prompts = [
+        _prompt(name, "Please describe this image in detail.")
+        for name in write_pictures(folder, shape.pictures)
+    ]
+    plan = _plan(prompts, shape, folder, shape.caption, vlm)
+    arms: dict[str, rows.Arm] = {
+        name: partial(_run, vlm, replace(plan, arms=[arm]), "captions/min")
+        for name, arm in _asked_arms(config).items()
+    }
+    if vlm.prompt_length(prompts[0].text) >= SPAN[1]:
+        arms["released way"] = partial(_run_released, vlm, plan, "captions/min")
+    return arms
+
+
+def _prompt(picture: str, question: str) -> Prompt:
+    return Prompt(Item(f"{picture}: {question}", picture, question), question)
+
+
+def _asked_arms(config: EAHConfig) -> dict[str, AskedArm]:
+    """Return the arms by their name in the table."""
+    return {
+        "baseline": AskedArm(Arm(BASELINE), None),
+        "EAH": AskedArm(Arm(EAH, eah=config), None),
+    }
+
+
+def _plan(prompts: Sequence[Prompt], shape: EvalShape, folder: Path, tokens: int, vlm: VLM) -> Plan:
+    workers = 0 if vlm.device.type == "cpu" else GPU_WORKERS
+    return Plan(
+        prompts,
+        [],
+        folder,
+        Decoding(max_new_tokens=tokens),
+        batch_size=shape.batch,
+        num_workers=workers,
+        seed=0,
+    )
+
+
+def _run(vlm: VLM, plan: Plan, unit: str) -> dict[str, float]:
+    """Run a plan as the commands do."""
+    answered: list[Answer] = []
+    recorder = Recorder(lambda _, answers: answered.extend(answers), lambda *_: None)
+    done: dict[str, list[Key]] = {arm.name: [] for arm in plan.arms}
+    assert plan.batch_size is not None
+    batches = by_count(plan.prompts, plan.batch_size)
+    start = time.perf_counter()
+    ask_batches(vlm, plan, batches, done, recorder, Place())
+    seconds = time.perf_counter() - start
+    assert len(answered) == len(plan.prompts)
+    return {unit: _speed(len(answered), seconds, unit)}
+
+
+@torch.inference_mode()
+def _run_released(vlm: VLM, plan: Plan, unit: str) -> dict[str, float]:
+    """Ask one question after the other as the release does."""
+    start = time.perf_counter()
+    with released_model(vlm.model):
+        for prompt in plan.prompts:
+            with Image.open(plan.data_path / prompt.image) as image:
+                features = vlm.encode_images([image])
+            vlm.answer_batch(features, [prompt.text], plan.decoding)
+    return {unit: _speed(len(plan.prompts), time.perf_counter() - start, unit)}
+
+
+def _speed(count: int, seconds: float, unit: str) -> float:
+    return count / seconds * (60 if unit.endswith("/min") else 1)

@@ -1,0 +1,291 @@
+#!/usr/bin/env bash
+# Fetch what the evaluations read: COCO val2014 images, COCO 2014 annotations, POPE questions.
+#
+# The folder afterwards:
+#   val2014/              40,504 images
+#   annotations/          {instances,captions}_{train,val}2014.json, all of which CHAIR reads
+#   pope-opera-2910/      the questions of OPERA and EAH: random 2,910, popular, adversarial 3,000
+#   pope-official-3000/   the questions as POPE's authors publish them now: 3,000 of each
+
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+Usage: bash scripts/data/download.sh [--dir FOLDER] [--only images|annotations|pope]...
+
+Fetches COCO val2014 images (6.6 GB, and as much again while they are unpacked), COCO 2014
+annotations (253 MB) and POPE's question files (2 MB). What is complete is skipped, what was
+interrupted goes on where it stopped: run the same command again. An archive is removed once it is
+unpacked. Needs curl and unzip.
+
+  --dir FOLDER     where to put everything (default: data/COCO)
+  --only WHAT      images, annotations or pope; can be given several times (default: all)
+
+Environment variables, for mirrors:
+  COCO_URL         folder of zips/val2014.zip and annotations/annotations_trainval2014.zip
+  POPE_URL         folder of coco_pope_{random,popular,adversarial}.json, current release
+  POPE_OPERA_URL   folder of the same three, OPERA's release
+  EXPECT           'NAME=NUMBER ...', for files that differ from the originals: bytes of
+                   val2014.zip, annotations_trainval2014.zip and
+                   pope-opera-2910/coco_pope_random.json (carriage returns not counted; its sha256
+                   is then not checked), questions in pope-official-3000/coco_pope_random.json,
+                   images in val2014
+END
+}
+
+COCO_URL=${COCO_URL:-http://images.cocodataset.org}
+POPE_URL=${POPE_URL:-https://raw.githubusercontent.com/AoiDragon/POPE/main/output/coco}
+POPE_OPERA_URL=${POPE_OPERA_URL:-https://raw.githubusercontent.com/shikiw/OPERA/main/pope_coco}
+
+# expected NAME: print what NAME should be: bytes, images or questions, and a sha256 if it is known.
+# Archives: the lengths that images.cocodataset.org announces, as public download logs show them.
+# Images: COCO's count. OPERA's questions: computed from the copies in the EAH authors' repository,
+# which end lines with LF. OPERA's own end them with CRLF and hold the same text; so carriage
+# returns are left out. POPE's current files are published without a sum: questions are counted.
+expected() {
+  local pair
+  for pair in ${EXPECT:-}; do
+    if [[ ${pair%%=*} == "$1" ]]; then
+      echo "${pair#*=}"
+      return
+    fi
+  done
+  case $1 in
+    val2014.zip) echo 6645013297 ;;
+    val2014) echo 40504 ;;
+    annotations_trainval2014.zip) echo 252872794 ;;
+    pope-opera-2910/coco_pope_random.json)
+      echo 357302 b65021b4425a6b2ae77703a39f19868978c2c2320379ea5e36600f0fc1e62a7c ;;
+    pope-opera-2910/coco_pope_popular.json)
+      echo 367234 7bb5ad04f3c58e13a726942a6779224f2f03520611d6733efb88fc597ccf3bb2 ;;
+    pope-opera-2910/coco_pope_adversarial.json)
+      echo 367459 9ca9c075445ce7fa090c7d191816584b23ad8ebad537e80229e5926fe07a6f76 ;;
+    pope-official-3000/*) echo 3000 ;;
+  esac
+}
+
+say() { echo "$*" >&2; }
+
+# by_hand WHY FILE URL: say how to go on without this script.
+by_hand() { say "error: $1; fetch $3 by hand, put it at $2, and run this command again."; }
+
+bytes_of() { if [[ -f $1 ]]; then wc -c <"$1" | tr -d ' '; else echo 0; fi; }
+
+images_in() { find -L "$1" -maxdepth 1 -name '*.jpg' | wc -l | tr -d ' '; }
+
+sha256() {
+  if command -v sha256sum >/dev/null; then
+    sha256sum | cut -d ' ' -f 1
+  elif command -v shasum >/dev/null; then
+    shasum -a 256 | cut -d ' ' -f 1
+  fi
+}
+
+# fetch URL PART: append to PART what is missing of URL.
+# curl's --retry throws away what a broken transfer has brought; so here a transfer that broke off
+# is taken up again, as long as each try brings something.
+fetch() {
+  local url=$1 part=$2 before status
+  while true; do
+    before=$(bytes_of "$part")
+    status=0
+    curl --fail --location --retry 3 --connect-timeout 30 --show-error "${PROGRESS[@]}" \
+      --continue-at - --output "$part" "$url" || status=$?
+    case $status in
+      18 | 55 | 56 | 92) (($(bytes_of "$part") > before)) || return "$status" ;;
+      33) # the server can't resume: from the start
+        ((before > 0)) || return "$status"
+        rm "$part"
+        ;;
+      *) return "$status" ;;
+    esac
+    say "the transfer broke off; going on from $(bytes_of "$part") bytes"
+  done
+}
+
+# archive NAME URL: have DIR/NAME, of the right size.
+archive() {
+  local file=$DIR/$1 url=$2 want have
+  want=$(expected "$1")
+  have=$(bytes_of "$file")
+  if ((have == want)); then return 0; fi
+  if ((have > 0)); then
+    say "error: $file has $have bytes instead of $want; remove it and run this command again."
+    return 1
+  fi
+  if (($(bytes_of "$file.part") > want)); then rm "$file.part"; fi
+  if (($(bytes_of "$file.part") < want)); then
+    say "fetching $url ($want bytes)"
+    if ! fetch "$url" "$file.part"; then
+      by_hand "$1 could not be fetched" "$file" "$url"
+      return 1
+    fi
+  fi
+  have=$(bytes_of "$file.part")
+  if ((have != want)); then
+    rm -f "$file.part"
+    by_hand "$url sent $have bytes instead of $want" "$file" "$url"
+    return 1
+  fi
+  mv "$file.part" "$file"
+}
+
+# unpack NAME INTO [MEMBER...]: unzip DIR/NAME into a new folder DIR/INTO.
+unpack() {
+  local zip=$DIR/$1 into=$DIR/$2
+  say "unpacking $zip"
+  rm -rf "$into"
+  if ! unzip -q "$zip" "${@:3}" -d "$into"; then
+    rm -rf "$into"
+    say "error: $zip can't be unpacked: make room if the disk is full, else remove it, and run" \
+      "this command again."
+    return 1
+  fi
+}
+
+images() {
+  local folder=$DIR/val2014 want have
+  want=$(expected val2014)
+  if [[ -d $folder ]]; then
+    have=$(images_in "$folder")
+    if ((have == want)); then
+      say "$folder: complete"
+      return 0
+    fi
+    say "error: $folder holds $have images instead of $want; move it away and run this command" \
+      "again, or choose another --dir."
+    return 1
+  fi
+  archive val2014.zip "$COCO_URL/zips/val2014.zip" || return 1
+  unpack val2014.zip val2014.part || return 1
+  have=$(images_in "$folder.part/val2014")
+  if ((have != want)); then
+    say "error: $folder.zip holds $have images instead of $want; remove it and run this command" \
+      "again."
+    return 1
+  fi
+  mv "$folder.part/val2014" "$folder" && rm -r "$folder.part" "$folder.zip"
+}
+
+annotations() {
+  local folder=$DIR/annotations name missing=0
+  local names=(annotations/{instances,captions}_{train,val}2014.json)
+  for name in "${names[@]}"; do
+    if [[ ! -s $DIR/$name ]]; then missing=1; fi
+  done
+  if ((missing == 0)); then
+    say "$folder: complete"
+    return 0
+  fi
+  name=annotations_trainval2014.zip
+  archive "$name" "$COCO_URL/annotations/$name" || return 1
+  unpack "$name" annotations.part "${names[@]}" || return 1
+  mkdir -p "$folder" &&
+    mv "$folder.part/annotations/"* "$folder/" &&
+    rm -r "$folder.part" "${DIR:?}/$name"
+}
+
+# fault NAME FILE: print what is wrong with a question file, if anything.
+fault() {
+  local want sum have
+  read -r want sum <<<"$(expected "$1")"
+  if [[ $1 == pope-official-* ]]; then
+    have=$(grep -c '"label"' "$2" || true)
+    if ((have != want)); then echo "$have questions instead of $want"; fi
+    return
+  fi
+  have=$(tr -d '\r' <"$2" | wc -c | tr -d ' ')
+  if ((have != want)); then
+    echo "$have bytes instead of $want, carriage returns not counted"
+  elif [[ -n $sum ]]; then
+    have=$(tr -d '\r' <"$2" | sha256)
+    if [[ ${have:-$sum} != "$sum" ]]; then echo "sha256 $have instead of $sum"; fi
+  fi
+}
+
+# questions NAME URL: have the question file DIR/NAME.
+questions() {
+  local name=$1 url=$2 file=$DIR/$1 wrong
+  if [[ -f $file ]]; then
+    wrong=$(fault "$name" "$file")
+    if [[ -z $wrong ]]; then
+      say "$file: complete"
+      return 0
+    fi
+    say "error: $file has $wrong; remove it and run this command again."
+    return 1
+  fi
+  mkdir -p "${file%/*}"
+  rm -f "$file.part"
+  say "fetching $url"
+  if ! fetch "$url" "$file.part"; then
+    by_hand "$name could not be fetched" "$file" "$url"
+    return 1
+  fi
+  wrong=$(fault "$name" "$file.part")
+  if [[ -n $wrong ]]; then
+    rm "$file.part"
+    by_hand "$url sent $wrong" "$file" "$url"
+    return 1
+  fi
+  mv "$file.part" "$file"
+}
+
+pope() {
+  local kind failed=0
+  for kind in random popular adversarial; do
+    questions "pope-opera-2910/coco_pope_$kind.json" \
+      "$POPE_OPERA_URL/coco_pope_$kind.json" || failed=1
+    questions "pope-official-3000/coco_pope_$kind.json" \
+      "$POPE_URL/coco_pope_$kind.json" || failed=1
+  done
+  return "$failed"
+}
+
+DIR=data/COCO
+only=
+while (($#)); do
+  case $1 in
+    -h | --help)
+      usage
+      exit
+      ;;
+    --dir | --only)
+      if [[ -z ${2:-} ]]; then
+        say "error: $1 needs a value; see --help."
+        exit 2
+      fi
+      if [[ $1 == --dir ]]; then DIR=$2; else only+=" $2"; fi
+      shift 2
+      ;;
+    *)
+      say "error: $1 is no option; the options are --dir, --only and --help."
+      exit 2
+      ;;
+  esac
+done
+for what in $only; do
+  if [[ ! $what =~ ^(images|annotations|pope)$ ]]; then
+    say "error: --only $what, but it is images, annotations or pope."
+    exit 2
+  fi
+done
+for tool in curl unzip; do
+  if ! command -v "$tool" >/dev/null; then
+    say "error: $tool is not installed; install it and run this command again."
+    exit 1
+  fi
+done
+PROGRESS=(--silent)
+if [[ -t 2 ]]; then PROGRESS=(--progress-bar); fi
+mkdir -p "$DIR"
+
+failed=0
+for what in ${only:-pope annotations images}; do
+  case $what in
+    images) images || failed=1 ;;
+    annotations) annotations || failed=1 ;;
+    pope) pope || failed=1 ;;
+  esac
+done
+exit "$failed"

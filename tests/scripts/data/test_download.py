@@ -1,0 +1,339 @@
+"""scripts/data/download.sh against a server on this machine that serves a few small files."""
+
+import io
+import os
+import shutil
+import socket
+import subprocess
+import threading
+import zipfile
+from collections.abc import Iterator
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts/data/download.sh"
+KINDS = ("random", "popular", "adversarial")
+OPERA = '{"question_id": 1, "text": "Is there an apple in the imange?", "label": "no"}\n'
+OFFICIAL = '{"question_id": 1, "text": "Is there an apple in the image?", "label": "no"}\n'
+ANNOTATIONS = [
+    f"{kind}_{part}2014.json" for kind in ("instances", "captions") for part in ("train", "val")
+]
+
+pytestmark = pytest.mark.skipif(
+    not all(shutil.which(tool) for tool in ("bash", "curl", "unzip")),
+    reason="bash, curl or unzip is not installed",
+)
+
+
+def zipped(members: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+class Server:
+    """What is served, how it misbehaves, what was asked for, and what the script should expect."""
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.requests: list[tuple[str, str | None]] = []
+        self.break_off_after: int | None = None
+        self.resumes = True
+        self.files = {
+            "/zips/val2014.zip": zipped({f"val2014/{i}.jpg": os.urandom(2000) for i in range(3)}),
+            "/annotations/annotations_trainval2014.zip": zipped(
+                {f"annotations/{name}": b"{}" for name in [*ANNOTATIONS, "person_keypoints.json"]}
+            ),
+        }
+        for kind in KINDS:
+            self.files[f"/opera/coco_pope_{kind}.json"] = OPERA.replace("\n", "\r\n").encode()
+            self.files[f"/official/coco_pope_{kind}.json"] = (2 * OFFICIAL).encode()
+        self.expect = {
+            "val2014.zip": len(self.files["/zips/val2014.zip"]),
+            "val2014": 3,
+            "annotations_trainval2014.zip": len(
+                self.files["/annotations/annotations_trainval2014.zip"]
+            ),
+            **{f"pope-opera-2910/coco_pope_{kind}.json": len(OPERA) for kind in KINDS},
+            **{f"pope-official-3000/coco_pope_{kind}.json": 2 for kind in KINDS},
+        }
+
+
+class Handler(BaseHTTPRequestHandler):
+    def __init__(self, server: Server, *args: object) -> None:
+        self.site = server
+        super().__init__(*args)  # type: ignore[arg-type]  # what socketserver passes
+
+    def do_GET(self) -> None:
+        site, asked = self.site, self.headers.get("Range")
+        site.requests.append((self.path, asked))
+        content = site.files.get(self.path)
+        if content is None:
+            self.send_error(404)
+            return
+        start = 0
+        if asked and site.resumes:
+            start = int(asked.removeprefix("bytes=").removesuffix("-"))
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        stop = len(content)
+        if site.break_off_after is not None:
+            stop, site.break_off_after = start + site.break_off_after, None
+        self.wfile.write(content[start:stop])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    site = Server()
+    http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, site))
+    site.url = f"http://127.0.0.1:{http.server_port}"
+    thread = threading.Thread(target=http.serve_forever, args=(0.01,))
+    thread.start()
+    yield site
+    http.shutdown()
+    thread.join()
+    http.server_close()
+
+
+def download(site: Server, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
+        "COCO_URL": site.url,
+        "POPE_URL": f"{site.url}/official",
+        "POPE_OPERA_URL": f"{site.url}/opera",
+        "EXPECT": " ".join(f"{name}={number}" for name, number in site.expect.items()),
+    }
+    return subprocess.run(
+        ["bash", str(SCRIPT), "--dir", str(folder), *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+
+
+def contents(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+EVERYTHING = (
+    {f"val2014/{i}.jpg" for i in range(3)}
+    | {f"annotations/{name}" for name in ANNOTATIONS}
+    | {
+        f"{release}/coco_pope_{kind}.json"
+        for kind in KINDS
+        for release in ("pope-opera-2910", "pope-official-3000")
+    }
+)
+
+
+def test_fresh_download_leaves_the_files_and_no_archives(server: Server, tmp_path: Path) -> None:
+    folder = tmp_path / "a folder"
+    done = download(server, folder)
+
+    assert done.returncode == 0, done.stderr
+    assert contents(folder) == EVERYTHING
+
+
+def test_second_run_downloads_nothing(server: Server, tmp_path: Path) -> None:
+    download(server, tmp_path)
+    server.requests.clear()
+
+    done = download(server, tmp_path)
+
+    assert done.returncode == 0
+    assert server.requests == []
+    assert done.stderr.count("complete") == 8
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_questions_put_there_by_hand_may_have_either_line_end(
+    server: Server, tmp_path: Path, line_end: str
+) -> None:
+    file = tmp_path / "pope-opera-2910" / "coco_pope_random.json"
+    file.parent.mkdir()
+    file.write_bytes(OPERA.replace("\n", line_end).encode())
+
+    done = download(server, tmp_path, "--only", "pope")
+
+    assert done.returncode == 0, done.stderr
+    assert f"{file}: complete" in done.stderr
+
+
+def test_only_takes_several(server: Server, tmp_path: Path) -> None:
+    download(server, tmp_path, "--only", "images", "--only", "annotations")
+
+    assert {name.split("/")[0] for name in contents(tmp_path)} == {"val2014", "annotations"}
+
+
+def test_half_a_file_is_resumed(server: Server, tmp_path: Path) -> None:
+    half = server.expect["val2014.zip"] // 2
+    (tmp_path / "val2014.zip.part").write_bytes(server.files["/zips/val2014.zip"][:half])
+
+    done = download(server, tmp_path, "--only", "images")
+
+    assert done.returncode == 0, done.stderr
+    assert server.requests == [("/zips/val2014.zip", f"bytes={half}-")]
+    assert len(contents(tmp_path)) == 3
+
+
+def test_transfer_that_breaks_off_goes_on_in_the_same_run(server: Server, tmp_path: Path) -> None:
+    server.break_off_after = 1000
+
+    done = download(server, tmp_path, "--only", "images")
+
+    assert done.returncode == 0, done.stderr
+    assert [asked for _, asked in server.requests] == [None, "bytes=1000-"]
+    assert "going on from 1000 bytes" in done.stderr
+
+
+def test_server_that_cannot_resume_starts_again(server: Server, tmp_path: Path) -> None:
+    server.resumes = False
+    (tmp_path / "val2014.zip.part").write_bytes(b"half")
+
+    done = download(server, tmp_path, "--only", "images")
+
+    assert done.returncode == 0, done.stderr
+    assert len(contents(tmp_path)) == 3
+
+
+def test_wrong_size_is_an_error_and_leaves_no_file(server: Server, tmp_path: Path) -> None:
+    size = server.expect["val2014.zip"]
+    server.files["/zips/val2014.zip"] += b"more"
+
+    done = download(server, tmp_path, "--only", "images")
+
+    assert done.returncode == 1
+    assert f"val2014.zip sent {size + 4} bytes instead of {size}" in done.stderr
+    assert f"put it at {tmp_path}/val2014.zip" in done.stderr
+    assert contents(tmp_path) == set()
+
+
+def test_wrong_questions_are_an_error_and_leave_no_file(server: Server, tmp_path: Path) -> None:
+    server.files["/official/coco_pope_popular.json"] = OFFICIAL.encode()
+
+    done = download(server, tmp_path, "--only", "pope")
+
+    assert done.returncode == 1
+    assert "coco_pope_popular.json sent 1 questions instead of 2" in done.stderr
+    assert len(contents(tmp_path)) == 5
+
+
+def test_damaged_archive_of_the_right_size_is_an_error(server: Server, tmp_path: Path) -> None:
+    server.files["/zips/val2014.zip"] = bytes(server.expect["val2014.zip"])
+
+    done = download(server, tmp_path, "--only", "images")
+
+    assert done.returncode == 1
+    assert f"{tmp_path}/val2014.zip can't be unpacked" in done.stderr
+    assert not (tmp_path / "val2014").exists()
+
+
+def test_folder_that_lacks_images_is_left_alone(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "val2014").mkdir()
+    (tmp_path / "val2014" / "0.jpg").touch()
+
+    done = download(server, tmp_path, "--only", "images")
+
+    assert done.returncode == 1
+    assert "holds 1 images instead of 3; move it away" in done.stderr
+    assert contents(tmp_path) == {"val2014/0.jpg"}
+    assert server.requests == []
+
+
+def test_unreachable_server_says_what_to_fetch_by_hand(tmp_path: Path) -> None:
+    nowhere = Server()
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        nowhere.url = f"http://127.0.0.1:{closed.getsockname()[1]}"
+
+        done = download(nowhere, tmp_path)
+
+    url = f"{nowhere.url}/zips/val2014.zip"
+    assert done.returncode == 1
+    assert (
+        f"error: val2014.zip could not be fetched; fetch {url} by hand, put it at "
+        f"{tmp_path}/val2014.zip, and run this command again."
+    ) in done.stderr.splitlines()
+    assert done.stderr.count("by hand") == 8
+    assert contents(tmp_path) == set()
+
+
+def test_archive_put_there_by_hand_is_used(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "val2014.zip").write_bytes(server.files["/zips/val2014.zip"])
+
+    done = download(server, tmp_path, "--only", "images")
+
+    assert done.returncode == 0, done.stderr
+    assert server.requests == []
+    assert len(contents(tmp_path)) == 3
+
+
+def test_missing_tool_is_named(tmp_path: Path) -> None:
+    (tmp_path / "curl").symlink_to(shutil.which("curl") or "")
+    bash = shutil.which("bash") or ""
+
+    done = subprocess.run(
+        [bash, str(SCRIPT), "--dir", str(tmp_path / "data")],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert done.stderr == "error: unzip is not installed; install it and run this command again.\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--only", "everything"), "--only everything, but it is images, annotations or pope"),
+        (("--all",), "--all is no option; the options are --dir, --only and --help"),
+        (("--only",), "--only needs a value"),
+    ],
+)
+def test_bad_arguments_are_refused(
+    server: Server, tmp_path: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    done = download(server, tmp_path, *arguments)
+
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_known_sums_are_those_of_the_reference_questions(
+    shared: Path, kind: str, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pope-opera-2910"
+    folder.mkdir()
+    name = f"coco_pope_{kind}.json"
+    shutil.copy(shared / "pope" / name, folder / name)
+
+    done = subprocess.run(
+        ["bash", str(SCRIPT), "--dir", str(tmp_path), "--only", "pope"],
+        env={
+            "PATH": os.environ["PATH"],
+            "POPE_URL": "http://127.0.0.1:9",
+            "POPE_OPERA_URL": "http://127.0.0.1:9",
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert f"{folder / name}: complete" in done.stderr
