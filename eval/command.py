@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from typing import Final
@@ -10,7 +11,7 @@ from eah.errors import EAHError
 from eval.errors import EvaluationError
 from models.errors import ModelError
 
-OK, BAD_INPUT, INTERRUPTED = 0, 2, 130
+OK, BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
 # What bad input to the method or to a model raises, besides the benchmark's own errors.
 RUN_ERRORS: Final = (EAHError, ModelError)
 KEPT = "what was answered is kept, the same command goes on from there"
@@ -30,9 +31,14 @@ def finish(
     expected: tuple[type[Exception], ...] = (EvaluationError, *errors)
     try:
         run()
+        sys.stdout.flush()  # here, where a closed pipe is expected, and not at Python's exit
     except expected as error:
         print(f"{name}: error: {error}", file=sys.stderr)
         return BAD_INPUT
+    except BrokenPipeError:
+        # Whoever reads the output has seen enough, as head does; Python would complain at its exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         print(f"{name}: interrupted; {interrupted}", file=sys.stderr)
         return INTERRUPTED

@@ -1,0 +1,185 @@
+"""Files whole or not at all, and JSON lines that are appended to without losing one."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from eval.errors import EvaluationError
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Replace a file as a whole, so that a reader or a crash never meets half of it."""
+    encoded = content.encode() if isinstance(content, str) else content
+    # No process of any machine has another file of this name.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(encoded)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an operating system's refusal to write into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        raise EvaluationError(
+            f"{path} can't be written: {error.strerror}; what was written before is kept: "
+            "make room or choose another place, and run the same command again"
+        ) from error
+
+
+Record = dict[str, Any]
+"""One JSON object, as it stands in a file."""
+
+
+def read_json_lines(path: Path) -> list[tuple[int, Record]]:
+    """Return the objects of a JSON-lines file with their line numbers; empty lines are skipped.
+
+    Raises:
+        EvaluationError: If the file can't be read or a line is not a JSON object.
+    """
+    return [(number, _record(path, number, line)) for number, line in read_lines(path)]
+
+
+def read_lines(path: Path) -> list[tuple[int, str]]:
+    """Return the lines of a text file that are not empty, stripped, with their numbers.
+
+    Raises:
+        EvaluationError: If the file can't be read.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise EvaluationError(f"{path} can't be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise EvaluationError(f"{path} is not UTF-8 text; is it the right file?") from error
+    # Not splitlines(), which also splits at characters that a text in JSON may hold, as U+2028.
+    lines = enumerate(text.split("\n"), start=1)
+    return [(number, line.strip()) for number, line in lines if line.strip()]
+
+
+def dump_lines(records: Iterable[Mapping[str, Any]]) -> str:
+    """Return the text of a JSON-lines file."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+
+
+def read_json(path: Path) -> Record:
+    """Return the object that a JSON file of ours holds.
+
+    Raises:
+        EvaluationError: If it can't be read or is no JSON object.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise EvaluationError(f"{path} can't be read: {error.strerror}") from error
+    except ValueError as error:
+        raise EvaluationError(f"{path} is damaged, it is not whole JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise EvaluationError(f"{path} is damaged, it holds no JSON object")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON file, whole or not at all."""
+    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
+
+
+class AppendedLines:
+    """A JSON-lines file that several processes append to, each to a part of its own.
+
+    The parts are `answers.jsonl`, and `answers.3.jsonl` of process 3 where there are several.
+    """
+
+    def __init__(self, path: Path, process: int | None = None) -> None:
+        """Name the file.
+
+        Args:
+            path: The file that holds everything in the end.
+            process: This process's number among several; None for the only one.
+        """
+        self.path = path
+        self._own = path if process is None else path.with_suffix(f".{process}{path.suffix}")
+
+    def parts(self) -> list[Path]:
+        """Return the files that exist, the common one first."""
+        found = self.path.parent.glob(f"{self.path.stem}.*{self.path.suffix}")
+        numbered = {p: p.name.split(".")[-2] for p in found}
+        parts = sorted(
+            (p for p, n in numbered.items() if n.isdigit()), key=lambda p: int(numbered[p])
+        )
+        return [path for path in (self.path, *parts) if path.exists()]
+
+    def read(self) -> list[Record]:
+        """Return the records of all parts, see `read_parts`."""
+        return [record for part in self.read_parts() for record in part]
+
+    def read_parts(self) -> list[list[Record]]:
+        """Return the records of each part.
+
+        A last line that was cut off in writing is left out. Nothing is changed: another process may
+        be writing.
+
+        Raises:
+            EvaluationError: If any other line is damaged.
+        """
+        parts = []
+        for path in self.parts():
+            lines = enumerate(path.read_bytes().split(b"\n")[:-1], start=1)
+            parts.append([_record(path, number, line) for number, line in lines])
+        return parts
+
+    def append(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Append records and flush them to the disk, so that they survive whatever comes next.
+
+        A last line that was cut off in writing is removed first.
+        """
+        with writing(self._own), self._own.open("ab+") as file:
+            _drop_cut_off(file)
+            file.write(dump_lines(records).encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def join(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Replace all parts by one file with these records."""
+        write_atomically(self.path, dump_lines(records))
+        for path in self.parts():
+            if path != self.path:
+                path.unlink()
+
+
+def _drop_cut_off(file: BinaryIO) -> None:
+    """Remove a last line without an end."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(size - 1, 0))
+    if file.read() not in (b"", b"\n"):
+        file.seek(0)
+        file.truncate(file.read().rfind(b"\n") + 1)
+
+
+def _record(path: Path, number: int, line: str | bytes) -> Record:
+    try:
+        record = json.loads(line)
+    except ValueError as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+        raise EvaluationError(
+            f"{path}, line {number} is not JSON ({reason}); one object a line is needed"
+        ) from error
+    if not isinstance(record, dict):
+        shown = line if isinstance(line, str) else line.decode()
+        raise EvaluationError(f"{path}, line {number} is not a JSON object: {shown[:60]}")
+    return record

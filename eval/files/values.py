@@ -1,0 +1,38 @@
+"""Convert a setting from YAML or a flag to the type that its dataclass declares."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from eval.errors import EvaluationError
+
+_TYPES: Final = {"int": int, "float": float, "str": str, "bool": bool}
+
+
+def convert(name: str, kind: str, value: Any, source: str) -> Any:
+    """Return a value of a setting's type.
+
+    Args:
+        name: The setting.
+        kind: Its type as written in a dataclass, such as "tuple[int, ...] | None".
+        value: What YAML or a flag holds. "auto" stands for None where the type is "int | None".
+        source: Where it is from, for error messages.
+    Raises:
+        EvaluationError: If the value is not of that type.
+    """
+    optional = kind.endswith("| None")
+    kind = kind.removesuffix("| None").strip()
+    if optional and (value is None or (value == "auto" and kind == "int")):
+        return None
+    if kind.startswith("tuple"):
+        items = value if isinstance(value, (list, tuple)) else [value]
+        item_kind = kind.removeprefix("tuple[").split(",")[0].removesuffix("]")
+        return tuple(convert(name, item_kind, item, source) for item in items)
+    if kind == "Path" and isinstance(value, (str, Path)):
+        return Path(value).expanduser()
+    if kind == "float" and type(value) is int:
+        return float(value)
+    if kind not in _TYPES or type(value) is not _TYPES[kind]:
+        raise EvaluationError(f"{source}: {name} is {value!r}, but it must be of type {kind}")
+    return value
