@@ -1,163 +1,309 @@
-"""The arms of a run: EAH or not, and how tokens are chosen.
+"""The arms of a run: EAH or not, how tokens are chosen, and with which settings.
 
-A name such as "opera+eah" is made of "baseline", "eah" and the methods of `configs/methods.yaml`,
-which names each one's class and published settings.
+An arm is written `baseline`, `eah`, `vcd`, `vcd+eah`, or with settings behind an @:
+`eah@layers=2,threshold=0.001`, `vcd+eah@alpha=0.5,layers=0-1`. Its name is recorded in one form,
+which holds what differs from the model's config and from a method's published settings. So a name
+says all, and the same arm has one name however it was asked for. Needs no torch.
 """
 
 from __future__ import annotations
 
-import importlib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from functools import cache
-from typing import Any, Final
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-import yaml
-
-from eah.errors import nearest
+from eah.errors import EAHConfigError, nearest
+from eah.settings import EAHConfig
 from eval.errors import EvaluationError
-from models.settings import CONFIGS, read_yaml
+from eval.files.answers import BASELINE
+from eval.run.arm_settings import (
+    EAH,
+    EAH_SETTINGS,
+    ArmDefaults,
+    arm_name,
+    build_method,
+    eah_config,
+    method_changes,
+    read_eah,
+    read_method_flags,
+    read_methods,
+    read_value,
+)
+from eval.run.settings import OPERA_FLAGS, RunSettings
+from models.settings import model_settings
 
-BASELINE, EAH = "baseline", "eah"
-DEFAULT_ARMS: Final = (BASELINE, EAH)
-# What the paper's command lines mean by OPERA's flags: OPERA on top of EAH.
-OPERA_ARMS: Final = (BASELINE, "opera+eah")
+if TYPE_CHECKING:
+    from models.decoding.base import DecodingMethod
+
 OPERA: Final = "opera"
-OPERA_FLAGS: Final = ("scale_factor", "threshold", "num_attn_candidates", "penalty_weights")
+DEFAULT_ARMS: Final = (BASELINE, EAH)
+# What the paper's command lines mean by OPERA's flags: OPERA, and OPERA on top of EAH.
+OPERA_ARMS: Final = (BASELINE, OPERA, f"{OPERA}+{EAH}")
+Settings = TypeVar("Settings", bound=RunSettings)
+EAH_FLAGS: Final = ("preset", "layers", "head", "min_density", "receivers")
 
 
 @dataclass(frozen=True, slots=True)
-class ArmName:
-    """What the name of an arm says.
+class Arm:
+    """One way to answer the questions of a run.
 
     Attributes:
-        eah: Whether EAH is enabled.
+        name: As it is recorded.
         method: Name of the decoding method; None for transformers' own decoding.
+        changes: Settings of the method that differ from the published ones.
+        eah: EAH's settings; None without EAH.
     """
 
-    eah: bool
+    name: str
+    method: str | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    eah: EAHConfig | None = None
+
+    def decoding(self) -> DecodingMethod | None:
+        """Return the decoding method with its settings; loads torch.
+
+        Raises:
+            EvaluationError: If a setting is unknown or not allowed.
+        """
+        return None if self.method is None else build_method(self.method, self.changes)
+
+    def as_record(self) -> dict[str, Any]:
+        """Return what decides the arm's answers, for arm.json."""
+        method = self.decoding()
+        return {
+            "method": self.method,
+            "settings": None if method is None else asdict(method),  # type: ignore[call-overload]  # all are dataclasses
+            "eah": None if self.eah is None else asdict(self.eah),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Written:
+    """An arm as somebody wrote it; settings are text."""
+
     method: str | None
+    eah: bool
+    settings: Mapping[str, str]
 
-    def __str__(self) -> str:
-        """Return the name as it is recorded, whatever order it was written in."""
-        parts = [self.method] if self.method else []
-        return "+".join([*parts, *([EAH] if self.eah else [])]) or BASELINE
+    def takes(self, key: str) -> bool:
+        """Return whether a setting is one of EAH's or of the method's here."""
+        return self._is_eahs(key) or self._own(key) is not None
+
+    def _is_eahs(self, key: str) -> bool:
+        return self.eah and key in EAH_SETTINGS
+
+    def _own(self, key: str) -> str | None:
+        """Return the method's name of a setting; "opera.threshold" says whose threshold it is."""
+        owner, dot, rest = key.rpartition(".")
+        known = read_methods().get(self.method or "", {})
+        return rest if (not dot or owner == self.method) and rest in known else None
+
+    def split(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return EAH's settings and those of the method, read."""
+        of_eah, of_method = {}, {}
+        for key, text in self.settings.items():
+            if self._is_eahs(key):
+                of_eah[key] = read_eah(key, text)
+            elif self.method is not None:
+                name = key.removeprefix(f"{self.method}.")
+                if name in of_method:
+                    raise EvaluationError(f"setting {name} of {self.method} is given twice")
+                of_method[name] = read_value(text)
+            else:
+                known = EAH_SETTINGS if self.eah else {}
+                hint = nearest(key, known) if known else f"{BASELINE} has no settings"
+                raise EvaluationError(f"setting {key!r} of an arm is unknown: {hint}")
+        return of_eah, of_method
 
 
-@cache
-def read_methods() -> dict[str, dict[str, Any]]:
-    """Return class and published settings of every decoding method, by name."""
-    return read_yaml(CONFIGS / "methods.yaml")
+def arms_of(settings: RunSettings) -> tuple[Arm, ...]:
+    """Return the arms that a command's settings ask for.
+
+    Raises:
+        EvaluationError: If one is unknown, two are the same, or a setting is not allowed or of a
+            method that no arm has.
+        ModelError: If there is no such model.
+    """
+    names = settings.method or (OPERA_ARMS if _opera(settings) else DEFAULT_ARMS)
+    return resolve_arms(expand(names, settings.sweep), _defaults(settings))
 
 
-def parse_arm(name: str) -> ArmName:
-    """Read the name of an arm.
+def with_arms(settings: Settings, names: Sequence[str]) -> Settings:
+    """Return settings that ask for arms by their recorded names, which say everything of them."""
+    cleared: dict[str, Any] = dict.fromkeys((*EAH_FLAGS, "sink_threshold", *OPERA_FLAGS))
+    return replace(settings, method=tuple(names), sweep=(), method_settings=(), **cleared)
+
+
+def reference_of(settings: RunSettings) -> str | None:
+    """Return the recorded name of the arm that a command's settings compare with; None for none.
+
+    Raises:
+        EvaluationError: If it is no arm.
+    """
+    if settings.reference is None:
+        return None
+    return resolve(settings.reference, _defaults(settings)).name
+
+
+def _opera(settings: RunSettings) -> dict[str, Any]:
+    """Return the settings of OPERA that were given by its own flags."""
+    given = {name: getattr(settings, name) for name in OPERA_FLAGS}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _defaults(settings: RunSettings) -> ArmDefaults:
+    """Return what flags and the model's config say of all arms."""
+    methods = {OPERA: _opera(settings)} if _opera(settings) else {}
+    for name, changes in read_method_flags(settings.method_settings).items():
+        methods.setdefault(name, {}).update(changes)
+    eah = {name: getattr(settings, name) for name in EAH_FLAGS}
+    eah["threshold"] = settings.sink_threshold
+    given = {name: value for name, value in eah.items() if value is not None}
+    return ArmDefaults(model_settings(settings.model).eah, given, methods, settings.seed)
+
+
+def resolve_arms(names: Sequence[str], defaults: ArmDefaults) -> tuple[Arm, ...]:
+    """Return arms with their settings.
+
+    Args:
+        names: As they were written.
+        defaults: Settings of all arms that say nothing else.
+    Raises:
+        EvaluationError: If there is none, one is unknown, two are the same, a setting is not
+            allowed, or a flag is about a method that no arm has.
+    """
+    written = dict.fromkeys(names)
+    arms = [resolve(name, defaults) for name in written]
+    if not arms or len(written) < len(names):
+        raise EvaluationError(f"method {list(names)}: name at least one arm, each once")
+    by_name: dict[str, str] = {}
+    for text, arm in zip(written, arms, strict=True):
+        if (other := by_name.setdefault(arm.name, text)) != text:
+            raise EvaluationError(
+                f"method {text!r} and {other!r} are the same arm, {arm.name}; name each once"
+            )
+    _check_used(defaults, arms)
+    return tuple(arms)
+
+
+def plain_name(name: str) -> str | None:
+    """Return the recorded name of an arm without EAH: "vcd" of "vcd+eah@layers=2".
+
+    None where the name is not one of an arm, as in answers from elsewhere.
+    """
+    try:
+        written = _parse(name)
+        _, of_method = written.split()
+    except EvaluationError:
+        return None
+    changes = method_changes(written.method, of_method) if written.method else {}
+    return arm_name(written.method, changes, {})
+
+
+def expand(names: Sequence[str], sweep: Sequence[str]) -> list[str]:
+    """Return arms with each that takes a swept setting replaced by its grid.
+
+    Args:
+        names: Arms.
+        sweep: Such as ["layers=0,1,2", "threshold=0.001,0.002"].
+    Raises:
+        EvaluationError: If a sweep is not written so, or no arm takes its setting.
+    """
+    grid: dict[str, list[str]] = {}
+    for text in sweep:
+        key, equals, values = text.partition("=")
+        if not equals or not all(part.strip() for part in values.split(",")):
+            raise EvaluationError(f"--sweep {text!r}: sweeps are written KEY=V1,V2 (layers=0,1,2)")
+        key = key.strip().replace("-", "_")
+        if key in grid:
+            raise EvaluationError(f"--sweep {key}: its values stand in two places; give one list")
+        grid[key] = [part.strip() for part in values.split(",")]
+    found, used = [], set()
+    for name in names:
+        keys = [key for key in grid if _parse(name).takes(key)]
+        used.update(keys)
+        joint = "," if "@" in name else "@"
+        for point in product(*(grid[key] for key in keys)):
+            settings = ",".join(f"{k}={v}" for k, v in zip(keys, point, strict=True))
+            found.append(f"{name}{joint}{settings}" if keys else name)
+    for key in grid:
+        if key not in used:
+            raise EvaluationError(
+                f"--sweep {key}: no arm of {', '.join(names)} has such a setting; EAH's are "
+                f"{', '.join(EAH_SETTINGS)}"
+            )
+    return found
+
+
+def _parse(name: str) -> _Written:
+    """Read an arm.
 
     Raises:
         EvaluationError: If a part of it is unknown, or it has two decoding methods.
     """
-    if name == BASELINE:
-        return ArmName(eah=False, method=None)
-    parts = name.split("+")
+    what, at, text = name.partition("@")
+    parts = what.split("+")
     known = [BASELINE, EAH, *read_methods()]
     for part in parts:
-        if part not in known[1:]:
+        if part not in known or (part == BASELINE and len(parts) > 1):
             which = f"method {part!r}" if len(parts) == 1 else f"method {name!r}: {part!r}"
             if part == BASELINE:
                 raise EvaluationError(f"{which} stands alone; write two arms with a space between")
             raise EvaluationError(f"{which} is unknown: {nearest(part, known)}")
-    methods = [part for part in parts if part != EAH]
+    methods = [part for part in parts if part not in (EAH, BASELINE)]
     if len(methods) > 1 or len(set(parts)) < len(parts):
         raise EvaluationError(
             f"method {name!r}: an arm has one of {', '.join(read_methods())}, and eah beside it or "
             "not; write two arms with a space between"
         )
-    return ArmName(eah=EAH in parts, method=methods[0] if methods else None)
-
-
-def parse_arms(names: Iterable[str]) -> tuple[str, ...]:
-    """Return arms by the names that they are recorded under.
-
-    Raises:
-        EvaluationError: If there is none, one is unknown, or two are the same.
-    """
-    arms = tuple(str(parse_arm(name)) for name in names)
-    if not arms or len(set(arms)) < len(arms):
-        raise EvaluationError(f"method {list(arms)}: name at least one, each once")
-    return arms
-
-
-def method_settings(
-    arms: Iterable[str], opera: Mapping[str, Any], changes: Iterable[str]
-) -> dict[str, Any]:
-    """Return the decoding methods of a run, built with their settings.
-
-    Args:
-        arms: Names of the arms.
-        opera: OPERA's settings by its own flags.
-        changes: Settings of any method, as "vcd.alpha=0.5".
-    Returns:
-        A `models.decoding.base.DecodingMethod` by name.
-    Raises:
-        EvaluationError: If a setting is unknown, not allowed, or of a method that no arm has.
-    """
-    used = {method for arm in arms if (method := parse_arm(arm).method)}
-    changed: dict[str, dict[str, Any]] = {OPERA: dict(opera)} if opera else {}
-    for text in changes:
-        name, setting, value = _change(text)
-        changed.setdefault(name, {})[setting] = value
-    for name, settings in changed.items():
-        if name not in used:
-            flag = f"--{next(iter(settings))}" if name == OPERA and opera else f"{name}."
+    settings: dict[str, str] = {}
+    for setting in text.split(",") if at else ():
+        key, equals, value = setting.partition("=")
+        key = key.strip().replace("-", "_")
+        if not equals or not value.strip() or key in settings:
             raise EvaluationError(
-                f"{flag} is a setting of {name}, which no arm of this run has "
-                f"({', '.join(arms)}); add {name} or {name}+eah to --method"
+                f"method {name!r}: settings are written eah@layers=2,threshold=0.001, each once; "
+                "a list is 0-2 or 1+3"
             )
-    return {name: _built(name, changed.get(name, {})) for name in sorted(used)}
+        settings[key] = value.strip()
+    return _Written(methods[0] if methods else None, EAH in parts, settings)
 
 
-def as_record(methods: Mapping[str, Any]) -> dict[str, Any]:
-    """Return methods as they are recorded with a run."""
-    return {name: asdict(method) for name, method in methods.items()}
+def resolve(name: str, defaults: ArmDefaults) -> Arm:
+    """Return an arm with its settings.
 
-
-def _change(text: str) -> tuple[str, str, Any]:
-    key, equals, value = text.partition("=")
-    name, dot, setting = key.partition(".")
-    if not equals or not dot:
-        raise EvaluationError(
-            f"--method-settings {text!r}: settings are written METHOD.SETTING=VALUE"
-        )
-    if name not in read_methods():
-        raise EvaluationError(
-            f"--method-settings {text!r}: method {name!r} is unknown: "
-            f"{nearest(name, read_methods())}"
-        )
-    return name, setting.replace("-", "_"), yaml.safe_load(value)
-
-
-def _built(name: str, changes: Mapping[str, Any]) -> Any:
-    published = dict(read_methods()[name])
-    module, _, attribute = str(published.pop("class")).rpartition(".")
-    kind = getattr(importlib.import_module(module), attribute)
-    known = {field.name: field for field in fields(kind)}
-    for setting, value in changes.items():
-        if setting not in known:
-            raise EvaluationError(f"{name} has no setting {setting!r}: {nearest(setting, known)}")
-        published[setting] = _converted(name, setting, str(known[setting].type), value)
+    Raises:
+        EvaluationError: If it is unknown, or a setting is not allowed.
+    """
+    written = _parse(name)
+    of_eah, of_method = written.split()
+    method = written.method
+    given = {**defaults.methods.get(method or "", {}), **of_method}
+    if defaults.seed is not None and "seed" in read_methods().get(method or "", {}):
+        given.setdefault("seed", defaults.seed)
+    changes = {} if method is None else method_changes(method, given)
+    if not written.eah:
+        return Arm(arm_name(method, changes, {}), method, changes)
     try:
-        return kind(**published)
-    except ValueError as error:
-        raise EvaluationError(f"{name}: {error}") from error
+        config, shown = eah_config(of_eah, defaults)
+    except EAHConfigError as error:
+        advice = ""
+        if "threshold" in of_eah and "threshold_unit" not in of_eah:
+            advice = " (a multiple of uniform attention has threshold_unit=uniform beside it)"
+        raise EvaluationError(f"EAH settings of arm {name}: {error}{advice}") from error
+    return Arm(arm_name(method, changes, shown, eah=True), method, changes, config)
 
 
-def _converted(name: str, setting: str, kind: str, value: Any) -> Any:
-    """Return a setting's value as its type has it."""
-    if isinstance(value, list) and "tuple" in kind:
-        return tuple(value)
-    if kind == "float" and type(value) is int:
-        return float(value)
-    allowed = {"float": float, "int": int, "bool": bool}.get(kind)
-    if allowed is not None and type(value) is not allowed:
-        raise EvaluationError(f"{name}.{setting} is {value!r}, but it must be of type {kind}")
-    return value
+def _check_used(defaults: ArmDefaults, arms: Sequence[Arm]) -> None:
+    """Refuse flags about a method that no arm has."""
+    used = {arm.method for arm in arms}
+    for name, settings in defaults.methods.items():
+        if name not in used:
+            first = next(iter(settings))
+            is_flag = name == OPERA and first in OPERA_FLAGS
+            flag = first if is_flag else f"method-settings {name}.{first}"
+            raise EvaluationError(
+                f"--{flag} is a setting of {name}, which no arm of this run has "
+                f"({', '.join(arm.name for arm in arms)}); add {name} or {name}+eah to --method"
+            )

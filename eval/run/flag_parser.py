@@ -1,4 +1,4 @@
-"""A command-line parser that takes flags with dashes and underscores and names the nearest flag."""
+"""A command-line parser with flags in groups, which takes dashes and underscores alike."""
 
 from __future__ import annotations
 
@@ -6,25 +6,52 @@ import argparse
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
+
+WIDTH: Final = 100
+# In the order of the help; what a command alone has comes first.
+OWN: Final = "this command"
+GROUPS: Final = (OWN, "model", "data", "arms", "decoding", "running", "output")
 
 
 class FlagParser(argparse.ArgumentParser):
-    """An argument parser that knows both spellings and names the nearest flag.
+    """An argument parser that knows both spellings of a flag and names the nearest flag.
 
     A flag that is not given leaves no trace, so that the defaults below it count.
     """
 
-    def __init__(self, description: str) -> None:
-        """Start without flags."""
-        super().__init__(
-            description=description, allow_abbrev=False, argument_default=argparse.SUPPRESS
-        )
+    def __init__(self, documentation: str) -> None:
+        """Start without flags.
 
-    def flag(self, *names: str, **options: Any) -> None:
-        """Add a flag under all its spellings."""
-        spellings = [spelling for name in names for spelling in dict.fromkeys(_spellings(name))]
-        self.add_argument(*spellings, **options)
+        Args:
+            documentation: What the command does, then an example that is indented by four spaces.
+        """
+        what, _, rest = documentation.strip().partition("\n\n")
+        example = rest.partition("\n\n")[0]
+        super().__init__(
+            usage="%(prog)s [FLAG ...]",
+            description=f"example:\n{example}\n\n{what}",
+            formatter_class=_Formatter,
+            allow_abbrev=False,
+            argument_default=argparse.SUPPRESS,
+            add_help=False,
+        )
+        self._named = {name: self.add_argument_group(name) for name in GROUPS}
+        self.flag("--help", "-h", action="help", help="show this and exit", group="output")
+
+    def flag(self, *names: str, group: str = OWN, **options: Any) -> None:
+        """Add a flag under all its spellings; the help shows the first name.
+
+        Args:
+            names: One or more.
+            group: One of GROUPS.
+            options: As `add_argument` takes them.
+        """
+        if "action" not in options:
+            kinds = {int: "N", float: "X", Path: "PATH"}
+            options.setdefault("metavar", kinds.get(options.get("type", str), "NAME"))
+        spellings = dict.fromkeys(spelling for name in names for spelling in _spellings(name))
+        self._named[group].add_argument(*spellings, **options)
 
     def parse(self, arguments: Sequence[str] | None) -> dict[str, Any]:
         """Return the flags that were given."""
@@ -42,6 +69,24 @@ class FlagParser(argparse.ArgumentParser):
         self.exit(2, f"{Path(self.prog).stem}: error: {message}\n")
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Help of at most 100 columns with one spelling for each flag."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32, width=WIDTH)
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        if not action.option_strings:
+            return super()._format_action_invocation(action)
+        names = action.option_strings[:1]
+        if action.nargs == 0:
+            return names[0]
+        default = self._get_default_metavar_for_optional(action)
+        return f"{names[0]} {self._format_args(action, default)}"
+
+
 def _spellings(name: str) -> list[str]:
+    if not name.startswith("--"):
+        return [name]
     body = name.removeprefix("--")
     return [name, "--" + body.replace("_", "-"), "--" + body.replace("-", "_")]

@@ -10,10 +10,11 @@ from typing import Any, Final, TypeVar
 import yaml
 
 from eval.errors import EvaluationError
-from eval.run.arms import read_methods
+from eval.run.arm_settings import read_methods
+from eval.run.arms import arms_of
 from eval.run.flag_parser import FlagParser
-from eval.run.settings import RunSettings, merge
-from models.settings import model_settings, read_yaml
+from eval.run.settings import DEFAULT_SEED, RunSettings, merge
+from models.settings import available, read_yaml
 
 PARTS: Final = {
     "llm": "language model: a folder or hub id instead of the config's",
@@ -28,17 +29,28 @@ Settings = TypeVar("Settings", bound=RunSettings)
 class Parser(FlagParser):
     """A parser with the flags that every command has that asks a model."""
 
-    def __init__(self, description: str) -> None:
-        """Start with the common flags."""
-        super().__init__(description)
-        _add_common(self)
+    def __init__(self, documentation: str, *, table: bool = True) -> None:
+        """Start with the common flags.
+
+        Args:
+            documentation: As `FlagParser` takes it.
+            table: Whether the command prints a table of arms.
+        """
+        super().__init__(documentation)
+        if table:
+            flag = self.flag
+            flag("--reference", metavar="ARM", group="arms", help="compare with this (baseline)")
+            flag("--wide", action="store_true", group="output", help="print all numbers")
+        _add_model(self)
+        _add_arms(self)
+        _add_running(self)
 
 
 def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
     """Lay YAML, `--options` and flags over the defaults.
 
     Raises:
-        EvaluationError: If a name is unknown, or a value not allowed.
+        EvaluationError: If a name is unknown, or a value or an arm not allowed.
         ModelError: If there is no such model.
     """
     settings = defaults
@@ -54,77 +66,109 @@ def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
                 f"--device {given['device']} and --gpu-id ({device}) disagree; give one of them"
             )
     settings = merge(settings, given, "command line")  # type: ignore[assignment]
-    model_settings(settings.model)  # raises now, not seconds later when torch is there
+    arms_of(settings)  # raises now, not seconds later when torch is there
     return settings
 
 
-def _add_common(parser: Parser) -> None:
-    parser.flag("--model", help="model in configs/, such as llava-1.5 or tiny-llava")
-    parser.flag("--checkpoint", help="folder or hub id instead of the config's")
+def _add_model(parser: Parser) -> None:
+    def flag(*names: str, **options: Any) -> None:
+        parser.flag(*names, group="model", **options)
+
+    flag("--model", help=f"{', '.join(available())} (llava-1.5)")
+    flag("--checkpoint", help="folder or hub id instead of the config's")
     for part, text in PARTS.items():
-        parser.flag(f"--{part.replace('_', '-')}", help=text)
-    parser.flag("--config", type=Path, help="YAML file of settings (flags win over it)")
-    parser.flag("--options", nargs="+", metavar="KEY=VALUE", help="settings by name (flags win)")
-    parser.flag("--protocol", help="prompt, preprocessing and answer length: opera, or the model's")
-    names = ", ".join(read_methods())
-    parser.flag(
+        flag(f"--{part.replace('_', '-')}", help=text)
+    flag("--protocol", help="prompt, preprocessing and answer length: opera, or the model's")
+    flag("--dtype", help="float32, float16, bfloat16, mixed (as the paper's wrapper), auto")
+    flag("--quantization", help="8bit or 4bit weights in the language model (neither)")
+    flag("--gpu-id", type=int, help="GPU number; -1 is the CPU (first GPU if there is one)")
+    flag("--device", help="cpu, cuda:N, or auto to spread the model over all GPUs")
+
+
+def _add_arms(parser: Parser) -> None:
+    def flag(*names: str, **options: Any) -> None:
+        parser.flag(*names, group="arms", **options)
+
+    flag(
         "--method",
         nargs="+",
         metavar="ARM",
-        help=f"baseline, eah, {names}, or one of these with +eah (baseline eah)",
+        help=f"baseline, eah, {', '.join(read_methods())}, or one of these with +eah; settings "
+        "follow an @: eah@layers=2,threshold=0.001 (baseline eah)",
     )
-    parser.flag(
-        "--method-settings",
+    flag(
+        "--sweep",
         nargs="+",
-        metavar="METHOD.SETTING=VALUE",
-        help="other settings than the published ones, such as vcd.alpha=0.5",
+        metavar="KEY=V1,V2",
+        help="one arm for each point of a grid: layers=0,1,2 threshold=0.001,0.002",
     )
-    parser.flag("--data-path", type=Path, help="folder of the pictures, such as COCO's val2014")
-    parser.flag("--gpu-id", type=int, help="GPU number; -1 is the CPU (first GPU if there is one)")
-    parser.flag("--device", help="cpu, cuda:N, or auto to spread the model over all GPUs")
-    parser.flag("--dtype", help="float32, float16, bfloat16, mixed (as the paper's wrapper), auto")
-    parser.flag("--quantization", help="8bit or 4bit weights in the language model (neither)")
-    parser.flag("--beam", "--num-beams", dest="beam", type=int, help="beams (1: greedy)")
-    parser.flag("--sample", action="store_true", help="nucleus sampling, top-p 0.9")
-    parser.flag("--max-new-tokens", type=int, help="length of an answer (the protocol's)")
-    parser.flag(
-        "--batch-size", type=_auto_or_number, help="prompts generated together, or auto (8)"
-    )
-    parser.flag(
-        "--no-prefix-reuse",
-        dest="prefix_reuse",
-        action="store_false",
-        help="run every prompt whole, also those about the same picture",
-    )
-    parser.flag("--num-workers", type=int, help="processes that read pictures ahead (4 for a GPU)")
-    parser.flag("--limit", type=int, help="first N questions of each file, or pictures, only")
-    parser.flag("--seed", type=int, help="of sampling, chosen pictures, built questions (42)")
-    parser.flag("--output-dir", type=Path, help="where run folders are made (runs)")
-    parser.flag("--preset", help="EAH preset: paper, released-code, scale-free (the config's)")
-    parser.flag("--LAYER_NUM", "--layers", dest="layers", type=int, nargs="+", help="EAH layers")
-    parser.flag(
-        "--HEAD_NUM", "--head", dest="head", type=_auto_or_number, help="EAH head: auto or an index"
-    )
-    parser.flag(
+    flag("--preset", help="EAH preset: paper, released-code, scale-free (the config's)")
+    flag("--LAYER_NUM", "--layers", dest="layers", type=int, nargs="+", help="EAH: layers from 0")
+    flag("--HEAD_NUM", "--head", dest="head", type=_auto_or_number, help="EAH: auto, or one head")
+    flag(
         "--THRES",
         "--sink-threshold",
         dest="sink_threshold",
         type=float,
         help="EAH: mean attention above which an image token is a sink (0.002 in the paper)",
     )
-    parser.flag(
-        "--min-density", type=float, help="EAH: least share of sinks in the densest head, gamma (0)"
-    )
-    parser.flag(
+    flag("--min-density", type=float, help="EAH: least share of sinks in the densest head (0)")
+    flag(
         "--receivers",
         type=int,
         help="EAH: only so many heads get the map, fewest sinks first (all)",
     )
-    opera = "OPERA, on top of EAH unless --method says otherwise"
-    parser.flag("--scale_factor", type=float, help=f"{opera}: factor on attention (50)")
-    parser.flag("--threshold", type=_steps, help=f"{opera}: steps before a rollback (15)")
-    parser.flag("--num_attn_candidates", type=int, help=f"{opera}: tokens looked at (5)")
-    parser.flag("--penalty_weights", type=float, help=f"{opera}: weight of the penalty (1)")
+    flag("--scale_factor", type=float, help="OPERA: factor on attention (50)")
+    flag("--threshold", type=_steps, help="OPERA: steps before a rollback (15)")
+    flag("--num_attn_candidates", type=int, help="OPERA: tokens looked at (5)")
+    flag("--penalty_weights", type=float, help="OPERA: weight of the penalty (1)")
+    flag(
+        "--method-settings",
+        nargs="+",
+        metavar="METHOD.SETTING=VALUE",
+        help="settings of a method in all its arms, such as vcd.alpha=0.5",
+    )
+
+
+def _add_running(parser: Parser) -> None:
+    flag = parser.flag
+    flag("--data-path", type=Path, group="data", help="folder of the pictures, COCO's val2014")
+    flag("--limit", type=int, group="data", help="first N questions of each part, or pictures")
+    flag(
+        "--seed",
+        type=int,
+        group="data",
+        help=f"of chosen pictures, built questions, noise and sampling ({DEFAULT_SEED})",
+    )
+    flag("--beam", "--num-beams", dest="beam", type=int, group="decoding", help="beams (1: greedy)")
+    flag("--sample", action="store_true", group="decoding", help="nucleus sampling, top-p 0.9")
+    flag("--max-new-tokens", type=int, group="decoding", help="length of an answer (protocol's)")
+    flag(
+        "--batch-size",
+        type=_auto_or_number,
+        group="running",
+        help="prompts generated together, or auto (8)",
+    )
+    flag(
+        "--no-prefix-reuse",
+        dest="prefix_reuse",
+        action="store_false",
+        group="running",
+        help="run every prompt whole, also those about the same picture",
+    )
+    flag("--num-workers", type=int, group="running", help="processes that read pictures (GPU: 4)")
+    flag("--dry-run", action="store_true", group="running", help="say what would be asked; stop")
+    flag("--fresh", action="store_true", group="running", help="set the arms' answers aside first")
+    flag(
+        "--accept-old",
+        action="store_true",
+        group="running",
+        help="go on with answers that other code or versions gave",
+    )
+    flag("--config", type=Path, group="running", help="YAML file of settings (flags win over it)")
+    flag("--options", nargs="+", metavar="KEY=VALUE", group="running", help="settings by name")
+    flag("--output-dir", type=Path, group="output", help="where run folders are made (runs)")
+    flag("--json", type=Path, metavar="FILE", group="output", help="write all results here, too")
 
 
 def _steps(text: str) -> int:
@@ -147,7 +191,10 @@ def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise EvaluationError(f"--options {text!r}: settings are written KEY=VALUE")
-    return key, yaml.safe_load(value)
+    try:
+        return key, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise EvaluationError(f"--options {text!r}: the value can't be read as YAML") from error
 
 
 def _device_of(gpu_id: int) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from eval.errors import EvaluationError
+from eval.files.pictures import open_picture
+from models.file_hashes import file_hashes
 from models.images import Preprocessing
 
 Pixels = dict[str, torch.Tensor]
@@ -35,13 +37,8 @@ class _Pictures(Dataset[Pixels | str]):
             return str(error)  # an exception would arrive with a worker's traceback in its text
 
     def _pixels(self, path: Path) -> torch.Tensor:
-        try:
-            with Image.open(path) as image:
-                return self.preprocessing([image])
-        except OSError as error:  # PIL's UnidentifiedImageError and truncated files are OSErrors
-            raise EvaluationError(
-                f"picture {path} can't be read ({error}); replace it and run the same command again"
-            ) from error
+        with open_picture(path) as image:
+            return self.preprocessing([image])
 
 
 def read_ahead(
@@ -73,3 +70,12 @@ def read_ahead(
         if isinstance(pixels, str):
             raise EvaluationError(pixels)
         yield pixels
+
+
+def pictures_hash(folder: Path, names: Collection[str]) -> str:
+    """Return a SHA-256 over the names and contents of pictures."""
+    hashes = file_hashes([folder / name for name in names])
+    digest = hashlib.sha256()
+    for name in sorted(set(names)):
+        digest.update(f"{name}:{hashes[folder / name]}\n".encode())
+    return digest.hexdigest()

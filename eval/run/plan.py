@@ -1,57 +1,232 @@
-"""Everything that decides the answers of a run, besides the model."""
+"""What a model is asked and how: prompts, arms, decoding, and which prompts are generated together.
+
+Batches follow from the whole list of prompts, not from what is left of it: a run that was stopped
+and started again, or is shared by several processes, forms the same batches as one that was not.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Final, TypeVar
 
-from eah import EAHConfig, EAHHandle, enabled
-from eval.run.prompt import Key, Prompt
+import psutil
+import torch
+
+from eah import EAHHandle, enabled
+from eval.errors import EvaluationError
+from eval.files.answers import Item, Key
 from models import VLM, Decoding
 from models.decoding.base import DecodingMethod
 
+if TYPE_CHECKING:
+    from eval.run.arms import Arm
+
 
 @dataclass(frozen=True, slots=True)
-class Arm:
-    """A method of a run: its name, EAH's settings where it uses EAH, and how tokens are chosen."""
+class Prompt:
+    """One question as the model is asked it: the item's, with the protocol's suffix."""
 
-    name: str
-    eah: EAHConfig | None = None
-    decoding: DecodingMethod | None = None
+    item: Item
+    text: str
+
+    @property
+    def image(self) -> str:
+        """File name of the picture."""
+        return self.item.image
+
+    @property
+    def key(self) -> Key:
+        """What identifies the question in the run."""
+        return self.item.key
+
+
+@dataclass(frozen=True, slots=True)
+class AskedArm:
+    """An arm with its decoding method built."""
+
+    arm: Arm
+    decoding: DecodingMethod | None
+
+    @property
+    def name(self) -> str:
+        """The arm's recorded name."""
+        return self.arm.name
 
     def applied(self, vlm: VLM) -> AbstractContextManager[EAHHandle | None]:
-        """Return a context in which the model answers under this method."""
-        return nullcontext() if self.eah is None else enabled(vlm.model, self.eah)
+        """Return a context in which the model answers under this arm."""
+        return nullcontext() if self.arm.eah is None else enabled(vlm.model, self.arm.eah)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that decides the answers of a run, besides the model.
+    """What to ask and how.
 
     Attributes:
         prompts: All prompts of the run.
-        arms: Methods, in order.
+        arms: In order.
         data_path: Folder of the pictures.
         decoding: How tokens are chosen.
         batch_size: Prompts that are generated together; None for as many as fit.
         num_workers: Processes that read pictures ahead.
         seed: Seed of sampling; each batch derives its own.
         prefix_reuse: Whether prompts about the same picture share its prefix.
-        text_key: What the text is called where it is recorded.
+        unit: What an answer is called on the progress bar.
+        device: What it runs on, for the record of costs.
     """
 
     prompts: Sequence[Prompt]
-    arms: Sequence[Arm]
+    arms: Sequence[AskedArm]
     data_path: Path
     decoding: Decoding
     batch_size: int | None
     num_workers: int
     seed: int
     prefix_reuse: bool = True
-    text_key: str = "answer"
+    unit: str = "answer"
+    device: str = ""
 
-    def keys(self) -> list[Key]:
-        """Return (method, *prompt key) of every answer, in the order of the table."""
-        return [(arm.name, *prompt.key) for arm in self.arms for prompt in self.prompts]
+
+Answer = TypeVar("Answer")
+MAX_PROMPTS: Final = 64  # a batch is what a kill loses
+GPU_SHARE: Final = 0.8
+CPU_SHARE: Final = 0.5
+CACHE_COPIES: Final = 2.5  # the KV cache, a layer's copy as it grows, and shared prefixes
+
+
+def by_picture(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    """Return the prompts about each picture, in the order in which pictures first occur."""
+    groups: dict[str, list[Prompt]] = {}
+    for prompt in prompts:
+        groups.setdefault(prompt.image, []).append(prompt)
+    return groups
+
+
+def by_count(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
+    """Return batches of so many prompts, picture by picture."""
+    ordered = [prompt for group in by_picture(prompts).values() for prompt in group]
+    return [ordered[at : at + size] for at in range(0, len(ordered), size)]
+
+
+def by_tokens(
+    prompts: Sequence[Prompt], lengths: Mapping[str, int], budget: int
+) -> list[list[Prompt]]:
+    """Return batches of as many prompts as a budget of tokens allows, picture by picture.
+
+    Pictures with the longest prompt come first, so that a batch's prompts are of about the same
+    length, and a batch that does not fit shows at once.
+
+    Args:
+        prompts: All prompts.
+        lengths: Tokens by prompt's text, the answer's included.
+        budget: Tokens of a batch, its padding included.
+    """
+    groups = [
+        sorted(group, key=lambda prompt: -lengths[prompt.text])
+        for group in by_picture(prompts).values()
+    ]
+    groups.sort(key=lambda group: -lengths[group[0].text])
+    batches: list[list[Prompt]] = []
+    longest = 0
+    for prompt in (prompt for group in groups for prompt in group):
+        length = max(longest, lengths[prompt.text])
+        size = len(batches[-1]) + 1 if batches else 0
+        if 0 < size <= MAX_PROMPTS and size * length <= budget:
+            batches[-1].append(prompt)
+            longest = length
+        else:
+            batches.append([prompt])
+            longest = lengths[prompt.text]
+    return batches
+
+
+def token_budget(vlm: VLM, decoding: Decoding) -> int:
+    """Return how many tokens, prompts and answers together, fit beside a loaded model.
+
+    An estimate from the sizes of the KV cache and of one layer's activations.
+    """
+    config = vlm.language_model.config.get_text_config(decoder=True)
+    size = next(vlm.language_model.parameters()).element_size()
+    width = config.hidden_size // config.num_attention_heads
+    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * width
+    activations = 8 * config.hidden_size + 3 * config.intermediate_size
+    per_token = size * (CACHE_COPIES * cache + activations) * decoding.num_beams
+    return int(_free_bytes(vlm) / per_token)
+
+
+def _free_bytes(vlm: VLM) -> float:
+    devices = {p.device for p in vlm.model.parameters()}
+    gpus = [device for device in devices if device.type == "cuda"]
+    if gpus:
+        return GPU_SHARE * sum(torch.cuda.mem_get_info(device)[0] for device in gpus)
+    return CPU_SHARE * float(psutil.virtual_memory().available)
+
+
+class Parts:
+    """Cuts batches that do not fit into memory, and remembers what fits."""
+
+    def __init__(self, *, may_cut: bool, freed: Callable[[], None]) -> None:
+        """Start with whole batches.
+
+        Args:
+            may_cut: Whether a batch that does not fit is cut; else it is an error.
+            freed: Drops what may be dropped before a part is tried again.
+        """
+        self.size: int | None = None
+        self._may_cut = may_cut
+        self._freed = freed
+
+    def ask(
+        self, batch: Sequence[Prompt], answer: Callable[[Sequence[Prompt], int], list[Answer]]
+    ) -> Iterator[list[Answer]]:
+        """Yield the answers to a batch part by part, each before the next is tried.
+
+        Args:
+            batch: The prompts.
+            answer: Answers some of them; given these and where they begin.
+        Raises:
+            EvaluationError: If a batch does not fit and may not be cut, or one prompt does not.
+        """
+        at = 0
+        while at < len(batch):
+            size = min(self.size or len(batch), len(batch) - at)
+            rows = self._answered(batch[at : at + size], at, answer)
+            if rows is None:
+                self.size = size // 2
+                self._freed()
+                gc.collect()
+                if torch.cuda.is_available():
+                    torch.cuda.empty_cache()
+                continue
+            yield rows
+            at += size
+
+    def _answered(
+        self,
+        prompts: Sequence[Prompt],
+        at: int,
+        answer: Callable[[Sequence[Prompt], int], list[Answer]],
+    ) -> list[Answer] | None:
+        """Return the answers, or None if there was too little memory."""
+        try:
+            return answer(prompts, at)
+        except (RuntimeError, MemoryError) as error:
+            # Not before it is needed: accelerate takes a while to import.
+            from accelerate.utils.memory import should_reduce_batch_size
+
+            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+                raise
+            if len(prompts) == 1:
+                raise EvaluationError(
+                    "a single prompt does not fit into memory; choose a smaller --dtype or "
+                    "--quantization 4bit, fewer beams, or --device auto for several GPUs"
+                ) from error
+            if not self._may_cut:
+                raise EvaluationError(
+                    f"{len(prompts)} prompts at a time do not fit into memory; pass a smaller "
+                    "--batch-size, or --batch-size auto, which finds one"
+                ) from error
+            return None

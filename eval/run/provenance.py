@@ -1,52 +1,113 @@
-"""What a result depends on besides its settings: versions, device, commit, data."""
+"""What a result depends on besides its settings: code, versions, commit, command and time.
+
+An answer is only worth reading with the code that gave it. So the sources of eah/ and models/, the
+versions and the weights are recorded with an arm, and compared when the arm is taken up again.
+Needs neither torch nor a model.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import platform
+import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Final
 
-import torch
-
 import eah
-from eval.run.checkout import git_commit
-
-PACKAGES: Final = ("torch", "transformers", "tokenizers", "sentencepiece", "pillow", "numpy",
-                   "scipy")  # fmt: skip
+from models.settings import ROOT
 
 
-def provenance(device: str) -> dict[str, Any]:
-    """Return versions, device, commit and time of a run."""
+def provenance(packages: Iterable[str]) -> dict[str, Any]:
+    """Return versions, commit, command and time.
+
+    Args:
+        packages: Names of the packages that decide the result, besides Python and this project.
+    """
     return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": now(),
         "command": sys.argv,
-        "versions": {
-            "eah": eah.__version__,
-            "python": platform.python_version(),
-            **{name: version(name) for name in PACKAGES},
-        },
-        "device": device_name(device),
+        "versions": versions(packages),
         "git": git_commit(),
     }
 
 
-def device_name(device: str) -> str:
-    """Return what a person would call the device."""
-    if device.startswith("cuda"):
-        return f"{device}: {torch.cuda.get_device_name(device)}"
-    if device == "auto":
-        return f"{torch.cuda.device_count()} GPUs"
-    return f"{device}: {platform.machine()}, {torch.get_num_threads()} threads"
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Return the versions of this project, Python and some packages."""
+    installed = {name: version(name) for name in packages}
+    return {"eah": eah.__version__, "python": platform.python_version(), **installed}
 
 
-def images_hash(folder: Path, names: Iterable[str]) -> str:
-    """Return a SHA-256 over the names and sizes of the pictures that a run uses."""
-    digest = hashlib.sha256()
-    for name in sorted(set(names)):
-        digest.update(f"{name}:{(folder / name).stat().st_size}\n".encode())
-    return digest.hexdigest()
+def now() -> str:
+    """Return the time, in UTC, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def git_commit() -> str | None:
+    """Return the checkout's commit, with "-dirty" after local changes; None outside of git."""
+    try:
+        described = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return described.stdout.strip()
+
+
+PACKAGES: Final = ("torch", "transformers", "tokenizers", "sentencepiece", "pillow", "numpy")
+SOURCES: Final = ("eah", "models")
+# Decides no answer by itself.
+INCIDENTAL: Final = ("eah", "python")
+
+
+def current_code(weights: str) -> dict[str, Any]:
+    """Return what would answer now: files with their hashes, one hash over them, versions, weights.
+
+    Args:
+        weights: Identity of the weights.
+    """
+    files = {
+        path.relative_to(ROOT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+        for folder in SOURCES
+        for path in sorted((ROOT / folder).rglob("*.py"))
+    }
+    return {
+        "code": hashlib.sha256(str(files).encode()).hexdigest()[:16],
+        "weights": weights,
+        "versions": versions(PACKAGES),
+        "files": files,
+    }
+
+
+def code_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words what differs between recorded code and another; empty if nothing does."""
+    found = []
+    if then.get("code") != now["code"]:
+        old, new = then.get("files", {}), now["files"]
+        names = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+        more = f" and {len(names) - 2} more" if len(names) > 2 else ""
+        found.append(f"{', '.join(names[:2]) or 'the code'}{more} changed")
+    old_versions = then.get("versions", {})
+    for name, installed in now["versions"].items():
+        if name not in INCIDENTAL and old_versions.get(name) != installed:
+            found.append(f"{name} {old_versions.get(name)} -> {installed}")
+    if then.get("weights") != now["weights"]:
+        found.append(f"weights {then.get('weights')} -> {now['weights']}")
+    return found
+
+
+def setting_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Return in words which of an arm's recorded settings mean something else now."""
+    found = []
+    for group in ("settings", "eah"):
+        old, new = then.get(group) or {}, now.get(group) or {}
+        found += [
+            f"{name} {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)
+        ]
+    return found

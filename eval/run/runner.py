@@ -1,4 +1,4 @@
-"""Ask a model many questions about pictures, under several methods, and record every answer.
+"""Ask a model many questions about pictures, under several arms, and record every answer.
 
 Questions are taken picture by picture, so that a picture is read and encoded once for all its
 questions and all arms, and what a model computes up to the picture's end is computed once per arm.
@@ -6,50 +6,203 @@ questions and all arms, and what a model computes up to the picture's end is com
 
 from __future__ import annotations
 
+import hashlib
 import sys
-from collections.abc import Callable, Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 
+import torch
 from tqdm import tqdm
 
-from eval.run.asker import Asker
-from eval.run.costs import BatchCost
-from eval.run.pixels import read_ahead
-from eval.run.plan import Plan
+from eah import LayerReport
+from eval.errors import EvaluationError
+from eval.files.answers import Answer, Finding, Key
+from eval.run.costs import BatchCost, measure
+from eval.run.pixels import Pixels, read_ahead
+from eval.run.plan import AskedArm, Parts, Plan, Prompt
 from eval.run.processes import Place
-from eval.run.prompt import Key, Prompt, Row
 from models import VLM
+from models.decoding.base import MethodError
+from models.decoding.vcd import Vcd
+from models.prefix_store import PrefixStore, Sharing
+
+Features = dict[str, torch.Tensor]
 
 
-def answer(
+class Asker:
+    """A model with the pictures that it was shown."""
+
+    def __init__(self, vlm: VLM, plan: Plan) -> None:
+        """Start without pictures."""
+        self._vlm = vlm
+        self._plan = plan
+        self._pixels: Pixels = {}
+        self._features: Features = {}
+        self._noised: dict[str, Features] = {arm.name: {} for arm in plan.arms}
+        self._prefixes = {arm.name: PrefixStore() for arm in plan.arms}
+        self._asked = Counter(image for image, _ in {(p.image, p.text) for p in plan.prompts})
+        self._parts = Parts(may_cut=plan.batch_size is None, freed=self._forget_prefixes)
+
+    def take(self, pixels: Pixels) -> None:
+        """Encode pictures."""
+        self._pixels |= pixels
+        self._features |= self._encoded(pixels)
+
+    def keep(self, names: Collection[str]) -> None:
+        """Forget all other pictures."""
+        for kept in (self._pixels, self._features, *self._noised.values()):
+            for name in kept.keys() - set(names):
+                del kept[name]
+        for store in self._prefixes.values():
+            store.keep(names)
+
+    def answers(
+        self, arm: AskedArm, index: int, batch: Sequence[Prompt], cost: BatchCost
+    ) -> Iterator[list[Answer]]:
+        """Yield the answers to a batch, in parts where it does not fit into memory.
+
+        Args:
+            arm: The method.
+            index: The batch's place in the run, which sampling derives its seed from.
+            batch: The prompts, about pictures that were taken.
+            cost: What the answers cost is added to it.
+        """
+        yield from self._parts.ask(batch, partial(self._answered, arm, index, cost))
+
+    def _answered(
+        self, arm: AskedArm, index: int, cost: BatchCost, batch: Sequence[Prompt], at: int
+    ) -> list[Answer]:
+        """Return the answers to a part that begins somewhere in a batch."""
+        part = f"{index}/{at}" if at else index
+        torch.manual_seed(seed_of(self._plan.seed, arm.name, part))
+        asked = [(prompt.image, prompt.text) for prompt in batch]
+        places = list(range(len(batch)))
+        decoding = self._plan.decoding
+        if not decoding.do_sample:
+            # POPE's three files share half of their questions: the same prompt has the same answer.
+            unique = list(dict.fromkeys(asked))
+            places, asked = [unique.index(prompt) for prompt in asked], unique
+        names = [image for image, _ in asked]
+        store = self._prefixes[arm.name]
+        reused, passes = store.reused, store.passes
+        contrast = self._contrast(arm, names)
+        with measure(self._vlm.language_model, cost), arm.applied(self._vlm) as handle:
+            try:
+                answers = self._vlm.answer_batch(
+                    torch.stack([self._features[name] for name in names]),
+                    [question for _, question in asked],
+                    decoding,
+                    arm.decoding,
+                    contrast,
+                    self._sharing(names, store),
+                )
+            except MethodError as error:
+                raise EvaluationError(f"method {arm.name}: {error}") from error
+            found = [] if handle is None else handle.report()
+        cost.tokens += max(answer.tokens for answer in answers)
+        # A contrast is a prompt of its own, which has a prefix, too.
+        cost.prompts += len(asked) * (1 if contrast is None else 2)
+        cost.reused += store.reused - reused
+        cost.forwards -= store.passes - passes
+        # transformers repeats a prompt for each of its beams; other methods run it once.
+        beams = 1 if arm.decoding else decoding.num_beams
+        rows = []
+        for place, prompt in zip(places, batch, strict=True):
+            text, finished, _ = answers[place]
+            findings = tuple(_finding(report, place * beams) for report in found)
+            rows.append(Answer(prompt.item, text, finished, findings))
+        return rows
+
+    def _sharing(self, names: Sequence[str], store: PrefixStore) -> Sharing | None:
+        """Return how a batch shares prefixes; None where no picture is asked about twice."""
+        if self._plan.prefix_reuse and any(self._asked[name] > 1 for name in names):
+            return Sharing(names, store)
+        return None
+
+    def _contrast(self, arm: AskedArm, names: Sequence[str]) -> torch.Tensor | None:
+        """Return the features of noised pictures, for methods that contrast with them."""
+        vcd = arm.decoding
+        if not isinstance(vcd, Vcd):
+            return None
+        known = self._noised[arm.name]
+        new = {name: self._pixels[name] for name in names if name not in known}
+        if new:
+            # Noise of its own for each picture, the same in every run of a seed.
+            known |= self._encoded(
+                {
+                    name: vcd.noised(pixels, seed_of(vcd.seed, "noise", name))
+                    for name, pixels in new.items()
+                }
+            )
+        return torch.stack([known[name] for name in names])
+
+    def _encoded(self, pixels: Pixels) -> Features:
+        """Return the features of pictures by name."""
+        if not pixels:
+            return {}
+        encoded = self._vlm.encode_pixels(torch.cat(list(pixels.values())))
+        return dict(zip(pixels, encoded, strict=True))
+
+    def _forget_prefixes(self) -> None:
+        for store in self._prefixes.values():
+            store.keep([])
+
+
+def _finding(report: LayerReport, at: int) -> Finding:
+    """Return what EAH found in a layer for one row of the batch (the first of its beams)."""
+    head = report.head[at]
+    return Finding(
+        report.layer,
+        head,
+        max(report.counts[at]) if head is None else report.counts[at][head],
+        report.image_tokens[at],
+        report.saturated[at],
+    )
+
+
+def seed_of(seed: int, what: str, which: int | str) -> int:
+    """Derive a seed from a place in the run, so that a resumed run draws the same."""
+    digest = hashlib.sha256(f"{seed}/{what}/{which}".encode()).digest()
+    return int.from_bytes(digest[:4], "big")
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """Where answers and costs go, both called with the arm's name first."""
+
+    append: Callable[[str, Sequence[Answer]], None]
+    spend: Callable[[str, BatchCost], None]
+
+
+def ask_batches(
     vlm: VLM,
     plan: Plan,
     batches: Sequence[Sequence[Prompt]],
-    done: Collection[Key],
-    append: Callable[[list[Row]], None],
-    spent: Callable[[BatchCost], None],
+    done: Mapping[str, Collection[Key]],
+    recorder: Recorder,
     place: Place,
 ) -> None:
-    """Generate the answers of this process that are not done yet, and append them batch by batch.
+    """Generate the answers of this process that are not recorded yet, batch by batch.
 
     Args:
         vlm: The model.
         plan: What to ask, and how.
         batches: All batches of the run.
-        done: Keys (method, *prompt key) of recorded answers.
-        append: Records a list of rows.
-        spent: Records what a batch cost.
+        done: Keys of the recorded answers by arm.
+        recorder: Records answers and costs.
         place: Which batches are this process's.
     """
     mine = [(index, batch) for index, batch in enumerate(batches) if place.takes(index)]
-    keys = [(arm.name, *prompt.key) for _, batch in mine for prompt in batch for arm in plan.arms]
     left = [
         (index, batch)
         for index, batch in mine
-        if any((arm.name, *prompt.key) not in done for prompt in batch for arm in plan.arms)
+        if any(prompt.key not in done[arm.name] for prompt in batch for arm in plan.arms)
     ]
     asker = Asker(vlm, plan)
     names = [list(dict.fromkeys(prompt.image for prompt in batch)) for _, batch in left]
-    # Pictures that the batch before has too are at hand.
+    # Pictures that the batch before has too need not be read again.
     fresh = [
         [name for name in now if name not in before]
         for before, now in zip([[], *names], names, strict=False)
@@ -61,38 +214,45 @@ def answer(
         workers=plan.num_workers,
         pinned=vlm.device.type == "cuda",
     )
+    keys = [(arm.name, prompt.key) for _, batch in mine for prompt in batch for arm in plan.arms]
     progress = tqdm(
         total=len(keys),
-        initial=sum(key in done for key in keys),
-        unit=plan.text_key,
-        desc=vlm.protocol,
+        initial=sum(key in done[name] for name, key in keys),
+        unit=plan.unit,
         disable=place.index > 0,
     )
     warned = False
     with progress:
-        for (index, batch), pixels, following in zip(left, pictures, [*names[1:], []], strict=True):
+        for (index, batch), pixels, following in zip(left, pictures, [*names, []][1:], strict=True):
             asker.take(pixels)
             for arm in plan.arms:
-                if all((arm.name, *prompt.key) in done for prompt in batch):
+                if all(prompt.key in done[arm.name] for prompt in batch):
                     continue
-                cost = BatchCost(arm.name, index)
-                for rows in asker.answers(arm, index, batch, cost):
-                    new = [row for key, row in rows if (arm.name, *key) not in done]
-                    append(new)
-                    warned = warned or _warn_if_saturated(new)
+                progress.set_description(arm.name)
+                cost = BatchCost(_name(batch), plan.device)
+                for answers in asker.answers(arm, index, batch, cost):
+                    new = [one for one in answers if one.item.key not in done[arm.name]]
+                    recorder.append(arm.name, new)
+                    warned = warned or _warn_if_saturated(arm.name, new)
                     progress.update(len(new))
-                spent(cost)
+                recorder.spend(arm.name, cost)
             asker.keep(following)
 
 
-def _warn_if_saturated(rows: Sequence[Row]) -> bool:
+def _name(batch: Sequence[Prompt]) -> str:
+    """Return what identifies a batch whatever arm answers it and however it was started."""
+    part, number = batch[0].key
+    return f"{part}/{number}+{len(batch)}"
+
+
+def _warn_if_saturated(arm: str, answers: Sequence[Answer]) -> bool:
     """Warn on standard error if EAH's counts said nothing, and tell whether it was so."""
-    saturated = [found for row in rows for found in row.get("eah", []) if found["saturated"]]
-    if saturated:
+    layers = [one.layer for answer in answers for one in answer.findings if one.saturated]
+    if layers:
         tqdm.write(
-            f"warning: in layer {saturated[0]['layer']} every image token passes the threshold in "
-            "every head, so that the choice of head says nothing; these prompts are too short for "
-            "an absolute threshold, use --preset scale-free",
+            f"warning: {arm}: in layer {layers[0]} every image token passes the threshold in every "
+            "head, so that the choice of head says nothing; these prompts are too short for an "
+            "absolute threshold, use --preset scale-free",
             file=sys.stderr,
         )
-    return bool(saturated)
+    return bool(layers)

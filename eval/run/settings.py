@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import eah
-from eah.errors import EAHConfigError, nearest
+from eah.errors import nearest
 from eval.errors import EvaluationError
-from eval.run.arms import DEFAULT_ARMS, OPERA_ARMS, OPERA_FLAGS, method_settings, parse_arms
-from models.settings import PARTS, ModelSettings
+from eval.files.values import convert
+from models.settings import PARTS
+
+DEFAULT_SEED: Final = 42
+OPERA_FLAGS: Final = ("scale_factor", "threshold", "num_attn_candidates", "penalty_weights")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,8 @@ class RunSettings:
             config's.
         protocol: Prompt, preprocessing and answer length; None for the config's.
         method: Arms of the run, in the order of the table; None for baseline and EAH, or for
-            baseline and OPERA on EAH where one of OPERA's settings is given.
+            baseline, OPERA and OPERA on EAH where one of OPERA's settings is given.
+        sweep: Grids of arms, as "layers=0,1,2".
         scale_factor, threshold, num_attn_candidates, penalty_weights: OPERA's settings; None for
             the published ones.
         method_settings: Settings of decoding methods, as "vcd.alpha=0.5".
@@ -49,6 +52,12 @@ class RunSettings:
         sink_threshold: EAH's threshold on mean attention.
         min_density: Least share of sinks among the image tokens that EAH's densest head needs.
         receivers: Number of heads that get its map; None for all.
+        reference: Arm that the others are compared with; None for the baseline.
+        fresh: Set recorded answers of the arms aside and ask again.
+        accept_old: Go on with answers of other code.
+        dry_run: Say what would be asked, and ask nothing.
+        wide: Print all numbers, whatever the width of the table.
+        json: File for all results.
     """
 
     model: str = "llava-1.5"
@@ -60,6 +69,7 @@ class RunSettings:
     qformer_tokenizer: str | None = None
     protocol: str | None = None
     method: tuple[str, ...] | None = None
+    sweep: tuple[str, ...] = ()
     scale_factor: float | None = None
     threshold: int | None = None
     num_attn_candidates: int | None = None
@@ -76,7 +86,7 @@ class RunSettings:
     prefix_reuse: bool = True
     num_workers: int | None = None
     limit: int | None = None
-    seed: int = 42
+    seed: int = DEFAULT_SEED
     output_dir: Path = Path("runs")
     preset: str | None = None
     layers: tuple[int, ...] | None = None
@@ -84,6 +94,12 @@ class RunSettings:
     sink_threshold: float | None = None
     min_density: float | None = None
     receivers: int | None = None
+    reference: str | None = None
+    fresh: bool = False
+    accept_old: bool = False
+    dry_run: bool = False
+    wide: bool = False
+    json: Path | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model.
@@ -91,36 +107,12 @@ class RunSettings:
         Raises:
             EvaluationError: Naming the setting, its value and what is allowed.
         """
-        self.arms()
         for name in ("beam", "batch_size", "max_new_tokens", "limit"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EvaluationError(f"{name}={value}, but at least 1 is needed")
         if self.num_workers is not None and self.num_workers < 0:
             raise EvaluationError(f"num_workers={self.num_workers}, but 0 is the least (none)")
-
-    def opera_settings(self) -> dict[str, Any]:
-        """Return the settings of OPERA that were given by its own flags."""
-        given = {name: getattr(self, name) for name in OPERA_FLAGS}
-        return {name: value for name, value in given.items() if value is not None}
-
-    def arms(self) -> tuple[str, ...]:
-        """Return the arms of the run, by the names that they are recorded under.
-
-        Raises:
-            EvaluationError: If one is unknown, or two are the same.
-        """
-        if self.method is not None:
-            return parse_arms(self.method)
-        return OPERA_ARMS if self.opera_settings() else DEFAULT_ARMS
-
-    def decoding_methods(self) -> dict[str, Any]:
-        """Return the decoding methods of the arms by name.
-
-        Raises:
-            EvaluationError: If a setting is not allowed, or of a method that no arm has.
-        """
-        return method_settings(self.arms(), self.opera_settings(), self.method_settings)
 
     def model_arguments(self) -> dict[str, Any]:
         """Return what `models.load` and `models.describe` take, besides the model's name."""
@@ -142,27 +134,6 @@ class RunSettings:
             )
         return self.data_path
 
-    def eah_config(self, settings: ModelSettings) -> eah.EAHConfig:
-        """Return EAH's settings: the model's config, changed by flags.
-
-        Raises:
-            EvaluationError: If a value is not allowed.
-        """
-        values = dict(settings.eah)
-        if self.preset is not None:
-            values = {"preset": self.preset}
-        for name in ("layers", "head", "min_density", "receivers"):
-            value = getattr(self, name)
-            if value is not None:
-                values[name] = value
-        if self.sink_threshold is not None:
-            # The paper's flag is an attention weight, whatever unit the preset counts in.
-            values |= {"threshold": self.sink_threshold, "threshold_unit": "attention"}
-        try:
-            return eah.EAHConfig.preset(values.pop("preset", "paper"), **values)
-        except EAHConfigError as error:
-            raise EvaluationError(f"EAH settings: {error}") from error
-
 
 def merge(defaults: RunSettings, values: Mapping[str, Any], source: str) -> RunSettings:
     """Return settings with some values replaced.
@@ -180,25 +151,5 @@ def merge(defaults: RunSettings, values: Mapping[str, Any], source: str) -> RunS
         name = name.replace("-", "_")
         if name not in known:
             raise EvaluationError(f"{source}: setting {name!r} is unknown: {nearest(name, known)}")
-        changes[name] = _converted(name, str(known[name].type), value, source)
+        changes[name] = convert(name, str(known[name].type), value, source)
     return replace(defaults, **changes)
-
-
-def _converted(name: str, kind: str, value: Any, source: str) -> Any:
-    """Convert a YAML value to a setting's type."""
-    optional = kind.endswith("| None")
-    kind = kind.removesuffix("| None").strip()
-    if optional and (value is None or (value == "auto" and kind == "int")):
-        return None
-    if kind.startswith("tuple"):
-        items = value if isinstance(value, (list, tuple)) else [value]
-        item_kind = kind.removeprefix("tuple[").split(",")[0]
-        return tuple(_converted(name, item_kind, item, source) for item in items)
-    if kind == "Path" and isinstance(value, (str, Path)):
-        return Path(value).expanduser()
-    if kind == "float" and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    types = {"int": int, "float": float, "str": str, "bool": bool}
-    if kind not in types or type(value) is not types[kind]:
-        raise EvaluationError(f"{source}: {name} is {value!r}, but it must be of type {kind}")
-    return value

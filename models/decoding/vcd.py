@@ -25,6 +25,7 @@ class Vcd(DecodingMethod):
         alpha: Weight of the contrast: (1 + alpha) logits - alpha logits about the noised picture.
         beta: Share of the likeliest token's probability below which a token is out.
         noise_step: Steps of diffusion, of 1000.
+        seed: Of the noise; each picture has noise of its own.
     """
 
     contrast = Contrast.NOISED_IMAGE
@@ -32,6 +33,7 @@ class Vcd(DecodingMethod):
     alpha: float = 1.0
     beta: float = 0.1
     noise_step: int = 500
+    seed: int = 42
 
     def __post_init__(self) -> None:
         """Check the numbers once."""

@@ -1,4 +1,4 @@
-"""What methods cost: counted passes, medians of ratios, a file that survives."""
+"""What arms cost: counted passes, medians of ratios, a file that survives."""
 
 from __future__ import annotations
 
@@ -8,73 +8,98 @@ import pytest
 import torch
 from torch import nn
 
-from eval.run.costs import BatchCost, append_cost, cost_cells, measured, read_costs
-from eval.run.processes import Place
+from eval.run.arm_folder import ArmFolder
+from eval.run.costs import ArmCost, BatchCost, arm_costs, measure
 
 
 def test_passes_of_the_model_are_counted_in_the_block_only() -> None:
     model = nn.Linear(2, 2)
-    cost = BatchCost("eah", 3)
+    cost = BatchCost("random/1+3")
     for _ in range(2):  # a batch in two parts
-        with measured(model, cost):
+        with measure(model, cost):
             for _ in range(4):
                 model(torch.zeros(1, 2))
     model(torch.zeros(1, 2))
 
-    assert (cost.method, cost.batch, cost.forwards) == ("eah", 3, 8)
+    assert (cost.batch, cost.forwards) == ("random/1+3", 8)
     assert cost.seconds > 0
     assert not model._forward_pre_hooks
 
 
 def test_the_hook_goes_when_a_generation_fails() -> None:
     model = nn.Linear(2, 2)
-    with pytest.raises(ValueError, match="broken"), measured(model, BatchCost("eah", 0)):
+    with pytest.raises(ValueError, match="broken"), measure(model, BatchCost("a")):
         raise ValueError("broken")
 
     assert not model._forward_pre_hooks
 
 
-def test_cells_are_forwards_per_token_and_the_median_ratio() -> None:
-    costs = [
-        BatchCost("baseline", 0, tokens=10, forwards=10, seconds=9.0),  # a slow start
-        BatchCost("baseline", 1, tokens=10, forwards=10, seconds=1.0),
-        BatchCost("baseline", 2, tokens=20, forwards=20, seconds=2.0),
-        BatchCost("opera", 0, tokens=10, forwards=21, seconds=3.0),
-        BatchCost("opera", 1, tokens=10, forwards=21, seconds=3.0),
-        BatchCost("opera", 2, tokens=20, forwards=42, seconds=5.0),
-        BatchCost("opera", 3, tokens=10, forwards=21, seconds=1e6),  # no baseline
-    ]
+def batch(name: str, tokens: int, forwards: int, seconds: float, device: str = "cpu") -> BatchCost:
+    return BatchCost(name, device, tokens, forwards, seconds)
 
-    cells = cost_cells(costs)
 
-    assert [cells["baseline"][:2], cells["opera"][:2]] == [["1.00", "1.00"], ["2.10", "2.50"]]
+def test_an_arm_costs_passes_per_token_and_the_median_of_its_times() -> None:
+    slow_start = batch("a", 10, 10, 9.0)
+    costs = {
+        "baseline": [slow_start, batch("b", 10, 10, 1.0), batch("c", 20, 20, 2.0)],
+        "opera": [
+            batch("a", 10, 21, 3.0),
+            batch("b", 10, 21, 3.0),
+            batch("c", 20, 42, 5.0),
+            batch("d", 10, 21, 1e6),  # the baseline has no such batch
+            batch("b", 10, 21, 1e6, device="another"),  # nor on that device
+        ],
+    }
+
+    found = arm_costs(costs, "baseline")
+
+    assert found["baseline"] == ArmCost(1.0, 1.0, 0, 0)
+    assert found["opera"] == ArmCost(2.1, 2.5, 0, 0)
+
+
+def test_times_are_those_of_another_reference() -> None:
+    costs = {"opera": [batch("a", 1, 1, 2.0)], "eah": [batch("a", 1, 1, 3.0)]}
+
+    assert arm_costs(costs, "opera")["eah"].time == 1.5
+
+
+def test_a_reference_that_took_no_time_is_none() -> None:
+    costs = {"baseline": [batch("a", 1, 1, 0.0)], "eah": [batch("a", 1, 1, 3.0)]}
+
+    assert arm_costs(costs, "baseline")["eah"].time is None
 
 
 def test_reused_prefixes_are_counted_over_all_batches() -> None:
-    costs = [BatchCost("eah", i, prompts=6, reused=5) for i in range(3)]
+    costs = {"eah": [BatchCost(str(i), prompts=6, reused=5) for i in range(3)]}
 
-    assert cost_cells(costs)["eah"][2] == "15 of 18"
+    assert arm_costs(costs, "baseline")["eah"] == ArmCost(None, None, 18, 15)
 
 
 def test_without_a_baseline_or_a_token_nothing_is_claimed() -> None:
-    assert cost_cells([BatchCost("eah", 0, 0, 3, 1.0)]) == {"eah": ["-", "-", "-"]}
+    assert arm_costs({"eah": [batch("a", 0, 3, 1.0)]}, "baseline") == {
+        "eah": ArmCost(None, None, 0, 0)
+    }
+    assert arm_costs({"eah": []}, "baseline") == {"eah": ArmCost(None, None, 0, 0)}
 
 
 def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
-    costs = [BatchCost("baseline", 0, 5, 5, 0.5), BatchCost("eah", 0, 5, 5, 0.75)]
+    folder = ArmFolder(tmp_path, "eah")
+    folder.write_info({})
+    costs = [batch("a", 5, 5, 0.5), batch("b", 5, 5, 0.75)]
     for cost in costs:
-        append_cost(tmp_path, cost, Place())
-    with (tmp_path / "costs.jsonl").open("a") as file:
-        file.write('{"method": "eah", "ba')
+        folder.spend(cost)
+    with (folder.path / "costs.jsonl").open("a") as file:
+        file.write('{"batch": "c", "de')
 
-    assert read_costs(tmp_path) == costs
+    assert folder.costs() == costs
 
 
 def test_the_costs_of_all_processes_are_read(tmp_path: Path) -> None:
-    costs = [BatchCost("baseline", index, 5, 5, 0.5) for index in range(3)]
+    costs = [batch(str(index), 5, 5, 0.5) for index in range(3)]
     for index, cost in enumerate(costs):
-        append_cost(tmp_path, cost, Place(index, 3))
+        folder = ArmFolder(tmp_path, "eah", index)
+        folder.write_info({})
+        folder.spend(cost)
 
-    assert read_costs(tmp_path) == costs
-    assert len(list(tmp_path.iterdir())) == 3
-    assert read_costs(tmp_path / "nowhere") == []
+    assert ArmFolder(tmp_path, "eah").costs() == costs
+    assert len(list(folder.path.glob("costs.*.jsonl"))) == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +10,20 @@ import torch
 
 import models
 from eval.pope_eval import main
-from eval.run import costs
+from eval.run.costs import BatchCost
+from eval.run.recorded import RecordedRun, read_run
 from models.generation import Answer
-from scripts.make_scenes import write_scenes
+from scripts.scenes.make import write_scenes
 
-QUESTIONS = 300
+QUESTIONS = 120
 Answers = dict[tuple[Any, ...], tuple[Any, ...]]
+Costs = dict[str, list[BatchCost]]
 
 
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=60, seed=2014)
+    write_scenes(folder, count=24, seed=2014)
     return [
         "--model", "tiny-llava", "--gpu-id", "-1", "--pope-type", "popular", "--limit",
         str(QUESTIONS), "--data-path", str(folder / "val2014"), "--pope-path",
@@ -30,16 +31,20 @@ def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     ]  # fmt: skip
 
 
-def run(flags: list[str], folder: Path, *extra: str) -> tuple[Answers, list[costs.BatchCost]]:
-    """Return what was answered, with EAH's heads and counts, and what it cost."""
+def run(flags: list[str], folder: Path, *extra: str) -> tuple[Answers, Costs]:
+    """Return what was answered, with EAH's heads and counts, and what it cost, by arm."""
     assert main([*flags, *extra, "--output-dir", str(folder)]) == 0
     (found,) = (folder / "pope/tiny-llava").iterdir()
-    rows = [json.loads(line) for line in (found / "predictions.jsonl").read_text().splitlines()]
-    answers = {
-        (row["method"], row["question_id"]): (row["answer"], row["finished"], str(row.get("eah")))
-        for row in rows
+    recorded = read_run(found)
+    return answers_in(recorded), {name: arm.costs for name, arm in recorded.arms.items()}
+
+
+def answers_in(recorded: RecordedRun) -> Answers:
+    return {
+        (name, answer.item.key): (answer.text, answer.finished, answer.findings)
+        for name, arm in recorded.arms.items()
+        for answer in arm.answers
     }
-    return answers, costs.read_costs(found)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +52,7 @@ def one_by_one(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> An
     folder = tmp_path_factory.mktemp("one")
     answers, spent = run(flags, folder, "--no-prefix-reuse", "--batch-size", "1")
     assert len(answers) == 2 * QUESTIONS
-    assert sum(cost.reused for cost in spent) == 0
+    assert all(cost.reused == 0 for batches in spent.values() for cost in batches)
     return answers
 
 
@@ -68,12 +73,49 @@ def test_answers_heads_and_counts_are_those_of_one_prompt_at_a_time(
     answers, spent = run(flags, tmp_path, *extra)
 
     assert answers == one_by_one
-    reused = {arm: sum(c.reused for c in spent if c.method == arm) for arm in ("baseline", "eah")}
+    reused = {arm: sum(cost.reused for cost in batches) for arm, batches in spent.items()}
     if "--no-prefix-reuse" in extra:
         assert reused == {"baseline": 0, "eah": 0}
     else:
         assert reused["baseline"] > QUESTIONS / 2
         assert 0 < reused["eah"] <= reused["baseline"]
+
+
+@pytest.fixture(scope="module")
+def beams_alone(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Answers:
+    """Return what two beams answer when each prompt is asked alone."""
+    alone = ["--no-prefix-reuse", "--batch-size", "1"]
+    answers, _ = run(flags, tmp_path_factory.mktemp("beams"), *TWO_BEAMS, *alone)
+    heads = [found[0].head for _, _, found in answers.values()]
+    # Neighbours differ, so that the row of another prompt, or of another beam, would be seen.
+    assert len(set(heads)) > 2
+    return answers
+
+
+TWO_BEAMS = ["--pope-type", "all", "--limit", "16", "--beam", "2", "--method", "eah"]
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        ["--batch-size", "48"],
+        ["--batch-size", "5"],
+        ["--batch-size", "9", "--no-prefix-reuse"],
+    ],
+    ids=" ".join,
+)
+def test_heads_recorded_with_beams_are_those_of_each_prompt_alone(
+    flags: list[str], beams_alone: Answers, tmp_path: Path, extra: list[str]
+) -> None:
+    """The types share questions, so that a batch has fewer rows than answers."""
+    answers, spent = run(flags, tmp_path, *TWO_BEAMS, *extra)
+
+    assert {key: found for key, (_, _, found) in answers.items()} == {
+        key: found for key, (_, _, found) in beams_alone.items()
+    }
+    assert answers == beams_alone
+    if "--batch-size 48" in " ".join(extra):
+        assert sum(cost.prompts for cost in spent["eah"]) < len(answers)
 
 
 def test_a_batch_that_does_not_fit_is_cut_and_nothing_is_lost(

@@ -9,19 +9,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from eval import gpt4v_eval
 from eval.errors import EvaluationError
-from eval.pope_eval import main
-from eval.run.folder import RunFolder
 from eval.run.processes import Place, launcher_note, this_place
-from scripts.make_scenes import write_scenes
-
-ROOT = Path(__file__).resolve().parents[3]
-ALONE = {"RANK", "WORLD_SIZE", "LOCAL_RANK"}
+from tests.eval.forks import PLACE, Ended, Forks
+from tests.eval.small_runs import ROOT, lines_of, numbers_of, only_run, pope_flags
 
 
 @pytest.mark.parametrize(
@@ -70,6 +64,8 @@ def test_accelerates_single_process_is_pointed_out() -> None:
 def test_a_judge_is_asked_by_one_process(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    from eval import gpt4v_eval
+
     for name, value in {"RANK": "0", "WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
 
@@ -115,169 +111,149 @@ def test_processes_do_not_meet_on_a_gpu(wanted: str | None, gpus: int, sentence:
         Place(5, 8, 1).device(wanted, gpus)
 
 
-def key_of(row: dict[str, Any]) -> tuple[Any, ...]:
-    return (row["key"],)
-
-
-def test_the_last_process_puts_the_answers_together(tmp_path: Path) -> None:
-    first, second = (RunFolder(tmp_path, "run", {}, place=Place(i, 2)) for i in range(2))
-    wanted = [(key,) for key in "abcd"]
-    with first, second:
-        first.append([{"key": "c"}, {"key": "a"}])
-        assert first.gathered(key_of, wanted) is None
-        second.append([{"key": "b"}, {"key": "d"}])
-        with (first.path / "predictions.1.jsonl").open("a") as file:
-            file.write('{"key": "e')  # what a kill in mid-write leaves
-
-        assert second.gathered(key_of, wanted) == [{"key": key} for key in "abcd"]
-
-        assert first.gathered(key_of, wanted) is None, "it is done once"
-        assert first.gathered(key_of, wanted, found=True) == [{"key": key} for key in "abcd"]
-        assert second.gathered(key_of, wanted, found=True) is None
-    assert {path.name for path in first.path.glob("pred*")} == {"predictions.jsonl"}
-
-
-def test_an_answer_that_two_processes_have_counts_once(tmp_path: Path) -> None:
-    first, second = (RunFolder(tmp_path, "run", {}, place=Place(i, 2)) for i in range(2))
-    with first, second:
-        first.append([{"key": "a", "by": 0}])
-        second.append([{"key": "a", "by": 1}, {"key": "b", "by": 1}])
-
-        rows = first.gathered(key_of, [("a",), ("b",)])
-
-    assert rows == [{"key": "a", "by": 0}, {"key": "b", "by": 1}]
-
-
-def test_what_one_process_settles_all_go_by(tmp_path: Path) -> None:
-    first, second = (RunFolder(tmp_path, "run", {}, place=Place(i, 2)) for i in range(2))
-    with first, second:
-        assert first.settled("batches.json", {"tokens": 5}) == {"tokens": 5}
-        assert second.settled("batches.json", {"tokens": 7}) == {"tokens": 5}
-
-
-def test_a_run_is_not_started_twice(tmp_path: Path) -> None:
-    with (
-        RunFolder(tmp_path, "run", {}, place=Place(0, 2)),
-        pytest.raises(EvaluationError, match="another process is writing"),
-        RunFolder(tmp_path, "run", {}),
-    ):
-        pass
-
-
 @pytest.fixture(scope="module")
 def flags(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    folder = tmp_path_factory.mktemp("scenes")
-    write_scenes(folder, count=40, seed=2014)
-    flags = [
-        "--model", "tiny-llava", "--device", "cpu", "--pope-type", "all", "--batch-size", "4",
-        "--data-path", str(folder / "val2014"), "--pope-path", str(folder / "pope"),
-        "--num-workers", "0",
-    ]  # fmt: skip
-    build = ["--build-from", str(folder / "annotations/instances_val2014.json"), "--limit", "1"]
-    assert main([*flags, *build, "--output-dir", str(folder / "first")]) == 0
-    return flags
+    return [*pope_flags(tmp_path_factory.mktemp("scenes"), 10), "--batch-size", "4"]
 
 
 @pytest.fixture(scope="module")
-def undisturbed(flags: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def undisturbed(flags: list[str], server: Forks, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("undisturbed")
-    assert main([*flags, "--output-dir", str(root)]) == 0
-    return run_folder(root)
+    assert server.run([*flags, "--output-dir", str(root)]).status == 0
+    return only_run(root)
 
 
-def run_folder(root: Path) -> Path:
-    (folder,) = (root / "pope/tiny-llava").iterdir()
-    return folder
-
-
-def started(flags: list[str], root: Path, count: int) -> list[subprocess.Popen[str]]:
+def start(server: Forks, flags: list[str], root: Path, count: int) -> list[int]:
     """Start a run's processes as torchrun and accelerate do."""
-    environment = {key: value for key, value in os.environ.items() if key not in ALONE}
-    environment["OMP_NUM_THREADS"] = "1"  # as torchrun has it, so that processes share the cores
     return [
-        subprocess.Popen(
-            [sys.executable, "eval/pope_eval.py", *flags, "--output-dir", str(root)],
-            cwd=ROOT,
-            env=environment
-            | {"RANK": str(index), "WORLD_SIZE": str(count), "LOCAL_RANK": str(index)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
+        server.start(
+            [*flags, "--output-dir", str(root)],
+            {"RANK": str(index), "WORLD_SIZE": str(count), "LOCAL_RANK": str(index)},
         )
         for index in range(count)
     ]
 
 
-def finished(processes: list[subprocess.Popen[str]]) -> list[str]:
-    """Return what the processes printed; all must have succeeded."""
-    printed = []
-    for process in processes:
-        out, err = process.communicate(timeout=3600)
-        assert process.returncode == 0, err
-        printed.append(out)
-    return printed
+def wait(server: Forks, processes: list[int]) -> list[Ended]:
+    """Return what the processes left; all must have succeeded."""
+    ended = [server.wait(process) for process in processes]
+    assert [one.status for one in ended] == [0] * len(processes), ended
+    return ended
 
 
-def same_result(folder: Path, other: Path) -> bool:
-    lines = [sorted((f / "predictions.jsonl").read_text().splitlines()) for f in (folder, other)]
-    metrics = [(f / "metrics.json").read_text() for f in (folder, other)]
-    return folder.name == other.name and lines[0] == lines[1] and metrics[0] == metrics[1]
+def is_same(run: Path, other: Path) -> bool:
+    """Return whether two runs have the same answers, byte by byte, and numbers."""
+    files = [f"arms/{arm}/answers.jsonl" for arm in ("baseline", "eah")]
+    metrics = [numbers_of(one / "report/metrics.json") for one in (run, other)]
+    same = all((run / name).read_bytes() == (other / name).read_bytes() for name in files)
+    return run.name == other.name and same and metrics[0] == metrics[1]
 
 
-@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(
-    flags: list[str], undisturbed: Path, tmp_path: Path
+    flags: list[str], server: Forks, undisturbed: Path, tmp_path: Path
 ) -> None:
-    printed = finished(started(flags, tmp_path, 2))
+    ended = wait(server, start(server, flags, tmp_path, 2))
 
-    folder = run_folder(tmp_path)
-    assert same_result(folder, undisturbed)
-    assert sum("| baseline |" in out for out in printed) == 1, "one process prints the table"
-    assert not list(folder.glob("predictions.*.jsonl"))
-    assert len(list(folder.glob("costs.*.jsonl"))) == 2
-    assert json.loads((folder / "run.json").read_text())["processes"] == 2
+    run = only_run(tmp_path)
+    assert is_same(run, undisturbed)
+    assert sum("| baseline |" in one.out for one in ended) == 1, "one process prints the table"
+    assert sum("is done; the last one prints" in one.err for one in ended) == 1
+    assert {path.name for path in (run / "arms/eah").iterdir()} == {
+        "arm.json", "answers.jsonl", "costs.jsonl",
+    }  # fmt: skip
+    info = json.loads((run / "arms/eah/arm.json").read_text())
+    assert info["processes"] == 2
+    assert len((run / "arms/eah/costs.jsonl").read_text().splitlines()) == len(
+        (undisturbed / "arms/eah/costs.jsonl").read_text().splitlines()
+    )
 
 
-@pytest.mark.slow
+def test_more_processes_than_batches_give_one_result(
+    flags: list[str], server: Forks, tmp_path: Path
+) -> None:
+    few = [*flags, "--limit", "3"]
+    ended = wait(server, start(server, few, tmp_path, 3))
+
+    assert sum("| baseline |" in one.out for one in ended) == 1
+    assert len(lines_of(only_run(tmp_path), "eah")) == 3
+    again = wait(server, start(server, few, tmp_path, 2))
+    assert sum("| baseline |" in one.out for one in again) == 1
+
+
 def test_killed_and_started_again_with_another_number_of_processes(
-    flags: list[str], undisturbed: Path, tmp_path: Path
+    flags: list[str], server: Forks, undisturbed: Path, tmp_path: Path
 ) -> None:
-    processes = started(flags, tmp_path, 2)
-    deadline = time.monotonic() + 3600
-    while time.monotonic() < deadline and processes[1].poll() is None:
-        files = list(tmp_path.glob("pope/tiny-llava/*/predictions.1.jsonl"))
-        if files and files[0].read_text().count("\n") > 20:
+    processes = start(server, flags, tmp_path, 2)
+    while server.is_running(processes[1]):
+        files = list(tmp_path.glob("pope/tiny-llava/*/arms/eah/answers.1.jsonl"))
+        if files and files[0].read_text().count("\n") >= 8:
             break
-        time.sleep(0.02)
-    processes[1].send_signal(signal.SIGKILL)
-    processes[0].send_signal(signal.SIGINT)
-    for process in processes:
-        process.communicate()
-    killed_at = sum(path.read_text().count("\n") for path in run_folder(tmp_path).glob("pred*"))
-    total = len((undisturbed / "predictions.jsonl").read_text().splitlines())
-    assert 20 < killed_at < total
+        time.sleep(0.005)
+    os.kill(processes[1], signal.SIGKILL)
+    os.kill(processes[0], signal.SIGINT)
+    assert server.wait(processes[1]).status == -signal.SIGKILL
+    server.wait(processes[0])
+    files = list((only_run(tmp_path) / "arms").glob("*/answers*.jsonl"))
+    assert (
+        8
+        <= sum(path.read_text().count("\n") for path in files)
+        < 2 * len(lines_of(undisturbed, "eah"))
+    )
+    with (only_run(tmp_path) / "arms/eah/answers.1.jsonl").open("a") as file:
+        file.write('{"id": 3, "im')
 
-    printed = finished(started(flags, tmp_path, 3))
+    ended = wait(server, start(server, [*flags, "--batch-size", "6"], tmp_path, 3))
 
-    assert same_result(run_folder(tmp_path), undisturbed)
-    assert sum("| baseline |" in out for out in printed) == 1
+    assert is_same(only_run(tmp_path), undisturbed)
+    assert sum("| baseline |" in one.out for one in ended) == 1
+
+
+def test_what_processes_left_is_finished_by_one(
+    flags: list[str], server: Forks, undisturbed: Path, tmp_path: Path
+) -> None:
+    (ended,) = wait(
+        server,
+        [server.start(
+            [*flags, "--output-dir", str(tmp_path)],
+            {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"},
+        )],
+    )  # fmt: skip
+    assert "process 1 of 2 is done; the last one prints the result" in ended.err
+    assert ended.out == ""
+
+    assert server.run([*flags, "--output-dir", str(tmp_path)]).status == 0
+
+    assert is_same(only_run(tmp_path), undisturbed)
+    assert len(list(only_run(tmp_path).glob("arms/*/answers*.jsonl"))) == 2
+
+
+def test_a_process_is_not_started_twice(flags: list[str], server: Forks, tmp_path: Path) -> None:
+    (first,) = start(server, flags, tmp_path, 2)[:1]
+    while server.is_running(first) and not list(tmp_path.rglob("answers.0.jsonl")):
+        time.sleep(0.005)
+
+    second = server.run([*flags, "--output-dir", str(tmp_path)])
+
+    assert second.status == 2
+    assert "another process is writing to" in second.err
+    server.wait(first)
 
 
 @pytest.mark.slow
 def test_accelerate_starts_the_processes(
     flags: list[str], undisturbed: Path, tmp_path: Path
 ) -> None:
-    environment = {key: value for key, value in os.environ.items() if key not in ALONE}
+    environment = {key: value for key, value in os.environ.items() if key not in PLACE}
     launch = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
 
     done = subprocess.run(
         [sys.executable, *launch, "eval/pope_eval.py", *flags, "--output-dir", str(tmp_path)],
         cwd=ROOT,
-        env=environment,
+        env={**environment, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
 
     assert done.returncode == 0, done.stderr
-    assert same_result(run_folder(tmp_path), undisturbed)
+    assert is_same(only_run(tmp_path), undisturbed)
     assert done.stdout.count("POPE, tiny-llava") == 1

@@ -6,21 +6,28 @@ from pathlib import Path
 
 import pytest
 
-import models
 from eah import EAHConfig
 from eval.errors import EvaluationError
-from eval.pope_eval import parser
-from eval.run.flags import resolve
-from eval.tasks.pope.settings import PopeSettings
+from eval.evaluate import parser_of
+from eval.evaluate import settings_of as evaluate_settings
+from eval.run.arms import arms_of
+from eval.run.flags import Parser
+from eval.tasks.pope.task import Pope, PopeSettings
+
+
+def parser() -> Parser:
+    return parser_of(Pope, "")
 
 
 def settings_of(*arguments: str) -> PopeSettings:
-    return resolve(PopeSettings(), parser().parse(arguments))
+    settings = evaluate_settings(Pope, parser(), arguments)
+    assert isinstance(settings, PopeSettings)
+    return settings
 
 
 def test_layers_of_settings(tmp_path: Path) -> None:
     config = tmp_path / "my.yaml"
-    config.write_text("beam: 2\nbatch-size: 3\nseed: 4\nmethod: eah\n")
+    config.write_text('beam: 2\nbatch-size: 3\nseed: 4\nmethod: eah\nsweep: ["layers=0,1"]\n')
 
     settings = settings_of(
         "--config", str(config), "--options", "batch_size=5", "seed=6", "--seed", "7"
@@ -30,6 +37,7 @@ def test_layers_of_settings(tmp_path: Path) -> None:
     assert settings.batch_size == 5
     assert settings.seed == 7
     assert settings.method == ("eah",)
+    assert [arm.name for arm in arms_of(settings)] == ["eah@layers=0", "eah"]
     assert settings.num_workers == PopeSettings().num_workers
 
 
@@ -43,13 +51,20 @@ def test_layers_of_settings(tmp_path: Path) -> None:
         (["--gpu_id", "1"], "device", "cuda:1"),
         (["--LAYER_NUM", "1"], "layers", (1,)),
         (["--LAYER-NUM", "1", "2"], "layers", (1, 2)),
+        (["--layers", "2"], "layers", (2,)),
         (["--THRES", "0.002"], "sink_threshold", 0.002),
         (["--sink_threshold", "0.01"], "sink_threshold", 0.01),
         (["--HEAD_NUM", "3"], "head", 3),
+        (["--HEAD_NUM", "auto"], "head", None),
         (["--min-density", "0.15"], "min_density", 0.15),
         (["--receivers", "5"], "receivers", 5),
-        (["--HEAD_NUM", "auto"], "head", None),
+        (["--scale-factor", "60"], "scale_factor", 60.0),
+        (["--num-beams", "5"], "beam", 5),
+        (["--batch-size", "auto"], "batch_size", None),
         (["--sample"], "sample", True),
+        (["--no-prefix-reuse"], "prefix_reuse", False),
+        (["--accept_old"], "accept_old", True),
+        (["--sweep", "layers=0,1", "head=2"], "sweep", ("layers=0,1", "head=2")),
     ],
 )
 def test_flags_work_in_every_spelling(arguments: list[str], name: str, value: object) -> None:
@@ -61,26 +76,34 @@ def test_flags_work_in_every_spelling(arguments: list[str], name: str, value: ob
     [
         (["--method", "eha"], "method 'eha' is unknown: did you mean 'eah'"),
         (["--method", "eah", "eah"], "each once"),
+        (["--method", "eah+vcd", "vcd+eah"], "are the same arm"),
+        (["--method", "opera+vcd"], "an arm has one of opera, vcd, dola, pai, and eah beside it"),
         (["--pope-type", "randon"], "did you mean 'random'"),
         (["--parser", "oprea"], "did you mean 'opera'"),
         (["--batch-size", "0"], "batch_size=0, but at least 1"),
         (["--beam", "0"], "beam=0, but at least 1"),
+        (["--limit", "0"], "limit=0, but at least 1"),
+        (["--max-new-tokens", "0"], "max_new_tokens=0, but at least 1"),
+        (["--build-images", "0"], "build_images=0, but at least 1"),
+        (["--num-workers", "-1"], "num_workers=-1, but 0 is the least"),
         (["--gpu-id", "-2"], "a GPU is a number from 0"),
         (["--gpu-id", "0", "--device", "cpu"], "disagree"),
-        (["--method", "opera+eha"], "method 'opera\\+eha': 'eha' is unknown: did you mean 'eah'"),
-        (["--method", "baseline+eah"], "'baseline' stands alone; write two arms"),
-        (["--method", "opera+vcd"], "an arm has one of opera, vcd, dola, pai, and eah beside it"),
-        (["--method", "eah+eah"], "an arm has one of"),
-        (["--method", "eah+vcd", "vcd+eah"], "name at least one, each once"),
         (["--options", "beem=5"], "--options: setting 'beem' is unknown: did you mean 'beam'"),
         (["--options", "beam"], "KEY=VALUE"),
+        (["--options", "beam=["], "--options 'beam=\\[': the value can't be read as YAML"),
         (["--options", "beam=five"], "beam is 'five', but it must be of type int"),
         (["--options", "sample=1"], "must be of type bool"),
     ],
 )
 def test_bad_settings_are_named(arguments: list[str], message: str) -> None:
-    with pytest.raises(EvaluationError, match=message):
+    with pytest.raises(EvaluationError, match=message) as error:
         settings_of(*arguments)
+
+    assert "\n" not in str(error.value)
+
+
+def test_the_same_device_may_be_named_twice() -> None:
+    assert settings_of("--gpu-id", "-1", "--device", "cpu").device == "cpu"
 
 
 def test_unknown_yaml_key_names_the_nearest(tmp_path: Path) -> None:
@@ -89,21 +112,6 @@ def test_unknown_yaml_key_names_the_nearest(tmp_path: Path) -> None:
 
     with pytest.raises(EvaluationError, match="'batch_sise' is unknown: did you mean 'batch_size'"):
         settings_of("--config", str(config))
-
-
-def test_unknown_flag_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        parser().parse(["--pope-tipe", "random"])
-
-    assert stop.value.code == 2
-    assert "--pope-tipe is unknown: did you mean --pope-type?" in capsys.readouterr().err
-
-
-def test_a_prefix_is_no_flag(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        parser().parse(["--thres", "15"])  # neither --THRES nor --threshold
-
-    assert "--thres is unknown" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -126,14 +134,21 @@ def test_a_prefix_is_no_flag(capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_eah_flags_change_the_models_preset(arguments: list[str], expected: EAHConfig) -> None:
-    settings = settings_of(*arguments)
+    baseline, eah = arms_of(settings_of("--model", "tiny-llava", *arguments))
 
-    assert settings.eah_config(models.model_settings("tiny-llava")) == expected
+    assert baseline.eah is None
+    assert eah.eah == expected
 
 
 @pytest.mark.parametrize("threshold", ["0", "1", "-0.1", "1.5"])
 def test_threshold_outside_zero_to_one_is_refused(threshold: str) -> None:
-    settings = settings_of(f"--THRES={threshold}")
+    with pytest.raises(EvaluationError, match=r"EAH settings of arm eah: .* lies in \(0, 1\)"):
+        settings_of(f"--THRES={threshold}")
 
-    with pytest.raises(EvaluationError, match=r"lies in \(0, 1\)"):
-        settings.eah_config(models.model_settings("llava-1.5"))
+
+def test_pictures_need_a_folder(tmp_path: Path) -> None:
+    assert settings_of("--data-path", str(tmp_path)).pictures_folder() == tmp_path
+    with pytest.raises(EvaluationError, match="no pictures: pass --data-path"):
+        settings_of().pictures_folder()
+    with pytest.raises(EvaluationError, match=r"--data-path .*nowhere is not a folder"):
+        settings_of("--data-path", str(tmp_path / "nowhere")).pictures_folder()

@@ -1,0 +1,135 @@
+"""An arm's folder in a run: its answers, what gave them, and what they cost.
+
+    arms/eah@layers=2/arm.json        settings, code, versions, weights, batch sizes
+    arms/eah@layers=2/answers.jsonl   one line per answer, appended batch by batch
+    arms/eah@layers=2/costs.jsonl     one line per batch
+
+Once all answers are there they are put into the order of the questions, and never written again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final
+
+from eval.errors import EvaluationError
+from eval.files.answers import BASELINE, Answer, Key, answer_of
+from eval.files.storage import AppendedLines, read_json, write_json, writing
+from eval.run.costs import BatchCost
+
+ARMS: Final = "arms"
+ARM: Final = "arm.json"
+ANSWERS: Final = "answers.jsonl"
+COSTS: Final = "costs.jsonl"
+SET_ASIDE: Final = "set_aside"
+LONGEST_NAME: Final = 120
+
+
+class ArmFolder:
+    """The folder of one arm.
+
+    Attributes:
+        name: The arm's.
+        path: The folder.
+    """
+
+    def __init__(self, run: Path, name: str, process: int | None = None) -> None:
+        """Name the folder; nothing is written yet.
+
+        Args:
+            run: The run's folder.
+            name: The arm's name.
+            process: This process's number among several; None for the only one.
+        """
+        self.name = name
+        self.path = run / ARMS / _folder_name(name)
+        self._answers = AppendedLines(self.path / ANSWERS, process)
+        self._costs = AppendedLines(self.path / COSTS, process)
+
+    def info(self) -> dict[str, Any] | None:
+        """Return the content of arm.json; None for an arm that was never asked."""
+        path = self.path / ARM
+        return read_json(path) if path.is_file() else None
+
+    def write_info(self, info: Mapping[str, Any]) -> None:
+        """Write arm.json."""
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / ARM, info)
+
+    def answers(self) -> dict[Key, Answer]:
+        """Return the recorded answers of all processes by question.
+
+        Where processes answered the same question, the first counts.
+
+        Raises:
+            EvaluationError: If a line is damaged, or a process answered a question twice.
+        """
+        found: dict[Key, Answer] = {}
+        for part in self._answers.read_parts():
+            where = f"{self.path / ANSWERS}, answer"
+            answers = [answer_of(one, f"{where} {at}") for at, one in enumerate(part, start=1)]
+            by_key = {answer.item.key: answer for answer in answers}
+            if len(by_key) < len(answers):
+                twice = next(k for k, n in Counter(a.item.key for a in answers).items() if n > 1)
+                raise EvaluationError(
+                    f"{self.path / ANSWERS} answers question {twice} twice; delete one of the lines"
+                )
+            found |= {key: answer for key, answer in by_key.items() if key not in found}
+        return found
+
+    def costs(self) -> list[BatchCost]:
+        """Return what the recorded batches cost."""
+        return [BatchCost(**record) for record in self._costs.read()]
+
+    def append(self, answers: Sequence[Answer]) -> None:
+        """Record answers."""
+        self._answers.append(answer.as_record() for answer in answers)
+
+    def spend(self, cost: BatchCost) -> None:
+        """Record what a batch cost."""
+        self._costs.append([asdict(cost)])
+
+    def finish(self, answers: Sequence[Answer]) -> None:
+        """Put all answers into one file, in the order of the questions."""
+        self._answers.join(answer.as_record() for answer in answers)
+        self._costs.join(asdict(cost) for cost in self.costs())
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether processes that shared the run have files of answers of their own here."""
+        return self._answers.parts() not in ([], [self._answers.path])
+
+    def set_aside(self) -> Path | None:
+        """Move the folder out of the way and return where to; None if there is none."""
+        if not self.path.exists():
+            return None
+        aside = self.path.parents[1] / SET_ASIDE
+        number = 1
+        while (target := aside / f"{self.path.name}-{number}").exists():
+            number += 1
+        with writing(target):
+            aside.mkdir(exist_ok=True)
+            self.path.rename(target)
+        return target
+
+
+def arm_names(run: Path) -> list[str]:
+    """Return the arms of a run folder in the order in which they were begun, baseline first."""
+    infos = [read_json(path) for path in run.glob(f"{ARMS}/*/{ARM}")]
+    ordered = sorted(
+        infos, key=lambda info: (info["name"] != BASELINE, info["started"], info["name"])
+    )
+    return [info["name"] for info in ordered]
+
+
+def _folder_name(name: str) -> str:
+    """Return an arm's name, shortened where file systems would refuse it."""
+    plain = name.replace(":", "-")  # a span; Windows takes no colon
+    if len(plain) <= LONGEST_NAME:
+        return plain
+    return f"{plain[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

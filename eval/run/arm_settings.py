@@ -1,0 +1,237 @@
+"""Settings of arms: read from text, resolved against defaults, and written into an arm's name."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final
+
+import yaml
+
+from eah.errors import nearest
+from eah.settings import THRESHOLDS, EAHConfig
+from eval.errors import EvaluationError
+from eval.files.answers import BASELINE
+from eval.files.values import convert
+from models.settings import CONFIGS, read_yaml
+
+if TYPE_CHECKING:
+    from models.decoding.base import DecodingMethod
+
+EAH: Final = "eah"
+_LIST: Final = re.compile(r"\d+(-\d+)?(\+\d+(-\d+)?)*")
+_EXPONENT: Final = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+")
+
+
+@dataclass(frozen=True, slots=True)
+class ArmDefaults:
+    """Settings of all arms that say nothing else.
+
+    Attributes:
+        model: EAH's settings in the model's config.
+        eah: Those of EAH that flags give.
+        methods: Settings by decoding method that flags give.
+        seed: Of methods that draw noise.
+    """
+
+    model: Mapping[str, Any] = field(default_factory=lambda: {"preset": "paper"})
+    eah: Mapping[str, Any] = field(default_factory=dict)
+    methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    seed: int | None = None
+
+
+@cache
+def read_methods() -> dict[str, dict[str, Any]]:
+    """Return class and published settings of every decoding method, by name."""
+    return read_yaml(CONFIGS / "methods.yaml")
+
+
+# EAH's settings --------------------------------------------------------------------------------
+
+
+def _layers(text: str) -> tuple[int, ...]:
+    """Read layers: "2", "0-2" (with both ends) or "1+3"."""
+    found: list[int] = []
+    for part in text.split("+"):
+        first, dash, last = part.partition("-")
+        found += range(int(first), int(last if dash else first) + 1)
+    return tuple(found)
+
+
+EAH_SETTINGS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
+    "preset": (str, "paper, released-code or scale-free"),
+    "layers": (_layers, "a layer from 0, 0-2 or 1+3"),
+    "threshold": (float, "a number, such as 0.002"),
+    "threshold_unit": (str, "attention or uniform"),
+    "head": (lambda text: None if text == "auto" else int(text), "auto, or an index from 0"),
+    "receivers": (lambda text: text if text == "all" else int(text), "all, or a number of heads"),
+    "min_density": (float, "a share of the image tokens, such as 0.15"),
+    "rule": (lambda text: text.replace("-", "_"), ", ".join(THRESHOLDS)),
+    "image_span": (lambda text: tuple(map(int, text.split(":"))), "start:stop, such as 34:610"),
+    "vision_tokens": (str, "image, video or all"),
+}
+
+
+def read_eah(key: str, text: str) -> Any:
+    """Return the value of one of EAH's settings in an arm.
+
+    Raises:
+        EvaluationError: If it can't be read.
+    """
+    reader, usage = EAH_SETTINGS[key]
+    try:
+        return reader(text)
+    except ValueError as error:
+        raise EvaluationError(f"{key}={text!r} of an arm can't be read; write {usage}") from error
+
+
+def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig, dict[str, Any]]:
+    """Return EAH's settings of an arm, and those of them that its name shows."""
+    flags = {} if "preset" in own else dict(defaults.eah)
+    given = {**flags, **own}
+    preset = given.pop("preset", None)
+    start = dict(defaults.model) if preset is None else {"preset": preset}
+    if "rule" in given:
+        start = {key: value for key, value in start.items() if not key.startswith("threshold")}
+    if "threshold" in given:
+        # As the paper's flag, it is an attention weight, whatever unit the preset counts in.
+        given.setdefault("threshold_unit", "attention")
+    config = _preset({**start, **given})
+    model = _preset(defaults.model)
+    base = model if preset is None else EAHConfig.preset(preset)
+    shown: dict[str, Any] = {} if base == model else {"preset": preset}
+    threshold = (base.threshold, base.threshold_unit)
+    if config.rule != base.rule and isinstance(config.rule, str):
+        threshold = THRESHOLDS[config.rule]
+    for name in EAH_SETTINGS:
+        if name in ("preset", "threshold", "threshold_unit"):
+            continue
+        if (value := getattr(config, name)) != getattr(base, name):
+            shown[name] = ":".join(map(str, value)) if name == "image_span" else value
+    if (config.threshold, config.threshold_unit) != threshold:
+        shown["threshold"] = config.threshold
+        if config.threshold_unit != "attention":
+            shown["threshold_unit"] = config.threshold_unit
+    return config, shown
+
+
+def _preset(values: Mapping[str, Any]) -> EAHConfig:
+    changes = dict(values)
+    return EAHConfig.preset(changes.pop("preset", "paper"), **changes)
+
+
+# Settings of decoding methods ------------------------------------------------------------------
+
+
+def read_method_flags(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Read `--method-settings`, such as "vcd.alpha=0.5", by method.
+
+    Raises:
+        EvaluationError: If one is not written so, or its method is unknown.
+    """
+    changes: dict[str, dict[str, Any]] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        name, dot, setting = key.partition(".")
+        if not equals or not dot:
+            raise EvaluationError(
+                f"--method-settings {text!r}: settings are written METHOD.SETTING=VALUE"
+            )
+        if name not in read_methods():
+            raise EvaluationError(
+                f"--method-settings {text!r}: method {name!r} is unknown: "
+                f"{nearest(name, read_methods())}"
+            )
+        changes.setdefault(name, {})[setting.replace("-", "_")] = read_value(value)
+    return changes
+
+
+def read_value(text: str) -> Any:
+    """Read a method's setting; "1+3" and "0-2" are lists of numbers, the rest is YAML.
+
+    Raises:
+        EvaluationError: If it can't be read.
+    """
+    if _LIST.fullmatch(text) and not text.isdigit():
+        return list(_layers(text))
+    if _EXPONENT.fullmatch(text):  # Python writes 1e-05, which YAML takes for text.
+        return float(text)
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise EvaluationError(
+            f"setting {text!r} can't be read; write a number, a word, or a list as 0-2 or 1+3"
+        ) from error
+
+
+def method_changes(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that differ from the published ones, in the order of the config."""
+    published = read_methods()[name]
+    # A list of one number is that number, so that an arm has one name.
+    given = {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in given.items()}
+    order = [*published, *(key for key in given if key not in published)]
+    return {
+        key: given[key]
+        for key in order
+        if key in given and (key not in published or not _same(given[key], published[key]))
+    }
+
+
+def _same(value: Any, published: Any) -> bool:
+    """Return whether a value is the published one; True is not 1."""
+    return isinstance(value, bool) == isinstance(published, bool) and bool(value == published)
+
+
+def build_method(name: str, changes: Mapping[str, Any]) -> DecodingMethod:
+    """Return a decoding method with its settings; loads torch.
+
+    Raises:
+        EvaluationError: If a setting is unknown or not allowed.
+    """
+    values = dict(read_methods()[name])
+    module, _, attribute = str(values.pop("class")).rpartition(".")
+    kind = getattr(importlib.import_module(module), attribute)
+    known = {item.name: item for item in fields(kind)}
+    for setting, value in changes.items():
+        if setting not in known:
+            raise EvaluationError(f"{name} has no setting {setting!r}: {nearest(setting, known)}")
+        declared = str(known[setting].type)
+        if declared.startswith("str | tuple"):  # a word, or numbers
+            declared = "str" if isinstance(value, str) else declared.removeprefix("str | ")
+        values[setting] = convert(f"{name}.{setting}", declared, value, "decoding")
+    try:
+        method: DecodingMethod = kind(**values)
+    except ValueError as error:
+        raise EvaluationError(f"{name}: {error}") from error
+    return method
+
+
+# Names -----------------------------------------------------------------------------------------
+
+
+def arm_name(
+    method: str | None, changes: Mapping[str, Any], shown: Mapping[str, Any], *, eah: bool = False
+) -> str:
+    """Return an arm's recorded name."""
+    parts = [part for part in (method, EAH if eah else None) if part] or [BASELINE]
+    # OPERA and EAH both have a threshold, DoLa and EAH both have layers.
+    own = {f"{method}.{k}" if eah and k in EAH_SETTINGS else k: v for k, v in changes.items()}
+    settings = [f"{key}={_text(value)}" for key, value in {**own, **shown}.items()]
+    return "+".join(parts) + ("@" + ",".join(settings) if settings else "")
+
+
+def _text(value: Any) -> str:
+    """Return a value as it is written in a name."""
+    if value is None:
+        return "auto"
+    if isinstance(value, (tuple, list)) and value and all(type(one) is int for one in value):
+        first, last = value[0], value[-1]
+        if len(value) == 1:
+            return str(first)
+        if list(value) == list(range(first, last + 1)):
+            return f"{first}-{last}"
+        return "+".join(map(str, value))
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)

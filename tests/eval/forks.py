@@ -1,0 +1,123 @@
+"""Programs that start in milliseconds: a server imports everything once and forks.
+
+What is killed or shared in tests are real processes, which have their own memory and environment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a process left: exit status, minus the signal where one killed it, and output."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Forks:
+    """A server that forks a process for each start of `pope_eval`."""
+
+    def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
+        self._server = server
+        self._folder = folder
+
+    def start(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
+        """Start the command and return its process id."""
+        request = {"arguments": [*arguments], "environment": dict(environment or {})}
+        return int(self._ask({**request, "folder": str(self._folder)}))
+
+    def is_running(self, pid: int) -> bool:
+        return bool(self._ask({"running": pid}))
+
+    def wait(self, pid: int) -> Ended:
+        status = int(self._ask({"wait": pid}))
+        files = [self._folder / f"{pid}.{name}" for name in ("out", "err")]
+        out, err = (file.read_text() if file.exists() else "" for file in files)
+        return Ended(status, out, err)
+
+    def run(self, arguments: Sequence[str]) -> Ended:
+        return self.wait(self.start(arguments))
+
+    def _ask(self, request: Mapping[str, Any]) -> Any:
+        assert self._server.stdin is not None
+        assert self._server.stdout is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+
+@contextmanager
+def forks(folder: Path) -> Iterator[Forks]:
+    """Start the server, with a folder for what the processes print."""
+    environment = {key: value for key, value in os.environ.items() if key not in PLACE}
+    with subprocess.Popen(
+        [sys.executable, __file__],
+        cwd=ROOT,
+        # One thread: a process with several can't be forked safely.
+        env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as server:
+        yield Forks(server, folder)
+        assert server.stdin is not None
+        server.stdin.close()
+
+
+def _child(request: Mapping[str, Any]) -> None:
+    """Run the command in a forked process; never returns."""
+    from eval.pope_eval import main
+
+    for number, name in ((1, "out"), (2, "err")):
+        path = Path(request["folder"]) / f"{os.getpid()}.{name}"
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+    os.environ.update(request["environment"])
+    status = 1
+    try:
+        status = main(request["arguments"])
+        sys.stdout.flush()
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _serve() -> None:
+    import models
+
+    models.load("tiny-llava", device="cpu")  # imports what a run imports
+    ended: dict[int, int] = {}
+    for line in iter(sys.stdin.readline, ""):
+        request = json.loads(line)
+        if "arguments" in request:
+            answer = os.fork()
+            if not answer:
+                _child(request)
+        else:
+            pid = request.get("wait") or request["running"]
+            if pid not in ended:
+                found, status = os.waitpid(pid, 0 if "wait" in request else os.WNOHANG)
+                if found:
+                    ended[pid] = os.waitstatus_to_exitcode(status)
+            answer = ended[pid] if "wait" in request else pid not in ended
+        print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    _serve()
