@@ -4,21 +4,24 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Final
 
-Row = dict[str, Any]
+from eval.files.answers import Answer, Finding
+
+HEADER: Final = ("layer", "prompts", "chosen heads", "sinks of image tokens", "saturated")
+SHOWN: Final = 3  # heads
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSummary:
-    """What EAH did in one layer over a run.
+    """What EAH did in one layer over an arm.
 
     Attributes:
         layer: Layer index, from 0.
         prompts: Prompts that were answered under EAH.
-        heads: How many prompts each head was chosen in, most first; None where no head had a sink.
+        heads: How many prompts each head was chosen in, most first; "none" where no head qualified.
         mean_sinks: Mean number of sinks of the chosen head.
         mean_image_tokens: Mean number of image tokens.
         saturated: Prompts in which every image token passes the threshold in every head.
@@ -31,44 +34,39 @@ class LayerSummary:
     mean_image_tokens: float
     saturated: int
 
-    def as_dict(self) -> Row:
+    def as_dict(self) -> dict[str, Any]:
         """Return the summary for metrics.json."""
-        return {item.name: getattr(self, item.name) for item in fields(self)}
+        return asdict(self)
 
-    def sentence(self) -> str:
-        """Return the summary as a line of text."""
+    def cells(self) -> list[str]:
+        """Return the summary as cells of a table, see HEADER."""
         shares = [
-            f"head {head} in {100 * count / self.prompts:.1f} %"
-            for head, count in list(self.heads.items())[:3]
-            if head != "none"
+            f"{head}: {100 * count / self.prompts:.0f} %" for head, count in self.heads.items()
         ]
-        rest = len(self.heads) - len(shares)
-        return (
-            f"EAH in layer {self.layer}: {', '.join(shares) or 'no head'} of {self.prompts} prompts"
-            f"{f' ({rest} more)' if rest else ''}; "
-            f"{self.mean_sinks:.1f} sinks of {self.mean_image_tokens:.0f} image tokens on average; "
-            f"no sink in {self.heads.get('none', 0)} prompts, saturated in {self.saturated}"
-        )
+        more = f", {len(shares) - SHOWN} more" if len(shares) > SHOWN else ""
+        return [
+            str(self.layer),
+            str(self.prompts),
+            ", ".join(shares[:SHOWN]) + more,
+            f"{self.mean_sinks:.1f} of {self.mean_image_tokens:.0f}",
+            str(self.saturated),
+        ]
 
 
-def layer_summaries(rows: Iterable[Row]) -> list[LayerSummary]:
-    """Summarise what EAH found, from the recorded answers."""
-    by_layer: dict[int, list[Row]] = {}
-    for row in rows:
-        for found in row.get("eah", []):
-            by_layer.setdefault(found["layer"], []).append(found)
+def layer_summaries(answers: Iterable[Answer]) -> list[LayerSummary]:
+    """Summarise what EAH found in the answers of one arm, layer by layer."""
+    by_layer: dict[int, list[Finding]] = {}
+    for answer in answers:
+        for finding in answer.findings:
+            by_layer.setdefault(finding.layer, []).append(finding)
     return [
         LayerSummary(
             layer,
             len(found),
-            dict(
-                Counter(
-                    "none" if f["head"] is None else str(f["head"]) for f in found
-                ).most_common()
-            ),
-            fmean(f["sinks"] for f in found),
-            fmean(f["image_tokens"] for f in found),
-            sum(f["saturated"] for f in found),
+            dict(Counter("none" if f.head is None else str(f.head) for f in found).most_common()),
+            fmean(f.sinks for f in found),
+            fmean(f.image_tokens for f in found),
+            sum(f.saturated for f in found),
         )
         for layer, found in sorted(by_layer.items())
     ]

@@ -1,8 +1,13 @@
-"""The result table on standard output."""
+"""Tables on standard output: Markdown that lines up in a terminal and fits into it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
+
+WIDTH: Final = 100
+NONE: Final = "n/a"
+SHORT: Final = 4  # names that are never replaced: a number in brackets is as long
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -16,6 +21,75 @@ def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(_cells(line, widths, numeric)) + " |" for line in lines)
 
 
+def fit(
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int = WIDTH,
+    *,
+    names: Sequence[str] = (),
+    keys: int = 1,
+) -> str:
+    """Return a table that is at most `width` columns wide; nothing is left out.
+
+    Where names in the first column make it too wide, they become [1], [2], ..., explained below the
+    table. Where that is not enough, the columns that don't fit follow in further tables, each with
+    the first columns again; names are left as they are then, unless that takes more tables.
+
+    Args:
+        header: Titles of the columns.
+        rows: At least one row of cells.
+        width: Columns of a terminal.
+        names: First cells in the order of their numbers, which several tables may share; the rows'
+            own order if empty.
+        keys: Number of columns that say what a row is about.
+    """
+    tables = _split(header, rows, width, keys)
+    excess = max(_width(render(header, rows)) - width, 0)
+    if not excess:
+        return tables[0]
+    room = max(map(len, _first(rows))) - excess  # for the first column
+    known = dict.fromkeys([*names, *_first(rows)])
+    number = {name: f"[{at}]" for at, name in enumerate(known, 1) if len(name) > max(room, SHORT)}
+    short = [[number.get(row[0], row[0]), *row[1:]] for row in rows]
+    if all(row[0].startswith("[") for row in short):
+        header = ["#", *header[1:]]
+    numbered = _split(header, short, width, keys)
+    if (_excess(numbered, width), len(numbered)) >= (_excess(tables, width), len(tables)):
+        return "\n\n".join(tables)
+    legend = [f"{number[name]} {name}" for name in number if name in _first(rows)]
+    return "\n\n".join([*numbered, "\n".join(legend)])
+
+
+def _split(
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int, keys: int
+) -> list[str]:
+    """Return as few tables as hold all columns at that width; one column is never split."""
+    tables: list[str] = []
+    start = keys
+    while start < len(header):
+        for stop in range(len(header), start, -1):
+            found = render([*header[:keys], *header[start:stop]],
+                           [[*row[:keys], *row[start:stop]] for row in rows])  # fmt: skip
+            if _width(found) <= width:
+                break
+        tables.append(found)
+        start = stop
+    return tables or [render(header, rows)]
+
+
+def _excess(tables: Sequence[str], width: int) -> int:
+    """Return by how much the widest table is too wide."""
+    return max(max(map(_width, tables)) - width, 0)
+
+
+def _first(rows: Sequence[Sequence[str]]) -> list[str]:
+    return [row[0] for row in rows]
+
+
+def _width(table: str) -> int:
+    return len(table.partition("\n")[0])
+
+
 def _cells(line: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) -> list[str]:
     return [
         cell.rjust(width) if right else cell.ljust(width)
@@ -24,5 +98,9 @@ def _cells(line: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) 
 
 
 def _is_number(cell: str) -> bool:
-    """Say whether a cell is a number, with or without more in brackets."""
-    return cell.split(" (")[0].replace(".", "", 1).replace("-", "", 1).isdigit()
+    """Return whether a cell is a number, with or without more in brackets, or stands for none."""
+    try:
+        float(cell.split(" (")[0])
+    except ValueError:
+        return cell in ("", NONE)
+    return True

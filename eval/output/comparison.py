@@ -1,0 +1,101 @@
+"""Two runs side by side: paired where they asked the same, else why they can't be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from eval.errors import EvaluationError
+from eval.files.answers import BASELINE, Answer
+from eval.output.layer_summary import layer_summaries
+from eval.output.report import Report
+from eval.run.recorded import RecordedRun
+from eval.stats.grouped import group
+from eval.tasks.base import Task
+
+FIRST, SECOND = "A:", "B:"
+# What is said of runs that differ in it; a question or picture that differs forbids pairing.
+SETTINGS: Final = ("model", "weights", "protocol", "dtype", "device", "quantization", "decoding")
+
+
+def why_unpaired(first: RecordedRun, second: RecordedRun) -> str | None:
+    """Return why two runs' answers can't be compared question by question; None if they can."""
+    one, two = (_asked(run) for run in (first, second))
+    if one != two:
+        only = sum(key not in two or two[key] != asked for key, asked in one.items())
+        return (
+            f"the questions differ: {only} of A's {len(one)} are not among B's {len(two)} as they "
+            "are; ask both models the same questions"
+        )
+    hashes = {run.settings.get("pictures") for run in (first, second) if not run.old}
+    if len(hashes) > 1:
+        return "the pictures have the same names and different contents"
+    return None
+
+
+def setting_notes(first: RecordedRun, second: RecordedRun) -> list[str]:
+    """Return what else differs between two runs, a line each."""
+    lines = [f"{FIRST} {first.path}", f"{SECOND} {second.path}"]
+    for name in SETTINGS:
+        one, two = (run.settings.get(name) for run in (first, second))
+        if one != two:
+            lines.append(f"{name}: {_differing(one, two)}")
+    codes = [{arm.info.get("code") for arm in run.arms.values()} for run in (first, second)]
+    if codes[0] != codes[1]:
+        lines.append("the answers were given by different code (arm.json of each arm says which)")
+    return lines
+
+
+def compare_runs(
+    task: Task, first: RecordedRun, second: RecordedRun, reference: str | None
+) -> Report:
+    """Return the numbers of both runs' arms, paired.
+
+    Each arm is compared with the reference; without one, B's arms with A's of the same name, and
+    the others with A's baseline.
+
+    Args:
+        task: The benchmark.
+        first: Run A.
+        second: Run B, of the same questions.
+        reference: Arm that all others are compared with, such as "eah" or "B:eah".
+    Raises:
+        EvaluationError: If the reference is none of the arms.
+    """
+    arms: dict[str, Sequence[Answer]] = {}
+    for mark, run in ((FIRST, first), (SECOND, second)):
+        arms |= {f"{mark}{name}": answers for name, answers in run.answers().items()}
+    against = _references(list(arms), reference)
+    layers = {name: layer_summaries(answers) for name, answers in arms.items()}
+    return Report(task, arms, group(task, arms, against), "", {}, layers)
+
+
+def _references(arms: Sequence[str], reference: str | None) -> Mapping[str, list[str]]:
+    if reference is not None:
+        named = [
+            name for name in (reference, FIRST + reference, SECOND + reference) if name in arms
+        ]
+        if not named:
+            raise EvaluationError(
+                f"--reference {reference} is an arm of neither run ({', '.join(arms)}); name one"
+            )
+        return {arm: named[:1] for arm in arms if arm != named[0]}
+    found = {}
+    for arm in arms:
+        twin = FIRST + arm.removeprefix(SECOND)
+        other = twin if arm.startswith(SECOND) and twin in arms else FIRST + BASELINE
+        if other in arms and other != arm:
+            found[arm] = [other]
+    return found
+
+
+def _asked(run: RecordedRun) -> dict[Any, tuple[str, str, str]]:
+    some = next(iter(run.answers().values()))
+    return {a.item.key: (a.item.image, a.item.question, a.item.label) for a in some}
+
+
+def _differing(one: Any, two: Any) -> str:
+    if isinstance(one, dict) and isinstance(two, dict):
+        names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
+        return ", ".join(f"{name} {one.get(name)} | {two.get(name)}" for name in names)
+    return f"{one} | {two}"

@@ -1,0 +1,332 @@
+"""Numbers by arm and part, totals and paired differences, recomputed with plain loops."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from math import comb, isnan
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from eval.errors import EvaluationError
+from eval.files.answers import Answer, Item
+from eval.stats.grouped import Difference, Grouped, Metric, Result, group
+from eval.stats.intervals import Array, Interval, ratio
+
+Arms = dict[str, list[Answer]]
+PARTS = ("random", "popular", "adversarial")
+ARMS = ("baseline", "eah", "other")
+PICTURES = 80
+NAMES = ("score", "accuracy", "yes")
+AGAINST = {"eah": ["baseline"], "other": ["baseline", "eah"]}
+
+
+class Toy:
+    """A benchmark of three counts; its score is summed over parts, its shares are averaged."""
+
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric("score", summed=True),
+        Metric("accuracy"),
+        Metric("yes"),
+    )
+
+    def counts(self, answers: Sequence[Answer]) -> list[float]:
+        return [
+            len(answers),
+            sum(self.right(answer) for answer in answers),
+            sum(answer.text == "yes" for answer in answers),
+        ]
+
+    def numbers(self, sums: Array) -> Array:
+        asked, right, yes = sums
+        accuracy = ratio(right, asked)
+        return np.stack([100 * accuracy**2, accuracy, ratio(yes, asked)])
+
+    def right(self, answer: Answer) -> bool:
+        return answer.text == answer.item.label
+
+    def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        found = {"all": list(parts), "hard": [part for part in parts if part != "random"]}
+        return {name: of for name, of in found.items() if len(of) > 1}
+
+
+class Free(Toy):
+    """A benchmark whose answers are neither right nor wrong."""
+
+    def right(self, answer: Answer) -> Any:
+        return None
+
+    def counts(self, answers: Sequence[Answer]) -> list[float]:
+        return [len(answers), sum(len(answer.text) for answer in answers), 0]
+
+
+def arms_of(names: Sequence[str] = ARMS, parts: Sequence[str] = PARTS) -> Arms:
+    """Return answers as a run records them.
+
+    Every part asks about the same three objects that are there, answered alike each time, and about
+    three of its own that are not. Every fifth picture is not asked about in "popular".
+    """
+    rng = random.Random(5)
+    arms: Arms = {name: [] for name in names}
+    for number in range(PICTURES):
+        easy = rng.random() < 0.7  # for all arms
+        for name in names:
+            present = [say("yes", easy, rng) for _ in range(3)]
+            for part in parts:
+                absent = [say("no", easy, rng) for _ in range(3)]
+                if part == "popular" and number % 5 == 4:
+                    continue
+                for i, text in enumerate(present + absent):
+                    thing = f"thing{i}" if i < 3 else f"{part}{i}"
+                    item = Item(
+                        6 * number + i + 1,
+                        f"{PICTURES - number:03}.jpg",
+                        f"Is there a {thing} in the image?",
+                        "yes" if i < 3 else "no",
+                        part,
+                    )
+                    arms[name].append(Answer(item, text))
+    return arms
+
+
+def say(label: str, easy: bool, rng: random.Random) -> str:
+    if rng.random() < 0.05:
+        return "cannot tell"
+    right = rng.random() < (0.95 if easy else 0.5)
+    return label if right else {"yes": "no", "no": "yes"}[label]
+
+
+def table_of(answers: Sequence[Answer], part: str) -> np.ndarray[Any, Any]:
+    """Return asked, right and said yes by picture."""
+    table = np.zeros((PICTURES, 3))
+    for answer in answers:
+        if answer.item.part == part:
+            table[int(answer.item.image[:3]) - 1] += [
+                1,
+                answer.text == answer.item.label,
+                answer.text == "yes",
+            ]
+    return table
+
+
+def plain(table: np.ndarray[Any, Any]) -> list[float]:
+    asked, right, yes = table.sum(axis=0)
+    return [100 * (right / asked) ** 2, right / asked, yes / asked]
+
+
+def with_totals(by_part: list[list[float]]) -> list[list[float]]:
+    """Return the numbers of each part, then of all parts and of the last two."""
+    rows = list(by_part)
+    for of in (by_part, by_part[1:]):
+        rows.append([sum(x[0] for x in of), *(sum(x[m] for x in of) / len(of) for m in (1, 2))])
+    return rows
+
+
+KINDS = (*PARTS, "all", "hard")
+
+
+@pytest.fixture(scope="module")
+def arms() -> Arms:
+    return arms_of()
+
+
+@pytest.fixture(scope="module")
+def found(arms: Arms) -> Grouped:
+    return group(Toy(), arms, AGAINST)
+
+
+@pytest.fixture(scope="module")
+def samples(arms: Arms) -> np.ndarray[Any, Any]:
+    """Return numbers of 3,000 resamples: (resamples, arms, parts and totals, metrics)."""
+    tables = [[table_of(of, part) for part in PARTS] for of in arms.values()]
+    rng = np.random.default_rng(77)
+    drawn = [rng.integers(0, PICTURES, PICTURES) for _ in range(3000)]
+    return np.array(
+        [[with_totals([plain(table[d]) for table in arm]) for arm in tables] for d in drawn]
+    )
+
+
+def result(found: Grouped, arm: str, part: str) -> Result:
+    (one,) = [one for one in found.results if (one.arm, one.part) == (arm, part)]
+    return one
+
+
+def difference(found: Grouped, arm: str, reference: str, part: str) -> Difference:
+    (one,) = [
+        one
+        for one in found.differences
+        if (one.arm, one.reference, one.part) == (arm, reference, part)
+    ]
+    return one
+
+
+def close(interval: Interval, samples: np.ndarray[Any, Any]) -> bool:
+    low, high = np.percentile(samples, [2.5, 97.5])
+    slack = 0.09 * (high - low)  # what 3,000 resamples leave open
+    return bool(abs(interval.low - low) < slack and abs(interval.high - high) < slack)
+
+
+def test_values_are_those_of_plain_loops(arms: Arms, found: Grouped) -> None:
+    assert found.pictures == PICTURES
+    assert [(r.arm, r.part, r.is_total) for r in found.results] == [
+        (arm, kind, kind not in PARTS) for arm in ARMS for kind in KINDS
+    ]
+    for arm, answers in arms.items():
+        rows = with_totals([plain(table_of(answers, part)) for part in PARTS])
+        for kind, row in zip(KINDS, rows, strict=True):
+            one = result(found, arm, kind)
+            assert [n.value for n in one.numbers.values()] == pytest.approx(row, rel=1e-12)
+            assert tuple(one.numbers) == NAMES
+
+
+def test_answers_are_counted_by_part_and_total(arms: Arms, found: Grouped) -> None:
+    size = {part: sum(a.item.part == part for a in arms["eah"]) for part in PARTS}
+    size |= {"all": sum(size.values()), "hard": size["popular"] + size["adversarial"]}
+
+    assert size["popular"] < size["random"]
+    assert {kind: result(found, "eah", kind).answers for kind in KINDS} == size
+
+
+def test_intervals_are_those_of_a_bootstrap_over_pictures(
+    found: Grouped, samples: np.ndarray[Any, Any]
+) -> None:
+    for a, arm in enumerate(ARMS):
+        for k, kind in enumerate(KINDS):
+            numbers = result(found, arm, kind).numbers
+            for m, name in enumerate(NAMES):
+                assert close(numbers[name], samples[:, a, k, m]), (arm, kind, name)
+
+
+def test_an_interval_is_that_of_scipy_on_pairs_of_counts(arms: Arms, found: Grouped) -> None:
+    table = table_of(arms["eah"], "adversarial")
+
+    theirs = stats.bootstrap(
+        (table[:, 1], table[:, 0]),
+        lambda right, asked, axis: right.sum(axis=axis) / asked.sum(axis=axis),
+        paired=True,
+        vectorized=True,
+        method="percentile",
+        random_state=np.random.default_rng(8),
+    ).confidence_interval
+
+    mine = result(found, "eah", "adversarial").numbers["accuracy"]
+    slack = 0.06 * (theirs.high - theirs.low)
+    assert abs(mine.low - theirs.low) < slack
+    assert abs(mine.high - theirs.high) < slack
+
+
+def test_differences_are_paired_by_picture(found: Grouped, samples: np.ndarray[Any, Any]) -> None:
+    assert [(d.arm, d.reference, d.part) for d in found.differences] == [
+        (arm, other, kind) for arm, others in AGAINST.items() for other in others for kind in KINDS
+    ]
+    for one in found.differences:
+        k = KINDS.index(one.part)
+        first, second = (samples[:, ARMS.index(name), k] for name in (one.reference, one.arm))
+        for m, name in enumerate(NAMES):
+            expected = (
+                result(found, one.arm, one.part).numbers[name].value
+                - result(found, one.reference, one.part).numbers[name].value
+            )
+            assert one.numbers[name].value == pytest.approx(expected, abs=1e-12)
+            assert close(one.numbers[name], second[:, m] - first[:, m]), one
+
+
+def test_a_question_that_several_parts_ask_counts_once_in_the_test(
+    arms: Arms, found: Grouped
+) -> None:
+    members = {**{part: [part] for part in PARTS}, "all": PARTS, "hard": PARTS[1:]}
+    for arm, reference in (("eah", "baseline"), ("other", "eah")):
+        for kind, parts in members.items():
+            right: dict[str, set[str]] = {arm: set(), reference: set()}
+            for name, known in right.items():
+                for answer in arms[name]:
+                    if answer.item.part in parts and answer.text == answer.item.label:
+                        known.add(answer.item.image + answer.item.question)
+            gained = len(right[arm] - right[reference])
+            lost = len(right[reference] - right[arm])
+            tail = sum(comb(gained + lost, k) for k in range(min(gained, lost) + 1))
+            test = difference(found, arm, reference, kind).test
+            assert test is not None
+            assert (test.gained, test.lost) == (gained, lost)
+            assert test.p_value == pytest.approx(min(1, 2 * tail / 2 ** (gained + lost)))
+    once, each = (
+        [difference(found, "eah", "baseline", kind).test for kind in kinds]
+        for kinds in (["all"], PARTS)
+    )
+    assert once[0].gained < sum(test.gained for test in each)  # type: ignore[union-attr]  # not None, see above
+
+
+def test_pictures_are_matched_by_name_not_by_order(arms: Arms, found: Grouped) -> None:
+    shuffled = {name: random.Random(1).sample(of, len(of)) for name, of in arms.items()}
+    for of in shuffled.values():
+        of.sort(key=lambda answer: PARTS.index(answer.item.part))
+    again = group(Toy(), shuffled, AGAINST)
+
+    for one in found.results:
+        assert result(again, one.arm, one.part) == one
+    for other in found.differences:
+        assert difference(again, other.arm, other.reference, other.part) == other
+
+
+def test_answers_that_are_not_right_or_wrong_have_no_test(arms: Arms) -> None:
+    found = group(Free(), arms, AGAINST)
+
+    assert {one.test for one in found.differences} == {None}
+    assert found.differences[0].as_dict()["mcnemar"] is None
+    assert not isnan(found.differences[0].numbers["accuracy"].low)
+
+
+def test_an_arm_without_reference_is_compared_with_nothing(arms: Arms) -> None:
+    found = group(Toy(), {"eah": arms["eah"], "other": arms["other"]}, {})
+
+    assert found.differences == []
+    assert {one.arm for one in found.results} == {"eah", "other"}
+
+
+def test_one_part_has_no_total() -> None:
+    found = group(Toy(), arms_of(parts=("random",)), {"eah": ["baseline"]})
+
+    assert [one.part for one in found.results] == ["random"] * 3
+    assert [one.part for one in found.differences] == ["random"]
+
+
+def test_one_picture_has_numbers_and_no_interval(arms: Arms) -> None:
+    one = {name: [a for a in of if a.item.image == "001.jpg"] for name, of in arms.items()}
+
+    found = group(Toy(), one, AGAINST)
+
+    assert found.pictures == 1
+    number = found.results[0].as_dict()["numbers"]["accuracy"]
+    assert number["low"] is number["high"] is None
+    assert number["value"] is not None
+    assert found.differences[0].as_dict()["numbers"]["accuracy"]["low"] is None
+
+
+def test_a_file_has_what_was_found(found: Grouped) -> None:
+    first, compared = found.results[3].as_dict(), found.differences[3].as_dict()
+
+    assert (first["arm"], first["part"], first["total"]) == ("baseline", "all", True)
+    assert first["n"] == found.results[3].answers
+    assert (compared["arm"], compared["reference"], compared["part"]) == ("eah", "baseline", "all")
+    assert compared["mcnemar"].keys() == {"gained", "lost", "p_value"}
+    assert first["numbers"].keys() == compared["numbers"].keys() == set(NAMES)
+
+
+def test_arms_with_other_questions_are_refused(arms: Arms) -> None:
+    short = {"baseline": arms["baseline"], "eah": arms["eah"][3:]}
+
+    with pytest.raises(
+        EvaluationError, match=r"baseline and eah did not answer the same questions \(3 are"
+    ):
+        group(Toy(), short, {"eah": ["baseline"]})
+    with pytest.raises(EvaluationError, match=r"same questions \(3 are"):
+        group(Toy(), dict(reversed(short.items())), {})
+
+
+@pytest.mark.parametrize("arms", [{}, {"baseline": []}])
+def test_no_answers_are_refused(arms: Arms) -> None:
+    with pytest.raises(EvaluationError, match="there are no answers to compute numbers from"):
+        group(Toy(), arms, {})
