@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from eval.chair import main
-from scripts.make_scenes import write_scenes
+from scripts.scenes.make import write_scenes
+from tests.eval.tasks.chair.test_runs import write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 TRUTH = {str(i): ["dog", "person"] for i in range(1, 21)}
@@ -63,7 +64,8 @@ def test_the_papers_command_on_scenes(tmp_path: Path, capsys: pytest.CaptureFixt
 
     printed = capsys.readouterr().out
     assert "analyzer lexicon" in printed
-    assert "| captions |        6 |" in printed
+    assert "| captions | " in printed
+    assert "bootstrap resamples of the 6 picture(s)" in printed
     assert len(json.loads(out.read_text())["sentences"]) == 6
     assert len(list(annotations.glob("chair_ground_truth-lexicon-*.json.gz"))) == 1
 
@@ -100,9 +102,9 @@ def test_two_files_are_compared_by_picture(
 
     printed = capsys.readouterr().out
     assert printed.index("| bad ") < printed.index("| good ")
-    assert "good - bad, with 95 % intervals: CHAIRs -50.0 (-70.0 to -30.0)" in printed
-    assert "10 gained, 0 lost, McNemar p = 0.002" in printed
-    assert "the change in length alone could explain the gain in CHAIRs and CHAIRi" in printed
+    assert "\nmethod - bad, in percent (Len: in words); McNemar's test is on captions" in printed
+    assert "| good   | CHAIRs | -50.0 (-70.0 to -30.0) |            0.002 (10, 0) |" in printed
+    assert "alone could explain the gain in CHAIRs and CHAIRi" in " ".join(printed.split())
 
 
 def test_arms_of_a_run_folder_are_compared(
@@ -119,8 +121,57 @@ def test_arms_of_a_run_folder_are_compared(
     assert run("--cap_file", tmp_path, "--ground-truth", truth, "--save_path", out) == 0
 
     printed = capsys.readouterr().out
-    assert "eah - baseline, with 95 % intervals: CHAIRs -100.0" in printed
+    assert "\nmethod - baseline, " in printed
+    assert "| eah    | CHAIRs | -100.0 (-100.0 to -100.0) |            0.0078 (8, 0)" in printed
     assert json.loads(out.read_text())["method"] == "eah"
+
+
+def test_a_run_folder_and_its_captions_files_score_the_same(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = write_run(tmp_path / "run", {"eah": range(1, 9), "baseline": range(1, 9)})
+    (run_folder / "report").mkdir()
+    files = {
+        arm: captions(
+            run_folder / f"report/captions_{arm}.jsonl", {i: f"{arm}{i}" for i in range(1, 9)}
+        )
+        for arm in ("baseline", "eah")
+    }
+    found = []
+
+    for flags in (["--cap_file", run_folder],
+                  ["--cap_file", files["eah"], "--baseline", files["baseline"]]):  # fmt: skip
+        out = tmp_path / "out.json"
+        assert run(*flags, "--ground-truth", truth, "--json", out) == 0
+        assert "published, not measured here: EAH: CHAIRs 36.4" in capsys.readouterr().out
+        content = json.loads(out.read_text())
+        assert content.pop("captions").startswith(f"{flags[1]}, SHA-256 ")
+        content.pop("baseline", None)
+        found.append(content)
+
+    assert found[0] == found[1]
+    assert found[0]["captions_run"].startswith("llava-1.5, protocol opera, 5 beam(s)")
+    assert [found[0]["method"], found[0]["other_arms"][0]["method"]] == ["eah", "baseline"]
+
+
+def test_an_unfinished_run_is_one_sentence(
+    tmp_path: Path, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = write_run(tmp_path / "run", {"baseline": range(1, 9), "eah": range(1, 3)})
+
+    assert run("--cap_file", run_folder, "--ground-truth", truth) == 2
+
+    assert capsys.readouterr().err.startswith(f"chair: error: {run_folder} is not complete: eah")
+
+
+def test_a_baseline_of_several_arms_is_refused(
+    tmp_path: Path, truth: Path, good: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = write_run(tmp_path / "run", {"baseline": [1], "eah": [1]})
+
+    assert run("--cap_file", good, "--baseline", run_folder, "--ground-truth", truth) == 2
+
+    assert "holds captions of 2 methods; pass a file of one" in capsys.readouterr().err
 
 
 def test_captions_of_a_run_say_how_they_were_made(
@@ -149,7 +200,9 @@ def test_two_files_of_one_name_are_kept_apart(
 
     assert run("--cap_file", good, "--baseline", other, "--ground-truth", truth) == 0
 
-    assert f"good - {other}, with 95 % intervals" in capsys.readouterr().out
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"method - {other}, in percent" in printed
+    assert f"[1] {other}" in printed
 
 
 def test_captions_can_be_cut(
@@ -190,7 +243,7 @@ def test_the_last_of_several_captions_can_be_taken(
     assert run("--cap_file", path, "--ground-truth", truth) == 2
     assert "more than one caption of 1 pictures: 1; pass --last" in capsys.readouterr().err
     assert run("--cap_file", path, "--ground-truth", truth, "--last") == 0
-    assert "| twice  |        1 |           0.0 |" in capsys.readouterr().out
+    assert "| twice  |           0.0 |" in capsys.readouterr().out
 
 
 def test_auto_says_which_analyzer_it_took(
@@ -200,7 +253,7 @@ def test_auto_says_which_analyzer_it_took(
 
     assert main(["--cap_file", str(good), "--ground-truth", str(truth)]) == 0
 
-    assert "; analyzer lexicon " in capsys.readouterr().out
+    assert "; analyzer lexicon " in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_ground_truth_of_another_analyzer_is_noted(
@@ -231,7 +284,7 @@ def test_the_report_is_written(tmp_path: Path, truth: Path, good: Path, bad: Pat
         (["--coco_path", "nowhere"], "--coco_path nowhere is not a folder"),
         (["--coco_path", "."], ". lacks instances_train2014.json, instances_val2014.json"),
         (["--ground-truth", "absent.json"], "absent.json can't be read"),
-        (["--ground-truth", "chair.pkl"], "python scripts/import_chair_cache.py chair.pkl"),
+        (["--ground-truth", "chair.pkl"], "python scripts/data/import_chair_cache.py chair.pkl"),
         (["--ground-truth", "T", "--coco_path", "."], "are both given"),
         (["--ground-truth", "T", "--max-words", "0"], "--max_words 0, but at least 1 is needed"),
         (["--ground-truth", "T", "--baseline", "absent"], "absent can't be read"),
@@ -268,7 +321,7 @@ def test_a_pickle_is_not_taken_for_a_cache(
     assert run("--cap_file", good, "--coco_path", tmp_path / "annotations", "--splits", "val2014",
                "--cache", pickle) == 2  # fmt: skip
 
-    assert "scripts/import_chair_cache.py" in capsys.readouterr().err
+    assert "scripts/data/import_chair_cache.py" in capsys.readouterr().err
     assert pickle.read_bytes() == b"\x80\x04."
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import pytest
 
 import models
+from eval import chair
 from eval.chair_eval import main
-from eval.tasks.chair.chair_run import next_command
-from eval.tasks.protocols import chair_protocol, pope_protocol
+from eval.tasks.chair.task import ChairCaptions, ChairSettings, next_command
+from eval.tasks.pope.task import Pope
 from models.prompts import TEMPLATES
-from scripts.make_scenes import write_scenes
+from scripts.scenes.make import write_scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "eval/chair_eval.py"]
@@ -50,12 +51,12 @@ def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
 
 
-def predictions(folder: Path) -> list[dict[str, Any]]:
-    return rows_of(folder / "predictions.jsonl")
+def answers(folder: Path, arm: str) -> list[dict[str, Any]]:
+    return rows_of(folder / "arms" / arm / "answers.jsonl")
 
 
 def image_ids(folder: Path) -> list[int]:
-    return [int(line) for line in (folder / "image_ids.txt").read_text().splitlines()]
+    return [int(line) for line in (folder / "report/image_ids.txt").read_text().splitlines()]
 
 
 def settings(folder: Path) -> dict[str, Any]:
@@ -74,28 +75,28 @@ def test_a_run_writes_its_folder_and_says_what_is_next(
     assert main([*flags, *extra]) == 0
 
     folder, printed = run_folder(tmp_path / "runs"), capsys.readouterr()
-    rows, ids = predictions(folder), image_ids(folder)
+    ids = image_ids(folder)
     assert sorted(ids) == list(range(1, COUNT + 1))
-    assert sorted((r["method"], r["image_id"]) for r in rows) == sorted(
-        (method, image_id) for method in ("baseline", "eah") for image_id in ids
-    )
-    for row in rows:
-        assert list(row)[:6] == ["method", "image_id", "image", "question", "caption", "finished"]
-        assert list(row)[6:] == (["eah"] if row["method"] == "eah" else [])
-        assert row["image"] == f"COCO_val2014_{row['image_id']:012d}.jpg"
-        assert row["question"] == QUESTION
-        assert row["caption"].startswith("The image features ")
-    for method in ("baseline", "eah"):
-        captions = rows_of(folder / f"captions_{method}.jsonl")
-        recorded = {r["image_id"]: r["caption"] for r in rows if r["method"] == method}
-        assert captions == [{"image_id": i, "caption": recorded[i]} for i in ids]
-    assert not (folder / "metrics.json").exists()
-    assert "| baseline |        5 |" in printed.out
-    assert "EAH in layer 1: head" in printed.out
-    assert f"run folder: {folder}\n" in printed.out
-    assert shlex.split(printed.out.splitlines()[-1]) == [
-        "next:", "python", "eval/chair.py", "--cap_file", str(folder / "captions_eah.jsonl"),
-        "--baseline", str(folder / "captions_baseline.jsonl"), "--image_id_key", "image_id",
+    for arm in ("baseline", "eah"):
+        rows = answers(folder, arm)
+        assert [row["id"] for row in rows] == ids
+        for row in rows:
+            assert list(row)[:5] == ["id", "image", "question", "answer", "finished"]
+            assert list(row)[5:] == (["eah"] if arm == "eah" else [])
+            assert row["image"] == f"COCO_val2014_{row['id']:012d}.jpg"
+            assert row["question"] == QUESTION
+            assert row["answer"].startswith("The image features ")
+        captions = rows_of(folder / f"report/captions_{arm}.jsonl")
+        assert captions == [{"image_id": row["id"], "caption": row["answer"]} for row in rows]
+    metrics = json.loads((folder / "report/metrics.json").read_text())
+    assert [result["n"] for result in metrics["results"]] == [COUNT, COUNT]
+    assert "chair" not in metrics
+    assert "| eah | " in printed.out
+    assert printed.out.splitlines()[-1] == f"run folder: {folder}"
+    made = folder / "report"
+    assert shlex.split(printed.out.splitlines()[-2]) == [
+        "next:", "python", "eval/chair.py", "--cap_file", str(made / "captions_eah.jsonl"),
+        "--baseline", str(made / "captions_baseline.jsonl"), "--image_id_key", "image_id",
         "--caption_key", "caption", "--coco_path", str(scenes / "annotations"),
         "--splits", "val2014",
     ]  # fmt: skip
@@ -119,7 +120,36 @@ def test_the_papers_command_runs_with_another_model_and_folder(
     assert found["decoding"]["max_new_tokens"] == 512
     assert found["question"] == QUESTION
     assert found["protocol"] == "opera"
-    assert all(row["finished"] for row in predictions(run_folder(tmp_path)))
+    assert all(row["finished"] for row in answers(run_folder(tmp_path), "eah"))
+
+
+def test_captions_are_scored_in_one_go(
+    flags: list[str], scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*flags, "--score", "--analyzer", "lexicon"]) == 0
+
+    folder, printed = run_folder(tmp_path / "runs"), capsys.readouterr().out
+    out = tmp_path / "out.json"
+    arguments = ["--cap_file", str(folder), "--coco_path", str(scenes / "annotations"),
+                 "--splits", "val2014", "--analyzer", "lexicon",
+                 "--save_path", str(out)]  # fmt: skip
+    assert chair.main(arguments) == 0
+    assert json.loads((folder / "report/metrics.json").read_text())["chair"] == json.loads(
+        out.read_text()
+    )
+    assert capsys.readouterr().out.strip() in printed
+    assert "next: " not in printed
+
+
+def test_scoring_without_annotations_is_refused_before_a_caption_is_asked(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty").mkdir()
+
+    assert main([*flags, "--score", "--coco_path", str(tmp_path / "empty")]) == 2
+
+    assert "--score needs COCO's annotations" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
 
 
 def test_the_same_command_again_asks_the_model_nothing(
@@ -130,7 +160,7 @@ def test_the_same_command_again_asks_the_model_nothing(
 ) -> None:
     assert main(flags) == 0
     first = capsys.readouterr().out
-    captions = run_folder(tmp_path / "runs") / "captions_eah.jsonl"
+    captions = run_folder(tmp_path / "runs") / "report/captions_eah.jsonl"
     text = captions.read_text()
     captions.write_text("damaged")
     monkeypatch.setattr(models, "load", None)
@@ -139,7 +169,7 @@ def test_the_same_command_again_asks_the_model_nothing(
     assert main(spelled) == 0
 
     assert capsys.readouterr().out == first
-    assert captions.read_text() == text  # the predictions count, not what was made of them
+    assert captions.read_text() == text  # the answers count, not what was made of them
 
 
 def test_a_changed_setting_is_another_folder(flags: list[str], tmp_path: Path) -> None:
@@ -152,7 +182,6 @@ def test_a_changed_setting_is_another_folder(flags: list[str], tmp_path: Path) -
         ["--image-ids", str(ids)],
         ["--image-ids", str(backwards)],
         ["--image-ids", str(ids), "--question", "Describe this image."],
-        ["--image-ids", str(ids), "--method", "baseline"],
         ["--image-ids", str(ids), "--max-new-tokens", "3"],
         ["--image-ids", str(ids), "--protocol", "official"],
         ["--image-ids", str(ids), "--limit", "1"],
@@ -161,9 +190,9 @@ def test_a_changed_setting_is_another_folder(flags: list[str], tmp_path: Path) -
         assert main([*small, *extra]) == 0
 
     folders = list((tmp_path / "runs/chair/tiny-llava").iterdir())
-    assert len(folders) == 8
+    assert len(folders) == 7
     questions = sorted(settings(folder)["question"] for folder in folders)
-    assert questions == ["Describe this image.", *[QUESTION] * 7]
+    assert questions == ["Describe this image.", *[QUESTION] * 6]
 
 
 def test_batch_size_does_not_change_greedy_captions(flags: list[str], tmp_path: Path) -> None:
@@ -172,7 +201,10 @@ def test_batch_size_does_not_change_greedy_captions(flags: list[str], tmp_path: 
         runs = tmp_path / f"runs{size}"
         assert main([*flags, "--batch-size", size, "--output-dir", str(runs)]) == 0
         captions.append(
-            [(run_folder(runs) / f"captions_{m}.jsonl").read_text() for m in ("baseline", "eah")]
+            [
+                (run_folder(runs) / f"report/captions_{m}.jsonl").read_text()
+                for m in ("baseline", "eah")
+            ]
         )
 
     assert captions[0] == captions[1]
@@ -182,14 +214,15 @@ def test_batch_size_does_not_change_greedy_captions(flags: list[str], tmp_path: 
 def test_a_run_goes_on_from_any_caption(flags: list[str], tmp_path: Path, extra: list[str]) -> None:
     assert main([*flags, *extra]) == 0
     folder = run_folder(tmp_path / "runs")
-    whole = (folder / "predictions.jsonl").read_text()
+    path = folder / "arms/eah/answers.jsonl"
+    whole = path.read_text()
     lines = whole.splitlines(keepends=True)
     # Stopped in the middle of a batch, and in the middle of a line.
-    (folder / "predictions.jsonl").write_text("".join(lines[:5]) + lines[5][:30])
+    path.write_text("".join(lines[:3]) + lines[3][:30])
 
     assert main([*flags, *extra]) == 0
 
-    assert (folder / "predictions.jsonl").read_text() == whole
+    assert path.read_text() == whole
 
 
 def test_killed_and_started_again_gives_the_undisturbed_result(
@@ -200,24 +233,28 @@ def test_killed_and_started_again_gives_the_undisturbed_result(
         wait_for_lines(process, tmp_path, 3)
         process.send_signal(signal.SIGKILL)
     folder = run_folder(tmp_path / "runs")
-    killed_at = len(predictions(folder))
-    assert not (folder / "captions_eah.jsonl").exists()
+    killed_at = recorded(folder)
+    assert not (folder / "report").exists()
 
     assert main(arguments) == 0
 
     assert main([*arguments, "--output-dir", str(tmp_path / "undisturbed")]) == 0
     other = run_folder(tmp_path / "undisturbed")
     assert 0 < killed_at < 2 * COUNT
-    for name in ("predictions.jsonl", "captions_baseline.jsonl", "captions_eah.jsonl"):
-        assert (folder / name).read_text() == (other / name).read_text()
+    for arm in ("baseline", "eah"):
+        for name in (f"arms/{arm}/answers.jsonl", f"report/captions_{arm}.jsonl"):
+            assert (folder / name).read_text() == (other / name).read_text()
     assert len(json.loads((folder / "run.json").read_text())["resumed"]) == 1
+
+
+def recorded(folder: Path) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in folder.glob("arms/*/answers.jsonl"))
 
 
 def wait_for_lines(process: subprocess.Popen[Any], tmp_path: Path, count: int) -> None:
     deadline = time.monotonic() + 3600
     while time.monotonic() < deadline and process.poll() is None:
-        files = list(tmp_path.glob("runs/chair/tiny-llava/*/predictions.jsonl"))
-        if files and files[0].read_bytes().count(b"\n") >= count:
+        if sum(map(recorded, tmp_path.glob("runs/chair/tiny-llava/*"))) >= count:
             return
         time.sleep(0.02)
     process.kill()
@@ -231,7 +268,7 @@ def test_the_ids_of_a_run_give_the_same_run(
     folder = run_folder(tmp_path / "runs")
     monkeypatch.setattr(models, "load", None)
 
-    for name in ("image_ids.txt", "captions_eah.jsonl", "predictions.jsonl"):
+    for name in ("report/image_ids.txt", "report/captions_eah.jsonl", "arms/eah/answers.jsonl"):
         assert main([*flags, "--image-ids", str(folder / name)]) == 0
 
     assert run_folder(tmp_path / "runs") == folder
@@ -248,8 +285,8 @@ def test_a_captions_file_is_obeyed_in_its_order(flags: list[str], tmp_path: Path
 
     folder = run_folder(tmp_path / "runs")
     assert image_ids(folder) == [4, 2, 5]
-    assert [row["image_id"] for row in rows_of(folder / "captions_eah.jsonl")] == [4, 2, 5]
-    assert [row["image_id"] for row in predictions(folder)] == [4, 2, 5]
+    assert [row["image_id"] for row in rows_of(folder / "report/captions_eah.jsonl")] == [4, 2, 5]
+    assert [row["id"] for row in answers(folder, "eah")] == [4, 2, 5]
 
 
 @pytest.mark.parametrize("method", ["baseline", "eah"])
@@ -260,21 +297,23 @@ def test_one_arm_writes_one_file_and_is_scored_alone(
 
     printed = capsys.readouterr()
     folder = run_folder(tmp_path / "runs")
-    assert [path.name for path in folder.glob("captions_*")] == [f"captions_{method}.jsonl"]
-    assert f"--cap_file {folder}/captions_{method}.jsonl --image_id_key" in printed.out
-    assert ("EAH in layer" in printed.out) == (method == "eah")
+    assert [path.name for path in folder.glob("report/captions_*")] == [f"captions_{method}.jsonl"]
+    assert f"--cap_file {folder}/report/captions_{method}.jsonl --image_id_key" in printed.out
+    assert ("chosen heads" in printed.out) == (method == "eah")
     assert ("no baseline arm in this run" in printed.err) == (method == "eah")
 
 
 def test_the_next_command_knows_annotations_that_lie_beside_the_pictures(tmp_path: Path) -> None:
     pictures, beside = tmp_path / "val2014", tmp_path / "annotations"
-    unknown = next_command(tmp_path, ["baseline"], pictures)
+    pictures.mkdir()
+    settings = ChairSettings(data_path=pictures)
+    unknown = next_command(tmp_path, ["baseline"], settings)
     beside.mkdir()
     for split in ("train2014", "val2014"):
         (beside / f"instances_{split}.json").touch()
 
     assert unknown.endswith("--coco_path /path/to/annotations")
-    assert next_command(tmp_path, ["baseline"], pictures).endswith(f"--coco_path {beside}")
+    assert next_command(tmp_path, ["baseline"], settings).endswith(f"--coco_path {beside}")
 
 
 def test_empty_and_cut_captions_are_recorded_and_counted(
@@ -292,26 +331,26 @@ def test_empty_and_cut_captions_are_recorded_and_counted(
     monkeypatch.setattr(models.VLM, "_answer", sometimes_silent)
     assert main([*flags, "--method", "baseline"]) == 0
 
-    rows = rows_of(run_folder(tmp_path / "runs") / "captions_baseline.jsonl")
-    empty = sum(row["caption"] == "" for row in rows)
-    cut = sum(not row["finished"] for row in predictions(run_folder(tmp_path / "runs")))
-    words = sum(len(row["caption"].split()) for row in rows) / COUNT
-    characters = sum(len(row["caption"]) for row in rows) / COUNT
+    rows = answers(run_folder(tmp_path / "runs"), "baseline")
+    empty = sum(row["answer"] == "" for row in rows)
+    cut = sum(not row["finished"] for row in rows)
+    words = sum(len(row["answer"].split()) for row in rows) / COUNT
+    characters = sum(len(row["answer"]) for row in rows) / COUNT
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("| baseline"))
     assert 0 < empty < COUNT
     assert cut == COUNT - empty
-    assert [cell.strip() for cell in line.split("|")[1:-1]] == [
-        "baseline", str(COUNT), f"{words:.1f}", f"{characters:.1f}", str(cut), str(empty),
-        "1.00", "1.00", f"0 of {COUNT}",
-    ]  # fmt: skip
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells[0] == "baseline"
+    assert cells[1].startswith(f"{words:.1f} (")
+    assert cells[2:5] == [f"{characters:.1f}", f"{20 * cut:.1f}", f"{20 * empty:.1f}"]
 
 
 def test_every_protocol_of_a_prompt_has_a_way_to_caption() -> None:
     for family, protocol in TEMPLATES:
-        assert chair_protocol(protocol, family).max_new_tokens == 512
-        assert pope_protocol(protocol, family).parser in ("opera", "pope")
-    assert pope_protocol("official", "llava-1.5").suffix
-    assert not pope_protocol("official", "shikra").suffix
+        assert ChairCaptions.protocol_of(protocol, family).max_new_tokens == 512
+        assert Pope.protocol_of(protocol, family).parser in ("opera", "pope")
+    assert Pope.protocol_of("official", "llava-1.5").suffix
+    assert not Pope.protocol_of("official", "shikra").suffix
 
 
 @pytest.mark.parametrize("start", [COMMAND, [sys.executable, "-m", "eval.chair_eval"]])
@@ -319,7 +358,6 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
     done = subprocess.run([*start, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "--image-ids" in done.stdout
-    assert "--image_ids" in done.stdout
     assert "--scale_factor" in done.stdout
 
 

@@ -1,4 +1,4 @@
-"""Choose how a text becomes dictionary forms.
+"""Find the objects that a text mentions: analyzers turn its words into dictionary forms.
 
 `nltk` gives the published numbers and needs NLTK with its data. `lexicon` needs nothing and scores
 nearly the same: it looks every word up in a table, without asking what part of speech it is.
@@ -6,13 +6,46 @@ nearly the same: it looks every word up in a table, without asking what part of 
 
 from __future__ import annotations
 
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.metadata import version
 from typing import Final, Protocol
 
-from eval.tasks.chair.lexicon import LexiconAnalyzer
-from eval.tasks.chair.nltk_analyzer import NltkAnalyzer, NltkMissing
-from eval.tasks.chair.vocabulary import Analysis, load_vocabulary
+from eval.errors import EvaluationError
+from eval.tasks.chair.vocabulary import Analysis, Token, Vocabulary, load_vocabulary, lower
+from models.settings import CONFIGS
 
 ANALYZERS: Final = ("auto", "nltk", "lexicon")
+
+# Made by scripts/data/make_lexicon.py: every inflected form of CHAIR's words as a noun, and as a
+# verb where the form is no such noun ("seated", "skiing"). A tagger would be needed to tell the
+# seated guest from the guest who is seated, and the numbers do not.
+LEXICON_FILE: Final = CONFIGS / "chair_lexicon.tsv"
+HEADER: Final = "form\tword\tobject"
+
+# Words as NLTK's tokenizer cuts them: "n't" and "'s" stand alone; hyphens and slashes do not end a
+# word, nor do a full stop, a comma or an apostrophe inside of it.
+MARKS: Final = re.escape('()[]{}<>"\u201c\u201d\u2018\u2019\u201e«»`;@#$%&?!')
+ENDING: Final = r"'(?:s|m|d|ll|re|ve)\b"
+TOKEN: Final = re.compile(
+    rf"""
+      n't\b | {ENDING} | \.{{2,}} | --+
+    | (?: [^{MARKS},:.'n\s] | n(?!'t\b)
+        | [,:](?=\d) | \.(?=[^{MARKS},.'\s]) | (?<=\w)(?!{ENDING})'(?=\w) )+
+    | [{MARKS},:.']
+    """,
+    re.VERBOSE,
+)
+
+NLTK_DATA: Final = {
+    "punkt_tab": ("tokenizers/punkt_tab/english",),
+    "averaged_perceptron_tagger_eng": ("taggers/averaged_perceptron_tagger_eng",),
+    "wordnet": ("corpora/wordnet", "corpora/wordnet.zip"),
+}
+PARTS_OF_SPEECH: Final = {"J": "a", "V": "v", "N": "n", "R": "r"}  # Penn's tag -> WordNet's
+QUOTES: Final = ("``", "''")  # what the tokenizer writes for a double quote
 
 
 class Analyzer(Protocol):
@@ -28,6 +61,10 @@ class Analyzer(Protocol):
 
     def analyze(self, text: str) -> Analysis:
         """Return the mentions of a text in order, and its length in words."""
+
+
+class NltkMissing(EvaluationError):
+    """NLTK or its data is not installed."""
 
 
 def choose(name: str, *, fixes: bool = False) -> Analyzer:
@@ -48,3 +85,95 @@ def choose(name: str, *, fixes: bool = False) -> Analyzer:
         if name == "nltk":
             raise
         return LexiconAnalyzer(vocabulary)
+
+
+class LexiconAnalyzer:
+    """Reads texts with a table of word forms; needs nothing that is not in the repository."""
+
+    name = "lexicon"
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        """Read the table."""
+        content = LEXICON_FILE.read_text(encoding="utf-8")
+        header, *lines = content.splitlines()
+        assert header == HEADER
+        self._word_of = {form: word for form, word, _ in (line.split("\t") for line in lines)}
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        self.identity = f"lexicon {digest[:12]}, vocabulary {vocabulary.hash[:12]}"
+        self._vocabulary = vocabulary
+
+    def analyze(self, text: str) -> Analysis:
+        """Return the mentions of a text in order, and its length in words."""
+        word_of = self._word_of
+        tokens = [
+            Token(word_of.get(form := match.group(), form), *match.span())
+            for match in TOKEN.finditer(lower(text))
+        ]
+        return self._vocabulary.analysis(tokens)
+
+
+class NltkAnalyzer:
+    """Reads texts with NLTK's tokenizer, tagger and WordNet, as OPERA's `caption_to_words` does."""
+
+    name = "nltk"
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        """Load NLTK.
+
+        Raises:
+            NltkMissing: With the command that installs what is missing.
+        """
+        try:
+            import nltk
+            from nltk.stem import WordNetLemmatizer
+        except ModuleNotFoundError as error:
+            raise NltkMissing(
+                "the nltk analyzer needs NLTK: pip install nltk, or use --analyzer lexicon"
+            ) from error
+        missing = [name for name, places in NLTK_DATA.items() if not any(map(_is_there, places))]
+        if missing:
+            raise NltkMissing(
+                f"NLTK's data is missing ({', '.join(missing)}): run "
+                f"`python -m nltk.downloader {' '.join(missing)}` (NLTK_DATA names another "
+                "folder), or use --analyzer lexicon"
+            )
+        self.identity = f"nltk {version('nltk')}, WordNet 3.0, vocabulary {vocabulary.hash[:12]}"
+        self._vocabulary = vocabulary
+        self._tokenize, self._tag = nltk.word_tokenize, nltk.pos_tag
+        self._lemma = lru_cache(maxsize=None)(WordNetLemmatizer().lemmatize)
+
+    def __reduce__(self) -> tuple[type[NltkAnalyzer], tuple[Vocabulary]]:
+        """Let another process load NLTK for itself."""
+        return NltkAnalyzer, (self._vocabulary,)
+
+    def analyze(self, text: str) -> Analysis:
+        """Return the mentions of a text in order, and its length in words."""
+        lowered = lower(text)
+        words = self._tokenize(lowered)
+        tokens = [
+            Token(self._lemma(word, PARTS_OF_SPEECH.get(tag[0], "n")), *span)
+            for (word, tag), span in zip(self._tag(words), _spans(lowered, words), strict=True)
+        ]
+        return self._vocabulary.analysis(tokens)
+
+
+def _is_there(place: str) -> bool:
+    import nltk
+
+    try:
+        nltk.data.find(place)
+    except LookupError:
+        return False
+    return True
+
+
+def _spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
+    """Return where the tokenizer's words stand in the text."""
+    spans = []
+    at = 0
+    for word in words:
+        places = [text.find(mark, at) for mark in ('"', word)] if word in QUOTES else []
+        start = min((place for place in places if place >= 0), default=text.find(word, at))
+        at = start + (1 if places and text[start] == '"' else len(word))
+        spans.append((start, at))
+    return spans

@@ -4,37 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, NamedTuple
 
-from eval.errors import EvaluationError
-from eval.files.json_lines import read_json_lines
-from eval.run.folder import PREDICTIONS
+from eval.errors import EvaluationError, some_ids
+from eval.files.answers import Caption
+from eval.files.storage import AppendedLines, Record, read_json, read_json_lines
+from eval.run.arm_folder import ANSWERS, ARMS
+from eval.run.folder import RUN
+from eval.run.recorded import OLD_ANSWERS, read_run
 from eval.tasks.chair.images import image_id_of
 
-SHOWN_IDS: Final = 5
 
+class Origin(NamedTuple):
+    """The model that wrote captions, and what else decided them, in words."""
 
-@dataclass(frozen=True, slots=True)
-class Caption:
-    """One caption of one picture."""
-
-    image_id: int
-    text: str
+    model: str
+    words: str
 
 
 def read_captions(
-    path: Path, *, image_id_key: str, caption_key: str, last: bool = False
+    path: Path, *, image_id_key: str = "image_id", caption_key: str = "caption", last: bool = False
 ) -> dict[str, list[Caption]]:
     """Return captions by method, in the file's order.
 
     Takes JSON lines, a JSON list of objects, the original CHAIR's `imgToEval`, or a run folder of
-    `chair_eval.py`. Rows that name a `method` are captions of that method; a file without is one
-    method, named after the file.
+    `chair_eval.py`, whose arms have no use for the keys below. Rows that name a `method` are
+    captions of that method; a file without is one method, named after the file.
 
     Args:
         path: The file, or the run folder.
@@ -44,7 +42,9 @@ def read_captions(
     Raises:
         EvaluationError: If there are no captions, a row has none, or an id occurs twice.
     """
-    path = captions_file(path)
+    if (path / RUN).is_file():
+        return _of_run(path)
+    path = path / OLD_ANSWERS if path.is_dir() else path
     arms: dict[str, list[Caption]] = {}
     for place, row in _rows(path):
         for key in (image_id_key, caption_key):
@@ -60,43 +60,67 @@ def read_captions(
                 'is needed, "" if the model said nothing'
             )
         method = str(row.get("method", path.stem.removeprefix("captions_")))
-        arms.setdefault(method, []).append(
-            Caption(_image_id(row[image_id_key], f"{path}, {place}"), text)
-        )
+        image_id = _image_id(row[image_id_key], f"{path}, {place}")
+        arms.setdefault(method, []).append(Caption(image_id, text))
     if not arms:
         raise EvaluationError(f"{path} holds no captions")
     return {method: _without_doubles(path, rows, last=last) for method, rows in arms.items()}
 
 
-def captions_file(path: Path) -> Path:
-    """Return the file of captions that a path means: itself, or that of a run folder."""
-    return path / PREDICTIONS if path.is_dir() else path
-
-
 def captions_hash(path: Path) -> str:
-    """Return the SHA-256 of a captions file."""
-    return hashlib.sha256(captions_file(path).read_bytes()).hexdigest()
+    """Return the SHA-256 of a captions file, or of the answers of a run folder."""
+    found = [path]
+    if path.is_dir():
+        arms = [AppendedLines(arm / ANSWERS) for arm in sorted(path.glob(f"{ARMS}/*"))]
+        found = [*path.glob(OLD_ANSWERS), *(part for arm in arms for part in arm.parts())]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in found)).hexdigest()
 
 
-def cut_words(text: str, max_words: int) -> str:
-    """Return the first words of a text.
+def origin_of(path: Path) -> Origin | None:
+    """Return which run made captions; None if there is no run.json of a captioning run.
 
-    Words are what single spaces separate, as OPERA's scripts split; a line break separates none.
+    Args:
+        path: The run folder, or a file in it or in a folder of it.
     """
-    return " ".join(text.split(" ")[:max_words])
+    folders = [path] if path.is_dir() else path.absolute().parents[:2]
+    found = next((folder / RUN for folder in folders if (folder / RUN).is_file()), None)
+    settings = {} if found is None else read_json(found).get("settings", {})
+    try:
+        decoding, question = settings["decoding"], settings["question"]
+        how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
+        words = (
+            f"{settings['model']}, protocol {settings['protocol']}, {how}, at most "
+            f"{decoding['max_new_tokens']} tokens, question {question!r}"
+        )
+        return Origin(settings["model"], words)
+    except KeyError:
+        return None
 
 
-def drop_unfinished(text: str) -> str:
-    """Return a text without its last sentence if that has no end, as OPERA's 64-token column does.
+def _of_run(path: Path) -> dict[str, list[Caption]]:
+    """Return the captions of a run folder by arm, the baseline first.
 
-    A sentence ends in a full stop, an exclamation mark or a question mark, and a quotation mark or
-    bracket after it belongs to it.
+    Raises:
+        EvaluationError: If there are none, or an arm lacks some that another has.
     """
-    ends = [match.end() for match in re.finditer(r"[.!?][\"'\u201d\u2019)\]]*(?=\s|$)", text)]
-    return text[: ends[-1]] if ends else ""
+    arms = {name: arm.answers for name, arm in read_run(path).arms.items()}
+    ids = dict.fromkeys(answer.item.id for answers in arms.values() for answer in answers)
+    if not ids:
+        raise EvaluationError(f"{path} holds no answers")
+    for name, answers in arms.items():
+        there = {answer.item.id for answer in answers}
+        if missing := [one for one in ids if one not in there]:
+            raise EvaluationError(
+                f"{path} is not complete: {name} lacks {len(missing)} of {len(ids)} pictures, "
+                f"{missing[0]} is the first; run the command that made it again"
+            )
+    return {
+        name: [Caption(_image_id(one.item.id, f"{path}, {name}"), one.text) for one in answers]
+        for name, answers in arms.items()
+    }
 
 
-def _rows(path: Path) -> list[tuple[str, dict[str, Any]]]:
+def _rows(path: Path) -> Iterable[tuple[str, Record]]:
     """Return the objects of a captions file, each with the place where it stands."""
     content = _one_value(path)
     if isinstance(content, dict) and "imgToEval" in content:
@@ -113,11 +137,8 @@ def _one_value(path: Path) -> Any:
     """Return the content of a file that is one JSON value; None if it may be JSON lines."""
     try:
         content = path.read_bytes()
-    except OSError:
-        return None
-    try:
         return json.loads(content)
-    except UnicodeDecodeError:
+    except (OSError, UnicodeDecodeError):
         return None
     except json.JSONDecodeError as error:
         if content.lstrip()[:1] == b"[":
@@ -147,9 +168,3 @@ def _without_doubles(path: Path, captions: Sequence[Caption], *, last: bool) -> 
             "pass --last to take the last one of each, or remove the others"
         )
     return list({caption.image_id: caption for caption in captions}.values())
-
-
-def some_ids(ids: Sequence[int]) -> str:
-    """Return the first few ids as text."""
-    shown = ", ".join(map(str, ids[:SHOWN_IDS]))
-    return f"{shown}, ..." if len(ids) > SHOWN_IDS else shown

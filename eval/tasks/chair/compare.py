@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
+from typing import Any, Final
 
-from eval.errors import EvaluationError
+from eval.errors import EvaluationError, some_ids
+from eval.files.answers import Caption
 from eval.stats.intervals import Interval, McNemar, mcnemar, paired_intervals
 from eval.tasks.chair.analyzers import Analyzer
-from eval.tasks.chair.captions import Caption, cut_words, some_ids
-from eval.tasks.chair.scoring import METRICS, ScoredArm, metrics, score
+from eval.tasks.chair.scoring import METRICS, ScoredArm, cut_words, metrics, score
+
+# The test is on captions free of hallucinated objects: those that the method gains and loses.
+DIFFERENCES: Final = ("method", "metric", "difference (95 %)", "McNemar p (gained, lost)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,14 +59,14 @@ class Comparison:
         return {
             "method": self.method,
             "baseline": self.baseline,
-            "differences": _rows(self.differences),
+            "differences": as_dicts(self.differences),
             "mcnemar": self.test.as_dict(),
             "cut_baseline": None
             if self.cut is None
             else {
                 "max_words": self.cut.max_words,
                 "metrics": self.cut.values,
-                "differences": _rows(self.cut.differences),
+                "differences": as_dicts(self.cut.differences),
             },
         }
 
@@ -71,29 +74,29 @@ class Comparison:
         """Return the CHAIR metrics in which the method is better."""
         return [name for name in ("CHAIRs", "CHAIRi") if self.differences[name].value < 0]
 
-    def sentences(self) -> list[str]:
-        """Return the comparison in words; percent, Len in words."""
-        parts = [f"{name} {found.points()}" for name, found in self.differences.items()]
-        test = self.test
-        lines = [
-            f"{self.method} - {self.baseline}, with 95 % intervals: {', '.join(parts)}; captions "
-            f"free of hallucinated objects: {test.gained} gained, {test.lost} lost, McNemar "
-            f"p = {test.p_value:.2g}"
+    def rows(self) -> list[list[str]]:
+        """Return the rows of a table with the titles `DIFFERENCES`; percent, Len in words."""
+        test = f"{self.test.p_value:.2g} ({self.test.gained}, {self.test.lost})"
+        return [
+            [self.method, name, found.points(), test if name == "CHAIRs" else ""]
+            for name, found in self.differences.items()
         ]
-        if self.cut is not None:
-            lines.append(self._length_sentence(self.cut))
-        return lines
 
-    def _length_sentence(self, cut: CutBaseline) -> str:
+    def length_sentence(self) -> str | None:
+        """Return whether the length of the captions explains the gain; None if it can't."""
+        cut = self.cut
+        if cut is None:
+            return None
         explained = [name for name in self.gains() if cut.explains(name)]
         left = [name for name in self.gains() if name not in explained]
-        verdicts = []
-        if explained:
-            verdicts.append(
-                f"the change in length alone could explain the gain in {' and '.join(explained)}"
+        verdicts = [
+            f"{verdict} {' and '.join(names)}"
+            for verdict, names in (
+                ("the change in length alone could explain the gain in", explained),
+                ("length alone does not explain the gain in", left),
             )
-        if left:
-            verdicts.append(f"length alone does not explain the gain in {' and '.join(left)}")
+            if names
+        ]
         return (
             f"{self.method}'s captions are shorter: cut at {cut.max_words} words, to the same mean "
             f"length, {self.baseline} scores CHAIRs {100 * cut.values['CHAIRs']:.1f}, "
@@ -112,19 +115,24 @@ def compare(method: ScoredArm, baseline: ScoredArm, analyzer: Analyzer) -> Compa
     differences = _differences(baseline, method)
     free = [[not caption.hallucinated for caption in arm.captions] for arm in (baseline, method)]
     found = Comparison(method.method, baseline.method, differences, mcnemar(*free), None)
-    shorter = _mean_length(method) < _mean_length(baseline)
-    return (
-        replace(found, cut=_cut(method, baseline, analyzer)) if shorter and found.gains() else found
-    )
+    if not found.gains() or _mean_length(method) >= _mean_length(baseline):
+        return found
+    return replace(found, cut=_cut(method, baseline, analyzer))
+
+
+def as_dicts(intervals: Mapping[str, Interval]) -> dict[str, Any]:
+    """Return intervals by name for the output file."""
+    return {name: interval.as_dict() for name, interval in intervals.items()}
 
 
 def _in_order(arm: ScoredArm, other: ScoredArm) -> ScoredArm:
     """Return an arm with its captions in the order of another's pictures."""
     mine = {caption.image_id: caption for caption in arm.captions}
     ids = [caption.image_id for caption in other.captions]
+    theirs = set(ids)
     for lacking, name, has in (
         ([image_id for image_id in ids if image_id not in mine], arm.method, other.method),
-        ([image_id for image_id in mine if image_id not in set(ids)], other.method, arm.method),
+        ([image_id for image_id in mine if image_id not in theirs], other.method, arm.method),
     ):
         if lacking:
             raise EvaluationError(
@@ -138,14 +146,9 @@ def _cut(method: ScoredArm, baseline: ScoredArm, analyzer: Analyzer) -> CutBasel
     """Score the baseline with its captions cut at the one length that gives the method's mean."""
     lengths = [len(caption.text.split(" ")) for caption in baseline.captions]
     target = _mean_length(method)
-    max_words = max(
-        (
-            n
-            for n in range(1, max(lengths))
-            if fmean(min(length, n) for length in lengths) <= target
-        ),
-        default=1,
-    )
+    shorter = (n for n in range(1, max(lengths))
+               if fmean(min(length, n) for length in lengths) <= target)  # fmt: skip
+    max_words = max(shorter, default=1)
     texts = [Caption(caption.image_id, cut_words(caption.text, max_words))
              for caption in baseline.captions]  # fmt: skip
     truth = {caption.image_id: caption.truth for caption in baseline.captions}
@@ -160,7 +163,3 @@ def _differences(first: ScoredArm, second: ScoredArm) -> dict[str, Interval]:
 
 def _mean_length(arm: ScoredArm) -> float:
     return fmean(len(caption.text.split(" ")) for caption in arm.captions)
-
-
-def _rows(intervals: Mapping[str, Interval]) -> dict[str, Any]:
-    return {name: interval.as_dict() for name, interval in intervals.items()}

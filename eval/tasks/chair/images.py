@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.files.json_lines import read_json_lines, read_lines
+from eval.files.storage import read_json_lines, read_lines
 
 SUFFIXES: Final = (".jpg", ".jpeg", ".png")
 NUM_IMAGES: Final = 500
@@ -120,7 +120,8 @@ def image_id_of(value: Any) -> int | None:
 
 
 def _id_of_row(row: Mapping[str, Any], where: str) -> int:
-    image_id = image_id_of(row.get("image_id"))
+    # An arm's answers.jsonl has a question's id, which is the picture's in a captioning run.
+    image_id = image_id_of(row["id"] if {"id", "answer"} <= row.keys() else row.get("image_id"))
     if image_id is None:
         raise EvaluationError(
             f"{where}: 'image_id' is {row.get('image_id')!r}, which is no image id; the keys there "

@@ -1,66 +1,186 @@
-"""What is said of scored captions: the table, the output file, and what the numbers depend on."""
+"""Captions scored: the result as people read it, and as the output file has it."""
 
 from __future__ import annotations
 
-import json
+import textwrap
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from eval.files.writing import write_atomically
-from eval.output.table import render
+import yaml
+
+from eval.files.answers import BASELINE, Caption
+from eval.output.table import WIDTH, fit
 from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED
-from eval.tasks.chair.analyzers import Analyzer
-from eval.tasks.chair.captions import captions_file, captions_hash
-from eval.tasks.chair.compare import Comparison
-from eval.tasks.chair.inputs import ChairInputs
-from eval.tasks.chair.origin import in_words, published, run_settings
-from eval.tasks.chair.scoring import ScoredArm, sentence_row
+from eval.tasks.chair.analyzers import Analyzer, choose
+from eval.tasks.chair.captions import captions_hash, origin_of
+from eval.tasks.chair.compare import DIFFERENCES, Comparison, as_dicts, compare
+from eval.tasks.chair.scoring import METRICS, ScoredArm, ScoredCaption, ScoreSettings, score
 from eval.tasks.chair.truth import GroundTruth
+from models.settings import CONFIGS
 
 PROTOCOL: Final = "CHAIR as OPERA's chair.py computes it (COCO 2014 instances and captions)"
+PAPER_FILE: Final = CONFIGS / "paper.yaml"
 
 
-def facts_of(
-    inputs: ChairInputs, arms: Sequence[ScoredArm], analyzer: Analyzer, truth: GroundTruth
-) -> dict[str, str]:
-    """Return what the numbers depend on, as texts by name."""
-    files = {"captions": inputs.cap_file, "baseline": inputs.baseline}
-    run = run_settings(captions_file(inputs.cap_file))
-    source = inputs.ground_truth or inputs.coco_path
-    image_ids = [caption.image_id for caption in arms[0].captions]
-    return {
+@dataclass(frozen=True, slots=True)
+class ChairResult:
+    """Scored captions.
+
+    Attributes:
+        arms: All arms, the baseline first.
+        comparisons: Of each other arm with the baseline, if there is one.
+        facts: What the numbers depend on, as texts by name.
+        notes: What has to be known beside the numbers, a line each.
+    """
+
+    arms: tuple[ScoredArm, ...]
+    comparisons: tuple[Comparison, ...]
+    facts: Mapping[str, str]
+    notes: tuple[str, ...]
+
+    def text(self) -> str:
+        """Return the result for a terminal, in tables of at most 100 columns."""
+        lines = [
+            f"in brackets: 95 % intervals from {RESAMPLES} bootstrap resamples of the "
+            f"{len(self.arms[0].captions)} picture(s)",
+            *map(_wrapped, self.sentences()),
+            *self.notes,
+        ]
+        head = _wrapped(f"{self.facts['protocol']}; analyzer {self.facts['analyzer']}")
+        return "\n\n".join([head, self._metrics(), *self._differences(), "\n".join(lines)])
+
+    def sentences(self) -> list[str]:
+        """Return whether the length of captions explains gains, a line for each arm that gains."""
+        found = [comparison.length_sentence() for comparison in self.comparisons]
+        return [sentence for sentence in found if sentence is not None]
+
+    def _differences(self) -> list[str]:
+        """Return the table of comparisons with its explanation; nothing if there are none."""
+        if not self.comparisons:
+            return []
+        baseline = self.comparisons[0].baseline
+        explanation = (
+            f"method - {baseline}, in percent (Len: in words); McNemar's test is on captions free "
+            "of hallucinated objects, which the method gains and loses"
+        )
+        rows = [row for comparison in self.comparisons for row in comparison.rows()]
+        table = fit(DIFFERENCES, rows, names=[arm.method for arm in self.arms])
+        return [_wrapped(explanation), table]
+
+    def _metrics(self) -> str:
+        """Return the metrics in percent; Len, in hundreds of words, becomes words thereby."""
+        header = ["method", *(f"{name} (95 %)" for name in METRICS)]
+        rows = [[arm.method, *(found.percent() for found in arm.intervals().values())]
+                for arm in self.arms]  # fmt: skip
+        counts = [len(arm.captions) for arm in self.arms]
+        if len(set(counts)) > 1:
+            header.append("captions")
+            rows = [[*row, str(count)] for row, count in zip(rows, counts, strict=True)]
+        return fit(header, rows)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of the output file.
+
+        `overall_metrics` and `sentences` have the layout of OPERA's `chair.py`, for the first arm
+        beside the baseline; the other arms are in the same layout under `other_arms`.
+        """
+        top = self.comparisons[0].method if self.comparisons else self.arms[0].method
+        results = {arm.method: _result(arm) for arm in self.arms}
+        return {
+            **self.facts,
+            "bootstrap": {
+                "resampled": "pictures",
+                "confidence": CONFIDENCE,
+                "resamples": RESAMPLES,
+                "seed": SEED,
+            },
+            **results.pop(top),
+            "other_arms": list(results.values()),
+            "comparisons": [comparison.as_dict() for comparison in self.comparisons],
+        }
+
+
+def score_captions(
+    captions: Mapping[str, Sequence[Caption]],
+    settings: ScoreSettings,
+    *,
+    source: Path,
+    baseline: str = BASELINE,
+    baseline_file: Path | None = None,
+) -> ChairResult:
+    """Score captions, and compare each arm with the baseline.
+
+    Args:
+        captions: By arm.
+        settings: How they are cut and read, and what they are compared with.
+        source: The file or run folder that they are from.
+        baseline: The arm that others are compared with, if there is such an arm and another.
+        baseline_file: The file of the baseline, where that is another one.
+    Raises:
+        EvaluationError: If the ground truth lacks a picture, or arms have different pictures.
+    """
+    analyzer = choose(settings.analyzer, fixes=settings.lexicon_fixes)
+    truth = settings.truth(analyzer)
+    arms = {}
+    for name, found in captions.items():
+        cut = [settings.cut(caption) for caption in found]
+        arms[name] = ScoredArm(name, score(cut, truth.objects, analyzer))
+    methods = [arm for name, arm in arms.items() if name != baseline]
+    comparisons = [compare(arm, arms[baseline], analyzer) for arm in methods if baseline in arms]
+    scored = tuple(arms.values())
+    image_ids = [caption.image_id for caption in scored[0].captions]
+    origin = origin_of(source)
+    files = {"captions": source} | ({} if baseline_file is None else {"baseline": baseline_file})
+    facts = {
         "protocol": PROTOCOL,
         "analyzer": analyzer.identity,
-        "lexicon_fixes": "on" if inputs.lexicon_fixes else "off",
-        "cut": _cuts(inputs),
-        **({} if run is None else {"captions_run": in_words(run)}),
-        **{name: f"{path}, SHA-256 {captions_hash(path)}"
-           for name, path in files.items() if path is not None},
-        "ground_truth": f"{source}, SHA-256 of the {len(image_ids)} pictures' objects "
-        f"{truth.hash(image_ids)}",
+        "lexicon_fixes": "on" if settings.lexicon_fixes else "off",
+        "cut": settings.cuts(),
+        **({} if origin is None else {"captions_run": origin.words}),
+        **{name: f"{path}, SHA-256 {captions_hash(path)}" for name, path in files.items()},
+        "ground_truth": f"{settings.ground_truth or settings.coco_path}, SHA-256 of the "
+        f"{len(image_ids)} pictures' objects {truth.hash(image_ids)}",
         "ground_truth_analyzer": truth.analyzer or "not stated by the file",
-    }  # fmt: skip
+    }
+    notes = _notes(scored, analyzer, truth) + ([] if origin is None else _published(origin.model))
+    return ChairResult(scored, tuple(comparisons), facts, tuple(notes))
 
 
-def notes(
-    arms: Sequence[ScoredArm],
-    comparisons: Sequence[Comparison],
-    *,
-    inputs: ChairInputs,
-    analyzer: Analyzer,
-    truth: GroundTruth,
-) -> list[str]:
-    """Return what has to be known beside the table, a line each."""
-    lines = [
-        f"in brackets: 95 % intervals from {RESAMPLES} bootstrap resamples of the "
-        f"{len(arms[0].captions)} picture(s)",
-        *(line for comparison in comparisons for line in comparison.sentences()),
+def _published(model: str) -> list[str]:
+    """Return the published CHAIR numbers of a model, a line each, with the source."""
+    content = yaml.safe_load(PAPER_FILE.read_text(encoding="utf-8"))
+    return [
+        f"published, not measured here: {entry['method']}: CHAIRs {entry['chair_s']}, "
+        f"CHAIRi {entry['chair_i']} ({entry['source']})"
+        for entry in content["chair"].get(model, [])
     ]
-    for arm in arms:
-        empty = sum(not caption.text.strip() for caption in arm.captions)
-        if empty:
-            lines.append(f"note: {empty} captions of {arm.method} are empty and were scored so")
+
+
+def sentence_row(caption: ScoredCaption) -> dict[str, Any]:
+    """Return one caption's result for the output file, under the keys of OPERA's `chair.py`."""
+    hallucinated = caption.hallucinated
+    return {
+        "image_id": caption.image_id,
+        "caption": caption.text,
+        "mscoco_gt_words": sorted(caption.truth),
+        "mscoco_generated_words": [mention.object for mention in caption.mentions],
+        "mscoco_hallucinated_words": [[mention.word, mention.object] for mention in hallucinated],
+        "num_words": caption.num_words,
+        "metrics": {
+            "CHAIRs": int(bool(hallucinated)),
+            "CHAIRi": len(hallucinated) / max(len(caption.mentions), 1),
+            "Recall": len(caption.recalled) / max(len(caption.truth), 1),
+            "Len": 0.01 * caption.num_words,
+        },
+    }
+
+
+def _notes(arms: Sequence[ScoredArm], analyzer: Analyzer, truth: GroundTruth) -> list[str]:
+    empty = {arm.method: sum(not one.text.strip() for one in arm.captions) for arm in arms}
+    lines = [f"note: {count} captions of {method} are empty and were scored so"
+             for method, count in empty.items() if count]  # fmt: skip
     if truth.analyzer is None:
         lines.append("note: the ground truth does not say how COCO's captions were read")
     elif truth.analyzer != analyzer.identity:
@@ -68,74 +188,19 @@ def notes(
             f"note: the ground truth was read by {truth.analyzer}, the captions by "
             f"{analyzer.identity}"
         )
-    run = run_settings(captions_file(inputs.cap_file))
-    return lines if run is None else [*lines, *published(run["model"])]
-
-
-def result_table(arms: Sequence[ScoredArm]) -> str:
-    """Return the result table in percent; Len, in hundreds of words, becomes words thereby."""
-    header = ["method", "captions", "CHAIRs (95 %)", "CHAIRi (95 %)", "Recall (95 %)",
-              "Len (95 %)"]  # fmt: skip
-    rows = [
-        [
-            arm.method,
-            str(len(arm.captions)),
-            *(found.percent() for found in arm.intervals().values()),
-        ]
-        for arm in arms
-    ]
-    return render(header, rows)
-
-
-def output(
-    arms: Sequence[ScoredArm],
-    comparisons: Sequence[Comparison],
-    *,
-    method: str,
-    facts: Mapping[str, Any],
-) -> dict[str, Any]:
-    """Return the content of the output file.
-
-    `overall_metrics` and `sentences` have the layout of OPERA's `chair.py`, for the scored method;
-    the other arms stand in the same layout under `other_arms`.
-
-    Args:
-        arms: All arms.
-        comparisons: Of arms with the baseline.
-        method: Whose results stand at the top.
-        facts: What the numbers depend on.
-    """
-    results = {arm.method: _result(arm) for arm in arms}
-    return {
-        **facts,
-        "bootstrap": {
-            "resampled": "pictures",
-            "confidence": CONFIDENCE,
-            "resamples": RESAMPLES,
-            "seed": SEED,
-        },
-        **results.pop(method),
-        "other_arms": list(results.values()),
-        "comparisons": [comparison.as_dict() for comparison in comparisons],
-    }
-
-
-def save(path: Path, content: Mapping[str, Any]) -> None:
-    """Write the output file, whole or not at all."""
-    write_atomically(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
+    return lines
 
 
 def _result(arm: ScoredArm) -> dict[str, Any]:
     return {
         "method": arm.method,
         "overall_metrics": arm.values(),
-        "intervals": {name: found.as_dict() for name, found in arm.intervals().items()},
+        "intervals": as_dicts(arm.intervals()),
         "sentences": [sentence_row(caption) for caption in arm.captions],
     }
 
 
-def _cuts(inputs: ChairInputs) -> str:
-    cuts = [] if inputs.max_words is None else [f"after {inputs.max_words} words"]
-    if inputs.drop_unfinished:
-        cuts.append("last sentence dropped where it has no end")
-    return ", ".join(cuts) or "none"
+def _wrapped(text: str) -> str:
+    return textwrap.fill(
+        text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
+    )

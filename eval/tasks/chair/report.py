@@ -9,19 +9,19 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from math import isnan
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
-from eval.files.thumbnails import Thumbnail, thumbnail
-from eval.files.writing import write_atomically
+from eval.files.pictures import Thumbnail, thumbnail
+from eval.files.storage import write_atomically
 from eval.output.page import TEMPLATES, page_template
-from eval.stats.intervals import Interval
-from eval.tasks.chair.compare import Comparison
 from eval.tasks.chair.images import pictures_in
 from eval.tasks.chair.scoring import ScoredArm, ScoredCaption
+
+if TYPE_CHECKING:
+    from eval.tasks.chair.output import ChairResult
 
 TEMPLATE: Final = TEMPLATES / "chair_report.html"
 
@@ -36,81 +36,72 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Facets:
-    """What the page's filters know of a picture: objects that any arm names."""
-
-    mentioned: list[str]
-    hallucinated: list[str]
-    differs: bool  # Whether the arms hallucinate different objects.
-
-
-@dataclass(frozen=True, slots=True)
 class Picture:
     """One card of the page.
 
     Attributes:
         captions: By method; None where a method has none of this picture.
         truth: Objects that are in the picture.
+        mentioned: Objects that any arm names.
+        hallucinated: Those of them that are not in the picture.
         thumbnail: None if the page shows no pictures.
     """
 
     image_id: int
     captions: dict[str, ScoredCaption | None]
     truth: list[str]
-    facets: Facets
+    mentioned: list[str]
+    hallucinated: list[str]
     thumbnail: Thumbnail | None
 
+    def facets(self) -> dict[str, Any]:
+        """Return what the page's filters know of the picture."""
+        wrong = [{mention.object for mention in caption.hallucinated}
+                 for caption in self.captions.values() if caption is not None]  # fmt: skip
+        differs = any(objects != wrong[0] for objects in wrong)
+        return {"mentioned": self.mentioned, "hallucinated": self.hallucinated, "differs": differs}
 
-def write_report(
-    path: Path,
-    arms: Sequence[ScoredArm],
-    comparisons: Sequence[Comparison],
-    *,
-    facts: Mapping[str, str],
-    images: Path | None = None,
-) -> None:
+
+def write_report(path: Path, result: ChairResult, images: Path | None = None) -> None:
     """Write scored captions, picture by picture, as one self-contained HTML page.
 
     Args:
         path: The file to write.
-        arms: One arm, or several of the same pictures; the first sets the order.
-        comparisons: Of arms with the baseline; their sentences stand below the metrics.
-        facts: What the numbers depend on, texts by label.
+        result: The captions; the first arm sets the order of the pictures.
         images: Folder of the pictures, to show them.
     Raises:
         EvaluationError: If the folder has no pictures, or the page can't be written.
     """
-    filters = {
-        "interval": _interval,
-        "percent": _percent,
-        "pieces": _pieces,
-        "sha256": _sha256,
-    }
-    pictures = list(_pictures(arms, images))
+    filters = {"pieces": _pieces, "sha256": _sha256}
+    pictures = list(_pictures(result.arms, images))
     page = page_template(TEMPLATE, filters).render(
-        methods=[arm.method for arm in arms],
-        rows=[(arm.method, len(arm.captions), arm.intervals()) for arm in arms],
-        sentences=[line for comparison in comparisons for line in comparison.sentences()],
-        facts=facts,
+        methods=[arm.method for arm in result.arms],
+        rows=[(arm.method, len(arm.captions), arm.intervals()) for arm in result.arms],
+        comparisons=result.comparisons,
+        sentences=result.sentences(),
+        facts=result.facts,
         pictures=pictures,
-        facets=[asdict(picture.facets) for picture in pictures],
-        objects=_objects([picture.facets for picture in pictures]),
+        facets=[picture.facets() for picture in pictures],
+        objects=_objects(pictures),
     )
     # A caption read from JSON may hold half a surrogate pair, which UTF-8 has no bytes for.
     write_atomically(path, page.encode("utf-8", errors="replace"))
 
 
 def _pictures(arms: Sequence[ScoredArm], images: Path | None) -> Iterator[Picture]:
-    by_id = [{caption.image_id: caption for caption in arm.captions} for arm in arms]
+    by_id = {arm.method: {caption.image_id: caption for caption in arm.captions} for arm in arms}
     names = {} if images is None else pictures_in(images)
-    for image_id in dict.fromkeys(image_id for captions in by_id for image_id in captions):
-        found = [captions.get(image_id) for captions in by_id]
-        captions = [caption for caption in found if caption is not None]
+    for image_id in dict.fromkeys(image_id for found in by_id.values() for image_id in found):
+        captions = {method: found.get(image_id) for method, found in by_id.items()}
+        truth = next(caption.truth for caption in captions.values() if caption is not None)
+        mentioned = {mention.object for caption in captions.values() if caption is not None
+                     for mention in caption.mentions}  # fmt: skip
         yield Picture(
             image_id,
-            dict(zip([arm.method for arm in arms], found, strict=True)),
-            sorted(captions[0].truth),
-            _facets(captions),
+            captions,
+            sorted(truth),
+            sorted(mentioned),
+            sorted(mentioned - truth),
             None if images is None else thumbnail(images, names.get(image_id)),
         )
 
@@ -126,30 +117,12 @@ def _pieces(caption: ScoredCaption) -> Iterator[Piece]:
     yield Piece(caption.text[at:])
 
 
-def _facets(captions: Sequence[ScoredCaption]) -> Facets:
-    mentioned = {mention.object for caption in captions for mention in caption.mentions}
-    hallucinated = [{mention.object for mention in caption.hallucinated} for caption in captions]
-    differs = any(objects != hallucinated[0] for objects in hallucinated)
-    return Facets(sorted(mentioned), sorted(set().union(*hallucinated)), differs)
-
-
-def _objects(facets: Sequence[Facets]) -> list[tuple[str, int, int]]:
+def _objects(pictures: Sequence[Picture]) -> list[tuple[str, int, int]]:
     """Return each object with the pictures that mention and hallucinate it, most of these first."""
-    mentioned = Counter(name for row in facets for name in row.mentioned)
-    wrong = Counter(name for row in facets for name in row.hallucinated)
+    mentioned = Counter(name for picture in pictures for name in picture.mentioned)
+    wrong = Counter(name for picture in pictures for name in picture.hallucinated)
     rows = [(name, count, wrong[name]) for name, count in mentioned.items()]
     return sorted(rows, key=lambda row: (-row[2], row[0]))
-
-
-def _percent(fraction: float) -> str:
-    """Return a share in percent; Len, in hundreds of words, becomes words by the same factor."""
-    return f"{100 * fraction:.1f}"
-
-
-def _interval(found: Interval) -> str:
-    if isnan(found.low):
-        return "no interval from one picture"
-    return f"{_percent(found.low)} to {_percent(found.high)}"
 
 
 def _sha256(text: str) -> str:

@@ -6,21 +6,123 @@ OPERA's `chair.py` has it.
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.errors import EvaluationError
+from eval.errors import EvaluationError, some_ids
+from eval.files.answers import Caption
+from eval.files.coco import SPLITS
 from eval.stats.intervals import Interval, bootstrap_intervals, ratio
+from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import Analyzer
-from eval.tasks.chair.captions import Caption, some_ids
 from eval.tasks.chair.vocabulary import Mention
 
 METRICS: Final = ("CHAIRs", "CHAIRi", "Recall", "Len")
 Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoreSettings:
+    """What decides the numbers of given captions.
+
+    Attributes:
+        max_words: Cut captions after so many words.
+        drop_unfinished: Leave out a last sentence that has no end.
+        coco_path: Folder of COCO's annotations.
+        splits: Which of them.
+        cache: Where what is built of them is kept; None for a file beside them.
+        ground_truth: A ground truth file instead of annotations.
+        analyzer: "auto", "nltk" or "lexicon".
+        lexicon_fixes: Add the words that CHAIR's list means but never matches.
+        num_workers: Processes that read COCO's captions; None for one per core.
+    """
+
+    max_words: int | None = None
+    drop_unfinished: bool = False
+    coco_path: Path | None = None
+    splits: tuple[str, ...] = SPLITS
+    cache: Path | None = None
+    ground_truth: Path | None = None
+    analyzer: str = "auto"
+    lexicon_fixes: bool = False
+    num_workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without reading a file.
+
+        Raises:
+            EvaluationError: Naming the flag, its value and what is allowed.
+        """
+        for name in ("max_words", "num_workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise EvaluationError(f"--{name} {value}, but at least 1 is needed")
+        if self.coco_path is None and self.ground_truth is None:
+            raise EvaluationError(
+                "no ground truth: pass --coco_path with the folder of COCO's annotations "
+                "(scripts/download_data.sh fetches them), or --ground-truth with a file"
+            )
+        if self.coco_path is not None and self.ground_truth is not None:
+            raise EvaluationError(
+                f"--coco_path {self.coco_path} and --ground-truth {self.ground_truth} are both "
+                "given; pass one of them"
+            )
+
+    def truth(self, analyzer: Analyzer) -> chair_truth.GroundTruth:
+        """Return the ground truth, from the file or from COCO's annotations."""
+        if self.ground_truth is not None:
+            return chair_truth.read(self.ground_truth)
+        assert self.coco_path is not None
+        fixes = "-fixes" if self.lexicon_fixes else ""
+        name = f"chair_ground_truth-{analyzer.name}{fixes}-{'+'.join(self.splits)}.json.gz"
+        return chair_truth.cached_truth(
+            self.coco_path,
+            analyzer,
+            splits=self.splits,
+            cache=self.cache or self.coco_path / name,
+            num_workers=self.num_workers or os.cpu_count() or 1,
+        )
+
+    def cut(self, caption: Caption) -> Caption:
+        """Return a caption as it is scored."""
+        text = caption.text
+        if self.max_words is not None:
+            text = cut_words(text, self.max_words)
+        if self.drop_unfinished:
+            text = drop_unfinished(text)
+        return Caption(caption.image_id, text)
+
+    def cuts(self) -> str:
+        """Return how captions are cut, in words."""
+        cuts = [] if self.max_words is None else [f"after {self.max_words} words"]
+        if self.drop_unfinished:
+            cuts.append("last sentence dropped where it has no end")
+        return ", ".join(cuts) or "none"
+
+
+def cut_words(text: str, max_words: int) -> str:
+    """Return the first words of a text.
+
+    Words are what single spaces separate, as OPERA's scripts split; a line break separates none.
+    """
+    return " ".join(text.split(" ")[:max_words])
+
+
+def drop_unfinished(text: str) -> str:
+    """Return a text without its last sentence if that has no end, as OPERA's 64-token column does.
+
+    A sentence ends in a full stop, an exclamation mark or a question mark, and a quotation mark or
+    bracket after it belongs to it.
+    """
+    ends = [match.end() for match in re.finditer(r"[.!?][\"'\u201d\u2019)\]]*(?=\s|$)", text)]
+    return text[: ends[-1]] if ends else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,22 +217,3 @@ def score(
         objects = truth[caption.image_id]
         scored.append(ScoredCaption(caption.image_id, caption.text, mentions, objects, num_words))
     return tuple(scored)
-
-
-def sentence_row(caption: ScoredCaption) -> dict[str, Any]:
-    """Return one caption's result for the output file, under the keys of OPERA's `chair.py`."""
-    hallucinated = caption.hallucinated
-    return {
-        "image_id": caption.image_id,
-        "caption": caption.text,
-        "mscoco_gt_words": sorted(caption.truth),
-        "mscoco_generated_words": [mention.object for mention in caption.mentions],
-        "mscoco_hallucinated_words": [[mention.word, mention.object] for mention in hallucinated],
-        "num_words": caption.num_words,
-        "metrics": {
-            "CHAIRs": int(bool(hallucinated)),
-            "CHAIRi": len(hallucinated) / max(len(caption.mentions), 1),
-            "Recall": len(caption.recalled) / max(len(caption.truth), 1),
-            "Len": 0.01 * caption.num_words,
-        },
-    }

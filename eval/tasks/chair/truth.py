@@ -1,7 +1,8 @@
 """What is in the pictures: objects of COCO's instances, and objects that its captions mention.
 
-It is kept in a JSON file, with the analyzer that read the captions and the hashes of the annotation
-files. Other tools' files that only map image ids to objects are read as well.
+The captions are read by the same analyzer as those that are scored; with nltk the 616,000 of them
+take minutes, so that the result is kept in a JSON file, with the analyzer and the hashes of the
+annotation files. Other tools' files that only map image ids to objects are read as well.
 """
 
 from __future__ import annotations
@@ -9,14 +10,21 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import signal
+import sys
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from tqdm import tqdm
+
 from eval.errors import EvaluationError
-from eval.files.writing import write_atomically
+from eval.files.coco import annotation_files, read_captions, read_instances
+from eval.files.storage import write_atomically
+from eval.tasks.chair.analyzers import Analyzer
 from eval.tasks.chair.vocabulary import load_vocabulary
 
 Objects = dict[int, frozenset[str]]
@@ -52,8 +60,8 @@ def read(path: Path) -> GroundTruth:
     if path.suffix == ".pkl":
         raise EvaluationError(
             f"{path} is a pickle, which can run any code when it is read; convert it with "
-            f"`python scripts/import_chair_cache.py {path} --output {path.with_suffix('.json')}` "
-            "and pass that file as --ground-truth"
+            f"`python scripts/data/import_chair_cache.py {path} "
+            f"--output {path.with_suffix('.json')}` and pass that file as --ground-truth"
         )
     try:
         content = path.read_bytes()
@@ -81,6 +89,56 @@ def write(path: Path, truth: GroundTruth) -> None:
     write_atomically(path, gzip.compress(encoded, mtime=0) if path.suffix == ".gz" else encoded)
 
 
+def cached_truth(
+    folder: Path, analyzer: Analyzer, *, splits: Sequence[str], cache: Path, num_workers: int
+) -> GroundTruth:
+    """Return the ground truth of COCO's annotations, from the cache if that was made of them.
+
+    Args:
+        folder: Folder of `instances_*.json` and `captions_*.json`.
+        analyzer: Reads the captions.
+        splits: Such as "val2014".
+        cache: JSON file; replaced if it was made from other annotations or by another analyzer. If
+            it can't be written, a note says so.
+        num_workers: Processes that read captions.
+    Raises:
+        EvaluationError: If a file is missing or damaged, or the cache is a file of another kind.
+    """
+    files = annotation_files(folder, splits)
+    inputs = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    if cache.exists():
+        cached = read(cache)
+        if cached.inputs is None:
+            raise EvaluationError(
+                f"--cache {cache} does not say which annotations it was made from, so it is not "
+                "overwritten; pass it as --ground-truth to use it, or name another cache"
+            )
+        if cached.analyzer == analyzer.identity and cached.inputs == inputs:
+            return cached
+    objects = build(files, analyzer, splits=splits, num_workers=num_workers)
+    truth = GroundTruth(objects, analyzer.identity, inputs)
+    try:
+        write(cache, truth)
+    except EvaluationError as error:
+        print(f"note: the ground truth is not kept ({error}); pass --cache", file=sys.stderr)
+    return truth
+
+
+def build(
+    files: Mapping[str, Path], analyzer: Analyzer, *, splits: Sequence[str], num_workers: int
+) -> Objects:
+    """Return objects by image id, from instances and captions; arguments as in `cached_truth`."""
+    found: dict[int, set[str]] = {}
+    for split in splits:
+        found |= read_instances(files[f"instances_{split}.json"]).objects
+        captions = list(read_captions(files[f"captions_{split}.json"]))
+        texts = [text for _, text in captions]
+        named = _objects_in(texts, analyzer, f"captions_{split}", num_workers)
+        for (image_id, _), objects in zip(captions, named, strict=True):
+            found.setdefault(image_id, set()).update(objects)
+    return {image_id: frozenset(objects) for image_id, objects in found.items()}
+
+
 def _checked(path: Path, rows: Mapping[str, Any]) -> Objects:
     """Return objects by image id after checking ids and names."""
     known = set(load_vocabulary().object_of.values())
@@ -99,3 +157,32 @@ def _checked(path: Path, rows: Mapping[str, Any]) -> Objects:
                 "80 objects"
             )
     return objects
+
+
+def _objects_in(
+    texts: Sequence[str], analyzer: Analyzer, label: str, num_workers: int
+) -> Iterator[list[str]]:
+    """Yield the objects that each text mentions, read by several processes."""
+    parts = [texts[at : at + TEXTS_AT_ONCE] for at in range(0, len(texts), TEXTS_AT_ONCE)]
+    with (
+        tqdm(total=len(texts), unit="caption", desc=label) as progress,
+        ProcessPoolExecutor(num_workers, initializer=_start, initargs=(analyzer,)) as pool,
+    ):
+        for part in pool.map(_read_part, parts):
+            yield from part
+            progress.update(len(part))
+
+
+# Each worker process keeps the analyzer that it was started with: NLTK's takes a second to load.
+_analyzer: Analyzer
+
+
+def _start(analyzer: Analyzer) -> None:
+    global _analyzer
+    _analyzer = analyzer
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+
+
+def _read_part(texts: Sequence[str]) -> list[list[str]]:
+    return [sorted({mention.object for mention in _analyzer.analyze(text).mentions})
+            for text in texts]  # fmt: skip

@@ -13,14 +13,19 @@ from typing import Any
 
 import pytest
 
-from eval.tasks.chair.analyzers import Analyzer, choose
+from eval.tasks.chair.analyzers import (
+    LEXICON_FILE,
+    Analyzer,
+    LexiconAnalyzer,
+    NltkMissing,
+    choose,
+)
 from eval.tasks.chair.captions import read_captions
-from eval.tasks.chair.lexicon import LEXICON_FILE, LexiconAnalyzer
-from eval.tasks.chair.nltk_analyzer import NltkMissing
-from eval.tasks.chair.scoring import ScoredArm, score, sentence_row
+from eval.tasks.chair.output import sentence_row
+from eval.tasks.chair.scoring import ScoredArm, score
 from eval.tasks.chair.vocabulary import load_vocabulary
-from scripts.english import plurals, verb_forms
-from scripts.make_lexicon import lexicon, table
+from scripts.data.english import plurals, verb_forms
+from scripts.data.make_lexicon import lexicon, table
 
 ROOT = Path(__file__).resolve().parents[4]
 FILES = ["instructblip/beam5", "instructblip/greedy", "llava-1.5/beam5", "llava-1.5/greedy"]

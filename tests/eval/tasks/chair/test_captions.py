@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from eval.errors import EvaluationError
-from eval.tasks.chair.captions import Caption, cut_words, drop_unfinished, read_captions
+from eval.files.answers import Caption
+from eval.tasks.chair.captions import read_captions
+from eval.tasks.chair.scoring import cut_words, drop_unfinished
 
 ROWS = [{"image_id": 7, "caption": "A dog.\u2028Two."}, {"image_id": 3, "caption": ""}]
 CAPTIONS = [Caption(7, "A dog.\u2028Two."), Caption(3, "")]

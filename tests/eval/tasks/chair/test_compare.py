@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from eval.errors import EvaluationError
+from eval.files.answers import Caption
 from eval.tasks.chair.analyzers import choose
-from eval.tasks.chair.captions import Caption
-from eval.tasks.chair.compare import compare
-from eval.tasks.chair.scoring import ScoredArm, score
+from eval.tasks.chair.compare import DIFFERENCES, compare
+from eval.tasks.chair.scoring import METRICS, ScoredArm, score
 
 LEXICON = choose("lexicon")
 IDS = range(40)
@@ -32,7 +32,7 @@ def test_a_gain_that_the_baseline_has_at_that_length_is_explained() -> None:
     assert found.cut is not None
     assert found.cut.max_words == 5
     assert found.cut.values["CHAIRs"] == 0
-    assert found.sentences()[1] == (
+    assert found.length_sentence() == (
         "short's captions are shorter: cut at 5 words, to the same mean length, long scores CHAIRs "
         "0.0, CHAIRi 0.0, Recall 100.0; the change in length alone could explain the gain in "
         "CHAIRs and CHAIRi"
@@ -45,7 +45,7 @@ def test_a_gain_at_the_front_of_the_caption_is_not_explained_by_length() -> None
     found = compare(SHORT, early, LEXICON)
 
     assert found.cut is not None
-    assert found.sentences()[1].endswith(
+    assert (found.length_sentence() or "").endswith(
         "length alone does not explain the gain in CHAIRs and CHAIRi"
     )
 
@@ -53,7 +53,7 @@ def test_a_gain_at_the_front_of_the_caption_is_not_explained_by_length() -> None
 def test_no_word_of_length_where_the_method_is_longer_or_the_same() -> None:
     assert compare(LONG, SHORT, LEXICON).cut is None
     assert compare(SHORT, SHORT, LEXICON).cut is None
-    assert len(compare(LONG, SHORT, LEXICON).sentences()) == 1
+    assert compare(LONG, SHORT, LEXICON).length_sentence() is None
 
 
 def test_mcnemar_counts_captions_free_of_hallucinations() -> None:
@@ -82,12 +82,14 @@ def test_arms_of_other_pictures_are_refused() -> None:
         compare(LONG, part, LEXICON)
 
 
-def test_the_first_sentence_and_the_file_say_the_same() -> None:
+def test_the_table_and_the_file_say_the_same() -> None:
     found = compare(SHORT, LONG, LEXICON)
 
     row = found.as_dict()
-    assert found.sentences()[0].startswith("short - long, with 95 % intervals: CHAIRs -50.0 (")
-    assert "20 gained, 0 lost, McNemar p = 1.9e-06" in found.sentences()[0]
+    assert [len(cells) for cells in found.rows()] == [len(DIFFERENCES)] * 4
+    assert [cells[:2] for cells in found.rows()] == [["short", name] for name in METRICS]
+    assert found.rows()[0][2:] == ["-50.0 (-65.0 to -35.0)", "1.9e-06 (20, 0)"]
+    assert {cells[3] for cells in found.rows()[1:]} == {""}
     assert row["differences"]["CHAIRs"]["value"] == -0.5
     assert row["mcnemar"]["gained"] == 20
     assert row["cut_baseline"]["max_words"] == 5

@@ -24,6 +24,7 @@ from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import choose
 from eval.tasks.chair.captions import read_captions
 from eval.tasks.chair.compare import compare
+from eval.tasks.chair.output import ChairResult
 from eval.tasks.chair.report import write_report
 from eval.tasks.chair.scoring import ScoredArm, ScoredCaption, score
 from eval.tasks.chair.vocabulary import Mention
@@ -116,9 +117,9 @@ def two() -> list[ScoredArm]:
 
 
 def written(path: Path, scored_arms: Sequence[ScoredArm], **options: Any) -> Element:
-    facts = options.pop("facts", {})
-    write_report(path / "report.html", scored_arms, options.pop("comparisons", []), facts=facts,
-                 **options)  # fmt: skip
+    comparisons = tuple(options.pop("comparisons", ()))
+    result = ChairResult(tuple(scored_arms), comparisons, options.pop("facts", {}), ())
+    write_report(path / "report.html", result, **options)
     return Tree((path / "report.html").read_text(encoding="utf-8")).open[0]
 
 
@@ -231,7 +232,8 @@ def test_the_top_has_metrics_comparisons_and_facts(tmp_path: Path, two: list[Sco
     comparison = compare(two[1], two[0], choose("lexicon"))
     page = written(tmp_path, two, comparisons=[comparison], facts={"ground_truth": "abc 123"})
 
-    cells = [cell.text for cell in page.one("table").all("td")]
+    metrics, differences = page.all("table")
+    cells = [cell.text for cell in metrics.all("td")]
     assert cells == [
         f"{100 * found.value:.1f}{100 * found.low:.1f} to {100 * found.high:.1f}"
         for arm in two
@@ -239,7 +241,11 @@ def test_the_top_has_metrics_comparisons_and_facts(tmp_path: Path, two: list[Sco
     ]
     assert cells[0].startswith("66.7")  # 2 of 3 captions
     assert cells[3].startswith("4.7")  # 14 words in 3 captions
-    assert [p.text for p in page.all("p", class_="lead")] == comparison.sentences()
+    assert differences.all("small")[0].text == "minus baseline"
+    assert [cell.text for cell in differences.all("td")] == [
+        *(found.points().replace(" (", "").strip(")") for found in comparison.differences.values()),
+        "11 gained, 0 lost",
+    ]
     facts = page.one("dl")
     assert (facts.one("dt").text, facts.one("dd").text) == ("ground truth", "abc 123")
 
@@ -401,7 +407,7 @@ def test_a_picture_that_can_t_be_shown_says_why(tmp_path: Path, two: list[Scored
     Image.effect_noise((400, 400), 80).save(folder / "broken5.png")
     start, second, rest = (folder / "broken5.png").read_bytes().split(b"IDAT", 2)
     (folder / "broken5.png").write_bytes(b"IDAT".join([start, second]) + b"\0DAT" + rest)
-    page = written(tmp_path, [*two, *arms([scored(5, "A dog.")])], images=folder)
+    page = written(tmp_path, [*two, ScoredArm("third", (scored(5, "A dog."),))], images=folder)
 
     assert not page.all("img")
     problems = [one.text for one in page.all("p", class_="problem quiet")]

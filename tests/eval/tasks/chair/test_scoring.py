@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eval.errors import EvaluationError
+from eval.files.answers import Caption
 from eval.tasks.chair.analyzers import choose
-from eval.tasks.chair.captions import Caption, cut_words, drop_unfinished, read_captions
-from eval.tasks.chair.scoring import ScoredArm, metrics, score, sentence_row
+from eval.tasks.chair.captions import read_captions
+from eval.tasks.chair.output import sentence_row
+from eval.tasks.chair.scoring import ScoredArm, cut_words, drop_unfinished, metrics, score
 from eval.tasks.chair.truth import read
 
 LEXICON = choose("lexicon")

@@ -12,9 +12,8 @@ import pytest
 
 from eval.errors import EvaluationError
 from eval.tasks.chair.analyzers import Analyzer, choose
-from eval.tasks.chair.truth import GroundTruth, read, write
-from eval.tasks.chair.truth_build import cached_truth
-from scripts.make_scenes import write_scenes
+from eval.tasks.chair.truth import GroundTruth, cached_truth, read, write
+from scripts.scenes.make import write_scenes
 
 LEXICON = choose("lexicon")
 CATEGORIES = [{"id": 1, "name": "person"}, {"id": 67, "name": "dining table"}]
@@ -76,7 +75,7 @@ def test_the_cache_is_used_as_long_as_nothing_changed(
     cache = tmp_path / "cache.json.gz"
     first = build(annotations, cache)
     written = cache.read_bytes()
-    monkeypatch.setattr("eval.tasks.chair.truth_build.build", None)
+    monkeypatch.setattr("eval.tasks.chair.truth.build", None)
 
     assert build(annotations, cache) == first
     assert cache.read_bytes() == written
@@ -157,7 +156,7 @@ def test_the_hash_is_of_the_pictures_that_count() -> None:
 def test_several_workers_find_the_same(
     annotations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.tasks.chair.truth_build.TEXTS_AT_ONCE", 1)
+    monkeypatch.setattr("eval.tasks.chair.truth.TEXTS_AT_ONCE", 1)
 
     found = [build(annotations, tmp_path / f"{n}.json", num_workers=n).objects for n in (1, 3)]
 

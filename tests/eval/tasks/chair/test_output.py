@@ -1,0 +1,85 @@
+"""The result that `chair.py` and `chair_eval.py --score` share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from eval.files.answers import Caption
+from eval.tasks.chair.output import ChairResult, score_captions
+from eval.tasks.chair.scoring import METRICS, ScoreSettings
+
+IDS = range(1, 21)
+LONG = "vcd+eah@alpha=0.5,layers=2,sink_threshold=0.0008,receivers=8"
+TEXTS = {
+    "baseline": "A man and his dog. A kite flies over all of them.",
+    LONG: "A man and his dog.",
+    LONG.replace("8", "9"): "A man, his dog and a kite.",
+}
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> ScoreSettings:
+    path = tmp_path / "truth.json"
+    path.write_text(json.dumps({str(i): ["dog", "person"] for i in IDS}))
+    return ScoreSettings(ground_truth=path, analyzer="lexicon")
+
+
+def score(settings: ScoreSettings, *names: str) -> ChairResult:
+    source = settings.ground_truth
+    assert source is not None
+    captions = {name: [Caption(i, TEXTS[name]) for i in IDS] for name in names}
+    return score_captions(captions, settings, source=source)
+
+
+def test_all_arms_are_compared_with_the_baseline(settings: ScoreSettings) -> None:
+    result = score(settings, *TEXTS)
+
+    assert [arm.method for arm in result.arms] == list(TEXTS)
+    assert [(one.method, one.baseline) for one in result.comparisons] == [
+        (name, "baseline") for name in list(TEXTS)[1:]
+    ]
+    content = result.as_dict()
+    assert content["method"] == LONG
+    assert [row["method"] for row in content["other_arms"]] == ["baseline", LONG.replace("8", "9")]
+
+
+@pytest.mark.parametrize("name", ["baseline", LONG])
+def test_one_arm_is_compared_with_nothing(settings: ScoreSettings, name: str) -> None:
+    result = score(settings, name)
+
+    assert result.comparisons == ()
+    assert result.as_dict()["method"] == name
+    assert "McNemar" not in result.text()
+
+
+def test_tables_fit_a_terminal_and_number_the_arms_alike(settings: ScoreSettings) -> None:
+    text = score(settings, *TEXTS).text()
+
+    tables = [line for line in text.splitlines() if line.startswith("|")]
+    assert max(map(len, tables)) <= 100
+    numbers = dict.fromkeys(line.split("|")[1].strip() for line in tables)
+    assert {"[2]", "[3]"} <= set(numbers)
+    assert not {LONG, LONG.replace("8", "9")} & set(numbers)
+    assert text.count("[3] ") >= 2
+    assert text.count(f"[2] {LONG}\n") == 2
+    assert [line.split("|")[2].strip() for line in tables[-4:]] == list(METRICS)
+    assert (
+        " ".join(text.split()).count("length alone could explain the gain in CHAIRs and CHAIRi")
+        == 1
+    )
+    assert max(map(len, text.splitlines()[1:-1])) <= 100
+
+
+def test_the_number_of_captions_stands_in_the_table_where_it_differs(
+    settings: ScoreSettings,
+) -> None:
+    captions = {"one": [Caption(1, "A dog.")], "two": [Caption(i, "A dog.") for i in IDS]}
+    assert settings.ground_truth is not None
+
+    result = score_captions(captions, settings, source=settings.ground_truth)
+
+    rows = [line for line in result.text().splitlines() if line.startswith("|")]
+    assert [row.split("|")[-2].strip() for row in rows] == ["captions", "-------:", "1", "20"]
