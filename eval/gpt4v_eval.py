@@ -4,45 +4,48 @@
     python eval/gpt4v_eval.py --answers-1 baseline.jsonl --answers-2 eah.jsonl --data-path ...
 
 The first line describes pictures under two methods and has the descriptions judged, the second has
-files of answers judged and loads no model. The same command goes on where it stopped.
+files of answers judged and loads no model. Rerun the command to resume.
 """
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from eval.chair_eval import choose_pictures
 from eval.command import RUN_ERRORS, finish
 from eval.errors import EvaluationError
+from eval.files.storage import write_json
+from eval.run.arms import DEFAULT_ARMS, arms_of, with_arms
 from eval.run.flags import Parser, resolve
+from eval.run.folder import METRICS
 from eval.run.processes import this_place
+from eval.run.provenance import provenance
 from eval.tasks.chair.images import NUM_IMAGES, pictures_in
-from eval.tasks.chair.settings import ChairSettings
-from eval.tasks.judge.answers import Format, Pair, from_files, from_run
-from eval.tasks.judge.config import CONFIG_FILE, read_config
-from eval.tasks.judge.plan import JudgeInputs
-from eval.tasks.judge.prompts import MODES, PROTOCOLS
-from eval.tasks.judge.run import judge_pair
+from eval.tasks.chair.task import ChairCaptions, ChairSettings
+from eval.tasks.judge.ask import ask_all
+from eval.tasks.judge.captions import Format, from_files, from_model, from_run
+from eval.tasks.judge.client import read_key
+from eval.tasks.judge.config import CONFIG_FILE, JudgeConfig, read_config
+from eval.tasks.judge.cost import Budget, estimate
+from eval.tasks.judge.inputs import JudgeInputs
+from eval.tasks.judge.output import JudgedRun, headline, metrics, notes, result_table, write_report
+from eval.tasks.judge.plan import plan_judging
+from eval.tasks.judge.protocols import MODES, PROTOCOLS
+from eval.tasks.judge.requests import Pair, unanswered
+from eval.tasks.judge.store import Judgements, answered_in
 
 NUM_JUDGED: Final = 50
-METHODS: Final = ("baseline", "eah")
+PACKAGES: Final = ("numpy", "openai", "pillow", "scipy")
 ANSWERS: Final = ("answers_1", "answers_2", "answers_from")
-JUDGE: Final = ("judge_model", "judge_base_url", "judge_protocol", "judge_mode", "judge_workers",
-                "max_cost", "max_requests")  # fmt: skip
-LAYOUT: Final = ("image_id_key", "caption_key", "last")
-INPUTS: Final = ("coco_path", "ground_truth", "single_order")
-RUN: Final = ("api_key_file", "ask_again", "dry_run", "report")
-# Flags that go with files of answers; all others say how a model makes them.
-OF_FILES: Final = (*ANSWERS, *JUDGE, *LAYOUT, *INPUTS, *RUN, "judge_config", "num_images",
-                   "data_path", "output_dir", "method", "limit")  # fmt: skip
 
 
-def add_judge_flags(flags: Parser) -> None:
-    """Add what says which answers are judged, by whom, and within which bounds."""
+def parser() -> Parser:
+    """Return the command's flags: a model's, and those of answers, judge and bounds."""
+    flags = Parser(__doc__ or "", table=False)
     flags.flag("--answers-1", type=Path, metavar="FILE", help="answers to judge; no model is asked")
     flags.flag("--answers-2", type=Path, metavar="FILE", help="answers to compare them with")
     flags.flag("--answers-from", type=Path, metavar="FOLDER", help="both, from a chair_eval run")
@@ -62,9 +65,11 @@ def add_judge_flags(flags: Parser) -> None:
     flags.flag("--single-order", action="store_true", help="one order, as the paper has it")
     flags.flag("--max-cost", type=float, metavar="USD", help="never spend more on this run")
     flags.flag("--max-requests", type=int, help="never send more on this run")
-    flags.flag("--dry-run", action="store_true", help="print requests, tokens and cost; send none")
     flags.flag("--ask-again", action="store_true", help="ask again what was refused or rejected")
     flags.flag("--report", type=Path, metavar="FILE", help="HTML page to write")
+    flags.flag("--question", metavar="TEXT", help="what the model is asked (the protocol's)")
+    flags.flag("--image-ids", type=Path, metavar="FILE", help="ids, or captions, of the pictures")
+    return flags
 
 
 def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
@@ -74,22 +79,15 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
         EvaluationError: If flags of a model are given together with files of answers.
     """
     given = parser().parse(arguments)
-    extra = [name for name in given if name not in OF_FILES]
+    of_files = {*ANSWERS, "judge_config", "num_images", "method", "limit"}
+    of_files.update(*map(_names, (JudgeConfig, JudgeInputs, Format)))
+    extra = [name for name in given if name not in of_files]
     if extra and any(name in given for name in ANSWERS):
         raise EvaluationError(
             f"--{extra[0].replace('_', '-')} says how answers are made, but the answers are there "
             "already; leave it out, or leave out the files of answers"
         )
     return given
-
-
-def parser() -> Parser:
-    """Return the command's flags."""
-    flags = Parser((__doc__ or "").splitlines()[0])
-    add_judge_flags(flags)
-    flags.flag("--question", metavar="TEXT", help="what the model is asked (the protocol's)")
-    flags.flag("--image-ids", type=Path, metavar="FILE", help="ids, or captions, of the pictures")
-    return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -99,37 +97,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def evaluate(given: dict[str, Any]) -> None:
     """Get the answers, have them judged, and say what came of it."""
-    judge, inputs, run = (_taken(given, names) for names in (JUDGE, INPUTS, RUN))
-    config = read_config(given.pop("judge_config", CONFIG_FILE), judge)
+    config = read_config(given.pop("judge_config", CONFIG_FILE), _taken(given, JudgeConfig))
+    shared: dict[str, Any] = {
+        name: given[name] for name in ("data_path", "output_dir") if name in given
+    }
+    inputs = JudgeInputs(**_taken(given, JudgeInputs))
     count = given.pop("num_images", NUM_JUDGED)
     if min(count, given.get("limit", count)) < 1:
         raise EvaluationError(f"num_images={count}, limit={given.get('limit')}: at least 1 each")
     if any(name in given for name in ANSWERS):
         pair = pair_of_files(given, min(count, given.get("limit", count)))
-        data_path, output_dir = given.get("data_path"), given.get("output_dir", Path("runs"))
     else:
-        settings = captioning(given, count)
-        pictures = choose_pictures(settings)
-        # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
-        from eval.tasks.judge.captions import from_model
+        settings = captioning({**given, **shared}, count)
+        inputs = replace(inputs, data_path=settings.data_path, output_dir=settings.output_dir)
+        items = ChairCaptions(settings).items()
+        found = from_model(settings, items, dry_run=inputs.dry_run)
+        if found is None:
+            print("what judging costs can be said when the descriptions are there")
+            return
+        pair = found
+    judge_pair(pair, config, inputs)
 
-        pair = from_model(settings, pictures)
-        data_path, output_dir = settings.data_path, settings.output_dir
-    judge_pair(
-        pair, config, JudgeInputs(data_path=data_path, **inputs), output_dir=output_dir, **run
-    )
+
+def _taken(given: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """Take the flags that are fields of a dataclass out of those that were given."""
+    return {name: given.pop(name) for name in _names(kind) if name in given}
 
 
-def _taken(given: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    return {name: given.pop(name) for name in names if name in given}
+def _names(kind: type[Any]) -> list[str]:
+    return [item.name for item in fields(kind)]
 
 
 def captioning(given: dict[str, Any], count: int) -> ChairSettings:
     """Return the settings of captioning that flags ask for.
 
-    Args:
-        given: Flags of captioning.
-        count: Pictures to judge: the first so many of those that chair_eval.py would describe.
+    The pictures are the first so many of those that chair_eval.py would describe.
+
     Raises:
         EvaluationError: If a setting is not allowed, or there are other than two methods.
         ModelError: If there is no such model.
@@ -140,11 +143,14 @@ def captioning(given: dict[str, Any], count: int) -> ChairSettings:
             "then start this command once: it takes the captions from there"
         )
     settings = resolve(ChairSettings(), given)
-    arms = settings.arms()
-    if len(arms) != 2:
+    names = [arm.name for arm in arms_of(settings)]
+    if settings.method is None and len(names) > 2:
+        names = [names[0], names[-1]]  # OPERA's flags: the baseline and OPERA on top of EAH
+    if len(names) != 2:
         raise EvaluationError(
-            f"--method {' '.join(arms)}: two methods are compared; name two, such as baseline eah"
+            f"--method {' '.join(names)}: two methods are compared; name two, such as baseline eah"
         )
+    settings = with_arms(settings, names)
     folder = settings.pictures_folder()
     if settings.image_ids is None and settings.num_images is None:
         number = min(max(NUM_IMAGES, count), len(pictures_in(folder)))
@@ -158,13 +164,13 @@ def pair_of_files(given: dict[str, Any], count: int) -> Pair:
     Raises:
         EvaluationError: If it is not clear which two are compared.
     """
-    layout = Format(**_taken(given, LAYOUT))
+    layout = Format(**_taken(given, Format))
     first, second = given.get("answers_1"), given.get("answers_2")
     folder, methods = given.get("answers_from"), given.get("method")
     if folder is not None and first is None and second is None:
         if methods is not None and (len(methods) != 2 or methods[0] == methods[1]):
             raise EvaluationError(f"--method {' '.join(methods)}: name two methods to compare")
-        pair = from_run(folder, methods or METHODS, layout)
+        pair = from_run(folder, methods or DEFAULT_ARMS, layout)
     elif folder is None and methods is None and first is not None and second is not None:
         pair = from_files(first, second, layout)
     else:
@@ -179,6 +185,55 @@ def pair_of_files(given: dict[str, Any], count: int) -> Pair:
             file=sys.stderr,
         )
     return pair.cut(count)
+
+
+def judge_pair(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> None:
+    """Get all judgements of two arms, then print and write what they come to.
+
+    Raises:
+        EvaluationError: If something is missing or not allowed, or judgements stay open.
+    """
+    plan = plan_judging(pair, config, inputs)
+    folder = plan.folder(inputs.output_dir)
+    keys = {request.key for request in plan.requests}
+    paid = answered_in(folder.path.parent, keys, own=folder.path.name, ask_again=inputs.ask_again)
+    unpaid = unanswered(plan.requests, paid)
+    if inputs.dry_run:
+        print(estimate(config, [request.tokens for request in unpaid]))
+        return
+    key = read_key(inputs.api_key_file) if unpaid else None
+    if unpaid and not folder.path.exists():
+        Budget(config).check(unpaid[0].most_usd)
+    with folder:
+        judgements = Judgements(folder, key)
+        judgements.borrow(paid)
+        left = judgements.left(plan.requests, ask_again=inputs.ask_again)
+        trouble = None
+        if key is not None and left:
+            budget = Budget(config, judgements.spent, judgements.requests)
+            budget.check(left[0].most_usd)
+            print(estimate(config, [request.tokens for request in left]), file=sys.stderr)
+            folder.begin(provenance(PACKAGES))
+            trouble = asyncio.run(ask_all(left, judgements, budget, config, key))
+        if trouble is None or judgements.final:
+            run = JudgedRun(config, plan, pair, judgements)
+            folder.write(METRICS, metrics(run))
+            if inputs.json is not None:
+                write_json(inputs.json, metrics(run))
+            _show(run)
+            print(f"run folder: {folder.path}")
+            if inputs.report is not None:
+                write_report(inputs.report, run, images=inputs.data_path)
+    if trouble is not None:
+        raise EvaluationError(trouble)
+
+
+def _show(run: JudgedRun) -> None:
+    """Print the result."""
+    print(*headline(run), "", sep="\n")
+    print(result_table(run) + "\n")
+    for line in notes(run):
+        print(line)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,10 @@ import pytest
 from PIL import Image
 
 from eval.gpt4v_eval import main
+from eval.tasks.chair.task import ChairSettings
+from eval.tasks.judge.captions import Format
+from eval.tasks.judge.config import JudgeConfig
+from eval.tasks.judge.inputs import JudgeInputs
 from tests.eval.judge_inputs import (
     flags_for,
     metrics_of,
@@ -731,6 +736,34 @@ def test_a_picture_that_is_missing_or_broken_is_one_sentence_before_anything_is_
     assert not stub.calls
 
 
+def test_a_picture_that_goes_away_meanwhile_stops_the_run_and_nothing_paid_is_lost(
+    inputs: Path, stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plain = stub.answer
+
+    def answer(text: str) -> str:
+        (inputs / "val2014" / f"COCO_val2014_{3:012}.jpg").unlink(missing_ok=True)
+        return plain(text)
+
+    stub.answer = answer
+
+    assert main(flags_for(inputs, stub.url, judge_workers=3)) == 2
+
+    (said,) = error_lines(capsys)
+    assert "COCO_val2014_000000000003.jpg can't be read" in said
+    assert len(finals(inputs)) == len(stub.calls) > 0
+
+
+def test_settings_of_judge_and_model_have_different_names() -> None:
+    """One command takes both, and a flag goes to the settings that have its name."""
+    of_model = {item.name for item in fields(ChairSettings)}
+    shared = {"data_path", "output_dir", "coco_path", "ground_truth", "dry_run", "json"}
+
+    assert not of_model & {item.name for item in fields(JudgeConfig)}
+    assert of_model & {item.name for item in fields(JudgeInputs)} == shared
+    assert not of_model & {item.name for item in fields(Format)}
+
+
 def test_an_absent_sdk_names_the_extra(inputs: Path, stub: Stub, tmp_path: Path) -> None:
     (tmp_path / "shadow").mkdir()
     (tmp_path / "shadow/openai.py").write_text("raise ModuleNotFoundError('openai')")
@@ -751,7 +784,7 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
     done = subprocess.run([*start, "--help"], cwd=ROOT, capture_output=True, text=True, check=True)
 
     assert "--judge-model" in done.stdout
-    assert "--max_cost" in done.stdout
+    assert "--max-cost" in done.stdout
     assert "--beam" in done.stdout
 
 

@@ -11,19 +11,19 @@ import asyncio
 import random
 import signal
 import sys
+import threading
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from tqdm import tqdm
 
-from eval.tasks.judge.client import Judge
+from eval.tasks.judge.client import Failure, Judge, Key, Kind, Reply
 from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.cost import BoundReached, Budget, cost_of
-from eval.tasks.judge.reply import Failure, Kind, Reply
-from eval.tasks.judge.requests import Request, body_of
+from eval.tasks.judge.requests import Request, unanswered
 from eval.tasks.judge.store import Judgements
 
 # Judgements that fail one after another, before the run stops: the fault is not theirs then.
@@ -31,208 +31,193 @@ MOST_IN_A_ROW: Final = 3
 JITTER: Final = 0.25
 
 
-@dataclass(slots=True)
-class Ending:
-    """How asking ended.
-
-    Attributes:
-        bound: Which bound stopped it.
-        hopeless: Why nothing more was asked.
-        given_up: Why a request has no reply yet, by key.
-        interrupted: Whether Ctrl-C stopped it.
-    """
-
-    bound: str | None = None
-    hopeless: str | None = None
-    given_up: dict[str, str] = field(default_factory=dict)
-    interrupted: bool = False
-
-
 async def ask_all(
     requests: Sequence[Request],
-    judge: Judge,
     judgements: Judgements,
     budget: Budget,
     config: JudgeConfig,
-) -> Ending:
-    """Send requests and record their replies, until all have one or something stops it.
+    key: Key,
+) -> str | None:
+    """Send requests, each once, and record their replies, until all have one or something stops it.
 
-    Args:
-        requests: What to ask, each once.
-        judge: The endpoint.
-        judgements: Where requests and replies are recorded.
-        budget: What may be spent.
-        config: Workers, attempts and waits.
     Returns:
-        How it ended. Whatever was answered is recorded, however that was.
+        What is in the way of the rest; None if there is no rest.
+    Raises:
+        KeyboardInterrupt: After Ctrl-C, with all replies recorded that were waited for.
     """
-    with tqdm(total=len(requests), unit="judgement", desc=config.judge_model) as progress:
-        return await _Asking(requests, judge, judgements, budget, config, progress).run()
+    judge = Judge(config, key)
+    try:
+        with tqdm(total=len(requests), unit="judgement", desc=config.judge_model) as progress:
+            asking = _Asking(deque(requests), judge, judgements, budget, config, progress)
+            await asking.run()
+    finally:
+        await judge.close()
+    if asking.interrupted:
+        raise KeyboardInterrupt
+    open_now = len(unanswered(requests, judgements.final))
+    rest = f"{open_now} of {len(requests)} judgements are open; what was paid for is kept"
+    if asking.hopeless is not None:
+        return f"{asking.hopeless}; {rest}"
+    if asking.bound is not None:
+        return f"stopped at {asking.bound}: {rest}; raise it and run the same command again"
+    if asking.given_up is not None:
+        return f"{rest}; the first failed with: {asking.given_up}; run the same command again"
+    return None
 
 
+@dataclass(slots=True)
 class _Asking:
-    """The state that the workers of one call share."""
+    """What the workers of one call share, and at its end how it ended.
 
-    def __init__(
-        self,
-        requests: Sequence[Request],
-        judge: Judge,
-        judgements: Judgements,
-        budget: Budget,
-        config: JudgeConfig,
-        progress: tqdm[NoReturn],
-    ) -> None:
-        self._waiting = deque(requests)
-        self._judge = judge
-        self._judgements = judgements
-        self._budget = budget
-        self._config = config
-        self._progress = progress
-        self._ending = Ending()
-        self._stop = asyncio.Event()
-        self._answered = False
-        self._in_a_row = 0
-        self._quiet_until = 0.0  # The event loop's time; set by a rate limit.
+    Attributes:
+        stop: Set where nothing more is to be sent.
+        answered: Whether there was any reply.
+        in_a_row: Judgements that failed one after another.
+        quiet_until: The event loop's time before which a rate limit allows nothing.
+        interrupted: Whether Ctrl-C stopped it.
+        bound: Which bound stopped it.
+        hopeless: Why nothing more was asked.
+        given_up: Why the first request without a reply has none.
+    """
 
-    async def run(self) -> Ending:
-        """Ask everything and return how it ended."""
+    waiting: deque[Request]
+    judge: Judge
+    judgements: Judgements
+    budget: Budget
+    config: JudgeConfig
+    progress: tqdm[NoReturn]
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: bool = False
+    in_a_row: int = 0
+    quiet_until: float = 0.0
+    interrupted: bool = False
+    bound: str | None = None
+    hopeless: str | None = None
+    given_up: str | None = None
+
+    async def run(self) -> None:
+        """Ask everything; the first Ctrl-C means "send nothing more", and the second "now"."""
         work = asyncio.ensure_future(self._work())
-        with self._interruptible(work):
-            with suppress(asyncio.CancelledError):
-                await work
-            if work.cancelled():
-                self._ending.interrupted = True
-        return self._ending
+
+        def interrupt() -> None:
+            if self.interrupted:
+                work.cancel()
+                return
+            self.interrupted = True
+            self.stop.set()
+            tqdm.write("waiting for replies that are paid for; Ctrl-C again drops them",
+                       file=sys.stderr)  # fmt: skip
+
+        loop = asyncio.get_running_loop()
+        # Elsewhere the loop takes no signals, and Ctrl-C acts at once.
+        in_main = threading.current_thread() is threading.main_thread()
+        takes_signals = in_main and sys.platform != "win32"
+        if takes_signals:
+            loop.add_signal_handler(signal.SIGINT, interrupt)
+        try:
+            await asyncio.wait([work])
+        finally:
+            if takes_signals:
+                loop.remove_signal_handler(signal.SIGINT)
+        if not work.cancelled():
+            work.result()  # Raises what the work has raised.
 
     async def _work(self) -> None:
-        while self._waiting and not self._answered and not self._stop.is_set():
-            await self._one(self._waiting.popleft())
-        workers = [self._worker() for _ in range(self._config.judge_workers)]
+        while self.waiting and not self.answered and not self.stop.is_set():
+            await self._one(self.waiting.popleft())
+        workers = [self._worker() for _ in range(self.config.judge_workers)]
         # Not cancelled where one of them fails: the others wait for replies that are paid for.
         for result in await asyncio.gather(*workers, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
 
     async def _worker(self) -> None:
-        failed = True
         try:
-            while self._waiting and not self._stop.is_set():
-                await self._one(self._waiting.popleft())
-            failed = False
-        finally:
-            if failed:
-                self._stop.set()
+            while self.waiting and not self.stop.is_set():
+                await self._one(self.waiting.popleft())
+        except BaseException:
+            self.stop.set()
+            raise
 
     async def _one(self, request: Request) -> None:
         """Ask one thing until it is answered, or given up."""
         failure: Failure | None = None
-        for attempt in range(self._config.max_attempts):
+        for attempt in range(self.config.max_attempts):
             if not await self._may_send(attempt, failure):
                 break
             reply = await self._send(request)
             if reply is None:
                 return
             if isinstance(reply, Reply):
-                self._answered, self._in_a_row = True, 0
-                self._progress.update()
+                self.answered, self.in_a_row = True, 0
+                self.progress.update()
                 return
             failure = reply
-            if failure.kind is Kind.HOPELESS or (
-                failure.kind is Kind.UNREACHED and not self._answered
-            ):
+            unreached = failure.kind is Kind.UNREACHED and not self.answered
+            if unreached or failure.kind is Kind.HOPELESS:
                 self._halt(hopeless=failure.reason)
                 return
             if failure.kind is Kind.REJECTED:
-                self._progress.update()
+                self.progress.update()
                 break
-        self._leave(request, failure)
+        if failure is not None:
+            self._leave(failure)
 
     async def _may_send(self, attempt: int, failure: Failure | None) -> bool:
         """Wait as long as is due before an attempt; False if there is to be none."""
         now = asyncio.get_running_loop().time
         if failure is not None:
+            longest = self.config.longest_wait_s
             told = failure.wait_s or 0.0
-            if told > self._config.longest_wait_s:
+            if told > longest:
                 return False
             if told and failure.kind is Kind.BUSY:
-                self._quiet_until = max(self._quiet_until, now() + told)
-            backoff = self._config.first_wait_s * 2 ** (attempt - 1)
-            backoff = min(backoff * (1 + random.uniform(0, JITTER)), self._config.longest_wait_s)
-            wait = told or backoff
-            await self._sleep(wait)
-        while self._quiet_until > now() and not self._stop.is_set():
-            await self._sleep(self._quiet_until - now())
-        return not self._stop.is_set()
+                self.quiet_until = max(self.quiet_until, now() + told)
+            backoff = self.config.first_wait_s * 2 ** (attempt - 1)
+            await self._sleep(told or min(backoff * (1 + random.uniform(0, JITTER)), longest))
+        while self.quiet_until > now() and not self.stop.is_set():
+            await self._sleep(self.quiet_until - now())
+        return not self.stop.is_set()
 
     async def _sleep(self, seconds: float) -> None:
         with suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._stop.wait(), seconds)
+            await asyncio.wait_for(self.stop.wait(), seconds)
 
     async def _send(self, request: Request) -> Reply | Failure | None:
         """Send one request within the budget and record both; None where a bound forbids it."""
         try:
-            reserved = await self._budget.reserve(request.most_usd)
+            reserved = await self.budget.reserve(request.most_usd)
         except BoundReached as error:
             self._halt(bound=str(error))
             return None
-        if self._stop.is_set():
-            await self._budget.give_back(reserved)
+        if self.stop.is_set():
+            await self.budget.give_back(reserved)
             return None
-        body = body_of(request, self._config)
-        number = self._judgements.sent(request, reserved)
-        reply = await self._judge.ask(body)
-        measured = False
+        body = request.body(self.config)
+        number = self.judgements.sent(request, reserved)
+        reply = await self.judge.ask(body)
+        cost, measured = reserved, False
         if isinstance(reply, Failure):
             cost = 0.0 if reply.kind.free else reserved
-            self._judgements.failed(number, reply, cost)
-        else:
-            measured = reply.prompt_tokens is not None and reply.reply_tokens is not None
-            cost = reserved
-            if measured:
-                known = cost_of(self._config, reply.prompt_tokens or 0, reply.reply_tokens or 0)
-                cost = known or 0.0
-            self._judgements.received(number, reply, cost)
-        await self._budget.settle(request.most_usd, reserved, cost, measured=measured)
+        elif reply.prompt_tokens is not None and reply.reply_tokens is not None:
+            cost, measured = cost_of(self.config, reply.prompt_tokens, reply.reply_tokens), True
+        self.judgements.received(number, reply, cost)
+        await self.budget.settle(request.most_usd, reserved, cost, measured=measured)
         return reply
 
-    def _leave(self, request: Request, failure: Failure | None) -> None:
+    def _leave(self, failure: Failure) -> None:
         """Note that a request stays without a reply, and stop if too many do."""
-        if failure is None:
-            return
         if failure.kind is not Kind.REJECTED:
-            self._ending.given_up[request.key] = failure.reason
-        elif self._answered:
+            self.given_up = self.given_up or failure.reason
+        elif self.answered:
             return  # Of this picture or text; others were taken.
-        self._in_a_row += 1
-        if self._in_a_row >= MOST_IN_A_ROW and not self._stop.is_set():
-            self._halt(hopeless=f"{self._in_a_row} judgements in a row failed, the last of them "
+        self.in_a_row += 1
+        if self.in_a_row >= MOST_IN_A_ROW and not self.stop.is_set():
+            self._halt(hopeless=f"{self.in_a_row} judgements in a row failed, the last of them "
                        f"with: {failure.reason}")  # fmt: skip
 
     def _halt(self, *, bound: str | None = None, hopeless: str | None = None) -> None:
         """Send nothing more; what is under way is waited for."""
-        self._ending.bound = self._ending.bound or bound
-        self._ending.hopeless = self._ending.hopeless or hopeless
-        self._stop.set()
-
-    @contextmanager
-    def _interruptible(self, work: asyncio.Future[None]) -> Iterator[None]:
-        """Take the first Ctrl-C for "send nothing more", and the second for "now"."""
-
-        def interrupted() -> None:
-            if self._ending.interrupted:
-                work.cancel()
-                return
-            self._ending.interrupted = True
-            self._stop.set()
-            tqdm.write("waiting for replies that are paid for; Ctrl-C again drops them",
-                       file=sys.stderr)  # fmt: skip
-
-        loop = asyncio.get_running_loop()
-        # Neither Windows nor another thread than the main one has this; there Ctrl-C acts at once.
-        with suppress(NotImplementedError, ValueError, RuntimeError):
-            loop.add_signal_handler(signal.SIGINT, interrupted)
-        try:
-            yield
-        finally:
-            with suppress(NotImplementedError, ValueError, RuntimeError):
-                loop.remove_signal_handler(signal.SIGINT)
+        self.bound = self.bound or bound
+        self.hopeless = self.hopeless or hopeless
+        self.stop.set()

@@ -1,113 +1,170 @@
-"""The answers of a model: those that runs of chair_eval.py have already, the rest by such a run.
+"""The two answers per picture that are compared: from files and run folders, or from a model.
 
-So the answers are captions like any others, and `eval/chair.py` scores the same folder.
+A model is asked only what no run of chair_eval.py has. So its answers are captions like any others,
+and `eval/chair.py` scores the same folder.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import redirect_stdout, suppress
-from dataclasses import replace
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from eval.run.arms import OPERA, OPERA_FLAGS, ArmName, parse_arm
-from eval.run.folder import PREDICTIONS, RUN
-from eval.run.provenance import images_hash
-from eval.tasks.chair.chair_run import plan_captions, run_model
-from eval.tasks.chair.settings import ChairSettings
-from eval.tasks.judge.answers import Arm, Pair, paired
+from eval.errors import EvaluationError
+from eval.files.answers import Item
+from eval.run.recorded import RecordedRun, runs_below
+from eval.tasks.chair.captions import read_captions
+from eval.tasks.judge.requests import Arm, Pair, paired
 
-# What two runs may differ in and still give a picture the same kind of caption: which pictures they
-# are, how they are put into batches, and which methods are asked.
-INCIDENTAL: Final = ("images", "pictures", "batch_size", "prefix_reuse", "method", "eah",
-                     "decoding_methods")  # fmt: skip
+if TYPE_CHECKING:
+    from eval.run.arms import Arm as RunArm
+    from eval.run.session import Session
+    from eval.tasks.chair.task import ChairSettings
+
+# What two runs may differ in and still give a picture the same captions: which pictures they have.
+INCIDENTAL: Final = ("questions", "pictures")
 
 
-def from_model(settings: ChairSettings, pictures: Mapping[int, str]) -> Pair:
-    """Return the answers of two methods, after asking the model what no run has.
+@dataclass(frozen=True, slots=True)
+class Format:
+    """Where a row has the image's id and the answer; `last`: of several answers the last counts."""
+
+    image_id_key: str = "image_id"
+    caption_key: str = "caption"
+    last: bool = False
+
+    def read(self, path: Path) -> dict[str, Arm]:
+        """Return the answers of a file or run folder by method, as `eval/chair.py` reads them."""
+        found = read_captions(path, **asdict(self))
+        return {
+            method: Arm(method, {one.image_id: one.text for one in captions}, str(path))
+            for method, captions in found.items()
+        }
+
+
+PLAIN: Final = Format()
+
+
+def from_files(first: Path, second: Path, layout: Format = PLAIN) -> Pair:
+    """Return the answers of two files.
+
+    Raises:
+        EvaluationError: If one can't be read or holds several methods, or their pictures differ.
+    """
+    one, two = _only_method(first, layout), _only_method(second, layout)
+    if first == second:
+        raise EvaluationError(f"--answers-1 and --answers-2 are both {first}; compare two files")
+    if one.name == two.name:
+        one, two = replace(one, name=str(first)), replace(two, name=str(second))
+    return paired(one, two)
+
+
+def from_run(folder: Path, methods: Sequence[str], layout: Format = PLAIN) -> Pair:
+    """Return the answers of two methods of one file or run folder.
+
+    Raises:
+        EvaluationError: If it lacks one of them, or their pictures differ.
+    """
+    arms = layout.read(folder)
+    for method in methods:
+        if method not in arms:
+            raise EvaluationError(
+                f"{folder} holds no answers of method {method!r}, only of {', '.join(arms)}; name "
+                "two of these as --method"
+            )
+    first, second = methods
+    return paired(arms[first], arms[second])
+
+
+def _only_method(path: Path, layout: Format) -> Arm:
+    arm, *more = layout.read(path).values()
+    if more:
+        raise EvaluationError(
+            f"{path} holds answers of {len(more) + 1} methods; pass it as --answers-from, and two "
+            "of them as --method"
+        )
+    return arm
+
+
+def from_model(
+    settings: ChairSettings, items: Sequence[Item], *, dry_run: bool = False
+) -> Pair | None:
+    """Return the answers of two arms, after asking the model what no run has.
 
     Args:
-        settings: Of captioning; its two methods are compared.
-        pictures: File names by image id.
+        settings: Of captioning; its two arms are compared.
+        items: The pictures.
+        dry_run: Say what the model would be asked, and return None, where no run has the answers.
     """
-    arms = settings.arms()
-    found = {method: _recorded(settings, pictures, method) for method in arms}
-    missing = tuple(method for method, arm in found.items() if arm is None)
+    # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
+    from eval.evaluate import ask, report_run
+    from eval.run.arms import with_arms
+    from eval.run.session import describe, plan_session
+    from eval.tasks.chair.task import ChairCaptions
+
+    described = describe(settings)
+    protocol = ChairCaptions.protocol_of(described.protocol, described.family)
+    session = plan_session(ChairCaptions(settings, protocol), items, described)
+    arms = [asked.arm for asked in session.plan.arms]
+    found = {arm.name: _recorded(session, arm, items) for arm in arms}
+    missing = [name for name, texts in found.items() if texts is None]
     if missing:
-        with redirect_stdout(sys.stderr):  # Standard output is for the judge's result.
-            run_model(_only(settings, missing), pictures)
-        found |= {method: _recorded(settings, pictures, method) for method in missing}
-    first, second = (found[method] for method in arms)
+        # Standard output is for the judge's result.
+        with redirect_stdout(sys.stdout if dry_run else sys.stderr):
+            missing_only = replace(with_arms(settings, missing), dry_run=dry_run)
+            run = ask(ChairCaptions(missing_only), items)
+            if run is None:
+                return None
+            report_run(ChairCaptions, run, missing_only)
+        for name in missing:
+            found[name] = _texts(run, name, items)
+    first, second = (found[arm.name] for arm in arms)
     assert first is not None
     assert second is not None
     return paired(first, second)
 
 
-def _recorded(settings: ChairSettings, pictures: Mapping[int, str], method: str) -> Arm | None:
-    """Return one method's answers from the first run that has them all; None if there is none."""
-    run = plan_captions(_only(settings, (method,)), pictures)
-    wanted = json.loads(json.dumps(run.resolved, default=str))
-    root = run.folder(settings.output_dir, "").path.parent
-    for folder in sorted(path.parent for path in root.glob(f"*/{RUN}")):
-        if not _alike(folder, wanted, method):
+def _recorded(session: Session, arm: RunArm, items: Sequence[Item]) -> Arm | None:
+    """Return an arm's answers from the first run that has them all; None if there is none."""
+    from eval.run.provenance import code_changes, current_code, setting_changes
+
+    wanted = json.loads(json.dumps(arm.as_record(), default=str))
+    for run in runs_below(session.folder.path.parent):
+        if arm.name not in run.arms or run.old or _kept(run) != _kept(session.folder):
             continue
-        rows = [row for row in _rows(folder) if row["method"] == method]
-        texts = {row["image_id"]: row["caption"] for row in rows}
-        if texts.keys() >= pictures.keys() and _same_pictures(folder, settings.pictures_folder()):
-            print(f"answers of {method}: {folder}", file=sys.stderr)
-            return Arm(method, {image_id: texts[image_id] for image_id in pictures}, str(folder))
+        info = run.arms[arm.name].info
+        texts = None if setting_changes(info, wanted) else _texts(run, arm.name, items)
+        if texts is None or not _same_pictures(run, session.plan.data_path):
+            continue
+        print(f"answers of {arm.name}: {run.path}", file=sys.stderr)
+        if changes := code_changes(info, current_code(session.described.weights)):
+            print(f"note: they are of other code ({'; '.join(changes)})", file=sys.stderr)
+        return texts
     return None
 
 
-def _only(settings: ChairSettings, arms: tuple[str, ...]) -> ChairSettings:
-    """Return settings with some of the arms only, and without what is set for the others."""
-    methods = {parse_arm(arm).method for arm in arms}
-    kept = tuple(x for x in settings.method_settings if x.partition(".")[0] in methods)
-    found = replace(settings, method=arms, method_settings=kept)
-    if OPERA not in methods:
-        cleared: dict[str, Any] = dict.fromkeys(OPERA_FLAGS)
-        found = replace(found, **cleared)
-    return found
+def _texts(run: RecordedRun, name: str, items: Sequence[Item]) -> Arm | None:
+    """Return an arm's answers about some pictures; None if it lacks one."""
+    texts = {answer.item.id: answer.text for answer in run.arms[name].answers}
+    if any(item.id not in texts for item in items):
+        return None
+    return Arm(name, {int(item.id): texts[item.id] for item in items}, str(run.path))
 
 
-def _alike(folder: Path, wanted: Mapping[str, Any], method: str) -> bool:
-    """Say whether a run asked the same model the same question in the same way."""
-    there = _settings(folder)
-    names = (there.keys() | wanted.keys()) - set(INCIDENTAL)
-    arm = parse_arm(method)
-    same_eah = not arm.eah or there.get("eah") == wanted.get("eah")
-    same_decoding = _decoding(there, arm) == _decoding(wanted, arm)
-    same_rest = all(there.get(name) == wanted.get(name) for name in names)
-    return same_eah and same_decoding and same_rest
+def _kept(run: Any) -> dict[str, Any]:
+    return {name: value for name, value in run.settings.items() if name not in INCIDENTAL}
 
 
-def _decoding(settings: Mapping[str, Any], arm: ArmName) -> Any:
-    """Return the settings of an arm's decoding method in a run."""
-    return settings.get("decoding_methods", {}).get(arm.method)
+def _same_pictures(run: RecordedRun, pictures: Path) -> bool:
+    """Return whether a run's pictures are those in a folder, by their names and contents."""
+    from eval.run.pixels import pictures_hash
 
-
-def _same_pictures(folder: Path, pictures: Path) -> bool:
-    """Say whether a run's pictures are those in a folder, by their names and sizes."""
-    names = [row["image"] for row in _rows(folder)]
-    there = all((pictures / name).is_file() for name in names)
-    return there and _settings(folder).get("pictures") == images_hash(pictures, names)
-
-
-def _settings(folder: Path) -> dict[str, Any]:
-    content = json.loads((folder / RUN).read_text(encoding="utf-8"))
-    settings: dict[str, Any] = content["settings"]
-    return settings
-
-
-def _rows(folder: Path) -> Sequence[dict[str, Any]]:
-    """Return the captions of a run so far; another process may be writing the last line."""
-    path = folder / PREDICTIONS
-    content = path.read_bytes() if path.is_file() else b""
-    rows = []
-    for line in content.split(b"\n"):
-        with suppress(ValueError):
-            rows.append(json.loads(line))
-    return rows
+    names = {answer.item.image for arm in run.arms.values() for answer in arm.answers}
+    try:
+        return bool(run.settings["pictures"] == pictures_hash(pictures, names))
+    except (OSError, EvaluationError):
+        return False

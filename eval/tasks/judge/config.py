@@ -17,7 +17,8 @@ import yaml
 
 from eah.errors import nearest
 from eval.errors import EvaluationError
-from eval.tasks.judge.prompts import MODES, PROTOCOLS
+from eval.files.values import convert
+from eval.tasks.judge.protocols import MODES, PROTOCOLS
 from models.settings import CONFIGS
 
 DEFAULT_URL: Final = "https://api.openai.com/v1"
@@ -43,27 +44,20 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
-class JudgeConfig:
-    """What decides judgements and what bounds them.
+class Tokens:
+    """Tokens of a request: what it may come to at most, and what is likely."""
 
-    Attributes:
-        judge_model: Name of the model at the endpoint.
-        judge_base_url: Endpoint that speaks the chat-completions protocol; None for the default.
-        judge_protocol: "opera" or "json".
-        judge_mode: "image", or "text" for a list of objects in the place of the picture.
-        judge_workers: Requests under way at a time.
-        image_size: Longest side of a picture, in pixels.
-        image_detail: How closely the model looks, as the endpoint calls it.
-        max_output_tokens: Length of a reply, thinking included.
-        temperature: None: not sent.
-        reasoning_effort: None: not sent.
-        timeout_s: Of one request.
-        max_attempts: Requests per judgement.
-        first_wait_s: Wait before the second attempt; doubles from there.
-        longest_wait_s: Longest wait that is obeyed.
-        max_cost: Bound in US dollars; None for none.
-        max_requests: Bound on requests; None for none.
-        prices: By model.
+    prompt_most: int
+    reply_most: int
+    prompt_likely: int
+    reply_likely: int
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeConfig:
+    """What decides judgements and what bounds them; configs/judge.yaml explains every setting.
+
+    Where it has no bound, `max_cost` in US dollars or `max_requests` is None.
     """
 
     judge_model: str = ""
@@ -135,9 +129,6 @@ def endpoint(config: JudgeConfig) -> str:
 def read_config(path: Path, flags: Mapping[str, Any]) -> JudgeConfig:
     """Lay flags over a YAML file of judge settings.
 
-    Args:
-        path: The file.
-        flags: Settings by name.
     Raises:
         EvaluationError: If the file can't be read, a name is unknown or a value not allowed.
     """
@@ -154,23 +145,14 @@ def read_config(path: Path, flags: Mapping[str, Any]) -> JudgeConfig:
         if name not in known:
             raise EvaluationError(f"{path}: {name!r} is unknown: {nearest(str(name), known)}")
         if name != "prices":
-            _check_kind(name, value, known[name], path)
-    prices = {str(model): _price(model, of, path) for model, of in _mapping(values, path).items()}
-    return JudgeConfig(**{**values, "prices": prices, **flags})
-
-
-def _mapping(values: Mapping[str, Any], path: Path) -> Mapping[Any, Any]:
+            converted = convert(name, known[name], value, str(path))
+            # An equal value stays as it is written: the keys of what is paid for tell 0 from 0.0.
+            values[name] = value if converted == value else converted
     prices = values.get("prices") or {}
     if not isinstance(prices, dict):
         raise EvaluationError(f"{path}: prices is {prices!r}; a price per model is needed")
-    return prices
-
-
-def _check_kind(name: str, value: Any, kind: str, path: Path) -> None:
-    allowed = {"str": (str,), "int": (int,), "float": (int, float), "None": (type(None),)}
-    types = [one for part in kind.split(" | ") for one in allowed[part]]
-    if type(value) not in types:
-        raise EvaluationError(f"{path}: {name} is {value!r}, but it must be of type {kind}")
+    values["prices"] = {str(model): _price(model, of, path) for model, of in prices.items()}
+    return JudgeConfig(**{**values, **flags})
 
 
 def _price(model: Any, values: Any, path: Path) -> Price:

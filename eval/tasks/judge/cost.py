@@ -7,27 +7,20 @@ than a byte. It has about a quarter of that in English, which is what the estima
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import ceil
 from typing import Final
 
-from eval.tasks.judge.config import ImageTokens, JudgeConfig
+from eval.errors import EvaluationError
+from eval.tasks.judge.config import ImageTokens, JudgeConfig, Tokens, endpoint
 
 BYTES_PER_TOKEN: Final = 4
 TYPICAL_REPLY: Final = 300
 # Roles, marks between messages, and a schema's own wording.
 OVERHEAD: Final = 50
 MILLION: Final = 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Tokens:
-    """Tokens of a request: what it may come to at most, and what is likely."""
-
-    prompt_most: int
-    reply_most: int
-    prompt_likely: int
-    reply_likely: int
+# Of a model without a price, only to say how much is sent.
+UNKNOWN_RULE: Final = ImageTokens(patch=32, per_patch=1.0)
 
 
 def image_tokens(rule: ImageTokens, width: int, height: int) -> int:
@@ -36,16 +29,12 @@ def image_tokens(rule: ImageTokens, width: int, height: int) -> int:
     return ceil(rule.base + rule.per_patch * patches)
 
 
-# Of a model without a price, only to say how much is sent.
-UNKNOWN_RULE: Final = ImageTokens(patch=32, per_patch=1.0)
-
-
 def tokens_of(config: JudgeConfig, num_bytes: int, picture: tuple[int, int] | None) -> Tokens:
     """Return the tokens of a request.
 
     Args:
         config: The judge's settings.
-        num_bytes: Bytes of the text and of the schema.
+        num_bytes: Of the text and of the schema.
         picture: Width and height as sent, in pixels; None without a picture.
     """
     rule = config.price.image if config.price else UNKNOWN_RULE
@@ -58,10 +47,29 @@ def tokens_of(config: JudgeConfig, num_bytes: int, picture: tuple[int, int] | No
     )
 
 
-def cost_of(config: JudgeConfig, prompt: int, reply: int) -> float | None:
-    """Return the US dollars of some tokens; None if the model has no price."""
+def cost_of(config: JudgeConfig, prompt: int, reply: int) -> float:
+    """Return the US dollars of some tokens; 0 if the model has no price."""
     price = config.price
-    return None if price is None else (price.input * prompt + price.output * reply) / MILLION
+    return (price.input * prompt + price.output * reply) / MILLION if price else 0.0
+
+
+def estimate(config: JudgeConfig, requests: Sequence[Tokens]) -> str:
+    """Return what sending some requests may come to, for people."""
+    prompt_most = sum(one.prompt_most for one in requests)
+    reply_most = sum(one.reply_most for one in requests)
+    prompt = sum(one.prompt_likely for one in requests)
+    reply = sum(one.reply_likely for one in requests)
+    cost = (
+        f"cost: about ${cost_of(config, prompt, reply):.2f}, at most "
+        f"${cost_of(config, prompt_most, reply_most):.2f}, by the prices in configs/judge.yaml"
+        if config.price
+        else f"cost: not known, {config.judge_model} has no price in configs/judge.yaml"
+    )
+    return (
+        f"to send: {len(requests)} requests to {config.judge_model} at {endpoint(config)}\n"
+        f"tokens: about {prompt:,} + {reply:,} in replies ({BYTES_PER_TOKEN} bytes a token, "
+        f"replies of {TYPICAL_REPLY}), at most {prompt_most:,} + {reply_most:,}\n{cost}"
+    )
 
 
 class BoundReached(Exception):
@@ -69,42 +77,47 @@ class BoundReached(Exception):
 
 
 class Budget:
-    """What may still be spent. Before a request its most is set aside, after it what it took.
+    """What may still be spent. Before a request its most is set aside, after it what it took."""
 
-    Attributes:
-        spent: US dollars of all requests of the run, of earlier starts too.
-        requests: Their number.
-        overrun: How many times its most a request has cost, if that ever was more than once; what
-            is set aside grows by it.
-    """
-
-    def __init__(
-        self, *, max_cost: float | None, max_requests: int | None, spent: float, requests: int
-    ) -> None:
+    def __init__(self, config: JudgeConfig, spent: float = 0.0, requests: int = 0) -> None:
+        """Start with the settings' bounds, and what the run's requests have cost so far."""
         self.spent = spent
         self.requests = requests
-        self.overrun = 1.0
-        self._max_cost = max_cost
-        self._max_requests = max_requests
+        # How many times its most a request has cost, if that was ever more than once.
+        self._overrun = 1.0
+        self._max_cost = config.max_cost
+        self._max_requests = config.max_requests
         self._reserved = 0.0
         self._under_way = 0
         self._settled = asyncio.Condition()
+
+    def check(self, most: float) -> None:
+        """Check that there is room for a first request that costs so much at most.
+
+        Raises:
+            EvaluationError: Saying what it would cost at most, and what was spent.
+        """
+        bound = self.obstacle(most)
+        if bound is not None:
+            cost = f", which may cost ${most:.4f}" if most else ""
+            raise EvaluationError(
+                f"{bound} leaves no room for one request{cost}; this run has sent {self.requests} "
+                f"requests for ${self.spent:.4f} so far: raise the bound"
+            )
 
     def obstacle(self, most: float) -> str | None:
         """Return which bound stands in the way of one more request; None if there is none."""
         if self._max_requests is not None and self.requests >= self._max_requests:
             return f"--max-requests {self._max_requests}"
-        needed = self.spent + self._reserved + most * self.overrun
+        needed = self.spent + self._reserved + most * self._overrun
         # A millionth of a cent is rounding.
         if self._max_cost is not None and needed > self._max_cost + 1e-8:
             return f"--max-cost {self._max_cost:g}"
         return None
 
     async def reserve(self, most: float) -> float:
-        """Set aside the most that a request can cost, once there is room, and return how much.
+        """Set aside the most that a request may cost, once there is room, and return how much.
 
-        Args:
-            most: The most that it is thought to cost.
         Raises:
             BoundReached: Naming the bound.
         """
@@ -113,7 +126,7 @@ class Budget:
                 if not self._under_way or bound.startswith("--max-requests"):
                     raise BoundReached(bound)
                 await self._settled.wait()
-            reserved = most * self.overrun
+            reserved = most * self._overrun
             self._reserved += reserved
             self._under_way += 1
             self.requests += 1
@@ -122,15 +135,12 @@ class Budget:
     async def settle(self, most: float, reserved: float, cost: float, *, measured: bool) -> None:
         """Replace what was set aside for a request by what it cost.
 
-        Args:
-            most: The most that it was thought to cost.
-            reserved: What was set aside.
-            cost: What it cost.
-            measured: Whether the endpoint said what it took.
+        If the endpoint itself has measured that it took more than was thought possible, so much
+        more is set aside for others.
         """
         await self._release(reserved, cost)
         if measured and most > 0:
-            self.overrun = max(self.overrun, cost / most)
+            self._overrun = max(self._overrun, cost / most)
 
     async def give_back(self, reserved: float) -> None:
         """Undo a reservation whose request was not sent."""

@@ -1,143 +1,134 @@
-"""What is said of a judging run: the estimate before it, the table and the notes after it."""
+"""What is said of a judging run: metrics.json, the table with its notes, and an HTML page.
+
+The page needs no network, no other file and no script. Answers and replies are a model's output, so
+the template escapes all of them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from math import isnan
+from pathlib import Path
 from typing import Any, Final
 
-from eval.output.table import render
+from eval.files.pictures import thumbnail
+from eval.files.storage import write_atomically
+from eval.output.page import TEMPLATES, page_template
+from eval.output.table import fit
 from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED, Interval
-from eval.tasks.judge.answers import Pair
+from eval.tasks.chair.images import pictures_in
 from eval.tasks.judge.config import JudgeConfig
-from eval.tasks.judge.cost import BYTES_PER_TOKEN, TYPICAL_REPLY, cost_of
-from eval.tasks.judge.plan import Plan
-from eval.tasks.judge.requests import Request
-from eval.tasks.judge.scoring import UNPARSED, JudgedPicture, Result, results, states
+from eval.tasks.judge.plan import DECISIVE, Plan
+from eval.tasks.judge.protocols import CRITERIA
+from eval.tasks.judge.requests import Pair
+from eval.tasks.judge.scoring import (
+    UNPARSED,
+    JudgedPicture,
+    Result,
+    judged,
+    results,
+    states,
+    winner,
+)
 from eval.tasks.judge.store import Judgements
 
+TEMPLATE: Final = TEMPLATES / "judge_report.html"
 SHOWN: Final = 3  # Unreadable replies that are printed.
 SHOWN_CHARACTERS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """A judging run as far as it came.
+class Spent:
+    """What a run took, earlier starts included; `usd` is None if the model has no price."""
 
-    Attributes:
-        config: The judge's settings.
-        plan: What was asked.
-        pair: The answers.
-        pictures: What the judge said.
-        judgements: Every request and reply.
-    """
+    requests: int
+    without_reply: int
+    borrowed: int
+    prompt_tokens: int
+    reply_tokens: int
+    usd: float | None
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """A judging run as far as it came."""
 
     config: JudgeConfig
     plan: Plan
     pair: Pair
-    pictures: list[JudgedPicture]
     judgements: Judgements
 
+    @cached_property
+    def pictures(self) -> list[JudgedPicture]:
+        """What the judge said."""
+        return judged(self.plan.requests, self.judgements.final, self.config.judge_protocol)
 
-def estimate(config: JudgeConfig, endpoint: str, requests: Sequence[Request]) -> list[str]:
-    """Return what sending some requests may come to, a line each."""
-    prompt_most = sum(request.tokens.prompt_most for request in requests)
-    reply_most = sum(request.tokens.reply_most for request in requests)
-    prompt = sum(request.tokens.prompt_likely for request in requests)
-    reply = sum(request.tokens.reply_likely for request in requests)
-    most, likely = cost_of(config, prompt_most, reply_most), cost_of(config, prompt, reply)
-    cost = (
-        f"cost: about ${likely:.2f}, at most ${most:.2f}, by the prices in configs/judge.yaml"
-        if most is not None and likely is not None
-        else f"cost: not known, {config.judge_model} has no price in configs/judge.yaml"
-    )
-    return [
-        f"to send: {len(requests)} requests to {config.judge_model} at {endpoint}",
-        f"tokens: about {prompt:,} + {reply:,} in replies ({BYTES_PER_TOKEN} bytes a token, "
-        f"replies of {TYPICAL_REPLY}), at most {prompt_most:,} + {reply_most:,}",
-        cost,
-    ]  # fmt: skip
+    @cached_property
+    def results(self) -> dict[str, Result]:
+        """The result by each criterion; empty if no picture counts."""
+        return results(self.pictures)
+
+    @property
+    def counted(self) -> int:
+        """How many pictures count."""
+        return sum(picture.counts for picture in self.pictures)
+
+    @property
+    def judges(self) -> list[str]:
+        """The models that say they replied; an alias may stand for several."""
+        return sorted({one.model for one in self.judgements.final.values() if one.model})
+
+    @property
+    def spent(self) -> Spent:
+        """What the run took."""
+        judgements = self.judgements
+        own = [one for one in judgements.outcomes if one.request is not None]
+        return Spent(
+            requests=judgements.requests,
+            without_reply=len(judgements.lost),
+            borrowed=len(judgements.outcomes) - len(own),
+            prompt_tokens=sum(one.prompt_tokens or 0 for one in own),
+            reply_tokens=sum(one.reply_tokens or 0 for one in own),
+            usd=judgements.spent if self.config.price else None,
+        )
 
 
-def metrics(outcome: Outcome) -> dict[str, Any]:
+def metrics(run: JudgedRun) -> dict[str, Any]:
     """Return the content of metrics.json."""
-    found = results(outcome.pictures)
-    counted = sum(picture.counts for picture in outcome.pictures)
     return {
-        "protocol": outcome.config.judge_protocol,
-        "mode": outcome.config.judge_mode,
-        "judge": judges_of(outcome) or [outcome.config.judge_model],
-        "first": outcome.pair.first.name,
-        "second": outcome.pair.second.name,
-        "pictures": {"judged": len(outcome.pictures), "counted": counted},
-        "judgements": states(outcome.pictures),
-        "scores": {name: _as_dict(result) for name, result in found.items()},
+        "protocol": run.config.judge_protocol,
+        "mode": run.config.judge_mode,
+        "judge": run.judges or [run.config.judge_model],
+        "first": run.pair.first.name,
+        "second": run.pair.second.name,
+        "pictures": {"judged": len(run.pictures), "counted": run.counted},
+        "judgements": states(run.pictures),
+        "scores": {name: result.as_dict() for name, result in run.results.items()},
         "bootstrap": {
             "resampled": "pictures",
             "confidence": CONFIDENCE,
             "resamples": RESAMPLES,
             "seed": SEED,
         },
-        "spent": spent(outcome),
+        "spent": asdict(run.spent),
     }
 
 
-def _as_dict(result: Result) -> dict[str, Any]:
-    """Return a result for a JSON file."""
-    flips = result.flips
-    return {
-        "first": result.first.as_dict(),
-        "second": result.second.as_dict(),
-        "second_minus_first": result.difference.as_dict(),
-        "wins_of_second": result.wins,
-        "ties": result.ties,
-        "losses_of_second": result.losses,
-        "sign_test_p": result.sign_test.p_value,
-        "flips": None if flips is None else {
-            "pictures": flips.pictures,
-            "changed": flips.changed,
-            "reversed": flips.reversed,
-            "rate": flips.rate,
-        },
-    }  # fmt: skip
-
-
-def spent(outcome: Outcome) -> dict[str, Any]:
-    """Return what the run took, earlier starts included."""
-    replies = outcome.judgements.replies
-    own = [row for row in replies if row["request"] is not None]
-    return {
-        "requests": outcome.judgements.requests,
-        "without_reply": len(outcome.judgements.lost),
-        "borrowed": len(replies) - len(own),
-        "prompt_tokens": sum(row.get("prompt_tokens") or 0 for row in own),
-        "reply_tokens": sum(row.get("reply_tokens") or 0 for row in own),
-        "usd": outcome.judgements.spent if outcome.config.price else None,
-    }
-
-
-def judges_of(outcome: Outcome) -> list[str]:
-    """Return the models that say they replied; an alias may stand for several."""
-    wanted = outcome.judgements.final.values()
-    return sorted({row["model"] for row in wanted if row.get("model")})
-
-
-def headline(outcome: Outcome) -> str:
-    """Return what was compared, by whom and how, for people."""
-    config, pair = outcome.config, outcome.pair
+def headline(run: JudgedRun) -> tuple[str, str]:
+    """Return what was compared, and by whom and how, for people."""
+    config, pair = run.config, run.pair
     shown = "the picture" if config.judge_mode == "image" else "no picture, but COCO's objects"
-    orders = "both orders" if outcome.plan.both_orders else "one order (--single-order)"
+    orders = "both orders" if run.plan.both_orders else "one order (--single-order)"
     return (
-        f"{pair.second.name} against {pair.first.name} on {len(pair.ids)} pictures\n"
-        f"judge {config.judge_model}, protocol {config.judge_protocol}, shown {shown}, {orders}"
+        f"{pair.second.name} against {pair.first.name} on {len(pair.ids)} pictures",
+        f"judge {config.judge_model}, protocol {config.judge_protocol}, shown {shown}, {orders}",
     )
 
 
-def result_table(outcome: Outcome) -> str:
+def result_table(run: JudgedRun) -> str:
     """Return the result table: a line per criterion, grades from 1 to 10."""
-    pair = outcome.pair
-    header = ["criterion", pair.first.name, pair.second.name, "difference (95 %)",
+    header = ["criterion", run.pair.first.name, run.pair.second.name, "difference (95 %)",
               "win/tie/loss", "sign test", "flips"]  # fmt: skip
     lines = [
         [
@@ -149,53 +140,41 @@ def result_table(outcome: Outcome) -> str:
             f"p = {result.sign_test.p_value:.3f}",
             flips_in_words(result),
         ]
-        for name, result in results(outcome.pictures).items()
+        for name, result in run.results.items()
     ]
-    return render(header, lines) if lines else "no picture has all its judgements: no averages"
+    return fit(header, lines) if lines else "no picture has all its judgements: no averages"
 
 
-def notes(outcome: Outcome) -> list[str]:
+def notes(run: JudgedRun) -> list[str]:
     """Return what has to be known beside the table, a line each."""
-    counts, took = states(outcome.pictures), spent(outcome)
-    counted = sum(picture.counts for picture in outcome.pictures)
+    counts, took = states(run.pictures), run.spent
     lines = [
-        f"averages and wins are over the {counted} of {len(outcome.pictures)} pictures whose "
-        "judgements can all be read; wins are those of " + outcome.pair.second.name,
+        f"averages and wins are over the {run.counted} of {len(run.pictures)} pictures whose "
+        "judgements can all be read; wins are those of " + run.pair.second.name,
         "judgements: " + ", ".join(f"{number} {state}" for state, number in counts.items()),
+        "grades are means over both orders; flips: pictures whose winner changes with the order"
+        if run.plan.both_orders
+        else "one order only: a judge that prefers a place shows as a difference here",
     ]
-    if outcome.plan.both_orders:
-        lines.append(
-            "grades are means over both orders; flips: pictures whose winner changes with the order"
-        )
-    else:
-        lines.append("one order only: a judge that prefers a place shows as a difference here")
-    for image_id, order, reason, text in unreadable(outcome.pictures)[:SHOWN]:
-        shown = " ".join(text.split())[:SHOWN_CHARACTERS]
-        lines.append(f"unparsed: image {image_id}, order {order}: {reason}: {shown!r}")
+    unparsed = [(picture.image_id, one) for picture in run.pictures for one in picture.judgements
+                if one.state == UNPARSED]  # fmt: skip
+    for image_id, one in unparsed[:SHOWN]:
+        shown = " ".join(one.text.split())[:SHOWN_CHARACTERS]
+        lines.append(f"unparsed: image {image_id}, order {one.order}: {one.reason}: {shown!r}")
     lines.append(
-        f"spent: {took['requests']} requests, {took['prompt_tokens']:,} + "
-        f"{took['reply_tokens']:,} tokens, "
-        + ("cost not known" if took["usd"] is None else f"${took['usd']:.4f}")
-        + (f"; {took['borrowed']} replies were paid for by other runs" if took["borrowed"] else "")
+        f"spent: {took.requests} requests, {took.prompt_tokens:,} + "
+        f"{took.reply_tokens:,} tokens, "
+        + ("cost not known" if took.usd is None else f"${took.usd:.4f}")
+        + (f"; {took.borrowed} replies were paid for by other runs" if took.borrowed else "")
     )
-    if took["without_reply"]:
+    if took.without_reply:
         lines.append(
-            f"note: {took['without_reply']} requests were cut off before their reply came; they "
+            f"note: {took.without_reply} requests were cut off before their reply came; they "
             "count at the most they may have cost"
         )
-    if len(judges_of(outcome)) > 1:
-        lines.append(f"note: several models replied: {', '.join(judges_of(outcome))}")
+    if len(run.judges) > 1:
+        lines.append(f"note: several models replied: {', '.join(run.judges)}")
     return lines
-
-
-def unreadable(pictures: Sequence[JudgedPicture]) -> list[tuple[int, str, str, str]]:
-    """Return image id, order, reason and text of each reply that can't be read."""
-    return [
-        (picture.image_id, judgement.order, judgement.reason, judgement.text)
-        for picture in pictures
-        for judgement in picture.judgements
-        if judgement.state == UNPARSED
-    ]
 
 
 def grade_difference(found: Interval) -> str:
@@ -214,3 +193,71 @@ def flips_in_words(result: Result) -> str:
     if flips is None:
         return "not asked"
     return f"{flips.changed} of {flips.pictures} ({100 * flips.rate:.0f} %)"
+
+
+def write_report(path: Path, run: JudgedRun, *, images: Path | None) -> None:
+    """Write a judging run, picture by picture, as one page; without a folder, show no pictures.
+
+    Raises:
+        EvaluationError: If the folder has no pictures, or the page can't be written.
+    """
+    filters = {
+        "difference": grade_difference,
+        "flips": flips_in_words,
+        "grade": lambda grade: f"{grade:g}",
+    }
+    title, about = headline(run)
+    page = page_template(TEMPLATE, filters).render(
+        names=[arm.name for arm in run.pair.arms],
+        title=title,
+        about=about,
+        criteria=CRITERIA,
+        results=run.results,
+        nothing=result_table(run),
+        notes=notes(run),
+        facts=_facts(run),
+        cards=_cards(run, images),
+    )
+    write_atomically(path, page.encode("utf-8", errors="replace"))
+
+
+def _cards(run: JudgedRun, images: Path | None) -> list[dict[str, Any]]:
+    """Return what the template shows of each picture; no thumbnail if it shows no pictures."""
+    files = {} if images is None else pictures_in(images)
+    return [
+        {
+            "image_id": picture.image_id,
+            "answers": {arm.name: arm.texts[picture.image_id] for arm in run.pair.arms},
+            "judgements": picture.judgements,
+            "verdict": _verdict(run.pair, picture),
+            "thumbnail": None if images is None else thumbnail(images, files.get(picture.image_id)),
+        }
+        for picture in run.pictures
+    ]
+
+
+def _facts(run: JudgedRun) -> dict[str, str]:
+    """Return what the judgements depend on, as texts by name."""
+    settings = run.plan.settings
+    names = ("endpoint", *DECISIVE)
+    facts = {name: str(settings[name]) for name in names if settings[name] is not None}
+    for arm in run.pair.arms:
+        facts[f"answers of {arm.name}"] = f"{arm.source}, SHA-256 of the answers {arm.hash()}"
+    ids = settings["images"]["sha256"]
+    facts["pictures"] = f"{len(run.pictures)}, SHA-256 of their ids {ids}"
+    if settings["references"] is not None:
+        facts["objects"] = f"SHA-256 {settings['references']}"
+    return facts
+
+
+def _verdict(pair: Pair, picture: JudgedPicture) -> str:
+    """Return who wins by each criterion, or that the picture does not count."""
+    if not picture.counts:
+        return "does not count: not all of its judgements can be read"
+    names = ("tie", *(f"{arm.name} wins" for arm in pair.arms))
+    parts = []
+    for criterion in CRITERIA:
+        one, two = picture.grades(criterion)
+        flipped = ", flips with the order" if len(set(picture.winners(criterion))) > 1 else ""
+        parts.append(f"{criterion} {one:g} : {two:g}, {names[winner((one, two))]}{flipped}")
+    return "; ".join(parts)

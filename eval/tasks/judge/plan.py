@@ -1,56 +1,35 @@
-"""What a judging run asks, and the folder that is named after all that decides the replies."""
+"""What a judging run asks, and the folder that is named after all that decides the replies.
+
+One request per picture and order of the answers, each with a key: a hash of text, picture, model,
+endpoint and parameters. What has been answered under a key is never asked again.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from eval.errors import EvaluationError
 from eval.run.folder import RunFolder
-from eval.tasks.chair.images import ids_hash, pictures_in
-from eval.tasks.judge.answers import Pair
+from eval.tasks.chair.images import ids_hash
 from eval.tasks.judge.config import JudgeConfig, endpoint
-from eval.tasks.judge.pictures import read_pictures
-from eval.tasks.judge.references import read_references
-from eval.tasks.judge.requests import ORDERS, Request, plan_requests
-from eval.tasks.judge.store import JUDGEMENTS
+from eval.tasks.judge.cost import cost_of, tokens_of
+from eval.tasks.judge.inputs import (
+    JudgeInputs,
+    References,
+    read_pictures,
+    read_references,
+)
+from eval.tasks.judge.protocols import render, response_format
+from eval.tasks.judge.requests import ORDERS, QUALITY, Pair, Picture, Request, parameters
 
-
-@dataclass(frozen=True, slots=True)
-class JudgeInputs:
-    """Where a judging run finds things, besides the answers.
-
-    Attributes:
-        data_path: Folder of the pictures; needed unless the judge sees none.
-        coco_path: Folder of COCO's instances files, for the text mode.
-        ground_truth: Objects by image id, instead.
-        single_order: Judge in the order of the arms only, as the paper does.
-    """
-
-    data_path: Path | None = None
-    coco_path: Path | None = None
-    ground_truth: Path | None = None
-    single_order: bool = False
-
-    def pictures_folder(self) -> Path:
-        """Return the folder of the pictures.
-
-        Raises:
-            EvaluationError: If none is given, or it is not a folder.
-        """
-        if self.data_path is None:
-            raise EvaluationError(
-                "no pictures: pass --data-path, such as /data/COCO/val2014; a judge without "
-                "pictures is --judge-mode text"
-            )
-        if not self.data_path.is_dir():
-            raise EvaluationError(
-                f"--data-path {self.data_path} is not a folder; pass the pictures' folder"
-            )
-        return self.data_path
+# Settings that decide the replies.
+DECISIVE: Final = ("judge_model", "judge_protocol", "judge_mode", "image_size", "image_detail",
+                   "max_output_tokens", "temperature", "reasoning_effort")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,46 +45,77 @@ class Plan:
         return len(self.settings["orders"]) > 1
 
     def folder(self, output_dir: Path) -> RunFolder:
-        """Return the run's folder.
-
-        Args:
-            output_dir: Folder that all run folders are in.
-        """
+        """Return the run's folder below the folder that all run folders are in."""
         settings = self.settings
         model = re.sub(r"[^\w.-]+", "-", settings["judge_model"])
         count = settings["images"]["count"]
         orders = "both" if self.both_orders else "single"
         label = f"{settings['judge_protocol']}-{settings['judge_mode']}-{count}images-{orders}"
-        return RunFolder(output_dir / "judge" / model, label, settings, rows=JUDGEMENTS)
+        return RunFolder(output_dir / "judge" / model, label, settings)
 
 
 def plan_judging(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> Plan:
-    """Return what is asked, after looking at every picture."""
+    """Return what is asked, after looking at every picture.
+
+    Raises:
+        EvaluationError: If pictures or objects are missing or can't be read.
+    """
     references = None
-    pictures = {}
+    pictures: dict[int, Picture] = {}
     if config.judge_mode == "text":
         if inputs.data_path is not None:  # For the report, which is written when all is paid.
             inputs.pictures_folder()
-        references = read_references(
-            pair.ids, coco_path=inputs.coco_path, ground_truth=inputs.ground_truth
-        )
+        references = read_references(inputs, pair.ids)
     else:
-        folder = inputs.pictures_folder()
-        pictures = read_pictures(folder, pictures_in(folder), pair.ids, size=config.image_size)
+        pictures = read_pictures(inputs, pair.ids, size=config.image_size)
     orders = ORDERS[:1] if inputs.single_order else ORDERS
-    requests = plan_requests(
-        config, endpoint(config), pair, orders=orders, pictures=pictures, references=references
-    )
-    names = ("judge_model", "judge_protocol", "judge_mode", "image_size", "image_detail",
-             "max_output_tokens", "temperature", "reasoning_effort")  # fmt: skip
+    requests = [
+        _request(config, pair, image_id, order, pictures.get(image_id), references)
+        for image_id in pair.ids
+        for order in orders
+    ]
     settings = {
         "benchmark": "judge",
         "endpoint": endpoint(config),
-        **{name: getattr(config, name) for name in names},
+        **{name: getattr(config, name) for name in DECISIVE},
         "orders": orders,
-        "answers": [{"name": arm.name, "sha256": arm.hash()} for arm in (pair.first, pair.second)],
+        "answers": [{"name": arm.name, "sha256": arm.hash()} for arm in pair.arms],
         "images": {"count": len(pair.ids), "sha256": ids_hash(pair.ids)},
         "pictures": {str(one): picture.sha256 for one, picture in pictures.items()},
         "references": None if references is None else references.hash(),
     }
     return Plan(requests, settings)
+
+
+def _request(
+    config: JudgeConfig,
+    pair: Pair,
+    image_id: int,
+    order: str,
+    picture: Picture | None,
+    references: References | None,
+) -> Request:
+    texts = {"1": pair.first.texts[image_id], "2": pair.second.texts[image_id]}
+    text = render(
+        config.judge_protocol,
+        *(texts[place] for place in order),
+        objects=None if references is None else references.objects[image_id],
+        kinds=() if references is None else references.kinds,
+    )
+    schema = json.dumps(response_format(config.judge_protocol))
+    size = None if picture is None else (picture.width, picture.height)
+    num_bytes = len((text + schema).encode("utf-8", errors="replace"))
+    tokens = tokens_of(config, num_bytes, size)
+    most = cost_of(config, tokens.prompt_most, tokens.reply_most)
+    return Request(_key(config, text, picture), image_id, order, text, picture, tokens, most)
+
+
+def _key(config: JudgeConfig, text: str, picture: Picture | None) -> str:
+    shown = None if picture is None else {
+        "sha256": picture.sha256,
+        "size": config.image_size,
+        "quality": QUALITY,
+        "detail": config.image_detail,
+    }  # fmt: skip
+    decisive = [endpoint(config), parameters(config), text, shown]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

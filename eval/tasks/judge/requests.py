@@ -1,26 +1,106 @@
-"""What is asked about each picture: one request per order of the answers, each with a key.
-
-The key is a hash of all that decides the reply: text, picture, model, endpoint, parameters. What
-has been answered under a key is never asked again.
-"""
+"""Two answers to each of some pictures, what is asked about them, and what came of it."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final
 
-from eval.tasks.judge.answers import Pair
-from eval.tasks.judge.config import JudgeConfig
-from eval.tasks.judge.cost import Tokens, cost_of, tokens_of
-from eval.tasks.judge.pictures import QUALITY, Picture, data_url
-from eval.tasks.judge.prompts import render, response_format
-from eval.tasks.judge.references import References
+from eval.errors import EvaluationError, some_ids
+from eval.files.pictures import data_url, open_picture
+from eval.tasks.judge.config import JudgeConfig, Tokens
+from eval.tasks.judge.protocols import response_format
 
+
+@dataclass(frozen=True, slots=True)
+class Arm:
+    """One method's answers by image id.
+
+    Attributes:
+        name: The method's name, or the file's.
+        texts: Answers by image id, in the order of the run.
+        source: Where they were read.
+    """
+
+    name: str
+    texts: dict[int, str]
+    source: str
+
+    def only(self, ids: Sequence[int]) -> Arm:
+        """Return the arm with some of its pictures, in their order."""
+        return replace(self, texts={image_id: self.texts[image_id] for image_id in ids})
+
+    def hash(self) -> str:
+        """Return the SHA-256 of image ids and answers, whatever file they came from."""
+        return hashlib.sha256(json.dumps(list(self.texts.items())).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two arms of the same pictures in the same order."""
+
+    first: Arm
+    second: Arm
+
+    @property
+    def arms(self) -> tuple[Arm, Arm]:
+        """Both arms in order."""
+        return self.first, self.second
+
+    @property
+    def ids(self) -> list[int]:
+        """The image ids in order."""
+        return list(self.first.texts)
+
+    def cut(self, count: int) -> Pair:
+        """Return the pair with its first pictures only."""
+        ids = self.ids[:count]
+        return Pair(self.first.only(ids), self.second.only(ids))
+
+
+def paired(first: Arm, second: Arm) -> Pair:
+    """Return two arms as a pair, in the order of the first.
+
+    Raises:
+        EvaluationError: If they are not of the same pictures.
+    """
+    parts = []
+    for arm, other in ((first, second), (second, first)):
+        ids = [image_id for image_id in arm.texts if image_id not in other.texts]
+        if ids:
+            parts.append(f"{len(ids)} image ids only in {arm.source} ({some_ids(ids)})")
+    if parts:
+        raise EvaluationError(
+            f"the answers are of different pictures: {' and '.join(parts)}; both files must hold "
+            "one answer for each of the same image ids"
+        )
+    return Pair(first, second.only(list(first.texts)))
+
+
+QUALITY: Final = 90
 # Which answer stands first; the paper's order is the first of them.
 ORDERS: Final = ("12", "21")
+# Outcomes that end a request for good.
+ANSWERED, REFUSED, REJECTED = "answered", "refused", "rejected"
+FINAL: Final = (ANSWERED, REFUSED, REJECTED)
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that was looked at once; `width` and `height` as it is sent, rounded up."""
+
+    path: Path
+    sha256: str
+    width: int
+    height: int
+
+    def url(self, size: int) -> str:
+        """Return it as a data URL, no side longer than `size` pixels."""
+        with open_picture(self.path) as image:
+            return data_url(image, (size, size), QUALITY)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +109,8 @@ class Request:
 
     Attributes:
         key: Hash of all that decides the reply.
-        image_id: The picture.
         order: "12" or "21".
-        text: What is asked.
         picture: What is shown; None in the text mode.
-        tokens: How long it may be.
         most_usd: What it may cost; 0 if the model has no price.
     """
 
@@ -45,61 +122,59 @@ class Request:
     tokens: Tokens
     most_usd: float
 
+    def body(self, config: JudgeConfig) -> dict[str, Any]:
+        """Return the arguments of the chat-completions call, the picture inside."""
+        # JSON may hold half a surrogate pair, which UTF-8 has no bytes for.
+        text = self.text.encode("utf-8", errors="replace").decode()
+        content: list[dict[str, Any]] = [{"type": "text", "text": text}]
+        if self.picture is not None:
+            image = {"url": self.picture.url(config.image_size), "detail": config.image_detail}
+            content.append({"type": "image_url", "image_url": image})
+        return {**parameters(config), "messages": [{"role": "user", "content": content}]}
 
-def plan_requests(
-    config: JudgeConfig,
-    endpoint: str,
-    pair: Pair,
-    *,
-    orders: tuple[str, ...],
-    pictures: Mapping[int, Picture],
-    references: References | None,
-) -> list[Request]:
-    """Return all requests of a run, picture by picture.
 
-    Args:
-        config: The judge's settings.
-        endpoint: Its address.
-        pair: The answers.
-        orders: Which of them stands first, in turn.
-        pictures: By image id; not used in the text mode.
-        references: What is in the pictures; None in the image mode.
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of a request: a reply, or why there is none.
+
+    Attributes:
+        request: Its number; None where another run has paid for it.
+        key, image_id, order: As in `Request`.
+        outcome: One of FINAL, or a failure's kind.
+        cost_usd: What it cost; 0 where another run has paid for it.
+        at: When it came.
+        reason: Why there is no answer; None where there is one.
+        text, finish_reason, model, prompt_tokens, reply_tokens: As in `client.Reply`; None where
+            there is none.
+        borrowed_from: Name of the folder of the run that has paid for it.
     """
-    schema = json.dumps(response_format(config.judge_protocol))
-    requests = []
-    for image_id in pair.ids:
-        texts = {"1": pair.first.texts[image_id], "2": pair.second.texts[image_id]}
-        picture = pictures[image_id] if references is None else None
-        for order in orders:
-            text = render(
-                config.judge_protocol,
-                *(texts[place] for place in order),
-                objects=None if references is None else references.objects[image_id],
-                kinds=() if references is None else references.kinds,
-            )
-            size = None if picture is None else (picture.width, picture.height)
-            num_bytes = len((text + schema).encode("utf-8", errors="replace"))
-            tokens = tokens_of(config, num_bytes, size)
-            most = cost_of(config, tokens.prompt_most, tokens.reply_most) or 0.0
-            key = _key(config, endpoint, text, picture)
-            requests.append(Request(key, image_id, order, text, picture, tokens, most))
-    return requests
+
+    request: int | None
+    key: str
+    image_id: int
+    order: str
+    outcome: str
+    cost_usd: float
+    at: str
+    reason: str | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+    model: str | None = None
+    prompt_tokens: int | None = None
+    reply_tokens: int | None = None
+    borrowed_from: str | None = None
 
 
-def body_of(request: Request, config: JudgeConfig) -> dict[str, Any]:
-    """Return the arguments of the chat-completions call, the picture inside."""
-    # JSON may hold half a surrogate pair, which UTF-8 has no bytes for.
-    text = request.text.encode("utf-8", errors="replace").decode()
-    content: list[dict[str, Any]] = [{"type": "text", "text": text}]
-    if request.picture is not None:
-        url = data_url(request.picture.path, config.image_size)
-        content.append(
-            {"type": "image_url", "image_url": {"url": url, "detail": config.image_detail}}
-        )
-    return {**_parameters(config), "messages": [{"role": "user", "content": content}]}
+def unanswered(requests: Sequence[Request], answered: Mapping[str, Any]) -> list[Request]:
+    """Return the requests whose key has no answer, each key once.
+
+    Where both answers are the same text, both orders are one request.
+    """
+    return list({one.key: one for one in requests if one.key not in answered}.values())
 
 
-def _parameters(config: JudgeConfig) -> dict[str, Any]:
+def parameters(config: JudgeConfig) -> dict[str, Any]:
+    """Return the arguments of a call that are the same for all requests of a run."""
     optional = {
         "temperature": config.temperature,
         "reasoning_effort": config.reasoning_effort,
@@ -110,14 +185,3 @@ def _parameters(config: JudgeConfig) -> dict[str, Any]:
         "max_completion_tokens": config.max_output_tokens,
         **{name: value for name, value in optional.items() if value is not None},
     }
-
-
-def _key(config: JudgeConfig, endpoint: str, text: str, picture: Picture | None) -> str:
-    shown = None if picture is None else {
-        "sha256": picture.sha256,
-        "size": config.image_size,
-        "quality": QUALITY,
-        "detail": config.image_detail,
-    }  # fmt: skip
-    decisive = [endpoint, _parameters(config), text, shown]
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -9,25 +9,16 @@ Axes: `N` pictures, `C` counts that add up over pictures, as `eval.stats.interva
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from statistics import fmean
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from eval.stats.intervals import (
-    Array,
-    Interval,
-    McNemar,
-    bootstrap_intervals,
-    mcnemar,
-    paired_intervals,
-    ratio,
-)
-from eval.tasks.judge.parser import Grades, Pair, Unparsed, read_grades
-from eval.tasks.judge.prompts import CRITERIA
-from eval.tasks.judge.requests import Request
-from eval.tasks.judge.store import ANSWERED, Row
+from eval.stats import intervals
+from eval.stats.intervals import Array, Interval, McNemar
+from eval.tasks.judge.protocols import CRITERIA, Grades, Pair, Unparsed, read_grades
+from eval.tasks.judge.requests import ANSWERED, Outcome, Request
 
 # What became of a judgement. "open" is one that has no final reply yet.
 READ, UNPARSED, OPEN = "read", "unparsed", "open"
@@ -42,8 +33,7 @@ class Judgement:
         order: Which answer stood first: "12" or "21".
         state: One of STATES.
         grades: Of answer 1 and answer 2, wherever they stood; None where they can't be read.
-        text: The reply.
-        reason: Why there are no grades; empty if there are.
+        text, reason: The reply, and why there are no grades; empty where there is none.
     """
 
     order: str
@@ -103,12 +93,9 @@ class Result:
     """What is found by one criterion.
 
     Attributes:
-        first: Mean grade of answer 1.
-        second: Mean grade of answer 2.
+        first, second: Mean grades of the answers.
         difference: Second minus first.
-        wins: Pictures where answer 2 has the higher mean grade.
-        ties: Pictures where both have the same.
-        losses: Pictures where answer 1 has the higher.
+        wins, ties, losses: Pictures where answer 2 has the higher, the same, the lower mean grade.
         sign_test: Of wins against losses, without the ties.
         flips: None where one order was asked.
     """
@@ -122,17 +109,24 @@ class Result:
     sign_test: McNemar
     flips: Flips | None
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result for a JSON file."""
+        return {
+            "first": self.first.as_dict(),
+            "second": self.second.as_dict(),
+            "second_minus_first": self.difference.as_dict(),
+            "wins_of_second": self.wins,
+            "ties": self.ties,
+            "losses_of_second": self.losses,
+            "sign_test_p": self.sign_test.p_value,
+            "flips": self.flips and {**asdict(self.flips), "rate": self.flips.rate},
+        }
+
 
 def judged(
-    requests: Sequence[Request], final: Mapping[str, Row], protocol: str
+    requests: Sequence[Request], final: Mapping[str, Outcome], protocol: str
 ) -> list[JudgedPicture]:
-    """Return what the judge said, picture by picture.
-
-    Args:
-        requests: All requests of the run.
-        final: Final replies by key.
-        protocol: What was asked for.
-    """
+    """Return what the judge said, picture by picture, from the final outcomes by key."""
     by_id: dict[int, list[Judgement]] = {}
     for request in requests:
         found = _judgement(request, final.get(request.key), protocol)
@@ -157,25 +151,29 @@ def winner(pair: Pair) -> int:
     return 0 if pair[0] == pair[1] else 1 if pair[0] > pair[1] else 2
 
 
-def _judgement(request: Request, row: Row | None, protocol: str) -> Judgement:
-    if row is None:
-        return Judgement(request.order, OPEN, None, "", "not judged yet")
-    if row["outcome"] != ANSWERED:
-        return Judgement(request.order, row["outcome"], None, row.get("text", ""), row["reason"])
-    found = read_grades(row["text"], protocol)
+def _judgement(request: Request, outcome: Outcome | None, protocol: str) -> Judgement:
+    order = request.order
+    if outcome is None:
+        return Judgement(order, OPEN, None, "", "not judged yet")
+    text = outcome.text or ""
+    if outcome.outcome != ANSWERED:
+        return Judgement(order, outcome.outcome, None, text, outcome.reason or "")
+    found = read_grades(text, protocol)
     if isinstance(found, Unparsed):
-        cut = "; the reply was cut at max_output_tokens" if row["finish_reason"] == "length" else ""
-        return Judgement(request.order, UNPARSED, None, row["text"], found.reason + cut)
-    grades = found if request.order == "12" else found.swapped()
-    return Judgement(request.order, READ, grades, row["text"], "")
+        was_cut = outcome.finish_reason == "length"
+        cut = "; the reply was cut at max_output_tokens" if was_cut else ""
+        return Judgement(order, UNPARSED, None, text, found.reason + cut)
+    return Judgement(order, READ, found if order == "12" else found.swapped(), text, "")
 
 
 def _result(pictures: Sequence[JudgedPicture], criterion: str) -> Result:
     grades = [picture.grades(criterion) for picture in pictures]
     first, second = (np.array([[pair[at], 1.0] for pair in grades]) for at in (0, 1))  # (N, 2)
     won = [winner(pair) for pair in grades]
-    (mean_first,), (mean_second,) = (bootstrap_intervals(one, _mean) for one in (first, second))
-    (difference,) = paired_intervals(first, second, _mean)
+    (mean_first,), (mean_second,) = (
+        intervals.bootstrap_intervals(one, _mean) for one in (first, second)
+    )
+    (difference,) = intervals.paired_intervals(first, second, _mean)
     return Result(
         mean_first,
         mean_second,
@@ -184,7 +182,7 @@ def _result(pictures: Sequence[JudgedPicture], criterion: str) -> Result:
         ties=won.count(0),
         losses=won.count(1),
         # Only pictures with a winner tell the two apart, so this is the sign test.
-        sign_test=mcnemar([one == 1 for one in won], [one == 2 for one in won]),
+        sign_test=intervals.mcnemar([one == 1 for one in won], [one == 2 for one in won]),
         flips=_flips(pictures, criterion),
     )
 
@@ -199,4 +197,4 @@ def _flips(pictures: Sequence[JudgedPicture], criterion: str) -> Flips | None:
 
 def _mean(sums: Array) -> Array:
     """Return mean grades from sums of grades and of pictures, shape (2, ...) to (1, ...)."""
-    return np.asarray(ratio(sums[:1], sums[1:]))
+    return np.asarray(intervals.ratio(sums[:1], sums[1:]))

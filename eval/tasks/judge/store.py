@@ -1,90 +1,95 @@
 """judgements.jsonl: every request before it is sent, and every reply as soon as it is there.
 
-A line is appended and flushed to the disk before the next step is taken. So a run that is killed
-knows which requests it sent whose reply it never saw; they count as paid, at the most they may have
-cost, and are asked again.
+A line is flushed to the disk before the next step is taken. So a run that is killed knows which
+requests it sent whose reply it never saw; they count as paid, at the most they may have cost, and
+are asked again.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Iterable, Sequence
-from datetime import datetime, timezone
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from eval.errors import EvaluationError
+from eval.files.storage import AppendedLines, Record
 from eval.run.folder import RunFolder
-from eval.tasks.judge.key import Key
-from eval.tasks.judge.reply import Failure, Kind, Reply
-from eval.tasks.judge.requests import Request
+from eval.run.provenance import now
+from eval.tasks.judge.client import Failure, Key, Reply
+from eval.tasks.judge.requests import (
+    ANSWERED,
+    FINAL,
+    REFUSED,
+    Outcome,
+    Request,
+    unanswered,
+)
 
 JUDGEMENTS: Final = "judgements.jsonl"
-# Outcomes that end a request for good.
-ANSWERED, REFUSED, REJECTED = "answered", "refused", "rejected"
-FINAL: Final = (ANSWERED, REFUSED, REJECTED)
-Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What a later start needs to know of a request that was about to be sent; numbers from 1."""
+
+    request: int
+    key: str
+    image_id: int
+    order: str
+    most_usd: float
 
 
 class Judgements:
-    """What a run folder knows of its requests."""
+    """What a run folder knows of its requests.
+
+    Attributes:
+        outcomes: Of all requests, in the order in which they came.
+        final: Final outcomes by key.
+        lost: Requests of earlier starts whose outcome is not known.
+    """
 
     def __init__(self, folder: RunFolder, key: Key | None) -> None:
-        """Read what is there.
-
-        Args:
-            folder: The run's folder, entered.
-            key: What must not be written; None if nothing will be asked.
-        """
-        self._folder = folder
+        """Read what a run's folder holds; no key is needed where nothing will be asked."""
+        self._lines = folder.lines(JUDGEMENTS)
         self._key = key
-        rows = folder.predictions()
-        self._sent = {row["request"]: row for row in rows if row["event"] == "sent"}
-        self._open = dict(self._sent)
-        self.replies: list[Row] = []
-        self.final: dict[str, Row] = {}
-        for row in rows:
-            if row["event"] == "reply":
-                self._note(row)
+        self._sent: dict[int, Sent] = {}
+        self._open: dict[int, Sent] = {}
+        self.outcomes: list[Outcome] = []
+        self.final: dict[str, Outcome] = {}
+        for record in self._lines.read():
+            self._note(record)
         self.lost = list(self._open.values())
-        self._last = max(self._sent, default=0)
 
     @property
     def requests(self) -> int:
-        """Return how many requests the run has sent."""
+        """How many requests the run has sent."""
         return len(self._sent)
 
     @property
     def spent(self) -> float:
-        """Return what they cost in US dollars; those without a reply count at their most."""
-        known = sum(row["cost_usd"] for row in self.replies)
-        return float(known + sum(row["most_usd"] for row in self._open.values()))
+        """What they cost in US dollars; those without an outcome count at their most."""
+        known = sum(one.cost_usd for one in self.outcomes)
+        return float(known + sum(one.most_usd for one in self._open.values()))
 
     def left(self, requests: Sequence[Request], *, ask_again: bool = False) -> list[Request]:
-        """Return the requests that have no final outcome.
+        """Return the requests that have no final outcome, or no answer if `ask_again`."""
+        taken = (ANSWERED,) if ask_again else FINAL
+        done = {key: one for key, one in self.final.items() if one.outcome in taken}
+        return unanswered(requests, done)
 
-        Args:
-            requests: All requests of the run.
-            ask_again: Take refused and rejected ones for open.
-        """
-        done = {key for key, row in self.final.items()
-                if row["outcome"] == ANSWERED or not ask_again}  # fmt: skip
-        # Where both answers are the same text, both orders are one request.
-        return list({r.key: r for r in requests if r.key not in done}.values())
-
-    def borrow(self, requests: Sequence[Request]) -> int:
-        """Take over what other runs beside this one have paid for, and return how much it was."""
-        wanted = {request.key for request in requests} - self.final.keys()
-        found = answered_in(self._folder.path.parent, wanted, own=self._folder.path.name)
-        if found:
-            self._append({**row, "request": None, "cost_usd": 0.0} for row in found.values())
-        return len(found)
+    def borrow(self, paid: Mapping[str, Outcome]) -> None:
+        """Take over the answers that other runs have paid for, as `answered_in` finds them."""
+        found = [outcome for key, outcome in paid.items() if key not in self.final]
+        own = {"request": None, "cost_usd": 0.0}
+        self._append(*({"event": "reply", **asdict(outcome), **own} for outcome in found))
 
     def sent(self, request: Request, most_usd: float) -> int:
         """Record a request that is about to be sent and return its number."""
-        self._last += 1
-        row = {
+        number = max(self._sent, default=0) + 1
+        self._append({
             "event": "sent",
-            "request": self._last,
+            "request": number,
             "key": request.key,
             "image_id": request.image_id,
             "order": request.order,
@@ -96,89 +101,90 @@ class Judgements:
                 "height": request.picture.height,
             },
             "most_usd": most_usd,
-            "at": _now(),
-        }  # fmt: skip
-        self._append([row])
-        return self._last
+            "at": now(),
+        })  # fmt: skip
+        return number
 
-    def received(self, number: int, reply: Reply, cost_usd: float) -> None:
-        """Record a reply."""
-        refused = bool(reply.refusal) or reply.finish_reason == "content_filter"
-        self._append([{
-            **self._head(number, REFUSED if refused else ANSWERED, cost_usd),
-            "text": reply.text,
-            "reason": (reply.refusal or "stopped by the endpoint's content filter")
-            if refused else None,
-            "finish_reason": reply.finish_reason,
-            "model": reply.model,
-            "prompt_tokens": reply.prompt_tokens,
-            "reply_tokens": reply.reply_tokens,
-        }])  # fmt: skip
+    def received(self, number: int, reply: Reply | Failure, cost_usd: float) -> None:
+        """Record a reply, or why there is none."""
+        sent = self._sent[number]
+        if isinstance(reply, Failure):
+            outcome = reply.kind.value
+            what: Record = {"reason": reply.reason}
+        else:
+            outcome = ANSWERED if reply.refused is None else REFUSED
+            what = {**asdict(reply), "reason": reply.refused}
+            del what["refusal"]
+        self._append({
+            "event": "reply",
+            "request": number,
+            "key": sent.key,
+            "image_id": sent.image_id,
+            "order": sent.order,
+            "outcome": outcome,
+            "cost_usd": cost_usd,
+            "at": now(),
+            **what,
+        })  # fmt: skip
 
-    def failed(self, number: int, failure: Failure, cost_usd: float) -> None:
-        """Record that a request has no reply."""
-        outcome = REJECTED if failure.kind is Kind.REJECTED else failure.kind.value
-        self._append([{**self._head(number, outcome, cost_usd), "reason": failure.reason}])
+    def _append(self, *records: Record) -> None:
+        """Write lines, and know of them what a later start would read."""
+        if records:
+            written = [_without(record, self._key) for record in records]
+            self._lines.append(written)
+            for record in written:
+                self._note(record)
 
-    def _head(self, number: int, outcome: str, cost_usd: float) -> Row:
-        sent = {name: self._sent[number][name] for name in ("key", "image_id", "order")}
-        return {"event": "reply", "request": number, **sent, "outcome": outcome,
-                "cost_usd": cost_usd, "at": _now()}  # fmt: skip
-
-    def _append(self, rows: Iterable[Row]) -> None:
-        clean = [_without(row, self._key) for row in rows]
-        self._folder.append(clean)
-        for row in clean:
-            if row["event"] == "sent":
-                self._sent[row["request"]] = self._open[row["request"]] = row
-            else:
-                self._note(row)
-
-    def _note(self, row: Row) -> None:
-        self.replies.append(row)
-        if row["request"] is not None:
-            self._open.pop(row["request"], None)
-        if row["outcome"] in FINAL:
-            self.final[row["key"]] = row
-
-
-def _without(row: Row, key: Key | None) -> Row:
-    """Return a row without the key and without halves of characters, which UTF-8 can't write."""
-
-    def clean(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {name: clean(one) for name, one in value.items()}
-        if not isinstance(value, str):
-            return value
-        whole = value.encode("utf-8", errors="replace").decode()
-        return whole if key is None else key.hide(whole)
-
-    return {name: clean(value) for name, value in row.items()}
+    def _note(self, record: Record) -> None:
+        event = _event_of(record, self._lines.path)
+        if isinstance(event, Sent):
+            self._sent[event.request] = self._open[event.request] = event
+            return
+        self.outcomes.append(event)
+        if event.request is not None:
+            self._open.pop(event.request, None)
+        if event.outcome in FINAL:
+            self.final[event.key] = event
 
 
 def answered_in(
     root: Path, wanted: Collection[str], *, own: str, ask_again: bool = False
-) -> dict[str, Row]:
-    """Return what need not be asked, by key: replies that any run beside this one has paid for.
+) -> dict[str, Outcome]:
+    """Return what need not be asked, by key: answers that any run of a folder has paid for.
 
-    Args:
-        root: Folder of run folders.
-        wanted: Keys of the requests.
-        own: Name of this run's folder, where refusals are final too.
-        ask_again: Take refused and rejected ones for open.
+    In this run's own folder, named `own`, refusals and rejections are final too, unless they are to
+    be asked again.
     """
-    found: dict[str, Row] = {}
+    found: dict[str, Outcome] = {}
     for path in sorted(root.glob(f"*/{JUDGEMENTS}")):
-        for line in path.read_bytes().split(b"\n"):
-            try:
-                row = json.loads(line)
-            except ValueError:  # Another process may be writing its last line just now.
-                continue
-            final = FINAL if path.parent.name == own and not ask_again else (ANSWERED,)
-            if row.get("outcome") in final and row["key"] in wanted:
-                found.setdefault(row["key"], {"borrowed_from": path.parent.name, **row})
+        name = path.parent.name
+        taken = FINAL if name == own and not ask_again else (ANSWERED,)
+        # As of another process: it may be writing the last line just now, which stays then.
+        for record in AppendedLines(path, process=0).read():
+            if record.get("outcome") in taken and record["key"] in wanted:
+                event = _event_of({"borrowed_from": name, **record}, path)
+                assert isinstance(event, Outcome)
+                found.setdefault(event.key, event)
     return found
 
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+def _event_of(record: Record, path: Path) -> Sent | Outcome:
+    kind: type[Sent] | type[Outcome] = Sent if record.get("event") == "sent" else Outcome
+    known = {item.name: record[item.name] for item in fields(kind) if item.name in record}
+    try:
+        return kind(**known)
+    except TypeError as error:
+        raise EvaluationError(
+            f"{path} holds a line that is no request and no reply ({error}); delete that line and "
+            "run again"
+        ) from error
+
+
+def _without(value: Any, key: Key | None) -> Any:
+    """Return a value without the key and without halves of characters, which UTF-8 can't write."""
+    if isinstance(value, dict):
+        return {name: _without(one, key) for name, one in value.items()}
+    if not isinstance(value, str):
+        return value
+    whole = value.encode("utf-8", errors="replace").decode()
+    return whole if key is None else key.hide(whole)

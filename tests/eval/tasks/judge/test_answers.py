@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eval.errors import EvaluationError
-from eval.tasks.judge.answers import from_files, from_run
+from eval.tasks.judge.captions import from_files, from_run
 
 
 def write(path: Path, rows: list[dict[str, Any]]) -> Path:

@@ -9,7 +9,7 @@ import pytest
 
 from eval import chair_eval
 from eval.gpt4v_eval import main
-from scripts.make_scenes import write_scenes
+from scripts.scenes.make import write_scenes
 from tests.eval.judge_inputs import metrics_of, write_config
 from tests.eval.judge_stub import MODEL, SECRET, Stub, serve
 
@@ -55,7 +55,7 @@ def test_a_model_s_answers_are_made_and_judged(
 
     (run,) = chair_runs(tmp_path)
     captions = {name: [json.loads(line)["caption"] for line in
-                       (run / f"captions_{name}.jsonl").read_text().splitlines()]
+                       (run / f"report/captions_{name}.jsonl").read_text().splitlines()]
                 for name in ("baseline", "eah")}  # fmt: skip
     (judged,) = (tmp_path / "runs/judge" / MODEL).iterdir()
     assert metrics_of(judged)["judgements"]["read"] == 2 * COUNT
@@ -77,7 +77,7 @@ def test_captions_of_a_chair_run_are_taken(
     assert len(chair_runs(tmp_path)) == 1
     (run,) = (tmp_path / "runs/judge" / MODEL).iterdir()
     assert metrics_of(run)["pictures"]["judged"] == 2
-    first_two = (chair_runs(tmp_path)[0] / "image_ids.txt").read_text().split()[:2]
+    first_two = (chair_runs(tmp_path)[0] / "report/image_ids.txt").read_text().split()[:2]
     assert {
         str(row["image_id"])
         for row in map(json.loads, (run / "judgements.jsonl").read_text().splitlines())
@@ -93,14 +93,16 @@ def test_only_the_method_that_no_run_has_is_asked(model_flags: list[str], tmp_pa
 
     judge(model_flags, tmp_path)
 
-    methods = {tuple(json.loads((run / "run.json").read_text())["settings"]["method"])
-               for run in chair_runs(tmp_path)}  # fmt: skip
-    assert methods == {("baseline",), ("eah",)}
+    (run,) = chair_runs(tmp_path)
+    assert sorted(path.name for path in (run / "arms").iterdir()) == ["baseline", "eah"]
+    resumed = [json.loads((run / "arms" / arm / "arm.json").read_text()).get("resumed")
+               for arm in ("baseline", "eah")]  # fmt: skip
+    assert resumed == [None, None]
 
 
 @pytest.mark.parametrize(
     "other",
-    [["--beam", "2"], ["--question", "What is there?"], ["--preset", "paper"]],
+    [["--beam", "2"], ["--question", "What is there?"]],
     ids=lambda words: words[0],
 )
 def test_captions_of_another_kind_are_not_taken(
@@ -111,6 +113,18 @@ def test_captions_of_another_kind_are_not_taken(
     judge(model_flags, tmp_path)
 
     assert len(chair_runs(tmp_path)) == 2
+
+
+def test_captions_of_other_settings_of_eah_are_another_arm(
+    model_flags: list[str], tmp_path: Path
+) -> None:
+    assert chair_eval.main([*model_flags, "--preset", "paper"]) == 0
+
+    judge(model_flags, tmp_path)
+
+    (run,) = chair_runs(tmp_path)
+    arms = sorted(path.name for path in (run / "arms").iterdir())
+    assert arms == ["baseline", "eah", "eah@preset=paper"]
 
 
 def test_captions_of_other_pictures_with_the_same_names_are_not_taken(
@@ -162,4 +176,5 @@ def test_arms_with_decoding_methods_are_taken_from_runs_with_their_settings(
     assert len(chair_runs(tmp_path)) == 1
 
     judge([*given, "--method", "baseline", "opera", "--scale_factor", "60"], tmp_path)
-    assert len(chair_runs(tmp_path)) == 2
+    (run,) = chair_runs(tmp_path)
+    assert (run / "arms/opera@scale_factor=60/answers.jsonl").is_file()

@@ -26,12 +26,18 @@ def test_a_request_costs_its_tokens_times_the_price() -> None:
     assert (tokens.prompt_most, tokens.reply_most) == (400 + 2 + 50, 100)
     assert tokens.prompt_likely == 100 + 2 + 50
     assert cost_of(config, 1_000_000, 500_000) == 7.0
-    assert cost_of(JudgeConfig("unpriced"), 5, 5) is None
+    assert cost_of(JudgeConfig("unpriced"), 5, 5) == 0.0
 
 
-def budget(**bounds: float | int | None) -> Budget:
-    values = {"max_cost": None, "max_requests": None, "spent": 0.0, "requests": 0, **bounds}
-    return Budget(**values)  # type: ignore[arg-type]  # numbers by name
+def budget(
+    max_cost: float | None = None,
+    max_requests: int | None = None,
+    spent: float = 0.0,
+    requests: int = 0,
+) -> Budget:
+    prices = {"m": Price(2.0, 10.0, ImageTokens(32, 1.0))}
+    config = JudgeConfig("m", max_cost=max_cost, max_requests=max_requests, prices=prices)
+    return Budget(config, spent, requests)
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from eval.tasks.judge.parser import Grades
+from eval.tasks.judge.protocols import Grades
 from eval.tasks.judge.scoring import JudgedPicture, Judgement, results, states
 
 

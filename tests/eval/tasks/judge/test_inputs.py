@@ -8,8 +8,12 @@ from pathlib import Path
 import pytest
 
 from eval.errors import EvaluationError
-from eval.tasks.judge.references import read_references
-from scripts.make_scenes import write_scenes
+from eval.tasks.judge.inputs import JudgeInputs, References, read_references
+from scripts.scenes.make import write_scenes
+
+
+def references(ids: list[int], coco_path: Path | None, ground_truth: Path | None) -> References:
+    return read_references(JudgeInputs(coco_path=coco_path, ground_truth=ground_truth), ids)
 
 
 def test_objects_are_those_of_the_annotations(tmp_path: Path) -> None:
@@ -19,7 +23,7 @@ def test_objects_are_those_of_the_annotations(tmp_path: Path) -> None:
     names = {category["id"]: category["name"] for category in content["categories"]}
     ids = [image["id"] for image in content["images"]]
 
-    found = read_references(ids, coco_path=path.parent, ground_truth=None)
+    found = references(ids, path.parent, None)
 
     for image_id in ids:
         assert found.objects[image_id] == sorted(
@@ -34,18 +38,18 @@ def test_bad_references_are_one_sentence(tmp_path: Path) -> None:
     truth = tmp_path / "truth.json"
     truth.write_text('{"1": ["dog"]}')
     with pytest.raises(EvaluationError, match="pass either --coco_path"):
-        read_references([1], coco_path=tmp_path, ground_truth=truth)
+        references([1], tmp_path, truth)
     with pytest.raises(EvaluationError, match="does not know 1 of 2 pictures, that of image id 7"):
-        read_references([1, 7], coco_path=None, ground_truth=truth)
+        references([1, 7], None, truth)
     with pytest.raises(EvaluationError, match=r"holds neither instances_val2014\.json nor"):
-        read_references([1], coco_path=tmp_path, ground_truth=None)
+        references([1], tmp_path, None)
 
 
 def test_other_objects_have_another_hash(tmp_path: Path) -> None:
     hashes = set()
     for objects in (["dog"], ["cat"]):
         (tmp_path / "t.json").write_text(json.dumps({"1": objects}))
-        found = read_references([1], coco_path=None, ground_truth=tmp_path / "t.json")
+        found = references([1], None, tmp_path / "t.json")
         hashes.add(found.hash())
 
     assert len(hashes) == 2
