@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
 from eval import chair_eval, pope_eval
-from scripts.make_scenes import write_scenes
+from eval.run.recorded import read_run
+from scripts.scenes.make import write_scenes
 from tests.models.toys import FAMILIES, IMAGE_TOKENS, make_folder
 
 COUNT = 3
@@ -44,11 +44,13 @@ def test_pope_runs(model: tuple[str, Path], scenes: Path, tmp_path: Path, protoc
     assert pope_eval.main([*flags(model, scenes, tmp_path / "runs"), *build, *pope]) == 0
 
     (folder,) = (tmp_path / f"runs/pope/{model[0]}").iterdir()
-    rows = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
-    settings = json.loads((folder / "run.json").read_text())["settings"]
-    found = {item["image_tokens"] for row in rows for item in row.get("eah", [])}
-    assert {row["method"] for row in rows} == {"baseline", "eah"}
-    assert found == {IMAGE_TOKENS[model[0]]}
+    run = read_run(folder)
+    settings = run.settings
+    tokens = {
+        name: {found.image_tokens for answer in arm.answers for found in answer.findings}
+        for name, arm in run.finished().items()
+    }
+    assert tokens == {"baseline": set(), "eah": {IMAGE_TOKENS[model[0]]}}
     assert (settings["family"], settings["protocol"]) == (model[0], protocol)
     assert (settings["dtype"], settings["quantization"]) == ("float32", None)
 
@@ -57,7 +59,7 @@ def test_chair_runs(model: tuple[str, Path], scenes: Path, tmp_path: Path) -> No
     assert chair_eval.main(flags(model, scenes, tmp_path / "runs")) == 0
 
     (folder,) = (tmp_path / f"runs/chair/{model[0]}").iterdir()
-    captions = (folder / "captions_eah.jsonl").read_text().splitlines()
+    captions = (folder / "report/captions_eah.jsonl").read_text().splitlines()
     assert len(captions) == COUNT
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +20,15 @@ import pytest
 import torch
 
 import models
+from eval.files.answers import Answer
+from eval.output.table import WIDTH
 from eval.pope_eval import main
-from scripts.make_scenes import write_scenes
+from eval.run.recorded import RecordedRun, read_run
+from scripts.scenes.make import write_scenes
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "eval/pope_eval.py"]
+TYPES = ("random", "popular", "adversarial")
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +38,17 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def flags(scenes: Path, tmp_path: Path) -> list[str]:
+def flags_for(scenes: Path, folder: Path) -> list[str]:
     return [
         "--model", "tiny-llava", "--gpu-id", "-1", "--data-path", str(scenes / "val2014"),
         "--build-from", str(scenes / "annotations/instances_val2014.json"),
-        "--pope-path", str(tmp_path / "pope"), "--output-dir", str(tmp_path / "runs"),
+        "--pope-path", str(folder / "pope"), "--output-dir", str(folder / "runs"),
     ]  # fmt: skip
+
+
+@pytest.fixture
+def flags(scenes: Path, tmp_path: Path) -> list[str]:
+    return flags_for(scenes, tmp_path)
 
 
 def run_folder(tmp_path: Path) -> Path:
@@ -43,55 +56,172 @@ def run_folder(tmp_path: Path) -> Path:
     return folder
 
 
-def predictions(folder: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
+def run_of(tmp_path: Path) -> RecordedRun:
+    return read_run(run_folder(tmp_path))
+
+
+def metrics_of(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "report/metrics.json").read_text())
+    return found
+
+
+def texts_of(answers: Sequence[Answer]) -> dict[Any, str]:
+    return {answer.item.key: answer.text for answer in answers}
+
+
+@pytest.fixture(scope="module")
+def finished(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str], str]:
+    """Return folder, flags and printed text of a whole run, which tests leave as it is."""
+    folder = tmp_path_factory.mktemp("finished")
+    flags = [*flags_for(scenes, folder), "--pope-type", "all"]
+    printed = io.StringIO()
+    with redirect_stdout(printed):
+        assert main(flags) == 0
+    return folder, flags, printed.getvalue()
+
+
+@pytest.fixture
+def copied(finished: tuple[Path, list[str], str], tmp_path: Path) -> list[str]:
+    """Return flags for a copy of the whole run."""
+    folder, flags, _ = finished
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    return [flag.replace(str(folder), str(tmp_path)) for flag in flags]
 
 
 def test_a_run_writes_its_folder_and_prints_its_table(
-    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: tuple[Path, list[str], str],
 ) -> None:
-    assert main([*flags, "--pope-type", "all"]) == 0
+    run, printed = run_of(finished[0]), finished[2]
 
-    folder, printed = run_folder(tmp_path), capsys.readouterr().out
-    rows = predictions(folder)
-    metrics = json.loads((folder / "metrics.json").read_text())
-    run = json.loads((folder / "run.json").read_text())
-    keys = [(row["method"], row["pope_type"], row["question_id"]) for row in rows]
-    count = run["settings"]["questions"]["random"]["count"]
-    assert len(keys) == len(set(keys)) == 2 * 3 * count
-    assert [(r["method"], r["pope_type"]) for r in metrics["results"]] == [
-        (method, kind)
-        for method in ("baseline", "eah")
-        for kind in ("random", "popular", "adversarial")
+    metrics = metrics_of(run.path)
+    asked = json.loads((run.path / "run.json").read_text())
+    count = run.settings["questions"]["random"]["count"]
+    assert list(run.finished()) == ["baseline", "eah"]
+    for name, arm in run.arms.items():
+        assert len(texts_of(arm.answers)) == len(arm.answers) == 3 * count
+        tokens = {found.image_tokens for answer in arm.answers for found in answer.findings}
+        assert tokens == ({64} if name == "eah" else set())
+        assert all(bool(answer.findings) == (name == "eah") for answer in arm.answers)
+        lines = (run.path / f"arms/{name}/answers.jsonl").read_text().splitlines()
+        assert [json.loads(line)["part"] for line in lines] == [
+            t for t in TYPES for _ in range(count)
+        ]
+    assert [(r["arm"], r["part"], r["n"], r["total"]) for r in metrics["results"]] == [
+        (arm, part, 3 * count if part == "mean" else count, part == "mean")
+        for arm in ("baseline", "eah")
+        for part in (*TYPES, "mean")
     ]
-    assert set(metrics["results"][0]["scores"]) == {"opera", "pope", "strict"}
-    assert all(("eah" in row) == (row["method"] == "eah") for row in rows)
-    assert all(found["image_tokens"] == 64 for row in rows for found in row.get("eah", []))
-    assert run["settings"]["protocol"] == metrics["protocol"] == "opera"
-    assert run["versions"]["torch"] == torch.__version__
+    assert set(metrics["parsers"]) == {"opera", "pope", "strict", "mme"}
+    assert metrics["parser"] == metrics["protocol"] == run.settings["protocol"] == "opera"
+    assert asked["versions"]["torch"] == torch.__version__
     assert "| eah      | adversarial |" in printed
-    assert "EAH in layer 1: head" in printed
-    assert str(folder) in printed
+    assert "| eah |     1 |" in printed  # its layer, with the heads
+    assert str(run.path) in printed
+    assert (run.path / "report/table.md").read_text() in printed + "\n"
+    assert all(len(line) <= WIDTH for line in printed.splitlines() if line.startswith("|"))
+
+
+def test_numbers_are_those_of_a_count_by_hand(finished: tuple[Path, list[str], str]) -> None:
+    """OPERA's parser takes what this model says, Yes or No, for yes and no."""
+    run = run_of(finished[0])
+    metrics = metrics_of(run.path)
+    accuracy: dict[tuple[str, str], float] = {}
+    for name, arm in run.arms.items():
+        for part in TYPES:
+            right = [a.text.lower()[: len(a.item.label)] == a.item.label for a in arm.answers
+                     if a.item.part == part]  # fmt: skip
+            accuracy[name, part] = sum(right) / len(right)
+        accuracy[name, "mean"] = sum(accuracy[name, part] for part in TYPES) / 3
+
+    found = {(r["arm"], r["part"]): r["numbers"]["accuracy"]["value"] for r in metrics["results"]}
+    assert found == pytest.approx(accuracy)
+    for one in metrics["differences"]:
+        expected = accuracy["eah", one["part"]] - accuracy["baseline", one["part"]]
+        assert (one["arm"], one["reference"]) == ("eah", "baseline")
+        assert one["numbers"]["accuracy"]["value"] == pytest.approx(expected)
+    assert [one["part"] for one in metrics["differences"]] == [*TYPES, "mean"]
+    rows = list(csv.DictReader((run.path / "report/table.csv").open()))
+    assert {(r["arm"], r["part"]): float(r["accuracy"]) for r in rows} == pytest.approx(accuracy)
+    for (arm, part), value in accuracy.items():
+        (line,) = [x for x in finished[2].splitlines() if x.startswith(f"| {arm:8} | {part:11} |")]
+        assert line.split("|")[3].split()[0] == f"{100 * value:.2f}"
 
 
 def test_the_same_command_again_asks_the_model_nothing(
-    flags: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    finished: tuple[Path, list[str], str],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert main(flags) == 0
-    first = capsys.readouterr().out
+    folder, flags, printed = finished
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     monkeypatch.setattr(models, "load", None)
 
     assert main(flags) == 0
 
-    assert capsys.readouterr().out == first
+    assert capsys.readouterr().out == printed
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_a_changed_setting_is_another_folder(flags: list[str], tmp_path: Path) -> None:
-    for extra in ([], ["--THRES", "0.01"], ["--LAYER_NUM", "2"], ["--seed", "1", "--limit", "4"]):
-        pope = [] if "--seed" not in extra else ["--pope-path", str(tmp_path / "other")]
-        assert main([*flags, *extra, *pope]) == 0
+def test_a_changed_setting_of_eah_is_another_arm_and_other_questions_another_folder(
+    copied: list[str], tmp_path: Path
+) -> None:
+    name = run_folder(tmp_path).name
+    for extra in (["--THRES", "0.01"], ["--LAYER_NUM", "2"], ["--batch-size", "3"]):
+        assert main([*copied, *extra, "--dry-run"]) == 0
+        assert run_folder(tmp_path).name == name
 
-    assert len(list((tmp_path / "runs/pope/tiny-llava").iterdir())) == 4
+    assert main([*copied, "--limit", "4", "--LAYER_NUM", "2", "--method", "eah"]) == 0
+    assert main([*copied, "--limit", "4", "--beam", "2", "--method", "baseline"]) == 0
+
+    folders = {path.name: set(read_run(path).arms)
+               for path in (tmp_path / "runs/pope/tiny-llava").iterdir()}  # fmt: skip
+    assert len(folders) == 3
+    assert folders[name] == {"baseline", "eah"}
+    assert sorted(map(sorted, folders.values())) == [
+        ["baseline"], ["baseline", "eah"], ["eah@layers=2"],
+    ]  # fmt: skip
+
+
+def test_a_dry_run_says_what_is_left_and_writes_nothing(
+    copied: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(models, "load", None)
+
+    assert main([*copied, "--method", "baseline", "vcd", "--dry-run"]) == 0
+
+    printed = capsys.readouterr().out
+    total = run_of(tmp_path).total
+    assert f"run folder: {run_folder(tmp_path)}" in printed
+    assert f"questions: {total}" in printed
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines()]
+    assert ["baseline", str(total), "0"] in rows
+    assert ["vcd", "0", str(total)] in rows
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_answered_arm_is_not_asked_again(
+    copied: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = run_folder(tmp_path) / "arms"
+    before = {path: path.read_bytes() for path in arms.rglob("*") if path.is_file()}
+    asked: list[object] = []
+    answer_batch = models.VLM.answer_batch
+
+    def counted(self: models.VLM, *rest: Any) -> Any:
+        asked.append(rest[3])
+        return answer_batch(self, *rest)
+
+    monkeypatch.setattr(models.VLM, "answer_batch", counted)
+
+    assert main([*copied, "--method", "baseline", "eah", "dola"]) == 0
+
+    assert {type(decoding).__name__ for decoding in asked} == {"Dola"}
+    assert {path: path.read_bytes() for path in before} == before
+    assert set(run_of(tmp_path).finished()) == {"baseline", "eah", "dola"}
 
 
 @pytest.mark.parametrize("extra", [[], ["--sample"], ["--beam", "2"]])
@@ -103,10 +233,11 @@ def test_batch_size_does_not_change_greedy_answers(
         output = tmp_path / f"runs{size}"
         arguments = [*flags, *extra, "--batch-size", size, "--output-dir", str(output)]
         assert main([*arguments, "--limit", "12"]) == 0
-        rows = predictions(next((output / "pope/tiny-llava").iterdir()))
-        answers.append({(r["method"], r["question_id"]): r["answer"] for r in rows})
+        (folder,) = (output / "pope/tiny-llava").iterdir()
+        arms = read_run(folder).arms
+        answers.append({name: texts_of(arm.answers) for name, arm in arms.items()})
 
-    assert answers[0].keys() == answers[1].keys()
+    assert [of.keys() for of in answers[0].values()] == [of.keys() for of in answers[1].values()]
     if "--sample" not in extra:
         assert answers[0] == answers[1]
 
@@ -115,31 +246,41 @@ def test_batch_size_does_not_change_greedy_answers(
 def test_killed_and_started_again_gives_the_undisturbed_result(
     flags: list[str], tmp_path: Path, extra: list[str]
 ) -> None:
-    arguments = [*flags, "--pope-type", "all", "--batch-size", "4", *extra]
+    arguments = [*flags, "--pope-type", "all", "--limit", "24", "--batch-size", "4", *extra]
     with subprocess.Popen([*COMMAND, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL) as process:
         wait_for_lines(process, tmp_path, 20)
         process.send_signal(signal.SIGKILL)
     folder = run_folder(tmp_path)
-    killed_at = len(predictions(folder))
-    with (folder / "predictions.jsonl").open("a") as file:
-        file.write('{"method": "baseline", "pope_ty')  # what a kill in mid-write leaves
+    killed_at = sum(len(arm.answers) for arm in run_of(tmp_path).arms.values())
+    with (folder / "arms/baseline/answers.jsonl").open("a") as file:
+        file.write('{"id": 3, "image": "CO')  # what a kill in mid-write leaves
 
     assert main(arguments) == 0
 
     undisturbed = [*arguments, "--output-dir", str(tmp_path / "undisturbed")]
     assert main(undisturbed) == 0
-    other = next((tmp_path / "undisturbed/pope/tiny-llava").iterdir())
-    assert 0 < killed_at < len(predictions(other))
-    assert predictions(folder) == predictions(other)
-    assert (folder / "metrics.json").read_text() == (other / "metrics.json").read_text()
+    (other,) = (tmp_path / "undisturbed/pope/tiny-llava").iterdir()
+    assert 0 < killed_at < sum(len(arm.answers) for arm in read_run(other).arms.values())
+    for name in ("baseline", "eah"):
+        answers = [(one / f"arms/{name}/answers.jsonl").read_bytes() for one in (folder, other)]
+        assert answers[0] == answers[1]
+    mine, theirs = metrics_of(folder), metrics_of(other)
+    assert {k: v for k, v in mine.items() if k != "costs"} == {
+        k: v
+        for k, v in theirs.items()
+        if k != "costs"  # times are each run's own
+    }
     assert len(json.loads((folder / "run.json").read_text())["resumed"]) == 1
 
 
 def wait_for_lines(process: subprocess.Popen[Any], tmp_path: Path, count: int) -> None:
     deadline = time.monotonic() + 3600
     while time.monotonic() < deadline and process.poll() is None:
-        files = list(tmp_path.glob("runs/pope/tiny-llava/*/predictions.jsonl"))
-        if files and files[0].read_bytes().count(b"\n") >= count:
+        lines = 0
+        for path in tmp_path.glob("runs/pope/tiny-llava/*/arms/*/answers.jsonl"):
+            with suppress(FileNotFoundError):
+                lines += path.read_bytes().count(b"\n")
+        if lines >= count:
             return
         time.sleep(0.02)
     process.kill()
@@ -147,7 +288,7 @@ def wait_for_lines(process: subprocess.Popen[Any], tmp_path: Path, count: int) -
 
 
 def test_ctrl_c_keeps_the_answers(flags: list[str], tmp_path: Path) -> None:
-    arguments = [*flags, "--pope-type", "all", "--batch-size", "2"]
+    arguments = [*flags, "--pope-type", "all", "--limit", "24", "--batch-size", "2"]
     with subprocess.Popen(
         [*COMMAND, *arguments], cwd=ROOT, stderr=subprocess.PIPE, text=True
     ) as process:
@@ -158,26 +299,62 @@ def test_ctrl_c_keeps_the_answers(flags: list[str], tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "pope_eval: interrupted; what was answered is kept" in errors
     assert "Traceback" not in errors
-    assert len(predictions(run_folder(tmp_path))) >= 10
+    assert sum(len(arm.answers) for arm in run_of(tmp_path).arms.values()) >= 10
 
 
 def test_saved_answers_are_scored_without_a_model(
-    flags: list[str],
+    finished: tuple[Path, list[str], str],
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert main([*flags, "--pope-type", "all"]) == 0
-    table = capsys.readouterr().out.split("\n\n")[1]
+    folder, _, printed = finished
     monkeypatch.setattr(models, "load", None)
-    saved = run_folder(tmp_path) / "predictions.jsonl"
+    both = tmp_path / "both.jsonl"
+    both.write_text(
+        "".join(
+            json.dumps({"method": name, "pope_type": answer.item.part,
+                        "question_id": answer.item.id, "answer": answer.text}) + "\n"
+            for name, arm in run_of(folder).arms.items()
+            for answer in arm.answers
+        )
+    )  # fmt: skip
+    of_arm = run_folder(folder) / "arms/eah/answers.jsonl"
+    scored = []
+    for saved in (both, of_arm):
+        given = ["--answers", str(saved), "--pope-type", "all", "--pope-path", str(folder / "pope")]
+        assert main([*given, "--json", str(tmp_path / "all.json")]) == 0
+        scored.append((capsys.readouterr().out, json.loads((tmp_path / "all.json").read_text())))
 
-    assert main(["--answers", str(saved), "--pope-type", "all", *flags[-4:-2]]) == 0
+    metrics = metrics_of(run_folder(folder))
+    (text, found), (_, alone) = scored
+    tables = printed.split("\n\n")
+    assert len(tables[1].splitlines()) == 2 + 8
+    assert tables[1] in text
+    assert "passes per token" not in text  # costs are the run's alone
+    for name in ("results", "differences", "parsers"):
+        assert found[name] == metrics[name]
+    assert found["costs"] == {}
+    assert [one["numbers"] for one in alone["results"]] == [
+        one["numbers"] for one in metrics["results"] if one["arm"] == "eah"
+    ]
+    assert alone["differences"] == []
 
-    scored = capsys.readouterr().out.splitlines()
-    rows = [line.rsplit("|", 4)[0] for line in table.splitlines()]  # times are the run's alone
-    assert len(rows) > 8
-    assert [line.rsplit("|", 1)[0] for line in scored if line.startswith("|")] == rows
+
+def test_one_picture_is_reported_without_an_interval(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*flags, "--limit", "2"]) == 0
+
+    printed = capsys.readouterr().out
+    text = (run_folder(tmp_path) / "report/metrics.json").read_text()
+    metrics = json.loads(text)
+    assert metrics["bootstrap"]["pictures"] == 1
+    assert metrics["costs"]["baseline"]["reused"] == 1  # two questions share the picture's prefix
+    assert metrics["results"][0]["numbers"]["accuracy"]["low"] is None
+    assert "NaN" not in text
+    assert "nan" not in printed
+    assert {result["part"] for result in metrics["results"]} == {"random"}  # and no mean of one
 
 
 def test_saturated_prompts_are_warned_about_once_and_recorded(
@@ -186,10 +363,10 @@ def test_saturated_prompts_are_warned_about_once_and_recorded(
     assert main([*flags, "--THRES", "1e-12", "--method", "eah", "--limit", "24"]) == 0
 
     errors = capsys.readouterr().err
-    metrics = json.loads((run_folder(tmp_path) / "metrics.json").read_text())
+    ((layer,),) = metrics_of(run_folder(tmp_path))["eah"].values()
     assert errors.count("every image token passes the threshold") == 1
     assert "no baseline arm in this run" in errors
-    assert metrics["eah"][0]["saturated"] == metrics["eah"][0]["prompts"] == 24
+    assert layer["saturated"] == layer["prompts"] == 24
 
 
 def test_the_model_is_accurate_on_scenes_it_never_saw(tmp_path: Path) -> None:
@@ -203,10 +380,9 @@ def test_the_model_is_accurate_on_scenes_it_never_saw(tmp_path: Path) -> None:
 
     assert main(arguments) == 0
 
-    metrics = json.loads((run_folder(tmp_path) / "metrics.json").read_text())
-    scores = metrics["results"][0]["scores"]["opera"]
-    assert scores["total"] >= 1000
-    assert scores["accuracy"] >= 0.90
+    (result,) = metrics_of(run_folder(tmp_path))["results"]
+    assert result["n"] >= 1000
+    assert result["numbers"]["accuracy"]["value"] >= 0.90
 
 
 @pytest.mark.parametrize("start", [COMMAND, [sys.executable, "-m", "eval.pope_eval"]])
@@ -262,7 +438,7 @@ def test_bad_input_is_one_sentence(
 def test_missing_inputs_say_what_to_pass(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.pope_eval.QUESTION_FOLDERS", (tmp_path / "absent",))
+    monkeypatch.setattr("eval.tasks.pope.task.QUESTION_FOLDERS", (tmp_path / "absent",))
     assert main(["--model", "tiny-llava"]) == 2
     assert "no question files: pass --pope-path" in capsys.readouterr().err
     assert main(["--model", "tiny-llava", "--pope-path", str(tmp_path)]) == 2
@@ -276,7 +452,8 @@ def test_an_unreadable_picture_stops_the_run_and_nothing_is_lost(
     write_scenes(tmp_path / "made", count=12, seed=2014)
     (tmp_path / "made/val2014").rename(pictures)
     flags = [*flags, "--data-path", str(pictures), "--batch-size", "6"]
-    last = predictions_image(flags, tmp_path)
+    assert main(flags) == 0
+    (last,) = {list(arm.answers)[-1].item.image for arm in run_of(tmp_path).arms.values()}
     size = (pictures / last).stat().st_size
     (pictures / last).write_bytes(b"no picture".ljust(size))
     flags = [*flags, "--output-dir", str(tmp_path / "damaged")]
@@ -284,14 +461,8 @@ def test_an_unreadable_picture_stops_the_run_and_nothing_is_lost(
     assert main(flags) == 2
 
     assert f"{last} can't be read" in capsys.readouterr().err
-    folder = next((tmp_path / "damaged/pope/tiny-llava").iterdir())
-    assert len(predictions(folder)) > 0
-
-
-def predictions_image(flags: list[str], tmp_path: Path) -> str:
-    """Run once and return the picture that is asked about last."""
-    assert main(flags) == 0
-    return str(predictions(run_folder(tmp_path))[-1]["image"])
+    (folder,) = (tmp_path / "damaged/pope/tiny-llava").iterdir()
+    assert len(read_run(folder).arms["baseline"].answers) > 0
 
 
 def test_other_question_files_are_not_overwritten(

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.files.json_lines import read_json_lines
-from eval.tasks.pope.questions import Question
+from eval.files.answers import Answer, Item
+from eval.files.storage import Record, read_json_lines
 
-Row = dict[str, Any]
 UNNAMED: Final = "answers"
 
 
-def read_answers(path: Path, questions: Mapping[str, Sequence[Question]]) -> list[Row]:
-    """Read an answer file and return one row per answer, as a run records them.
+def read_answers(path: Path, items: Sequence[Item]) -> dict[str, list[Answer]]:
+    """Read an answer file and return answers by arm, in the order of the questions.
 
-    Takes JSON lines with `question_id` and `answer` (our own predictions.jsonl too, whose `method`
-    and `pope_type` are obeyed), or POPE's `question` and `answer` in the questions' order.
+    Takes JSON lines with `question_id` and `answer` (`method` and `pope_type` are obeyed where
+    they are there), the answers.jsonl of a run's arm, or POPE's `question` and `answer` in the
+    questions' order.
 
     Args:
         path: The file.
-        questions: Questions by POPE type.
+        items: The questions.
     Raises:
         EvaluationError: If the answers do not match the questions one to one.
     """
@@ -35,46 +35,42 @@ def read_answers(path: Path, questions: Mapping[str, Sequence[Question]]) -> lis
                 f"{path}, answer {number}: 'answer' is {row.get('answer')!r}, not text; "
                 f"the keys there are {', '.join(sorted(row))}"
             )
-    if len(questions) > 1 and not all("pope_type" in row for row in rows):
+    parts: dict[str, list[Item]] = {}
+    for item in items:
+        parts.setdefault(item.part, []).append(item)
+    if len(parts) > 1 and not all(_part(row) for row in rows):
         raise EvaluationError(
             f"{path} does not say which POPE type its answers are of; give one --pope-type"
         )
-    matched: list[Row] = []
-    only = next(iter(questions))
+    only = next(iter(parts))
+    matched: dict[str, list[Answer]] = {}
     for method in dict.fromkeys(row.get("method", UNNAMED) for row in rows):
-        for pope_type, asked in questions.items():
+        for part, asked in parts.items():
             mine = [
                 row
                 for row in rows
-                if row.get("method", UNNAMED) == method and row.get("pope_type", only) == pope_type
+                if row.get("method", UNNAMED) == method and (_part(row) or only) == part
             ]
             texts = _by_id(path, mine, asked)
-            matched += [
-                recorded(question, pope_type)
-                | {"method": method, "answer": texts[question.question_id]}
-                for question in asked
-            ]
+            matched.setdefault(method, []).extend(Answer(item, texts[item.id]) for item in asked)
     return matched
 
 
-def recorded(question: Question, pope_type: str) -> Row:
-    """Return what is recorded of a question with its answer."""
-    return {
-        "pope_type": pope_type,
-        "question_id": question.question_id,
-        "image": question.image,
-        "question": question.text,
-        "label": question.label,
-    }
+def _part(row: Record) -> Any:
+    return row.get("pope_type", row.get("part"))
 
 
-def _by_id(path: Path, rows: Sequence[Row], questions: Sequence[Question]) -> dict[int, str]:
+def _id(row: Record) -> Any:
+    return row.get("question_id", row.get("id"))
+
+
+def _by_id(path: Path, rows: Sequence[Record], items: Sequence[Item]) -> dict[int | str, str]:
     """Return answers by question id, after checking that they match one to one."""
-    if all("question_id" in row for row in rows):
-        ids = [row["question_id"] for row in rows]
+    if all(_id(row) is not None for row in rows):
+        ids = [_id(row) for row in rows]
     else:
-        ids = _ids_in_order(path, rows, questions)
-    expected = [question.question_id for question in questions]
+        ids = _ids_in_order(path, rows, items)
+    expected = [item.id for item in items]
     doubled = (
         [i for i in dict.fromkeys(ids) if ids.count(i) > 1] if len(set(ids)) < len(ids) else []
     )
@@ -91,22 +87,22 @@ def _by_id(path: Path, rows: Sequence[Row], questions: Sequence[Question]) -> di
     return {row_id: row["answer"] for row_id, row in zip(ids, rows, strict=True)}
 
 
-def _ids_in_order(path: Path, rows: Sequence[Row], questions: Sequence[Question]) -> list[int]:
+def _ids_in_order(path: Path, rows: Sequence[Record], items: Sequence[Item]) -> list[int | str]:
     """Match POPE's own answer format, which has no ids, by order and by the question's text."""
-    if len(rows) != len(questions):
+    if len(rows) != len(items):
         raise EvaluationError(
             f"{path} holds {len(rows)} answers without question_id, but there are "
-            f"{len(questions)} questions; they must match in order"
+            f"{len(items)} questions; they must match in order"
         )
-    for number, (row, question) in enumerate(zip(rows, questions, strict=True), start=1):
-        if row.get("question", question.text) != question.text:
+    for number, (row, item) in enumerate(zip(rows, items, strict=True), start=1):
+        if row.get("question", item.question) != item.question:
             raise EvaluationError(
                 f"{path}, answer {number} is to {row['question']!r}, but question {number} is "
-                f"{question.text!r}; the order must be the question file's"
+                f"{item.question!r}; the order must be the question file's"
             )
-    return [question.question_id for question in questions]
+    return [item.id for item in items]
 
 
-def _without(these: Iterable[int], those: Iterable[int]) -> list[int]:
+def _without(these: Iterable[int | str], those: Iterable[int | str]) -> list[int | str]:
     known = set(those)
     return [item for item in these if item not in known]

@@ -1,29 +1,29 @@
-"""POPE's questions: read as published, checked line by line."""
+"""POPE's questions: read as published, line by line, or built from COCO's instances.
+
+Built as the POPE paper (arXiv 2305.10355) defines them: up to three objects that are in the
+picture, and as many that are not, chosen at random, by their frequency in the data set (popular),
+or by how often they occur together with the object asked before (adversarial). Pictures with fewer
+than three categories give as many pairs as they have; the paper leaves such pictures out.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.files.json_lines import read_json_lines
+from eval.files.answers import Item
+from eval.files.coco import read_instances
+from eval.files.storage import Record, read_json_lines
 
 POPE_TYPES: Final = ("random", "popular", "adversarial")
 LABELS: Final = ("yes", "no")
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """One line of a question file."""
-
-    question_id: int
-    image: str
-    text: str
-    label: str
 
 
 def question_file(folder: Path, pope_type: str) -> Path:
@@ -31,39 +31,36 @@ def question_file(folder: Path, pope_type: str) -> Path:
     return folder / f"coco_pope_{pope_type}.json"
 
 
-def read_questions(path: Path) -> list[Question]:
+def read_questions(path: Path, pope_type: str) -> list[Item]:
     """Read a question file: JSON lines with question_id, image, text and label.
 
     Raises:
         EvaluationError: Naming the line that is no question, or if there is none.
     """
-    questions: list[Question] = []
-    seen: dict[int, int] = {}
+    questions: dict[int | str, Item] = {}
+    lines: dict[int | str, int] = {}
     for number, row in read_json_lines(path):
-        question = _question(row, f"{path}, line {number}")
-        if question.question_id in seen:
+        item = _question(row, pope_type, f"{path}, line {number}")
+        if item.id in questions:
             raise EvaluationError(
-                f"{path}, line {number}: question_id {question.question_id} stands in line "
-                f"{seen[question.question_id]} already; each question needs an id of its own"
+                f"{path}, line {number}: question_id {item.id} stands in line {lines[item.id]} "
+                "already; each question needs an id of its own"
             )
-        seen[question.question_id] = number
-        questions.append(question)
+        questions[item.id], lines[item.id] = item, number
     if not questions:
         raise EvaluationError(f"{path} holds no questions; download it again")
-    return questions
+    return list(questions.values())
 
 
-def dump_questions(questions: Iterable[Question]) -> str:
+def dump_questions(items: Iterable[Item]) -> str:
     """Return the text of a question file."""
-    return "".join(json.dumps(asdict(question)) + "\n" for question in questions)
+    rows = [
+        {"question_id": i.id, "image": i.image, "text": i.question, "label": i.label} for i in items
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def questions_hash(questions: Sequence[Question]) -> str:
-    """Return the SHA-256 of the questions as parsed, the same whatever the line ends."""
-    return hashlib.sha256(dump_questions(questions).encode()).hexdigest()
-
-
-def _question(row: dict[str, Any], where: str) -> Question:
+def _question(row: Record, pope_type: str, where: str) -> Item:
     for key, kind in (("question_id", int), ("image", str), ("text", str), ("label", str)):
         if not isinstance(row.get(key), kind):
             raise EvaluationError(
@@ -72,4 +69,93 @@ def _question(row: dict[str, Any], where: str) -> Question:
             )
     if row["label"] not in LABELS:
         raise EvaluationError(f"{where}: label {row['label']!r} is neither 'yes' nor 'no'")
-    return Question(row["question_id"], row["image"], row["text"], row["label"])
+    return Item(row["question_id"], row["image"], row["text"], row["label"], pope_type)
+
+
+PAIRS_PER_IMAGE = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotatedImage:
+    """A picture's file name and the categories that are in it."""
+
+    file_name: str
+    categories: tuple[str, ...]
+
+
+def annotated_images(path: Path) -> list[AnnotatedImage]:
+    """Return the pictures of a COCO instances file; those without objects are left out.
+
+    Raises:
+        EvaluationError: If the file can't be read or is not COCO's, or names no such picture.
+    """
+    instances = read_instances(path)
+    images = [
+        AnnotatedImage(instances.file_names[image_id], tuple(sorted(categories)))
+        for image_id, categories in sorted(instances.objects.items())
+        if categories
+    ]
+    if not images:
+        raise EvaluationError(f"{path} names no picture with objects; no question can be built")
+    return images
+
+
+def build_questions(
+    images: Sequence[AnnotatedImage], *, count: int, seed: int
+) -> dict[str, list[Item]]:
+    """Build the three question files.
+
+    Args:
+        images: All annotated pictures: frequencies and co-occurrences are theirs.
+        count: Pictures to ask about, drawn with the seed; fewer if there are not so many.
+        seed: The same seed gives the same files.
+    Returns:
+        Questions by POPE type; the three ask the same present objects.
+    """
+    order = sorted({name for image in images for name in image.categories})
+    frequency = Counter(name for image in images for name in image.categories)
+    together = Counter(pair for image in images for pair in permutations(image.categories, 2))
+    rng = random.Random(seed)
+    chosen = rng.sample(list(images), min(count, len(images)))
+    built: dict[str, list[Item]] = {pope_type: [] for pope_type in POPE_TYPES}
+    for image in chosen:
+        absent = [name for name in order if name not in image.categories]
+        pairs = min(PAIRS_PER_IMAGE, len(image.categories), len(absent))
+        present = rng.sample(image.categories, pairs)
+        shuffled = rng.sample(absent, len(absent))
+        popular = sorted(absent, key=lambda name: -frequency[name])
+        likely = {name: _most_together(name, absent, together) for name in present}
+        for pope_type, ranked in (
+            ("random", dict.fromkeys(present, shuffled)),
+            ("popular", dict.fromkeys(present, popular)),
+            ("adversarial", likely),
+        ):
+            _ask(built[pope_type], pope_type, image.file_name, ranked)
+    return built
+
+
+def _most_together(name: str, absent: Sequence[str], together: Counter[Any]) -> list[str]:
+    """Return the absent categories, those that most often occur with `name` first."""
+    return sorted(absent, key=lambda other: -together[name, other])
+
+
+def _ask(
+    questions: list[Item], pope_type: str, file_name: str, ranked: Mapping[str, Sequence[str]]
+) -> None:
+    """Append, for each present object, a question about it and one about an absent one.
+
+    Args:
+        questions: Appended to.
+        pope_type: Their type.
+        pope_type: Their type.
+        file_name: The picture.
+        ranked: Absent objects by present object; the first that is not asked yet is taken.
+    """
+    used: set[str] = set()
+    for name, candidates in ranked.items():
+        negative = next(other for other in candidates if other not in used)
+        used.add(negative)
+        for asked, label in ((name, "yes"), (negative, "no")):
+            article = "an" if asked[0] in "aeiou" else "a"
+            text = f"Is there {article} {asked} in the image?"
+            questions.append(Item(len(questions) + 1, file_name, text, label, pope_type))

@@ -9,15 +9,14 @@ from typing import Any
 import pytest
 
 from eval.errors import EvaluationError
-from eval.tasks.pope.answers import read_answers
-from eval.tasks.pope.questions import Question
+from eval.files.answers import Answer, Item
+from eval.tasks.pope.answers import UNNAMED, read_answers
 
-QUESTIONS = {
-    "random": [
-        Question(1, "a.jpg", "Is there a dog in the image?", "yes"),
-        Question(5, "a.jpg", "Is there a cat in the image?", "no"),
-    ]
-}
+QUESTIONS = [
+    Item(1, "a.jpg", "Is there a dog in the image?", "yes", "random"),
+    Item(5, "a.jpg", "Is there a cat in the image?", "no", "random"),
+]
+OTHERS = [Item(1, "b.jpg", "Is there a dog in the image?", "no", "popular")]
 
 
 def written(path: Path, rows: list[dict[str, Any]]) -> Path:
@@ -30,30 +29,41 @@ def test_answers_by_id_may_come_in_any_order(tmp_path: Path) -> None:
 
     matched = read_answers(written(tmp_path / "a.jsonl", rows), QUESTIONS)
 
-    assert [(row["question_id"], row["answer"]) for row in matched] == [(1, "Yes"), (5, "No")]
-    assert [row["label"] for row in matched] == ["yes", "no"]
+    assert matched == {UNNAMED: [Answer(QUESTIONS[0], "Yes"), Answer(QUESTIONS[1], "No")]}
 
 
 def test_popes_own_format_is_matched_by_order(tmp_path: Path) -> None:
-    rows = [
-        {"question": q.text, "answer": a} for q, a in zip(QUESTIONS["random"], "YN", strict=True)
-    ]
+    rows = [{"question": q.question, "answer": a} for q, a in zip(QUESTIONS, "YN", strict=True)]
 
     matched = read_answers(written(tmp_path / "a.jsonl", rows), QUESTIONS)
 
-    assert [row["answer"] for row in matched] == ["Y", "N"]
+    assert [answer.text for answer in matched[UNNAMED]] == ["Y", "N"]
 
 
-def test_predictions_of_a_run_keep_their_methods(tmp_path: Path) -> None:
+def test_answers_of_several_methods_and_types_keep_both(tmp_path: Path) -> None:
+    items = [*QUESTIONS, *OTHERS]
     rows = [
-        {"method": method, "pope_type": "random", "question_id": i, "answer": method}
+        {"method": method, "pope_type": item.part, "question_id": item.id,
+         "answer": f"{method} {item.part} {item.id}"}
+        for item in reversed(items)
         for method in ("baseline", "eah")
-        for i in (1, 5)
-    ]
+    ]  # fmt: skip
 
-    matched = read_answers(written(tmp_path / "a.jsonl", rows), QUESTIONS)
+    matched = read_answers(written(tmp_path / "a.jsonl", rows), items)
 
-    assert [row["method"] for row in matched] == ["baseline", "baseline", "eah", "eah"]
+    assert matched == {
+        method: [Answer(item, f"{method} {item.part} {item.id}") for item in items]
+        for method in ("baseline", "eah")
+    }
+
+
+def test_the_answers_of_an_arm_are_read(tmp_path: Path) -> None:
+    items = [*QUESTIONS, *OTHERS]
+    rows = [Answer(item, f"{item.part} {item.id}").as_record() for item in items]
+
+    matched = read_answers(written(tmp_path / "answers.jsonl", rows), items)
+
+    assert matched == {UNNAMED: [Answer(item, f"{item.part} {item.id}") for item in items]}
 
 
 @pytest.mark.parametrize(
@@ -79,4 +89,11 @@ def test_answers_without_a_type_need_one_type(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", [{"question_id": 1, "answer": "Yes"}])
 
     with pytest.raises(EvaluationError, match="give one --pope-type"):
-        read_answers(path, {**QUESTIONS, "popular": QUESTIONS["random"]})
+        read_answers(path, [*QUESTIONS, *OTHERS])
+
+
+def test_an_answer_of_another_type_is_not_taken(tmp_path: Path) -> None:
+    rows = [{"pope_type": "popular", "question_id": i, "answer": "Yes"} for i in (1, 5)]
+
+    with pytest.raises(EvaluationError, match="has no answer to question_id 1"):
+        read_answers(written(tmp_path / "a.jsonl", rows), QUESTIONS)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from eval.errors import EvaluationError
-from eval.tasks.pope.build import AnnotatedImage, annotated_images, build_questions
+from eval.tasks.pope.questions import AnnotatedImage, annotated_images, build_questions
 
 IMAGES = [
     AnnotatedImage("1.jpg", ("cat", "chair", "person")),
@@ -26,26 +26,29 @@ def asked(text: str) -> str:
 
 def test_labels_are_true_balanced_and_no_object_is_asked_twice() -> None:
     by_name = {image.file_name: set(image.categories) for image in IMAGES}
-    for questions in build_questions(IMAGES, count=5, seed=0).values():
+    for pope_type, questions in build_questions(IMAGES, count=5, seed=0).items():
+        assert {q.part for q in questions} == {pope_type}
         assert Counter(q.label for q in questions) == {"yes": 11, "no": 11}
-        assert [q.question_id for q in questions] == list(range(1, 23))
+        assert [q.id for q in questions] == list(range(1, 23))
         for question in questions:
-            present = asked(question.text) in by_name[question.image]
+            present = asked(question.question) in by_name[question.image]
             assert question.label == ("yes" if present else "no")
-        per_image = Counter((q.image, asked(q.text)) for q in questions)
+        per_image = Counter((q.image, asked(q.question)) for q in questions)
         assert set(per_image.values()) == {1}
 
 
 def test_the_three_types_ask_the_same_present_objects() -> None:
     built = build_questions(IMAGES, count=5, seed=3)
-    present = [[q.text for q in built[t] if q.label == "yes"] for t in built]
+    present = [[q.question for q in built[t] if q.label == "yes"] for t in built]
 
     assert present[0] == present[1] == present[2]
 
 
 def test_popular_negatives_are_the_most_frequent_absent_objects() -> None:
     built = build_questions(IMAGES, count=5, seed=0)
-    negatives = [asked(q.text) for q in built["popular"] if q.image == "5.jpg" and q.label == "no"]
+    negatives = [
+        asked(q.question) for q in built["popular"] if q.image == "5.jpg" and q.label == "no"
+    ]
 
     assert negatives == ["person"]  # in three pictures, more than any other
 
@@ -54,7 +57,8 @@ def test_adversarial_negatives_are_those_most_often_seen_together() -> None:
     built = build_questions(IMAGES, count=5, seed=0)
     pairs = [q for q in built["adversarial"] if q.image == "4.jpg"]
     after = {
-        asked(yes.text): asked(no.text) for yes, no in zip(pairs[::2], pairs[1::2], strict=True)
+        asked(yes.question): asked(no.question)
+        for yes, no in zip(pairs[::2], pairs[1::2], strict=True)
     }
 
     # "chair" was seen with cat and person once each; "cup" with neither, so the order decides.
@@ -70,7 +74,7 @@ def test_same_seed_same_questions_and_another_seed_others() -> None:
 
 
 def test_article_follows_the_name() -> None:
-    texts = {q.text for q in build_questions(IMAGES, count=5, seed=0)["random"]}
+    texts = {q.question for q in build_questions(IMAGES, count=5, seed=0)["random"]}
 
     assert "Is there an apple in the image?" in texts
     assert not any("an car" in text or "a apple" in text for text in texts)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 
 from eval.errors import EvaluationError
-from eval.tasks.pope.questions import questions_hash, read_questions
+from eval.files.answers import Item
+from eval.tasks.pope.questions import dump_questions, read_questions
 
-GOOD = {"question_id": 1, "image": "a.jpg", "text": "Is there a dog in the image?", "label": "yes"}
+TEXT = "Is there a dog in the image?"
+GOOD = {"question_id": 1, "image": "a.jpg", "text": TEXT, "label": "yes"}
 
 
 def file_with(path: Path, *lines: object) -> Path:
@@ -26,22 +28,34 @@ def file_with(path: Path, *lines: object) -> Path:
 def test_published_files_are_read_as_they_are(
     shared: Path, name: str, count: int, yes: int
 ) -> None:
-    questions = read_questions(shared / f"pope/coco_pope_{name}.json")
+    questions = read_questions(shared / f"pope/coco_pope_{name}.json", name)
 
     assert len(questions) == count
+    assert {question.part for question in questions} == {name}
     assert sum(question.label == "yes" for question in questions) == yes
-    assert questions[0].text == "Is there a snowboard in the image?"
+    assert questions[0].question == "Is there a snowboard in the image?"
 
 
-def test_hash_ignores_line_ends_but_not_content(tmp_path: Path) -> None:
-    other = {**GOOD, "question_id": 2}
-    unix = file_with(tmp_path / "unix", GOOD, other)
+def test_a_line_is_a_question_whatever_its_line_end(tmp_path: Path) -> None:
+    unix = file_with(tmp_path / "unix", GOOD, {**GOOD, "question_id": 2})
     windows = tmp_path / "windows"
     windows.write_bytes(unix.read_bytes().replace(b"\n", b"\r\n"))
-    changed = file_with(tmp_path / "changed", GOOD, {**other, "label": "no"})
+    expected = [Item(i, "a.jpg", TEXT, "yes", "popular") for i in (1, 2)]
 
-    assert questions_hash(read_questions(unix)) == questions_hash(read_questions(windows))
-    assert questions_hash(read_questions(unix)) != questions_hash(read_questions(changed))
+    assert read_questions(unix, "popular") == expected
+    assert read_questions(windows, "popular") == expected
+
+
+def test_written_questions_are_read_back(tmp_path: Path) -> None:
+    items = [
+        Item(1, "a.jpg", "Is there a dog in the image?", "yes", "random"),
+        Item(7, "b é.jpg", 'Is there a "cat" in the image?', "no", "random"),
+    ]
+    (tmp_path / "written").write_text(dump_questions(items))
+
+    assert read_questions(tmp_path / "written", "random") == items
+    first = json.loads((tmp_path / "written").read_text().splitlines()[0])
+    assert first == GOOD  # the published keys, nothing else
 
 
 @pytest.mark.parametrize(
@@ -51,6 +65,7 @@ def test_hash_ignores_line_ends_but_not_content(tmp_path: Path) -> None:
         ([GOOD, GOOD], "line 2: question_id 1 stands in line 1 already"),
         ([{**GOOD, "label": "maybe"}], "label 'maybe' is neither 'yes' nor 'no'"),
         ([{**GOOD, "label": 1}], "'label' is 1"),
+        ([{**GOOD, "question_id": "1"}], "'question_id' is '1'"),
         ([{"question_id": 1}], "'image' is None"),
         (['{"question_id": 1,'], "line 1 is not JSON"),
         (["[1, 2]"], "is not a JSON object"),
@@ -60,7 +75,7 @@ def test_bad_lines_are_named(tmp_path: Path, lines: list[object], message: str) 
     path = file_with(tmp_path / "questions.json", *lines)
 
     with pytest.raises(EvaluationError, match=message):
-        read_questions(path)
+        read_questions(path, "random")
 
 
 def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
@@ -68,6 +83,6 @@ def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
     binary.write_bytes(b"\xff\xfe\x00picture")
 
     with pytest.raises(EvaluationError, match="No such file"):
-        read_questions(tmp_path / "absent.json")
+        read_questions(tmp_path / "absent.json", "random")
     with pytest.raises(EvaluationError, match="not UTF-8"):
-        read_questions(binary)
+        read_questions(binary, "random")

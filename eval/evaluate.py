@@ -1,0 +1,242 @@
+"""Run any benchmark by its name.
+
+    python eval/evaluate.py --task mme --model llava-1.5 --data-path MME_Benchmark_release_version
+
+Asks every question under each arm (baseline and EAH by default) and prints one table. The run
+folder that it names holds every answer; rerun the command to resume.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from eah.errors import nearest
+from eval.command import RUN_ERRORS, finish
+from eval.errors import EvaluationError
+from eval.files.answers import Item
+from eval.files.storage import write_atomically, write_json
+from eval.output.exports import results_csv
+from eval.output.report import Report, published_table, reference_arms, report_of
+from eval.output.table import fit
+from eval.run.arms import arms_of, reference_of
+from eval.run.flags import Parser, resolve
+from eval.run.folder import METRICS, RUN
+from eval.run.recorded import RecordedRun, read_run
+from eval.run.settings import RunSettings
+from eval.tasks.base import TASKS, Task, pictures_missing
+from models.settings import PARTS
+
+REPORT: Final = "report"
+
+
+def task_class(name: str) -> type[Task]:
+    """Return a benchmark by its name.
+
+    Raises:
+        EvaluationError: If it is unknown.
+    """
+    if name not in TASKS:
+        raise EvaluationError(f"task {name!r} is unknown: {nearest(name, TASKS)}")
+    module, _, attribute = TASKS[name].rpartition(".")
+    found: type[Task] = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+def task_main(
+    task: type[Task], documentation: str, arguments: Sequence[str] | None, name: str | None = None
+) -> int:
+    """Run the command of one benchmark and return its exit status.
+
+    Args:
+        task: The benchmark.
+        documentation: The command's, for its help.
+        arguments: Of the command line; None for the process's own.
+        name: The command, in error messages; None for the benchmark's own.
+    """
+    flags = parser_of(task, documentation)
+    name = name or f"{task.name}_eval"
+    return finish(name, lambda: evaluate(task, settings_of(task, flags, arguments)), *RUN_ERRORS)
+
+
+def parser_of(task: type[Task], documentation: str) -> Parser:
+    """Return the flags of a benchmark's command."""
+    flags = Parser(documentation)
+    task.add_flags(flags)
+    return flags
+
+
+def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None) -> RunSettings:
+    """Return the settings that a command line asks for."""
+    given = flags.parse(arguments)
+    config = given.get("config")
+    settings = resolve(task.settings_class(), given)
+    if settings.json is not None:
+        values = {field.name: getattr(settings, field.name) for field in fields(settings)}
+        paths = [Path(value) for name, value in values.items() if value is not None
+                 and (isinstance(value, Path) or name in ("checkpoint", *PARTS))
+                 and name not in ("json", "output_dir")]  # fmt: skip
+        check_output("--json", settings.json, [*paths, *filter(None, [config])])
+    return settings
+
+
+def evaluate(kind: type[Task], settings: RunSettings) -> None:
+    """Read the questions, get answers from a model or a file, score and print."""
+    task = kind(settings)
+    items = task.items()
+    if (saved := task.saved_answers(items)) is not None:
+        report = report_of(task, saved, reference=settings.reference)
+        print(f"{task.title}, saved answers, {_facts(task)}\n\n{report.text(wide=settings.wide)}")
+        if settings.json is not None:
+            write_json(settings.json, report.as_dict())
+        return
+    pictures_missing(settings.pictures_folder(), items)
+    run = ask(task, items)
+    if run is not None:
+        report_run(kind, run, settings)
+
+
+def check_output(flag: str, output: Path, inputs: Iterable[Path]) -> None:
+    """Refuse an output file that is an input, lies in a folder of inputs, or belongs to a run.
+
+    Args:
+        flag: Names the output.
+        output: The file; one that is not there yet may lie anywhere else.
+        inputs: Files and folders that the command reads.
+    Raises:
+        EvaluationError: Naming both.
+    """
+    target = output.resolve()
+    runs = [above for above in target.parents if (above / RUN).is_file()]
+    recorded = [run for run in runs if target.relative_to(run).parts[0] != REPORT]
+    for path in (*inputs, *recorded):
+        source = path.resolve()
+        if target == source or (source in target.parents and target.exists()):
+            raise EvaluationError(
+                f"{flag} {output} is in what this command reads or has recorded, {path}; it would "
+                "be overwritten: name another file"
+            )
+
+
+def ask(task: Task, items: Sequence[Item]) -> RecordedRun | None:
+    """Ask the model what is not answered yet.
+
+    Returns:
+        The run with the arms that were asked for; None if another process has it, or after
+        `--dry-run`.
+    """
+    # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
+    from eval.run.session import answer_all, describe, plan_session
+
+    if (named := reference_of(task.settings)) is not None:
+        # Raises if it is none of them: better now than after the last answer.
+        reference_arms([arm.name for arm in arms_of(task.settings)], named)
+    described = describe(task.settings)
+    protocol = type(task).protocol_of(described.protocol, described.family)
+    session = plan_session(type(task)(task.settings, protocol), items, described)
+    if task.settings.dry_run:
+        total = len(session.plan.prompts)
+        print(f"run folder: {session.folder.path}\nquestions: {total}\n")
+        rows = [[name, str(done), str(total - done)] for name, done in session.status()]
+        print(fit(["arm", "answered", "to ask"], rows))
+        return None
+    with session.folder:
+        if not answer_all(session):
+            return None
+    return read_run(session.folder.path, [arm.name for arm in session.plan.arms])
+
+
+def report_run(kind: type[Task], run: RecordedRun, settings: RunSettings) -> None:
+    """Score a run's answers, write its report and print it.
+
+    Args:
+        kind: The benchmark.
+        run: With the arms to report.
+        settings: Of the command.
+    """
+    task = task_of(kind, run, settings)
+    report = score(task, run, reference_of(settings))
+    folder = run.path / REPORT
+    appendix = task.after(folder, report.arms)
+    parts = [headline(task, run), report.text(wide=settings.wide), appendix.text]
+    if task.published:
+        parts.append(published_table(task.name, run.settings["model"]))
+    text = "\n\n".join(part for part in parts if part)
+    print(f"{text}\nrun folder: {run.path}")
+    content = {**facts_of(run), **report.as_dict(), **appendix.content}
+    write_json(folder / METRICS, content)
+    write_atomically(folder / "table.md", text + "\n")
+    write_atomically(folder / "table.csv", results_csv(report))
+    if settings.json is not None:
+        write_json(settings.json, content)
+
+
+def score(task: Task, run: RecordedRun, reference: str | None) -> Report:
+    """Compute all numbers of a run's finished arms."""
+    costs = {name: arm.costs for name, arm in run.arms.items()}
+    return report_of(task, run.answers(), reference=reference, costs=costs)
+
+
+def facts_of(run: RecordedRun) -> dict[str, Any]:
+    """Return what a run's numbers depend on, for a JSON file."""
+    names = ("model", "weights", "protocol", "dtype", "decoding", "questions")
+    return {"run": run.path.name, **{name: run.settings.get(name) for name in names}}
+
+
+def task_of(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Task:
+    """Return a benchmark with the protocol of a run, to score its answers."""
+    recorded = run.settings
+    return kind(settings, kind.protocol_of(recorded["protocol"], recorded["family"]))
+
+
+def headline(task: Task, run: RecordedRun) -> str:
+    """Return what was run and how, in one or two lines."""
+    settings = run.settings
+    decoding = settings["decoding"]
+    how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
+    return (
+        f"{task.title}, {settings['model']} ({settings['dtype']}, {settings['device']}), protocol "
+        f"{settings['protocol']},\n{_facts(task)}{how}, at most {decoding['max_new_tokens']} tokens"
+    )
+
+
+def _facts(task: Task) -> str:
+    shown = {name: f"{value!r}" if " " in value else value for name, value in task.facts().items()}
+    return "".join(f"{name} {value}, " for name, value in shown.items())
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    name = _taken(given, "--task")
+    documentation = __doc__ or ""
+    if name is None:
+        flags = Parser(documentation)
+        flags.flag("--task", required=True, help=f"the benchmark: {', '.join(TASKS)}")
+        flags.parse(given)
+        return 2
+    try:
+        kind = task_class(name)
+    except EvaluationError as error:
+        print(f"evaluate: error: {error}", file=sys.stderr)
+        return 2
+    return task_main(kind, documentation, given, "evaluate")
+
+
+def _taken(arguments: list[str], flag: str) -> str | None:
+    """Remove a flag from a command line and return its value; None if it is not there."""
+    for at, argument in enumerate(arguments):
+        if argument == flag and at + 1 < len(arguments):
+            del arguments[at]
+            return arguments.pop(at)
+        if argument.startswith(f"{flag}="):
+            return arguments.pop(at).partition("=")[2]
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

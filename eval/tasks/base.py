@@ -1,0 +1,174 @@
+"""What a benchmark is: data in, numbers out, and no model.
+
+A task yields questions, turns answers about a picture into counts that add up over pictures, and
+turns sums of counts into numbers. Asking, resuming, arms, intervals, tables and exports are shared.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, NamedTuple
+
+from eah.errors import nearest
+from eval.errors import EvaluationError
+from eval.files.answers import Answer, Item
+from eval.run.flag_parser import FlagParser
+from eval.run.settings import RunSettings
+from eval.stats.grouped import Metric
+from eval.stats.intervals import Array
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProtocol:
+    """How a benchmark is run under a protocol.
+
+    Attributes:
+        max_new_tokens: Length of an answer.
+        suffix: Added to each question.
+        parser: How answers are read; empty where they are not.
+    """
+
+    max_new_tokens: int
+    suffix: str = ""
+    parser: str = ""
+
+
+class Appendix(NamedTuple):
+    """What a task adds to a run's report: text to print, and content of `metrics.json`."""
+
+    text: str = ""
+    content: Mapping[str, Any] = MappingProxyType({})
+
+
+class Task(ABC):
+    """A benchmark.
+
+    Attributes:
+        name: In commands and folders.
+        title: In print.
+        unit: What an answer is called.
+        settings_class: Settings that its command has.
+        protocols: By model family and protocol's name; "" stands for every other family.
+        metrics: Its numbers; arms are compared by the first.
+        published: Whether configs/paper.yaml has numbers of these metrics under its name.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    unit: ClassVar[str] = "answer"
+    settings_class: ClassVar[type[RunSettings]] = RunSettings
+    protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]]
+    metrics: ClassVar[Sequence[Metric]]
+    published: ClassVar[bool] = True
+
+    def __init__(self, settings: RunSettings, protocol: TaskProtocol | None = None) -> None:
+        """Take the settings.
+
+        Args:
+            settings: Of the command, of this task's settings class.
+            protocol: How it is run; None before the model is known.
+        """
+        self.settings = settings
+        self.protocol = protocol
+
+    @classmethod
+    def add_flags(cls, flags: FlagParser) -> None:
+        """Add the flags of this task alone to a command; there are none by default."""
+        return
+
+    def saved_answers(self, items: Sequence[Item]) -> dict[str, list[Answer]] | None:
+        """Return answers by arm from a file that the settings name; None to ask a model."""
+        return None
+
+    @classmethod
+    def protocol_of(cls, name: str, family: str) -> TaskProtocol:
+        """Return a protocol by its name, for a model family.
+
+        Raises:
+            EvaluationError: If it is unknown.
+        """
+        for key in ((family, name), ("", name)):
+            if key in cls.protocols:
+                return cls.protocols[key]
+        known = {protocol for _, protocol in cls.protocols}
+        raise EvaluationError(f"protocol {name!r} is unknown: {nearest(name, known)}")
+
+    @abstractmethod
+    def items(self) -> list[Item]:
+        """Return all questions, in order.
+
+        Raises:
+            EvaluationError: If the data can't be read.
+        """
+
+    def prompt(self, item: Item, protocol: TaskProtocol) -> str:
+        """Return what the model is asked, without its own prompt around it."""
+        return item.question + protocol.suffix
+
+    def asked(self) -> dict[str, Any]:
+        """Return what else is recorded of the questions in run.json."""
+        return {}
+
+    def label(self, items: Sequence[Item]) -> str:
+        """Return what the questions are called in the name of a run folder."""
+        return f"{len(items)}questions"
+
+    @abstractmethod
+    def counts(self, answers: Sequence[Answer]) -> Sequence[float]:
+        """Return what the answers about one picture, in one part, add to the counts."""
+
+    @abstractmethod
+    def numbers(self, sums: Array) -> Array:
+        """Return the metrics from sums of counts, shape (C, ...) -> (M, ...)."""
+
+    def right(self, answer: Answer) -> bool | None:
+        """Return whether an answer is right; None where answers are not right or wrong."""
+        return None
+
+    def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Return what is computed over several parts, by name."""
+        return {}
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the numbers depend on besides the answers, for `metrics.json`."""
+        return {}
+
+    def after(self, report: Path, arms: Mapping[str, Sequence[Answer]]) -> Appendix:
+        """Write what else belongs into the run's report, and return what is said of it.
+
+        Args:
+            report: Folder of the report.
+            arms: Answers by arm.
+        """
+        return Appendix()
+
+    def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+        """Return further content for `metrics.json`."""
+        return {}
+
+
+# Dotted paths, so that a command imports its own task alone. One line per benchmark.
+TASKS: Final = {
+    "pope": "eval.tasks.pope.task.Pope",
+    "chair": "eval.tasks.chair.task.ChairCaptions",
+    "mme": "eval.tasks.mme.Mme",
+}
+
+
+def pictures_missing(folder: Path, items: Sequence[Item]) -> None:
+    """Check that all pictures are there, before anything costly starts.
+
+    Raises:
+        EvaluationError: Naming the first that is missing, and how many are.
+    """
+    names = dict.fromkeys(item.image for item in items)
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise EvaluationError(
+            f"{len(missing)} of {len(names)} pictures are not in {folder}, {missing[0]} among "
+            "them; pass the right --data-path (scripts/download_data.sh fetches COCO's)"
+        )

@@ -1,0 +1,140 @@
+"""MME: two yes/no questions about each picture, in fourteen categories (arXiv 2306.13394).
+
+A category's score is 100 times accuracy plus 100 times accuracy+, the share of pictures with both
+questions right. Source: the benchmark's `eval_tool/calculation.py`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import ClassVar, Final
+
+import numpy as np
+
+from eval.errors import EvaluationError
+from eval.files.answers import Answer, Item
+from eval.files.storage import read_lines
+from eval.stats.grouped import Metric
+from eval.stats.intervals import Array, ratio
+from eval.tasks.base import TaskProtocol
+from eval.tasks.yes_no import YesNoTask
+
+PERCEPTION: Final = (
+    "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark",
+    "artwork", "OCR",
+)  # fmt: skip
+COGNITION: Final = (
+    "commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning",
+)  # fmt: skip
+# What papers on hallucination report: object level and attribute level.
+TOTALS: Final = {
+    "perception": PERCEPTION,
+    "cognition": COGNITION,
+    "hallucination": PERCEPTION[:4],
+}
+REQUEST: Final = " Please answer yes or no."
+PAIR: Final = 2  # questions about each picture
+INNER: Final = "MME_Benchmark"  # where the zip has the categories; some copies have them at the top
+SUFFIXES: Final = (".jpg", ".png", ".jpeg")
+
+
+class Mme(YesNoTask):
+    """MME's questions, by category; `--data-path` is its folder as it is downloaded."""
+
+    name = "mme"
+    title = "MME"
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric("score", factor=1.0, summed=True),
+        Metric("accuracy"),
+        Metric("accuracy_plus", "accuracy+"),
+        Metric("yes_ratio", "yes %"),
+        Metric("unknown_rate", "unknown %", wide=True),
+    )
+    protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
+        # lmms-eval and LLaVA's scripts: greedy, 16 tokens; the question holds the request.
+        ("", "opera"): TaskProtocol(16, parser="mme"),
+        ("", "official"): TaskProtocol(16, parser="mme"),
+        # LLaVA's convert_answer_to_mme.py and lmms-eval: the request gives way to LLaVA's own.
+        ("llava-1.5", "official"): TaskProtocol(
+            16, suffix="\nAnswer the question using a single word or phrase.", parser="mme"
+        ),
+    }
+
+    def items(self) -> list[Item]:
+        """Return the questions of all categories that the folder has, each cut to the limit."""
+        root = self.settings.pictures_folder()
+        folder = root / INNER if (root / INNER).is_dir() else root
+        found: list[Item] = []
+        for category in (*PERCEPTION, *COGNITION):
+            files = _question_files(folder / category)
+            items = [item for file in files for item in _read(file, folder / category, root)]
+            for picture, count in Counter(item.image for item in items).items():
+                if count != PAIR:
+                    raise EvaluationError(
+                        f"{picture} in {root} has {count} question(s), but MME asks two about each "
+                        "picture; download the question files again"
+                    )
+            found += items[: self.settings.limit]
+        if not found:
+            raise EvaluationError(
+                f"{root} holds none of MME's categories ({PERCEPTION[0]}, {PERCEPTION[1]}, ...); "
+                "pass the folder MME_Benchmark_release_version as --data-path"
+            )
+        return found
+
+    def prompt(self, item: Item, protocol: TaskProtocol) -> str:
+        """Return the question, without its request where the protocol has one of its own."""
+        question = item.question
+        return (question.removesuffix(REQUEST) if protocol.suffix else question) + protocol.suffix
+
+    def counts(self, answers: Sequence[Answer]) -> list[int]:
+        """Return the counts of all yes/no questions, then pairs, and pairs with both right."""
+        pairs = len(answers) // PAIR
+        right = pairs and all(self.right(answer) for answer in answers)
+        return [*super().counts(answers), pairs, int(right)]
+
+    def numbers(self, sums: Array) -> Array:
+        """Return score, accuracy, accuracy+, yes ratio and unknown rate."""
+        accuracy, _, _, _, yes_ratio, unknown = super().numbers(sums[:-2])
+        plus = ratio(sums[-1], sums[-2])
+        return np.stack([100 * (accuracy + plus), accuracy, plus, yes_ratio, unknown])
+
+    def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Return the sums over categories, of groups that are all there."""
+        return {name: of for name, of in TOTALS.items() if set(of) <= set(parts)}
+
+
+def _question_files(folder: Path) -> list[Path]:
+    """Return a category's question files: one beside its folder, or one per picture inside."""
+    beside = folder.with_name(f"{folder.name}.txt")
+    if beside.is_file():
+        return [beside]
+    inside = folder / "questions_answers_YN"
+    return sorted((inside if inside.is_dir() else folder).glob("*.txt"))
+
+
+def _read(path: Path, folder: Path, root: Path) -> list[Item]:
+    """Read a category's question file: picture, question and answer a line, tabs between.
+
+    The file of one picture is called like it, and its lines do not name it.
+    """
+    inside = path.parent != folder.parent
+    # Some categories keep their pictures in a folder of their own.
+    pictures = folder / "images" if (folder / "images").is_dir() else folder
+    items = []
+    for number, line in read_lines(path):
+        fields = [field.strip() for field in line.split("\t")]
+        names = [f"{path.stem}{suffix}" for suffix in SUFFIXES] if inside else [fields.pop(0)]
+        if len(fields) < 2 or fields[1].lower() not in ("yes", "no"):
+            raise EvaluationError(
+                f"{path}, line {number}: {line[:60]!r} is no question; "
+                f"{'' if inside else 'picture, '}question and Yes or No are needed, tabs between"
+            )
+        places = [pictures / name for name in names]
+        picture = next((place for place in places if place.is_file()), places[0])
+        name = picture.relative_to(root).as_posix()
+        key = f"{picture.name}/{number}"
+        items.append(Item(key, name, fields[0], fields[1].lower(), folder.name))
+    return items
