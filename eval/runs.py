@@ -1,0 +1,209 @@
+"""List, show, compare, rescore and export runs; no model is loaded.
+
+    python eval/runs.py list
+    python eval/runs.py compare 7c1f0a2e runs/pope/llava-1.5/opera-random-91d0c3aa
+    python eval/runs.py export 7c1f0a2e --format latex
+
+A run is named by its folder, or by enough of the hash at the end of its name.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, Final
+
+from eah.errors import nearest
+from eval.command import finish
+from eval.errors import EvaluationError
+from eval.evaluate import check_output, facts_of, headline, score, task_class, task_of
+from eval.files.storage import write_atomically, write_json
+from eval.output.comparison import compare_runs, setting_notes, why_unpaired
+from eval.output.exports import FORMATS
+from eval.output.table import fit
+from eval.run.flag_parser import FlagParser
+from eval.run.recorded import RecordedRun, find_run, runs_below
+from eval.tasks.base import Task
+from models.errors import ModelError
+
+RUNS: Final = Path("runs")
+
+
+def list_runs(given: dict[str, Any]) -> None:
+    """Print all runs below a folder."""
+    folder = given.get("folder") or given.get("runs_dir", RUNS)
+    if not folder.is_dir():
+        raise EvaluationError(f"{folder} is no folder; pass the one that holds the runs")
+    runs = list(runs_below(folder))
+    rows = []
+    for run in runs:
+        for name, arm in run.arms.items():
+            state = "finished" if len(arm.answers) == run.total else "unfinished"
+            date = str(arm.info.get("started", run.begun))[:10]
+            answered = f"{len(arm.answers)} of {run.total}"
+            rows.append([f"{_short(run)} {name}", answered, state, date])
+    header = ["run and arm", "answers", "state", "begun"]
+    print(fit(header, rows) if rows else f"no runs in {folder}")
+    if "json" in given:
+        write_json(given["json"], {"runs": [_summary(run) for run in runs]})
+
+
+def show(given: dict[str, Any]) -> None:
+    """Print a run's settings and results."""
+    run = _find(given["run"], given)
+    for name, value in run.settings.items():
+        if name not in ("questions", "images"):
+            print(f"{name}: {_in_words(value)}")
+    print(f"questions: {run.total}\n")
+    rescore(given)
+
+
+def rescore(given: dict[str, Any]) -> None:
+    """Compute a run's numbers again from its answers, and print them."""
+    run = _find(given["run"], given)
+    task = _task(run, given)
+    report = score(task, run, given.get("reference"))
+    print(f"{headline(task, run)}\n\n{report.text(wide=given.get('wide', False))}")
+    unfinished = [name for name in run.arms if name not in run.finished()]
+    if unfinished:
+        print(f"\nunfinished, not in these numbers: {', '.join(unfinished)}")
+    if "json" in given:
+        write_json(given["json"], {**facts_of(run), **report.as_dict()})
+
+
+def compare(given: dict[str, Any]) -> None:
+    """Print two runs' numbers, paired where they asked the same questions."""
+    first, second = (_find(given[name], given) for name in ("first", "second"))
+    if first.task != second.task:
+        raise EvaluationError(
+            f"A is of {first.task} and B of {second.task}; compare runs of one benchmark"
+        )
+    task = _task(first, given)
+    print("\n".join(setting_notes(first, second)), end="\n\n")
+    wide = given.get("wide", False)
+    if (reason := why_unpaired(first, second)) is None:
+        report = compare_runs(task, first, second, given.get("reference"))
+        print(report.text(wide=wide))
+        content = report.as_dict()
+    else:
+        reference = given.get("reference")
+        reports = {n: score(task, run, reference) for n, run in (("A", first), ("B", second))}
+        print(f"not paired: {reason}\n")
+        for name, report in reports.items():
+            print(f"{name}:\n\n{report.text(wide=wide)}\n")
+        content = {"unpaired": reason, **{n: report.as_dict() for n, report in reports.items()}}
+    if "json" in given:
+        write_json(given["json"], content)
+
+
+def export(given: dict[str, Any]) -> None:
+    """Write a run's numbers or answers in the format of another tool."""
+    run = _find(given["run"], given)
+    chosen = given.get("format", "csv")
+    if chosen not in FORMATS:
+        raise EvaluationError(f"format {chosen!r} is unknown: {nearest(chosen, FORMATS)}")
+    report = score(_task(run, given), run, given.get("reference"))
+    text = FORMATS[chosen](run, report)
+    if "json" in given:
+        write_json(given["json"], {**facts_of(run), **report.as_dict()})
+    output: Path | None = given.get("output")
+    if output is None:
+        print(text, end="")
+        return
+    write_atomically(output, text)
+
+
+ACTIONS: Final[dict[str, tuple[Callable[[dict[str, Any]], None], Sequence[str], str]]] = {
+    "list": (list_runs, (), "all runs below a folder: python eval/runs.py list [FOLDER]"),
+    "show": (show, ("run",), "a run's settings and numbers: python eval/runs.py show RUN"),
+    "compare": (compare, ("first", "second"), "two runs: python eval/runs.py compare A B"),
+    "rescore": (
+        rescore,
+        ("run",),
+        "numbers again: python eval/runs.py rescore RUN --parser strict",
+    ),
+    "export": (export, ("run",), "for other tools: python eval/runs.py export RUN --format latex"),
+}
+
+
+def parser(action: str) -> FlagParser:
+    """Return the flags of an action."""
+    _, names, usage = ACTIONS[action]
+    what, _, example = usage.partition(": ")
+    flags = FlagParser(f"{action}: {what}.\n\n    {example}\n\n")
+    for name in names:
+        flags.add_argument(name, metavar="RUN")
+    if action == "list":
+        # The parser's own default, SUPPRESS, would be made a path.
+        flags.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=None)
+    flags.flag("--runs-dir", type=Path, help="where runs are looked up by their hash (runs)")
+    flags.flag("--json", type=Path, metavar="FILE", group="output", help="write everything here")
+    if action != "list":
+        flags.flag("--parser", help="how answers are read (the protocol's)")
+        flags.flag("--reference", metavar="ARM", help="arm to compare with (baseline)")
+        flags.flag("--wide", action="store_true", group="output", help="print all numbers")
+    if action == "export":
+        flags.flag("--format", help=f"{', '.join(FORMATS)} (csv)")
+        flags.flag("--output", type=Path, metavar="FILE", help="write here (standard output)")
+    return flags
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    action, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
+    if action in ("-h", "--help"):
+        print(__doc__)
+        print("\n".join(f"{name:8} {usage}" for name, (_, _, usage) in ACTIONS.items()))
+        return 0
+    if action not in ACTIONS:
+        print(f"runs: error: {action!r} is unknown: {nearest(action, ACTIONS)}", file=sys.stderr)
+        return 2
+    given = parser(action).parse(rest)
+    return finish("runs", lambda: _run(action, given), ModelError)
+
+
+def _run(action: str, given: dict[str, Any]) -> None:
+    for name in ("json", "output"):
+        if (path := given.get(name)) is not None:
+            check_output(f"--{name}", path, ())
+    ACTIONS[action][0](given)
+
+
+def _find(name: str, given: dict[str, Any]) -> RecordedRun:
+    return find_run(name, given.get("runs_dir", RUNS))
+
+
+def _task(run: RecordedRun, given: dict[str, Any]) -> Task:
+    """Return the benchmark of a run, as the flags want its answers read."""
+    kind = task_class(run.task)
+    values: dict[str, Any] = {"model": run.settings["model"]}
+    if "parser" in given:
+        if "parser" not in {field.name for field in fields(kind.settings_class)}:
+            raise EvaluationError(f"--parser {given['parser']}: {run.task} has no parsers")
+        values["parser"] = given["parser"]
+    if "question" in run.settings:
+        values["question"] = run.settings["question"]
+    return task_of(kind, run, kind.settings_class(**values))
+
+
+def _in_words(value: Any) -> str:
+    """Return a setting's value, with those of a group after one another."""
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {one}" for name, one in value.items())
+    return str(value)
+
+
+def _short(run: RecordedRun) -> str:
+    """Return a run as it is listed: benchmark, model, and the folder's name."""
+    return f"{run.task}/{run.settings['model']}/{run.path.name}"
+
+
+def _summary(run: RecordedRun) -> dict[str, Any]:
+    arms = {name: {"answers": len(arm.answers), **arm.info} for name, arm in run.arms.items()}
+    return {"path": str(run.path), "total": run.total, "settings": run.settings, "arms": arms}
+
+
+if __name__ == "__main__":
+    sys.exit(main())
