@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 import models
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("pope_eval", "chair_eval", "chair", "gpt4v_eval")
+COMMANDS = ("pope_eval", "chair_eval", "chair", "gpt4v_eval", "evaluate", "runs")
+# Some commands have their flags behind a word.
+WORDS = {"evaluate": ("--task", "mme"), "runs": ("rescore",)}
 HEAVY = {"torch", "transformers", "accelerate", "scipy", "nltk", "pycocotools", "openai"}
 
 
@@ -45,23 +48,28 @@ def test_the_list_of_imports_is_read_right() -> None:
     assert done.said[-1] == "ModuleNotFoundError: No module named 'no_such_module'"
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_loads_nothing_heavy(command: str) -> None:
+@pytest.mark.parametrize(("command", "words"), [*((name, ()) for name in COMMANDS), *WORDS.items()])
+def test_help_loads_nothing_heavy(command: str, words: Sequence[str]) -> None:
     for start in ([f"eval/{command}.py"], ["-m", f"eval.{command}"]):
-        done = python(*start, "--help")
+        done = python(*start, *words, "--help")
 
         assert (done.status, done.said) == (0, [])
-        assert done.out.startswith("usage: ")
+        assert "usage: " in done.out or command == "runs"
+        assert f"python eval/{command}.py " in done.out
+        assert max(map(len, done.out.splitlines())) <= 100
         assert "eval" in done.imported
         assert not done.imported & HEAVY
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_unknown_flag_loads_nothing_heavy(command: str) -> None:
-    done = python(f"eval/{command}.py", "--cap_file", "x", "--halp")
+    needed = {"chair": ("--cap_file", "x"), "runs": ("list",)}
+
+    done = python(f"eval/{command}.py", *(needed.get(command) or WORDS.get(command, ())), "--halp")
 
     assert done.status == 2
     assert len(done.said) == 1
+    assert "--halp is unknown" in done.said[0]
     assert not done.imported & HEAVY
 
 
@@ -83,6 +91,16 @@ def test_an_unknown_flag_loads_nothing_heavy(command: str) -> None:
         ("chair_eval --data-path nowhere", "--data-path nowhere is not a folder"),
         ("chair --cap_file x", "no ground truth: pass --coco_path"),
         ("chair --cap_file x --coco_path y --max-words 0", "--max_words 0, but at least 1"),
+        ("evaluate", "the following arguments are required: --task"),
+        ("evaluate --task", "argument --task: expected one argument"),
+        ("evaluate --task mm", "task 'mm' is unknown: did you mean 'mme'"),
+        ("evaluate --task mme", "no pictures: pass --data-path"),
+        ("evaluate --task=mme --data-path .", "holds none of MME's categories"),
+        ("evaluate --task mme --parser mee", "did you mean 'mme'"),
+        ("evaluate --task pope --pope-type radnom", "did you mean 'random'"),
+        ("runs lst", "did you mean 'list'"),
+        ("runs list nowhere", "nowhere is no folder"),
+        ("runs rescore 7c1f --runs-dir nowhere", "no run in nowhere for '7c1f'"),
         ("gpt4v_eval --judge-protocol jsn", "did you mean 'json'"),
         ("gpt4v_eval --beam 0", "beam=0, but at least 1 is needed"),
         ("gpt4v_eval --method eah", "two methods are compared; name two"),
