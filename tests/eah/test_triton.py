@@ -20,7 +20,7 @@ from eah import EAHConfig, triton_host
 from eah.method import Columns, choose, column_sums
 from eah.settings import PRESETS
 from eah.visibility import Visibility
-from scripts import check_kernel
+from scripts.check.kernel import Setup, check, make_inputs, setups
 from tests.eah import oracle
 from tests.eah.cases import WAYS, make_case, seen_keys, token_mask, told
 from tests.eah.oracle import Prefill
@@ -389,17 +389,17 @@ def test_compiled_sums(name: str) -> None:
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("setup", list(check_kernel.setups()), ids=str)
-def test_compiled_counts_and_heads(setup: check_kernel.Setup) -> None:
-    result = check_kernel.check(setup, torch.device("cuda"))
+@pytest.mark.parametrize("setup", list(setups()), ids=str)
+def test_compiled_counts_and_heads(setup: Setup) -> None:
+    result = check(setup, torch.device("cuda"))
 
     assert not result.failures
 
 
 @pytest.mark.gpu
 def test_compiled_kernels_do_not_wait_and_repeat_bit_for_bit() -> None:
-    setup = check_kernel.Setup(600, torch.bfloat16, kv_heads=8, is_padded=True)
-    inputs = check_kernel.make_inputs(setup, torch.device("cuda"))
+    setup = Setup(600, torch.bfloat16, kv_heads=8, is_padded=True)
+    inputs = make_inputs(setup, torch.device("cuda"))
 
     def run() -> Columns:
         return triton_host.column_sums(
