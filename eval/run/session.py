@@ -161,6 +161,10 @@ def answer_all(session: Session) -> bool:
     _check_code(session, done, left, now)
     if left:
         vlm = models.load(session.described.model, **session.arguments)
+        for arm in plan.arms:
+            if arm.name in left:
+                with arm.applied(vlm):
+                    pass  # Raises where the model lacks its layers or heads, before any answer.
         _begin(session, left, done, now)
         recorder = Recorder(
             lambda name, answers: folders[name].append(answers),

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import models
+from eval import chair_eval
 from eval.errors import EvaluationError
 from eval.evaluate import ask, task_class
 from eval.pope_eval import main
@@ -761,3 +762,16 @@ def test_an_output_that_is_an_input_is_refused(
     error = capsys.readouterr().err
     assert f"pope_eval: error: --json {target} is in what this command reads" in error
     assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize("arm", ["eah@layers=9", "eah@head=99", "eah@layers=0+9"])
+def test_an_arm_that_the_model_cannot_run_is_refused_before_any_answer(
+    arm: str, captions: ChairSettings, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ["--model", "tiny-llava", "--gpu-id", "-1", "--data-path", str(captions.data_path)]
+
+    assert chair_eval.main([*flags, "--output-dir", str(tmp_path / "runs"), "--method", "baseline",
+                            arm]) == 2  # fmt: skip
+
+    assert "error: " in capsys.readouterr().err
+    assert not list(tmp_path.rglob("answers.jsonl"))
