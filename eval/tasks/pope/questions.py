@@ -147,7 +147,6 @@ def _ask(
     Args:
         questions: Appended to.
         pope_type: Their type.
-        pope_type: Their type.
         file_name: The picture.
         ranked: Absent objects by present object; the first that is not asked yet is taken.
     """
