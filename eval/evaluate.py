@@ -188,8 +188,15 @@ def facts_of(run: RecordedRun) -> dict[str, Any]:
 
 
 def task_of(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Task:
-    """Return a benchmark with the protocol of a run, to score its answers."""
+    """Return a benchmark with the protocol of a run, to score its answers.
+
+    Raises:
+        EvaluationError: If run.json does not say how the answers were made.
+    """
     recorded = run.settings
+    for name in ("model", "family", "protocol", "dtype", "device", "decoding"):
+        if name not in recorded:
+            raise EvaluationError(f"{run.path / RUN} is damaged, it does not say the {name}")
     return kind(settings, kind.protocol_of(recorded["protocol"], recorded["family"]))
 
 

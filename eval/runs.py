@@ -36,7 +36,7 @@ def list_runs(given: dict[str, Any]) -> None:
     folder = given.get("folder") or given.get("runs_dir", RUNS)
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is no folder; pass the one that holds the runs")
-    runs = list(runs_below(folder))
+    runs = list(runs_below(folder, lambda error: print(f"note: {error}", file=sys.stderr)))
     rows = []
     for run in runs:
         for name, arm in run.arms.items():
@@ -178,7 +178,7 @@ def _find(name: str, given: dict[str, Any]) -> RecordedRun:
 def _task(run: RecordedRun, given: dict[str, Any]) -> Task:
     """Return the benchmark of a run, as the flags want its answers read."""
     kind = task_class(run.task)
-    values: dict[str, Any] = {"model": run.settings["model"]}
+    values: dict[str, Any] = {"model": run.settings.get("model", "")}
     if "parser" in given:
         if "parser" not in {field.name for field in fields(kind.settings_class)}:
             raise EvaluationError(f"--parser {given['parser']}: {run.task} has no parsers")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, NamedTuple
 
 from eval.errors import EvaluationError
 
 BASELINE: Final = "baseline"
+_ROW_TYPES: Final = {"int": int, "str": str, "bool": bool, "None": type(None)}
 Key = tuple[str, int | str]
 
 
@@ -94,7 +95,7 @@ def answer_of(record: Mapping[str, Any], where: str) -> Answer:
         record: The line's object.
         where: File and line, for error messages.
     Raises:
-        EvaluationError: If something is missing in it.
+        EvaluationError: If something is missing in it, or of another type.
     """
     try:
         item = Item(
@@ -105,8 +106,28 @@ def answer_of(record: Mapping[str, Any], where: str) -> Answer:
             record.get("part", ""),
         )
         findings = tuple(Finding(**finding) for finding in record.get("eah", ()))
-        return Answer(item, record["answer"], record.get("finished", True), findings)
+        answer = Answer(item, record["answer"], record.get("finished", True), findings)
+        for row in (answer, item, *findings):
+            check_types(row)
+        return answer
     except (KeyError, TypeError) as error:
         raise EvaluationError(
             f"{where} is no recorded answer ({error}); delete that line and run again"
         ) from error
+
+
+def check_types(row: Any) -> None:
+    """Check that a dataclass that was read from a file holds what its fields declare.
+
+    Raises:
+        TypeError: Naming the first field that does not. Fields of other types are not checked.
+    """
+    for item in fields(row):
+        value, kinds = getattr(row, item.name), str(item.type).split(" | ")
+        if kinds == ["float"]:
+            right = type(value) in (int, float)
+        else:
+            known = [_ROW_TYPES[kind] for kind in kinds if kind in _ROW_TYPES]
+            right = len(known) < len(kinds) or type(value) in known
+        if not right:
+            raise TypeError(f"{item.name} is {value!r:.60}, not {item.type}")

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.files.answers import BASELINE, Answer, Key, answer_of
+from eval.files.answers import BASELINE, Answer, Key, answer_of, check_types
 from eval.files.storage import AppendedLines, read_json, write_json, writing
 from eval.run.costs import BatchCost
 
@@ -53,7 +53,7 @@ class ArmFolder:
     def info(self) -> dict[str, Any] | None:
         """Return the content of arm.json; None for an arm that was never asked."""
         path = self.path / ARM
-        return read_json(path) if path.is_file() else None
+        return _read_info(path) if path.is_file() else None
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write arm.json."""
@@ -84,7 +84,15 @@ class ArmFolder:
 
     def costs(self) -> list[BatchCost]:
         """Return what the recorded batches cost."""
-        return [BatchCost(**record) for record in self._costs.read()]
+        try:
+            costs = [BatchCost(**record) for record in self._costs.read()]
+            for cost in costs:
+                check_types(cost)
+        except TypeError as error:
+            raise EvaluationError(
+                f"{self.path / COSTS} is damaged ({error}); delete it, it holds times only"
+            ) from error
+        return costs
 
     def append(self, answers: Sequence[Answer]) -> None:
         """Record answers."""
@@ -120,11 +128,21 @@ class ArmFolder:
 
 def arm_names(run: Path) -> list[str]:
     """Return the arms of a run folder in the order in which they were begun, baseline first."""
-    infos = [read_json(path) for path in run.glob(f"{ARMS}/*/{ARM}")]
+    infos = [_read_info(path) for path in run.glob(f"{ARMS}/*/{ARM}")]
     ordered = sorted(
         infos, key=lambda info: (info["name"] != BASELINE, info["started"], info["name"])
     )
     return [info["name"] for info in ordered]
+
+
+def _read_info(path: Path) -> dict[str, Any]:
+    info = read_json(path)
+    for name in ("name", "started"):
+        if not isinstance(info.get(name), str):
+            raise EvaluationError(
+                f"{path} is damaged, its {name!r} is {info.get(name)!r}; --fresh sets the arm aside"
+            )
+    return info
 
 
 def _folder_name(name: str) -> str:

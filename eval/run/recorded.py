@@ -7,7 +7,7 @@ and scored; nothing is written to them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,7 +108,7 @@ def read_run(path: Path, arms: Sequence[str] | None = None) -> RecordedRun:
         raise EvaluationError(f"{path} is no run folder, it holds no {RUN}")
     content = read_json(path / RUN)
     settings = content.get("settings", {})
-    if "benchmark" not in settings:
+    if not isinstance(settings, dict) or not isinstance(settings.get("benchmark"), str):
         raise EvaluationError(f"{path / RUN} does not say which benchmark it is of")
     begun = str(content.get("started", ""))
     if (path / OLD_ANSWERS).is_file():
@@ -121,11 +121,20 @@ def read_run(path: Path, arms: Sequence[str] | None = None) -> RecordedRun:
     return RecordedRun(path, settings, found, begun)
 
 
-def runs_below(folder: Path) -> Iterator[RecordedRun]:
-    """Yield the runs of a folder of runs; folders that can't be read are left out."""
+def runs_below(
+    folder: Path, failed: Callable[[EvaluationError], None] = lambda _: None
+) -> Iterator[RecordedRun]:
+    """Yield the runs of a folder of runs.
+
+    Args:
+        folder: Holds run folders at any depth.
+        failed: Called with the reason for each folder that can't be read, which is left out.
+    """
     for path in sorted(folder.rglob(RUN)):
-        with suppress(EvaluationError):
+        try:
             yield read_run(path.parent)
+        except EvaluationError as error:
+            failed(error)
 
 
 def find_run(name: str, runs_dir: Path) -> RecordedRun:

@@ -21,7 +21,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Item, Key
 from eval.run.arm_folder import ArmFolder
 from eval.run.arms import arms_of
-from eval.run.folder import RunFolder
+from eval.run.folder import RUN, RunFolder
 from eval.run.pixels import pictures_hash
 from eval.run.plan import AskedArm, Plan, Prompt, by_count, by_tokens, token_budget
 from eval.run.processes import launcher_note, this_place
@@ -158,7 +158,10 @@ def answer_all(session: Session) -> bool:
     done = {name: one.answers() for name, one in folders.items()}
     left = {name for name, answers in done.items() if any(key not in answers for key in wanted)}
     now = current_code(session.described.weights)
+    _check_items(session, folders, done)
     _check_code(session, done, left, now)
+    if not left and folder.place.index == 0 and not (folder.path / RUN).exists():
+        _begin_run(session)
     if left:
         vlm = models.load(session.described.model, **session.arguments)
         for arm in plan.arms:
@@ -198,6 +201,24 @@ def _gather(session: Session, folders: dict[str, ArmFolder], asked: set[str]) ->
         return bool(place.is_alone or unjoined or (not asked and place.index == 0))
 
 
+def _check_items(
+    session: Session, folders: dict[str, ArmFolder], done: dict[str, dict[Key, Answer]]
+) -> None:
+    """Refuse answers whose question, picture or label is not that of the question file.
+
+    Raises:
+        EvaluationError: Naming the first.
+    """
+    items = {prompt.key: prompt.item for prompt in session.plan.prompts}
+    for name, answers in done.items():
+        for key, answer in answers.items():
+            if key in items and answer.item != items[key]:
+                raise EvaluationError(
+                    f"{folders[name].path}: question {key} is recorded as {answer.item}, but it is "
+                    f"{items[key]}; pass --fresh to set the arm's answers aside and ask again"
+                )
+
+
 def _check_code(
     session: Session, done: dict[str, dict[Key, Answer]], left: set[str], now: dict[str, Any]
 ) -> None:
@@ -210,11 +231,11 @@ def _check_code(
     for arm in session.plan.arms:
         folder = session.arm_folder(arm)
         info = folder.info()
-        if info is None or not done[arm.name]:
+        if not done[arm.name]:
             continue
         record = json.loads(json.dumps(arm.arm.as_record(), default=str))
-        other = setting_changes(info, record)
-        changes = [*other, *code_changes(info, now)]
+        other = ["arm.json is missing"] if info is None else setting_changes(info, record)
+        changes = other if info is None else [*other, *code_changes(info, now)]
         if not changes:
             continue
         what = f"arm {arm.name} of {session.folder.path}"
@@ -248,8 +269,7 @@ def _begin(
     }
     with folder.common_lock():
         if folder.place.index == 0:
-            folder.begin({"checkpoint": session.described.checkpoint, **provenance(PACKAGES),
-                          "device": session.plan.device})  # fmt: skip
+            _begin_run(session)
         for arm in session.plan.arms:
             if arm.name not in left:
                 continue
@@ -262,6 +282,13 @@ def _begin(
                 again = {**start, **now} if code_changes(info, now) else start
                 resumed = [*info.get("resumed", []), again]
                 arm_folder.write_info({**info, "resumed": resumed})
+
+
+def _begin_run(session: Session) -> None:
+    """Write run.json, or note in it that the run was started again."""
+    checkpoint, device = session.described.checkpoint, session.plan.device
+    start = {"checkpoint": checkpoint, **provenance(PACKAGES), "device": device}
+    session.folder.begin(start)
 
 
 def _set_aside(session: Session, folders: Sequence[ArmFolder]) -> None:

@@ -775,3 +775,50 @@ def test_an_arm_that_the_model_cannot_run_is_refused_before_any_answer(
 
     assert "error: " in capsys.readouterr().err
     assert not list(tmp_path.rglob("answers.jsonl"))
+
+
+@pytest.fixture
+def described(captions: ChairSettings, tmp_path: Path) -> tuple[list[str], Path]:
+    """Return the flags of a finished run, and its folder."""
+    flags = ["--model", "tiny-llava", "--gpu-id", "-1", "--data-path", str(captions.data_path),
+             "--max-new-tokens", "4", "--output-dir", str(tmp_path / "runs")]  # fmt: skip
+    assert chair_eval.main(flags) == 0
+    (folder,) = (tmp_path / "runs/chair/tiny-llava").iterdir()
+    return flags, folder
+
+
+def test_answers_of_unknown_code_are_refused(
+    described: tuple[list[str], Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags, folder = described
+    (folder / "arms/eah/arm.json").unlink()
+
+    assert chair_eval.main(flags) == 2
+    assert "arm eah of" in (error := capsys.readouterr().err)
+    assert "(arm.json is missing): pass --fresh" in error
+    assert chair_eval.main([*flags, "--fresh"]) == 0
+    assert (folder / "arms/eah/arm.json").is_file()
+
+
+@pytest.mark.parametrize("change", [{"question": "Where?"}, {"label": "no"}, {"image": "x.jpg"}])
+def test_answers_to_other_questions_are_refused(
+    described: tuple[list[str], Path], change: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags, folder = described
+    path = folder / "arms/eah/answers.jsonl"
+    first, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text(json.dumps(json.loads(first) | change) + "\n" + "".join(rest))
+
+    assert chair_eval.main(flags) == 2
+
+    assert "is recorded as Item(" in capsys.readouterr().err
+
+
+def test_a_missing_run_json_is_written_again(described: tuple[list[str], Path]) -> None:
+    flags, folder = described
+    before = json.loads((folder / "run.json").read_text())["settings"]
+    (folder / "run.json").unlink()
+
+    assert chair_eval.main(flags) == 0
+
+    assert json.loads((folder / "run.json").read_text())["settings"] == before
