@@ -89,6 +89,7 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
     task = kind(settings)
     items = task.items()
     if (saved := task.saved_answers(items)) is not None:
+        _check_no_model_is_asked(settings)
         report = report_of(task, saved, reference=settings.reference)
         print(f"{task.title}, saved answers, {_facts(task)}\n\n{report.text(wide=settings.wide)}")
         if settings.json is not None:
@@ -98,6 +99,20 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
     run = ask(task, items)
     if run is not None:
         report_run(kind, run, settings)
+
+
+def _check_no_model_is_asked(settings: RunSettings) -> None:
+    """Refuse settings of asking a model where the answers are there already.
+
+    Raises:
+        EvaluationError: Naming the first.
+    """
+    for name in ("method", "sweep", "method_settings", "fresh", "accept_old", "dry_run"):
+        if getattr(settings, name):
+            raise EvaluationError(
+                f"--{name.replace('_', '-')} says how a model is asked, but --answers has the "
+                "answers already; leave one of them out"
+            )
 
 
 def check_output(flag: str, output: Path, inputs: Iterable[Path]) -> None:

@@ -121,13 +121,8 @@ def plan_session(task: Task, items: Sequence[Item], described: models.Descriptio
     if decoding.do_sample:
         # A batch is sampled with a seed of its own, so that here its size decides, too.
         resolved |= {"seed": settings.seed, "batch_size": settings.batch_size or "auto"}
-    how = (
-        "-sample"
-        if decoding.do_sample
-        else f"-beam{decoding.num_beams}"
-        if decoding.num_beams > 1
-        else ""
-    )
+    beams = f"-beam{decoding.num_beams}" if decoding.num_beams > 1 else ""
+    how = "-sample" if decoding.do_sample else beams
     root = settings.output_dir / task.name / described.model
     label = f"{described.protocol}-{task.label(items)}{how}"
     exact = {name: getattr(described, name) for name in ("protocol", "device", "dtype")}

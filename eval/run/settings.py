@@ -111,6 +111,10 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EvaluationError(f"{name}={value}, but at least 1 is needed")
+        if self.fresh and self.accept_old:
+            raise EvaluationError(
+                "--fresh sets recorded answers aside and --accept-old keeps them; give one of them"
+            )
         if self.num_workers is not None and self.num_workers < 0:
             raise EvaluationError(f"num_workers={self.num_workers}, but 0 is the least (none)")
 

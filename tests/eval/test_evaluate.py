@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import models
-from eval import evaluate, pope_eval
+from eval import chair_eval, evaluate, pope_eval
 from eval.errors import EvaluationError
 from eval.evaluate import task_class
 from eval.tasks.base import TASKS, Task
@@ -169,3 +169,33 @@ def test_every_task_is_what_its_line_says(name: str) -> None:
             assert task.protocol_of(protocol, family).max_new_tokens > 0
     with pytest.raises(EvaluationError, match="protocol 'oprea' is unknown: did you mean 'opera'"):
         task.protocol_of("oprea", "llava-1.5")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--fresh", "--accept-old"], "--fresh sets recorded answers aside and --accept-old keeps"),
+        (["--answers", "SAVED", "--dry-run"], "--dry-run says how a model is asked"),
+        (["--answers", "SAVED", "--method", "vcd"], "--method says how a model is asked"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(
+    flags: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    questions, saved = tmp_path / "coco_pope_random.json", tmp_path / "saved.jsonl"
+    question = {"question_id": 1, "image": "1.jpg", "text": "Is there a cat?", "label": "yes"}
+    questions.write_text(json.dumps(question) + "\n")
+    saved.write_text('{"question_id": 1, "answer": "Yes."}\n')
+    swapped = [str(saved) if flag == "SAVED" else flag for flag in flags]
+
+    assert pope_eval.main([*swapped, "--pope-path", str(questions)]) == 2
+
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flags", [["--analyzer", "lexicon"], ["--ground-truth", "x.json"]])
+def test_flags_of_scoring_need_score(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chair_eval.main([*flags, "--data-path", str(tmp_path)]) == 2
+    assert "add --score, or leave them out" in capsys.readouterr().err

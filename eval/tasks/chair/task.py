@@ -58,6 +58,11 @@ class ChairSettings(RunSettings):
             raise EvaluationError(f"question={self.question!r} is empty; leave it out or ask")
         if self.num_images is not None and self.num_images < 1:
             raise EvaluationError(f"num_images={self.num_images}, but at least 1 is needed")
+        if not self.score and (self.ground_truth is not None or self.analyzer != "auto"):
+            raise EvaluationError(
+                "--ground-truth and --analyzer say how captions are scored; add --score, or leave "
+                "them out"
+            )
         if self.analyzer not in ANALYZERS:
             raise EvaluationError(
                 f"analyzer {self.analyzer!r} is unknown: {nearest(self.analyzer, ANALYZERS)}"

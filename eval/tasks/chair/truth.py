@@ -68,8 +68,8 @@ def read(path: Path) -> GroundTruth:
         parsed = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
     except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError, ValueError) as error:
         raise EvaluationError(
-            f"{path} is not whole JSON ({error}); it may have been cut off: copy it again, or "
-            "delete it and let it be built"
+            f"{path} is not whole JSON ({error}); it may have been cut off, or be another kind of "
+            "file: copy it again, or pass the right one; a cache can be deleted, it is built again"
         ) from error
     except OSError as error:
         raise EvaluationError(f"{path} can't be read: {error.strerror}") from error
