@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from eval.errors import EvaluationError
+from eval.files.text import read_text
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Replace a file as a whole, so that a reader or a crash never meets half of it."""
-    encoded = content.encode() if isinstance(content, str) else content
+    # Half of a surrogate pair, which JSON from elsewhere may hold, is written as JSON escapes it.
+    encoded = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
     # No process of any machine has another file of this name.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with writing(path):
@@ -61,12 +63,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
     Raises:
         EvaluationError: If the file can't be read.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise EvaluationError(f"{path} can't be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise EvaluationError(f"{path} is not UTF-8 text; is it the right file?") from error
+    text = read_text(path)
     # Not splitlines(), which also splits at characters that a text in JSON may hold, as U+2028.
     lines = enumerate(text.split("\n"), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]

@@ -19,7 +19,7 @@ from eval.files.storage import read_lines
 from eval.stats.grouped import Metric
 from eval.stats.intervals import Array, ratio
 from eval.tasks.base import TaskProtocol
-from eval.tasks.yes_no import YesNoTask
+from eval.tasks.yes_no.task import YesNoTask
 
 PERCEPTION: Final = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark",

@@ -23,7 +23,7 @@ from eval.tasks.pope.questions import (
     question_file,
     read_questions,
 )
-from eval.tasks.yes_no import YesNoSettings, YesNoTask
+from eval.tasks.yes_no.task import YesNoSettings, YesNoTask
 from models.settings import ROOT
 
 MEAN: Final = "mean"

@@ -32,7 +32,7 @@ from eval.run.costs import ArmCost, BatchCost
 from eval.stats.grouped import Difference, Grouped, Result
 from eval.stats.intervals import Interval, McNemar
 from eval.tasks.base import TASKS, TaskProtocol
-from eval.tasks.yes_no import YesNoSettings, YesNoTask
+from eval.tasks.yes_no.task import YesNoSettings, YesNoTask
 from models.settings import CONFIGS, read_yaml
 from tests.eval.tables import table_rows, widest_table_line
 

@@ -18,7 +18,8 @@ from eval.evaluate import main
 from eval.files.answers import Answer, Item
 from eval.output.report import report_of
 from eval.tasks.mme import COGNITION, PERCEPTION, REQUEST, Mme
-from eval.tasks.yes_no import YesNoSettings, parse_mme
+from eval.tasks.yes_no.parsers import parse_mme
+from eval.tasks.yes_no.task import YesNoSettings
 from scripts.scenes.make import write_scenes
 from tests.eval.tables import table_rows, widest_table_line
 

@@ -80,7 +80,7 @@ def test_bad_lines_are_named(tmp_path: Path, lines: list[object], message: str) 
 
 def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
     binary = tmp_path / "binary"
-    binary.write_bytes(b"\xff\xfe\x00picture")
+    binary.write_bytes(b"\x89PNG\xff")
 
     with pytest.raises(EvaluationError, match="No such file"):
         read_questions(tmp_path / "absent.json", "random")

@@ -1,9 +1,8 @@
-"""What all yes/no benchmarks share: ways to read an answer, counts, and the metrics of POPE."""
+"""What all yes/no benchmarks share: counts, and the metrics of POPE."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Final
 
@@ -17,58 +16,7 @@ from eval.run.settings import RunSettings
 from eval.stats.grouped import Metric
 from eval.stats.intervals import Array, ratio
 from eval.tasks.base import Task
-
-
-def parse_opera(answer: str) -> str:
-    """Read an answer as OPERA and EAH do: "no" iff some word of it is a negation.
-
-    Full stops and commas are dropped from the whole text, which is then split at single spaces.
-    Source: `recorder` in their `pope_eval.py`.
-    """
-    words = answer.replace(".", "").replace(",", "").split(" ")
-    negated = any(word in ("No", "not", "no", "NO") or word.endswith("n't") for word in words)
-    return "no" if negated else "yes"
-
-
-def parse_pope(answer: str) -> str:
-    """Read an answer as POPE and LLaVA do: "no" iff the first sentence has No, not or no.
-
-    Source: POPE's `evaluate.py`, LLaVA's `eval_pope.py`.
-    """
-    words = answer.split(".")[0].replace(",", "").split(" ")
-    return "no" if any(word in ("No", "not", "no") for word in words) else "yes"
-
-
-def parse_strict(answer: str) -> str | None:
-    """Read an answer that says yes or no, and nothing else: None where it says neither.
-
-    The first word decides if it is yes or no; else the one of the two that occurs alone.
-    """
-    words = re.findall(r"[a-z']+", answer.lower())
-    if words and words[0] in ("yes", "no"):
-        return str(words[0])
-    said = {"yes", "no"} & set(words)
-    return said.pop() if len(said) == 1 else None
-
-
-def parse_mme(answer: str) -> str | None:
-    """Read an answer as MME does: yes or no alone, or in its first four characters; else None.
-
-    Source: `parse_pred_ans` in its `eval_tool/calculation.py`.
-    """
-    said = answer.lower()
-    if said in ("yes", "no"):
-        return said
-    start = said[:4]
-    return "yes" if "yes" in start else "no" if "no" in start else None
-
-
-PARSERS: Final[dict[str, Callable[[str], str | None]]] = {
-    "opera": parse_opera,
-    "pope": parse_pope,
-    "strict": parse_strict,
-    "mme": parse_mme,
-}
+from eval.tasks.yes_no.parsers import PARSERS
 
 # What each answer adds to the counts; the cells are (prediction, label). None is unknown.
 CELLS: Final = (("yes", "yes"), ("yes", "no"), ("no", "no"), ("no", "yes"))

@@ -14,7 +14,8 @@ from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.tasks.base import TaskProtocol
 from eval.tasks.pope.task import Pope, PopeSettings
-from eval.tasks.yes_no import COUNTS, PARSERS, YesNoTask
+from eval.tasks.yes_no.parsers import PARSERS
+from eval.tasks.yes_no.task import COUNTS, YesNoTask
 
 OPERA = TaskProtocol(10, parser="opera")
 

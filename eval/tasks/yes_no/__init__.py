@@ -1,0 +1,1 @@
+"""Yes/no benchmarks: how answers are read and counted, whatever is asked."""
