@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from eval.errors import EvaluationError
-from eval.files.pictures import THUMBNAIL_SIZE, data_url, open_picture, thumbnail
+from eval.files.pictures import THUMBNAIL_SIZE, data_url, read_picture, thumbnail
 
 
 def picture(path: Path, size: tuple[int, int] = (640, 480)) -> Path:
@@ -30,11 +30,9 @@ def test_what_pil_refuses_is_one_sentence(tmp_path: Path, kind: str) -> None:
         content[40:60] = b"\0" * 20
         path.write_bytes(content[: len(content) // 2])
 
-    with (
-        pytest.raises(EvaluationError, match=rf"^picture .*{path.name} can't be read .*replace it"),
-        open_picture(path) as image,
-    ):
-        image.load()
+    message = rf"^picture .*{path.name} can't be read .*replace it"
+    with pytest.raises(EvaluationError, match=message):
+        read_picture(path)
 
 
 def test_a_picture_in_a_page_is_small_and_not_turned(tmp_path: Path) -> None:
@@ -48,8 +46,8 @@ def test_a_picture_in_a_page_is_small_and_not_turned(tmp_path: Path) -> None:
 
 
 def test_a_small_picture_keeps_its_size(tmp_path: Path) -> None:
-    with open_picture(picture(tmp_path / "x.jpg", (30, 20))) as image:
-        assert data_url(image, (100, 100), 75)[1:] == (30, 20)
+    image = read_picture(picture(tmp_path / "x.jpg", (30, 20)))
+    assert data_url(image, (100, 100), 75)[1:] == (30, 20)
 
 
 def test_a_page_says_why_there_is_no_picture(tmp_path: Path) -> None:

@@ -95,11 +95,11 @@ def test_doubles_are_named_and_the_last_can_be_taken(tmp_path: Path) -> None:
         (lines(ROWS[0], {"image_id": 1, "caption": None}), "line 2: 'caption' is null, not text"),
         (lines({"image_id": 1, "caption": ["a"]}), """line 1: 'caption' is ["a"], not text"""),
         (lines({"image_id": True, "caption": "a"}), "line 1: True is no image id"),
-        (lines({"image_id": "cat", "caption": "a"}), "line 1: 'cat' is no image id"),
+        (lines({"image_id": "-2", "caption": "a"}), "line 1: '-2' is no image id"),
         (lines(ROWS[0]) + '{"image_id": 1, "capt', "line 2 is not JSON"),
         ('[{"image_id": 1, "caption": "a"}, {"ima', "is not whole JSON"),
-        ("[1]", "caption 1 is not a JSON object: 1"),
-        (lines(1), "line 1 is not a JSON object: 1"),
+        ("[1]", "entry 1 is not a JSON object: 1"),
+        (lines(1), "holds 1; rows are needed, a JSON object each"),
     ],
 )  # fmt: skip
 def test_unusable_files_are_one_sentence(tmp_path: Path, content: str, message: str) -> None:
