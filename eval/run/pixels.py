@@ -67,7 +67,10 @@ def read_ahead(
     )
     for pixels in loader:
         if isinstance(pixels, str):
-            raise EvaluationError(pixels)
+            raise EvaluationError(
+                f"{pixels}; --skip-unreadable of pope_eval.py, chair_eval.py and evaluate.py leaves "
+                "such pictures out"
+            )
         yield pixels
 
 

@@ -41,7 +41,7 @@ def pictures_in(folder: Path) -> dict[ImageId, str]:
         if image_id in found:
             raise EvaluationError(
                 f"{found[image_id]} and {name} in {folder} have the same image id {image_id}; "
-                "remove one of them"
+                "remove one of them, or pass the folder of one as --data-path"
             )
         found[image_id] = name
     others = [name for name in names if PurePath(name).suffix.lower() in OTHER_SUFFIXES]

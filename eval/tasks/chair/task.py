@@ -23,7 +23,7 @@ from eval.run.settings import RunSettings
 from eval.stats.grouped import Metric
 from eval.stats.intervals import Array, ratio
 from eval.tasks.base import Appendix, Task, TaskProtocol
-from eval.tasks.chair import truth
+from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import ANALYZERS
 from eval.tasks.chair.image_lists import read_ids
 from eval.tasks.chair.images import NUM_IMAGES, find_ids, pictures_in, sample_ids
@@ -168,7 +168,9 @@ class ChairCaptions(Task):
         for arm, answers in arms.items():
             write_atomically(captions_file(report, arm), dump_captions(answers))
         if not self.settings.score:
-            return Appendix(f"next: {next_command(report, list(arms), self.settings)}")
+            named = any(isinstance(answer.item.id, str) for answer in some)
+            command = next_command(report, list(arms), self.settings, named=named)
+            return Appendix(f"next: {command}")
         # Here, because it loads what --help and plain captioning do without.
         from eval.tasks.chair.output import score_captions
 
@@ -207,7 +209,7 @@ def _check_ids_can_be_scored(ids: Sequence[ImageId], ground_truth: Path | None) 
         EvaluationError: Naming the first that is not, and how many are not.
     """
     names = [image_id for image_id in ids if isinstance(image_id, str)]
-    known = truth.read(ground_truth).objects if names and ground_truth is not None else {}
+    known = chair_truth.read(ground_truth).objects if names and ground_truth is not None else {}
     unknown = [name for name in names if name not in known]
     if unknown:
         raise EvaluationError(
@@ -228,8 +230,17 @@ def dump_captions(answers: Sequence[Answer]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def next_command(folder: Path, arms: Sequence[str], settings: ChairSettings) -> str:
-    """Return the command that scores a run's captions, the last arm's against the baseline's."""
+def next_command(
+    folder: Path, arms: Sequence[str], settings: ChairSettings, *, named: bool = False
+) -> str:
+    """Return the command that scores a run's captions, the last arm's against the baseline's.
+
+    Args:
+        folder: The run's report.
+        arms: The run's arms.
+        settings: The run's.
+        named: Whether pictures have names for ids, which COCO's annotations do not know.
+    """
     scored = next((name for name in reversed(arms) if name != BASELINE), BASELINE)
     files = ["--cap_file", str(captions_file(folder, scored))]
     if scored != BASELINE and BASELINE in arms:
@@ -239,6 +250,8 @@ def next_command(folder: Path, arms: Sequence[str], settings: ChairSettings) -> 
     truth = ["--coco_path", str(beside if splits else Path("/path/to/annotations"))]
     if len(splits) == 1:  # rendered scenes
         truth += ["--splits", *splits]
+    if named:
+        truth = ["--ground-truth", "/path/to/objects_by_name.json"]
     return shlex.join(["python", "eval/chair.py", *files, *keys, *truth])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -39,6 +40,33 @@ def test_pictures_are_found_by_id_in_the_order_of_their_names(folder: Path) -> N
 
     assert list(found) == [12, 9, 7, 3]
     assert [found[i] for i in found] == sorted(NAMES)
+
+
+def test_pictures_in_folders_below_have_their_paths_as_ids(tmp_path: Path) -> None:
+    for name in ("b/1.webp", "a/1.tif", "a/b/COCO_val2014_000000000005.jpg", "2.bmp", ".git/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+
+    assert pictures_in(tmp_path) == {
+        2: "2.bmp",
+        "a/1.tif": "a/1.tif",
+        5: "a/b/COCO_val2014_000000000005.jpg",
+        "b/1.webp": "b/1.webp",
+    }
+
+
+def test_pictures_that_are_not_read_are_noted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = pictures_in(folder)
+    assert capsys.readouterr().err == ""
+    for name in ("1.heic", "2.HEIC"):
+        (folder / name).touch()
+
+    assert pictures_in(folder) == before
+    assert "note: 2 pictures in" in (said := capsys.readouterr().err)
+    assert "1.heic is the first: their format is not read" in said
 
 
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
@@ -103,6 +131,49 @@ def test_ids_are_read_in_every_form(tmp_path: Path) -> None:
         2,
         1,
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ids.json", "[3, 1]"),
+        ("ids.json", '["3", "COCO_val2014_000000000001"]'),
+        ("ids.json", '[{"image_id": 3}, {"image_id": 1}, {"image_id": 3}]'),
+        ("ids.json", '{"3": "A dog.", "1": "A cat."}'),
+        ("ids.json", '{"annotations": [{"image_id": 3}, {"image_id": 1}], "images": []}'),
+        ("ids.csv", "image_id\n3\n1\n"),
+        ("ids.csv", "3\n1\n"),
+        ("ids.csv", '"caption","image_id"\n"A, b","3"\n"c","1"\n'),
+        ("ids.tsv", "image_id\tcaption\n3\ta\n1\tb\n"),
+        ("ids.txt", "image_id\n3\n1\n"),
+        ("ids.txt", "3.jpg\nCOCO_val2014_000000000001\n"),
+        ("one.jsonl", '{"id": 3, "answer": "A dog.", "eah": [{"layer": 1}]}\n'),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gzip"])
+def test_lists_of_other_tools_are_read(
+    tmp_path: Path, name: str, content: str, encoding: str
+) -> None:
+    path = tmp_path / (f"{name}.gz" if encoding == "gzip" else name)
+    encoded = gzip.compress(content.encode()) if encoding == "gzip" else content.encode(encoding)
+    path.write_bytes(encoded)
+
+    assert read_ids(path) == ([3] if name == "one.jsonl" else [3, 1])
+
+
+def test_names_stand_for_the_only_picture_called_so(tmp_path: Path) -> None:
+    pictures = {
+        "kitchen.jpg": "kitchen.jpg",
+        7: "7.png",
+        "a/1.jpg": "a/1.jpg",
+        "b/1.jpg": "b/1.jpg",
+    }
+    where = {"path": Path("list"), "folder": Path("pictures")}
+
+    names = ["val2014/7.PNG", "kitchen", "a/1.jpg", "b/1.jpg"]
+    assert find_ids(names, pictures, **where) == [7, "kitchen.jpg", "a/1.jpg", "b/1.jpg"]
+    with pytest.raises(EvaluationError, match="1 of 1 image ids of list have no picture"):
+        find_ids(["c/1.jpg"], pictures, **where)
 
 
 def test_captions_of_several_methods_name_each_picture_once(tmp_path: Path) -> None:
