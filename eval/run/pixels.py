@@ -68,8 +68,8 @@ def read_ahead(
     for pixels in loader:
         if isinstance(pixels, str):
             raise EvaluationError(
-                f"{pixels}; --skip-unreadable of pope_eval.py, chair_eval.py and evaluate.py leaves "
-                "such pictures out"
+                f"{pixels}; --skip-unreadable of pope_eval.py, chair_eval.py and evaluate.py "
+                "leaves such pictures out"
             )
         yield pixels
 
