@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import struct
 import warnings
+import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +15,17 @@ from typing import Final
 from PIL import Image, UnidentifiedImageError
 
 from eval.errors import EvaluationError
+from models.errors import ModelError
 from models.lfs import is_lfs_pointer
 from models.rgb import to_rgb
 
+# What PIL raises for files that are no pictures, are cut off, damaged or far too large, format by
+# format: a broken PNG is a SyntaxError, a TIFF's missing tag a KeyError.
+BROKEN: Final = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    EOFError, MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+    ModelError,
+)  # fmt: skip
 # Widest and highest that a picture is embedded in a page, in pixels.
 THUMBNAIL_SIZE: Final = (320, 480)
 THUMBNAIL_QUALITY: Final = 75
@@ -38,7 +48,7 @@ def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Imag
                 if draft is not None:
                     image.draft("RGB", draft)
                 return to_rgb(image)
-    except Exception as error:  # PIL raises all sorts of things for damaged files
+    except BROKEN as error:
         if is_lfs_pointer(path):
             raise EvaluationError(
                 f"picture {path} is a Git LFS pointer, not the picture that it stands for; run "
