@@ -13,8 +13,7 @@ from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Caption
 from eval.files.storage import AppendedLines, Record, read_json, read_json_lines
 from eval.run.arm_folder import ANSWERS, ARMS
-from eval.run.folder import RUN
-from eval.run.folder import OLD_ANSWERS
+from eval.run.folder import OLD_ANSWERS, RUN
 from eval.run.recorded import read_run
 from eval.tasks.chair.images import image_id_of
 
