@@ -12,6 +12,7 @@ from typing import Any
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.files.saved import NO_MODEL, SavedAnswers
+from eval.files.storage import Record
 from eval.run.arm_folder import ArmFolder
 from eval.run.folder import RUN, RunFolder
 from eval.run.provenance import provenance
@@ -46,7 +47,7 @@ def record_saved(
     with RunFolder(root / benchmark / model, label, settings) as folder:
         folder.settings["answers"]["file"] = name  # a copy elsewhere is the same run
         if not (folder.path / RUN).exists():
-            folder.begin(provenance(()))
+            folder.begin(_provenance())
         for arm, answers in saved.arms.items():
             _record_arm(ArmFolder(folder.path, arm), answers)
     return folder.path
@@ -78,5 +79,10 @@ def _record_arm(folder: ArmFolder, answers: Sequence[Answer]) -> None:
                 "changed: delete the run folder, and run the same command again"
             )
         return
-    folder.write_info({"name": folder.name, **provenance(())})
+    folder.write_info({"name": folder.name, **_provenance()})
     folder.finish(answers)
+
+
+def _provenance() -> Record:
+    """Return versions, commit and time; not the command, which has the file's whole path."""
+    return {name: of for name, of in provenance(()).items() if name != "command"}

@@ -417,6 +417,37 @@ def test_folders_that_are_no_run_of_the_benchmark_are_refused(
     assert "--answer-key says how --answers is read" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        (["--limit", "2"], "--limit is for files of answers, but"),
+        (["--answer-key", "x"], "--answer-key is for files of answers, but"),
+        (["--pope-type", "adversarial"], "--pope-type adversarial, but"),
+        (["--pope-type", "popular"], "a run folder is scored whole: leave --pope-type out"),
+    ],
+)
+def test_flags_that_a_run_folder_leaves_unused_are_refused(
+    items: list[Item],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    extra: list[str],
+    message: str,
+) -> None:
+    path = write_run(tmp_path / "x-1", {"baseline": right}, items)
+
+    assert message in refused(capsys, "--answers", str(path), *extra)
+
+
+def test_no_path_of_this_machine_is_recorded(
+    items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = flags(tmp_path, rows_of(items, tmp_path / "a.jsonl"), "--pope-type", *PARTS)
+    scored(tmp_path, capsys, *given)
+
+    for file in saved_run(tmp_path).path.rglob("*.json"):
+        assert str(tmp_path) not in file.read_text()
+
+
 def test_any_yes_no_benchmark_reads_saved_answers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -23,7 +23,7 @@ from eval.tasks.pope.questions import (
     read_questions,
 )
 from eval.tasks.pope.repope import LABEL_SETS, REPOPE, Labels, read_labels, relabel
-from eval.tasks.yes_no.answers import check_recorded
+from eval.tasks.yes_no.matching import check_recorded
 from eval.tasks.yes_no.task import YesNoSettings, YesNoTask
 from models.settings import ROOT
 
@@ -144,7 +144,18 @@ class Pope(YesNoTask):
         return {MEAN: parts} if len(parts) > 1 else {}
 
     def check_run(self, run: RecordedRun) -> None:
-        """Refuse a run of other questions than those of `--pope-path`, where that is given."""
+        """Refuse a run of other types than `--pope-type`, or of other questions than a given file.
+
+        The default type says nothing: every type of the run is scored.
+        """
+        super().check_run(run)
+        parts = {answer.item.part for answer in next(iter(run.answers().values()))}
+        types = self.settings.pope_type
+        if types != PopeSettings().pope_type and set(types) != parts:
+            raise EvaluationError(
+                f"--pope-type {' '.join(types)}, but {run.path} holds answers to "
+                f"{', '.join(sorted(parts))}; a run folder is scored whole: leave --pope-type out"
+            )
         if self.settings.pope_path is not None:
             items = self.items()
             for answers in run.answers().values():

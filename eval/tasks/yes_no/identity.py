@@ -9,7 +9,7 @@ PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".t
 # MME's questions end in a request that LLaVA and lmms-eval replace by their own.
 REQUEST: Final = " Please answer yes or no."
 _COCO: Final = re.compile(r"(?:coco_(?:train|val|test)\d{4}_)?0*(\d+)")
-_NUMBER: Final = re.compile(r"0|[1-9]\d*")
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
 def id_of(value: Any) -> int | str | None:

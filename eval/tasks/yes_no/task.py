@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -21,6 +21,9 @@ from eval.tasks.base import Task
 from eval.tasks.yes_no.answers import read_answers
 from eval.tasks.yes_no.disagreement import disagreement_notes, disagreements
 from eval.tasks.yes_no.parsers import LEAVE_OUT, PARSERS
+
+if TYPE_CHECKING:
+    from eval.run.recorded import RecordedRun
 
 # What each answer adds to the counts; the cells are (prediction, label). None is unknown.
 CELLS: Final = (("yes", "yes"), ("yes", "no"), ("no", "no"), ("no", "yes"))
@@ -97,6 +100,15 @@ class YesNoTask(Task):
         settings = self.settings
         assert isinstance(settings, YesNoSettings)
         return read_answers(path, items, answer_key=settings.answer_key, id_key=settings.id_key)
+
+    def check_run(self, run: RecordedRun) -> None:
+        """Refuse what says how a file is read beside a run folder, which is scored whole."""
+        for name in ("limit", "answer_key", "id_key"):
+            if getattr(self.settings, name) is not None:
+                raise EvaluationError(
+                    f"--{name.replace('_', '-')} is for files of answers, but {run.path} is a run "
+                    "folder, which is scored whole; leave it out"
+                )
 
     def read(self, answer: Answer) -> str | None:
         """Return "yes", "no", or None for unknown."""
