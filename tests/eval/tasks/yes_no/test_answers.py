@@ -134,6 +134,8 @@ def test_keys_may_be_given(
     tmp_path: Path, rows: list[dict[str, Any]], keys: dict[str, str]
 ) -> None:
     assert texts_of(tmp_path, rows, **keys) == TEXTS
+    facts = read_answers(tmp_path / "a.jsonl", QUESTIONS, **keys).facts
+    assert {name: facts[name] for name in keys} == keys
 
 
 def test_a_given_key_is_taken_in_a_known_layout_too(tmp_path: Path) -> None:
