@@ -122,7 +122,7 @@ def report_saved(task: Task, saved: Path) -> None:
             )
         task.check_run(run)
         facts = {"layout": "run folder, version 0.1" if run.old else "run folder"}
-        for name in run.arms.keys() - run.finished().keys():
+        for name in (name for name in run.arms if name not in run.finished()):
             print(f"note: arm {name} is unfinished, and not in these numbers", file=sys.stderr)
     else:
         items = task.items()
@@ -257,11 +257,8 @@ def task_of(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Task:
     recorded = run.settings
     if run.saved and "protocol" not in recorded:
         return kind(settings)
-    for name in (
-        ("family", "protocol")
-        if run.saved
-        else ("model", "family", "protocol", "dtype", "device", "decoding")
-    ):
+    needed = () if run.saved else ("model", "dtype", "device", "decoding")
+    for name in ("family", "protocol", *needed):
         if name not in recorded:
             raise EvaluationError(f"{run.path / RUN} is damaged, it does not say the {name}")
     return kind(settings, kind.protocol_of(recorded["protocol"], recorded["family"]))

@@ -189,10 +189,12 @@ def _task(run: RecordedRun, given: dict[str, Any]) -> Task:
     kind = task_class(run.task)
     values: dict[str, Any] = {"model": run.settings.get("model", "")}
     known = {field.name for field in fields(kind.settings_class)}
-    for name, what in (("parser", "parsers"), ("labels", "other labels"), ("labels_path", "them")):
-        if name in given and name not in known:
-            raise EvaluationError(f"--{name} {given[name]}: {run.task} has no {what}; leave it out")
-        values |= {name: given[name]} if name in given else {}
+    own = {"parser": "parsers", "labels": "other labels", "labels_path": "other labels"}
+    for name in own.keys() & given.keys():
+        if name not in known:
+            flag = f"--{name.replace('_', '-')} {given[name]}"
+            raise EvaluationError(f"{flag}: {run.task} has no {own[name]}; leave it out")
+        values[name] = given[name]
     if "question" in run.settings:
         values["question"] = run.settings["question"]
     return task_of(kind, run, kind.settings_class(**values))

@@ -13,7 +13,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.files.saved import NO_MODEL, SavedAnswers
 from eval.files.storage import Record
-from eval.run.arm_folder import ArmFolder
+from eval.run.arm_folder import LONGEST_NAME, ArmFolder
 from eval.run.folder import RUN, RunFolder
 from eval.run.provenance import provenance
 
@@ -43,7 +43,7 @@ def record_saved(
         "model": saved.model,
         "answers": facts,
     }
-    model = re.sub(r"[^\w.-]+", "-", saved.model).strip(".-") or NO_MODEL
+    model = re.sub(r"[^\w.-]+", "-", saved.model).strip(".-")[:LONGEST_NAME] or NO_MODEL
     with RunFolder(root / benchmark / model, label, settings) as folder:
         folder.settings["answers"]["file"] = name  # a copy elsewhere is the same run
         if not (folder.path / RUN).exists():

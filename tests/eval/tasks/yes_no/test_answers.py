@@ -276,6 +276,13 @@ def test_prompts_around_a_question_and_names_of_its_picture_are_known(
     assert texts_of(tmp_path, rows, QUESTIONS[:1]) == ["Yes"]
 
 
+def test_a_number_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"question_id": {"9" * 5000}, "answer": "Yes"}}\n')
+
+    with pytest.raises(EvaluationError, match=r"can't be read .*is it the right file"):
+        read_answers(tmp_path / "a.jsonl", QUESTIONS)
+
+
 @pytest.mark.parametrize("flag", ["answer", "id"])
 def test_a_given_key_that_a_row_lacks_is_named(tmp_path: Path, flag: str) -> None:
     path = written(tmp_path / "a.jsonl", by_id())
