@@ -90,6 +90,11 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
     items = task.items()
     if (saved := task.saved_answers(items)) is not None:
         _check_no_model_is_asked(settings)
+        if task.likelihood:
+            raise EvaluationError(
+                "--scoring likelihood asks a model, but --answers has the answers already; leave "
+                "one of them out"
+            )
         report = report_of(task, saved, reference=settings.reference)
         print(f"{task.title}, saved answers, {_facts(task)}\n\n{report.text(wide=settings.wide)}")
         if settings.json is not None:
@@ -220,9 +225,12 @@ def headline(task: Task, run: RecordedRun) -> str:
     settings = run.settings
     decoding = settings["decoding"]
     how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
+    how = f"{how}, at most {decoding['max_new_tokens']} tokens"
+    if "scoring" in settings:
+        how = f"scoring by {settings['scoring']} of the first token"
     return (
         f"{task.title}, {settings['model']} ({settings['dtype']}, {settings['device']}), protocol "
-        f"{settings['protocol']},\n{_facts(task)}{how}, at most {decoding['max_new_tokens']} tokens"
+        f"{settings['protocol']},\n{_facts(task)}{how}"
     )
 
 

@@ -55,6 +55,7 @@ class Task(ABC):
         protocols: By model family and protocol's name; "" stands for every other family.
         metrics: Its numbers; arms are compared by the first.
         published: Whether configs/paper.yaml has numbers of these metrics under its name.
+        wants_p_yes: Whether the probability of "yes" against "no" at the first token is recorded.
     """
 
     name: ClassVar[str]
@@ -64,6 +65,7 @@ class Task(ABC):
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]]
     metrics: ClassVar[Sequence[Metric]]
     published: ClassVar[bool] = True
+    wants_p_yes: ClassVar[bool] = False
 
     def __init__(self, settings: RunSettings, protocol: TaskProtocol | None = None) -> None:
         """Take the settings.
@@ -74,6 +76,11 @@ class Task(ABC):
         """
         self.settings = settings
         self.protocol = protocol
+
+    @property
+    def likelihood(self) -> bool:
+        """Whether that probability is the answer, and no text is generated."""
+        return False
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
@@ -143,6 +150,17 @@ class Task(ABC):
         Args:
             report: Folder of the report.
             arms: Answers by arm.
+        """
+        return Appendix()
+
+    def beside(
+        self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
+    ) -> Appendix:
+        """Return what is said of the arms beside the metrics, also when a run is only shown.
+
+        Args:
+            arms: Answers by arm, all to the same questions.
+            references: The arms that each arm is compared with.
         """
         return Appendix()
 

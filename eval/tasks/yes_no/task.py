@@ -15,11 +15,15 @@ from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.grouped import Metric
 from eval.stats.intervals import Array, ratio
-from eval.tasks.base import Task
+from eval.tasks.base import Appendix, Task
 from eval.tasks.yes_no.parsers import PARSERS
+from eval.tasks.yes_no.probability import probabilities
+from eval.tasks.yes_no.probability_table import probability_text
 
 # What each answer adds to the counts; the cells are (prediction, label). None is unknown.
 CELLS: Final = (("yes", "yes"), ("yes", "no"), ("no", "no"), ("no", "yes"))
+GENERATE, LIKELIHOOD = "generate", "likelihood"
+SCORINGS: Final = (GENERATE, LIKELIHOOD)
 COUNTS: Final = ("total", "tp", "fp", "tn", "fn", "unknown", "positives")
 
 
@@ -29,9 +33,12 @@ class YesNoSettings(RunSettings):
 
     Attributes:
         parser: How answers are read; None for the protocol's.
+        scoring: "generate" reads the text that a model says; "likelihood" takes the likelier of
+            yes and no at the first token, from one forward pass.
     """
 
     parser: str | None = None
+    scoring: str = GENERATE
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
@@ -40,6 +47,29 @@ class YesNoSettings(RunSettings):
             raise EvaluationError(
                 f"parser {self.parser!r} is unknown: {nearest(self.parser, PARSERS)}"
             )
+        if self.scoring not in SCORINGS:
+            raise EvaluationError(
+                f"scoring {self.scoring!r} is unknown: {nearest(self.scoring, SCORINGS)}"
+            )
+        if self.scoring == LIKELIHOOD:
+            self._check_likelihood()
+
+    def _check_likelihood(self) -> None:
+        """Refuse settings of a text that is not generated.
+
+        Raises:
+            EvaluationError: Naming the first.
+        """
+        for flag, given, why in (
+            ("--sample", self.sample, "nothing is sampled"),
+            ("--beam", self.beam > 1, "beams do not change the first token's probability"),
+            ("--max-new-tokens", self.max_new_tokens is not None, "nothing is generated"),
+            ("--parser", self.parser is not None, "there is no text to read"),
+        ):
+            if given:
+                raise EvaluationError(
+                    f"--scoring likelihood does not go with {flag}: {why}; leave one of them out"
+                )
 
 
 class YesNoTask(Task):
@@ -49,6 +79,7 @@ class YesNoTask(Task):
     """
 
     settings_class = YesNoSettings
+    wants_p_yes = True
     metrics: ClassVar[Sequence[Metric]] = (
         Metric("accuracy"),
         Metric("precision", wide=True),
@@ -60,8 +91,18 @@ class YesNoTask(Task):
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
-        """Add the flag of the parser."""
+        """Add the flags of how answers are read."""
         flags.flag("--parser", help=f"how answers are read: {', '.join(PARSERS)} (the protocol's)")
+        flags.flag("--scoring", help=f"{', or '.join(SCORINGS)}: yes or no by p(yes) ({GENERATE})")
+
+    @property
+    def likelihood(self) -> bool:
+        """Whether the likelier word is the answer."""
+        return getattr(self.settings, "scoring", GENERATE) == LIKELIHOOD
+
+    def asked(self) -> dict[str, Any]:
+        """Return the scoring, where answers are not generated."""
+        return {"scoring": LIKELIHOOD} if self.likelihood else {}
 
     @property
     def parser(self) -> str:
@@ -109,6 +150,16 @@ class YesNoTask(Task):
         """Return the parser."""
         return {"parser": self.parser}
 
+    def beside(
+        self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
+    ) -> Appendix:
+        """Return what the probabilities of yes say of the arms."""
+        parts = list(dict.fromkeys(a.item.part for answers in arms.values() for a in answers))
+        found = probabilities(arms, references, self.totals(parts))
+        if found is None:
+            return Appendix()
+        return Appendix(probability_text(found), {"p_yes": found.as_dict()})
+
     def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
         """Return counts and metrics under every parser, by parser, arm and part."""
         return {"parsers": {name: self._with(name)._plain(arms) for name in PARSERS}}
@@ -116,7 +167,7 @@ class YesNoTask(Task):
     def _with(self, parser: str) -> YesNoTask:
         settings = self.settings
         assert isinstance(settings, YesNoSettings)
-        return type(self)(replace(settings, parser=parser), self.protocol)
+        return type(self)(replace(settings, parser=parser, scoring=GENERATE), self.protocol)
 
     def _plain(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
         found: dict[str, dict[str, Any]] = {}

@@ -1,0 +1,239 @@
+"""What the probabilities of yes say: AUROC, and log-odds on the true side, by arm and part.
+
+A parsed answer shows an effect only where it crosses one half; these numbers show it before.
+
+AUROC is that of p_yes against the label. Log-odds on the true side are log(p / (1 - p)), negated
+where the label is no, as the mean over the answers of a part. A total is the mean over its parts.
+
+Axes: `N` pictures, `R` resamples, the first of which is the pictures themselves; `S` statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.files.answers import Answer
+from eval.stats.auroc import PairWins, auroc, pair_wins
+from eval.stats.intervals import Array, Interval
+from eval.stats.permutation import PermutationTest, sign_flip_test
+from eval.stats.resampling import percentile_interval, resample_weights
+
+STATISTICS: Final = ("auroc", "log_odds")
+
+
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """The numbers of some arms.
+
+    Attributes:
+        numbers: AUROC and log-odds by arm and part or total; nan where there is none.
+        differences: By arm and its reference.
+        notes: Why there is none, a sentence each.
+    """
+
+    numbers: dict[str, dict[str, dict[str, Interval]]]
+    differences: list[ProbabilityDifference]
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything for a JSON file."""
+        return {
+            "arms": {
+                arm: {kind: _plain(of) for kind, of in kinds.items()}
+                for arm, kinds in self.numbers.items()
+            },
+            "differences": [one.as_dict() for one in self.differences],
+            "notes": self.notes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ProbabilityDifference:
+    """An arm minus its reference on a part or total.
+
+    Attributes:
+        arm: The arm.
+        reference: What it is compared with.
+        part: The part or total.
+        numbers: Differences of AUROC and log-odds.
+        test: Whether the log-odds differ, by picture; None where there are none.
+    """
+
+    arm: str
+    reference: str
+    part: str
+    numbers: dict[str, Interval]
+    test: PermutationTest | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the difference for a JSON file."""
+        return {
+            "arm": self.arm,
+            "reference": self.reference,
+            "part": self.part,
+            **_plain(self.numbers),
+            "permutation": None if self.test is None else asdict(self.test),
+        }
+
+
+class _Part(NamedTuple):
+    """An arm's probabilities on one part, by the pictures that it asks about.
+
+    Attributes:
+        pictures: Which of all pictures, as indices.
+        pairs: Compared pairs; None where a probability is missing.
+        log_odds: Sums over each picture's answers; nan where one is missing or infinite.
+        answers: Number of answers about each picture.
+    """
+
+    pictures: NDArray[np.int64]
+    pairs: PairWins | None
+    log_odds: Array
+    answers: Array
+
+    def statistics(self, weights: Array) -> Array:
+        """Return AUROC and mean log-odds under weights of all pictures, (R, N) -> (S, R)."""
+        own = weights[:, self.pictures]
+        nothing = np.full(len(weights), np.nan)
+        count = own @ self.answers
+        mean = np.divide(own @ self.log_odds, count, out=nothing.copy(), where=count > 0)
+        return np.stack([nothing if self.pairs is None else auroc(self.pairs, own), mean])
+
+
+def probabilities(
+    arms: Mapping[str, Sequence[Answer]],
+    references: Mapping[str, Sequence[str]],
+    totals: Mapping[str, Sequence[str]],
+) -> Probabilities | None:
+    """Compute AUROC, log-odds and their paired differences.
+
+    Args:
+        arms: Answers by arm, all to the same questions.
+        references: The arms that each arm is compared with.
+        totals: Names of means over parts, and their parts.
+    Returns:
+        The numbers; None where no answer has a probability.
+    """
+    if not any(answer.p_yes is not None for answers in arms.values() for answer in answers):
+        return None
+    some = next(iter(arms.values()))
+    names = sorted({answer.item.image for answer in some})
+    parts = list(dict.fromkeys(answer.item.part for answer in some))
+    members = {**{part: [part] for part in parts}, **totals}
+    tables = {
+        arm: {part: _part([a for a in answers if a.item.part == part], names) for part in parts}
+        for arm, answers in arms.items()
+    }
+    samples = {
+        arm: {kind: np.mean([of[part] for part in members[kind]], axis=0) for kind in members}
+        for arm, of in _sampled(tables, len(names)).items()
+    }
+    differences = [
+        ProbabilityDifference(
+            arm,
+            other,
+            kind,
+            _intervals(samples[arm][kind] - samples[other][kind], len(names)),
+            _test(tables[arm], tables[other], members[kind], len(names)),
+        )
+        for arm, others in references.items()
+        for other in others
+        for kind in members
+    ]
+    numbers = {
+        arm: {kind: _intervals(of[kind], len(names)) for kind in members}
+        for arm, of in samples.items()
+    }
+    return Probabilities(numbers, differences, list(_notes(arms, numbers)))
+
+
+def _part(answers: Sequence[Answer], names: Sequence[str]) -> _Part:
+    """Gather an arm's answers to a part; `names` are those of all pictures, sorted."""
+    all_pictures = np.searchsorted(names, [answer.item.image for answer in answers])
+    pictures, own = np.unique(all_pictures, return_inverse=True)
+    scores = np.array([np.nan if a.p_yes is None else a.p_yes for a in answers])
+    positive = np.array([answer.item.label == "yes" for answer in answers])
+    pairs = None if np.isnan(scores).any() else pair_wins(scores, positive, own, len(pictures))
+    with np.errstate(divide="ignore"):
+        log_odds = (np.log(scores) - np.log1p(-scores)) * np.where(positive, 1, -1)
+    log_odds[np.isinf(log_odds)] = np.nan
+    return _Part(
+        pictures,
+        pairs,
+        np.bincount(own, log_odds, minlength=len(pictures)).astype(np.float64),
+        np.bincount(own, minlength=len(pictures)).astype(np.float64),
+    )
+
+
+def _sampled(tables: Mapping[str, Mapping[str, _Part]], size: int) -> dict[str, dict[str, Array]]:
+    """Return statistics by arm and part, of all pictures and then of resamples, (S, 1 + R)."""
+    found: dict[str, dict[str, list[Array]]] = {
+        arm: {part: [] for part in of} for arm, of in tables.items()
+    }
+    for weights in chain([np.ones((1, size))], resample_weights(size)):
+        for arm, of in tables.items():
+            for part, table in of.items():
+                found[arm][part].append(table.statistics(weights))
+    return {
+        arm: {part: np.concatenate(rows, axis=1) for part, rows in of.items()}
+        for arm, of in found.items()
+    }
+
+
+def _intervals(samples: Array, pictures: int) -> dict[str, Interval]:
+    """Return each statistic with its interval, (S, 1 + R)."""
+    return {
+        name: percentile_interval(float(row[0]), row[1:], pictures)
+        for name, row in zip(STATISTICS, samples, strict=True)
+    }
+
+
+def _test(
+    first: Mapping[str, _Part], second: Mapping[str, _Part], parts: Sequence[str], pictures: int
+) -> PermutationTest | None:
+    """Test the difference of the log-odds, with what each picture adds to their mean."""
+    added = np.zeros(pictures)
+    for part in parts:
+        one, other = first[part], second[part]
+        share = len(parts) * one.answers.sum()
+        added[one.pictures] += (one.log_odds - other.log_odds) / share
+    return None if np.isnan(added).any() else sign_flip_test(added)
+
+
+def _notes(
+    arms: Mapping[str, Sequence[Answer]],
+    numbers: Mapping[str, Mapping[str, Mapping[str, Interval]]],
+) -> Iterator[str]:
+    """Yield why numbers are missing."""
+    for arm, answers in arms.items():
+        missing = sum(answer.p_yes is None for answer in answers)
+        certain = sum(answer.p_yes in (0, 1) for answer in answers)
+        if missing:
+            yield (
+                f"{arm}: {missing} of {len(answers)} answers have no p(yes), so no numbers: older "
+                "answers lack it, and those whose first token can be neither yes nor no"
+            )
+        elif certain:
+            yield (
+                f"{arm}: no log-odds, as {certain} of {len(answers)} answers have p(yes) 0 or 1: "
+                "the method rules one side out; in AUROC they are ties"
+            )
+    one_sided = {
+        kind
+        for arm, kinds in numbers.items()
+        for kind, of in kinds.items()
+        if np.isnan(of["auroc"].value) and all(a.p_yes is not None for a in arms[arm])
+    }
+    if one_sided:
+        which = ", ".join(sorted(one_sided)).strip(", ")
+        yield f"no AUROC{f' of {which}' if which else ''}: all labels of a part are the same"
+
+
+def _plain(numbers: Mapping[str, Interval]) -> dict[str, Any]:
+    return {name: number.as_dict() for name, number in numbers.items()}
