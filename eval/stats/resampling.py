@@ -14,7 +14,14 @@ from typing import Final
 
 import numpy as np
 
-from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED, Array, Interval
+from eval.stats.intervals import (
+    CONFIDENCE,
+    RESAMPLES,
+    SEED,
+    Array,
+    Interval,
+    wilson_interval,
+)
 
 # Numbers that are drawn at a time: some 8 MB.
 _DRAWN_AT_ONCE: Final = 1_000_000
@@ -40,17 +47,24 @@ def resample_weights(
         yield counts.reshape(rows, pictures).astype(np.float64)
 
 
-def percentile_interval(value: float, samples: Array, pictures: int) -> Interval:
+def percentile_interval(
+    value: float, samples: Array, pictures: int, *, highest: float | None = None
+) -> Interval:
     """Return a value with its 95 % percentile interval.
 
     Args:
         value: The statistic on all pictures.
         samples: The statistic on each resample, shape (R,); nan where it is 0/0, which is left out.
         pictures: Number of pictures; one says nothing of others, so that there is no interval.
+        highest: The largest value that it can have, from 0, or from minus that for a difference;
+            None for one without bounds. With bounds, the interval is Wilson's where all resamples
+            give the same.
     """
     known = samples[~np.isnan(samples)]
     if pictures < 2 or np.isnan(value) or not len(known):
         return Interval(value, nan, nan)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(known, [tail, 1 - tail]).tolist()
-    return Interval(value, low, high)
+    if highest is None or low < high:
+        return Interval(value, low, high)
+    return wilson_interval(value, pictures, highest)

@@ -11,7 +11,7 @@ Axes: `N` pictures, `R` resamples, the first of which is the pictures themselves
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from eval.files.answers import Answer
 from eval.stats.auroc import PairWins, auroc, pair_wins
 from eval.stats.intervals import Array, Interval
-from eval.stats.permutation import PermutationTest, sign_flip_test
+from eval.stats.permutation import PermutationTest, holm, sign_flip_test
 from eval.stats.resampling import percentile_interval, resample_weights
 
 STATISTICS: Final = ("auroc", "log_odds")
+HIGHEST: Final = (1.0, None)  # log-odds have no bounds
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,13 @@ class Probabilities:
     """The numbers of some arms.
 
     Attributes:
+        primary: The part or total in which arms are compared first.
         numbers: AUROC and log-odds by arm and part or total; nan where there is none.
         differences: By arm and its reference.
         notes: Why there is none, a sentence each.
     """
 
+    primary: str
     numbers: dict[str, dict[str, dict[str, Interval]]]
     differences: list[ProbabilityDifference]
     notes: list[str]
@@ -44,6 +47,7 @@ class Probabilities:
     def as_dict(self) -> dict[str, Any]:
         """Return everything for a JSON file."""
         return {
+            "primary": self.primary,
             "arms": {
                 arm: {kind: _plain(of) for kind, of in kinds.items()}
                 for arm, kinds in self.numbers.items()
@@ -62,14 +66,16 @@ class ProbabilityDifference:
         reference: What it is compared with.
         part: The part or total.
         numbers: Differences of AUROC and log-odds.
-        test: Whether the log-odds differ, by picture; None where there are none.
+        test: Of the log-odds.
+        p_holm: Its p-value adjusted for all primary comparisons; None for others.
     """
 
     arm: str
     reference: str
     part: str
     numbers: dict[str, Interval]
-    test: PermutationTest | None
+    test: PermutationTest
+    p_holm: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the difference for a JSON file."""
@@ -78,8 +84,13 @@ class ProbabilityDifference:
             "reference": self.reference,
             "part": self.part,
             **_plain(self.numbers),
-            "permutation": None if self.test is None else asdict(self.test),
+            "permutation_test": self.test.as_dict() | self._adjusted(),
         }
+
+    def _adjusted(self) -> dict[str, float | None]:
+        if self.p_holm is None:
+            return {}
+        return {"p_holm": None if np.isnan(self.p_holm) else self.p_holm}
 
 
 class _Part(NamedTuple):
@@ -126,6 +137,10 @@ def probabilities(
     names = sorted({answer.item.image for answer in some})
     parts = list(dict.fromkeys(answer.item.part for answer in some))
     members = {**{part: [part] for part in parts}, **totals}
+    shown = {
+        kind: len({a.item.image for a in some if a.item.part in of}) for kind, of in members.items()
+    }
+    primary = next(iter(totals), parts[0])
     tables = {
         arm: {part: _part([a for a in answers if a.item.part == part], names) for part in parts}
         for arm, answers in arms.items()
@@ -139,7 +154,7 @@ def probabilities(
             arm,
             other,
             kind,
-            _intervals(samples[arm][kind] - samples[other][kind], len(names)),
+            _both_ways(_intervals(samples[arm][kind] - samples[other][kind], shown[kind])),
             _test(tables[arm], tables[other], members[kind], len(names)),
         )
         for arm, others in references.items()
@@ -147,10 +162,19 @@ def probabilities(
         for kind in members
     ]
     numbers = {
-        arm: {kind: _intervals(of[kind], len(names)) for kind in members}
+        arm: {kind: _intervals(of[kind], shown[kind]) for kind in members}
         for arm, of in samples.items()
     }
-    return Probabilities(numbers, differences, list(_notes(arms, numbers)))
+    notes = list(_notes(arms, numbers))
+    return Probabilities(primary, numbers, _adjusted(differences, primary), notes)
+
+
+def _adjusted(
+    differences: Sequence[ProbabilityDifference], primary: str
+) -> list[ProbabilityDifference]:
+    """Return the same with Holm's p-values of the primary comparisons."""
+    p_values = iter(holm([d.test.p_value for d in differences if d.part == primary]))
+    return [replace(d, p_holm=next(p_values)) if d.part == primary else d for d in differences]
 
 
 def _part(answers: Sequence[Answer], names: Sequence[str]) -> _Part:
@@ -189,21 +213,29 @@ def _sampled(tables: Mapping[str, Mapping[str, _Part]], size: int) -> dict[str, 
 def _intervals(samples: Array, pictures: int) -> dict[str, Interval]:
     """Return each statistic with its interval, (S, 1 + R)."""
     return {
-        name: percentile_interval(float(row[0]), row[1:], pictures)
-        for name, row in zip(STATISTICS, samples, strict=True)
+        name: percentile_interval(float(row[0]), row[1:], pictures, highest=highest)
+        for name, highest, row in zip(STATISTICS, HIGHEST, samples, strict=True)
+    }
+
+
+def _both_ways(numbers: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Return differences; where no picture differs, the next may differ either way."""
+    return {
+        name: replace(x, low=-x.high) if x.wilson and x.value == 0 else x
+        for name, x in numbers.items()
     }
 
 
 def _test(
     first: Mapping[str, _Part], second: Mapping[str, _Part], parts: Sequence[str], pictures: int
-) -> PermutationTest | None:
+) -> PermutationTest:
     """Test the difference of the log-odds, with what each picture adds to their mean."""
     added = np.zeros(pictures)
     for part in parts:
         one, other = first[part], second[part]
         share = len(parts) * one.answers.sum()
         added[one.pictures] += (one.log_odds - other.log_odds) / share
-    return None if np.isnan(added).any() else sign_flip_test(added)
+    return sign_flip_test(added)
 
 
 def _notes(

@@ -1,16 +1,16 @@
-"""The probabilities of yes in print: a table of numbers, a table of differences, what they mean."""
+"""The probabilities of yes in print: numbers, primary differences, and what they mean."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import chain
 from math import isnan
 from textwrap import wrap
 from typing import Final
 
-from eval.output.table import NONE, WIDTH, fit
-from eval.stats.intervals import Interval
-from eval.tasks.yes_no.probability import STATISTICS, Probabilities
+from eval.output.table import WIDTH, fit
+from eval.stats.intervals import NONE, Interval
+from eval.tasks.yes_no.probability import STATISTICS, Probabilities, ProbabilityDifference
 
 TITLES: Final = ("AUROC (95 %)", "log-odds (95 %)")
 DIGITS: Final = (3, 2)
@@ -21,42 +21,37 @@ MEANING: Final = (
 
 def probability_text(found: Probabilities) -> str:
     """Return the tables and what has to be known beside them, at most 100 columns wide."""
-    names = list(found.numbers)
+    arms = list(found.numbers)
     # A benchmark without parts has one of no name.
-    parts = any(part for of in found.numbers.values() for part in of)
+    parts = ["part"] if any(part for of in found.numbers.values() for part in of) else []
     rows = [
         [arm, *([part] if parts else []), *_cells(numbers)]
         for arm, of in found.numbers.items()
         for part, numbers in of.items()
     ]
-    blocks = [_table("p(yes): arm", rows, names, parts=parts, more=[])]
-    rows = [
-        [
-            f"{one.arm} - {one.reference}",
-            *([one.part] if parts else []),
-            *_cells(one.numbers, signed=True),
-            NONE if one.test is None else f"{one.test.p_value:.2g}",
+    header = ["p(yes): arm", *parts, *TITLES]
+    blocks = [fit(header, rows, names=arms, keys=1 + len(parts))]
+    compared = [one for one in found.differences if one.part == found.primary]
+    if compared:
+        where = f"p(yes), {found.primary}" if found.primary else "p(yes)"
+        rows = [
+            [f"{one.arm} - {one.reference}", *_cells(one.numbers, signed=True), _p(one)]
+            for one in compared
         ]
-        for one in found.differences
-    ]
-    notes = MEANING
-    if rows:
-        blocks.append(_table("arm - reference", rows, names, parts=parts, more=["p"]))
-        notes += ";\np: do the log-odds differ, sign-flip permutation test over pictures"
-    reasons = (wrap(f"note: {note}", WIDTH) for note in found.notes)
-    return "\n\n".join([*blocks, "\n".join([notes, *chain.from_iterable(reasons)])])
+        blocks.append(fit([where, *TITLES, "p"], rows))
+    return "\n\n".join([*blocks, "\n".join(_notes(found, len(compared)))])
 
 
-def _table(
-    first: str,
-    rows: Sequence[Sequence[str]],
-    names: Sequence[str],
-    *,
-    parts: bool,
-    more: Sequence[str],
-) -> str:
-    header = [first, *(["part"] if parts else []), *TITLES, *more]
-    return fit(header, rows, names=names, keys=1 + parts)
+def _notes(found: Probabilities, compared: int) -> list[str]:
+    lines = [MEANING]
+    if compared:
+        adjusted = f", Holm-adjusted for {compared} comparisons" if compared > 1 else ""
+        lines.append(f"p: of the log-odds, sign-flip permutation test over pictures{adjusted}")
+    every = [of for kinds in found.numbers.values() for of in kinds.values()]
+    every += [one.numbers for one in found.differences if one.part == found.primary]
+    if any(number.wilson for numbers in every for number in numbers.values()):
+        lines.append("where all resamples have the same AUROC, the interval is Wilson's")
+    return [*lines, *chain.from_iterable(wrap(f"note: {note}", WIDTH) for note in found.notes)]
 
 
 def _cells(numbers: Mapping[str, Interval], *, signed: bool = False) -> list[str]:
@@ -76,3 +71,8 @@ def _cell(number: Interval, style: str, digits: int) -> str:
         format(round(end, digits) + 0.0, style) for end in (number.value, number.low, number.high)
     )
     return value if isnan(number.low) else f"{value} ({low}..{high})"
+
+
+def _p(difference: ProbabilityDifference) -> str:
+    p_value = difference.p_holm
+    return NONE if p_value is None or isnan(p_value) else f"{p_value:.2g}"
