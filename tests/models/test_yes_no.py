@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn import functional as F  # as everyone calls it
+from transformers import LogitsProcessor, LogitsProcessorList
 
 import eah
 import models
@@ -366,12 +367,23 @@ def test_without_scores_or_without_a_word_there_is_no_probability() -> None:
     assert FirstToken(YesNoIds({0: "yes"}, {1: "no"}), 2).p_yes() == [None, None]
 
 
-def test_the_repetition_penalty_is_not_in_it(vlm: VLM, features: torch.Tensor) -> None:
+class NoYes(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Forbids what begins with yes."""
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        return scores.index_fill(1, torch.tensor(YES), -math.inf)
+
+
+@pytest.mark.parametrize("method", [None, Vcd(beta=0.0)], ids=str)
+def test_processors_such_as_the_repetition_penalty_are_not_in_it(
+    vlm: VLM, features: torch.Tensor, noised: torch.Tensor, method: DecodingMethod | None
+) -> None:
     ids = yes_no_ids(vlm.tokenizer)
-    expected = vlm.answer_batch(features, QUESTIONS, ONE_TOKEN, None, None, None, ids)
+    expected = vlm.answer_batch(features, QUESTIONS, ONE_TOKEN, method, noised, None, ids)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(vlm), "repetition_penalty", 1.5)
-        found = vlm.answer_batch(features, QUESTIONS, ONE_TOKEN, None, None, None, ids)
+        patch.setattr(vlm, "logits_processors", lambda: LogitsProcessorList([NoYes()]))
+        found = vlm.answer_batch(features, QUESTIONS, ONE_TOKEN, method, noised, None, ids)
 
     assert p_yes(found) == p_yes(expected)
+    assert [answer.text for answer in found] != [answer.text for answer in expected]

@@ -5,26 +5,23 @@ A parsed answer shows an effect only where it crosses one half; these numbers sh
 AUROC is that of p_yes against the label. Log-odds on the true side are log(p / (1 - p)), negated
 where the label is no, as the mean over the answers of a part. A total is the mean over its parts.
 
-Axes: `N` pictures, `R` resamples, the first of which is the pictures themselves; `S` statistics.
+Axes: `R` resamples, `S` statistics.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eval.files.answers import Answer
-from eval.stats.auroc import PairWins, auroc, pair_wins
 from eval.stats.intervals import Array, Interval
 from eval.stats.permutation import PermutationTest, holm, sign_flip_test
-from eval.stats.resampling import percentile_interval, resample_weights
+from eval.stats.resampling import percentile_interval
+from eval.tasks.yes_no.part_scores import STATISTICS, PartScores, part_scores, sampled_statistics
 
-STATISTICS: Final = ("auroc", "log_odds")
 HIGHEST: Final = (1.0, None)  # log-odds have no bounds
 
 
@@ -93,30 +90,6 @@ class ProbabilityDifference:
         return {"p_holm": None if np.isnan(self.p_holm) else self.p_holm}
 
 
-class _Part(NamedTuple):
-    """An arm's probabilities on one part, by the pictures that it asks about.
-
-    Attributes:
-        pictures: Which of all pictures, as indices.
-        pairs: Compared pairs; None where a probability is missing.
-        log_odds: Sums over each picture's answers; nan where one is missing or infinite.
-        answers: Number of answers about each picture.
-    """
-
-    pictures: NDArray[np.int64]
-    pairs: PairWins | None
-    log_odds: Array
-    answers: Array
-
-    def statistics(self, weights: Array) -> Array:
-        """Return AUROC and mean log-odds under weights of all pictures, (R, N) -> (S, R)."""
-        own = weights[:, self.pictures]
-        nothing = np.full(len(weights), np.nan)
-        count = own @ self.answers
-        mean = np.divide(own @ self.log_odds, count, out=nothing.copy(), where=count > 0)
-        return np.stack([nothing if self.pairs is None else auroc(self.pairs, own), mean])
-
-
 def probabilities(
     arms: Mapping[str, Sequence[Answer]],
     references: Mapping[str, Sequence[str]],
@@ -142,12 +115,14 @@ def probabilities(
     }
     primary = next(iter(totals), parts[0])
     tables = {
-        arm: {part: _part([a for a in answers if a.item.part == part], names) for part in parts}
+        arm: {
+            part: part_scores([a for a in answers if a.item.part == part], names) for part in parts
+        }
         for arm, answers in arms.items()
     }
     samples = {
         arm: {kind: np.mean([of[part] for part in members[kind]], axis=0) for kind in members}
-        for arm, of in _sampled(tables, len(names)).items()
+        for arm, of in sampled_statistics(tables, len(names)).items()
     }
     differences = [
         ProbabilityDifference(
@@ -177,39 +152,6 @@ def _adjusted(
     return [replace(d, p_holm=next(p_values)) if d.part == primary else d for d in differences]
 
 
-def _part(answers: Sequence[Answer], names: Sequence[str]) -> _Part:
-    """Gather an arm's answers to a part; `names` are those of all pictures, sorted."""
-    all_pictures = np.searchsorted(names, [answer.item.image for answer in answers])
-    pictures, own = np.unique(all_pictures, return_inverse=True)
-    scores = np.array([np.nan if a.p_yes is None else a.p_yes for a in answers])
-    positive = np.array([answer.item.label == "yes" for answer in answers])
-    pairs = None if np.isnan(scores).any() else pair_wins(scores, positive, own, len(pictures))
-    with np.errstate(divide="ignore"):
-        log_odds = (np.log(scores) - np.log1p(-scores)) * np.where(positive, 1, -1)
-    log_odds[np.isinf(log_odds)] = np.nan
-    return _Part(
-        pictures,
-        pairs,
-        np.bincount(own, log_odds, minlength=len(pictures)).astype(np.float64),
-        np.bincount(own, minlength=len(pictures)).astype(np.float64),
-    )
-
-
-def _sampled(tables: Mapping[str, Mapping[str, _Part]], size: int) -> dict[str, dict[str, Array]]:
-    """Return statistics by arm and part, of all pictures and then of resamples, (S, 1 + R)."""
-    found: dict[str, dict[str, list[Array]]] = {
-        arm: {part: [] for part in of} for arm, of in tables.items()
-    }
-    for weights in chain([np.ones((1, size))], resample_weights(size)):
-        for arm, of in tables.items():
-            for part, table in of.items():
-                found[arm][part].append(table.statistics(weights))
-    return {
-        arm: {part: np.concatenate(rows, axis=1) for part, rows in of.items()}
-        for arm, of in found.items()
-    }
-
-
 def _intervals(samples: Array, pictures: int) -> dict[str, Interval]:
     """Return each statistic with its interval, (S, 1 + R)."""
     return {
@@ -227,7 +169,10 @@ def _both_ways(numbers: Mapping[str, Interval]) -> dict[str, Interval]:
 
 
 def _test(
-    first: Mapping[str, _Part], second: Mapping[str, _Part], parts: Sequence[str], pictures: int
+    first: Mapping[str, PartScores],
+    second: Mapping[str, PartScores],
+    parts: Sequence[str],
+    pictures: int,
 ) -> PermutationTest:
     """Test the difference of the log-odds, with what each picture adds to their mean."""
     added = np.zeros(pictures)

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from itertools import chain
 from math import isnan
 from textwrap import wrap
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eval.output.table import WIDTH, fit
 from eval.stats.intervals import NONE, Interval
-from eval.tasks.yes_no.probability import STATISTICS, Probabilities, ProbabilityDifference
+from eval.tasks.yes_no.part_scores import STATISTICS
+
+if TYPE_CHECKING:
+    from eval.tasks.yes_no.probability import Probabilities, ProbabilityDifference
 
 TITLES: Final = ("AUROC (95 %)", "log-odds (95 %)")
 DIGITS: Final = (3, 2)

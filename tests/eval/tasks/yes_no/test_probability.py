@@ -27,12 +27,12 @@ Chance = Callable[[Item, np.random.Generator], float | None]
 
 
 def items(parts: tuple[str, ...] = PARTS) -> list[Item]:
-    """Return one to three questions of either label about each picture; parts differ in number."""
+    """Return questions of either label about each picture; parts differ in their number."""
     return [
         Item(100 * picture + number, f"{picture}.jpg", f"Is there {number}?", label, part)
         for share, part in enumerate(parts)
         for picture in range(PICTURES)
-        for number, label in enumerate(["yes", "no"] * (1 + (picture + share) % 3))
+        for number, label in enumerate(["yes", "no"] * (1 + (picture + share) % (3 - share)))
     ]
 
 
