@@ -120,6 +120,8 @@ def test_runs_and_rescore_print_it(
         assert "| p(yes), random " in capsys.readouterr().out
         found = json.loads(file.read_text())["p_yes"]
         assert found == json.loads((generated / "report/metrics.json").read_text())["p_yes"]
+    assert runs.main(["compare", str(generated), str(generated)]) == 0
+    assert "| B:baseline - A:baseline | " in capsys.readouterr().out.split("| p(yes), random ")[1]
 
 
 def test_answers_of_an_older_version_have_none_and_are_no_error(
