@@ -28,7 +28,7 @@ from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS, RUN
 from eval.run.recorded import RecordedRun, read_run
 from eval.run.settings import RunSettings
-from eval.tasks.base import TASKS, Task, pictures_missing
+from eval.tasks.base import TASKS, Task, pictures_missing, skip_unreadable
 from models.settings import PARTS
 
 REPORT: Final = "report"
@@ -101,7 +101,10 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
             write_json(settings.json, report.as_dict())
         return
     pictures_missing(settings.pictures_folder(), items)
-    run = ask(task, items)
+    left_out: list[str] = []
+    if settings.skip_unreadable:
+        items, left_out = skip_unreadable(settings.pictures_folder(), items)
+    run = ask(task, items, left_out)
     if run is not None:
         report_run(kind, run, settings)
 
@@ -112,7 +115,8 @@ def _check_no_model_is_asked(settings: RunSettings) -> None:
     Raises:
         EvaluationError: Naming the first.
     """
-    for name in ("method", "sweep", "method_settings", "fresh", "accept_old", "dry_run"):
+    for name in ("method", "sweep", "method_settings", "fresh", "accept_old", "dry_run",
+                 "skip_unreadable"):  # fmt: skip
         if getattr(settings, name):
             raise EvaluationError(
                 f"--{name.replace('_', '-')} says how a model is asked, but --answers has the "
@@ -142,9 +146,13 @@ def check_output(flag: str, output: Path, inputs: Iterable[Path]) -> None:
             )
 
 
-def ask(task: Task, items: Sequence[Item]) -> RecordedRun | None:
+def ask(task: Task, items: Sequence[Item], left_out: Sequence[str] = ()) -> RecordedRun | None:
     """Ask the model what is not answered yet.
 
+    Args:
+        task: The benchmark.
+        items: Its questions.
+        left_out: Pictures that were left out of them.
     Returns:
         The run with the arms that were asked for; None if another process has it, or after
         `--dry-run`.
@@ -157,7 +165,7 @@ def ask(task: Task, items: Sequence[Item]) -> RecordedRun | None:
         reference_arms([arm.name for arm in arms_of(task.settings)], named)
     described = describe(task.settings)
     protocol = type(task).protocol_of(described.protocol, described.family)
-    session = plan_session(type(task)(task.settings, protocol), items, described)
+    session = plan_session(type(task)(task.settings, protocol), items, described, left_out)
     if task.settings.dry_run:
         total = len(session.plan.prompts)
         print(f"run folder: {session.folder.path}\nquestions: {total}\n")

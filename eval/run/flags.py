@@ -41,6 +41,12 @@ class Parser(FlagParser):
             flag = self.flag
             flag("--reference", metavar="ARM", group="arms", help="compare with this (baseline)")
             flag("--wide", action="store_true", group="output", help="print all numbers")
+            flag(
+                "--skip-unreadable",
+                action="store_true",
+                group="data",
+                help="leave out pictures that can't be read (an error)",
+            )
         _add_model(self)
         _add_arms(self)
         _add_running(self)
