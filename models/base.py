@@ -41,6 +41,7 @@ from models.prompts import IMAGE, prompt_ids
 from models.quantization import Quantization
 from models.tokenizer import ChunkTokenizer
 from models.vocabulary import check_vocabulary
+from models.yes_no import FirstToken, KeepFirst, YesNoIds
 
 
 class VLM(ABC):
@@ -232,6 +233,7 @@ class VLM(ABC):
         method: DecodingMethod | None = None,
         noised: torch.Tensor | None = None,
         sharing: Sharing | None = None,
+        yes_no: YesNoIds | None = None,
     ) -> list[Answer]:
         """Answer a batch of questions about already encoded pictures.
 
@@ -242,6 +244,7 @@ class VLM(ABC):
             method: Another way to choose them; None for transformers' own.
             noised: Features of the noised pictures, for methods that contrast with them.
             sharing: Lets questions about the same picture share its prefix, where `shares_prefix`.
+            yes_no: Tokens to compute `Answer.p_yes` of, which changes no answer; None for none.
         Returns:
             One answer per question.
         Raises:
@@ -250,6 +253,7 @@ class VLM(ABC):
         shared = sharing is not None and self.shares_prefix(method)
         prompts = self.embed_prompts(features, questions, shared=shared)
         config = self.generation_config(decoding)
+        first = None if yes_no is None else FirstToken(yes_no, len(questions))
 
         contrast = self._contrast(method, questions, noised, shared=shared) if method else None
         if method is not None:
@@ -262,16 +266,19 @@ class VLM(ABC):
                 processors=self.logits_processors(),
                 stopping=self.stopping(decoding),
                 counted=self.counted_ids(questions, prompts),
+                first=first,
             )
 
         def generate() -> torch.Tensor:
             if method is not None:
                 return method.generate(request)
+            # Before the others: the repetition penalty and what sampling cuts off are not in p_yes.
+            keep = [] if first is None else [KeepFirst(first)]
             ids: torch.Tensor = self.language_model.generate(
                 inputs_embeds=prompts.embeds,
                 attention_mask=prompts.attention_mask,
                 generation_config=config,
-                logits_processor=self.logits_processors(),
+                logits_processor=LogitsProcessorList([*keep, *self.logits_processors()]),
                 stopping_criteria=self.stopping(decoding),
             )
             return ids
@@ -283,7 +290,13 @@ class VLM(ABC):
                 output = generate_sharing(self.language_model, whole, pictures, generate)
             else:
                 output = generate()
-        return [self._answer(ids) for ids in output.tolist()]
+        answers = [self._answer(ids) for ids in output.tolist()]
+        if first is None:
+            return answers
+        return [
+            answer._replace(p_yes=p_yes)
+            for answer, p_yes in zip(answers, first.p_yes(), strict=True)
+        ]
 
     def shares_prefix(self, method: DecodingMethod | None = None) -> bool:
         """Tell whether prompts about the same picture can share what is computed up to its end.

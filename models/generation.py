@@ -46,11 +46,14 @@ class Answer(NamedTuple):
         text: What the model said.
         finished: False where `max_new_tokens` came before its end.
         tokens: Number of generated tokens, EOS and what was cut off included.
+        p_yes: Probability of "yes" against "no" at the first token; None if it was not asked for,
+            or there is none.
     """
 
     text: str
     finished: bool
     tokens: int
+    p_yes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,9 @@ class ChunkTokenizer(Protocol):
     def get_piece_size(self) -> int:
         """Return the size of the trained vocabulary, without tokens that were added to it."""
 
+    def id_to_piece(self, id_: int, /) -> str:
+        """Return a token of the trained vocabulary as it is spelled there, "▁" for a space."""
+
 
 class SentencePieceTokenizer:
     """A `tokenizer.model` file."""
@@ -81,6 +84,10 @@ class SentencePieceTokenizer:
     def get_piece_size(self) -> int:
         """Return the size of the trained vocabulary, without tokens that were added to it."""
         return int(self._pieces.get_piece_size())
+
+    def id_to_piece(self, id_: int, /) -> str:
+        """Return a token of the trained vocabulary as it is spelled there, "▁" for a space."""
+        return str(self._pieces.id_to_piece(id_))
 
 
 class JsonTokenizer:
@@ -127,3 +134,7 @@ class JsonTokenizer:
     def get_piece_size(self) -> int:
         """Return the size of the trained vocabulary, without tokens that were added to it."""
         return int(self._tokenizer.get_vocab_size(with_added_tokens=False))
+
+    def id_to_piece(self, id_: int, /) -> str:
+        """Return a token of the trained vocabulary as it is spelled there, "▁" for a space."""
+        return str(self._tokenizer.id_to_token(id_))

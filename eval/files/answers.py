@@ -10,7 +10,9 @@ from eval.errors import EvaluationError
 from eval.files.image_ids import ImageId
 
 BASELINE: Final = "baseline"
-_ROW_TYPES: Final = {"int": int, "str": str, "bool": bool, "None": type(None)}
+_ROW_TYPES: Final = {
+    "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "None": (type(None),),
+}  # fmt: skip
 Key = tuple[str, int | str]
 
 
@@ -66,17 +68,22 @@ class Answer:
         text: What the model said.
         finished: Whether it ended by itself, not at the length limit.
         findings: What EAH found, by layer; empty in arms without EAH.
+        p_yes: Probability of "yes" against "no" at the first token; 0 and 1 where the decoding
+            method rules a side out, None where it is not known.
     """
 
     item: Item
     text: str
     finished: bool = True
     findings: tuple[Finding, ...] = ()
+    p_yes: float | None = None
 
     def as_record(self) -> dict[str, Any]:
         """Return the answer for a line of `answers.jsonl`."""
         item = {name: value for name, value in asdict(self.item).items() if value != ""}
         record = {**item, "answer": self.text, "finished": self.finished}
+        if self.p_yes is not None:
+            record["p_yes"] = self.p_yes
         if self.findings:
             record["eah"] = [asdict(finding) for finding in self.findings]
         return record
@@ -107,9 +114,12 @@ def answer_of(record: Mapping[str, Any], where: str) -> Answer:
             record.get("part", ""),
         )
         findings = tuple(Finding(**finding) for finding in record.get("eah", ()))
-        answer = Answer(item, record["answer"], record.get("finished", True), findings)
+        p_yes = record.get("p_yes")
+        answer = Answer(item, record["answer"], record.get("finished", True), findings, p_yes)
         for row in (answer, item, *findings):
             check_types(row)
+        if p_yes is not None and not 0 <= p_yes <= 1:  # nan neither
+            raise TypeError(f"p_yes is {p_yes}, not a probability from 0 to 1")
         return answer
     except (KeyError, TypeError) as error:
         raise EvaluationError(
@@ -125,10 +135,7 @@ def check_types(row: Any) -> None:
     """
     for item in fields(row):
         value, kinds = getattr(row, item.name), str(item.type).split(" | ")
-        if kinds == ["float"]:
-            right = type(value) in (int, float)
-        else:
-            known = [_ROW_TYPES[kind] for kind in kinds if kind in _ROW_TYPES]
-            right = len(known) < len(kinds) or type(value) in known
-        if not right:
+        if all(kind in _ROW_TYPES for kind in kinds) and not any(
+            type(value) in _ROW_TYPES[kind] for kind in kinds
+        ):
             raise TypeError(f"{item.name} is {value!r:.60}, not {item.type}")

@@ -69,7 +69,8 @@ def compare_runs(
         arms |= {f"{mark}{name}": answers for name, answers in run.answers().items()}
     against = _references(list(arms), reference)
     layers = {name: layer_summaries(answers) for name, answers in arms.items()}
-    return Report(task, arms, group(task, arms, against), "", {}, layers)
+    beside = task.beside(arms, against)
+    return Report(task, arms, group(task, arms, against), "", {}, layers, beside)
 
 
 def _references(arms: Sequence[str], reference: str | None) -> Mapping[str, list[str]]:

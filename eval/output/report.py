@@ -6,7 +6,7 @@ Written once for all benchmarks. Everything here is a view of recorded answers.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final
 
 from eval.errors import EvaluationError
@@ -29,7 +29,7 @@ from eval.run.costs import ArmCost, BatchCost, arm_costs
 from eval.stats.grouped import Difference, Grouped, Result, group
 from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED, Interval, few_pictures_note
 from eval.stats.permutation import EXACT, FLIPS
-from eval.tasks.base import Task
+from eval.tasks.base import Appendix, Task
 from models.settings import CONFIGS, read_yaml
 
 PERCENT: Final = 100.0
@@ -46,6 +46,7 @@ class Report:
         reference: Arm that the result table compares with.
         costs: By arm; empty where they are not known.
         layers: What EAH did, by arm.
+        beside: What the benchmark says beside its metrics.
     """
 
     task: Task
@@ -54,6 +55,7 @@ class Report:
     reference: str
     costs: Mapping[str, ArmCost]
     layers: Mapping[str, list[LayerSummary]]
+    beside: Appendix = field(default_factory=Appendix)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, for `metrics.json` and `--json`."""
@@ -72,6 +74,7 @@ class Report:
             "differences": [difference.as_dict() for difference in self.grouped.differences],
             "costs": {arm: asdict(cost) for arm, cost in self.costs.items()},
             "eah": {arm: [one.as_dict() for one in of] for arm, of in self.layers.items() if of},
+            **self.beside.content,
             **self.task.more(self.arms),
         }
 
@@ -97,7 +100,7 @@ class Report:
                 blocks.append(
                     render(header, rows) if wide else fit(header, rows, names=names, keys=keys)
                 )
-        return "\n\n".join([*blocks, self._notes(wide=wide)])
+        return "\n\n".join(filter(None, [*blocks, self._notes(wide=wide), self.beside.text]))
 
     def _notes(self, *, wide: bool) -> str:
         """Return what the columns are and what the intervals are of."""
@@ -152,7 +155,8 @@ def report_of(
     spent = arm_costs({name: (costs or {}).get(name, []) for name in arms}, reference or BASELINE)
     layers = {name: layer_summaries(answers) for name, answers in arms.items()}
     grouped = group(task, arms, against)
-    return Report(task, arms, grouped, reference or BASELINE, spent if costs else {}, layers)
+    return Report(task, arms, grouped, reference or BASELINE, spent if costs else {}, layers,
+                  task.beside(arms, against))  # fmt: skip
 
 
 def reference_arms(arms: Sequence[str], reference: str | None) -> dict[str, list[str]]:

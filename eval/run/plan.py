@@ -76,6 +76,8 @@ class Plan:
         prefix_reuse: Whether prompts about the same picture share its prefix.
         unit: What an answer is called on the progress bar.
         device: What it runs on, for the record of costs.
+        p_yes: Whether the probability of "yes" against "no" is recorded with each answer.
+        likelihood: Whether that probability is the answer, and nothing is generated behind it.
     """
 
     prompts: Sequence[Prompt]
@@ -88,6 +90,8 @@ class Plan:
     prefix_reuse: bool = True
     unit: str = "answer"
     device: str = ""
+    p_yes: bool = False
+    likelihood: bool = False
 
 
 Answer = TypeVar("Answer")

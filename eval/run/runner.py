@@ -27,6 +27,7 @@ from models import VLM
 from models.decoding.base import MethodError
 from models.decoding.vcd import Vcd
 from models.prefix_store import PrefixStore, Sharing
+from models.yes_no import yes_no_ids
 
 Features = dict[str, torch.Tensor]
 
@@ -43,6 +44,7 @@ class Asker:
         self._noised: dict[str, Features] = {arm.name: {} for arm in plan.arms}
         self._prefixes = {arm.name: PrefixStore() for arm in plan.arms}
         self._asked = Counter(image for image, _ in {(p.image, p.text) for p in plan.prompts})
+        self._yes_no = yes_no_ids(vlm.tokenizer) if plan.p_yes else None
         self._parts = Parts(may_cut=plan.batch_size is None, freed=self._forget_prefixes)
 
     def take(self, pixels: Pixels) -> None:
@@ -97,6 +99,7 @@ class Asker:
                     arm.decoding,
                     contrast,
                     self._sharing(names, store),
+                    self._yes_no,
                 )
             except MethodError as error:
                 raise EvaluationError(f"method {arm.name}: {error}") from error
@@ -110,9 +113,11 @@ class Asker:
         beams = 1 if arm.decoding else decoding.num_beams
         rows = []
         for place, prompt in zip(places, batch, strict=True):
-            text, finished, _ = answers[place]
+            text, finished, _, p_yes = answers[place]
+            if self._plan.likelihood:
+                text, finished = likelier(p_yes, arm.name, prompt), True
             findings = tuple(_finding(report, place * beams) for report in found)
-            rows.append(Answer(prompt.item, text, finished, findings))
+            rows.append(Answer(prompt.item, text, finished, findings, p_yes))
         return rows
 
     def _sharing(self, names: Sequence[str], store: PrefixStore) -> Sharing | None:
@@ -160,6 +165,25 @@ def _finding(report: LayerReport, at: int) -> Finding:
         report.image_tokens[at],
         report.saturated[at],
     )
+
+
+def likelier(p_yes: float | None, arm: str, prompt: Prompt) -> str:
+    """Return the word that is likelier at the first token, "yes" where both are equally likely.
+
+    Args:
+        p_yes: Probability of "yes" against "no".
+        arm: The arm's name, for the error.
+        prompt: What was asked, for the error.
+    Raises:
+        EvaluationError: If there is no such probability.
+    """
+    if p_yes is None:
+        raise EvaluationError(
+            f"method {arm}: the first token of the answer to question {prompt.key} can be neither "
+            "yes nor no, so that --scoring likelihood has nothing to compare; leave the arm out, "
+            "or use --scoring generate"
+        )
+    return "yes" if p_yes >= 0.5 else "no"
 
 
 def seed_of(seed: int, what: str, which: int | str) -> int:

@@ -29,6 +29,7 @@ from eval.run.provenance import PACKAGES, code_changes, current_code, provenance
 from eval.run.runner import Recorder, ask_batches
 from eval.run.settings import RunSettings
 from eval.tasks.base import Task
+from models.yes_no import yes_no_ids
 
 GPU_WORKERS: Final = 4
 BATCHES: Final = "batches.json"
@@ -95,12 +96,15 @@ def plan_session(
     settings, protocol = task.settings, task.protocol
     assert protocol is not None
     pictures = settings.pictures_folder()
+    length = settings.max_new_tokens or protocol.max_new_tokens
     decoding = models.Decoding(
-        max_new_tokens=settings.max_new_tokens or protocol.max_new_tokens,
+        max_new_tokens=1 if task.likelihood else length,
         num_beams=settings.beam,
         do_sample=settings.sample,
     )
     arms = [AskedArm(arm, arm.decoding()) for arm in arms_of(settings)]
+    if task.likelihood:
+        _check_likelihood(arms, decoding)
     _check_arms(arms, decoding, settings.batch_size)
     plan = Plan(
         [Prompt(item, task.prompt(item, protocol)) for item in items],
@@ -113,6 +117,8 @@ def plan_session(
         prefix_reuse=settings.prefix_reuse,
         unit=task.unit,
         device=device_name(described.device),
+        p_yes=task.wants_p_yes,
+        likelihood=task.likelihood,
     )
     resolved = {
         "benchmark": task.name,
@@ -130,7 +136,7 @@ def plan_session(
         # A batch is sampled with a seed of its own, so that here its size decides, too.
         resolved |= {"seed": settings.seed, "batch_size": settings.batch_size or "auto"}
     beams = f"-beam{decoding.num_beams}" if decoding.num_beams > 1 else ""
-    how = "-sample" if decoding.do_sample else beams
+    how = "-likelihood" if task.likelihood else "-sample" if decoding.do_sample else beams
     root = settings.output_dir / task.name / described.model
     label = f"{described.protocol}-{task.label(items)}{how}"
     exact = {name: getattr(described, name) for name in ("protocol", "device", "dtype")}
@@ -171,7 +177,7 @@ def answer_all(session: Session) -> bool:
             if arm.name in left:
                 with arm.applied(vlm):
                     pass  # Raises where the model lacks its layers or heads, before any answer.
-        _begin(session, left, done, now)
+        _begin(session, left, done, {**now, **_yes_no(plan, vlm)})
         recorder = Recorder(
             lambda name, answers: folders[name].append(answers),
             lambda name, cost: folders[name].spend(cost),
@@ -185,6 +191,25 @@ def answer_all(session: Session) -> bool:
             file=sys.stderr,
         )
     return gathered
+
+
+def _yes_no(plan: Plan, vlm: models.VLM) -> dict[str, Any]:
+    """Return which tokens are "yes" and "no", for arm.json; nothing where no task wants them.
+
+    Raises:
+        EvaluationError: If the answers are to be told by them, and there are none of one word.
+    """
+    if not plan.p_yes:
+        return {}
+    ids = yes_no_ids(vlm.tokenizer)
+    if ids.missing is not None:
+        what = f"the model's vocabulary has no token that is {ids.missing!r}"
+        if plan.likelihood:
+            raise EvaluationError(
+                f"{what}, which --scoring likelihood compares; use --scoring generate"
+            )
+        print(f"note: {what}, so no probability of yes is recorded", file=sys.stderr)
+    return {"yes_no": ids.as_record()}
 
 
 def _gather(session: Session, folders: dict[str, ArmFolder], asked: set[str]) -> bool:
@@ -330,6 +355,29 @@ def _questions(prompts: Sequence[Prompt]) -> dict[str, Any]:
         }
         for part, of in parts.items()
     }
+
+
+def _check_likelihood(arms: Sequence[AskedArm], decoding: models.Decoding) -> None:
+    """Refuse arms that have no scores of the first token alone.
+
+    Raises:
+        EvaluationError: Naming the arm.
+    """
+    for arm in arms:
+        method = arm.decoding
+        if method is None:
+            continue
+        try:
+            method.check(decoding)
+            known = method.scores_first_token
+        except ValueError:  # a beam search
+            known = False
+        if not known:
+            raise EvaluationError(
+                f"method {arm.name}: --scoring likelihood needs a method that scores the first "
+                f"token by itself, and {type(method).__name__} does not; leave the arm out, or use "
+                "--scoring generate"
+            )
 
 
 def _check_arms(

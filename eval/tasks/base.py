@@ -79,6 +79,7 @@ class Task(ABC):
         protocols: By model family and protocol's name; "" stands for every other family.
         metrics: Its numbers; arms are compared by the first.
         published: Whether configs/paper.yaml has numbers of these metrics under its name.
+        wants_p_yes: Whether the probability of "yes" against "no" at the first token is recorded.
     """
 
     name: ClassVar[str]
@@ -88,6 +89,7 @@ class Task(ABC):
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]]
     metrics: ClassVar[Sequence[Metric]]
     published: ClassVar[bool] = True
+    wants_p_yes: ClassVar[bool] = False
 
     def __init__(self, settings: RunSettings, protocol: TaskProtocol | None = None) -> None:
         """Take the settings.
@@ -98,6 +100,11 @@ class Task(ABC):
         """
         self.settings = settings
         self.protocol = protocol
+
+    @property
+    def likelihood(self) -> bool:
+        """Whether that probability is the answer, and no text is generated."""
+        return False
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
@@ -196,6 +203,17 @@ class Task(ABC):
     def relabelled(self, arms: Mapping[str, Sequence[Answer]]) -> Relabelled | None:
         """Return the answers under other labels, which are reported beside; None for none."""
         return None
+
+    def beside(
+        self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
+    ) -> Appendix:
+        """Return what is said of the arms beside the metrics, also when a run is only shown.
+
+        Args:
+            arms: Answers by arm, all to the same questions.
+            references: The arms that each arm is compared with.
+        """
+        return Appendix()
 
     def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
         """Return further content for `metrics.json`."""

@@ -11,6 +11,7 @@ import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
 from models.generation import Decoding, EncodedPrompts
+from models.yes_no import FirstToken
 
 
 class MethodError(ValueError):
@@ -38,6 +39,7 @@ class Request:
         stopping: What ends an answer besides EOS and length.
         counted: Tokens of each prompt that the reference wrapper hands to `generate` as ids, and
             that transformers 4.29.2 counts in the length of an answer.
+        first: Is shown the method's scores of the first token, before processors; None for nothing.
     """
 
     model: Any
@@ -47,6 +49,7 @@ class Request:
     processors: LogitsProcessorList
     stopping: StoppingCriteriaList
     counted: tuple[int, ...]
+    first: FirstToken | None = None
 
 
 class DecodingMethod(ABC):
@@ -56,10 +59,12 @@ class DecodingMethod(ABC):
         contrast: What it compares the model's scores with.
         shares_prefix: Whether its prompts' prefixes may come from a cache: they are run as they
             are, `joined` with their contrast, and attention is the model's own.
+        scores_first_token: Whether it shows `Request.first` what it chooses the first token from.
     """
 
     contrast: ClassVar[Contrast] = Contrast.NONE
     shares_prefix: ClassVar[bool] = False
+    scores_first_token: ClassVar[bool] = False
 
     def check(self, decoding: Decoding) -> None:
         """Refuse beams or sampling that the method does not go with: beams, by default.

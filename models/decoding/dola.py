@@ -29,6 +29,7 @@ class Dola(DecodingMethod):
     """
 
     shares_prefix = True
+    scores_first_token = True
     layers: str | tuple[int, ...] = "low"
     relative_top: float = 0.1
 

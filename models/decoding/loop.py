@@ -67,6 +67,8 @@ def decode(
             cache = output.past_key_values
             # A model over several devices leaves its logits on the last one.
             scores = combine(output, output.logits[:, -1].float().to(mask.device))
+            if request.first is not None:
+                request.first.see(scores)
             scores = warpers(ids, request.processors(ids, scores))
             token = _chosen(scores, sample=bool(config.do_sample))
             token = torch.where(done, PAD, token)

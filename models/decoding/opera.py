@@ -20,7 +20,13 @@ from models.generation import PAD, Decoding
 
 @dataclass(frozen=True, slots=True)
 class Opera(OperaSettings, DecodingMethod):
-    """OPERA with its settings."""
+    """OPERA with its settings.
+
+    `Request.first` is shown the model's own scores: the search penalises the likeliest tokens and
+    drops all others, so that its own say nothing of "yes" against "no".
+    """
+
+    scores_first_token = True
 
     def check(self, decoding: Decoding) -> None:
         """Refuse one beam, and sampling.

@@ -65,6 +65,7 @@ class OperaSearch:
                 f"{vocabulary} tokens; the published number is 5"
             )
         self.width, self.limit = int(config.num_beams), int(config.max_new_tokens)
+        self.first = request.first
         self.embeds = request.prompts.embeds
         self.mask, self.image = request.prompts.attention_mask.bool(), request.prompts.image_mask
         device = self.mask.device
@@ -117,6 +118,8 @@ class OperaSearch:
             [[] for _ in self.states],
         )
         logits: torch.Tensor = output.logits[:, -1].float().to(self.mask.device)
+        if self.first is not None:
+            self.first.see(logits)
         return logits.repeat_interleave(self.width, 0)
 
     def choose(self, logits: torch.Tensor) -> torch.Tensor:

@@ -31,6 +31,7 @@ class Pai(DecodingMethod):
     """
 
     contrast = Contrast.TEXT
+    scores_first_token = True
     alpha: float = 0.2
     gamma: float = 1.1
     start_layer: int = 2

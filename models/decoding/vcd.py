@@ -30,6 +30,7 @@ class Vcd(DecodingMethod):
 
     contrast = Contrast.NOISED_IMAGE
     shares_prefix = True
+    scores_first_token = True
     alpha: float = 1.0
     beta: float = 0.1
     noise_step: int = 500

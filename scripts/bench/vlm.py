@@ -119,6 +119,10 @@ class WordTokenizer:
         """Return the size of the vocabulary without Shikra's tokens."""
         return self._pieces
 
+    def id_to_piece(self, id_: int, /) -> str:
+        """Return the id as text."""
+        return str(id_)
+
 
 def words_of(questions: Sequence[str], *, pieces: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return ids and mask for InstructBLIP's Q-Former, each (B, T)."""

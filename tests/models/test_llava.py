@@ -19,6 +19,7 @@ import models
 from eval.run.arms import read_methods
 from eval.tasks.chair.vocabulary import load_vocabulary
 from eval.tasks.judge.config import read_config
+from models.generation import Answer
 from models.prompts import IMAGE, template
 from scripts.scenes.scene import render
 from scripts.scenes.text import QUESTION_DESCRIBE
@@ -164,21 +165,21 @@ def test_protocol_official_pads_where_opera_crops(pictures: list[Image.Image]) -
 def test_text_ends_at_the_stop_text(vlm: models.VLM) -> None:
     ids = vlm.tokenizer.encode("Yes, there is. ### Human")
 
-    assert vlm._answer([*ids, vlm.tokenizer.eos_id(), *ids]) == (
+    assert vlm._answer([*ids, vlm.tokenizer.eos_id(), *ids]) == Answer(
         "Yes, there is.",
         True,
         len(ids) + 1,
     )
-    assert vlm._answer(ids) == ("Yes, there is.", True, len(ids))
+    assert vlm._answer(ids) == Answer("Yes, there is.", True, len(ids))
 
 
 def test_text_without_an_end_is_not_finished(vlm: models.VLM) -> None:
     ids = vlm.tokenizer.encode("Yes, there")
 
-    assert vlm._answer(ids) == ("Yes, there", False, len(ids))
+    assert vlm._answer(ids) == Answer("Yes, there", False, len(ids))
     ended = [*ids, vlm.tokenizer.eos_id(), 0, 0]
-    assert vlm._answer(ended) == ("Yes, there", True, len(ids) + 1)
-    assert vlm._answer([*ids, 0, 0]) == ("Yes, there", False, len(ids))
+    assert vlm._answer(ended) == Answer("Yes, there", True, len(ids) + 1)
+    assert vlm._answer([*ids, 0, 0]) == Answer("Yes, there", False, len(ids))
 
 
 def copy_of_tiny(folder: Path) -> Path:

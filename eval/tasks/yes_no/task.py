@@ -18,16 +18,20 @@ from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array, ratio
 from eval.stats.metric import Metric
-from eval.tasks.base import Task
+from eval.tasks.base import Appendix, Task
 from eval.tasks.yes_no.answers import read_answers
 from eval.tasks.yes_no.disagreement import disagreement_notes, disagreements
 from eval.tasks.yes_no.parsers import LEAVE_OUT, PARSERS
+from eval.tasks.yes_no.probability import probabilities
+from eval.tasks.yes_no.probability_table import probability_text
 
 if TYPE_CHECKING:
     from eval.run.recorded import RecordedRun
 
 # What each answer adds to the counts; the cells are (prediction, label). None is unknown.
 CELLS: Final = (("yes", "yes"), ("yes", "no"), ("no", "no"), ("no", "yes"))
+GENERATE, LIKELIHOOD = "generate", "likelihood"
+SCORINGS: Final = (GENERATE, LIKELIHOOD)
 COUNTS: Final = ("total", "tp", "fp", "tn", "fn", "unknown", "positives", "asked")
 
 
@@ -40,12 +44,15 @@ class YesNoSettings(RunSettings):
         answers: Saved answers to score without a model: a file, or a run folder.
         answer_key: Key of their rows that holds what the model said; None to find it.
         id_key: Key of their rows that holds the question's id; None to find it.
+        scoring: "generate" reads the text that a model says; "likelihood" takes the likelier of
+            yes and no at the first token, from one forward pass.
     """
 
     parser: str | None = None
     answers: Path | None = None
     answer_key: str | None = None
     id_key: str | None = None
+    scoring: str = GENERATE
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
@@ -58,6 +65,30 @@ class YesNoSettings(RunSettings):
             if getattr(self, name) is not None and self.answers is None:
                 flag = name.replace("_", "-")
                 raise EvaluationError(f"--{flag} says how --answers is read; give both, or neither")
+        if self.scoring not in SCORINGS:
+            raise EvaluationError(
+                f"scoring {self.scoring!r} is unknown: {nearest(self.scoring, SCORINGS)}"
+            )
+        if self.scoring == LIKELIHOOD:
+            self._check_likelihood()
+
+    def _check_likelihood(self) -> None:
+        """Refuse settings of a text that is not generated.
+
+        Raises:
+            EvaluationError: Naming the first.
+        """
+        for flag, given, why in (
+            ("--answers", self.answers is not None, "the answers are there already"),
+            ("--sample", self.sample, "nothing is sampled"),
+            ("--beam", self.beam > 1, "beams do not change the first token's probability"),
+            ("--max-new-tokens", self.max_new_tokens is not None, "nothing is generated"),
+            ("--parser", self.parser is not None, "there is no text to read"),
+        ):
+            if given:
+                raise EvaluationError(
+                    f"--scoring likelihood does not go with {flag}: {why}; leave one of them out"
+                )
 
 
 class YesNoTask(Task):
@@ -68,6 +99,7 @@ class YesNoTask(Task):
     """
 
     settings_class = YesNoSettings
+    wants_p_yes = True
     metrics: ClassVar[Sequence[Metric]] = (
         Metric("accuracy"),
         Metric("precision", wide=True),
@@ -79,11 +111,21 @@ class YesNoTask(Task):
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
-        """Add the flags of the parser and of saved answers."""
+        """Add the flags of how answers are read, and of saved ones."""
         flags.flag("--parser", help=f"how answers are read: {', '.join(PARSERS)} (the protocol's)")
+        flags.flag("--scoring", help=f"{', or '.join(SCORINGS)}: yes or no by p(yes) ({GENERATE})")
         flags.flag("--answers", type=Path, help="score this file or run; no model is loaded")
         flags.flag("--answer-key", metavar="KEY", help="their key of the model's text (is found)")
         flags.flag("--id-key", metavar="KEY", help="their key of the question's id (is found)")
+
+    @property
+    def likelihood(self) -> bool:
+        """Whether the likelier word is the answer."""
+        return getattr(self.settings, "scoring", GENERATE) == LIKELIHOOD
+
+    def asked(self) -> dict[str, Any]:
+        """Return the scoring, where answers are not generated."""
+        return {"scoring": LIKELIHOOD} if self.likelihood else {}
 
     @property
     def parser(self) -> str:
@@ -159,6 +201,16 @@ class YesNoTask(Task):
         """Return the parser."""
         return {"parser": self.parser}
 
+    def beside(
+        self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
+    ) -> Appendix:
+        """Return what the probabilities of yes say of the arms."""
+        parts = list(dict.fromkeys(a.item.part for answers in arms.values() for a in answers))
+        found = probabilities(arms, references, self.totals(parts))
+        if found is None:
+            return Appendix()
+        return Appendix(probability_text(found), {"p_yes": found.as_dict()})
+
     def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
         """Return counts and metrics under every parser, and where parsers disagree, by arm."""
         parsers = {name: self._with(name)._plain(arms) for name in PARSERS}
@@ -175,7 +227,7 @@ class YesNoTask(Task):
     def _with(self, parser: str) -> YesNoTask:
         settings = self.settings
         assert isinstance(settings, YesNoSettings)
-        return type(self)(replace(settings, parser=parser), self.protocol)
+        return type(self)(replace(settings, parser=parser, scoring=GENERATE), self.protocol)
 
     def _plain(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
         found: dict[str, dict[str, Any]] = {}

@@ -34,6 +34,7 @@ recorded = st.builds(
     text=st.text(),
     finished=st.booleans(),
     findings=st.lists(findings, max_size=3).map(tuple),
+    p_yes=st.none() | st.floats(0, 1),
 )
 
 
@@ -52,6 +53,7 @@ def test_a_line_holds_what_was_asked_said_and_found() -> None:
         "answer": "", "finished": False,
         "eah": [{"layer": 1, "head": 2, "sinks": 3, "image_tokens": 4, "saturated": True}],
     }  # fmt: skip
+    assert Answer(Item(1, "a.jpg", "?"), "x", p_yes=0.0).as_record()["p_yes"] == 0.0
     assert Answer(Item("b", "a.jpg", "Is it?"), "x").as_record() == {
         "id": "b", "image": "a.jpg", "question": "Is it?", "answer": "x", "finished": True,
     }  # fmt: skip
@@ -62,7 +64,19 @@ def test_a_question_is_known_by_its_part_and_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"answer": None}, {"id": None}, {"eah": [{"layer": 1}]}, {"eah": 5}]
+    "change",
+    [
+        {"answer": None},
+        {"id": None},
+        {"eah": [{"layer": 1}]},
+        {"eah": 5},
+        {"p_yes": "0.5"},
+        {"p_yes": True},
+        {"p_yes": -0.1},
+        {"p_yes": 1.5},
+        {"p_yes": float("nan")},
+        {"p_yes": float("inf")},
+    ],
 )
 def test_a_line_that_is_no_answer_is_one_sentence(change: dict[str, Any]) -> None:
     record = {**Answer(Item(1, "a.jpg", "Is it?"), "yes").as_record(), **change}

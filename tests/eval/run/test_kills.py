@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from tests.eval.forks import Forks
-from tests.eval.small_runs import numbers_of, only_run, pope_flags
+from tests.eval.small_runs import lines_of, numbers_of, only_run, pope_flags, same_answers
 
 ARMS = ("baseline", "eah", "vcd")
 KILLS = 20
@@ -54,8 +54,7 @@ def test_killed_at_random_moments_and_resumed_with_other_batch_sizes(
     assert max(reached) < total
     run = only_run(root)
     assert run.name == undisturbed.name
-    for arm in ARMS:
-        file = f"arms/{arm}/answers.jsonl"
-        assert (run / file).read_bytes() == (undisturbed / file).read_bytes()
+    assert same_answers(run, undisturbed, ARMS)
+    assert all("p_yes" in line for arm in ("baseline", "eah") for line in lines_of(run, arm))
     metrics = "report/metrics.json"
     assert numbers_of(run / metrics) == numbers_of(undisturbed / metrics)

@@ -15,7 +15,7 @@ import pytest
 from eval.errors import EvaluationError
 from eval.run.processes import Place, launcher_note, this_place
 from tests.eval.forks import PLACE, Ended, Forks
-from tests.eval.small_runs import ROOT, lines_of, numbers_of, only_run, pope_flags
+from tests.eval.small_runs import ROOT, lines_of, numbers_of, only_run, pope_flags, same_answers
 
 
 @pytest.mark.parametrize(
@@ -142,10 +142,9 @@ def wait(server: Forks, processes: list[int]) -> list[Ended]:
 
 
 def is_same(run: Path, other: Path) -> bool:
-    """Return whether two runs have the same answers, byte by byte, and numbers."""
-    files = [f"arms/{arm}/answers.jsonl" for arm in ("baseline", "eah")]
+    """Return whether two runs have the same answers and numbers."""
     metrics = [numbers_of(one / "report/metrics.json") for one in (run, other)]
-    same = all((run / name).read_bytes() == (other / name).read_bytes() for name in files)
+    same = same_answers(run, other, ["baseline", "eah"])
     return run.name == other.name and same and metrics[0] == metrics[1]
 
 

@@ -1,0 +1,89 @@
+"""An arm's probabilities of yes on one part, as statistics of weighted pictures.
+
+Axes: `N` pictures, `R` resamples; `S` statistics: AUROC, and the mean log-odds on the true side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eval.files.answers import Answer
+from eval.stats.auroc import PairWins, auroc, pair_wins
+from eval.stats.intervals import Array
+from eval.stats.resampling import resample_weights
+
+STATISTICS: Final = ("auroc", "log_odds")
+
+
+class PartScores(NamedTuple):
+    """An arm's probabilities on one part, by the pictures that it asks about.
+
+    Attributes:
+        pictures: Which of all pictures, as indices.
+        pairs: Compared pairs; None where a probability is missing.
+        log_odds: Sums over each picture's answers; nan where one is missing or infinite.
+        answers: Number of answers about each picture.
+    """
+
+    pictures: NDArray[np.int64]
+    pairs: PairWins | None
+    log_odds: Array
+    answers: Array
+
+    def statistics(self, weights: Array) -> Array:
+        """Return AUROC and mean log-odds under weights of all pictures, (R, N) -> (S, R)."""
+        own = weights[:, self.pictures]
+        nothing = np.full(len(weights), np.nan)
+        count = own @ self.answers
+        mean = np.divide(own @ self.log_odds, count, out=nothing.copy(), where=count > 0)
+        return np.stack([nothing if self.pairs is None else auroc(self.pairs, own), mean])
+
+
+def part_scores(answers: Sequence[Answer], names: Sequence[str]) -> PartScores:
+    """Return the scores of an arm's answers to one part.
+
+    Args:
+        answers: To the questions of the part.
+        names: All pictures of the run, sorted.
+    """
+    all_pictures = np.searchsorted(names, [answer.item.image for answer in answers])
+    pictures, own = np.unique(all_pictures, return_inverse=True)
+    scores = np.array([np.nan if a.p_yes is None else a.p_yes for a in answers])
+    positive = np.array([answer.item.label == "yes" for answer in answers])
+    pairs = None if np.isnan(scores).any() else pair_wins(scores, positive, own, len(pictures))
+    with np.errstate(divide="ignore"):
+        log_odds = (np.log(scores) - np.log1p(-scores)) * np.where(positive, 1, -1)
+    log_odds[np.isinf(log_odds)] = np.nan
+    return PartScores(
+        pictures,
+        pairs,
+        np.bincount(own, log_odds, minlength=len(pictures)).astype(np.float64),
+        np.bincount(own, minlength=len(pictures)).astype(np.float64),
+    )
+
+
+def sampled_statistics(
+    tables: Mapping[str, Mapping[str, PartScores]], size: int
+) -> dict[str, dict[str, Array]]:
+    """Return the statistics of all pictures and then of each resample, (S, 1 + R), by arm and part.
+
+    Args:
+        tables: Scores by arm and part.
+        size: Number of pictures of the run N.
+    """
+    found: dict[str, dict[str, list[Array]]] = {
+        arm: {part: [] for part in of} for arm, of in tables.items()
+    }
+    for weights in chain([np.ones((1, size))], resample_weights(size)):
+        for arm, of in tables.items():
+            for part, table in of.items():
+                found[arm][part].append(table.statistics(weights))
+    return {
+        arm: {part: np.concatenate(rows, axis=1) for part, rows in of.items()}
+        for arm, of in found.items()
+    }

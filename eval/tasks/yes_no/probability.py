@@ -1,0 +1,216 @@
+"""What the probabilities of yes say: AUROC, and log-odds on the true side, by arm and part.
+
+A parsed answer shows an effect only where it crosses one half; these numbers show it before.
+
+AUROC is that of p_yes against the label. Log-odds on the true side are log(p / (1 - p)), negated
+where the label is no, as the mean over the answers of a part. A total is the mean over its parts.
+
+Axes: `R` resamples, `S` statistics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from eval.files.answers import Answer
+from eval.stats.intervals import Array, Interval
+from eval.stats.permutation import PermutationTest, holm, sign_flip_test
+from eval.stats.resampling import percentile_interval
+from eval.tasks.yes_no.part_scores import STATISTICS, PartScores, part_scores, sampled_statistics
+
+HIGHEST: Final = (1.0, None)  # log-odds have no bounds
+
+
+@dataclass(frozen=True, slots=True)
+class Probabilities:
+    """The numbers of some arms.
+
+    Attributes:
+        primary: The part or total in which arms are compared first.
+        numbers: AUROC and log-odds by arm and part or total; nan where there is none.
+        differences: By arm and its reference.
+        notes: Why there is none, a sentence each.
+    """
+
+    primary: str
+    numbers: dict[str, dict[str, dict[str, Interval]]]
+    differences: list[ProbabilityDifference]
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything for a JSON file."""
+        return {
+            "primary": self.primary,
+            "arms": {
+                arm: {kind: _plain(of) for kind, of in kinds.items()}
+                for arm, kinds in self.numbers.items()
+            },
+            "differences": [one.as_dict() for one in self.differences],
+            "notes": self.notes,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ProbabilityDifference:
+    """An arm minus its reference on a part or total.
+
+    Attributes:
+        arm: The arm.
+        reference: What it is compared with.
+        part: The part or total.
+        numbers: Differences of AUROC and log-odds.
+        test: Of the log-odds.
+        p_holm: Its p-value adjusted for all primary comparisons; None for others.
+    """
+
+    arm: str
+    reference: str
+    part: str
+    numbers: dict[str, Interval]
+    test: PermutationTest
+    p_holm: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the difference for a JSON file."""
+        return {
+            "arm": self.arm,
+            "reference": self.reference,
+            "part": self.part,
+            **_plain(self.numbers),
+            "permutation_test": self.test.as_dict() | self._adjusted(),
+        }
+
+    def _adjusted(self) -> dict[str, float | None]:
+        if self.p_holm is None:
+            return {}
+        return {"p_holm": None if np.isnan(self.p_holm) else self.p_holm}
+
+
+def probabilities(
+    arms: Mapping[str, Sequence[Answer]],
+    references: Mapping[str, Sequence[str]],
+    totals: Mapping[str, Sequence[str]],
+) -> Probabilities | None:
+    """Compute AUROC, log-odds and their paired differences.
+
+    Args:
+        arms: Answers by arm, all to the same questions.
+        references: The arms that each arm is compared with.
+        totals: Names of means over parts, and their parts.
+    Returns:
+        The numbers; None where no answer has a probability.
+    """
+    if not any(answer.p_yes is not None for answers in arms.values() for answer in answers):
+        return None
+    some = next(iter(arms.values()))
+    names = sorted({answer.item.image for answer in some})
+    parts = list(dict.fromkeys(answer.item.part for answer in some))
+    members = {**{part: [part] for part in parts}, **totals}
+    shown = {
+        kind: len({a.item.image for a in some if a.item.part in of}) for kind, of in members.items()
+    }
+    primary = next(iter(totals), parts[0])
+    tables = {
+        arm: {
+            part: part_scores([a for a in answers if a.item.part == part], names) for part in parts
+        }
+        for arm, answers in arms.items()
+    }
+    samples = {
+        arm: {kind: np.mean([of[part] for part in members[kind]], axis=0) for kind in members}
+        for arm, of in sampled_statistics(tables, len(names)).items()
+    }
+    differences = [
+        ProbabilityDifference(
+            arm,
+            other,
+            kind,
+            _both_ways(_intervals(samples[arm][kind] - samples[other][kind], shown[kind])),
+            _test(tables[arm], tables[other], members[kind], len(names)),
+        )
+        for arm, others in references.items()
+        for other in others
+        for kind in members
+    ]
+    numbers = {
+        arm: {kind: _intervals(of[kind], shown[kind]) for kind in members}
+        for arm, of in samples.items()
+    }
+    notes = list(_notes(arms, numbers))
+    return Probabilities(primary, numbers, _adjusted(differences, primary), notes)
+
+
+def _adjusted(
+    differences: Sequence[ProbabilityDifference], primary: str
+) -> list[ProbabilityDifference]:
+    """Return the same with Holm's p-values of the primary comparisons."""
+    p_values = iter(holm([d.test.p_value for d in differences if d.part == primary]))
+    return [replace(d, p_holm=next(p_values)) if d.part == primary else d for d in differences]
+
+
+def _intervals(samples: Array, pictures: int) -> dict[str, Interval]:
+    """Return each statistic with its interval, (S, 1 + R)."""
+    return {
+        name: percentile_interval(float(row[0]), row[1:], pictures, highest=highest)
+        for name, highest, row in zip(STATISTICS, HIGHEST, samples, strict=True)
+    }
+
+
+def _both_ways(numbers: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Return differences; where no picture differs, the next may differ either way."""
+    return {
+        name: replace(x, low=-x.high) if x.wilson and x.value == 0 else x
+        for name, x in numbers.items()
+    }
+
+
+def _test(
+    first: Mapping[str, PartScores],
+    second: Mapping[str, PartScores],
+    parts: Sequence[str],
+    pictures: int,
+) -> PermutationTest:
+    """Test the difference of the log-odds, with what each picture adds to their mean."""
+    added = np.zeros(pictures)
+    for part in parts:
+        one, other = first[part], second[part]
+        share = len(parts) * one.answers.sum()
+        added[one.pictures] += (one.log_odds - other.log_odds) / share
+    return sign_flip_test(added)
+
+
+def _notes(
+    arms: Mapping[str, Sequence[Answer]],
+    numbers: Mapping[str, Mapping[str, Mapping[str, Interval]]],
+) -> Iterator[str]:
+    """Yield why numbers are missing."""
+    for arm, answers in arms.items():
+        missing = sum(answer.p_yes is None for answer in answers)
+        certain = sum(answer.p_yes in (0, 1) for answer in answers)
+        if missing:
+            yield (
+                f"{arm}: {missing} of {len(answers)} answers have no p(yes), so no numbers: older "
+                "answers lack it, and those whose first token can be neither yes nor no"
+            )
+        elif certain:
+            yield (
+                f"{arm}: no log-odds, as {certain} of {len(answers)} answers have p(yes) 0 or 1: "
+                "the method rules one side out; in AUROC they are ties"
+            )
+    one_sided = {
+        kind
+        for arm, kinds in numbers.items()
+        for kind, of in kinds.items()
+        if np.isnan(of["auroc"].value) and all(a.p_yes is not None for a in arms[arm])
+    }
+    if one_sided:
+        which = ", ".join(sorted(one_sided)).strip(", ")
+        yield f"no AUROC{f' of {which}' if which else ''}: all labels of a part are the same"
+
+
+def _plain(numbers: Mapping[str, Interval]) -> dict[str, Any]:
+    return {name: number.as_dict() for name, number in numbers.items()}

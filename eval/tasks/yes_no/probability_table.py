@@ -1,0 +1,81 @@
+"""The probabilities of yes in print: numbers, primary differences, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import chain
+from math import isnan
+from textwrap import wrap
+from typing import TYPE_CHECKING, Final
+
+from eval.output.table import WIDTH, fit
+from eval.stats.intervals import NONE, Interval
+from eval.tasks.yes_no.part_scores import STATISTICS
+
+if TYPE_CHECKING:
+    from eval.tasks.yes_no.probability import Probabilities, ProbabilityDifference
+
+TITLES: Final = ("AUROC (95 %)", "log-odds (95 %)")
+DIGITS: Final = (3, 2)
+MEANING: Final = (
+    "p(yes): of yes against no at the first token; log-odds: of the right one, mean over answers"
+)
+
+
+def probability_text(found: Probabilities) -> str:
+    """Return the tables and what has to be known beside them, at most 100 columns wide."""
+    arms = list(found.numbers)
+    # A benchmark without parts has one of no name.
+    parts = ["part"] if any(part for of in found.numbers.values() for part in of) else []
+    rows = [
+        [arm, *([part] if parts else []), *_cells(numbers)]
+        for arm, of in found.numbers.items()
+        for part, numbers in of.items()
+    ]
+    header = ["p(yes): arm", *parts, *TITLES]
+    blocks = [fit(header, rows, names=arms, keys=1 + len(parts))]
+    compared = [one for one in found.differences if one.part == found.primary]
+    if compared:
+        where = f"p(yes), {found.primary}" if found.primary else "p(yes)"
+        rows = [
+            [f"{one.arm} - {one.reference}", *_cells(one.numbers, signed=True), _p(one)]
+            for one in compared
+        ]
+        blocks.append(fit([where, *TITLES, "p"], rows))
+    return "\n\n".join([*blocks, "\n".join(_notes(found, len(compared)))])
+
+
+def _notes(found: Probabilities, compared: int) -> list[str]:
+    lines = [MEANING]
+    if compared:
+        adjusted = f", Holm-adjusted for {compared} comparisons" if compared > 1 else ""
+        lines.append(f"p: of the log-odds, sign-flip permutation test over pictures{adjusted}")
+    every = [of for kinds in found.numbers.values() for of in kinds.values()]
+    every += [one.numbers for one in found.differences if one.part == found.primary]
+    if any(number.wilson for numbers in every for number in numbers.values()):
+        lines.append("where all resamples have the same AUROC, the interval is Wilson's")
+    return [*lines, *chain.from_iterable(wrap(f"note: {note}", WIDTH) for note in found.notes)]
+
+
+def _cells(numbers: Mapping[str, Interval], *, signed: bool = False) -> list[str]:
+    """Return AUROC and log-odds with their intervals."""
+    sign = "+" if signed else ""
+    return [
+        _cell(numbers[name], f"{sign}.{digits}f", digits)
+        for name, digits in zip(STATISTICS, DIGITS, strict=True)
+    ]
+
+
+def _cell(number: Interval, style: str, digits: int) -> str:
+    if isnan(number.value):
+        return NONE
+    # Adding 0.0 makes +0.0 of what would be printed as -0.0.
+    value, low, high = (
+        format(round(end, digits) + 0.0, style) for end in (number.value, number.low, number.high)
+    )
+    return value if isnan(number.low) else f"{value} ({low}..{high})"
+
+
+def _p(difference: ProbabilityDifference) -> str:
+    p_value = difference.p_holm
+    return NONE if p_value is None or isnan(p_value) else f"{p_value:.2g}"
