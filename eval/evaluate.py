@@ -21,7 +21,8 @@ from eval.errors import EvaluationError
 from eval.files.answers import Item
 from eval.files.storage import write_atomically, write_json
 from eval.output.exports import results_csv
-from eval.output.report import Report, published_table, reference_arms, report_of
+from eval.output.published import published_table
+from eval.output.report import Report, reference_arms, report_of
 from eval.output.table import fit
 from eval.run.arms import arms_of, reference_of
 from eval.run.flags import Parser, resolve

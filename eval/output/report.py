@@ -19,7 +19,6 @@ from eval.run.costs import ArmCost, BatchCost, arm_costs
 from eval.stats.grouped import Difference, Grouped, Metric, Result, group
 from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED
 from eval.tasks.base import Task
-from models.settings import CONFIGS, read_yaml
 
 PART: Final = "part"
 PERCENT: Final = 100.0
@@ -231,17 +230,6 @@ def cost_table(costs: Mapping[str, ArmCost], reference: str) -> Table:
         for arm, cost in costs.items()
     ]
     return header, rows
-
-
-def published_table(task: str, model: str) -> str:
-    """Return the published numbers of a model, each with its source; empty if there are none."""
-    entries = read_yaml(CONFIGS / "paper.yaml").get(task, {}).get(model, [])
-    if not entries:
-        return ""
-    names = [name for name in entries[0] if name != "source"]
-    header = ["published, not measured here", *names[1:], "source"]
-    rows = [[str(entry[name]) for name in (*names, "source")] for entry in entries]
-    return fit([name.replace("_", " ") for name in header], rows)
 
 
 def _part_column(report: Report, cell: str) -> list[str]:

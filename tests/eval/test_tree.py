@@ -25,7 +25,7 @@ ALLOWED = {
     "files": {"errors"},
     "stats": {"errors", "files"},
     "run": {"errors", "files", "tasks/base"},
-    "tasks": {"errors", "files", "stats", "run", "output/table", "output/page"},
+    "tasks": {"errors", "files", "stats", "run", "output/table", "output/page", "output/published"},
     "output": {"errors", "files", "stats", "run", "tasks/base"},
 }
 # tasks/base is what a run asks of a benchmark. It knows a run's settings and flags, and nothing
