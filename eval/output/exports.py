@@ -10,7 +10,8 @@ from typing import Any, Final
 
 from eval.files.answers import Answer
 from eval.files.storage import dump_lines
-from eval.output.report import Report, result_table
+from eval.output.report import Report
+from eval.output.tables import result_table
 from eval.run.recorded import RecordedRun
 
 Export = Callable[[RecordedRun, Report], str]
@@ -24,7 +25,8 @@ def results_csv(report: Report) -> str:
     ends = [f"{name}{end}" for name in names for end in ("", "_low", "_high")]
     writer.writerow(["arm", "part", "n", *ends])
     for result in report.grouped.results:
-        values = [value for name in names for value in result.numbers[name].as_dict().values()]
+        numbers = [result.numbers[name].as_dict() for name in names]
+        values = [number[end] for number in numbers for end in ("value", "low", "high")]
         writer.writerow([result.arm, result.part, result.answers, *values])
     return file.getvalue()
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from eval.stats.intervals import NONE
+
 WIDTH: Final = 100
-NONE: Final = "n/a"
 SHORT: Final = 4  # names that are never replaced: a number in brackets is as long
 
 

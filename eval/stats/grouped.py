@@ -10,62 +10,17 @@ Axes: `N` pictures, `C` counts, `P` parts, `T` totals, `M` metrics.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from dataclasses import dataclass, field, replace
+from math import isnan
+from typing import Any
 
 import numpy as np
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer
-from eval.stats.intervals import (
-    Array,
-    Interval,
-    McNemar,
-    bootstrap_intervals,
-    mcnemar,
-    paired_intervals,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Metric:
-    """A number of a benchmark.
-
-    Attributes:
-        name: In `metrics.json`.
-        heading: Of its column; the name where it is empty.
-        wide: Whether only the wide table has it.
-        factor: What it is multiplied by in tables: 100 makes percent.
-        digits: Decimal places in tables.
-        summed: Whether a total over parts is their sum; otherwise it is their mean.
-    """
-
-    name: str
-    heading: str = ""
-    wide: bool = False
-    factor: float = 100.0
-    digits: int = 2
-    summed: bool = False
-
-
-class Scorer(Protocol):
-    """What turns answers into numbers; the first metric is the one that arms are compared by."""
-
-    @property
-    def metrics(self) -> Sequence[Metric]:
-        """The numbers, in the order of `numbers`."""
-
-    def counts(self, answers: Sequence[Answer]) -> Sequence[float]:
-        """Return what the answers about one picture, in one part, add to the counts."""
-
-    def numbers(self, sums: Array) -> Array:
-        """Return the metrics from sums of counts, (C, ...) -> (M, ...)."""
-
-    def right(self, answer: Answer) -> bool | None:
-        """Return whether an answer is right; None where answers are not right or wrong."""
-
-    def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Return what is computed over several parts, by name."""
+from eval.stats.intervals import Array, Interval, bootstrap_intervals, paired_intervals
+from eval.stats.metric import Scorer
+from eval.stats.permutation import PermutationTest, contributions, holm, sign_flip_test
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +49,29 @@ class Result:
 
 
 @dataclass(frozen=True, slots=True)
+class Significance:
+    """Whether two arms are right equally often.
+
+    Attributes:
+        permutation: The sign-flip test of the first metric over pictures.
+        gained: Questions that only the arm has right; one that several parts ask counts once.
+        lost: Questions that only its reference has right.
+        p_holm: The p-value adjusted for all primary comparisons of the run; None for others.
+    """
+
+    permutation: PermutationTest
+    gained: int
+    lost: int
+    p_holm: float | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the test for a JSON file."""
+        adjusted = None if self.p_holm is None or isnan(self.p_holm) else self.p_holm
+        found = {**self.permutation.as_dict(), "gained": self.gained, "lost": self.lost}
+        return found if self.p_holm is None else {**found, "p_holm": adjusted}
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
     """One arm minus its reference on one part, or one total.
 
@@ -102,15 +80,14 @@ class Difference:
         reference: The arm that it is compared with.
         part: The part or the total.
         numbers: Differences by metric.
-        test: On which questions each has right; None where answers are not right or wrong. A
-            question that several parts ask counts once.
+        test: Of the first metric; None where answers are not right or wrong.
     """
 
     arm: str
     reference: str
     part: str
     numbers: dict[str, Interval]
-    test: McNemar | None
+    test: Significance | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the difference for a JSON file."""
@@ -119,7 +96,7 @@ class Difference:
             "reference": self.reference,
             "part": self.part,
             "numbers": {name: number.as_dict() for name, number in self.numbers.items()},
-            "mcnemar": None if self.test is None else self.test.as_dict(),
+            "permutation_test": None if self.test is None else self.test.as_dict(),
         }
 
 
@@ -129,13 +106,19 @@ class Grouped:
 
     Attributes:
         pictures: Number of pictures, which the intervals resample.
+        primary: The part or total in which arms are compared first.
         results: By arm, then part, then total.
         differences: By arm, reference, part and total.
     """
 
     pictures: int
+    primary: str
     results: list[Result] = field(default_factory=list)
     differences: list[Difference] = field(default_factory=list)
+
+    def primary_differences(self) -> list[Difference]:
+        """Return each comparison in the primary part or total."""
+        return [one for one in self.differences if one.part == self.primary]
 
 
 def group(
@@ -158,8 +141,12 @@ def group(
     totals = scorer.totals(parts)
     pictures = sorted({answer.item.image for answer in some})
     counts = {name: _counts(scorer, answers, pictures, parts) for name, answers in arms.items()}
-    kinds = [*parts, *totals]
     members = {**{part: [part] for part in parts}, **totals}
+    shown = {kind: len({a.item.image for a in some if a.item.part in of})
+             for kind, of in members.items()}  # fmt: skip
+    # Metric by metric, and for each all parts and totals: the order of `numbers`.
+    highest = [m.bound(len(of)) for m in scorer.metrics for of in members.values()]
+    sizes = [shown[kind] for _ in scorer.metrics for kind in members]
 
     def numbers(sums: Array) -> Array:
         """From sums of all parts, (C * P, ...), to all numbers, (M * (P + T), ...)."""
@@ -169,22 +156,40 @@ def group(
 
     def named(computed: Sequence[Interval]) -> dict[str, dict[str, Interval]]:
         return {
-            kind: {m.name: computed[i * len(kinds) + k] for i, m in enumerate(scorer.metrics)}
-            for k, kind in enumerate(kinds)
+            kind: {m.name: computed[i * len(members) + k] for i, m in enumerate(scorer.metrics)}
+            for k, kind in enumerate(members)
         }
 
-    grouped = Grouped(len(pictures))
+    grouped = Grouped(len(pictures), next(iter(totals), parts[0]))
     for name, answers in arms.items():
-        for kind, found in named(bootstrap_intervals(counts[name], numbers)).items():
+        found = bootstrap_intervals(counts[name], numbers, highest=highest, pictures=sizes)
+        for kind, of_kind in named(found).items():
             size = sum(answer.item.part in members[kind] for answer in answers)
-            grouped.results.append(Result(name, kind, kind in totals, size, found))
+            grouped.results.append(Result(name, kind, kind in totals, size, of_kind))
     for name, others in references.items():
         for other in others:
-            compared = paired_intervals(counts[other], counts[name], numbers)
-            for kind, found in named(compared).items():
-                test = _test(scorer, arms[other], arms[name], members[kind])
-                grouped.differences.append(Difference(name, other, kind, found, test))
-    return grouped
+            pair = counts[other], counts[name]
+            compared = named(paired_intervals(*pair, numbers, highest=highest, pictures=sizes))
+            # Rows of the first metric, the tested one.
+            moved = contributions(*pair, numbers)[: len(members)]
+            for (kind, of_kind), row in zip(compared.items(), moved, strict=True):
+                test = _test(scorer, arms[other], arms[name], members[kind], row)
+                grouped.differences.append(Difference(name, other, kind, of_kind, test))
+    return _adjusted(grouped)
+
+
+def _adjusted(grouped: Grouped) -> Grouped:
+    """Return the same with Holm's p-values of the primary comparisons."""
+    tested = {(d.arm, d.reference): d.test for d in grouped.primary_differences() if d.test}
+    p_values = holm([test.permutation.p_value for test in tested.values()])
+    adjusted = dict(zip(tested, p_values, strict=True))
+    differences = [
+        replace(d, test=replace(d.test, p_holm=adjusted[d.arm, d.reference]))
+        if d.test is not None and d.part == grouped.primary
+        else d
+        for d in grouped.differences
+    ]
+    return replace(grouped, differences=differences)
 
 
 def _check_alike(arms: Mapping[str, Sequence[Answer]]) -> None:
@@ -228,8 +233,13 @@ def _total(scorer: Scorer, by_part: Array, parts: Sequence[str], members: Sequen
 
 
 def _test(
-    scorer: Scorer, first: Sequence[Answer], second: Sequence[Answer], parts: Sequence[str]
-) -> McNemar | None:
+    scorer: Scorer,
+    first: Sequence[Answer],
+    second: Sequence[Answer],
+    parts: Sequence[str],
+    moved: Array,
+) -> Significance | None:
+    """Return the test of what each picture adds to a difference, (N,), in some parts."""
     one, other = (
         {
             (answer.item.image, answer.item.question): scorer.right(answer)
@@ -240,4 +250,6 @@ def _test(
     )
     if None in one.values():
         return None
-    return mcnemar([bool(x) for x in one.values()], [bool(other[asked]) for asked in one])
+    gained = sum(bool(other[asked]) and not right for asked, right in one.items())
+    lost = sum(bool(right) and not other[asked] for asked, right in one.items())
+    return Significance(sign_flip_test(moved), gained, lost)

@@ -1,6 +1,9 @@
 """How sure a number is: bootstrap intervals over images, paired differences, McNemar's test.
 
-scipy.stats takes half a second to import, so the two functions that need it do it, not `--help`.
+A number that is 0/0 is nan, and "n/a" where people read it. Where a bootstrap can't see any
+variation, since all images give the same, the interval is Wilson's.
+
+scipy.stats takes half a second to import, so the functions that need it do it, not `--help`.
 
 Axes: `N` images, `C` counts that add up over images, `M` metrics, `R` resamples.
 """
@@ -9,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from math import isnan, nan
+from math import copysign, isnan, nan
 from typing import Any, Final
 
 import numpy as np
@@ -25,6 +28,8 @@ RESAMPLES: Final = 10_000
 SEED: Final = 0
 # Image indices that are drawn at a time: some 40 MB, however many images there are.
 _DRAWN_AT_ONCE: Final = 1_000_000
+NONE: Final = "n/a"
+FEW: Final = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,21 +37,27 @@ class Interval:
     """A value with its 95 % interval.
 
     Attributes:
-        value: The metric on all the data.
+        value: The metric on all the data; nan where it is 0/0.
         low: Lower end; nan if there is one image only, which says nothing of others.
         high: Upper end; nan likewise.
+        wilson: Whether it is Wilson's interval, since all images give the same.
     """
 
     value: float
     low: float
     high: float
+    wilson: bool = False
 
-    def as_dict(self) -> dict[str, float | None]:
+    def as_dict(self) -> dict[str, Any]:
         """Return the interval for a JSON file, which has null where there is no number."""
-        return {name: None if isnan(end) else end for name, end in asdict(self).items()}
+        ends = {name: getattr(self, name) for name in ("value", "low", "high")}
+        found: dict[str, Any] = {n: None if isnan(end) else end for n, end in ends.items()}
+        return found | ({"wilson": True} if self.wilson else {})
 
     def percent(self, digits: int = 1) -> str:
         """Return value and ends times 100 for a table, as 45.0 (40.8..49.4)."""
+        if isnan(self.value):
+            return NONE
         value = f"{100 * self.value:.{digits}f}"
         return (
             value if isnan(self.low) else f"{value} ({100 * self.low:.1f}..{100 * self.high:.1f})"
@@ -54,6 +65,8 @@ class Interval:
 
     def points(self, digits: int = 1) -> str:
         """Return a difference times 100 with its ends and signs, as +3.8 (-0.6 to +8.2)."""
+        if isnan(self.value):
+            return NONE
         # Adding 0.0 makes +0.0 of what would be printed as -0.0.
         value, low, high = (
             f"{round(100 * end, digits) + 0.0:+.{digits}f}"
@@ -82,23 +95,34 @@ class McNemar:
 
 
 def ratio(numerator: NDArray[Any], denominator: NDArray[Any]) -> Array:
-    """Divide elementwise; a ratio whose denominator is zero is 0."""
-    quotient = np.zeros(np.shape(denominator))
+    """Divide elementwise; a ratio whose denominator is zero is nan."""
+    quotient = np.full(np.shape(denominator), nan)
     np.divide(numerator, denominator, out=quotient, where=np.not_equal(denominator, 0))
     return quotient
 
 
 def bootstrap_intervals(
-    counts: ArrayLike, metrics: Metrics, *, seed: int = SEED, n_resamples: int = RESAMPLES
+    counts: ArrayLike,
+    metrics: Metrics,
+    *,
+    highest: Sequence[float | None] | None = None,
+    pictures: Sequence[int] | None = None,
+    seed: int = SEED,
+    n_resamples: int = RESAMPLES,
 ) -> list[Interval]:
     """Return each metric with its 95 % percentile bootstrap interval, resampled by image.
 
     Whatever an image brings is drawn together: its questions, or its caption's objects, are not
-    independent of each other. All metrics are computed on the same resamples.
+    independent of each other. All metrics are computed on the same resamples. A resample in which a
+    metric is 0/0 does not count for that metric.
 
     Args:
         counts: What each image adds to each count, shape (N, C).
         metrics: From sums over images, shape (C, ...), to metrics, shape (M, ...).
+        highest: The largest value that each metric can have, from 0, or from minus that for a
+            difference; None for one without bounds. A metric with bounds has Wilson's interval
+            where all resamples give the same value.
+        pictures: Number of images that each metric is of, for Wilson's interval; None for all.
         seed: Seed of the resampling.
         n_resamples: Number of resamples.
     Returns:
@@ -106,15 +130,36 @@ def bootstrap_intervals(
     Raises:
         EvaluationError: If there is no image.
     """
-    from scipy import stats
-
     table = np.asarray(counts, dtype=np.float64)  # (N, C)
     images = len(table)
     if not images:
         raise EvaluationError("no images to compute an interval from")
-    values = metrics(table.sum(axis=0)).tolist()
+    values = metrics(table.sum(axis=0))
     if images == 1:
-        return [Interval(value, nan, nan) for value in values]
+        return [Interval(value, nan, nan) for value in values.tolist()]
+    drawn = _resampled(table, metrics, seed=seed, n_resamples=n_resamples)  # (M, R)
+    defined = ~np.isnan(values)
+    ends = np.full((2, len(values)), nan)
+    tail = (1 - CONFIDENCE) / 2
+    # A metric that is defined on all the data is so on a resample that is like the data.
+    ends[:, defined] = np.nanquantile(drawn[defined], [tail, 1 - tail], axis=1)
+    bounds = highest or [None] * len(values)
+    sizes = pictures or [images] * len(values)
+    return [
+        wilson_interval(value, size, bound)
+        if bound is not None and low == high
+        else Interval(value, low, high)
+        for value, low, high, bound, size in zip(
+            values.tolist(), *ends.tolist(), bounds, sizes, strict=True
+        )
+    ]
+
+
+def _resampled(table: Array, metrics: Metrics, *, seed: int, n_resamples: int) -> Array:
+    """Return the metrics of resamples of a table's rows, (N, C) -> (M, R)."""
+    from scipy import stats
+
+    images = len(table)
 
     def statistic(drawn: NDArray[np.int64], axis: int) -> Array:
         # How often each image was drawn, then one product: gathering `table[drawn]` takes C times
@@ -123,7 +168,7 @@ def bootstrap_intervals(
         times = np.bincount((drawn + rows).ravel(), minlength=drawn.size)
         return metrics((times.reshape(drawn.shape) @ table).T)  # (R, N) -> (C, R) -> (M, R)
 
-    found = stats.bootstrap(
+    found: Array = stats.bootstrap(
         (np.arange(images),),
         statistic,
         n_resamples=n_resamples,
@@ -132,11 +177,31 @@ def bootstrap_intervals(
         confidence_level=CONFIDENCE,
         method="percentile",
         random_state=np.random.default_rng(seed),
-    ).confidence_interval
-    return [
-        Interval(*numbers)
-        for numbers in zip(values, found.low.tolist(), found.high.tolist(), strict=True)
-    ]
+    ).bootstrap_distribution
+    return found
+
+
+def wilson_interval(value: float, size: int, highest: float = 1.0) -> Interval:
+    """Return Wilson's score interval of a share, or of a difference of shares.
+
+    Args:
+        value: The share times `highest`, of either sign; the interval of no difference reaches as
+            far down as up.
+        size: Number of images, which are what is independent.
+        highest: The value that stands for a share of 1.
+    """
+    from scipy import stats
+
+    share = min(abs(value) / highest, 1.0)
+    z = float(stats.norm.ppf((1 + CONFIDENCE) / 2))
+    scale = 1 + z**2 / size
+    middle = (share + z**2 / (2 * size)) / scale
+    reach = z * (share * (1 - share) / size + z**2 / (4 * size**2)) ** 0.5 / scale
+    low, high = max(middle - reach, 0.0), min(middle + reach, 1.0)
+    # The ends of all and of none are exactly these, whatever rounding makes of them.
+    low, high = (0.0 if share == 0 else low), (1.0 if share == 1 else high)
+    low, high = sorted(copysign(end * highest, value) for end in (low, high))
+    return Interval(value, low, high, wilson=True)
 
 
 def paired_intervals(
@@ -144,6 +209,8 @@ def paired_intervals(
     second: ArrayLike,
     metrics: Metrics,
     *,
+    highest: Sequence[float | None] | None = None,
+    pictures: Sequence[int] | None = None,
     seed: int = SEED,
     n_resamples: int = RESAMPLES,
 ) -> list[Interval]:
@@ -153,25 +220,45 @@ def paired_intervals(
         first: Counts of one arm, shape (N, C), as `bootstrap_intervals` takes them.
         second: Counts of the other arm on the same images in the same order, shape (N, C).
         metrics: From sums over images, shape (C, ...), to metrics, shape (M, ...).
+        highest: As `bootstrap_intervals` takes it.
+        pictures: As `bootstrap_intervals` takes it.
         seed: Seed of the resampling.
         n_resamples: Number of resamples.
     Raises:
         EvaluationError: If the shapes differ, or there is no image.
     """
-    one, other = _alike(np.asarray(first), np.asarray(second))
+    one, other = alike(np.asarray(first), np.asarray(second))
 
     def difference(sums: Array) -> Array:
         half = len(sums) // 2
         return metrics(sums[half:]) - metrics(sums[:half])
 
     both = np.concatenate([one, other], axis=1)  # (N, 2 * C)
-    return bootstrap_intervals(both, difference, seed=seed, n_resamples=n_resamples)
+    found = bootstrap_intervals(
+        both, difference, highest=highest, pictures=pictures, seed=seed, n_resamples=n_resamples
+    )
+    # That no image differs may go either way.
+    return [
+        Interval(x.value, -x.high, x.high, x.wilson) if x.wilson and x.value == 0 else x
+        for x in found
+    ]
+
+
+def few_pictures_note(pictures: int) -> list[str]:
+    """Return a note where pictures are too few for a bootstrap, else nothing."""
+    if pictures >= FEW:
+        return []
+    return [
+        f"note: {pictures} picture(s), fewer than {FEW}: bootstrap intervals are too narrow for so "
+        "few; take the numbers as a first look"
+    ]
 
 
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
     """Test whether two arms are right equally often on the same questions.
 
-    The test takes questions as independent, which questions about one image need not be.
+    The test takes pairs as independent: captions or verdicts, one for each image. Questions about
+    one image are not, see `eval.stats.permutation`.
 
     Args:
         first: Whether one arm is right, question by question.
@@ -181,14 +268,19 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
     """
     from scipy import stats
 
-    one, other = _alike(np.asarray(first, dtype=bool), np.asarray(second, dtype=bool))
+    one, other = alike(np.asarray(first, dtype=bool), np.asarray(second, dtype=bool))
     gained, lost = int((other & ~one).sum()), int((one & ~other).sum())
     discordant = gained + lost
     p_value = float(stats.binomtest(gained, discordant).pvalue) if discordant else 1.0
     return McNemar(gained, lost, p_value)
 
 
-def _alike(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def alike(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return two arms' tables after checking that they have one shape.
+
+    Raises:
+        EvaluationError: If they have not.
+    """
     if first.shape != second.shape:
         raise EvaluationError(
             f"the two arms have shapes {first.shape} and {second.shape}; "

@@ -18,8 +18,8 @@ from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
-from eval.stats.grouped import Metric
 from eval.stats.intervals import Array
+from eval.stats.metric import Metric
 
 
 @dataclass(frozen=True, slots=True)

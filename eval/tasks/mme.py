@@ -16,8 +16,8 @@ import numpy as np
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.files.storage import read_lines
-from eval.stats.grouped import Metric
 from eval.stats.intervals import Array, ratio
+from eval.stats.metric import Metric
 from eval.tasks.base import TaskProtocol
 from eval.tasks.yes_no.task import YesNoTask
 
@@ -46,7 +46,7 @@ class Mme(YesNoTask):
     name = "mme"
     title = "MME"
     metrics: ClassVar[Sequence[Metric]] = (
-        Metric("score", factor=1.0, summed=True),
+        Metric("score", factor=1.0, summed=True, highest=200.0),
         Metric("accuracy"),
         Metric("accuracy_plus", "accuracy+"),
         Metric("yes_ratio", "yes %"),
@@ -102,8 +102,9 @@ class Mme(YesNoTask):
         return np.stack([100 * (accuracy + plus), accuracy, plus, yes_ratio, unknown])
 
     def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Return the sums over categories, of groups that are all there."""
-        return {name: of for name, of in TOTALS.items() if set(of) <= set(parts)}
+        """Return the sums over categories: of groups that are all there, else of what is there."""
+        whole = {name: of for name, of in TOTALS.items() if set(of) <= set(parts)}
+        return whole or ({"all categories": parts} if len(parts) > 1 else {})
 
 
 def _question_files(folder: Path) -> list[Path]:

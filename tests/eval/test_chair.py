@@ -125,7 +125,7 @@ def test_arms_of_a_run_folder_are_compared(
 
     printed = capsys.readouterr().out
     assert "\nmethod - baseline, " in printed
-    assert "| eah    | CHAIRs | -100.0 (-100.0 to -100.0) |            0.0078 (8, 0)" in printed
+    assert "| eah    | CHAIRs | -100.0 (-100.0 to -67.6) |            0.0078 (8, 0)" in printed
     assert json.loads(out.read_text())["method"] == "eah"
 
 

@@ -102,7 +102,7 @@ def test_wide_prints_all_metrics(
 
     printed = capsys.readouterr().out
     assert widest_table_line(printed) > 100
-    assert {"n", "precision (95 %)", "unknown % (95 %)"} <= set(table_rows(printed)[0])
+    assert {"n", "precision (95 %)", "unknown % (95 %)"} <= set(table_rows(printed)[2])
 
 
 @pytest.mark.parametrize("flag", ["--answers", "--build-from", "--data-path"])

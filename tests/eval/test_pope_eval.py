@@ -329,8 +329,10 @@ def test_saved_answers_are_scored_without_a_model(
     metrics = metrics_of(run_folder(folder))
     (text, found), (_, alone) = scored
     tables = printed.split("\n\n")
-    assert len(tables[1].splitlines()) == 2 + 8
+    assert len(tables[1].splitlines()) == 2 + 1
+    assert len(tables[2].splitlines()) == 2 + 8
     assert tables[1] in text
+    assert tables[2] in text
     assert "passes per token" not in text  # costs are the run's alone
     for name in ("results", "differences", "parsers"):
         assert found[name] == metrics[name]

@@ -17,6 +17,7 @@ from eval.stats.intervals import Interval, McNemar, mcnemar, paired_intervals
 from eval.stats.permutation import holm
 from eval.tasks.chair.analyzers import Analyzer
 from eval.tasks.chair.scoring import (
+    HIGHEST,
     METRICS,
     ScoredArm,
     ScoredCaption,
@@ -232,7 +233,7 @@ def _cut_at(max_words: int, baseline: ScoredArm, analyzer: Analyzer) -> tuple[Sc
 
 
 def _differences(first: ScoredArm, second: ScoredArm) -> dict[str, Interval]:
-    found = paired_intervals(first.counts(), second.counts(), metrics)
+    found = paired_intervals(first.counts(), second.counts(), metrics, highest=HIGHEST)
     return dict(zip(METRICS, found, strict=True))
 
 

@@ -191,8 +191,8 @@ def _notes(arms: Sequence[ScoredArm], analyzer: Analyzer, truth: GroundTruth) ->
             )
         if names := [name for name, found in arm.intervals().items() if found.wilson]:
             lines.append(
-                f"note: all captions of {arm.method} are alike in {', '.join(names)}, so its "
-                "interval is Wilson's, over pictures"
+                f"note: all captions of {arm.method} are alike in {', '.join(names)}, so these "
+                "intervals are Wilson's, over pictures"
             )
     lines += few_pictures_note(min(len(arm.captions) for arm in arms))
     if truth.analyzer is None:

@@ -19,8 +19,8 @@ from eval.files.coco import SPLITS
 from eval.files.storage import write_atomically
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
-from eval.stats.grouped import Metric
 from eval.stats.intervals import Array, ratio
+from eval.stats.metric import Metric
 from eval.tasks.base import Appendix, Task, TaskProtocol
 from eval.tasks.chair.analyzers import ANALYZERS
 from eval.tasks.chair.images import NUM_IMAGES, check_ids, pictures_in, read_ids, sample_ids
@@ -90,8 +90,8 @@ class ChairCaptions(Task):
     }
     published = False
     metrics: ClassVar[Sequence[Metric]] = (
-        Metric("words", factor=1.0, digits=1),
-        Metric("characters", factor=1.0, digits=1),
+        Metric("words", factor=1.0, digits=1, highest=None),
+        Metric("characters", factor=1.0, digits=1, highest=None),
         Metric("cut", "cut %", digits=1),
         Metric("empty", "empty %", digits=1),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -13,8 +14,8 @@ from eval.errors import EvaluationError
 from eval.files.answers import Answer
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
-from eval.stats.grouped import Metric
 from eval.stats.intervals import Array, ratio
+from eval.stats.metric import Metric
 from eval.tasks.base import Task
 from eval.tasks.yes_no.parsers import PARSERS
 
@@ -90,16 +91,16 @@ class YesNoTask(Task):
     def numbers(self, sums: Array) -> Array:
         """Return accuracy, precision, recall, F1, yes ratio and unknown rate.
 
-        A ratio whose denominator is zero is 0; the yes ratio is that of the predictions.
+        F1 is 2 tp / (predicted yes + labelled yes), which is the harmonic mean of precision and
+        recall where both are defined. The yes ratio is that of the predictions.
         """
         total, tp, fp, tn, _, unknown, positives = sums
-        precision, recall = ratio(tp, tp + fp), ratio(tp, positives)
         return np.stack(
             [
                 ratio(tp + tn, total),
-                precision,
-                recall,
-                ratio(2 * precision * recall, precision + recall),
+                ratio(tp, tp + fp),
+                ratio(tp, positives),
+                ratio(2 * tp, tp + fp + positives),
                 ratio(tp + fp, total),
                 ratio(unknown, total),
             ]
@@ -131,6 +132,9 @@ class YesNoTask(Task):
                 numbers = self.numbers(counts.astype(np.float64)).tolist()
                 found.setdefault(arm, {})[part] = {
                     **dict(zip(COUNTS, counts.tolist(), strict=False)),
-                    **{m.name: value for m, value in zip(self.metrics, numbers, strict=True)},
+                    **{
+                        metric.name: None if isnan(value) else value
+                        for metric, value in zip(self.metrics, numbers, strict=True)
+                    },
                 }
         return found

@@ -107,7 +107,7 @@ def test_latex_has_a_cell_for_each_column_and_no_sign_that_is_a_command(run: Rec
         assert not set(plain) & set("\\%&#$_{}~^"), "these are commands"
     assert kinds == "ll" + "r" * (len(header) - 2)
     assert r"yes \%" in body[0]
-    assert "50.00 (50.0 to 50.0)" in body[1]
+    assert "50.00 (12.5 to 87.5)" in body[1]
 
 
 @pytest.mark.parametrize("sign", "&%_#$")

@@ -21,15 +21,14 @@ from eval.output.exports import results_csv, results_latex
 from eval.output.layer_summary import LayerSummary
 from eval.output.report import (
     Report,
-    difference_table,
     reference_arms,
     report_of,
-    result_table,
-    wide_table,
 )
+from eval.output.tables import difference_table, primary_table, result_table, wide_table
 from eval.run.costs import ArmCost, BatchCost
-from eval.stats.grouped import Difference, Grouped, Result
-from eval.stats.intervals import Interval, McNemar
+from eval.stats.grouped import Difference, Grouped, Result, Significance
+from eval.stats.intervals import Interval
+from eval.stats.permutation import PermutationTest
 from eval.tasks.base import TASKS, TaskProtocol
 from eval.tasks.yes_no.task import YesNoSettings, YesNoTask
 from tests.eval.tables import table_rows, widest_table_line
@@ -112,26 +111,72 @@ def test_differences_computed_by_hand() -> None:
     assert found["b"].numbers["accuracy"].value == 0.125
     assert found["mean"].numbers["accuracy"].value == -0.0625
     # a: the last two were right. b: two negatives are right now, one positive is unknown.
-    assert found["a"].test == McNemar(0, 2, 0.5)
-    assert found["b"].test == McNemar(2, 1, 1.0)
-    assert found["mean"].test == McNemar(2, 3, 1.0)
+    # In eighths by picture, a: 0, 0, 0, -2. b: +1, 0, 0, 0: the positive that is unknown now and
+    # the negative that is right now are of the same picture.
+    assert found["a"].test == Significance(PermutationTest(1.0, 4, 1, True), 0, 2)
+    assert found["b"].test == Significance(PermutationTest(1.0, 4, 1, True), 2, 1)
+    # Their mean: +1 and -2; whatever the signs, the sum is 1 or 3.
+    assert found["mean"].test == Significance(PermutationTest(1.0, 4, 2, True), 2, 3, 1.0)
 
 
 def test_the_result_table_cell_by_cell() -> None:
     header, rows = result_table(by_hand())
 
-    assert header == ["arm", "part", "accuracy (95 %)", "F1", "yes %", "vs baseline (95 %)", "p"]
+    assert header == ["arm", "part", "accuracy (95 %)", "F1", "yes %", "vs baseline (95 %)"]
     cells = [[cell.split(" (")[0] for cell in row] for row in rows]
     assert cells == [
-        ["baseline", "a", "100.00", "100.00", "50.00", "", ""],
-        ["baseline", "b", "50.00", "66.67", "100.00", "", ""],
-        ["baseline", "mean", "75.00", "83.33", "75.00", "", ""],
-        ["eah", "a", "75.00", "75.00", "50.00", "-25.00", "0.5"],
-        ["eah", "b", "62.50", "66.67", "62.50", "+12.50", "1"],
-        ["eah", "mean", "68.75", "70.83", "56.25", "-6.25", "1"],
+        ["baseline", "a", "100.00", "100.00", "50.00", ""],
+        ["baseline", "b", "50.00", "66.67", "100.00", ""],
+        ["baseline", "mean", "75.00", "83.33", "75.00", ""],
+        ["eah", "a", "75.00", "75.00", "50.00", "-25.00"],
+        ["eah", "b", "62.50", "66.67", "62.50", "+12.50"],
+        ["eah", "mean", "68.75", "70.83", "56.25", "-6.25"],
     ]
-    assert rows[0][2] == "100.00 (100.0..100.0)"
-    assert rows[1][2] == "50.00 (50.0..50.0)"
+    # Wilson's of 4 of 4 pictures, and of half of 4.
+    assert rows[0][2] == "100.00 (51.0..100.0)"
+    assert rows[1][2] == "50.00 (15.0..85.0)"
+
+
+def test_the_primary_comparison_stands_first() -> None:
+    header, rows = primary_table(by_hand())
+
+    assert header == ["primary comparison", "accuracy, mean (95 %)", "p", "gained", "lost"]
+    (row,) = rows
+    assert row[0] == "eah - baseline"
+    assert row[1].startswith("-6.25 (")
+    assert row[2:] == ["1", "2", "3"]
+    text = by_hand().text()
+    assert table_rows(text)[0] == header
+    assert "(up to 20 pictures differ: all flips)\n" in text
+    assert "Holm" not in text
+
+
+def test_several_primary_comparisons_are_adjusted_and_said_to_be() -> None:
+    report = report_of(QUIZ, random_arms(7, ["baseline", "eah", "vcd", "vcd+eah"], 60))
+
+    _, rows = primary_table(report)
+
+    assert [row[0] for row in rows] == [
+        "eah - baseline", "vcd - baseline", "vcd+eah - baseline", "vcd+eah - vcd",
+    ]  # fmt: skip
+    primary = report.grouped.primary_differences()
+    assert [row[2] for row in rows] == [f"{d.test.p_holm:.2g}" for d in primary if d.test]
+    text = report.text()
+    assert text.endswith("(100,000 random flips), Holm-adjusted for 4 comparisons")
+    assert not any(row[-1] == "lost" for row in table_rows(text)[6:])
+
+
+def test_what_is_nothing_of_nothing_is_not_a_number() -> None:
+    arms = {"baseline": answers({"a": "nnnn"}), "eah": answers({"a": "ynnn"})}
+    report = report_of(QUIZ, arms)
+
+    rows = {row[0]: row for row in wide_table(report)[1]}
+
+    assert rows["baseline"][4] == "n/a"
+    content = report.as_dict()
+    assert content["results"][0]["numbers"]["precision"]["value"] is None
+    assert content["parsers"]["strict"]["baseline"]["a"]["precision"] is None
+    assert "NaN" not in json.dumps(content)
 
 
 def random_arms(seed: int, names: Sequence[str], pictures: int = 30) -> dict[str, list[Answer]]:
@@ -316,7 +361,7 @@ def test_a_long_reference_is_named_below_the_table() -> None:
 
     headings = [cell for row in table_rows(text) for cell in row]
     assert {"vs reference (95 %)", "time (x reference)"} <= set(headings)
-    assert f"; vs: minus {name}; p: McNemar's exact test" in text.splitlines()[-1]
+    assert f"; vs: minus {name}; where all pictures" in text
 
 
 def test_arms_that_answer_other_questions_are_refused() -> None:
@@ -340,6 +385,7 @@ def test_the_text_has_all_tables_in_order() -> None:
 
     blocks = report_of(QUIZ, arms, costs=costs).text().split("\n\n")
 
+    assert blocks.pop(0).startswith("| primary comparison ")
     assert [block.split(" |")[0] for block in blocks[:4]] == [
         "| arm     ", "| arm - reference", "| arm     ", "| arm    ",
     ]  # fmt: skip
@@ -357,7 +403,11 @@ def test_the_text_has_all_tables_in_order() -> None:
     ]
     assert blocks[4:] == [
         "95 %: intervals from 10000 bootstrap resamples of the 30 picture(s); 120 answers per arm\n"
-        "accuracy, F1: in percent; vs: minus baseline; p: McNemar's exact test"
+        "accuracy, F1: in percent; vs: minus baseline\n"
+        "p: sign-flip permutation test over pictures (100,000 random flips), Holm-adjusted for 4 "
+        "comparisons\n"
+        "note: 30 picture(s), fewer than 50: bootstrap intervals are too narrow for so few; take "
+        "the numbers as a first look"
     ]
 
 
@@ -369,7 +419,7 @@ def test_one_arm_has_no_differences_and_answers_from_elsewhere_no_costs() -> Non
     assert all(len(row) == 5 for row in rows)
     table, notes = report.text().split("\n\n")
     assert len(table.splitlines()) == 5
-    assert notes.splitlines()[1] == "accuracy, F1: in percent"
+    assert notes.splitlines()[1].startswith("accuracy, F1: in percent")
     assert report.as_dict()["costs"] == {}
 
 
@@ -404,8 +454,9 @@ def test_a_benchmark_of_one_part_has_no_column_of_parts() -> None:
 
     text = report_of(QUIZ, arms).text()
 
-    assert table_rows(text)[0][:2] == ["arm", "accuracy (95 %)"]
-    assert [row[0] for row in table_rows(text)[1:]] == ["baseline", "eah"]
+    assert table_rows(text)[0][:2] == ["primary comparison", "accuracy (95 %)"]
+    assert table_rows(text)[2][:2] == ["arm", "accuracy (95 %)"]
+    assert [row[0] for row in table_rows(text)[3:]] == ["baseline", "eah"]
 
 
 @pytest.mark.parametrize("tiny", [-0.00001, 0.0, 0.00001])
@@ -426,7 +477,7 @@ def test_the_wide_text_has_every_number_of_the_json(wide_tables: None) -> None:
 
     text = report.text(wide=True)
 
-    rows = {(row[0], row[1]): row[2:] for row in table_rows(text)}
+    rows = {(row[0], row[1]): row[2:] for row in table_rows(text.split("\n\n", 1)[1])}
     for result in content["results"]:
         n, *cells = rows[result["arm"], result["part"]]
         assert n == str(result["n"])
@@ -440,8 +491,9 @@ def test_the_wide_text_has_every_number_of_the_json(wide_tables: None) -> None:
         assert [float(cell.split(" ")[0]) for cell in cells] == pytest.approx(
             [100 * m["value"] for m in one["numbers"].values()], abs=0.0051
         )
-        assert (int(gained), int(lost)) == (one["mcnemar"]["gained"], one["mcnemar"]["lost"])
-        assert float(p) == pytest.approx(one["mcnemar"]["p_value"], rel=0.06)
+        test = one["permutation_test"]
+        assert (int(gained), int(lost)) == (test["gained"], test["lost"])
+        assert float(p) == pytest.approx(test.get("p_holm", test["p_value"]), rel=0.06)
     header = wide_table(report)[0]
     assert header[:3] == ["arm", "part", "n"]
     assert len(header) == 3 + len(QUIZ.metrics)
@@ -463,8 +515,8 @@ def test_csv_and_latex_hold_the_same_numbers() -> None:
             ends = [float(row[f"{name}{end}"]) for end in ("", "_low", "_high")]
             assert ends == [number["value"], number["low"], number["high"]]
     latex = results_latex(report)
-    assert r"arm & part & accuracy (95 \%) & F1 & yes \% & vs baseline (95 \%) & p \\" in latex
-    assert r"baseline & a & 100.00 (100.0 to 100.0) & 100.00 & 50.00 &  &  \\" in latex
+    assert r"arm & part & accuracy (95 \%) & F1 & yes \% & vs baseline (95 \%) \\" in latex
+    assert r"baseline & a & 100.00 (51.0 to 100.0) & 100.00 & 50.00 &  \\" in latex
 
 
 # The width, at the worst that numbers and names can be.
@@ -488,10 +540,11 @@ def extreme(name: str, arms: Sequence[str], reference: str, top: float) -> Repor
     parts, totals = PARTS[name]
     numbers = {m.name: Interval(top, top, top) for m in kind.metrics}
     changes = {m.name: Interval(-top, -top, -top / 2) for m in kind.metrics}
-    test = McNemar(12345, 54321, 1.2345e-150)
+    test = Significance(PermutationTest(1.2345e-150, 40504, 40504, False), 12345, 54321, 1e-149)
     references = [(arm, other) for arm in arms for other in (reference, arms[0]) if arm != other]
     grouped = Grouped(
         40504,
+        (totals or parts)[0],
         [Result(arm, p, p in totals, 81008, numbers) for arm in arms for p in (*parts, *totals)],
         [Difference(a, r, p, changes, test) for a, r in references for p in (*parts, *totals)],
     )
@@ -546,6 +599,7 @@ def test_a_number_means_one_thing_and_parts_stay_beside_numbers(reference: str) 
         meanings[mark].add(name)
     assert all(len(names) == 1 for names in meanings.values())
     headers = [row for row in table_rows(text) if row[0] in ("arm", "#", "arm - reference")]
-    scored = [row for row in headers if {"accuracy", "p", "score (95 %)"} & set(row)]
+    assert headers[0][1] == "score, perception (95 %)"
+    scored = [row for row in headers if "score (95 %)" in row or row[-1].startswith("vs ")]
     assert len(scored) >= 2
     assert all(row[1] == "part" for row in scored)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
-from math import comb, isnan
+from math import isnan, nan
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,8 +13,9 @@ from scipy import stats
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
-from eval.stats.grouped import Difference, Grouped, Metric, Result, group
+from eval.stats.grouped import Difference, Grouped, Result, group
 from eval.stats.intervals import Array, Interval, ratio
+from eval.stats.metric import Metric
 
 Arms = dict[str, list[Answer]]
 PARTS = ("random", "popular", "adversarial")
@@ -28,7 +29,7 @@ class Toy:
     """A benchmark of three counts; its score is summed over parts, its shares are averaged."""
 
     metrics: ClassVar[Sequence[Metric]] = (
-        Metric("score", summed=True),
+        Metric("score", summed=True, highest=150.0),
         Metric("accuracy"),
         Metric("yes"),
     )
@@ -43,7 +44,7 @@ class Toy:
     def numbers(self, sums: Array) -> Array:
         asked, right, yes = sums
         accuracy = ratio(right, asked)
-        return np.stack([100 * accuracy**2, accuracy, ratio(yes, asked)])
+        return np.stack([100 * accuracy + 50 * ratio(yes, asked), accuracy, ratio(yes, asked)])
 
     def right(self, answer: Answer) -> bool:
         return answer.text == answer.item.label
@@ -114,7 +115,7 @@ def table_of(answers: Sequence[Answer], part: str) -> np.ndarray[Any, Any]:
 
 def plain(table: np.ndarray[Any, Any]) -> list[float]:
     asked, right, yes = table.sum(axis=0)
-    return [100 * (right / asked) ** 2, right / asked, yes / asked]
+    return [(100 * right + 50 * yes) / asked, right / asked, yes / asked]
 
 
 def with_totals(by_part: list[list[float]]) -> list[list[float]]:
@@ -247,16 +248,65 @@ def test_a_question_that_several_parts_ask_counts_once_in_the_test(
                         known.add(answer.item.image + answer.item.question)
             gained = len(right[arm] - right[reference])
             lost = len(right[reference] - right[arm])
-            tail = sum(comb(gained + lost, k) for k in range(min(gained, lost) + 1))
             test = difference(found, arm, reference, kind).test
             assert test is not None
             assert (test.gained, test.lost) == (gained, lost)
-            assert test.p_value == pytest.approx(min(1, 2 * tail / 2 ** (gained + lost)))
     once, each = (
         [difference(found, "eah", "baseline", kind).test for kind in kinds]
         for kinds in (["all"], PARTS)
     )
     assert once[0].gained < sum(test.gained for test in each)  # type: ignore[union-attr]  # not None, see above
+
+
+def test_a_test_weighs_questions_as_the_metric_does(arms: Arms, found: Grouped) -> None:
+    """In the mean of unequal parts, an answer counts by the size of its part."""
+    members = {**{part: [part] for part in PARTS}, "all": PARTS, "hard": PARTS[1:]}
+    for kind, parts in members.items():
+        size = {part: sum(a.item.part == part for a in arms["eah"]) for part in parts}
+        moved: dict[str, float] = {}
+        for name, sign in (("other", 1), ("eah", -1)):
+            for answer in arms[name]:
+                if (part := answer.item.part) in parts:
+                    right, yes = answer.text == answer.item.label, answer.text == "yes"
+                    gain = sign * (100 * right + 50 * yes) / size[part]
+                    moved[answer.item.image] = moved.get(answer.item.image, 0.0) + gain
+        one = difference(found, "other", "eah", kind)
+        assert sum(moved.values()) == pytest.approx(one.numbers["score"].value)
+        assert one.test is not None
+        expected = stats.permutation_test(
+            (np.array(list(moved.values())),), lambda x, axis: x.sum(axis=axis), vectorized=True,
+            permutation_type="samples", n_resamples=20_000, batch=1000, rng=3,
+        ).pvalue  # fmt: skip
+        assert one.test.permutation.p_value == pytest.approx(expected, abs=0.012)
+        assert one.test.permutation.pictures == PICTURES
+
+
+def test_primary_comparisons_alone_are_adjusted_for_their_number(found: Grouped) -> None:
+    assert found.primary == "all"
+    primary = found.primary_differences()
+    assert [(d.arm, d.reference) for d in primary] == [
+        ("eah", "baseline"), ("other", "baseline"), ("other", "eah"),
+    ]  # fmt: skip
+    p_values = [d.test.permutation.p_value for d in primary if d.test]
+    adjusted = [d.test.p_holm for d in primary if d.test]
+    order = sorted(range(3), key=lambda at: p_values[at])
+    assert adjusted[order[0]] == pytest.approx(min(1, 3 * p_values[order[0]]))
+    assert all(d.test is None or d.test.p_holm is None
+               for d in found.differences if d.part != "all")  # fmt: skip
+
+
+def test_what_is_not_defined_is_none_and_has_no_test(arms: Arms) -> None:
+    class Halves(Toy):
+        def numbers(self, sums: Array) -> Array:
+            found = super().numbers(sums)
+            return np.stack([found[0] + nan, found[1], found[2]])
+
+    found = group(Halves(), arms, AGAINST)
+
+    number = found.results[0].as_dict()["numbers"]["score"]
+    assert number == {"value": None, "low": None, "high": None}
+    tested = found.primary_differences()[0].as_dict()["permutation_test"]
+    assert (tested["p_value"], tested["p_holm"]) == (None, None)
 
 
 def test_pictures_are_matched_by_name_not_by_order(arms: Arms, found: Grouped) -> None:
@@ -275,7 +325,7 @@ def test_answers_that_are_not_right_or_wrong_have_no_test(arms: Arms) -> None:
     found = group(Free(), arms, AGAINST)
 
     assert {one.test for one in found.differences} == {None}
-    assert found.differences[0].as_dict()["mcnemar"] is None
+    assert found.differences[0].as_dict()["permutation_test"] is None
     assert not isnan(found.differences[0].numbers["accuracy"].low)
 
 
@@ -311,7 +361,10 @@ def test_a_file_has_what_was_found(found: Grouped) -> None:
     assert (first["arm"], first["part"], first["total"]) == ("baseline", "all", True)
     assert first["n"] == found.results[3].answers
     assert (compared["arm"], compared["reference"], compared["part"]) == ("eah", "baseline", "all")
-    assert compared["mcnemar"].keys() == {"gained", "lost", "p_value"}
+    assert compared["permutation_test"].keys() == {
+        "p_value", "pictures", "differing", "exact", "gained", "lost", "p_holm",
+    }  # fmt: skip
+    assert "p_holm" not in found.differences[0].as_dict()["permutation_test"]
     assert first["numbers"].keys() == compared["numbers"].keys() == set(NAMES)
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from math import comb, exp, isnan, sqrt
+from math import comb, exp, isnan, nan, sqrt
 from typing import Any
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from eval.errors import EvaluationError
 from eval.stats import intervals
@@ -17,6 +18,7 @@ from eval.stats.intervals import (
     Interval,
     McNemar,
     bootstrap_intervals,
+    few_pictures_note,
     mcnemar,
     paired_intervals,
     ratio,
@@ -192,12 +194,73 @@ def test_without_variance_the_interval_is_the_value() -> None:
     assert (found.value, found.low, found.high) == pytest.approx((1 / 3, 1 / 3, 1 / 3), rel=1e-15)
 
 
-def test_a_zero_denominator_is_zero_also_in_a_resample() -> None:
-    never = bootstrap_intervals([[0, 0]] * 5, share)
-    seldom = bootstrap_intervals([[1, 1], [0, 0], [0, 0]], share)
+def test_a_number_that_is_not_defined_has_no_value() -> None:
+    (never,) = bootstrap_intervals([[0, 0]] * 5, share)
 
-    assert never == [Interval(0.0, 0.0, 0.0)]
-    assert seldom == [Interval(1.0, 0.0, 1.0)]
+    assert isnan(never.value)
+    assert isnan(never.low)
+    assert isnan(never.high)
+    assert never.as_dict() == {"value": None, "low": None, "high": None}
+    assert never.percent() == never.points() == "n/a"
+
+
+def test_resamples_in_which_a_number_is_not_defined_do_not_count() -> None:
+    table = np.array([[1, 2], [1, 1], [0, 0], [0, 0], [0, 0]])
+    rng = np.random.default_rng(8)
+    shares = []
+    while len(shares) < 20_000:
+        right, asked = table[rng.integers(0, 5, 5)].sum(axis=0)
+        if asked:
+            shares.append(right / asked)
+
+    (seldom,) = bootstrap_intervals(table, share)
+
+    assert seldom.value == 2 / 3
+    assert [seldom.low, seldom.high] == pytest.approx(np.quantile(shares, [0.025, 0.975]), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("right", "images", "highest"), [(30, 30, 1.0), (0, 30, 1.0), (12, 12, 200.0), (0, 7, 200.0)]
+)
+def test_where_all_images_give_the_same_the_interval_is_wilsons(
+    right: int, images: int, highest: float
+) -> None:
+    table = [[right / images, 1]] * images
+
+    (found,) = bootstrap_intervals(table, lambda s: highest * share(s), highest=[highest])
+
+    known = stats.binomtest(right, images).proportion_ci(method="wilson")
+    assert (found.low, found.high) == pytest.approx((highest * known.low, highest * known.high))
+    assert found.value == highest * right / images
+    assert found.as_dict()["wilson"] is True
+    assert not bootstrap_intervals(table, share)[0].wilson, "a number without bounds has none"
+
+
+def test_wilsons_interval_of_no_difference_reaches_both_ways() -> None:
+    same = [[1, 1]] * 40
+    (none,) = paired_intervals(same, same, share, highest=[1.0])
+    (all_lost,) = paired_intervals(same, [[0, 1]] * 40, share, highest=[1.0])
+    (few,) = paired_intervals(same, same, share, highest=[1.0], pictures=[10])
+
+    high = stats.binomtest(0, 40).proportion_ci(method="wilson").high
+    assert (none.value, none.low, none.high) == pytest.approx((0, -high, high))
+    assert (all_lost.value, all_lost.low, all_lost.high) == pytest.approx((-1, -1, high - 1))
+    known = stats.binomtest(0, 10).proportion_ci(method="wilson")
+    assert few.high == pytest.approx(known.high)
+
+
+def test_an_interval_that_varies_is_not_wilsons() -> None:
+    table = [[1, 1]] * 30 + [[0, 1]]
+
+    assert bootstrap_intervals(table, share, highest=[1.0]) == bootstrap_intervals(table, share)
+
+
+@pytest.mark.parametrize(("pictures", "notes"), [(49, 1), (50, 0), (1, 1)])
+def test_fewer_than_fifty_pictures_have_a_note(pictures: int, notes: int) -> None:
+    found = few_pictures_note(pictures)
+
+    assert len(found) == notes
+    assert all(f"{pictures} picture" in note for note in found)
 
 
 def test_one_image_has_a_value_and_no_interval() -> None:
@@ -258,7 +321,8 @@ def test_mcnemar_needs_the_same_questions() -> None:
 
 @pytest.mark.parametrize(
     ("numerator", "denominator", "expected"),
-    [(3, 4, 0.75), (0, 0, 0.0), (2, 0, 0.0), ([1, 2], [0, 8], [0.0, 0.25])],
+    [(3, 4, 0.75), (0, 8, 0.0), (0, 0, nan), (2, 0, nan), ([1, 2], [0, 8], [nan, 0.25])],
 )
 def test_ratio(numerator: Any, denominator: Any, expected: Any) -> None:
-    assert ratio(np.array(numerator), np.array(denominator)).tolist() == expected
+    found = ratio(np.array(numerator), np.array(denominator)).tolist()
+    assert found == pytest.approx(expected, nan_ok=True)

@@ -141,7 +141,9 @@ def test_totals_need_all_of_their_categories() -> None:
         "perception", "cognition", "hallucination",
     ]  # fmt: skip
     assert task.totals(PERCEPTION[:4]) == {"hallucination": PERCEPTION[:4]}
-    assert task.totals([*PERCEPTION[1:], *COGNITION[1:]]) == {}
+    some = [*PERCEPTION[1:], *COGNITION[1:]]
+    assert task.totals(some) == {"all categories": some}
+    assert task.totals(PERCEPTION[:1]) == {}
 
 
 # Prompts.

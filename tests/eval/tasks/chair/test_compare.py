@@ -13,6 +13,7 @@ from eval.tasks.chair.analyzers import choose
 from eval.tasks.chair.captions import read_captions
 from eval.tasks.chair.compare import DIFFERENCES, compare, with_holm
 from eval.tasks.chair.scoring import METRICS, ScoredArm, cut_words, drop_unfinished, score
+from eval.tasks.chair.truth import read
 
 LEXICON = choose("lexicon")
 IDS = range(40)
@@ -70,8 +71,8 @@ def test_a_gain_that_is_not_significant_is_not_explained_but_called_so() -> None
 
 def test_each_metric_s_gain_has_its_own_verdict() -> None:
     """CHAIRs gains everywhere, CHAIRi on average but not surely."""
-    before = arm("before", {i: "A kite. " + "A dog. A man. A dog. " * (i % 8 > 0) for i in IDS})
-    after = {i: "A kite. A bus." if i % 4 == 0 else "A dog." for i in IDS}
+    before = arm("before", {i: "A kite. A dog. A man. A dog." for i in IDS})
+    after = {i: "A dog. A man. A dog." if i % 4 else "A kite. A bus." for i in IDS}
 
     sentence = compare(arm("after", after), before, LEXICON).length_sentence() or ""
 
@@ -100,7 +101,7 @@ def test_the_cut_matches_len_not_the_words_between_spaces() -> None:
 def test_the_cut_is_the_longest_that_is_not_above_the_methods_len(shared: Path, name: str) -> None:
     path = shared / "captions" / name
     (found,) = read_captions(path, image_id_key="image_id", caption_key="caption").values()
-    truth = {one.image_id: frozenset({"dog"}) for one in found}
+    truth = read(shared / "coco/chair_ground_truth.json.gz").objects
     whole = ScoredArm("whole", score(found, truth, LEXICON))
     short = [Caption(one.image_id, drop_unfinished(cut_words(one.text, 60))) for one in found]
     method = ScoredArm("method", score(short, truth, LEXICON))
@@ -160,7 +161,9 @@ def test_arms_are_paired_by_picture_not_by_place() -> None:
     found = compare(reversed_arm, LONG, LEXICON)
 
     assert (found.test.gained, found.test.lost) == (0, 0)
-    assert all(d.value == d.low == d.high == 0 for d in found.differences.values())
+    assert all(d.value == 0 and d.low == -d.high for d in found.differences.values())
+    # No picture differs: Wilson's interval, both ways.
+    assert found.differences["CHAIRs"].high == pytest.approx(1.96**2 / (40 + 1.96**2), abs=1e-3)
 
 
 def test_arms_of_other_pictures_are_refused() -> None:

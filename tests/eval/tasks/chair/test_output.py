@@ -63,8 +63,8 @@ def test_an_interval_of_captions_that_are_all_alike_is_wilsons_and_said_so(
     assert interval.value == interval.high == 1
     assert interval.low == pytest.approx(20 / (20 + 1.959964**2))
     assert (
-        "note: all captions of baseline are alike in CHAIRs, Recall, so its interval is Wilson's"
-        in " ".join(result.text().split())
+        "note: all captions of baseline are alike in CHAIRs, CHAIRi, Recall, so these intervals "
+        "are Wilson's, over pictures" in " ".join(result.text().split())
     )
 
 

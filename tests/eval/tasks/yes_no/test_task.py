@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from math import nan
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from eval.tasks.yes_no.parsers import PARSERS
 from eval.tasks.yes_no.task import COUNTS, YesNoTask
 
 OPERA = TaskProtocol(10, parser="opera")
+NAMES = ("accuracy", "precision", "recall", "f1", "yes_ratio", "unknown_rate")
 
 
 def task(parser: str | None = None) -> YesNoTask:
@@ -106,14 +108,21 @@ def test_yes_ratio_is_of_the_predictions_not_of_the_labels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "labels"),
-    [([], []), (["no"], ["no"]), (["no"], ["yes"]), (["?"], ["yes"]), (["yes"], ["no"])],
+    ("texts", "labels", "expected"),
+    [
+        ([], [], dict.fromkeys(NAMES, nan)),
+        (["no"], ["no"], {"accuracy": 1, "precision": nan, "recall": nan, "f1": nan}),
+        (["no"], ["yes"], {"accuracy": 0, "precision": nan, "recall": 0, "f1": 0}),
+        (["?"], ["yes"], {"precision": nan, "recall": 0, "f1": 0, "unknown_rate": 1}),
+        (["yes"], ["no"], {"precision": 0, "recall": nan, "f1": 0, "yes_ratio": 1}),
+    ],
 )
-def test_zero_denominators_give_zero(texts: list[str], labels: list[str]) -> None:
+def test_what_is_nothing_of_nothing_is_not_a_number(
+    texts: list[str], labels: list[str], expected: dict[str, float]
+) -> None:
     found = scored(texts, labels, "strict")
 
-    assert found["f1"] == 0.0
-    assert all(0.0 <= found[metric.name] <= 1.0 for metric in YesNoTask.metrics)
+    assert {name: found[name] for name in expected} == pytest.approx(expected, nan_ok=True)
 
 
 def test_the_parser_is_the_settings_else_the_protocols() -> None:

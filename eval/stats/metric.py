@@ -1,0 +1,61 @@
+"""What a number of a benchmark is, and what computes it from answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from eval.files.answers import Answer
+from eval.stats.intervals import Array
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """A number of a benchmark.
+
+    Attributes:
+        name: In `metrics.json`.
+        heading: Of its column; the name where it is empty.
+        wide: Whether only the wide table has it.
+        factor: What it is multiplied by in tables: 100 makes percent.
+        digits: Decimal places in tables.
+        summed: Whether a total over parts is their sum; otherwise it is their mean.
+        highest: The largest value that it can have in one part, from 0; None if it has no bound.
+    """
+
+    name: str
+    heading: str = ""
+    wide: bool = False
+    factor: float = 100.0
+    digits: int = 2
+    summed: bool = False
+    highest: float | None = 1.0
+
+    def bound(self, members: int) -> float | None:
+        """Return the largest value that it can have over several parts."""
+        return self.highest and self.highest * (members if self.summed else 1)
+
+
+class Scorer(Protocol):
+    """What turns answers into numbers.
+
+    Arms are compared by the first metric. Where answers are right or wrong, it is tested, and has
+    to be linear in the counts, see `contributions`.
+    """
+
+    @property
+    def metrics(self) -> Sequence[Metric]:
+        """The numbers, in the order of `numbers`."""
+
+    def counts(self, answers: Sequence[Answer]) -> Sequence[float]:
+        """Return what the answers about one picture, in one part, add to the counts."""
+
+    def numbers(self, sums: Array) -> Array:
+        """Return the metrics from sums of counts, (C, ...) -> (M, ...)."""
+
+    def right(self, answer: Answer) -> bool | None:
+        """Return whether an answer is right; None where answers are not right or wrong."""
+
+    def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
+        """Return what is computed over several parts, by name; the first is the primary one."""
