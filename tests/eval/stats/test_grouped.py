@@ -281,6 +281,24 @@ def test_a_test_weighs_questions_as_the_metric_does(arms: Arms, found: Grouped) 
         assert one.test.permutation.pictures == PICTURES
 
 
+def test_where_all_pictures_give_the_same_a_sum_has_wilsons_interval_up_to_its_own_maximum() -> (
+    None
+):
+    perfect = [
+        Answer(Item(f"{n}{label}", f"{n}.jpg", label, label, part), label)
+        for n in range(30) for label in ("yes", "no") for part in ("a", "b", "c")
+    ]  # fmt: skip
+
+    found = group(Toy(), {"eah": perfect}, {})
+
+    one = result(found, "eah", "all").numbers["score"]
+    share = 3 * (100 + 25) / (3 * 150)
+    known = stats.binomtest(25, 30).proportion_ci(method="wilson")
+    assert share == 25 / 30
+    assert (one.value, one.low, one.high) == pytest.approx((375, 450 * known.low, 450 * known.high))
+    assert one.wilson
+
+
 def test_primary_comparisons_alone_are_adjusted_for_their_number(found: Grouped) -> None:
     assert found.primary == "all"
     primary = found.primary_differences()
