@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Caption
 from eval.files.coco import SPLITS
-from eval.output.table import NONE
-from eval.stats.intervals import Interval, bootstrap_intervals, ratio
+from eval.stats.intervals import NONE, Interval, bootstrap_intervals, ratio
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import Analyzer
 from eval.tasks.chair.vocabulary import Mention
