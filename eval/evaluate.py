@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eah.errors import nearest
 from eval.command import RUN_ERRORS, finish
@@ -22,15 +22,20 @@ from eval.files.answers import Item
 from eval.files.storage import write_atomically, write_json
 from eval.output.exports import results_csv
 from eval.output.published import published_table
+from eval.output.repeats import repeats_report
 from eval.output.report import Report, reference_arms, report_of
 from eval.output.table import fit
 from eval.run.arms import arms_of, reference_of
 from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS, RUN
 from eval.run.recorded import RecordedRun, read_run
+from eval.run.repeats import check_seed, check_varied, settings_by_repeat
 from eval.run.settings import RunSettings
 from eval.tasks.base import TASKS, Task, pictures_missing
 from models.settings import PARTS
+
+if TYPE_CHECKING:
+    from eval.run.session import Loader
 
 REPORT: Final = "report"
 
@@ -76,6 +81,7 @@ def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None
     given = flags.parse(arguments)
     config = given.get("config")
     settings = resolve(task.settings_class(), given)
+    check_seed(settings, given)
     if settings.json is not None:
         values = {field.name: getattr(settings, field.name) for field in fields(settings)}
         paths = [Path(value) for name, value in values.items() if value is not None
@@ -96,10 +102,55 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
         if settings.json is not None:
             write_json(settings.json, report.as_dict())
         return
+    if settings.repeats > 1:
+        evaluate_repeats(task, items)
+        return
     pictures_missing(settings.pictures_folder(), items)
     run = ask(task, items)
     if run is not None:
         report_run(kind, run, settings)
+
+
+def evaluate_repeats(task: Task, items: Sequence[Item]) -> None:
+    """Get the answers of each repeat from a model that is loaded once, score and print.
+
+    Args:
+        task: The benchmark, with `repeats` in its settings.
+        items: Its questions, the same for all repeats unless the seed chooses the pictures.
+    """
+    from eval.run.session import load_once
+
+    kind, settings = type(task), task.settings
+    each = settings_by_repeat(settings)
+    asked = [kind(one).items() if kind.draws_pictures else items for one in each]
+    check_varied(each, asked)
+    load, runs = load_once(), []
+    for one, of in zip(each, asked, strict=True):
+        pictures_missing(one.pictures_folder(), of)
+        print(f"repeat {one.seed + 1} of {len(each)}, seed {one.seed}", file=sys.stderr)
+        if (run := ask(kind(one), of, load)) is not None:
+            write_run_report(kind, run, one)
+            runs.append(run)
+    if not runs:  # --dry-run
+        return
+    # A repeat's seed is in the names of arms that draw noise; the table has them without.
+    names = [arm.name for arm in arms_of(settings)]
+    scored = task_of(kind, runs[0], settings)
+    report = repeats_report(scored, runs, names, reference_of(settings))
+    text = f"{headline(scored, runs[0])}\n\n{report.text(wide=settings.wide)}"
+    print(f"{text}\n" + "\n".join(f"run folder: {path}" for path in _paths(runs)))
+    print(f"report of all repeats: {report.folder}")
+    content = {**facts_of(runs[0]), **report.as_dict()}
+    del content["run"]
+    write_json(report.folder / METRICS, content)
+    write_atomically(report.folder / "table.md", text + "\n")
+    if settings.json is not None:
+        write_json(settings.json, content)
+
+
+def _paths(runs: Sequence[RecordedRun]) -> list[Path]:
+    """Return the folders of runs; arms that differ in their own seed alone share one."""
+    return list(dict.fromkeys(run.path for run in runs))
 
 
 def _check_no_model_is_asked(settings: RunSettings) -> None:
@@ -108,8 +159,8 @@ def _check_no_model_is_asked(settings: RunSettings) -> None:
     Raises:
         EvaluationError: Naming the first.
     """
-    for name in ("method", "sweep", "method_settings", "fresh", "accept_old", "dry_run"):
-        if getattr(settings, name):
+    for name in ("method", "sweep", "method_settings", "fresh", "accept_old", "dry_run", "repeats"):
+        if getattr(settings, name) != getattr(RunSettings(), name):
             raise EvaluationError(
                 f"--{name.replace('_', '-')} says how a model is asked, but --answers has the "
                 "answers already; leave one of them out"
@@ -138,9 +189,13 @@ def check_output(flag: str, output: Path, inputs: Iterable[Path]) -> None:
             )
 
 
-def ask(task: Task, items: Sequence[Item]) -> RecordedRun | None:
+def ask(task: Task, items: Sequence[Item], load: Loader | None = None) -> RecordedRun | None:
     """Ask the model what is not answered yet.
 
+    Args:
+        task: The benchmark.
+        items: Its questions.
+        load: As `answer_all` takes it.
     Returns:
         The run with the arms that were asked for; None if another process has it, or after
         `--dry-run`.
@@ -161,18 +216,25 @@ def ask(task: Task, items: Sequence[Item]) -> RecordedRun | None:
         print(fit(["arm", "answered", "to ask"], rows))
         return None
     with session.folder:
-        if not answer_all(session):
+        if not answer_all(session, load):
             return None
     return read_run(session.folder.path, [arm.name for arm in session.plan.arms])
 
 
 def report_run(kind: type[Task], run: RecordedRun, settings: RunSettings) -> None:
-    """Score a run's answers, write its report and print it.
+    """Score a run's answers, write its report and print it, see `write_run_report`."""
+    print(f"{write_run_report(kind, run, settings)}\nrun folder: {run.path}")
+
+
+def write_run_report(kind: type[Task], run: RecordedRun, settings: RunSettings) -> str:
+    """Score a run's answers and write its report.
 
     Args:
         kind: The benchmark.
         run: With the arms to report.
         settings: Of the command.
+    Returns:
+        What is to be printed.
     """
     task = task_of(kind, run, settings)
     report = score(task, run, reference_of(settings))
@@ -182,13 +244,13 @@ def report_run(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Non
     if task.published:
         parts.append(published_table(task.name, run.settings["model"]))
     text = "\n\n".join(part for part in parts if part)
-    print(f"{text}\nrun folder: {run.path}")
     content = {**facts_of(run), **report.as_dict(), **appendix.content}
     write_json(folder / METRICS, content)
     write_atomically(folder / "table.md", text + "\n")
     write_atomically(folder / "table.csv", results_csv(report))
     if settings.json is not None:
         write_json(settings.json, content)
+    return text
 
 
 def score(task: Task, run: RecordedRun, reference: str | None) -> Report:

@@ -151,6 +151,11 @@ def captioning(given: dict[str, Any], count: int) -> ChairSettings:
             "then start this command once: it takes the captions from there"
         )
     settings = resolve(ChairSettings(), given)
+    if settings.repeats > 1:
+        raise EvaluationError(
+            f"repeats={settings.repeats}, but a judge compares two texts of a picture once; leave "
+            "it out (chair_eval.py has it)"
+        )
     names = [arm.name for arm in arms_of(settings)]
     if settings.method is None and len(names) > 2:
         names = [names[0], names[-1]]  # OPERA's flags: the baseline and OPERA on top of EAH

@@ -19,7 +19,7 @@ from eval.files.answers import Answer, Item
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array
-from eval.stats.metric import Metric
+from eval.stats.metric import Metric, Scorer
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,7 @@ class Task(ABC):
         protocols: By model family and protocol's name; "" stands for every other family.
         metrics: Its numbers; arms are compared by the first.
         published: Whether configs/paper.yaml has numbers of these metrics under its name.
+        draws_pictures: Whether the seed may choose its pictures, so that repeats have others.
     """
 
     name: ClassVar[str]
@@ -64,6 +65,7 @@ class Task(ABC):
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]]
     metrics: ClassVar[Sequence[Metric]]
     published: ClassVar[bool] = True
+    draws_pictures: ClassVar[bool] = False
 
     def __init__(self, settings: RunSettings, protocol: TaskProtocol | None = None) -> None:
         """Take the settings.
@@ -145,6 +147,10 @@ class Task(ABC):
             arms: Answers by arm.
         """
         return Appendix()
+
+    def further_scorers(self) -> Sequence[Scorer]:
+        """Return what else scores the answers of repeats; nothing by default."""
+        return ()
 
     def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
         """Return further content for `metrics.json`."""
