@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -29,6 +30,10 @@ def finish(
         interrupted: What Ctrl-C leaves behind, for the person who pressed it.
     """
     expected: tuple[type[Exception], ...] = (EvaluationError, *errors)
+    # What a terminal can't show, as half of a surrogate pair in a caption, is printed escaped.
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         run()
         sys.stdout.flush()  # here, where a closed pipe is expected, and not at Python's exit

@@ -10,7 +10,7 @@ class EvaluationError(Exception):
     """Input, settings or a run folder that can't be used."""
 
 
-def some_ids(ids: Sequence[int]) -> str:
+def some_ids(ids: Sequence[int | str]) -> str:
     """Return the first few ids as text, for messages."""
     shown = ", ".join(map(str, ids[:SHOWN_IDS]))
     return f"{shown}, ..." if len(ids) > SHOWN_IDS else shown

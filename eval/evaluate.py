@@ -31,7 +31,7 @@ from eval.run.folder import METRICS, RUN
 from eval.run.recorded import RecordedRun, read_run
 from eval.run.repeats import check_seed, check_varied, settings_by_repeat
 from eval.run.settings import RunSettings
-from eval.tasks.base import TASKS, Task, pictures_missing
+from eval.tasks.base import TASKS, Task, pictures_missing, skip_unreadable
 from models.settings import PARTS
 
 if TYPE_CHECKING:
@@ -105,13 +105,20 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
     if settings.repeats > 1:
         evaluate_repeats(task, items)
         return
-    pictures_missing(settings.pictures_folder(), items)
-    run = ask(task, items)
+    run = ask(task, *_with_pictures(settings, items))
     if run is not None:
         report_run(kind, run, settings)
 
 
-def evaluate_repeats(task: Task, items: Sequence[Item]) -> None:
+def _with_pictures(settings: RunSettings, items: list[Item]) -> tuple[list[Item], list[str]]:
+    """Return the questions that are asked, and the pictures that are left out of them."""
+    pictures_missing(settings.pictures_folder(), items)
+    if settings.skip_unreadable:
+        return skip_unreadable(settings.pictures_folder(), items)
+    return items, []
+
+
+def evaluate_repeats(task: Task, items: list[Item]) -> None:
     """Get the answers of each repeat from a model that is loaded once, score and print.
 
     Args:
@@ -126,9 +133,8 @@ def evaluate_repeats(task: Task, items: Sequence[Item]) -> None:
     check_varied(each, asked)
     load, runs = load_once(), []
     for one, of in zip(each, asked, strict=True):
-        pictures_missing(one.pictures_folder(), of)
         print(f"repeat {one.seed + 1} of {len(each)}, seed {one.seed}", file=sys.stderr)
-        if (run := ask(kind(one), of, load)) is not None:
+        if (run := ask(kind(one), *_with_pictures(one, of), load)) is not None:
             write_run_report(kind, run, one)
             runs.append(run)
     if not runs:  # --dry-run
@@ -159,7 +165,8 @@ def _check_no_model_is_asked(settings: RunSettings) -> None:
     Raises:
         EvaluationError: Naming the first.
     """
-    for name in ("method", "sweep", "method_settings", "fresh", "accept_old", "dry_run", "repeats"):
+    for name in ("method", "sweep", "method_settings", "fresh", "accept_old", "dry_run", "repeats",
+                 "skip_unreadable"):  # fmt: skip
         if getattr(settings, name) != getattr(RunSettings(), name):
             raise EvaluationError(
                 f"--{name.replace('_', '-')} says how a model is asked, but --answers has the "
@@ -189,12 +196,15 @@ def check_output(flag: str, output: Path, inputs: Iterable[Path]) -> None:
             )
 
 
-def ask(task: Task, items: Sequence[Item], load: Loader | None = None) -> RecordedRun | None:
+def ask(
+    task: Task, items: Sequence[Item], left_out: Sequence[str] = (), load: Loader | None = None
+) -> RecordedRun | None:
     """Ask the model what is not answered yet.
 
     Args:
         task: The benchmark.
         items: Its questions.
+        left_out: Pictures that were left out of them.
         load: As `answer_all` takes it.
     Returns:
         The run with the arms that were asked for; None if another process has it, or after
@@ -208,7 +218,7 @@ def ask(task: Task, items: Sequence[Item], load: Loader | None = None) -> Record
         reference_arms([arm.name for arm in arms_of(task.settings)], named)
     described = describe(task.settings)
     protocol = type(task).protocol_of(described.protocol, described.family)
-    session = plan_session(type(task)(task.settings, protocol), items, described)
+    session = plan_session(type(task)(task.settings, protocol), items, described, left_out)
     if task.settings.dry_run:
         total = len(session.plan.prompts)
         print(f"run folder: {session.folder.path}\nquestions: {total}\n")

@@ -14,6 +14,8 @@ import transformers
 from packaging.version import Version
 from PIL import Image
 
+from models.rgb import to_rgb
+
 Color = tuple[int, int, int]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
 CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -35,7 +37,11 @@ class Preprocessing(ABC):
 
     @abstractmethod
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Return pixels of pictures of any size and mode, shape (B, 3, side, side), float32."""
+        """Return pixels of pictures, shape (B, 3, side, side), float32.
+
+        Raises:
+            ModelError: If a picture can't be shown to a model, see `models.rgb.to_rgb`.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,7 @@ class ClipPreprocessing(Preprocessing):
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return pixels, shape (B, 3, size, size), float32."""
-        rgb = [image.convert("RGB") for image in images]
+        rgb = [to_rgb(image) for image in images]
         if self.padding is not None:
             rgb = [pad_to_square(image, self.padding) for image in rgb]
         return _pixels(_clip_processor(self.size), rgb)
@@ -72,7 +78,7 @@ class SquashPreprocessing(Preprocessing):
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return pixels, shape (B, 3, size, size), float32."""
-        return _pixels(_blip_processor(self.size), [image.convert("RGB") for image in images])
+        return _pixels(_blip_processor(self.size), [to_rgb(image) for image in images])
 
 
 def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:

@@ -80,7 +80,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ModelError: If it is missing, not YAML, or not a mapping.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_bytes())  # bytes: UTF-8 or UTF-16, marked or not
     except OSError as error:
         raise ModelError(f"config {path} can't be read: {error.strerror}") from error
     except yaml.YAMLError as error:

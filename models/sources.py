@@ -16,6 +16,7 @@ from transformers.utils import cached_file
 
 from models.errors import ModelError
 from models.file_hashes import file_hashes
+from models.lfs import refuse_lfs_pointer
 from models.settings import ROOT
 from models.tensors import tensor_files
 
@@ -70,11 +71,18 @@ class Source:
         return Path(folder)
 
     def file(self, name: str) -> Path | None:
-        """Return one small file, downloaded if need be; None if there is none of this name."""
+        """Return one small file, downloaded if need be; None if there is none of this name.
+
+        Raises:
+            ModelError: If it is a Git LFS pointer, or the hub can't be reached.
+        """
         if self.path is None:
             return _hub_file(self.name, name)
         path = self.path / name
-        return path if path.is_file() else None
+        if not path.is_file():
+            return None
+        refuse_lfs_pointer(path)
+        return path
 
 
 def find_source(name: str, *, what: str, advice: str) -> Source:
@@ -123,9 +131,10 @@ def _unreachable(repository: str, error: OSError) -> ModelError:
 def _read_config(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
+    refuse_lfs_pointer(path)
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
+        config = json.loads(path.read_bytes())  # bytes: UTF-8 or UTF-16, marked or not
+    except ValueError as error:
         raise ModelError(f"{path} is not JSON ({error}); download the checkpoint again") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path} is not a JSON object; download the checkpoint again")

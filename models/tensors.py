@@ -20,6 +20,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from models.errors import ModelError
+from models.lfs import refuse_lfs_pointer
 
 SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")
 # Training runners save {"model": weights, "optimizer": ..., "epoch": ...}.
@@ -82,8 +83,9 @@ def tensor_files(path: Path) -> TensorFiles:
 
 
 def _shards(index: Path) -> list[Path]:
+    refuse_lfs_pointer(index)
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ModelError(f"{index} is not an index of shards; download it again") from error
     missing = [name for name in names if not (index.parent / name).is_file()]
@@ -131,6 +133,7 @@ class _Pickled:
 @contextmanager
 def _opened(file: Path) -> Iterator[_Safetensors | _Pickled]:
     """Open a tensor file; whatever is wrong with it becomes one sentence."""
+    refuse_lfs_pointer(file)
     try:
         if file.suffix == ".safetensors":
             with safe_open(file, "pt") as content:

@@ -17,6 +17,8 @@ import sentencepiece
 from tokenizers import Tokenizer, normalizers
 from tokenizers.processors import TemplateProcessing
 
+from models.errors import ModelError
+
 LLAMA_BOS, LLAMA_EOS, LLAMA_PAD = 1, 2, 0
 
 
@@ -46,12 +48,15 @@ class SentencePieceTokenizer:
         """Load the file.
 
         Raises:
-            ValueError: If it is not a sentencepiece model.
+            ModelError: If it is not a sentencepiece model.
         """
         try:
             self._pieces: Any = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except RuntimeError as error:
-            raise ValueError(f"{path} is not a sentencepiece model: {error}") from error
+            raise ModelError(
+                f"{path} is not a sentencepiece model ({' '.join(str(error).split())}); copy "
+                "tokenizer.model from the original checkpoint again"
+            ) from error
 
     def encode(self, text: str, /) -> list[int]:
         """Return the ids of a chunk of text, without BOS or EOS."""
@@ -85,15 +90,18 @@ class JsonTokenizer:
         """Load the file.
 
         Raises:
-            ValueError: If it is not the BPE tokenizer of a LLaMA model.
+            ModelError: If it is not the BPE tokenizer of a LLaMA model.
         """
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = json.loads(path.read_bytes())
             # Pieces of nothing but spaces come last in sentencepiece, whose scores say so; the
             # files that transformers 5 writes have them first, by id.
             content["model"]["merges"].sort(key=lambda merge: not set("".join(merge)) - set("▁ "))
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is not a LLaMA tokenizer: {error!r}") from error
+            raise ModelError(
+                f"{path} is not a LLaMA tokenizer ({error!r}); copy tokenizer.json from the "
+                "original checkpoint again"
+            ) from error
         self._tokenizer: Any = Tokenizer.from_str(json.dumps(content))
         prefix_and_spaces = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
         self._tokenizer.normalizer = normalizers.Sequence(prefix_and_spaces)

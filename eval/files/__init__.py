@@ -1,4 +1,4 @@
-"""Files in and out: JSON lines, COCO annotations, pictures, and writing without half-written files.
+"""Files in and out: JSON, tables, COCO annotations, pictures; nothing is ever half written.
 
-Nothing here knows of models, tasks or runs.
+Nothing here knows of tasks or runs. Pictures are converted by the rule of the models.
 """

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, NamedTuple
 
 from eval.errors import EvaluationError
+from eval.files.image_ids import ImageId
 
 BASELINE: Final = "baseline"
 _ROW_TYPES: Final = {"int": int, "str": str, "bool": bool, "None": type(None)}
@@ -82,9 +83,9 @@ class Answer:
 
 
 class Caption(NamedTuple):
-    """One caption of one picture, by COCO's image id."""
+    """One caption of one picture."""
 
-    image_id: int
+    image_id: ImageId
     text: str
 
 

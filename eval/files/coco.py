@@ -1,16 +1,17 @@
-"""Read COCO's annotation files through pycocotools: which objects and captions a picture has."""
+"""Read COCO's annotation files: which objects and captions a picture has."""
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
+from eval.files.image_ids import ImageId, image_id_of
+from eval.files.text import read_text
 
 KINDS: Final = ("instances", "captions")
 SPLITS: Final = ("train2014", "val2014")
@@ -28,8 +29,8 @@ class Instances:
         objects: Names of the categories that are in it; there may be none.
     """
 
-    file_names: dict[int, str]
-    objects: dict[int, set[str]]
+    file_names: dict[ImageId, str]
+    objects: dict[ImageId, set[str]]
 
 
 def annotation_files(folder: Path, splits: Sequence[str] = SPLITS) -> dict[str, Path]:
@@ -55,56 +56,58 @@ def read_instances(path: Path) -> Instances:
     """Read an instances file.
 
     Raises:
-        EvaluationError: If it can't be read or is not COCO's, or pycocotools is missing.
+        EvaluationError: If it can't be read or is not COCO's.
     """
+    content = _load(path)
     with _reading(path):
-        content = _load(path)
-        names = {category["id"]: category["name"] for category in content["categories"]}
-        file_names = {image["id"]: image["file_name"] for image in content["images"]}
-        objects: dict[int, set[str]] = {image_id: set() for image_id in file_names}
-        for annotation in content["annotations"]:
-            objects[annotation["image_id"]].add(names[annotation["category_id"]])
+        names = {_number(one["id"]): str(one["name"]) for one in content["categories"]}
+        file_names = {_image_id(one["id"]): str(one["file_name"]) for one in content["images"]}
+        objects: dict[ImageId, set[str]] = {image_id: set() for image_id in file_names}
+        for one in content["annotations"]:
+            objects[_image_id(one["image_id"])].add(names[_number(one["category_id"])])
     return Instances(file_names, objects)
 
 
-def read_captions(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield image id and text of every caption of a captions file.
+def read_captions(path: Path) -> list[tuple[ImageId, str]]:
+    """Return image id and text of every caption of a captions file.
 
     Raises:
-        EvaluationError: If it can't be read or is not COCO's, or pycocotools is missing.
+        EvaluationError: If it can't be read or is not COCO's.
     """
+    content = _load(path)
     with _reading(path):
-        for annotation in _load(path)["annotations"]:
-            yield int(annotation["image_id"]), str(annotation["caption"])
+        return [(_image_id(one["image_id"]), str(one["caption"])) for one in content["annotations"]]
 
 
-def _load(path: Path) -> dict[str, Any]:
-    from pycocotools.coco import COCO
-
-    with redirect_stdout(io.StringIO()):  # pycocotools tells of its progress on standard output
-        content: dict[str, Any] = COCO(str(path)).dataset
-    return content
-
-
-@contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what pycocotools raises into one sentence."""
+def _load(path: Path) -> Any:
     try:
-        yield
-    except ModuleNotFoundError as error:
-        raise EvaluationError(
-            "COCO's annotations are read with pycocotools: pip install 'pycocotools>=2.0.8'"
-        ) from error
-    except OSError as error:
-        raise EvaluationError(
-            f"{path} can't be read: {error.strerror}; it is in {SOURCE}"
-        ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        return json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(
             f"{path} is not whole JSON ({error}); it may have been cut off, get it again: it is in "
             f"{SOURCE}"
         ) from error
-    except (AssertionError, KeyError, TypeError, ValueError) as error:
+
+
+def _image_id(value: Any) -> ImageId:
+    image_id = image_id_of(value)
+    if image_id is None:
+        raise ValueError(f"{value!r} is no image id")
+    return image_id
+
+
+def _number(value: Any) -> Any:
+    """Return a category's id; some tools write numbers as text in one place and not in another."""
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """Turn what a file of another shape raises into one sentence."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise EvaluationError(
-            f"{path} is not a COCO annotation file of that kind ({type(error).__name__}: {error})"
+            f"{path} is not a COCO annotation file of that kind ({type(error).__name__}: {error}); "
+            f"pass one as in {SOURCE}"
         ) from error

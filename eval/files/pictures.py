@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
+import struct
+import warnings
+import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -13,29 +15,60 @@ from typing import Final
 from PIL import Image, UnidentifiedImageError
 
 from eval.errors import EvaluationError
+from models.errors import ModelError
+from models.lfs import is_lfs_pointer
+from models.rgb import to_rgb
 
-# What PIL raises for files that are no pictures, are cut off, or far too large: a broken PNG is a
-# SyntaxError or a ValueError to it.
-BROKEN: Final = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+# What PIL raises for files that are no pictures, are cut off, damaged or far too large, format by
+# format: a broken PNG is a SyntaxError, a TIFF's missing tag a KeyError.
+BROKEN: Final = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    EOFError, MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+    ModelError,
+)  # fmt: skip
 # Widest and highest that a picture is embedded in a page, in pixels.
 THUMBNAIL_SIZE: Final = (320, 480)
 THUMBNAIL_QUALITY: Final = 75
 
 
-@contextmanager
-def open_picture(path: Path) -> Iterator[Image.Image]:
-    """Open a picture, and turn what PIL raises in the `with` block into one sentence.
+def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Image:
+    """Read a picture to its end and return it as 8-bit RGB.
 
+    Args:
+        path: The picture.
+        draft: Decode a JPEG no larger than this size needs; None for all its pixels.
     Raises:
-        EvaluationError: If it can't be read.
+        EvaluationError: If it can't be read, or is of a size or depth that models are not shown.
     """
     try:
-        with Image.open(path) as image:
-            yield image
+        with warnings.catch_warnings():
+            # PIL warns from half the size at which it refuses a picture as a decompression bomb.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if draft is not None:
+                    image.draft("RGB", draft)
+                return to_rgb(image)
     except BROKEN as error:
+        if is_lfs_pointer(path):
+            raise EvaluationError(
+                f"picture {path} is a Git LFS pointer, not the picture that it stands for; run "
+                "`git lfs pull` in that folder and then the same command again"
+            ) from error
         raise EvaluationError(
-            f"picture {path} can't be read ({error}); replace it and run the same command again"
+            f"picture {path} can't be read ({str(error) or type(error).__name__}); replace it and "
+            "run the same command again"
         ) from error
+
+
+def unreadable_pictures(folder: Path, names: Iterable[str]) -> dict[str, str]:
+    """Return which pictures can't be read, with the reason each, after opening all of them."""
+    found = {}
+    for name in names:
+        try:
+            read_picture(folder / name)
+        except EvaluationError as error:
+            found[name] = str(error)
+    return found
 
 
 def data_url(image: Image.Image, size: tuple[int, int], quality: int) -> tuple[str, int, int]:
@@ -48,7 +81,7 @@ def data_url(image: Image.Image, size: tuple[int, int], quality: int) -> tuple[s
         size: Largest width and height.
         quality: Of the JPEG, up to 100.
     """
-    small = image.convert("RGB")
+    small = to_rgb(image)
     small.thumbnail(size)
     content = io.BytesIO()
     small.save(content, "JPEG", quality=quality)
@@ -70,9 +103,8 @@ def thumbnail(folder: Path, name: str | None) -> Thumbnail:
     if name is None:
         return Thumbnail(problem=f"no picture with this id in {folder}")
     try:
-        with open_picture(folder / name) as image:
-            image.draft("RGB", THUMBNAIL_SIZE)
-            return Thumbnail(*data_url(image, THUMBNAIL_SIZE, THUMBNAIL_QUALITY))
+        image = read_picture(folder / name, THUMBNAIL_SIZE)
+        return Thumbnail(*data_url(image, THUMBNAIL_SIZE, THUMBNAIL_QUALITY))
     except EvaluationError as error:
         cause = error.__cause__
         none = isinstance(cause, UnidentifiedImageError)

@@ -19,6 +19,10 @@ from eval.files.storage import Record, read_json_lines
 from eval.files.text import read_text
 
 DELIMITERS: Final = {".csv": ",;", ".tsv": "\t"}
+OBJECT: Final = "JSON object"
+ANNOTATIONS: Final = "annotations"
+# An object with one of these keys is a row itself, whatever lists it has.
+ROW_KEYS: Final = ("image_id", "question_id", "id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,29 +41,45 @@ class Rows:
 def read_rows(path: Path) -> Rows:
     """Read the rows of a file, gzipped or not; a table's cells are text.
 
-    A JSON object that holds one list of objects, as {"results": [...]}, stands for that list; any
-    other object is one row.
+    A JSON object that holds one list of objects, as {"results": [...]}, or COCO's "annotations",
+    stands for that list; any other object is one row.
 
     Raises:
         EvaluationError: If the file can't be read or is none of these.
     """
     text = read_text(path)
-    suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "").lower()
-    if suffix in DELIMITERS:
+    suffix = table_suffix(path)
+    if suffix is not None:
         return Rows(suffix[1:].upper(), list(_table(path, text, DELIMITERS[suffix])))
-    value = _one_value(path, text)
+    value = one_value(path, text)
     if value is None:
         lines = read_json_lines(path)
         return Rows("JSON lines", [(f"line {number}", row) for number, row in lines])
     if isinstance(value, dict):
-        lists = [(key, of) for key, of in value.items() if _is_rows(of)]
-        if len(lists) != 1:
-            return Rows("JSON object", [("the object", value)])
-        key, entries = lists[0]
-        return Rows(f"JSON object, its {key!r}", _entries(path, entries))
+        name = _list_in(value)
+        if name is None:
+            return Rows(OBJECT, [("the object", value)])
+        return Rows(f"JSON object, its {name!r}", _entries(path, value[name]))
     if not isinstance(value, list):
         raise EvaluationError(f"{path} holds {value!r:.40}; rows are needed, a JSON object each")
     return Rows("JSON list", _entries(path, value))
+
+
+def table_suffix(path: Path) -> str | None:
+    """Return ".csv" or ".tsv" where a file's name says that it is a table, gzipped or not."""
+    suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "").lower()
+    return suffix if suffix in DELIMITERS else None
+
+
+def _list_in(content: Record) -> str | None:
+    """Return under which key an object has the rows of a file; None if it is a row or a map."""
+    if any(key in content for key in ROW_KEYS):
+        return None
+    # A number is an image id, of which this is the list.
+    lists = [key for key, of in content.items() if _is_rows(of) and not key.isdecimal()]
+    if ANNOTATIONS in lists:
+        return ANNOTATIONS
+    return lists[0] if len(lists) == 1 else None
 
 
 def _is_rows(value: Any) -> bool:
@@ -73,8 +93,12 @@ def _entries(path: Path, entries: list[Any]) -> list[tuple[str, Record]]:
     return [(f"entry {number}", row) for number, row in enumerate(entries, start=1)]
 
 
-def _one_value(path: Path, text: str) -> Any:
-    """Return the content of a file that is one JSON value; None if it may be JSON lines."""
+def one_value(path: Path, text: str) -> Any:
+    """Return the content of a file that is one JSON value; None if it may be JSON lines.
+
+    Raises:
+        EvaluationError: If it is a JSON list that is cut off, or nested too deep.
+    """
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:

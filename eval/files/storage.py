@@ -147,7 +147,7 @@ class AppendedLines:
         """
         with writing(self._own), self._own.open("ab+") as file:
             _drop_cut_off(file)
-            file.write(dump_lines(records).encode("utf-8"))
+            file.write(dump_lines(records).encode("utf-8", "backslashreplace"))
             file.flush()
             os.fsync(file.fileno())
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from eval.errors import EvaluationError
+from models.lfs import POINTER_START
 
 GZIP: Final = b"\x1f\x8b"
 ZIP: Final = b"PK\x03\x04"
@@ -38,6 +39,11 @@ def read_text(path: Path) -> str:
         raise EvaluationError(
             f"{path} is gzipped and cut off or damaged ({error}); copy it again"
         ) from error
+    if content.startswith(POINTER_START):
+        raise EvaluationError(
+            f"{path} is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in "
+            "that folder and then the same command again"
+        )
     if content.startswith(ZIP):
         raise EvaluationError(
             f"{path} is a spreadsheet (.xlsx) or another zip archive; export it as .csv or .jsonl "

@@ -47,6 +47,12 @@ class Parser(FlagParser):
                 help="so many runs, of seeds 0, 1, ...: mean and standard deviation (1)",
             )
             flag("--wide", action="store_true", group="output", help="print all numbers")
+            flag(
+                "--skip-unreadable",
+                action="store_true",
+                group="data",
+                help="leave out pictures that can't be read (an error)",
+            )
         _add_model(self)
         _add_arms(self)
         _add_running(self)

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from eval.errors import EvaluationError
-from eval.files.pictures import open_picture
+from eval.files.pictures import read_picture
 from models.file_hashes import file_hashes
 from models.images import Preprocessing
 
@@ -37,8 +37,7 @@ class _Pictures(Dataset[Pixels | str]):
             return str(error)  # an exception would arrive with a worker's traceback in its text
 
     def _pixels(self, path: Path) -> torch.Tensor:
-        with open_picture(path) as image:
-            return self.preprocessing([image])
+        return self.preprocessing([read_picture(path)])
 
 
 def read_ahead(
@@ -68,7 +67,10 @@ def read_ahead(
     )
     for pixels in loader:
         if isinstance(pixels, str):
-            raise EvaluationError(pixels)
+            raise EvaluationError(
+                f"{pixels}; --skip-unreadable of pope_eval.py, chair_eval.py and evaluate.py "
+                "leaves such pictures out"
+            )
         yield pixels
 
 

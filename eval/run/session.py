@@ -77,13 +77,19 @@ def describe(settings: RunSettings) -> models.Description:
     return models.describe(settings.model, **{**settings.model_arguments(), "device": device})
 
 
-def plan_session(task: Task, items: Sequence[Item], described: models.Description) -> Session:
+def plan_session(
+    task: Task,
+    items: Sequence[Item],
+    described: models.Description,
+    left_out: Sequence[str] = (),
+) -> Session:
     """Put together what is asked of the model and what the answers depend on.
 
     Args:
         task: The benchmark, with its protocol.
         items: Its questions.
         described: The model, from `describe`.
+        left_out: Pictures that were left out of them because they can't be read.
     Raises:
         EvaluationError: If settings do not go together.
     """
@@ -119,6 +125,8 @@ def plan_session(task: Task, items: Sequence[Item], described: models.Descriptio
         "decoding": asdict(decoding),
         "pictures": pictures_hash(pictures, {item.image for item in items}),
     }
+    if left_out:
+        resolved["left_out"] = list(left_out)
     if decoding.do_sample:
         # A batch is sampled with a seed of its own, so that here its size decides, too.
         resolved |= {"seed": settings.seed, "batch_size": settings.batch_size or "auto"}

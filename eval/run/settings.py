@@ -43,6 +43,7 @@ class RunSettings:
         prefix_reuse: Whether questions about the same picture share its prefix.
         num_workers: Processes that read and resize pictures ahead; None for 4 beside a GPU, and
             none beside a CPU, which they would take time from.
+        skip_unreadable: Leave out the questions about pictures that can't be read.
         limit: Use only the first so many questions of each file, or pictures to caption.
         seed: Of sampling, of choosing pictures and of building question files.
         repeats: Runs with the seeds 0 to repeats - 1, reported together; 1 for one run with `seed`.
@@ -86,6 +87,7 @@ class RunSettings:
     batch_size: int | None = 8
     prefix_reuse: bool = True
     num_workers: int | None = None
+    skip_unreadable: bool = False
     limit: int | None = None
     seed: int = DEFAULT_SEED
     repeats: int = 1

@@ -6,6 +6,7 @@ turns sums of counts into numbers. Asking, resuming, arms, intervals, tables and
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 from eah.errors import nearest
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
+from eval.files.pictures import unreadable_pictures
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array
@@ -178,3 +180,29 @@ def pictures_missing(folder: Path, items: Sequence[Item]) -> None:
             f"{len(missing)} of {len(names)} pictures are not in {folder}, {missing[0]} among "
             "them; pass the right --data-path (scripts/download_data.sh fetches COCO's)"
         )
+
+
+def skip_unreadable(folder: Path, items: Sequence[Item]) -> tuple[list[Item], list[str]]:
+    """Return the questions about pictures that can be read, and the names of the other pictures.
+
+    Every picture is opened, and a note on standard error lists those that are left out.
+
+    Raises:
+        EvaluationError: If none can be read.
+    """
+    names = dict.fromkeys(item.image for item in items)
+    bad = unreadable_pictures(folder, names)
+    kept = [item for item in items if item.image not in bad]
+    if items and not kept:
+        raise EvaluationError(
+            f"none of the {len(names)} pictures can be read; {next(iter(bad.values()))}"
+        )
+    if bad:
+        print(
+            f"note: {len(bad)} of {len(names)} pictures are left out, with their "
+            f"{len(items) - len(kept)} questions:",
+            *(f"  {reason}" for reason in bad.values()),
+            sep="\n",
+            file=sys.stderr,
+        )
+    return kept, list(bad)

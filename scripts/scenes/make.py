@@ -2,7 +2,7 @@
 
     python scripts/scenes/make.py --output data/scenes --count 200 --seed 2014
 
-The pictures need no network and no licence; pycocotools reads the annotations.
+The pictures need no network and no licence; the annotations are in the format of COCO's.
 """
 
 from __future__ import annotations

@@ -797,3 +797,26 @@ def test_the_stub_tells_slow_from_well(tmp_path: Path) -> None:
     assert {stub.fault_of(text, 4) for text in texts} == {"well", *LASTING}
     assert RETRY_AFTER_S > 0
     assert write_config(tmp_path, "http://h").is_file()
+
+
+def test_pictures_may_have_names_for_ids_and_captions_half_a_surrogate_pair(
+    tmp_path: Path, stub: Stub
+) -> None:
+    names = ("garden/1.webp", "kitchen.png")
+    for name in names:
+        path = tmp_path / "val2014" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 30), (90, 80, 200)).save(path)
+    for arm in ("baseline", "eah"):
+        rows = [{"image_id": name, "caption": f"A {arm} {name}. \ud83d"} for name in names]
+        text = "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"captions_{arm}.jsonl").write_text(text)
+
+    page = tmp_path / "page.html"
+    assert main([*flags_for(tmp_path, stub.url), "--report", str(page)]) == 0
+    calls = len(stub.calls)
+    assert main(flags_for(tmp_path, stub.url)) == 0
+
+    assert len(stub.calls) == calls == 4
+    assert {row["image_id"] for row in rows_of(run_folder(tmp_path))} == set(names)
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg") == 2

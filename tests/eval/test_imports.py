@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = ("pope_eval", "chair_eval", "chair", "gpt4v_eval", "evaluate", "runs")
 # Some commands have their flags behind a word.
 WORDS = {"evaluate": ("--task", "mme"), "runs": ("rescore",)}
-HEAVY = {"torch", "transformers", "accelerate", "scipy", "nltk", "pycocotools", "openai"}
+HEAVY = {"torch", "transformers", "accelerate", "scipy", "nltk", "openai"}
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Caption
-from eval.files.storage import AppendedLines, Record, read_json, read_json_lines
+from eval.files.image_ids import ImageId, image_id_of
+from eval.files.storage import AppendedLines, read_json
 from eval.run.arm_folder import ANSWERS, ARMS
 from eval.run.folder import RUN
 from eval.run.recorded import OLD_ANSWERS, read_run
-from eval.tasks.chair.images import image_id_of
+from eval.tasks.chair.caption_rows import caption_rows
 
 
 class Origin(NamedTuple):
@@ -30,13 +31,13 @@ def read_captions(
 ) -> dict[str, list[Caption]]:
     """Return captions by method, in the file's order.
 
-    Takes JSON lines, a JSON list of objects, the original CHAIR's `imgToEval`, or a run folder of
-    `chair_eval.py`, whose arms have no use for the keys below. Rows that name a `method` are
-    captions of that method; a file without is one method, named after the file.
+    Takes what `caption_rows` reads, or a run folder of `chair_eval.py`, whose arms have no use for
+    the keys below. Rows that name a `method` are captions of that method; a file without is one
+    method, named after the file.
 
     Args:
         path: The file, or the run folder.
-        image_id_key: Where a row has the image's id: a number, or a COCO file name.
+        image_id_key: Where a row has the image's id: a number, or the picture's name.
         caption_key: Where a row has the caption.
         last: If a method has several captions of a picture, take the last one.
     Raises:
@@ -45,8 +46,10 @@ def read_captions(
     if (path / RUN).is_file():
         return _of_run(path)
     path = path / OLD_ANSWERS if path.is_dir() else path
+    name = path.with_suffix("").stem if path.suffix == ".gz" else path.stem
+    name = name.removeprefix("captions_")
     arms: dict[str, list[Caption]] = {}
-    for place, row in _rows(path):
+    for place, row in caption_rows(path, image_id_key=image_id_key, caption_key=caption_key):
         for key in (image_id_key, caption_key):
             if key not in row:
                 raise EvaluationError(
@@ -59,7 +62,7 @@ def read_captions(
                 f"{path}, {place}: {caption_key!r} is {json.dumps(text)[:60]}, not text; a caption "
                 'is needed, "" if the model said nothing'
             )
-        method = str(row.get("method", path.stem.removeprefix("captions_")))
+        method = str(row.get("method", name))
         image_id = _image_id(row[image_id_key], f"{path}, {place}")
         arms.setdefault(method, []).append(Caption(image_id, text))
     if not arms:
@@ -120,41 +123,12 @@ def _of_run(path: Path) -> dict[str, list[Caption]]:
     }
 
 
-def _rows(path: Path) -> Iterable[tuple[str, Record]]:
-    """Return the objects of a captions file, each with the place where it stands."""
-    content = _one_value(path)
-    if isinstance(content, dict) and "imgToEval" in content:
-        content = list(content["imgToEval"].values())
-    if not isinstance(content, list):
-        return [(f"line {number}", row) for number, row in read_json_lines(path)]
-    for number, row in enumerate(content, start=1):
-        if not isinstance(row, dict):
-            raise EvaluationError(f"{path}, caption {number} is not a JSON object: {row!r:.60}")
-    return [(f"caption {number}", row) for number, row in enumerate(content, start=1)]
-
-
-def _one_value(path: Path) -> Any:
-    """Return the content of a file that is one JSON value; None if it may be JSON lines."""
-    try:
-        content = path.read_bytes()
-        return json.loads(content)
-    except (OSError, UnicodeDecodeError):
-        return None
-    except json.JSONDecodeError as error:
-        if content.lstrip()[:1] == b"[":
-            raise EvaluationError(
-                f"{path} is not whole JSON ({error.msg} at character {error.pos}); it may have "
-                "been cut off, write or copy it again"
-            ) from error
-        return None
-
-
-def _image_id(value: Any, where: str) -> int:
+def _image_id(value: Any, where: str) -> ImageId:
     image_id = image_id_of(value)
     if image_id is None:
         raise EvaluationError(
-            f"{where}: {value!r} is no image id; a number is needed, or a file name such as "
-            "COCO_val2014_000000000042.jpg"
+            f"{where}: {value!r:.60} is no image id; a number is needed, or a picture's name such "
+            "as COCO_val2014_000000000042.jpg"
         )
     return image_id
 

@@ -10,127 +10,122 @@ from __future__ import annotations
 import hashlib
 import os
 import random
-import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePath
+from typing import Final
 
 from eval.errors import EvaluationError
-from eval.files.storage import read_json_lines, read_lines
+from eval.files.image_ids import PICTURE_SUFFIXES, ImageId, image_id_of
 
-SUFFIXES: Final = (".jpg", ".jpeg", ".png")
+# Pictures that PIL does not read.
+OTHER_SUFFIXES: Final = (".heic", ".heif", ".jxl", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw")
 NUM_IMAGES: Final = 500
 
 
-def pictures_in(folder: Path) -> dict[int, str]:
-    """Return file names by image id, in the order of the names.
+def pictures_in(folder: Path) -> dict[ImageId, str]:
+    """Return the names of the pictures in a folder and below by image id, in their own order.
 
-    A picture is a .jpg, .jpeg or .png whose name ends in its id, as COCO_val2014_000000226988.jpg.
+    The id is a number where `image_id_of` finds one in the name, else the name below the folder.
+    Pictures in formats that are not read are left out, with a note.
 
     Raises:
         EvaluationError: If there is none, or two have the same id.
     """
-    with os.scandir(folder) as entries:
-        # A leading dot: macOS leaves "._COCO_val2014_000000226988.jpg" on foreign disks.
-        names = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
-    found: dict[int, str] = {}
+    names = sorted(_files(folder, "", {os.path.realpath(folder)}))
+    found: dict[ImageId, str] = {}
     for name in names:
-        image_id = _id_of_name(name)
-        if image_id is None:
+        image_id = image_id_of(name)
+        if PurePath(name).suffix.lower() not in PICTURE_SUFFIXES or image_id is None:
             continue
         if image_id in found:
             raise EvaluationError(
                 f"{found[image_id]} and {name} in {folder} have the same image id {image_id}; "
-                "remove one of them"
+                "remove one of them, or pass the folder of one as --data-path"
             )
         found[image_id] = name
+    others = [name for name in names if PurePath(name).suffix.lower() in OTHER_SUFFIXES]
+    if others:
+        print(
+            f"note: {len(others)} pictures in {folder} are left out, {others[0]} is the first: "
+            f"their format is not read; convert them to .jpg or .png to use them",
+            file=sys.stderr,
+        )
     if not found:
         raise EvaluationError(
-            f"no pictures in {folder}: they are {', '.join(SUFFIXES)} files whose name ends in the "
-            "image id, such as COCO_val2014_000000226988.jpg; pass their folder as --data-path"
+            f"no pictures in {folder} and below ({', '.join(PICTURE_SUFFIXES)}); pass their folder "
+            "as --data-path"
         )
     return found
 
 
-def sample_ids(pictures: Mapping[int, str], count: int, *, seed: int) -> list[int]:
+def _files(folder: Path, above: str, seen: set[str]) -> Iterator[str]:
+    """Yield the names of all files below a folder, with their folders; hidden ones are left out.
+
+    Args:
+        folder: The folder.
+        above: Put before the names: the folders between the first one and this one.
+        seen: Real paths of the folders so far, so that a link to one of them is no endless loop.
+    """
+    with os.scandir(folder) as entries:
+        # A leading dot: macOS leaves "._COCO_val2014_000000226988.jpg" on foreign disks.
+        visible = [entry for entry in entries if not entry.name.startswith(".")]
+    for entry in visible:
+        if entry.is_file():
+            yield above + entry.name
+        elif entry.is_dir() and (real := os.path.realpath(entry.path)) not in seen:
+            seen.add(real)
+            yield from _files(folder / entry.name, f"{above}{entry.name}/", seen)
+
+
+def sample_ids(pictures: Mapping[ImageId, str], count: int, *, seed: int) -> list[ImageId]:
     """Return a random choice of image ids, or all of them, shuffled, where there are fewer."""
     return random.Random(seed).sample(list(pictures), min(count, len(pictures)))
 
 
-def read_ids(path: Path) -> list[int]:
-    """Return the image ids of a file, in its order.
+def find_ids(
+    ids: Sequence[ImageId], pictures: Mapping[ImageId, str], *, path: Path, folder: Path
+) -> list[ImageId]:
+    """Return the ids under which a folder has the pictures that a file lists, in the file's order.
 
-    The file holds one id or picture's name a line, or a JSON object with `image_id` a line. The
-    latter may repeat an id (several methods captioned it), which counts once.
+    A name that is no id of the folder stands for the only picture that is called so, folders and
+    suffix aside.
 
+    Args:
+        ids: From the file.
+        pictures: Names by id, from `pictures_in`.
+        path: The file, for messages.
+        folder: The folder, for messages.
     Raises:
-        EvaluationError: If there is none, a line has none, or a plain list repeats one.
+        EvaluationError: Naming the first that has no picture, and how many have none.
     """
-    lines = read_lines(path)
-    if not lines:
-        raise EvaluationError(f"{path} holds no image ids; one id a line is needed")
-    if lines[0][1].startswith("{"):
-        rows = read_json_lines(path)
-        return list(dict.fromkeys(_id_of_row(row, f"{path}, line {n}") for n, row in rows))
-    found: dict[int, int] = {}
-    for number, line in lines:
-        image_id = image_id_of(line)
-        if image_id is None:
-            raise EvaluationError(
-                f"{path}, line {number}: {line[:60]!r} is no image id; a line is an id (226988), a "
-                'picture\'s name (COCO_val2014_000000226988.jpg) or {"image_id": 226988, ...}'
-            )
-        if image_id in found:
-            raise EvaluationError(
-                f"{path}, line {number}: image id {image_id} stands in line {found[image_id]} "
-                "already; name each picture once"
-            )
-        found[image_id] = number
-    return list(found)
-
-
-def check_ids(ids: Sequence[int], pictures: Mapping[int, str], *, path: Path, folder: Path) -> None:
-    """Check that all image ids of a file have a picture.
-
-    Raises:
-        EvaluationError: Naming the first that has none, and how many have none.
-    """
-    missing = [image_id for image_id in ids if image_id not in pictures]
+    stems: dict[str, list[ImageId]] = {}
+    for image_id, name in pictures.items():
+        stems.setdefault(PurePath(name).stem, []).append(image_id)
+    found: dict[ImageId, None] = {}
+    missing: list[ImageId] = []
+    for image_id in ids:
+        called = [] if isinstance(image_id, int) else stems.get(_stem(image_id), [])
+        if image_id in pictures:
+            found[image_id] = None
+        elif len(called) == 1:
+            found[called[0]] = None
+        else:
+            missing.append(image_id)
     if missing:
         raise EvaluationError(
             f"{len(missing)} of {len(ids)} image ids of {path} have no picture in {folder}, "
             f"{missing[0]} is the first; pass the right --data-path (scripts/download_data.sh "
             "fetches COCO's)"
         )
+    return list(found)
 
 
-def ids_hash(ids: Sequence[int]) -> str:
+def _stem(name: str) -> str:
+    path = PurePath(name)
+    return path.stem if path.suffix.lower() in PICTURE_SUFFIXES else path.name
+
+
+def ids_hash(ids: Sequence[ImageId]) -> str:
     """Return the SHA-256 of the image ids in order, joined by commas."""
     return hashlib.sha256(",".join(map(str, ids)).encode()).hexdigest()
-
-
-def image_id_of(value: Any) -> int | None:
-    """Return the image id that a value is, or that it ends in where it is a picture's name.
-
-    None where it is neither: a negative number, a fraction, another text.
-    """
-    if isinstance(value, str):
-        return int(value) if re.fullmatch("[0-9]+", value) else _id_of_name(value)
-    return value if type(value) is int and value >= 0 else None
-
-
-def _id_of_row(row: Mapping[str, Any], where: str) -> int:
-    # An arm's answers.jsonl has a question's id, which is the picture's in a captioning run.
-    image_id = image_id_of(row["id"] if {"id", "answer"} <= row.keys() else row.get("image_id"))
-    if image_id is None:
-        raise EvaluationError(
-            f"{where}: 'image_id' is {row.get('image_id')!r}, which is no image id; the keys there "
-            f"are {', '.join(sorted(row))}"
-        )
-    return image_id
-
-
-def _id_of_name(name: str) -> int | None:
-    path = Path(name)
-    digits = re.search(r"[0-9]+\Z", path.stem)
-    return int(digits[0]) if digits and path.suffix.lower() in SUFFIXES else None

@@ -36,9 +36,7 @@ class CaptionScorer:
 
     def counts(self, answers: Sequence[Answer]) -> Sequence[float]:
         """Return the sums that CHAIR's ratios are of."""
-        captions = [
-            self._settings.cut(Caption(int(answer.item.id), answer.text)) for answer in answers
-        ]
+        captions = [self._settings.cut(Caption(answer.item.id, answer.text)) for answer in answers]
         scored = score(captions, self._truth, self._analyzer)
         return [sum(of) for of in zip(NOTHING, *(one.counts() for one in scored), strict=True)]
 

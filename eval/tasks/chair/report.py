@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from eval.files.image_ids import ImageId
 from eval.files.pictures import Thumbnail, thumbnail
 from eval.files.storage import write_atomically
 from eval.output.page import TEMPLATES, page_template
@@ -47,7 +48,7 @@ class Picture:
         thumbnail: None if the page shows no pictures.
     """
 
-    image_id: int
+    image_id: ImageId
     captions: dict[str, ScoredCaption | None]
     truth: list[str]
     mentioned: list[str]
@@ -84,8 +85,7 @@ def write_report(path: Path, result: ChairResult, images: Path | None = None) ->
         facets=[picture.facets() for picture in pictures],
         objects=_objects(pictures),
     )
-    # A caption read from JSON may hold half a surrogate pair, which UTF-8 has no bytes for.
-    write_atomically(path, page.encode("utf-8", errors="replace"))
+    write_atomically(path, page)
 
 
 def _pictures(arms: Sequence[ScoredArm], images: Path | None) -> Iterator[Picture]:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Caption
 from eval.files.coco import SPLITS
+from eval.files.image_ids import ImageId
 from eval.stats.intervals import NONE, Interval, bootstrap_intervals, ratio
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import Analyzer
@@ -133,14 +134,14 @@ class ScoredCaption:
     """A caption with what CHAIR found in it.
 
     Attributes:
-        image_id: COCO's id of the picture.
+        image_id: COCO's id of the picture, or its name.
         text: The caption as it was scored.
         mentions: Words that name an object, in order; an object may be named more than once.
         truth: Objects that are in the picture.
         num_words: Length in words, punctuation included.
     """
 
-    image_id: int
+    image_id: ImageId
     text: str
     mentions: tuple[Mention, ...]
     truth: frozenset[str]
@@ -216,7 +217,7 @@ def in_percent(value: float) -> str:
 
 
 def score(
-    captions: Sequence[Caption], truth: Mapping[int, frozenset[str]], analyzer: Analyzer
+    captions: Sequence[Caption], truth: Mapping[ImageId, frozenset[str]], analyzer: Analyzer
 ) -> tuple[ScoredCaption, ...]:
     """Score captions against what is in their pictures.
 

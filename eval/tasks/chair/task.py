@@ -13,17 +13,20 @@ from typing import Any, ClassVar
 import numpy as np
 
 from eah.errors import nearest
-from eval.errors import EvaluationError
+from eval.errors import EvaluationError, some_ids
 from eval.files.answers import BASELINE, Answer, Caption, Item
 from eval.files.coco import SPLITS
+from eval.files.image_ids import ImageId
 from eval.files.storage import write_atomically
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array, ratio
 from eval.stats.metric import Metric, Scorer
 from eval.tasks.base import Appendix, Task, TaskProtocol
+from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import ANALYZERS
-from eval.tasks.chair.images import NUM_IMAGES, check_ids, pictures_in, read_ids, sample_ids
+from eval.tasks.chair.image_lists import read_ids
+from eval.tasks.chair.images import NUM_IMAGES, find_ids, pictures_in, sample_ids
 from eval.tasks.chair.scoring import ScoreSettings
 
 QUESTION = "Please describe this image in detail."
@@ -116,8 +119,8 @@ class ChairCaptions(Task):
             score_settings(settings)  # what is missing is said now, not when all is asked
         pictures = pictures_in(folder)
         if settings.image_ids is not None:
-            ids = read_ids(settings.image_ids)[: settings.limit]
-            check_ids(ids, pictures, path=settings.image_ids, folder=folder)
+            listed = read_ids(settings.image_ids)[: settings.limit]
+            ids = find_ids(listed, pictures, path=settings.image_ids, folder=folder)
         else:
             count = settings.num_images or NUM_IMAGES
             if len(pictures) < count:
@@ -127,6 +130,8 @@ class ChairCaptions(Task):
                     file=sys.stderr,
                 )
             ids = sample_ids(pictures, count, seed=settings.seed)[: settings.limit]
+        if settings.score:
+            _check_ids_can_be_scored(ids, settings.ground_truth)
         return [Item(i, pictures[i], settings.question or QUESTION) for i in ids]
 
     def asked(self) -> dict[str, Any]:
@@ -164,12 +169,14 @@ class ChairCaptions(Task):
         for arm, answers in arms.items():
             write_atomically(captions_file(report, arm), dump_captions(answers))
         if not self.settings.score:
-            return Appendix(f"next: {next_command(report, list(arms), self.settings)}")
+            named = any(isinstance(answer.item.id, str) for answer in some)
+            command = next_command(report, list(arms), self.settings, named=named)
+            return Appendix(f"next: {command}")
         # Here, because it loads what --help and plain captioning do without.
         from eval.tasks.chair.output import score_captions
 
         captions = {
-            arm: [Caption(int(answer.item.id), answer.text) for answer in answers]
+            arm: [Caption(answer.item.id, answer.text) for answer in answers]
             for arm, answers in arms.items()
         }
         result = score_captions(captions, score_settings(self.settings), source=report.parent)
@@ -204,6 +211,23 @@ def score_settings(settings: ChairSettings) -> ScoreSettings:
     )
 
 
+def _check_ids_can_be_scored(ids: Sequence[ImageId], ground_truth: Path | None) -> None:
+    """Check that pictures with names for ids are in the ground truth, before they are captioned.
+
+    Raises:
+        EvaluationError: Naming the first that is not, and how many are not.
+    """
+    names = [image_id for image_id in ids if isinstance(image_id, str)]
+    known = chair_truth.read(ground_truth).objects if names and ground_truth is not None else {}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise EvaluationError(
+            f"--score can't score {len(unknown)} of {len(ids)} pictures: {some_ids(unknown)}; "
+            "COCO's annotations know pictures by their numbers, so pass --ground-truth with a file "
+            'that maps these names to objects ({"kitchen.jpg": ["cup"]}), or leave out --score'
+        )
+
+
 def captions_file(folder: Path, arm: str) -> Path:
     """Return the path of an arm's captions in the report of a run."""
     return folder / f"captions_{arm}.jsonl"
@@ -215,8 +239,17 @@ def dump_captions(answers: Sequence[Answer]) -> str:
     return "".join(json.dumps(row) + "\n" for row in rows)
 
 
-def next_command(folder: Path, arms: Sequence[str], settings: ChairSettings) -> str:
-    """Return the command that scores a run's captions, the last arm's against the baseline's."""
+def next_command(
+    folder: Path, arms: Sequence[str], settings: ChairSettings, *, named: bool = False
+) -> str:
+    """Return the command that scores a run's captions, the last arm's against the baseline's.
+
+    Args:
+        folder: The run's report.
+        arms: The run's arms.
+        settings: The run's.
+        named: Whether pictures have names for ids, which COCO's annotations do not know.
+    """
     scored = next((name for name in reversed(arms) if name != BASELINE), BASELINE)
     files = ["--cap_file", str(captions_file(folder, scored))]
     if scored != BASELINE and BASELINE in arms:
@@ -226,6 +259,8 @@ def next_command(folder: Path, arms: Sequence[str], settings: ChairSettings) -> 
     truth = ["--coco_path", str(beside if splits else Path("/path/to/annotations"))]
     if len(splits) == 1:  # rendered scenes
         truth += ["--splits", *splits]
+    if named:
+        truth = ["--ground-truth", "/path/to/objects_by_name.json"]
     return shlex.join(["python", "eval/chair.py", *files, *keys, *truth])
 
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import signal
 import sys
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -21,13 +20,15 @@ from typing import Any, Final
 
 from tqdm import tqdm
 
-from eval.errors import EvaluationError
+from eval.errors import EvaluationError, some_ids
 from eval.files.coco import annotation_files, read_captions, read_instances
+from eval.files.image_ids import ImageId, image_id_of, order
 from eval.files.storage import write_atomically
+from eval.files.text import read_text
 from eval.tasks.chair.analyzers import Analyzer
 from eval.tasks.chair.vocabulary import load_vocabulary
 
-Objects = dict[int, frozenset[str]]
+Objects = dict[ImageId, frozenset[str]]
 TEXTS_AT_ONCE: Final = 4000
 
 
@@ -45,14 +46,15 @@ class GroundTruth:
     analyzer: str | None = None
     inputs: Mapping[str, str] | None = None
 
-    def hash(self, image_ids: Sequence[int]) -> str:
+    def hash(self, image_ids: Sequence[ImageId]) -> str:
         """Return the SHA-256 of what is known of some pictures, whatever file it came from."""
-        known = [[image_id, sorted(self.objects[image_id])] for image_id in sorted(image_ids)]
+        ids = sorted(image_ids, key=order)
+        known = [[image_id, sorted(self.objects[image_id])] for image_id in ids]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def read(path: Path) -> GroundTruth:
-    """Read a ground truth file: ours, or just objects by image id; gzipped if named `.gz`.
+    """Read a ground truth file: ours, or just objects by image id; gzipped or not.
 
     Raises:
         EvaluationError: If it can't be read or is not a ground truth.
@@ -63,16 +65,14 @@ def read(path: Path) -> GroundTruth:
             f"`python scripts/data/import_chair_cache.py {path} "
             f"--output {path.with_suffix('.json')}` and pass that file as --ground-truth"
         )
+    text = read_text(path)
     try:
-        content = path.read_bytes()
-        parsed = json.loads(gzip.decompress(content) if path.suffix == ".gz" else content)
-    except (gzip.BadGzipFile, EOFError, zlib.error, UnicodeDecodeError, ValueError) as error:
+        parsed = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise EvaluationError(
             f"{path} is not whole JSON ({error}); it may have been cut off, or be another kind of "
             "file: copy it again, or pass the right one; a cache can be deleted, it is built again"
         ) from error
-    except OSError as error:
-        raise EvaluationError(f"{path} can't be read: {error.strerror}") from error
     if not isinstance(parsed, dict) or not isinstance(parsed.get("objects", parsed), dict):
         raise EvaluationError(f"{path} is no ground truth: it must map image ids to object names")
     if "objects" not in parsed:
@@ -83,7 +83,7 @@ def read(path: Path) -> GroundTruth:
 
 def write(path: Path, truth: GroundTruth) -> None:
     """Write a ground truth file, gzipped if named `.gz`."""
-    objects = {image_id: sorted(names) for image_id, names in sorted(truth.objects.items())}
+    objects = {at: sorted(truth.objects[at]) for at in sorted(truth.objects, key=order)}
     content = {"analyzer": truth.analyzer, "inputs": truth.inputs, "objects": objects}
     encoded = json.dumps(content).encode()
     write_atomically(path, gzip.compress(encoded, mtime=0) if path.suffix == ".gz" else encoded)
@@ -128,10 +128,11 @@ def build(
     files: Mapping[str, Path], analyzer: Analyzer, *, splits: Sequence[str], num_workers: int
 ) -> Objects:
     """Return objects by image id, from instances and captions; arguments as in `cached_truth`."""
-    found: dict[int, set[str]] = {}
+    found: dict[ImageId, set[str]] = {}
     for split in splits:
-        found |= read_instances(files[f"instances_{split}.json"]).objects
-        captions = list(read_captions(files[f"captions_{split}.json"]))
+        found |= _instances(files[f"instances_{split}.json"])
+    for split in splits:
+        captions = read_captions(files[f"captions_{split}.json"])
         texts = [text for _, text in captions]
         named = _objects_in(texts, analyzer, f"captions_{split}", num_workers)
         for (image_id, _), objects in zip(captions, named, strict=True):
@@ -139,21 +140,39 @@ def build(
     return {image_id: frozenset(objects) for image_id, objects in found.items()}
 
 
+def _instances(path: Path) -> dict[ImageId, set[str]]:
+    """Return the objects of an instances file after checking that captions can name them."""
+    objects = read_instances(path).objects
+    other = sorted(set().union(*objects.values()) - _known_objects())
+    if other:
+        raise EvaluationError(
+            f"{path} names {len(other)} categories that are none of COCO's 80: {some_ids(other)}; "
+            "CHAIR reads these 80 only, so rename the categories as COCO has them (person, dining "
+            "table, ...), or map image ids to such names in a file for --ground-truth"
+        )
+    return objects
+
+
+def _known_objects() -> set[str]:
+    return set(load_vocabulary().object_of.values())
+
+
 def _checked(path: Path, rows: Mapping[str, Any]) -> Objects:
     """Return objects by image id after checking ids and names."""
-    known = set(load_vocabulary().object_of.values())
+    known = _known_objects()
     objects: Objects = {}
     for key, names in rows.items():
+        image_id = image_id_of(key)
         texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
-        if not key.isdigit() or not texts:
+        if image_id is None or not texts:
             raise EvaluationError(
                 f"{path} is no ground truth: it must map image ids to lists of object names, but "
                 f"has {key!r}: {names!r:.60}"
             )
-        objects[int(key)] = frozenset(names)
-        if not objects[int(key)] <= known:
+        objects[image_id] = frozenset(names)
+        if not objects[image_id] <= known:
             raise EvaluationError(
-                f"{path}, image {key}: {sorted(objects[int(key)] - known)[0]!r} is none of COCO's "
+                f"{path}, image {key}: {sorted(objects[image_id] - known)[0]!r} is none of COCO's "
                 "80 objects"
             )
     return objects

@@ -152,7 +152,7 @@ def _texts(run: RecordedRun, name: str, items: Sequence[Item]) -> Arm | None:
     texts = {answer.item.id: answer.text for answer in run.arms[name].answers}
     if any(item.id not in texts for item in items):
         return None
-    return Arm(name, {int(item.id): texts[item.id] for item in items}, str(run.path))
+    return Arm(name, {item.id: texts[item.id] for item in items}, str(run.path))
 
 
 def _kept(run: Any) -> dict[str, Any]:

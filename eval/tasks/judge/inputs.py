@@ -11,7 +11,8 @@ from pathlib import Path
 
 from eval.errors import EvaluationError
 from eval.files.coco import SOURCE, SPLITS, read_instances
-from eval.files.pictures import open_picture
+from eval.files.image_ids import ImageId, order
+from eval.files.pictures import read_picture
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.images import pictures_in
 from eval.tasks.chair.vocabulary import load_vocabulary
@@ -63,7 +64,9 @@ class JudgeInputs:
         return self.data_path
 
 
-def read_pictures(inputs: JudgeInputs, ids: Sequence[int], *, size: int) -> dict[int, Picture]:
+def read_pictures(
+    inputs: JudgeInputs, ids: Sequence[ImageId], *, size: int
+) -> dict[ImageId, Picture]:
     """Return pictures by image id, after reading each to its end; no side is sent above `size`.
 
     Raises:
@@ -82,27 +85,26 @@ def read_pictures(inputs: JudgeInputs, ids: Sequence[int], *, size: int) -> dict
 
 
 def _read(path: Path, size: int) -> Picture:
-    with open_picture(path) as image:
-        image.load()
-        scale = min(1.0, size / max(image.size))
-        width, height = (ceil(side * scale) for side in image.size)
-        return Picture(path, hashlib.sha256(path.read_bytes()).hexdigest(), width, height)
+    image = read_picture(path)
+    scale = min(1.0, size / max(image.size))
+    width, height = (ceil(side * scale) for side in image.size)
+    return Picture(path, hashlib.sha256(path.read_bytes()).hexdigest(), width, height)
 
 
 @dataclass(frozen=True, slots=True)
 class References:
     """Objects by image id, and all kinds of object that were looked for."""
 
-    objects: dict[int, list[str]]
+    objects: dict[ImageId, list[str]]
     kinds: list[str]
 
     def hash(self) -> str:
         """Return the SHA-256 of all of it."""
-        content = [self.kinds, sorted(self.objects.items())]
+        content = [self.kinds, [[at, self.objects[at]] for at in sorted(self.objects, key=order)]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-def read_references(inputs: JudgeInputs, ids: Sequence[int]) -> References:
+def read_references(inputs: JudgeInputs, ids: Sequence[ImageId]) -> References:
     """Return the objects of pictures, from COCO's folder or `eval/chair.py`'s ground truth.
 
     Raises:
@@ -128,7 +130,7 @@ def read_references(inputs: JudgeInputs, ids: Sequence[int]) -> References:
     return References({image_id: sorted(found[image_id]) for image_id in ids}, kinds)
 
 
-def _instances(folder: Path, ids: Sequence[int]) -> dict[int, set[str]]:
+def _instances(folder: Path, ids: Sequence[ImageId]) -> dict[ImageId, set[str]]:
     """Return the objects of the instances files, the larger one only if it is needed."""
     files = [folder / f"instances_{split}.json" for split in reversed(SPLITS)]
     there = [path for path in files if path.is_file()]
@@ -137,7 +139,7 @@ def _instances(folder: Path, ids: Sequence[int]) -> dict[int, set[str]]:
             f"--coco_path {folder} holds neither {files[0].name} nor {files[1].name}; they are in "
             f"{SOURCE}"
         )
-    found: dict[int, set[str]] = {}
+    found: dict[ImageId, set[str]] = {}
     for path in there:
         if not found.keys() >= set(ids):
             found |= read_instances(path).objects

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from eval.files.image_ids import ImageId
 from eval.run.folder import RunFolder
 from eval.tasks.chair.images import ids_hash
 from eval.tasks.judge.config import JudgeConfig, endpoint
@@ -62,7 +63,7 @@ def plan_judging(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> Plan:
         EvaluationError: If pictures or objects are missing or can't be read.
     """
     references = None
-    pictures: dict[int, Picture] = {}
+    pictures: dict[ImageId, Picture] = {}
     if config.judge_mode == "text":
         if inputs.data_path is not None:  # For the report, which is written when all is paid.
             inputs.pictures_folder()
@@ -93,7 +94,7 @@ def plan_judging(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> Plan:
 def _request(
     config: JudgeConfig,
     pair: Pair,
-    image_id: int,
+    image_id: ImageId,
     order: str,
     picture: Picture | None,
     references: References | None,

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError, some_ids
-from eval.files.pictures import data_url, open_picture
+from eval.files.image_ids import ImageId
+from eval.files.pictures import data_url, read_picture
 from eval.tasks.judge.config import JudgeConfig, Tokens
 from eval.tasks.judge.protocols import response_format
 
@@ -26,10 +27,10 @@ class Arm:
     """
 
     name: str
-    texts: dict[int, str]
+    texts: dict[ImageId, str]
     source: str
 
-    def only(self, ids: Sequence[int]) -> Arm:
+    def only(self, ids: Sequence[ImageId]) -> Arm:
         """Return the arm with some of its pictures, in their order."""
         return replace(self, texts={image_id: self.texts[image_id] for image_id in ids})
 
@@ -51,12 +52,12 @@ class Pair:
         return self.first, self.second
 
     @property
-    def ids(self) -> list[int]:
+    def ids(self) -> list[ImageId]:
         """The image ids in order."""
         return list(self.first.texts)
 
     @property
-    def equal(self) -> list[int]:
+    def equal(self) -> list[ImageId]:
         """The image ids whose two texts are equal, spaces around them aside; none is judged."""
         one, two = self.first.texts, self.second.texts
         return [image_id for image_id in self.ids if one[image_id].strip() == two[image_id].strip()]
@@ -113,8 +114,7 @@ class Picture:
 
     def url(self, size: int) -> str:
         """Return it as a data URL, no side longer than `size` pixels."""
-        with open_picture(self.path) as image:
-            return data_url(image, (size, size), QUALITY)[0]
+        return data_url(read_picture(self.path), (size, size), QUALITY)[0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +129,7 @@ class Request:
     """
 
     key: str
-    image_id: int
+    image_id: ImageId
     order: str
     text: str
     picture: Picture | None
@@ -165,7 +165,7 @@ class Outcome:
 
     request: int | None
     key: str
-    image_id: int
+    image_id: ImageId
     order: str
     outcome: str
     cost_usd: float

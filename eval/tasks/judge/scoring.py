@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from eval.files.image_ids import ImageId
 from eval.stats import intervals
 from eval.stats.intervals import Array, Interval, McNemar
 from eval.tasks.judge.protocols import CRITERIA, Grades, Pair, Unparsed, read_grades
@@ -49,7 +50,7 @@ class Judgement:
 class JudgedPicture:
     """All judgements of one picture, one per order."""
 
-    image_id: int
+    image_id: ImageId
     judgements: tuple[Judgement, ...]
 
     @property
@@ -133,7 +134,7 @@ def judged(
     requests: Sequence[Request], final: Mapping[str, Outcome], protocol: str
 ) -> list[JudgedPicture]:
     """Return what the judge said, picture by picture, from the final outcomes by key."""
-    by_id: dict[int, list[Judgement]] = {}
+    by_id: dict[ImageId, list[Judgement]] = {}
     for request in requests:
         found = _judgement(request, final.get(request.key), protocol)
         by_id.setdefault(request.image_id, []).append(found)

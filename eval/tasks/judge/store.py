@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
+from eval.files.image_ids import ImageId
 from eval.files.storage import AppendedLines, Record
 from eval.run.folder import RunFolder
 from eval.run.provenance import now
@@ -35,7 +36,7 @@ class Sent:
 
     request: int
     key: str
-    image_id: int
+    image_id: ImageId
     order: str
     most_usd: float
 

@@ -17,7 +17,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any, Final
 
-from eval.errors import EvaluationError
+from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Item
 from eval.files.coco import read_instances
 from eval.files.storage import Record, read_json_lines
@@ -111,6 +111,8 @@ def build_questions(
         seed: The same seed gives the same files.
     Returns:
         Questions by POPE type; the three ask the same present objects.
+    Raises:
+        EvaluationError: If each picture has all categories, so that none is absent to ask about.
     """
     order = sorted({name for image in images for name in image.categories})
     frequency = Counter(name for image in images for name in image.categories)
@@ -131,6 +133,12 @@ def build_questions(
             ("adversarial", likely),
         ):
             _ask(built[pope_type], pope_type, image.file_name, ranked)
+    if not built[POPE_TYPES[0]]:
+        raise EvaluationError(
+            f"no negatives exist: each of the {len(chosen)} pictures has all {len(order)} "
+            f"categories that the instances name ({some_ids(order)}), so there is nothing absent "
+            "to ask about; pass an instances file of more categories as --build-from"
+        )
     return built
 
 

@@ -153,7 +153,7 @@ class Pope(YesNoTask):
         built = build_questions(images, count=settings.build_images, seed=settings.seed)
         for pope_type, items in built.items():
             path, text = question_file(folder, pope_type), dump_questions(items)
-            if path.exists() and path.read_text(encoding="utf-8") != text:
+            if path.exists() and path.read_bytes() != text.encode():
                 raise EvaluationError(
                     f"{path} exists and holds other questions; delete it or pass another "
                     "--pope-path"

@@ -201,3 +201,11 @@ def test_what_was_appended_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.Mo
     lines.append([{"a": 1}])
 
     assert synced == [b'{"a": 1}\n']
+
+
+def test_half_a_surrogate_pair_is_appended_and_read(tmp_path: Path) -> None:
+    lines = AppendedLines(tmp_path / "x.jsonl")
+
+    lines.append([{"text": "A dog. \ud83d"}])
+
+    assert lines.read() == [{"text": "A dog. \ud83d"}]

@@ -10,7 +10,13 @@ import pytest
 from PIL import Image
 
 from eval.errors import EvaluationError
-from eval.files.pictures import THUMBNAIL_SIZE, data_url, open_picture, thumbnail
+from eval.files.pictures import (
+    THUMBNAIL_SIZE,
+    data_url,
+    read_picture,
+    thumbnail,
+    unreadable_pictures,
+)
 
 
 def picture(path: Path, size: tuple[int, int] = (640, 480)) -> Path:
@@ -30,11 +36,44 @@ def test_what_pil_refuses_is_one_sentence(tmp_path: Path, kind: str) -> None:
         content[40:60] = b"\0" * 20
         path.write_bytes(content[: len(content) // 2])
 
-    with (
-        pytest.raises(EvaluationError, match=rf"^picture .*{path.name} can't be read .*replace it"),
-        open_picture(path) as image,
-    ):
-        image.load()
+    message = rf"^picture .*{path.name} can't be read .*replace it"
+    with pytest.raises(EvaluationError, match=message):
+        read_picture(path)
+
+
+def test_half_a_bomb_is_read_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    path = picture(tmp_path / "x.png", (40, 30))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+
+    assert read_picture(path).size == (40, 30)
+    assert not recwarn.list
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(EvaluationError, match=r"x\.png can't be read \(Image size .* exceeds"):
+        read_picture(path)
+
+
+def test_unreadable_pictures_are_listed_with_reasons(tmp_path: Path) -> None:
+    picture(tmp_path / "good.jpg")
+    (tmp_path / "bad.jpg").write_bytes(b"no picture")
+    (tmp_path / "pointer.jpg").write_text("version https://git-lfs.github.com/spec/v1\noid 0\n")
+    Image.new("F", (9, 9)).save(tmp_path / "deep.tiff")
+
+    found = unreadable_pictures(tmp_path, ["good.jpg", "bad.jpg", "pointer.jpg", "deep.tiff"])
+
+    assert list(found) == ["bad.jpg", "pointer.jpg", "deep.tiff"]
+    assert "Git LFS pointer" in found["pointer.jpg"]
+    assert "32-bit floats" in found["deep.tiff"]
+
+
+def test_a_deep_picture_in_a_page_is_scaled(tmp_path: Path) -> None:
+    Image.new("I;16", (20, 10), 0x8000).save(tmp_path / "x.png")
+
+    small = thumbnail(tmp_path, "x.png")
+
+    image = Image.open(io.BytesIO(base64.b64decode(small.url.partition(",")[2])))
+    assert image.getpixel((10, 5)) == (128, 128, 128)
 
 
 def test_a_picture_in_a_page_is_small_and_not_turned(tmp_path: Path) -> None:
@@ -48,8 +87,8 @@ def test_a_picture_in_a_page_is_small_and_not_turned(tmp_path: Path) -> None:
 
 
 def test_a_small_picture_keeps_its_size(tmp_path: Path) -> None:
-    with open_picture(picture(tmp_path / "x.jpg", (30, 20))) as image:
-        assert data_url(image, (100, 100), 75)[1:] == (30, 20)
+    image = read_picture(picture(tmp_path / "x.jpg", (30, 20)))
+    assert data_url(image, (100, 100), 75)[1:] == (30, 20)
 
 
 def test_a_page_says_why_there_is_no_picture(tmp_path: Path) -> None:

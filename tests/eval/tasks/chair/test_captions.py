@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from pathlib import Path
@@ -34,8 +35,24 @@ def lines(*rows: object) -> str:
         json.dumps(ROWS),
         json.dumps(ROWS, indent=2),
         json.dumps({"overall": {}, "imgToEval": {"7": ROWS[0], "3": ROWS[1]}}),
+        json.dumps({"config": {"beams": 1}, "results": ROWS}, indent=1),
+        json.dumps({"info": {}, "images": [{"id": 7}], "annotations": ROWS}),
+        json.dumps({row["image_id"]: row["caption"] for row in ROWS}),
+        json.dumps({f"{row['image_id']:012}": [row] for row in ROWS}),
+        json.dumps({f"{row['image_id']}.jpg": {"caption": row["caption"]} for row in ROWS}),
     ],
-    ids=["lines", "empty lines, CRLF", "list", "indented list", "the original CHAIR's"],
+    ids=[
+        "lines",
+        "empty lines, CRLF",
+        "list",
+        "indented list",
+        "the original CHAIR's",
+        "results",
+        "COCO's",
+        "map of texts",
+        "pycocoevalcap's",
+        "map of rows",
+    ],
 )
 def test_formats(tmp_path: Path, content: str) -> None:
     path = tmp_path / "captions_mine.jsonl"
@@ -49,6 +66,35 @@ def test_one_caption_is_a_file_of_one_line(tmp_path: Path) -> None:
     path.write_text(lines(ROWS[0]))
 
     assert read(path) == {"one": CAPTIONS[:1]}
+
+
+@pytest.mark.parametrize(
+    ("name", "delimiter"), [("captions_t.csv", ","), ("captions_t.csv", ";"), ("t.tsv.gz", "\t")]
+)
+def test_tables(tmp_path: Path, name: str, delimiter: str) -> None:
+    text = delimiter.join(["id", "text"]) + "\n" + delimiter.join(["7", '"A, b; ""c""\td."']) + "\n"
+    content = text.encode("utf-16")
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+
+    assert read(tmp_path / name, image_id_key="id", caption_key="text") == {
+        "t": [Caption(7, 'A, b; "c"\td.')]
+    }
+
+
+def test_one_row_with_a_list_in_it_is_a_row(tmp_path: Path) -> None:
+    path = tmp_path / "one.jsonl"
+    path.write_text(lines({"image_id": 7, "caption": "A dog.", "boxes": [{"image_id": 1}]}))
+
+    assert read(path) == {"one": [Caption(7, "A dog.")]}
+
+
+def test_pictures_without_numbers_keep_their_names(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps({"kitchen.jpg": "A cup.", "garden/1.jpg": "A tree."}))
+
+    assert read(path) == {
+        "x": [Caption("kitchen.jpg", "A cup."), Caption("garden/1.jpg", "A tree.")]
+    }
 
 
 def test_other_keys_and_file_names_as_ids(tmp_path: Path) -> None:
@@ -95,11 +141,13 @@ def test_doubles_are_named_and_the_last_can_be_taken(tmp_path: Path) -> None:
         (lines(ROWS[0], {"image_id": 1, "caption": None}), "line 2: 'caption' is null, not text"),
         (lines({"image_id": 1, "caption": ["a"]}), """line 1: 'caption' is ["a"], not text"""),
         (lines({"image_id": True, "caption": "a"}), "line 1: True is no image id"),
-        (lines({"image_id": "cat", "caption": "a"}), "line 1: 'cat' is no image id"),
+        (lines({"image_id": "-2", "caption": "a"}), "line 1: '-2' is no image id"),
         (lines(ROWS[0]) + '{"image_id": 1, "capt', "line 2 is not JSON"),
         ('[{"image_id": 1, "caption": "a"}, {"ima', "is not whole JSON"),
-        ("[1]", "caption 1 is not a JSON object: 1"),
-        (lines(1), "line 1 is not a JSON object: 1"),
+        ('{"file": "12", "text": "b"}', "line 1 has no 'image_id'; the keys there are file, text"),
+        ('{"7": 5}', "image 7: 'caption' is 5, not text"),
+        ("[1]", "entry 1 is not a JSON object: 1"),
+        (lines(1), "holds 1; rows are needed, a JSON object each"),
     ],
 )  # fmt: skip
 def test_unusable_files_are_one_sentence(tmp_path: Path, content: str, message: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import random
@@ -10,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from eval.errors import EvaluationError
-from eval.tasks.chair.images import check_ids, ids_hash, pictures_in, read_ids, sample_ids
+from eval.files.image_ids import ImageId
+from eval.tasks.chair.image_lists import read_ids
+from eval.tasks.chair.images import find_ids, ids_hash, pictures_in, sample_ids
 
 NAMES = ["COCO_val2014_000000000009.jpg", "b_3.PNG", "000000000012.jpeg", "a7.jpg"]
 
@@ -22,20 +25,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def ids_of(tmp_path: Path, text: str) -> list[int]:
+def ids_of(tmp_path: Path, text: str) -> list[ImageId]:
     path = tmp_path / "ids.txt"
     path.write_text(text, encoding="utf-8")
     return read_ids(path)
 
 
 def test_pictures_are_found_by_id_in_the_order_of_their_names(folder: Path) -> None:
-    for other in (
-        "readme.txt",
-        "cover.jpg",
-        "5.gif",
-        "._COCO_val2014_000000000009.jpg",
-        "12 (1).jpg",
-    ):
+    for other in ("readme.txt", "noext", "._COCO_val2014_000000000009.jpg"):
         (folder / other).touch()
     (folder / "21.jpg").mkdir()
 
@@ -45,10 +42,37 @@ def test_pictures_are_found_by_id_in_the_order_of_their_names(folder: Path) -> N
     assert [found[i] for i in found] == sorted(NAMES)
 
 
+def test_pictures_in_folders_below_have_their_paths_as_ids(tmp_path: Path) -> None:
+    for name in ("b/1.webp", "a/1.tif", "a/b/COCO_val2014_000000000005.jpg", "2.bmp", ".git/3.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a/loop").symlink_to(tmp_path)
+
+    assert pictures_in(tmp_path) == {
+        2: "2.bmp",
+        "a/1.tif": "a/1.tif",
+        5: "a/b/COCO_val2014_000000000005.jpg",
+        "b/1.webp": "b/1.webp",
+    }
+
+
+def test_pictures_that_are_not_read_are_noted(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = pictures_in(folder)
+    assert capsys.readouterr().err == ""
+    for name in ("1.heic", "2.HEIC"):
+        (folder / name).touch()
+
+    assert pictures_in(folder) == before
+    assert "note: 2 pictures in" in (said := capsys.readouterr().err)
+    assert "1.heic is the first: their format is not read" in said
+
+
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
 
-    with pytest.raises(EvaluationError, match=r"no pictures in .*whose name ends in the image id"):
+    with pytest.raises(EvaluationError, match=r"no pictures in .*and below \(.jpg, .*--data-path"):
         pictures_in(tmp_path)
 
 
@@ -101,12 +125,55 @@ def test_ids_are_read_in_every_form(tmp_path: Path) -> None:
         {"caption": "{", "image_id": "COCO_val2014_000000000001.jpg"},
     ]
 
-    assert ids_of(tmp_path, plain) == [226988, 42, 337443, 7, 0]
+    assert ids_of(tmp_path, plain) == [226988, 42, 337443, "val2014/7.PNG", 0]
     assert ids_of(tmp_path, "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)) == [
         3,
         2,
         1,
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("ids.json", "[3, 1]"),
+        ("ids.json", '["3", "COCO_val2014_000000000001"]'),
+        ("ids.json", '[{"image_id": 3}, {"image_id": 1}, {"image_id": 3}]'),
+        ("ids.json", '{"3": "A dog.", "1": "A cat."}'),
+        ("ids.json", '{"annotations": [{"image_id": 3}, {"image_id": 1}], "images": []}'),
+        ("ids.csv", "image_id\n3\n1\n"),
+        ("ids.csv", "3\n1\n"),
+        ("ids.csv", '"caption","image_id"\n"A, b","3"\n"c","1"\n'),
+        ("ids.tsv", "image_id\tcaption\n3\ta\n1\tb\n"),
+        ("ids.txt", "image_id\n3\n1\n"),
+        ("ids.txt", "3.jpg\nCOCO_val2014_000000000001\n"),
+        ("one.jsonl", '{"id": 3, "answer": "A dog.", "eah": [{"layer": 1}]}\n'),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "gzip"])
+def test_lists_of_other_tools_are_read(
+    tmp_path: Path, name: str, content: str, encoding: str
+) -> None:
+    path = tmp_path / (f"{name}.gz" if encoding == "gzip" else name)
+    encoded = gzip.compress(content.encode()) if encoding == "gzip" else content.encode(encoding)
+    path.write_bytes(encoded)
+
+    assert read_ids(path) == ([3] if name == "one.jsonl" else [3, 1])
+
+
+def test_names_stand_for_the_only_picture_called_so(tmp_path: Path) -> None:
+    pictures = {
+        "kitchen.jpg": "kitchen.jpg",
+        7: "7.png",
+        "a/1.jpg": "a/1.jpg",
+        "b/1.jpg": "b/1.jpg",
+    }
+    where = {"path": Path("list"), "folder": Path("pictures")}
+
+    names = ["val2014/7.PNG", "kitchen", "a/1.jpg", "b/1.jpg"]
+    assert find_ids(names, pictures, **where) == [7, "kitchen.jpg", "a/1.jpg", "b/1.jpg"]
+    with pytest.raises(EvaluationError, match="1 of 1 image ids of list have no picture"):
+        find_ids(["c/1.jpg"], pictures, **where)
 
 
 def test_captions_of_several_methods_name_each_picture_once(tmp_path: Path) -> None:
@@ -128,10 +195,12 @@ def test_the_list_of_the_released_captions_is_read(shared: Path) -> None:
     [
         ("", "holds no image ids"),
         ("\n \n", "holds no image ids"),
-        ("1\nimage_id\n", "line 2: 'image_id' is no image id"),
         ("1\n-2\n", "line 2: '-2' is no image id"),
-        ("cover.jpg\n", "line 1: 'cover.jpg' is no image id"),
-        ("[1, 2]\n", "line 1: '\\[1, 2\\]' is no image id"),
+        ("[1, -2]\n", "entry 2: -2 is no image id"),
+        ("[1, 2, 1]\n", "entry 3: image id 1 stands in entry 1 already"),
+        ("[1, 2\n", "is not whole JSON"),
+        ("[]\n", "holds no image ids"),
+        ("image_id\n", "holds no image ids"),
         ("1\n\n7\n07\n", "line 4: image id 7 stands in line 3 already"),
         ('1\n{"image_id": 2}\n', "line 2: .* is no image id"),
         ('{"image_id": 2}\n1\n', "line 2 is not a JSON object: 1"),
@@ -139,7 +208,6 @@ def test_the_list_of_the_released_captions_is_read(shared: Path) -> None:
         ('{"image_id": 2}\n{"id": 3}\n', "line 2: 'image_id' is None, .* keys there are id"),
         ('{"image_id": true}\n', "line 1: 'image_id' is True"),
         ('{"image_id": -1}\n', "line 1: 'image_id' is -1"),
-        ('{"image_id": "cat"}\n', "line 1: 'image_id' is 'cat'"),
     ],
 )
 def test_a_bad_list_is_one_sentence(tmp_path: Path, text: str, message: str) -> None:
@@ -153,4 +221,4 @@ def test_ids_without_a_picture_are_counted_and_the_first_is_named() -> None:
     with pytest.raises(
         EvaluationError, match=r"2 of 3 image ids of l.txt have no picture in val2014, 8 is the"
     ):
-        check_ids([1, 8, 9], {1: "1.jpg"}, path=Path("l.txt"), folder=Path("val2014"))
+        find_ids([1, 8, 9], {1: "1.jpg"}, path=Path("l.txt"), folder=Path("val2014"))

@@ -94,8 +94,8 @@ def test_unusable_run_folders_are_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match=r"answers\.jsonl, answer 1 is no recorded answer"):
         read_captions(run)
 
-    path.write_text(lines("baseline", [1]).replace('"id": 1', '"id": "cat"'))
-    with pytest.raises(EvaluationError, match="baseline: 'cat' is no image id"):
+    path.write_text(lines("baseline", [1]).replace('"id": 1', '"id": -1'))
+    with pytest.raises(EvaluationError, match="baseline: -1 is no image id"):
         read_captions(run)
 
     (run / "run.json").unlink()

@@ -219,11 +219,15 @@ def test_damaged_annotations_are_one_sentence(
     [
         ("x.json", b'{"1": ["dog"', "is not whole JSON"),
         ("x.json.gz", b"no gzip", "is not whole JSON"),
-        ("x.json.gz", gzip.compress(b'{"1": ["dog"]}' * 99, mtime=0)[:20], "is not whole JSON"),
+        (
+            "x.json.gz",
+            gzip.compress(b'{"1": ["dog"]}' * 99, mtime=0)[:20],
+            "is gzipped and cut off",
+        ),
         ("x.json", b"\xff\xfe", "is not whole JSON"),
         ("x.json", b"[]", "must map image ids to object names"),
         ("x.json", b'{"objects": []}', "must map image ids to object names"),
-        ("x.json", b'{"one": ["dog"]}', "but has 'one': ['dog']"),
+        ("x.json", b'{"-1": ["dog"]}', "but has '-1': ['dog']"),
         ("x.json", b'{"1": "dog"}', "but has '1': 'dog'"),
         ("x.json", b'{"1": [["dog"]]}', "but has '1': [['dog']]"),
         ("x.json", b'{"1": ["puppy"]}', "image 1: 'puppy' is none of COCO's 80 objects"),

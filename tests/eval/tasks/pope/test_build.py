@@ -80,7 +80,7 @@ def test_article_follows_the_name() -> None:
     assert not any("an car" in text or "a apple" in text for text in texts)
 
 
-def test_instances_are_read_through_pycocotools(tmp_path: Path) -> None:
+def test_instances_without_objects_are_left_out(tmp_path: Path) -> None:
     content = {
         "images": [{"id": 7, "file_name": "x.jpg"}, {"id": 8, "file_name": "empty.jpg"}],
         "annotations": [{"id": 1, "image_id": 7, "category_id": 3, "iscrowd": 0, "area": 1}] * 1,

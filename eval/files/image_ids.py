@@ -1,0 +1,62 @@
+"""Ids of pictures: a number where the name has one as COCO's do, else the name itself."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+ImageId = int | str
+"""COCO's number of a picture, or the name of one that has none."""
+
+# What PIL reads and a camera, scanner or web page writes.
+PICTURE_SUFFIXES: Final = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
+    ".pgm", ".jp2", ".avif",
+)  # fmt: skip
+_NUMBER: Final = re.compile(r"([0-9]+)(\.0)?")
+# COCO pads its numbers to twelve digits: such a name is the same picture in any folder.
+_COCO_NAME: Final = re.compile(r"(.*[/\\])?([^/\\]*[^/\\0-9])?([0-9]{12})(\.[A-Za-z0-9]+)?")
+_NUMBERED_FILE: Final = re.compile(r"[^/\\]*?([0-9]+)(\.[A-Za-z0-9]+)")
+
+
+def image_id_of(value: Any) -> ImageId | None:
+    """Return the id that a value is, or that the picture of this name has.
+
+    Whole numbers are ids, also as text. Names that end in twelve digits, as COCO's do, have that
+    number, in any folder and with or without a suffix; so have names of picture files outside of
+    folders that end in a number. Every other name is an id itself, as "kitchen/1.jpg".
+
+    Returns:
+        The id; None for other values: negative numbers, fractions, truth values, empty text.
+    """
+    if isinstance(value, str):
+        return _id_of_text(value.strip())
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and value >= 0 else None
+
+
+def order(image_id: ImageId) -> tuple[bool, int, str]:
+    """Return a key that sorts numbers by value, and names behind them."""
+    if isinstance(image_id, str):
+        return True, 0, image_id
+    return False, image_id, ""
+
+
+def _id_of_text(text: str) -> ImageId | None:
+    if number := _NUMBER.fullmatch(text):
+        return int(number[1])
+    if coco := _COCO_NAME.fullmatch(text):
+        return int(coco[3])
+    numbered = _NUMBERED_FILE.fullmatch(text)
+    if numbered and numbered[2].lower() in PICTURE_SUFFIXES:
+        return int(numbered[1])
+    return None if _is_number(text) or not text else text
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

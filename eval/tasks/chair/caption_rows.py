@@ -1,0 +1,46 @@
+"""Rows of a captions file in any layout: those of `eval.files.rows`, and maps by image id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePath
+from typing import Any, Final
+
+from eval.files.image_ids import PICTURE_SUFFIXES, image_id_of
+from eval.files.rows import OBJECT, read_rows
+from eval.files.storage import Record
+
+IMAGES_TO_ROWS: Final = "imgToEval"  # of the original CHAIR's output
+
+
+def caption_rows(path: Path, *, image_id_key: str, caption_key: str) -> list[tuple[str, Record]]:
+    """Return the rows of a captions file, each with the place where it stands.
+
+    A JSON object whose keys are all image ids maps them to captions: a text, a row, or a list of
+    these, as pycocoevalcap's results have it.
+
+    Raises:
+        EvaluationError: If the file can't be read or is in no known layout.
+    """
+    found = read_rows(path)
+    if found.layout != OBJECT:
+        return found.rows
+    ((_, content),) = found.rows
+    by_id = content.get(IMAGES_TO_ROWS, content)
+    if not isinstance(by_id, dict) or not all(map(_is_image_id, by_id)):
+        return [("line 1", content)]
+    return list(_rows_of_map(by_id, image_id_key, caption_key))
+
+
+def _is_image_id(key: str) -> bool:
+    is_name = PurePath(key).suffix.lower() in PICTURE_SUFFIXES
+    return is_name or isinstance(image_id_of(key), int)
+
+
+def _rows_of_map(
+    by_id: Mapping[str, Any], image_id_key: str, caption_key: str
+) -> Iterator[tuple[str, Record]]:
+    for image_id, value in by_id.items():
+        for one in value if isinstance(value, list) else [value]:
+            row = one if isinstance(one, dict) else {caption_key: one}
+            yield f"image {image_id}", {image_id_key: image_id, **row}
