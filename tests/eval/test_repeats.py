@@ -198,7 +198,11 @@ def test_more_repeats_are_another_report(pope: list[str], tmp_path: Path) -> Non
     for count in ("2", "3"):
         assert pope_eval.main([*pope, "--sample", "--repeats", count]) == 0
 
-    assert len(list((tmp_path / "runs").rglob("*-repeats*/report/table.md"))) == 2
+    reports = sorted((tmp_path / "runs").rglob("*-repeats*/report/table.md"))
+    names = [path.parents[1].name for path in reports]
+    assert [name.rpartition("-")[0] for name in names] == [
+        "opera-random-sample-repeats2", "opera-random-sample-repeats3",
+    ]  # fmt: skip
     assert len(list(runs_below(tmp_path / "runs"))) == 3
 
 

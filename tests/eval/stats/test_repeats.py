@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from eval.files.answers import Answer, Item
-from eval.stats.grouped import Difference, group
+from eval.stats.grouped import Difference, Result, group
 from eval.stats.intervals import Array
 from eval.stats.repeats import Repeated, RepeatedNumbers, RepeatedRuns, over_repeats
 from tests.eval.stats.test_grouped import Free, Toy
@@ -63,10 +63,8 @@ def test_each_repeat_has_the_numbers_of_its_own_run(
 ) -> None:
     for at in range(3):
         alone = group(Toy(), {arm: of[at] for arm, of in repeats.items()}, AGAINST)
-        expected = {
-            (one.arm, one.part, isinstance(one, Difference)): one.numbers
-            for one in (*alone.results, *alone.differences)
-        }
+        single: list[Result | Difference] = [*alone.results, *alone.differences]
+        expected = {(one.arm, one.part, isinstance(one, Difference)): one.numbers for one in single}
         over = [*found.results, *found.differences]
         assert len(over) == len(expected)
         for one in over:

@@ -115,6 +115,18 @@ def test_the_cut_is_the_longest_that_is_not_above_the_methods_len(shared: Path, 
     assert above - cut.values["Len"] < 0.015
 
 
+def test_the_cut_is_right_where_punctuation_is_at_the_front() -> None:
+    """Words spread evenly would be cut after 6, which is 9 words and commas."""
+    rest = "a dog and a man sit here in the sun by the tree"
+    front = arm("front", {i: f"A kite, a kite, a kite, {rest}" for i in IDS})
+    plain = arm("plain", {i: "A dog and a man sit here" for i in IDS})
+
+    cut = compare(plain, front, LEXICON).cut
+
+    assert cut is not None
+    assert (cut.max_words, cut.values["Len"]) == (5, pytest.approx(0.07))
+
+
 def test_a_baseline_that_names_nothing_at_that_length_explains() -> None:
     early = arm("early", {i: "There it is in all of this, a dog, a man, a kite." for i in IDS})
 

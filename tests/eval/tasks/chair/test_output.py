@@ -52,6 +52,11 @@ def test_holm_is_stated_where_several_arms_are_compared(settings: ScoreSettings)
     assert "gains and loses; its p-values are Holm-adjusted for 2 comparisons" in both
     assert "McNemar's test is on captions free of hallucinated objects" in one
     assert "Holm" not in one
+    found = score(settings, *TEXTS).as_dict()["comparisons"]
+    tests = [comparison["mcnemar"] for comparison in found]
+    p_values = [test["p_value"] for test in tests]
+    assert p_values[0] < p_values[1] == 1
+    assert [test["p_holm"] for test in tests] == pytest.approx([2 * p_values[0], 1])
 
 
 def test_an_interval_of_captions_that_are_all_alike_is_wilsons_and_said_so(
