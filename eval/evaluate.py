@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -19,9 +19,11 @@ from eah.errors import nearest
 from eval.command import RUN_ERRORS, finish
 from eval.errors import EvaluationError
 from eval.files.answers import Item
+from eval.files.saved import NO_MODEL
 from eval.files.storage import write_atomically, write_json
 from eval.output.exports import results_csv
 from eval.output.published import published_table
+from eval.output.relabelled import relabelled_report
 from eval.output.repeats import repeats_report
 from eval.output.report import Report, reference_arms, report_of
 from eval.output.table import fit
@@ -30,14 +32,20 @@ from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS, RUN
 from eval.run.recorded import RecordedRun, read_run
 from eval.run.repeats import check_seed, check_varied, settings_by_repeat
+from eval.run.saved import record_saved
 from eval.run.settings import RunSettings
-from eval.tasks.base import TASKS, Task, pictures_missing, skip_unreadable
+from eval.tasks.base import TASKS, Appendix, Task, pictures_missing, skip_unreadable
 from models.settings import PARTS
 
 if TYPE_CHECKING:
     from eval.run.session import Loader
 
 REPORT: Final = "report"
+# Settings that have a meaning for saved answers, too: the others say how a model is asked.
+UNASKED: Final = (
+    "model", "data_path", "limit", "seed", "output_dir", "reference", "wide", "json",
+)  # fmt: skip
+FLAG_OF: Final = {"prefix_reuse": "no_prefix_reuse", "sink_threshold": "THRES"}
 
 
 def task_class(name: str) -> type[Task]:
@@ -94,14 +102,11 @@ def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None
 def evaluate(kind: type[Task], settings: RunSettings) -> None:
     """Read the questions, get answers from a model or a file, score and print."""
     task = kind(settings)
-    items = task.items()
-    if (saved := task.saved_answers(items)) is not None:
+    if (saved := task.saved()) is not None:
         _check_no_model_is_asked(settings)
-        report = report_of(task, saved, reference=settings.reference)
-        print(f"{task.title}, saved answers, {_facts(task)}\n\n{report.text(wide=settings.wide)}")
-        if settings.json is not None:
-            write_json(settings.json, report.as_dict())
+        report_saved(task, saved)
         return
+    items = task.items()
     if settings.repeats > 1:
         evaluate_repeats(task, items)
         return
@@ -159,18 +164,44 @@ def _paths(runs: Sequence[RecordedRun]) -> list[Path]:
     return list(dict.fromkeys(run.path for run in runs))
 
 
+def report_saved(task: Task, saved: Path) -> None:
+    """Score saved answers: a run folder where it is, a file in a run folder of its own.
+
+    Raises:
+        EvaluationError: If they are of another benchmark, or don't match the questions.
+    """
+    settings, facts = task.settings, None
+    if saved.is_dir():
+        run = read_run(saved)
+        if run.task != task.name:
+            raise EvaluationError(
+                f"{saved} holds answers to {run.task}, not to {task.name}; pass --task {run.task} "
+                "to eval/evaluate.py"
+            )
+        task.check_run(run)
+        facts = {"layout": "run folder, version 0.1" if run.old else "run folder"}
+        for name in (name for name in run.arms if name not in run.finished()):
+            print(f"note: arm {name} is unfinished, and not in these numbers", file=sys.stderr)
+    else:
+        items = task.items()
+        answers = task.read_saved(saved, items)
+        label = task.label(items)
+        folder = record_saved(answers, settings.output_dir, task.name, label, items)
+        run = read_run(folder, list(answers.arms))
+    report_run(type(task), run, settings, facts)
+
+
 def _check_no_model_is_asked(settings: RunSettings) -> None:
     """Refuse settings of asking a model where the answers are there already.
 
     Raises:
         EvaluationError: Naming the first.
     """
-    for name in ("method", "sweep", "method_settings", "fresh", "accept_old", "dry_run", "repeats",
-                 "skip_unreadable"):  # fmt: skip
-        if getattr(settings, name) != getattr(RunSettings(), name):
+    for field in fields(RunSettings):
+        if field.name not in UNASKED and getattr(settings, field.name) != field.default:
             raise EvaluationError(
-                f"--{name.replace('_', '-')} says how a model is asked, but --answers has the "
-                "answers already; leave one of them out"
+                f"--{FLAG_OF.get(field.name, field.name).replace('_', '-')} says how a model is "
+                "asked, but --answers has the answers already; leave one of them out"
             )
 
 
@@ -231,48 +262,67 @@ def ask(
     return read_run(session.folder.path, [arm.name for arm in session.plan.arms])
 
 
-def report_run(kind: type[Task], run: RecordedRun, settings: RunSettings) -> None:
+def report_run(
+    kind: type[Task],
+    run: RecordedRun,
+    settings: RunSettings,
+    saved: Mapping[str, Any] | None = None,
+) -> None:
     """Score a run's answers, write its report and print it, see `write_run_report`."""
-    print(f"{write_run_report(kind, run, settings)}\nrun folder: {run.path}")
+    layout = "" if saved is None else f"layout: {saved['layout']}\n"
+    print(f"{write_run_report(kind, run, settings, saved)}\n{layout}run folder: {run.path}")
 
 
-def write_run_report(kind: type[Task], run: RecordedRun, settings: RunSettings) -> str:
+def write_run_report(
+    kind: type[Task],
+    run: RecordedRun,
+    settings: RunSettings,
+    saved: Mapping[str, Any] | None = None,
+) -> str:
     """Score a run's answers and write its report.
 
     Args:
         kind: The benchmark.
-        run: With the arms to report.
+        run: The run; nothing is written to one of version 0.1.
         settings: Of the command.
+        saved: What `--json` says of `--answers`; None for what run.json says.
     Returns:
         What is to be printed.
     """
     task = task_of(kind, run, settings)
-    report = score(task, run, reference_of(settings))
+    # The arms of saved answers may be called anything.
+    reference = reference_of(settings) if task.saved() is None else settings.reference
+    report = score(task, run, reference)
+    beside = relabelled_report(task, report.arms, reference=reference, wide=settings.wide)
     folder = run.path / REPORT
-    appendix = task.after(folder, report.arms)
-    parts = [headline(task, run), report.text(wide=settings.wide), appendix.text]
+    appendix = Appendix() if run.old else task.after(folder, report.arms)
+    notes = task.notes(report.arms)
+    texts = [headline(task, run), report.text(wide=settings.wide), *notes, beside.text]
+    texts.append(appendix.text)
     if task.published:
-        parts.append(published_table(task.name, run.settings["model"]))
-    text = "\n\n".join(part for part in parts if part)
-    content = {**facts_of(run), **report.as_dict(), **appendix.content}
-    write_json(folder / METRICS, content)
-    write_atomically(folder / "table.md", text + "\n")
-    write_atomically(folder / "table.csv", results_csv(report))
+        texts.append(published_table(task.name, run.settings["model"]))
+    text = "\n\n".join(part for part in texts if part)
+    content = {**facts_of(run), **report.as_dict(), **beside.content, **appendix.content}
+    if not run.old:
+        write_json(folder / METRICS, content)
+        write_atomically(folder / "table.md", text + "\n")
+        write_atomically(folder / "table.csv", results_csv(report))
     if settings.json is not None:
-        write_json(settings.json, content)
+        write_json(settings.json, content if saved is None else {**content, "answers": saved})
     return text
 
 
 def score(task: Task, run: RecordedRun, reference: str | None) -> Report:
     """Compute all numbers of a run's finished arms."""
     costs = {name: arm.costs for name, arm in run.arms.items()}
-    return report_of(task, run.answers(), reference=reference, costs=costs)
+    return report_of(task, run.answers(), reference=reference, costs=None if run.saved else costs)
 
 
 def facts_of(run: RecordedRun) -> dict[str, Any]:
     """Return what a run's numbers depend on, for a JSON file."""
     names = ("model", "weights", "protocol", "dtype", "decoding", "questions")
-    return {"run": run.path.name, **{name: run.settings.get(name) for name in names}}
+    saved = {"answers": run.settings["answers"]} if run.saved else {}
+    return {"run": run.path.name, **{name: run.settings.get(name) for name in names}, **saved}
 
 
 def task_of(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Task:
@@ -282,7 +332,10 @@ def task_of(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Task:
         EvaluationError: If run.json does not say how the answers were made.
     """
     recorded = run.settings
-    for name in ("model", "family", "protocol", "dtype", "device", "decoding"):
+    if run.saved and "protocol" not in recorded:
+        return kind(settings)
+    needed = () if run.saved else ("model", "dtype", "device", "decoding")
+    for name in ("family", "protocol", *needed):
         if name not in recorded:
             raise EvaluationError(f"{run.path / RUN} is damaged, it does not say the {name}")
     return kind(settings, kind.protocol_of(recorded["protocol"], recorded["family"]))
@@ -291,6 +344,13 @@ def task_of(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Task:
 def headline(task: Task, run: RecordedRun) -> str:
     """Return what was run and how, in one or two lines."""
     settings = run.settings
+    if run.saved:
+        saved = settings["answers"]
+        model = "" if settings["model"] == NO_MODEL else f"{settings['model']}, "
+        return (
+            f"{task.title}, {model}saved answers of {saved.get('file')}\n"
+            f"{_facts(task)}layout: {saved.get('layout')}"
+        )
     decoding = settings["decoding"]
     how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
     return (

@@ -22,6 +22,7 @@ from eval.evaluate import check_output, facts_of, headline, score, task_class, t
 from eval.files.storage import write_atomically, write_json
 from eval.output.comparison import compare_runs, setting_notes, why_unpaired
 from eval.output.exports import FORMATS
+from eval.output.relabelled import relabelled_report
 from eval.output.table import fit
 from eval.run.flag_parser import FlagParser
 from eval.run.recorded import RecordedRun, find_run, runs_below
@@ -64,13 +65,17 @@ def rescore(given: dict[str, Any]) -> None:
     """Compute a run's numbers again from its answers, and print them."""
     run = _find(given["run"], given)
     task = _task(run, given)
-    report = score(task, run, given.get("reference"))
-    print(f"{headline(task, run)}\n\n{report.text(wide=given.get('wide', False))}")
+    reference, wide = given.get("reference"), given.get("wide", False)
+    report = score(task, run, reference)
+    beside = relabelled_report(task, report.arms, reference=reference, wide=wide)
+    notes = task.notes(report.arms)
+    texts = [headline(task, run), report.text(wide=wide), *notes, beside.text]
+    print("\n\n".join(text for text in texts if text))
     unfinished = [name for name in run.arms if name not in run.finished()]
     if unfinished:
         print(f"\nunfinished, not in these numbers: {', '.join(unfinished)}")
     if "json" in given:
-        write_json(given["json"], {**facts_of(run), **report.as_dict()})
+        write_json(given["json"], {**facts_of(run), **report.as_dict(), **beside.content})
 
 
 def compare(given: dict[str, Any]) -> None:
@@ -85,14 +90,15 @@ def compare(given: dict[str, Any]) -> None:
     wide = given.get("wide", False)
     if (reason := why_unpaired(first, second)) is None:
         report = compare_runs(task, first, second, given.get("reference"))
-        print(report.text(wide=wide))
+        print("\n\n".join([report.text(wide=wide), *task.notes(report.arms)]))
         content = report.as_dict()
     else:
         reference = given.get("reference")
         reports = {n: score(task, run, reference) for n, run in (("A", first), ("B", second))}
         print(f"not paired: {reason}\n")
         for name, report in reports.items():
-            print(f"{name}:\n\n{report.text(wide=wide)}\n")
+            texts = [f"{name}:", report.text(wide=wide), *task.notes(report.arms)]
+            print("\n\n".join(texts), end="\n\n")
         content = {"unpaired": reason, **{n: report.as_dict() for n, report in reports.items()}}
     if "json" in given:
         write_json(given["json"], content)
@@ -144,6 +150,9 @@ def parser(action: str) -> FlagParser:
         flags.flag("--parser", help="how answers are read (the protocol's)")
         flags.flag("--reference", metavar="ARM", help="arm to compare with (baseline)")
         flags.flag("--wide", action="store_true", group="output", help="print all numbers")
+    if action in ("show", "rescore"):
+        flags.flag("--labels", metavar="NAME", help="corrected labels, beside: repope (none)")
+        flags.flag("--labels-path", type=Path, help="their folder (data/COCO/repope)")
     if action == "export":
         flags.flag("--format", help=f"{', '.join(FORMATS)} (csv)")
         flags.flag("--output", type=Path, metavar="FILE", help="write here (standard output)")
@@ -179,10 +188,13 @@ def _task(run: RecordedRun, given: dict[str, Any]) -> Task:
     """Return the benchmark of a run, as the flags want its answers read."""
     kind = task_class(run.task)
     values: dict[str, Any] = {"model": run.settings.get("model", "")}
-    if "parser" in given:
-        if "parser" not in {field.name for field in fields(kind.settings_class)}:
-            raise EvaluationError(f"--parser {given['parser']}: {run.task} has no parsers")
-        values["parser"] = given["parser"]
+    known = {field.name for field in fields(kind.settings_class)}
+    own = {"parser": "parsers", "labels": "other labels", "labels_path": "other labels"}
+    for name in own.keys() & given.keys():
+        if name not in known:
+            flag = f"--{name.replace('_', '-')} {given[name]}"
+            raise EvaluationError(f"{flag}: {run.task} has no {own[name]}; leave it out")
+        values[name] = given[name]
     if "question" in run.settings:
         values["question"] = run.settings["question"]
     return task_of(kind, run, kind.settings_class(**values))

@@ -110,6 +110,8 @@ def one_value(path: Path, text: str) -> Any:
         return None
     except RecursionError as error:
         raise EvaluationError(f"{path} is nested too deep; is it the right file?") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise EvaluationError(f"{path} can't be read ({error}); is it the right file?") from error
 
 
 def _table(path: Path, text: str, delimiters: str) -> Iterator[tuple[str, Record]]:

@@ -27,7 +27,9 @@ def why_unpaired(first: RecordedRun, second: RecordedRun) -> str | None:
             f"the questions differ: {only} of A's {len(one)} are not among B's {len(two)} as they "
             "are; ask both models the same questions"
         )
-    hashes = {run.settings.get("pictures") for run in (first, second) if not run.old}
+    # Of saved answers, the pictures are not known.
+    runs = [run for run in (first, second) if not (run.old or run.saved)]
+    hashes = {run.settings.get("pictures") for run in runs}
     if len(hashes) > 1:
         return "the pictures have the same names and different contents"
     return None
@@ -41,7 +43,7 @@ def setting_notes(first: RecordedRun, second: RecordedRun) -> list[str]:
         if one != two:
             lines.append(f"{name}: {_differing(one, two)}")
     codes = [{arm.info.get("code") for arm in run.arms.values()} for run in (first, second)]
-    if codes[0] != codes[1]:
+    if codes[0] != codes[1] and not (first.saved or second.saved):
         lines.append("the answers were given by different code (arm.json of each arm says which)")
     return lines
 

@@ -22,6 +22,8 @@ from eval.run.processes import Place
 
 RUN: Final = "run.json"
 METRICS: Final = "metrics.json"
+# In version 0.1: the answers of all arms.
+OLD_ANSWERS: Final = "predictions.jsonl"
 
 
 class RunFolder:

@@ -11,16 +11,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Finding, Item
 from eval.files.storage import Record, read_json, read_json_lines
 from eval.run.arm_folder import ArmFolder, arm_names
 from eval.run.costs import BatchCost
-from eval.run.folder import RUN
-
-OLD_ANSWERS: Final = "predictions.jsonl"
+from eval.run.folder import OLD_ANSWERS, RUN
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +60,11 @@ class RecordedRun:
     def task(self) -> str:
         """Name of the benchmark."""
         return str(self.settings["benchmark"])
+
+    @property
+    def saved(self) -> bool:
+        """Whether its answers are from a file, and not from a model that this project asked."""
+        return isinstance(self.settings.get("answers"), dict)
 
     @property
     def total(self) -> int:

@@ -261,7 +261,7 @@ def _test(
         }
         for answers in (first, second)
     )
-    if None in one.values():
+    if None in (*one.values(), *other.values()):
         return None
     gained = sum(bool(other[asked]) and not right for asked, right in one.items())
     lost = sum(bool(right) and not other[asked] for asked, right in one.items())

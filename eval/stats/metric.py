@@ -55,7 +55,7 @@ class Scorer(Protocol):
         """Return the metrics from sums of counts, (C, ...) -> (M, ...)."""
 
     def right(self, answer: Answer) -> bool | None:
-        """Return whether an answer is right; None where answers are not right or wrong."""
+        """Return whether an answer is right; None if it is neither, and then nothing is tested."""
 
     def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
         """Return what is computed over several parts, by name; the first is the primary one."""

@@ -12,16 +12,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 
 from eah.errors import nearest
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.files.pictures import unreadable_pictures
+from eval.files.saved import SavedAnswers
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array
 from eval.stats.metric import Metric, Scorer
+
+if TYPE_CHECKING:
+    from eval.run.recorded import RecordedRun
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,24 @@ class Appendix(NamedTuple):
 
     text: str = ""
     content: Mapping[str, Any] = MappingProxyType({})
+
+
+class Relabelled(NamedTuple):
+    """Answers under corrected labels.
+
+    Attributes:
+        name: Of the labels, as in `metrics.json`.
+        title: In print.
+        arms: Answers by arm; questions without a label are left out.
+        notes: Lines below the table.
+        content: What `metrics.json` has of the labels besides numbers.
+    """
+
+    name: str
+    title: str
+    arms: Mapping[str, Sequence[Answer]]
+    notes: Sequence[str]
+    content: Mapping[str, Any]
 
 
 class Task(ABC):
@@ -84,9 +106,28 @@ class Task(ABC):
         """Add the flags of this task alone to a command; there are none by default."""
         return
 
-    def saved_answers(self, items: Sequence[Item]) -> dict[str, list[Answer]] | None:
-        """Return answers by arm from a file that the settings name; None to ask a model."""
+    def saved(self) -> Path | None:
+        """Return the file or run folder of answers that the settings name; None to ask a model."""
         return None
+
+    def read_saved(self, path: Path, items: Sequence[Item]) -> SavedAnswers:
+        """Return the answers of a file.
+
+        Args:
+            path: The file.
+            items: The questions.
+        Raises:
+            EvaluationError: If they don't match, or this benchmark reads no saved answers.
+        """
+        raise EvaluationError(f"{self.name} reads no saved answers ({path}); leave --answers out")
+
+    def check_run(self, run: RecordedRun) -> None:
+        """Check that a run folder's questions are those that the settings name, if they name some.
+
+        Raises:
+            EvaluationError: If they are not.
+        """
+        return
 
     @classmethod
     def protocol_of(cls, name: str, family: str) -> TaskProtocol:
@@ -153,6 +194,14 @@ class Task(ABC):
     def further_scorers(self) -> Sequence[Scorer]:
         """Return what else scores the answers of repeats; nothing by default."""
         return ()
+
+    def notes(self, arms: Mapping[str, Sequence[Answer]]) -> list[str]:
+        """Return what has to be known of the answers, for print below the tables."""
+        return []
+
+    def relabelled(self, arms: Mapping[str, Sequence[Answer]]) -> Relabelled | None:
+        """Return the answers under other labels, which are reported beside; None for none."""
+        return None
 
     def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
         """Return further content for `metrics.json`."""

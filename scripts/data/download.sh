@@ -1,47 +1,53 @@
 #!/usr/bin/env bash
-# Fetch what the evaluations read: COCO val2014 images, COCO 2014 annotations, POPE questions.
+# Fetch what the evaluations read: COCO val2014 images, COCO 2014 annotations, POPE questions,
+# RePOPE labels.
 #
 # The folder afterwards:
 #   val2014/              40,504 images
 #   annotations/          {instances,captions}_{train,val}2014.json, all of which CHAIR reads
 #   pope-opera-2910/      the questions of OPERA and EAH: random 2,910, popular, adversarial 3,000
 #   pope-official-3000/   the questions as POPE's authors publish them now: 3,000 of each
+#   repope/               RePOPE's corrected labels of those: random 2,774, popular 2,727,
+#                         adversarial 2,684
 
 set -euo pipefail
 
 usage() {
   cat <<'END'
-Usage: bash scripts/data/download.sh [--dir FOLDER] [--only images|annotations|pope]...
+Usage: bash scripts/data/download.sh [--dir FOLDER] [--only images|annotations|pope|repope]...
 
 Fetches COCO val2014 images (6.6 GB, and as much again while they are unpacked), COCO 2014
-annotations (253 MB) and POPE's question files (2 MB). What is complete is skipped, what was
-interrupted goes on where it stopped: run the same command again. An archive is removed once it is
-unpacked. Needs curl and unzip.
+annotations (253 MB), POPE's question files (2 MB) and RePOPE's corrected labels (1 MB). What is
+complete is skipped, what was interrupted goes on where it stopped: run the same command again. An
+archive is removed once it is unpacked. Needs curl and unzip.
 
   --dir FOLDER     where to put everything (default: data/COCO)
-  --only WHAT      images, annotations or pope; can be given several times (default: all)
+  --only WHAT      images, annotations, pope or repope; can be given several times (default: all)
 
 Environment variables, for mirrors:
   COCO_URL         folder of zips/val2014.zip and annotations/annotations_trainval2014.zip
   POPE_URL         folder of coco_pope_{random,popular,adversarial}.json, current release
   POPE_OPERA_URL   folder of the same three, OPERA's release
+  REPOPE_URL       folder of coco_repope_{random,popular,adversarial}.json
   EXPECT           'NAME=NUMBER ...', for files that differ from the originals: bytes of
                    val2014.zip, annotations_trainval2014.zip and
                    pope-opera-2910/coco_pope_random.json (carriage returns not counted; its sha256
-                   is then not checked), questions in pope-official-3000/coco_pope_random.json,
-                   images in val2014
+                   is then not checked), questions in pope-official-3000/coco_pope_random.json and
+                   in repope/coco_repope_random.json (likewise), images in val2014
 END
 }
 
 COCO_URL=${COCO_URL:-http://images.cocodataset.org}
 POPE_URL=${POPE_URL:-https://raw.githubusercontent.com/AoiDragon/POPE/main/output/coco}
 POPE_OPERA_URL=${POPE_OPERA_URL:-https://raw.githubusercontent.com/shikiw/OPERA/main/pope_coco}
+REPOPE_URL=${REPOPE_URL:-https://raw.githubusercontent.com/YanNeu/RePOPE/main/annotations}
 
 # expected NAME: print what NAME should be: bytes, images or questions, and a sha256 if it is known.
 # Archives: the lengths that images.cocodataset.org announces, as public download logs show them.
 # Images: COCO's count. OPERA's questions: computed from the copies in the EAH authors' repository,
 # which end lines with LF. OPERA's own end them with CRLF and hold the same text; so carriage
 # returns are left out. POPE's current files are published without a sum: questions are counted.
+# RePOPE's: computed from its repository's commit bcf22e5.
 expected() {
   local pair
   for pair in ${EXPECT:-}; do
@@ -61,6 +67,12 @@ expected() {
     pope-opera-2910/coco_pope_adversarial.json)
       echo 367459 9ca9c075445ce7fa090c7d191816584b23ad8ebad537e80229e5926fe07a6f76 ;;
     pope-official-3000/*) echo 3000 ;;
+    repope/coco_repope_random.json)
+      echo 2774 f464fcaf60b24ce2f280cf33f122e000dbdd35c8e88f77c4141c9c2cba864611 ;;
+    repope/coco_repope_popular.json)
+      echo 2727 57832b055bae5fd6176278a4f104c98ddd84811f7d26dfcb93d481f6c9da09a5 ;;
+    repope/coco_repope_adversarial.json)
+      echo 2684 8c346dbb060bf422ff92e769fa68e5ab3e8a777cb28a26e973387441e05c9ccf ;;
   esac
 }
 
@@ -189,9 +201,14 @@ annotations() {
 fault() {
   local want sum have
   read -r want sum <<<"$(expected "$1")"
-  if [[ $1 == pope-official-* ]]; then
+  if [[ $1 == pope-official-* || $1 == repope/* ]]; then
     have=$(grep -c '"label"' "$2" || true)
-    if ((have != want)); then echo "$have questions instead of $want"; fi
+    if ((have != want)); then
+      echo "$have questions instead of $want"
+    elif [[ -n $sum ]]; then
+      have=$(tr -d '\r' <"$2" | sha256)
+      if [[ ${have:-$sum} != "$sum" ]]; then echo "sha256 $have instead of $sum"; fi
+    fi
     return
   fi
   have=$(tr -d '\r' <"$2" | wc -c | tr -d ' ')
@@ -242,6 +259,14 @@ pope() {
   return "$failed"
 }
 
+repope() {
+  local kind failed=0
+  for kind in random popular adversarial; do
+    questions "repope/coco_repope_$kind.json" "$REPOPE_URL/coco_repope_$kind.json" || failed=1
+  done
+  return "$failed"
+}
+
 DIR=data/COCO
 only=
 while (($#)); do
@@ -265,8 +290,8 @@ while (($#)); do
   esac
 done
 for what in $only; do
-  if [[ ! $what =~ ^(images|annotations|pope)$ ]]; then
-    say "error: --only $what, but it is images, annotations or pope."
+  if [[ ! $what =~ ^(images|annotations|pope|repope)$ ]]; then
+    say "error: --only $what, but it is images, annotations, pope or repope."
     exit 2
   fi
 done
@@ -281,11 +306,12 @@ if [[ -t 2 ]]; then PROGRESS=(--progress-bar); fi
 mkdir -p "$DIR"
 
 failed=0
-for what in ${only:-pope annotations images}; do
+for what in ${only:-pope repope annotations images}; do
   case $what in
     images) images || failed=1 ;;
     annotations) annotations || failed=1 ;;
     pope) pope || failed=1 ;;
+    repope) repope || failed=1 ;;
   esac
 done
 exit "$failed"

@@ -111,7 +111,7 @@ def test_a_run_writes_its_folder_and_prints_its_table(
         for arm in ("baseline", "eah")
         for part in (*TYPES, "mean")
     ]
-    assert set(metrics["parsers"]) == {"opera", "pope", "strict", "mme"}
+    assert set(metrics["parsers"]) == {"opera", "pope", "strict", "mme", "substring"}
     assert metrics["parser"] == metrics["protocol"] == run.settings["protocol"] == "opera"
     assert asked["versions"]["torch"] == torch.__version__
     assert "| eah      | adversarial |" in printed

@@ -245,9 +245,9 @@ def test_saved_answers_have_no_repeats(
 ) -> None:
     assert pope_eval.main(pope) == 0
     (run,) = runs_below(tmp_path / "runs")
-    answers = run.path / "arms/eah/answers.jsonl"
+    questions = ["--pope-path", pope[pope.index("--pope-path") + 1]]
 
-    assert pope_eval.main([*pope, "--answers", str(answers), "--repeats", "2"]) == 2
+    assert pope_eval.main([*questions, "--answers", str(run.path), "--repeats", "2"]) == 2
 
     assert "--repeats says how a model is asked, but --answers" in capsys.readouterr().err
     assert read_run(run.path).finished().keys() == {"baseline", "eah"}

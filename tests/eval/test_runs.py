@@ -191,7 +191,7 @@ def test_a_benchmark_without_parsers_says_so(capsys: pytest.CaptureFixture[str])
         capsys, "rescore", OLD_CHAIR, "--runs-dir", str(OLD_RUNS), "--parser", "strict"
     )
 
-    assert sentence.endswith("--parser strict: chair has no parsers")
+    assert sentence.endswith("--parser strict: chair has no parsers; leave it out")
 
 
 def test_the_question_of_captions_is_that_of_the_run(

@@ -14,8 +14,8 @@ from eval.files.answers import Caption
 from eval.files.image_ids import ImageId, image_id_of
 from eval.files.storage import AppendedLines, read_json
 from eval.run.arm_folder import ANSWERS, ARMS
-from eval.run.folder import RUN
-from eval.run.recorded import OLD_ANSWERS, read_run
+from eval.run.folder import OLD_ANSWERS, RUN
+from eval.run.recorded import read_run
 from eval.tasks.chair.caption_rows import caption_rows
 
 

@@ -20,10 +20,15 @@ from typing import Any, Final
 from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Item
 from eval.files.coco import read_instances
-from eval.files.storage import Record, read_json_lines
+from eval.files.rows import read_rows
+from eval.files.storage import Record
+from eval.tasks.yes_no.identity import PICTURE_SUFFIXES, id_of, slashes
 
 POPE_TYPES: Final = ("random", "popular", "adversarial")
 LABELS: Final = ("yes", "no")
+KEYS: Final = ("question_id", "image", "text", "label")
+# The same in lmms-eval's copy of POPE.
+LMMS_KEYS: Final = ("question_id", "image_source", "question", "answer")
 
 
 def question_file(folder: Path, pope_type: str) -> Path:
@@ -32,23 +37,31 @@ def question_file(folder: Path, pope_type: str) -> Path:
 
 
 def read_questions(path: Path, pope_type: str) -> list[Item]:
-    """Read a question file: JSON lines with question_id, image, text and label.
+    """Read a question file: question_id, image, text and label in each row.
+
+    JSON lines as published, a JSON list, CSV or TSV. The keys of lmms-eval's copy are read, too;
+    where rows name their POPE type in `category`, those of other types are left out.
 
     Raises:
-        EvaluationError: Naming the line that is no question, or if there is none.
+        EvaluationError: Naming the row that is no question, or if there is none.
     """
     questions: dict[int | str, Item] = {}
-    lines: dict[int | str, int] = {}
-    for number, row in read_json_lines(path):
-        item = _question(row, pope_type, f"{path}, line {number}")
+    places: dict[int | str, str] = {}
+    for where, row in read_rows(path).rows:
+        category = row.get("category")
+        if category in POPE_TYPES and category != pope_type:
+            continue
+        item = _question(row, pope_type, f"{path}, {where}")
         if item.id in questions:
             raise EvaluationError(
-                f"{path}, line {number}: question_id {item.id} stands in line {lines[item.id]} "
-                "already; each question needs an id of its own"
+                f"{path}, {where}: question_id {item.id} stands in {places[item.id]} already; each "
+                "question needs an id of its own"
             )
-        questions[item.id], lines[item.id] = item, number
+        questions[item.id], places[item.id] = item, where
     if not questions:
-        raise EvaluationError(f"{path} holds no questions; download it again")
+        raise EvaluationError(
+            f"{path} holds no questions of type {pope_type}; download it again, or pass its type"
+        )
     return list(questions.values())
 
 
@@ -61,15 +74,24 @@ def dump_questions(items: Iterable[Item]) -> str:
 
 
 def _question(row: Record, pope_type: str, where: str) -> Item:
-    for key, kind in (("question_id", int), ("image", str), ("text", str), ("label", str)):
-        if not isinstance(row.get(key), kind):
+    keys = LMMS_KEYS if "text" not in row and "question" in row else KEYS
+    values = {name: row.get(key) for name, key in zip(KEYS, keys, strict=True)}
+    row_id = id_of(values.pop("question_id"))
+    for name, value in {"question_id": row_id, **values}.items():
+        if value is None or (name != "question_id" and not isinstance(value, str)):
+            key = keys[KEYS.index(name)]
             raise EvaluationError(
-                f"{where}: {key!r} is {row.get(key)!r}; a question has question_id (a number), "
-                "image, text and label"
+                f"{where}: {key!r} is {row.get(key)!r:.60}; a question has question_id (a number "
+                "or text), image, text and label"
             )
-    if row["label"] not in LABELS:
-        raise EvaluationError(f"{where}: label {row['label']!r} is neither 'yes' nor 'no'")
-    return Item(row["question_id"], row["image"], row["text"], row["label"], pope_type)
+    assert row_id is not None
+    image, text, label = (str(values[name]) for name in KEYS[1:])
+    if label.strip().lower() not in LABELS:
+        raise EvaluationError(f"{where}: label {label!r} is neither 'yes' nor 'no'")
+    image = slashes(image)
+    if keys == LMMS_KEYS and not image.lower().endswith(PICTURE_SUFFIXES):
+        image += ".jpg"  # that copy leaves COCO's suffix out
+    return Item(row_id, image, text, label.strip().lower(), pope_type)
 
 
 PAIRS_PER_IMAGE = 3

@@ -6,15 +6,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 from eah.errors import nearest
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.files.storage import write_atomically
 from eval.run.flag_parser import FlagParser
-from eval.tasks.base import TaskProtocol
-from eval.tasks.pope.answers import read_answers
+from eval.tasks.base import Relabelled, TaskProtocol
 from eval.tasks.pope.questions import (
     POPE_TYPES,
     annotated_images,
@@ -23,8 +22,13 @@ from eval.tasks.pope.questions import (
     question_file,
     read_questions,
 )
+from eval.tasks.pope.repope import LABEL_SETS, REPOPE, Labels, read_labels, relabel
+from eval.tasks.yes_no.matching import check_recorded
 from eval.tasks.yes_no.task import YesNoSettings, YesNoTask
 from models.settings import ROOT
+
+if TYPE_CHECKING:
+    from eval.run.recorded import RecordedRun
 
 MEAN: Final = "mean"
 # Where the paper's question files are if nobody says: as scripts/download_data.sh puts them, and as
@@ -39,14 +43,16 @@ class PopeSettings(YesNoSettings):
     Attributes:
         pope_type: Types of questions: random, popular, adversarial.
         pope_path: Folder of `coco_pope_<type>.json`, or one question file.
-        answers: Saved answers to score without a model.
+        labels: Corrected labels to report beside the original ones: "repope".
+        labels_path: Their folder; None for that of download_data.sh.
         build_from: COCO instances to build the question files from.
         build_images: Pictures to ask about when building.
     """
 
     pope_type: tuple[str, ...] = ("random",)
     pope_path: Path | None = None
-    answers: Path | None = None
+    labels: str | None = None
+    labels_path: Path | None = None
     build_from: Path | None = None
     build_images: int = 500
 
@@ -60,6 +66,15 @@ class PopeSettings(YesNoSettings):
                 raise EvaluationError(
                     f"pope_type {name!r} is unknown: {nearest(name, [*POPE_TYPES, 'all'])}"
                 )
+        if self.labels is not None and self.labels not in LABEL_SETS:
+            raise EvaluationError(
+                f"--labels {self.labels!r} is unknown: {nearest(self.labels, LABEL_SETS)}"
+            )
+        if self.labels_path is not None and self.labels is None:
+            raise EvaluationError(
+                f"--labels-path {self.labels_path} is read with --labels only; pass --labels "
+                f"{REPOPE}, too"
+            )
         if self.build_images < 1:
             raise EvaluationError(f"build_images={self.build_images}, but at least 1 is needed")
 
@@ -93,12 +108,14 @@ class Pope(YesNoTask):
         )
         flags.flag("--pope-path", type=Path, help="folder of coco_pope_TYPE.json, or one file")
         super().add_flags(flags)
-        flags.flag("--answers", type=Path, help="score these saved answers; no model is loaded")
+        flags.flag("--labels", help=f"corrected labels, beside: {', '.join(LABEL_SETS)} (none)")
+        flags.flag("--labels-path", type=Path, help="their folder (data/COCO/repope)")
         flags.flag("--build-from", type=Path, help="instances_*.json to build questions from")
         flags.flag("--build-images", type=int, help="pictures to ask about when building (500)")
 
     def items(self) -> list[Item]:
         """Return the questions of the types, cut to the limit; built first if asked to."""
+        self._labels(self.settings.pope_type)  # missing files are said now, not after the answers
         if self.settings.build_from is not None:
             built = self._build()
             return [item for name in self.settings.pope_type
@@ -126,10 +143,32 @@ class Pope(YesNoTask):
         """Return the mean over the types, if there are several."""
         return {MEAN: parts} if len(parts) > 1 else {}
 
-    def saved_answers(self, items: Sequence[Item]) -> dict[str, list[Answer]] | None:
-        """Return the answers of `--answers`."""
-        path = self.settings.answers
-        return None if path is None else read_answers(path, items)
+    def check_run(self, run: RecordedRun) -> None:
+        """Refuse a run of other types than `--pope-type`, or of other questions than a given file.
+
+        The default type says nothing: every type of the run is scored.
+        """
+        super().check_run(run)
+        parts = {answer.item.part for answer in next(iter(run.answers().values()))}
+        types = self.settings.pope_type
+        if types != PopeSettings().pope_type and set(types) != parts:
+            raise EvaluationError(
+                f"--pope-type {' '.join(types)}, but {run.path} holds answers to "
+                f"{', '.join(sorted(parts))}; a run folder is scored whole: leave --pope-type out"
+            )
+        if self.settings.pope_path is not None:
+            items = self.items()
+            for answers in run.answers().values():
+                check_recorded(run.path, answers, items)
+
+    def relabelled(self, arms: Mapping[str, Sequence[Answer]]) -> Relabelled | None:
+        """Return the answers under the labels of `--labels`."""
+        parts = dict.fromkeys(answer.item.part for answer in next(iter(arms.values())))
+        labels = self._labels(list(parts))
+        return None if labels is None else relabel(arms, labels)
+
+    def _labels(self, parts: Sequence[str]) -> Labels | None:
+        return read_labels(self.settings.labels_path, parts) if self.settings.labels else None
 
     def _folder(self) -> Path:
         path = self.settings.pope_path or next((p for p in QUESTION_FOLDERS if p.is_dir()), None)

@@ -51,9 +51,21 @@ def parse_mme(answer: str) -> str | None:
     return "yes" if "yes" in start else "no" if "no" in start else None
 
 
+def parse_substring(answer: str) -> str | None:
+    """Read an answer as RePOPE and DASH-B do: yes if "yes" occurs anywhere, else no if "no" does.
+
+    "eyes" is a yes, and "know" a no. Source: `eval_utils.py` of both.
+    """
+    said = answer.lower()
+    return "yes" if "yes" in said else "no" if "no" in said else None
+
+
 PARSERS: Final[dict[str, Callable[[str], str | None]]] = {
     "opera": parse_opera,
     "pope": parse_pope,
     "strict": parse_strict,
     "mme": parse_mme,
+    "substring": parse_substring,
 }
+# Parsers whose reference scorer leaves unknown answers out of every denominator.
+LEAVE_OUT: Final = ("substring",)

@@ -5,23 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
-from typing import Any, ClassVar, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
 from eah.errors import nearest
 from eval.errors import EvaluationError
-from eval.files.answers import Answer
+from eval.files.answers import Answer, Item
+from eval.files.saved import SavedAnswers
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array, ratio
 from eval.stats.metric import Metric
 from eval.tasks.base import Task
-from eval.tasks.yes_no.parsers import PARSERS
+from eval.tasks.yes_no.answers import read_answers
+from eval.tasks.yes_no.disagreement import disagreement_notes, disagreements
+from eval.tasks.yes_no.parsers import LEAVE_OUT, PARSERS
+
+if TYPE_CHECKING:
+    from eval.run.recorded import RecordedRun
 
 # What each answer adds to the counts; the cells are (prediction, label). None is unknown.
 CELLS: Final = (("yes", "yes"), ("yes", "no"), ("no", "no"), ("no", "yes"))
-COUNTS: Final = ("total", "tp", "fp", "tn", "fn", "unknown", "positives")
+COUNTS: Final = ("total", "tp", "fp", "tn", "fn", "unknown", "positives", "asked")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +37,15 @@ class YesNoSettings(RunSettings):
 
     Attributes:
         parser: How answers are read; None for the protocol's.
+        answers: Saved answers to score without a model: a file, or a run folder.
+        answer_key: Key of their rows that holds what the model said; None to find it.
+        id_key: Key of their rows that holds the question's id; None to find it.
     """
 
     parser: str | None = None
+    answers: Path | None = None
+    answer_key: str | None = None
+    id_key: str | None = None
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
@@ -41,12 +54,17 @@ class YesNoSettings(RunSettings):
             raise EvaluationError(
                 f"parser {self.parser!r} is unknown: {nearest(self.parser, PARSERS)}"
             )
+        for name in ("answer_key", "id_key"):
+            if getattr(self, name) is not None and self.answers is None:
+                flag = name.replace("_", "-")
+                raise EvaluationError(f"--{flag} says how --answers is read; give both, or neither")
 
 
 class YesNoTask(Task):
     """A benchmark of questions whose right answers are yes or no; "yes" is the positive class.
 
-    An unknown answer is wrong: it counts against accuracy and recall, and is no predicted yes.
+    An unknown answer is wrong: it counts against accuracy and recall, and is no predicted yes. Only
+    the parsers in LEAVE_OUT leave it out of all numbers but the rate of unknown answers.
     """
 
     settings_class = YesNoSettings
@@ -61,31 +79,62 @@ class YesNoTask(Task):
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
-        """Add the flag of the parser."""
+        """Add the flags of the parser and of saved answers."""
         flags.flag("--parser", help=f"how answers are read: {', '.join(PARSERS)} (the protocol's)")
+        flags.flag("--answers", type=Path, help="score this file or run; no model is loaded")
+        flags.flag("--answer-key", metavar="KEY", help="their key of the model's text (is found)")
+        flags.flag("--id-key", metavar="KEY", help="their key of the question's id (is found)")
 
     @property
     def parser(self) -> str:
-        """Name of the parser: the settings', else the protocol's."""
+        """Name of the parser: the settings', else the protocol's, else that of the papers."""
         chosen = getattr(self.settings, "parser", None)
-        return chosen or (self.protocol.parser if self.protocol else "opera")
+        return chosen or (self.protocol or self.protocol_of("opera", "")).parser
+
+    def saved(self) -> Path | None:
+        """Return the file or run folder of `--answers`."""
+        settings = self.settings
+        return settings.answers if isinstance(settings, YesNoSettings) else None
+
+    def read_saved(self, path: Path, items: Sequence[Item]) -> SavedAnswers:
+        """Return the answers of a file."""
+        settings = self.settings
+        assert isinstance(settings, YesNoSettings)
+        return read_answers(path, items, answer_key=settings.answer_key, id_key=settings.id_key)
+
+    def check_run(self, run: RecordedRun) -> None:
+        """Refuse what says how a file is read beside a run folder, which is scored whole."""
+        for name in ("limit", "answer_key", "id_key"):
+            if getattr(self.settings, name) is not None:
+                raise EvaluationError(
+                    f"--{name.replace('_', '-')} is for files of answers, but {run.path} is a run "
+                    "folder, which is scored whole; leave it out"
+                )
 
     def read(self, answer: Answer) -> str | None:
         """Return "yes", "no", or None for unknown."""
         return PARSERS[self.parser](answer.text)
 
-    def right(self, answer: Answer) -> bool:
-        """Return whether an answer is right."""
-        return self.read(answer) == answer.item.label
+    def right(self, answer: Answer) -> bool | None:
+        """Return whether an answer is right; None where the parser leaves it out.
+
+        Arms then have different denominators, so that they are not tested, see `Scorer`.
+        """
+        said = self.read(answer)
+        return None if said is None and self.parser in LEAVE_OUT else said == answer.item.label
 
     def counts(self, answers: Sequence[Answer]) -> list[int]:
         """Return the sums of COUNTS over answers."""
         cells = [(self.read(answer), answer.item.label) for answer in answers]
+        unknown = sum(said is None for said, _ in cells)
+        if self.parser in LEAVE_OUT:
+            cells = [cell for cell in cells if cell[0] is not None]
         return [
             len(cells),
             *(cells.count(cell) for cell in CELLS),
-            sum(said is None for said, _ in cells),
+            unknown,
             sum(label == "yes" for _, label in cells),
+            len(answers),
         ]
 
     def numbers(self, sums: Array) -> Array:
@@ -94,7 +143,7 @@ class YesNoTask(Task):
         F1 is 2 tp / (predicted yes + labelled yes), which is the harmonic mean of precision and
         recall where both are defined. The yes ratio is that of the predictions.
         """
-        total, tp, fp, tn, _, unknown, positives = sums
+        total, tp, fp, tn, _, unknown, positives, asked = sums
         return np.stack(
             [
                 ratio(tp + tn, total),
@@ -102,7 +151,7 @@ class YesNoTask(Task):
                 ratio(tp, positives),
                 ratio(2 * tp, tp + fp + positives),
                 ratio(tp + fp, total),
-                ratio(unknown, total),
+                ratio(unknown, asked),
             ]
         )
 
@@ -111,8 +160,17 @@ class YesNoTask(Task):
         return {"parser": self.parser}
 
     def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
-        """Return counts and metrics under every parser, by parser, arm and part."""
-        return {"parsers": {name: self._with(name)._plain(arms) for name in PARSERS}}
+        """Return counts and metrics under every parser, and where parsers disagree, by arm."""
+        parsers = {name: self._with(name)._plain(arms) for name in PARSERS}
+        found = disagreements(arms, self.parser)
+        return {
+            "parsers": parsers,
+            "parser_disagreement": {n: d._asdict() for n, d in found.items()},
+        }
+
+    def notes(self, arms: Mapping[str, Sequence[Answer]]) -> list[str]:
+        """Return what parsers disagree on, and how many answers are empty."""
+        return disagreement_notes(disagreements(arms, self.parser), self.parser)
 
     def _with(self, parser: str) -> YesNoTask:
         settings = self.settings

@@ -127,9 +127,9 @@ def test_every_parser_counts_pairs_picture_by_picture() -> None:
 
     parsers = mme().more({"eah": answers})["parsers"]
 
-    assert list(parsers) == ["opera", "pope", "strict", "mme"]
+    assert list(parsers) == ["opera", "pope", "strict", "mme", "substring"]
     plus = {name: found["eah"]["count"]["accuracy_plus"] for name, found in parsers.items()}
-    assert plus == {"opera": 0.75, "pope": 0.75, "strict": 0.75, "mme": 0.5}
+    assert plus == {"opera": 0.75, "pope": 0.75, "strict": 0.75, "mme": 0.5, "substring": 0.75}
     assert parsers["mme"]["eah"]["count"]["unknown"] == 1
     assert parsers["strict"]["eah"]["count"]["score"] == 100 * (7 / 8 + 3 / 4)
 

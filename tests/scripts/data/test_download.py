@@ -53,6 +53,7 @@ class Server:
         for kind in KINDS:
             self.files[f"/opera/coco_pope_{kind}.json"] = OPERA.replace("\n", "\r\n").encode()
             self.files[f"/official/coco_pope_{kind}.json"] = (2 * OFFICIAL).encode()
+            self.files[f"/repope/coco_repope_{kind}.json"] = OFFICIAL.encode()
         self.expect = {
             "val2014.zip": len(self.files["/zips/val2014.zip"]),
             "val2014": 3,
@@ -61,6 +62,7 @@ class Server:
             ),
             **{f"pope-opera-2910/coco_pope_{kind}.json": len(OPERA) for kind in KINDS},
             **{f"pope-official-3000/coco_pope_{kind}.json": 2 for kind in KINDS},
+            **{f"repope/coco_repope_{kind}.json": 1 for kind in KINDS},
         }
 
 
@@ -113,6 +115,7 @@ def download(site: Server, folder: Path, *arguments: str) -> subprocess.Complete
         "COCO_URL": site.url,
         "POPE_URL": f"{site.url}/official",
         "POPE_OPERA_URL": f"{site.url}/opera",
+        "REPOPE_URL": f"{site.url}/repope",
         "EXPECT": " ".join(f"{name}={number}" for name, number in site.expect.items()),
     }
     return subprocess.run(
@@ -137,6 +140,7 @@ EVERYTHING = (
         for kind in KINDS
         for release in ("pope-opera-2910", "pope-official-3000")
     }
+    | {f"repope/coco_repope_{kind}.json" for kind in KINDS}
 )
 
 
@@ -156,7 +160,7 @@ def test_second_run_downloads_nothing(server: Server, tmp_path: Path) -> None:
 
     assert done.returncode == 0
     assert server.requests == []
-    assert done.stderr.count("complete") == 8
+    assert done.stderr.count("complete") == 11
 
 
 @pytest.mark.parametrize("line_end", ["\n", "\r\n"])
@@ -222,6 +226,22 @@ def test_wrong_size_is_an_error_and_leaves_no_file(server: Server, tmp_path: Pat
     assert contents(tmp_path) == set()
 
 
+def test_labels_of_repope_are_checked_by_number_and_sum(server: Server, tmp_path: Path) -> None:
+    assert download(server, tmp_path, "--only", "repope").returncode == 0
+    assert contents(tmp_path) == {f"repope/coco_repope_{kind}.json" for kind in KINDS}
+    labels = tmp_path / "repope/coco_repope_popular.json"
+    del server.expect["repope/coco_repope_popular.json"]
+
+    few = download(server, tmp_path, "--only", "repope")
+    labels.write_text(2727 * OFFICIAL)
+    other = download(server, tmp_path, "--only", "repope")
+
+    assert (few.returncode, other.returncode) == (1, 1)
+    assert f"{labels} has 1 questions instead of 2727; remove it" in few.stderr
+    assert f"{labels} has sha256 " in other.stderr
+    assert "instead of 57832b055bae" in other.stderr
+
+
 def test_wrong_questions_are_an_error_and_leave_no_file(server: Server, tmp_path: Path) -> None:
     server.files["/official/coco_pope_popular.json"] = OFFICIAL.encode()
 
@@ -268,7 +288,7 @@ def test_unreachable_server_says_what_to_fetch_by_hand(tmp_path: Path) -> None:
         f"error: val2014.zip could not be fetched; fetch {url} by hand, put it at "
         f"{tmp_path}/val2014.zip, and run this command again."
     ) in done.stderr.splitlines()
-    assert done.stderr.count("by hand") == 8
+    assert done.stderr.count("by hand") == 11
     assert contents(tmp_path) == set()
 
 
@@ -301,7 +321,7 @@ def test_missing_tool_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--only", "everything"), "--only everything, but it is images, annotations or pope"),
+        (("--only", "everything"), "--only everything, but it is images, annotations, pope or"),
         (("--all",), "--all is no option; the options are --dir, --only and --help"),
         (("--only",), "--only needs a value"),
     ],

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,13 +61,77 @@ def test_written_questions_are_read_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    "changes",
+    [
+        {"question_id": "1"},
+        {"label": " Yes"},
+        {"label": "YES"},
+        {"image": "val\\a.jpg"},
+        {"category": ["other", "tool's"]},
+    ],
+)
+def test_other_spellings_mean_the_same_question(tmp_path: Path, changes: dict[str, Any]) -> None:
+    (question,) = read_questions(file_with(tmp_path / "q", {**GOOD, **changes}), "random")
+
+    image = changes.get("image", "a.jpg").replace("\\", "/")
+    assert question == Item(1, image, TEXT, "yes", "random")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("name", ["q.json", "q.csv", "q.json.gz", "list.json"])
+def test_questions_are_read_from_any_table_and_encoding(
+    tmp_path: Path, name: str, encoding: str
+) -> None:
+    rows = [{**GOOD, "question_id": i} for i in (1, 2)]
+    text = {
+        "q.csv": "question_id,image,text,label\n"
+        + "".join(f"{i},a.jpg,{TEXT},yes\n" for i in "12"),
+        "list.json": json.dumps(rows),
+    }.get(name, "".join(json.dumps(row) + "\n" for row in rows))
+    content = text.encode(encoding)
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+
+    expected = [Item(i, "a.jpg", TEXT, "yes", "random") for i in (1, 2)]
+    assert read_questions(tmp_path / name, "random") == expected
+
+
+@pytest.mark.parametrize("name", ["q_capital.json", "q_list.json", "q_lmms.jsonl", "q_strid.json"])
+def test_questions_of_other_tools_are_those_of_pope(shared: Path, name: str) -> None:
+    folder = shared / "cases/answers-other-tools"
+
+    assert read_questions(folder / name, "random") == read_questions(folder / "q_ok.json", "random")
+
+
+def test_only_the_questions_of_the_type_are_taken(tmp_path: Path) -> None:
+    rows = [{**GOOD, "category": part} for part in ("adversarial", "random", "popular")]
+
+    found = read_questions(file_with(tmp_path / "q", *rows), "popular")
+
+    assert found == [Item(1, "a.jpg", TEXT, "yes", "popular")]
+
+
+@pytest.mark.parametrize("name", ["aokvqa_pope_seem", "gqa_pope_seem"])
+def test_popes_other_sets_are_read(shared: Path, name: str) -> None:
+    for kind in ("random", "popular", "adversarial"):
+        found = read_questions(shared / f"benchmarks/pope-aokvqa-gqa/{name}_{kind}.json", kind)
+
+        assert [item.id for item in found] == list(range(1, 3001))
+        assert sum(item.label == "yes" for item in found) == 1500
+
+
+@pytest.mark.parametrize(
     ("lines", "message"),
     [
         ([], "holds no questions"),
         ([GOOD, GOOD], "line 2: question_id 1 stands in line 1 already"),
         ([{**GOOD, "label": "maybe"}], "label 'maybe' is neither 'yes' nor 'no'"),
         ([{**GOOD, "label": 1}], "'label' is 1"),
-        ([{**GOOD, "question_id": "1"}], "'question_id' is '1'"),
+        ([{**GOOD, "question_id": 1.5}], "'question_id' is 1.5"),
+        ([{**GOOD, "question_id": [1]}], r"'question_id' is \[1\]"),
+        ([{**GOOD, "question_id": None}], "'question_id' is None"),
+        ([{**GOOD, "question_id": True}], "'question_id' is True"),
+        ([GOOD, {**GOOD, "question_id": "1"}], "line 2: question_id 1 stands in line 1 already"),
+        ([{**GOOD, "category": "popular"}], "holds no questions of type random"),
         ([{"question_id": 1}], "'image' is None"),
         (['{"question_id": 1,'], "line 1 is not JSON"),
         (["[1, 2]"], "is not a JSON object"),

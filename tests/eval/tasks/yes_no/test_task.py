@@ -60,28 +60,28 @@ def test_golden_predictions_and_metrics_are_equal(shared: Path, parser: str, rul
 
 
 @pytest.mark.parametrize(
-    ("answer", "opera", "pope", "strict", "mme"),
+    ("answer", "opera", "pope", "strict", "mme", "substring"),
     [
-        ("Yes, there is a dog.", "yes", "yes", "yes", "yes"),
-        ("No, there is no dog.", "no", "no", "no", "no"),
-        ("There isn't a dog.", "no", "yes", None, None),
-        ("It is a car. There is no dog.", "no", "yes", "no", None),
-        ("NO", "no", "yes", "no", "no"),
-        ("Yes, no doubt.", "no", "no", "yes", "yes"),
-        ("No!", "yes", "yes", "no", "no"),
-        ("yes and no", "no", "no", "yes", "yes"),
-        ("It may be yes or no", "no", "no", None, None),
-        ("", "yes", "yes", None, None),
-        ("cannot tell", "yes", "yes", None, None),
-        ("Unknown", "yes", "yes", None, None),
-        ("Eyes", "yes", "yes", None, "yes"),
-        ("A. No", "no", "yes", "no", None),
+        ("Yes, there is a dog.", "yes", "yes", "yes", "yes", "yes"),
+        ("No, there is no dog.", "no", "no", "no", "no", "no"),
+        ("There isn't a dog.", "no", "yes", None, None, None),
+        ("It is a car. There is no dog.", "no", "yes", "no", None, "no"),
+        ("NO", "no", "yes", "no", "no", "no"),
+        ("Yes, no doubt.", "no", "no", "yes", "yes", "yes"),
+        ("No!", "yes", "yes", "no", "no", "no"),
+        ("yes and no", "no", "no", "yes", "yes", "yes"),
+        ("It may be yes or no", "no", "no", None, None, "yes"),
+        ("", "yes", "yes", None, None, None),
+        ("cannot tell", "yes", "yes", None, None, "no"),
+        ("Unknown", "yes", "yes", None, None, "no"),
+        ("Eyes", "yes", "yes", None, "yes", "yes"),
+        ("A. No", "no", "yes", "no", None, "no"),
     ],
 )
 def test_each_rule_reads_an_answer_its_own_way(
-    answer: str, opera: str, pope: str, strict: str | None, mme: str | None
+    answer: str, opera: str, pope: str, strict: str | None, mme: str | None, substring: str | None
 ) -> None:
-    expected = {"opera": opera, "pope": pope, "strict": strict, "mme": mme}
+    expected = {"opera": opera, "pope": pope, "strict": strict, "mme": mme, "substring": substring}
 
     assert {name: parse(answer) for name, parse in PARSERS.items()} == expected
 
@@ -94,6 +94,7 @@ def test_metrics_equal_hand_counts() -> None:
 
     assert {name: found[name] for name in COUNTS} == {
         "total": 6, "tp": 2, "fp": 1, "tn": 1, "fn": 1, "unknown": 1, "positives": 4,
+        "asked": 6,
     }  # fmt: skip
     assert found["accuracy"] == 3 / 6
     assert found["precision"] == 2 / 3
@@ -101,6 +102,15 @@ def test_metrics_equal_hand_counts() -> None:
     assert found["f1"] == pytest.approx(2 * (2 / 3) * (1 / 2) / (2 / 3 + 1 / 2))
     assert found["yes_ratio"] == 3 / 6
     assert found["unknown_rate"] == 1 / 6
+
+
+def test_one_parser_leaves_unknown_answers_out_of_every_denominator() -> None:
+    """As RePOPE's scorer does; their share is still that of all answers."""
+    found = scored(["yes", "no", "?", "?"], ["yes", "yes", "yes", "no"], "substring")
+
+    assert (found["total"], found["positives"], found["asked"], found["unknown"]) == (2, 2, 4, 2)
+    assert found["accuracy"] == found["recall"] == found["yes_ratio"] == 1 / 2
+    assert found["unknown_rate"] == 2 / 4
 
 
 def test_yes_ratio_is_of_the_predictions_not_of_the_labels() -> None:
@@ -160,6 +170,7 @@ def test_every_parser_is_reported_by_arm_and_part() -> None:
         "pope": {**strict, ("baseline", "random"): 0.5},
         "strict": strict,
         "mme": strict,
+        "substring": strict,
     }
     assert found["pope"]["baseline"]["random"].items() >= {"total": 2, "tp": 1, "fp": 1}.items()
 

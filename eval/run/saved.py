@@ -1,0 +1,88 @@
+"""Saved answers from a file as a run folder, so that all that works on runs works on them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from eval.errors import EvaluationError
+from eval.files.answers import Answer, Item
+from eval.files.saved import NO_MODEL, SavedAnswers
+from eval.files.storage import Record
+from eval.run.arm_folder import LONGEST_NAME, ArmFolder
+from eval.run.folder import RUN, RunFolder
+from eval.run.provenance import provenance
+
+
+def record_saved(
+    saved: SavedAnswers, root: Path, benchmark: str, label: str, items: Sequence[Item]
+) -> Path:
+    """Write answers into a run folder, if they are not there yet, and return the folder.
+
+    Its name depends on the benchmark, the questions, and the file's content, not on its name.
+
+    Args:
+        saved: The answers.
+        root: Folder of all runs.
+        benchmark: Name of the benchmark.
+        label: First part of the folder's name.
+        items: The questions.
+    Raises:
+        EvaluationError: If the folder can't be written, or its answers were changed.
+    """
+    facts = dict(saved.facts)
+    name = facts.pop("file")
+    settings = {
+        "benchmark": benchmark,
+        "questions": questions_hash(items),
+        **saved.settings,
+        "model": saved.model,
+        "answers": facts,
+    }
+    model = re.sub(r"[^\w.-]+", "-", saved.model).strip(".-")[:LONGEST_NAME] or NO_MODEL
+    with RunFolder(root / benchmark / model, label, settings) as folder:
+        folder.settings["answers"]["file"] = name  # a copy elsewhere is the same run
+        if not (folder.path / RUN).exists():
+            folder.begin(_provenance())
+        for arm, answers in saved.arms.items():
+            _record_arm(ArmFolder(folder.path, arm), answers)
+    return folder.path
+
+
+def questions_hash(items: Sequence[Item]) -> dict[str, Any]:
+    """Return number and SHA-256 of the questions of each part."""
+    parts: dict[str, list[Item]] = {}
+    for item in items:
+        parts.setdefault(item.part, []).append(item)
+    return {
+        part: {
+            "count": len(of),
+            "sha256": hashlib.sha256(
+                json.dumps([[i.id, i.image, i.question, i.label] for i in of]).encode()
+            ).hexdigest(),
+        }
+        for part, of in parts.items()
+    }
+
+
+def _record_arm(folder: ArmFolder, answers: Sequence[Answer]) -> None:
+    """Write an arm's answers, unless they are there."""
+    there = folder.answers()
+    if len(there) == len(answers):
+        if list(there.values()) != list(answers):
+            raise EvaluationError(
+                f"{folder.path} holds other answers than the file that it was made of; it was "
+                "changed: delete the run folder, and run the same command again"
+            )
+        return
+    folder.write_info({"name": folder.name, **_provenance()})
+    folder.finish(answers)
+
+
+def _provenance() -> Record:
+    """Return versions, commit and time; not the command, which has the file's whole path."""
+    return {name: of for name, of in provenance(()).items() if name != "command"}

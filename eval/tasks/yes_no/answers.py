@@ -1,0 +1,193 @@
+"""Read files of saved answers, of this project or of another tool."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from math import inf
+from pathlib import Path
+from typing import Any, Final
+
+from eval.errors import EvaluationError
+from eval.files.answers import Answer, Item, answer_of
+from eval.files.rows import read_rows
+from eval.files.saved import NO_MODEL, SavedAnswers
+from eval.files.storage import Record, read_json, read_json_lines
+from eval.run.arm_folder import ANSWERS, ARM
+from eval.run.folder import OLD_ANSWERS, RUN
+from eval.tasks.yes_no import layouts
+from eval.tasks.yes_no.identity import id_of
+from eval.tasks.yes_no.layouts import Layout, layout_of, value_of
+from eval.tasks.yes_no.matching import Said, match, rows_of_parts
+from models.settings import available
+
+UNNAMED: Final = "answers"
+MADE: Final = ("model", "family", "protocol")  # what run.json says of answers of this project
+METHOD: Final = "method"
+LONGEST_PICTURE: Final = 500  # a longer text is the picture itself, as VLMEvalKit has it
+
+
+def read_answers(
+    path: Path,
+    items: Sequence[Item],
+    *,
+    answer_key: str | None = None,
+    id_key: str | None = None,
+) -> SavedAnswers:
+    """Read a file of answers and return them by arm, in the order of the questions.
+
+    Args:
+        path: JSON lines, a JSON list, CSV or TSV, of any tool in `layouts.LAYOUTS` or with keys
+            that are given.
+        items: The questions.
+        answer_key: Key that holds what the model said; None to find it.
+        id_key: Key that holds the question's id; None to find it.
+    Raises:
+        EvaluationError: If the answers don't match the questions one to one.
+    """
+    own = _record_of(path)
+    if own is not None and path.name == ANSWERS:
+        lines = read_json_lines(path)  # never a table or a list, whatever it holds
+        kind, rows = "JSON lines", [(f"line {number}", row) for number, row in lines]
+    else:
+        read = read_rows(path)
+        kind, rows = read.layout, read.rows
+    if not rows:
+        raise EvaluationError(f"{path} holds no answers; pass the file that the model's are in")
+    layout = layout_of(path, rows, answer_key, id_key)
+    said = [_said(path, layout, where, row) for where, row in rows]
+    if layout.order and all(one.id is None for one in said):
+        order = [value_of(row, (layout.order,)) for _, row in rows]
+        said = [one for _, one in sorted(zip(map(_number, order), said, strict=True), key=_first)]
+    by_method = any(METHOD in row for _, row in rows)
+    model, named = _named_arms(path, said, _arm_of(path), by_method=by_method)
+    others: Counter[str] = Counter()
+    arms = {arm: match(path, of, items, others) for arm, of in named.items()}
+    if others:
+        print(
+            f"note: {path.name} has answers to parts that are not asked for and not scored: "
+            f"{rows_of_parts(others)}; --pope-type names the parts to score",
+            file=sys.stderr,
+        )
+    facts = {
+        "file": path.name,
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "layout": f"{layout.name} ({kind})",
+        "answer_key": answer_key,
+        "id_key": id_key,
+    }
+    made: Record = {name: own[name] for name in MADE if name in own} if own else {}
+    return SavedAnswers(str(made.get("model", model)), arms, facts, made)
+
+
+def _said(path: Path, layout: Layout, where: str, row: Record) -> Said:
+    """Return what a row says."""
+    at = f"{path}, {where}"
+    text = _text(at, row, layout)
+    key = layouts.key_of(row, layout.id)
+    row_id = None if key is None else id_of(value_of(row, layout.id))
+    if key is not None and row_id is None:
+        raise EvaluationError(
+            f"{at}: {key!r} is {value_of(row, layout.id)!r:.60}; a question's id is a whole number "
+            "or text: correct it, or name another key with --id-key"
+        )
+    arm, part = (_name(at, row, keys) for keys in (layouts.ARM, layouts.PART))
+    question = value_of(row, layout.question)
+    picture = value_of(row, layouts.PICTURE)
+    if type(picture) not in (int, str) or not 0 < len(str(picture)) <= LONGEST_PICTURE:
+        picture = None
+    answer = Answer(Item(0, "", ""), text)
+    if layout is layouts.LAYOUTS[0]:
+        answer = answer_of(row, at)
+    asked = question if isinstance(question, str) else None
+    return Said(where, arm, part, row_id, asked, picture, answer)
+
+
+def _text(at: str, row: Record, layout: Layout) -> str:
+    """Return what the model said: text, or a list around one text."""
+    value = value_of(row, layout.answer)
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if not isinstance(value, str):
+        key = layouts.key_of(row, layout.answer) or layout.answer[0]
+        raise EvaluationError(
+            f"{at}: {key!r} is {value!r:.60}, not text; the keys there are "
+            f"{', '.join(sorted(row))}: name the model's answer with --answer-key"
+        )
+    return value
+
+
+def _name(at: str, row: Record, keys: Sequence[str]) -> str | None:
+    """Return the name of an arm or a part; None if the row has none."""
+    value = value_of(row, keys)
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise EvaluationError(
+            f"{at}: {layouts.key_of(row, keys)!r} is {value!r:.60}; a name is text: correct it or "
+            "remove it"
+        )
+    return str(value).strip()
+
+
+def _named_arms(
+    path: Path, said: Sequence[Said], unnamed: str, *, by_method: bool
+) -> tuple[str, dict[str, list[Said]]]:
+    """Return the model's name and the rows by arm.
+
+    Exports of this project say model and arm, as "llava-1.5/eah"; other tools name the model, which
+    is an arm where a file has several.
+    """
+    names = dict.fromkeys(one.arm for one in said)
+    if None in names and len(names) > 1:
+        raise EvaluationError(
+            f"{path} says of some answers only which model or method gave them; name it in every "
+            "row, or in none"
+        )
+    model, arms = NO_MODEL, {name: str(name or unnamed) for name in names}
+    heads = {str(name).rpartition("/")[0] for name in names}
+    if len(heads) == 1 and heads <= set(available()):
+        model, arms = heads.pop(), {name: str(name).rpartition("/")[2] for name in names}
+    elif len(names) == 1 and None not in names and not by_method:
+        model, arms = next(iter(arms.values())), dict.fromkeys(names, unnamed)
+    folders = {arm: re.sub(r"[^\w.@=+,:-]+", "-", arm).strip(".-") for arm in arms.values()}
+    if len(set(folders.values())) < len(folders) or "" in folders.values():
+        raise EvaluationError(
+            f"{path} has arms that no folder can be named after: {', '.join(folders)}; rename them"
+        )
+    found: dict[str, list[Said]] = {}
+    for one in said:
+        found.setdefault(folders[arms[one.arm]], []).append(one)
+    return model, found
+
+
+def _record_of(path: Path) -> Record | None:
+    """Return the settings in the run.json of the run that a file of answers is in."""
+    depth = {ANSWERS: 2, OLD_ANSWERS: 0}.get(path.name)
+    if depth is None or len(path.parents) <= depth:
+        return None
+    folder = path.resolve().parents[depth]
+    if not (folder / RUN).is_file() or (depth and not path.with_name(ARM).is_file()):
+        return None
+    settings = read_json(folder / RUN).get("settings")
+    return settings if isinstance(settings, dict) else None
+
+
+def _number(value: Any) -> float:
+    number = id_of(value)
+    return number if isinstance(number, int) else inf
+
+
+def _first(pair: tuple[float, Said]) -> float:
+    return pair[0]
+
+
+def _arm_of(path: Path) -> str:
+    """Return the name of the arm whose folder a file of answers is in; a neutral one elsewhere."""
+    info = path.with_name(ARM)
+    if path.name == ANSWERS and info.is_file():
+        return str(read_json(info).get("name", UNNAMED))
+    return UNNAMED

@@ -1,0 +1,86 @@
+"""Where the papers' ways to read an answer differ, so that the choice of a parser decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
+
+from eval.files.answers import Answer
+from eval.tasks.yes_no.parsers import PARSERS
+
+WORTH_A_NOTE: Final = 0.01  # share of an arm's answers
+# MME's own looks at four characters only, so it differs on every sentence.
+COMPARED: Final = tuple(name for name in PARSERS if name != "mme")
+
+
+class Disagreement(NamedTuple):
+    """How an arm's answers are read by different parsers.
+
+    Attributes:
+        share: Of the answers that not all parsers read alike.
+        answers: Number of answers.
+        empty: Number of answers without any text.
+        example: The most frequent answer that is read differently; None if there is none.
+        read_as: What each parser reads in it; None for unknown.
+    """
+
+    share: float
+    answers: int
+    empty: int
+    example: str | None
+    read_as: dict[str, str | None]
+
+
+def disagreements(arms: Mapping[str, Sequence[Answer]], parser: str) -> dict[str, Disagreement]:
+    """Return how far the parsers disagree in each arm.
+
+    Args:
+        arms: Answers by arm.
+        parser: The one in use, which is always compared.
+    """
+    names = dict.fromkeys([*COMPARED, parser])
+    return {arm: _disagreement(answers, list(names)) for arm, answers in arms.items()}
+
+
+def disagreement_notes(found: Mapping[str, Disagreement], parser: str) -> list[str]:
+    """Return a line for each arm in which parsers disagree on more than 1 % of the answers."""
+    lines = []
+    for arm, one in found.items():
+        if one.empty:
+            lines.append(f"{arm}: {one.empty} of {one.answers} answers are empty")
+        if one.share > WORTH_A_NOTE:
+            assert one.example is not None
+            lines.append(
+                f"{arm}: the parsers disagree on {100 * one.share:.1f} % of {one.answers} answers: "
+                f"{one.example!r:.60} is\n  {_in_words(one.read_as)}"
+            )
+    if any(one.share > WORTH_A_NOTE for one in found.values()):
+        lines.append(
+            f"the numbers above are of parser {parser}; --parser NAME prints another's, and the\n"
+            "JSON file has all of them: report both, or ask for one word (--protocol official)"
+        )
+    return ["\n".join(lines)] if lines else []
+
+
+def _disagreement(answers: Sequence[Answer], parsers: Sequence[str]) -> Disagreement:
+    counts: dict[str, int] = {}
+    for answer in answers:
+        counts[answer.text] = counts.get(answer.text, 0) + 1
+    read = {text: {name: PARSERS[name](text) for name in parsers} for text in counts}
+    differ = [text for text, said in read.items() if len(set(said.values())) > 1]
+    example = max(differ, key=lambda text: (bool(text.strip()), counts[text]), default=None)
+    return Disagreement(
+        sum(counts[text] for text in differ) / max(len(answers), 1),
+        len(answers),
+        sum(count for text, count in counts.items() if not text.strip()),
+        example,
+        {} if example is None else read[example],
+    )
+
+
+def _in_words(read_as: Mapping[str, str | None]) -> str:
+    """Return what parsers read, grouped: "yes" to opera and pope, "no" to strict."""
+    groups: dict[str, list[str]] = {}
+    for name, said in read_as.items():
+        groups.setdefault(said or "unknown", []).append(name)
+    return ", ".join(f"{said} to {' and '.join(names)}" for said, names in groups.items())

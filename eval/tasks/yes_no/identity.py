@@ -1,0 +1,50 @@
+"""Whether two files mean the same question: ids, pictures and texts as tools write them."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Final
+
+PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
+# MME's questions end in a request that LLaVA and lmms-eval replace by their own.
+REQUEST: Final = " Please answer yes or no."
+_COCO: Final = re.compile(r"(?:coco_(?:train|val|test)\d{4}_)?0*(\d+)")
+_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,17}")
+
+
+def id_of(value: Any) -> int | str | None:
+    """Return an id, with numbers in text as numbers; None if it is no id."""
+    if isinstance(value, str) and value.strip():
+        text = value.strip()
+        return int(text) if _NUMBER.fullmatch(text) else text
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def slashes(name: str) -> str:
+    """Return a file name as every system reads it."""
+    return name.strip().replace("\\", "/")
+
+
+def picture_key(name: int | str) -> str:
+    """Return what identifies a picture: its name without folders and suffix, or COCO's number."""
+    last = slashes(str(name)).rpartition("/")[2].casefold()
+    suffix = next((end for end in PICTURE_SUFFIXES if last.endswith(end)), "")
+    stem = last.removesuffix(suffix)
+    number = _COCO.fullmatch(stem)
+    return number[1] if number else stem
+
+
+def words(text: str) -> str:
+    """Return a text without differences in white space and case."""
+    return " ".join(text.split()).casefold()
+
+
+def asks(prompt: str, question: str) -> bool:
+    """Return whether a prompt holds a question, whatever stands around it."""
+    asked = words(question)
+    return asked.removesuffix(words(REQUEST)).strip() in words(prompt)
+
+
+def same_picture(one: int | str, other: int | str) -> bool:
+    """Return whether two names are of one picture."""
+    return picture_key(one) == picture_key(other)

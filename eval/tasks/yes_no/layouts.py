@@ -1,0 +1,176 @@
+"""What the keys of a row of answers mean: the layouts of the tools that write such files."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from eval.errors import EvaluationError
+from eval.files.storage import Record
+
+Row = tuple[str, Record]
+"""Where it stands in the file, and the object."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Which keys of a row hold what; of several, the first that a row has. Dots go inwards.
+
+    Attributes:
+        name: In print.
+        needs: Keys that every row has.
+        answer: What the model said.
+        id: The question's id; without one, rows are matched by picture and text, or in order.
+        question: What was asked, with or without a prompt around it.
+        order: Number of the row, where rows may come in another order than the questions'.
+        label: Keys that hold the right answer, which are never taken for the model's.
+    """
+
+    name: str
+    needs: tuple[str, ...]
+    answer: tuple[str, ...]
+    id: tuple[str, ...] = ("question_id", "id")
+    question: tuple[str, ...] = ("query", "question", "prompt")
+    order: str = ""
+    label: tuple[str, ...] = ()
+
+
+PICTURE: Final = (
+    "image", "image_source", "image_path", "image_file", "image_id",
+    "doc.image_source", "doc.image_path", "doc.image", "metadata.image",
+)  # fmt: skip
+PART: Final = ("pope_type", "part", "category", "doc.category", "metadata.category")
+ARM: Final = ("method", "model_id", "model")
+LAYOUTS: Final = (
+    Layout("answers of an arm", ("id", "image", "question", "answer", "finished"), ("answer",)),
+    Layout("version 0.1", ("method", "question_id", "image", "answer", "finished"), ("answer",)),
+    Layout(
+        "lmms-eval samples",
+        ("doc_id", "doc"),
+        ("filtered_resps", "resps"),
+        ("doc.question_id",),
+        ("doc.question",),
+        "doc_id",
+        ("target",),
+    ),
+    Layout("LLaVA", ("question_id", "prompt", "text"), ("text",), question=("prompt",)),
+    # PAI's pope_eval.py: a dialogue's turns in order, without ids; `question` is the whole prompt.
+    Layout("PAI", ("query", "label", "ans"), ("ans",), question=("query",)),
+    Layout(
+        "VLMEvalKit table",
+        ("index", "question", "answer", "prediction"),
+        ("prediction",),
+        ("question_id",),
+        order="index",
+        label=("answer",),
+    ),
+)
+# Keys that may hold what a model said, and words in a key that say that it does not.
+_SAID: Final = re.compile(
+    r"(^|_)(text|ans|answers?|resps?|responses?|outputs?|pred|preds|predictions?|predicted|caption|"
+    r"generated|generation|completion|reply)(_|$)"
+)
+_OTHER: Final = re.compile(
+    r"(^|_)(id|ids|gt|gold|true|truth|correct|target|reference|label|prompt|question|query|type|"
+    r"image|path|file|name|time|tokens|key|score)(_|$)"
+)
+
+
+def value_of(row: Record, keys: Sequence[str]) -> Any:
+    """Return the first of some keys that a row has; None if it has none of them."""
+    key = key_of(row, keys)
+    return None if key is None else _inside(row, key)
+
+
+def key_of(row: Record, keys: Sequence[str]) -> str | None:
+    """Return the first of some keys that a row has."""
+    return next((key for key in keys if _holder(row, key) is not None), None)
+
+
+def layout_of(
+    path: Path, rows: Sequence[Row], answer_key: str | None = None, id_key: str | None = None
+) -> Layout:
+    """Return the layout of a file.
+
+    Args:
+        path: The file, for error messages.
+        rows: At least one.
+        answer_key: Key that holds what the model said; None to find it.
+        id_key: Key that holds the question's id; None to find it.
+    Raises:
+        EvaluationError: If no key, or more than one, could be the answer, or a given one is not
+            in every row.
+    """
+    for flag, key in (("--answer-key", answer_key), ("--id-key", id_key)):
+        for where, row in rows:
+            if key is not None and key_of(row, (key,)) is None:
+                raise EvaluationError(
+                    f"{flag} {key} is no key of {path}, {where}; the keys there are "
+                    f"{', '.join(sorted(row))}"
+                )
+    keys = set(rows[0][1]).intersection(*(row for _, row in rows))
+    candidates = said_keys(rows)
+    layout = next((one for one in LAYOUTS if _fits(one, keys, candidates)), None)
+    if layout is None:
+        layout = _plain(path, rows, candidates, answer_key)
+    if answer_key is not None:
+        layout = replace(layout, name=f"{layout.name}, {answer_key!r}", answer=(answer_key,))
+    return layout if id_key is None else replace(layout, id=(id_key,))
+
+
+def said_keys(rows: Sequence[Row]) -> list[str]:
+    """Return the keys that could hold what a model said: by their name, and text in some row."""
+    names = dict.fromkeys(key for _, row in rows for key in row)
+    named = [key for key in names if _SAID.search(key.lower()) and not _OTHER.search(key.lower())]
+    named = [key for key in named if key not in ARM]
+    texts = [key for key in named if any(isinstance(row.get(key), str) for _, row in rows)]
+    return texts or named
+
+
+def _fits(layout: Layout, keys: set[str], candidates: Sequence[str]) -> bool:
+    """Return whether rows are of a layout: no key is left that could be the answer, too."""
+    known = {*layout.needs, *layout.answer, *layout.label}
+    return set(layout.needs) <= keys and set(candidates) <= known
+
+
+def _plain(
+    path: Path, rows: Sequence[Row], candidates: Sequence[str], answer_key: str | None
+) -> Layout:
+    """Return the layout of rows that no known tool writes."""
+    # POPE's question with an answer added has its own text in `text`.
+    first: Mapping[str, Any] = rows[0][1]
+    own = ("text",) if answer_key not in (None, "text") and "label" in first else ()
+    if answer_key is not None:
+        return Layout("rows", (), (answer_key,), question=("query", "question", "prompt", *own))
+    if len(candidates) != 1:
+        what = (
+            f"{' and '.join(map(repr, candidates))} could each be the model's answer"
+            if candidates
+            else "no key looks like the model's answer"
+        )
+        raise EvaluationError(
+            f"{path}: {what}; say which with --answer-key KEY (the keys are "
+            f"{', '.join(sorted(first))})"
+        )
+    (key,) = candidates
+    ids = any(key_of(row, ("question_id", "id")) for _, row in rows)
+    popes = not ids and key == "answer" and "question" in first
+    return Layout("POPE's own, in order" if popes else f"rows with {key!r}", (), (key,))
+
+
+def _holder(row: Record, key: str) -> Record | None:
+    """Return the object that has a key, which may be written with dots; None if there is none."""
+    if key in row:
+        return row
+    outer, dot, inner = key.partition(".")
+    within = row.get(outer)
+    return _holder(within, inner) if dot and isinstance(within, dict) else None
+
+
+def _inside(row: Record, key: str) -> Any:
+    holder = _holder(row, key)
+    assert holder is not None
+    return holder[key] if key in holder else holder[key.rpartition(".")[2]]

@@ -1,0 +1,212 @@
+"""Match rows of answers with the questions: each question has one answer, to it and no other."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from eval.errors import EvaluationError
+from eval.files.answers import Answer, Item
+from eval.tasks.yes_no.identity import asks, id_of, picture_key, same_picture, words
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One row of a file of answers.
+
+    Attributes:
+        where: Where it stands.
+        arm: Who answered.
+        part: Part of the benchmark, or several with commas between; None if the row has none.
+        id: The question's; None if the row has none.
+        question: What was asked; None if the row does not have it.
+        picture: Name of the picture; None if the row does not have it.
+        answer: What the model said, with what else an answer of ours holds.
+    """
+
+    where: str
+    arm: str | None
+    part: str | None
+    id: int | str | None
+    question: str | None
+    picture: int | str | None
+    answer: Answer
+
+
+def match(
+    path: Path, said: Sequence[Said], items: Sequence[Item], others: Counter[str]
+) -> list[Answer]:
+    """Return the answers of one arm in the order of the questions.
+
+    Args:
+        path: The file or run folder, for error messages.
+        said: The rows of the arm.
+        items: The questions.
+        others: Counts the rows of parts that are not asked, by part.
+    Raises:
+        EvaluationError: If rows and questions don't match one to one, or a row is about another
+            question or picture.
+    """
+    parts: dict[str, list[Item]] = {}
+    for item in items:
+        parts.setdefault(item.part, []).append(item)
+    rows = _by_part(path, said, list(parts), others)
+    for part, of in rows.items():
+        if not of and others:
+            raise EvaluationError(
+                f"{path} has no answers to {part}: its rows are of {rows_of_parts(others)}; pass "
+                "the --pope-type that was asked"
+            )
+    return [
+        answer for part, asked in parts.items() for answer in _match_part(path, rows[part], asked)
+    ]
+
+
+def _by_part(
+    path: Path, said: Sequence[Said], parts: Sequence[str], others: Counter[str]
+) -> dict[str, list[Said]]:
+    """Return the rows of each part that is asked, and count those of others."""
+    found: dict[str, list[Said]] = {part: [] for part in parts}
+    known = {part.casefold(): part for part in parts}
+    named = [_parts_of(one, known) for one in said]
+    if not all(named) and (any(named) or len(parts) > 1):
+        what = "some answers" if any(named) else "the answers"
+        raise EvaluationError(
+            f"{path} does not say which part {what} are of ({', '.join(parts)}); "
+            "give one --pope-type and the answers to it alone, or name the part in every row"
+        )
+    for one, names in zip(said, named, strict=True):
+        for name in names or parts:
+            if name.casefold() in known:
+                found[known[name.casefold()]].append(one)
+            else:
+                others[name] += 1
+    return found
+
+
+def _parts_of(one: Said, known: Mapping[str, str]) -> list[str]:
+    """Return the parts that a row is of: named, or before its id as exports of ours have it."""
+    if one.part is not None:
+        return [name.strip() for name in one.part.split(",") if name.strip()]
+    head, slash, _ = str(one.id).partition("/")
+    return [head] if slash and head.casefold() in known else []
+
+
+def _match_part(path: Path, said: Sequence[Said], items: Sequence[Item]) -> list[Answer]:
+    """Return the answers to the questions of one part, in their order."""
+    part = items[0].part
+    what = f"{path}: the answers to {part}" if part else str(path)
+    with_id = [one for one in said if one.id is not None]
+    if with_id and len(with_id) < len(said):
+        bare = next(one for one in said if one.id is None)
+        raise EvaluationError(
+            f"{path}, {bare.where} has no question id, but others have one ({len(said)} rows, "
+            f"{len(with_id)} with an id); give every row an id, or none"
+        )
+    in_order = bool(said) and not with_id
+    ordered = _without_ids(path, said, items) if in_order else _by_id(what, said, items)
+    for one, item in zip(ordered, items, strict=True):
+        _check_same(path, one, item)
+    return [replace(one.answer, item=item) for one, item in zip(ordered, items, strict=True)]
+
+
+def _by_id(what: str, said: Sequence[Said], items: Sequence[Item]) -> list[Said]:
+    """Return the row of each question by its id.
+
+    Raises:
+        EvaluationError: If they don't match one to one.
+    """
+    part = items[0].part
+    ids = [_bare_id(one.id, part) for one in said]
+    expected = [_bare_id(item.id, "") for item in items]
+    doubled = [row_id for row_id, count in Counter(ids).items() if count > 1]
+    for problem, found in (
+        ("answers question_id {} more than once", doubled),
+        ("has no answer to question_id {}", _without(expected, ids)),
+        ("answers question_id {}, which the question file does not have", _without(ids, expected)),
+    ):
+        if found:
+            raise EvaluationError(
+                f"{what}: {problem.format(str(found[0])[:60])} ({len(found)} such); "
+                "pass the question file that the answers were made from"
+            )
+    rows = dict(zip(ids, said, strict=True))
+    return [rows[row_id] for row_id in expected]
+
+
+def _bare_id(row_id: int | str | None, part: str) -> int | str | None:
+    """Return an id as it is compared, without the part that exports of ours put before it."""
+    if isinstance(row_id, str) and part and row_id.startswith(f"{part}/"):
+        row_id = row_id.removeprefix(f"{part}/")
+    return id_of(row_id)
+
+
+def _without_ids(path: Path, said: Sequence[Said], items: Sequence[Item]) -> list[Said]:
+    """Match rows without ids: by picture and question where both are there, else in order."""
+    keys = [(picture_key(one.picture), words(one.question))
+            for one in said if one.picture is not None and one.question is not None]  # fmt: skip
+    wanted = [(picture_key(item.image), words(item.question)) for item in items]
+    if sorted(keys) == sorted(wanted) and len(set(keys)) == len(said):
+        rows = dict(zip(keys, said, strict=True))
+        return [rows[key] for key in wanted]
+    if len(said) != len(items):
+        raise EvaluationError(
+            f"{path} holds {len(said)} answers without question_id, but there are {len(items)} "
+            "questions; they must match in order: pass the question file that they were made from"
+        )
+    return list(said)
+
+
+def _check_same(path: Path, one: Said, item: Item) -> None:
+    """Refuse a row that is about another question or picture than the one it was matched with.
+
+    Raises:
+        EvaluationError: Naming both.
+    """
+    at = f"{path}, {one.where}" if one.where else str(path)
+    if one.question is not None and not asks(one.question, item.question):
+        raise EvaluationError(
+            f"{at} is to {one.question!r:.200}, but question {item.id} is {item.question!r}; pass "
+            "the question file that the answers were made from, and the same --pope-type"
+        )
+    if one.picture is not None and not same_picture(one.picture, item.image):
+        raise EvaluationError(
+            f"{at} is about picture {one.picture!r:.200}, but question {item.id} is about "
+            f"{item.image!r}; pass the question file that the answers were made from, and the same "
+            "--pope-type"
+        )
+
+
+def check_recorded(path: Path, answers: Iterable[Answer], items: Sequence[Item]) -> None:
+    """Refuse the answers of a run folder whose questions are others than those of question files.
+
+    Raises:
+        EvaluationError: Naming the first that differs.
+    """
+    asked = {item.part for item in items}
+    recorded = [answer for answer in answers if answer.item.part in asked]
+    labels = {answer.item.key: answer.item.label for answer in recorded}
+    for item in (one.item for one in match(path, list(map(_of_ours, recorded)), items, Counter())):
+        if labels.get(item.key, item.label) != item.label:
+            raise EvaluationError(
+                f"{path}: question {item.id} is recorded with the label {labels[item.key]!r}, but "
+                f"it is {item.label!r} in the question file; pass the file that was asked"
+            )
+
+
+def rows_of_parts(counts: Mapping[str, int]) -> str:
+    """Return in words how many rows are of which parts."""
+    return ", ".join(f"{part} ({count} rows)" for part, count in counts.items())
+
+
+def _of_ours(answer: Answer) -> Said:
+    item = answer.item
+    return Said("", None, item.part or None, item.id, item.question, item.image, answer)
+
+
+def _without(these: Iterable[Any], those: Iterable[Any]) -> list[Any]:
+    known = set(those)
+    return [item for item in these if item not in known]

@@ -1,0 +1,59 @@
+"""Where parsers disagree: shares, examples and when it is worth a note."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from eval import runs
+from eval.files.answers import Answer, Item
+from eval.tasks.yes_no.disagreement import disagreement_notes, disagreements
+from tests.eval.small_runs import write_run
+
+ITEM = Item(1, "a.jpg", "Is there a dog?", "yes")
+
+
+def notes(*texts: str) -> list[str]:
+    return disagreement_notes(
+        disagreements({"eah": [Answer(ITEM, t) for t in texts]}, "pope"), "pope"
+    )
+
+
+def test_a_note_gives_share_example_readings_and_what_to_do() -> None:
+    assert notes("Yes", "No!", "Perhaps.", "No!") == [
+        "eah: the parsers disagree on 75.0 % of 4 answers: 'No!' is\n"
+        "  yes to opera and pope, no to strict and substring\n"
+        "the numbers above are of parser pope; --parser NAME prints another's, and the\n"
+        "JSON file has all of them: report both, or ask for one word (--protocol official)"
+    ]
+
+
+@pytest.mark.parametrize(("plain", "noted"), [(99, False), (98, True)])
+def test_one_percent_is_not_worth_a_note_and_more_is(plain: int, noted: bool) -> None:
+    assert bool(notes(*["Yes"] * plain, "No!")) is noted
+
+
+def test_empty_answers_are_counted_and_blanks_are_empty() -> None:
+    (note,) = notes("", " \n", "Yes")
+
+    assert note.startswith("eah: 2 of 3 answers are empty\neah: the parsers disagree on 66.7 %")
+
+
+def test_mmes_own_parser_is_compared_where_it_is_in_use() -> None:
+    """It reads four characters only, so that every sentence would differ."""
+    answers = {"eah": [Answer(ITEM, "There is no dog")]}
+
+    assert disagreements(answers, "opera")["eah"].share == 0
+    assert disagreements(answers, "mme")["eah"].read_as["mme"] is None
+
+
+def test_runs_that_a_model_answered_have_the_note_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = write_run(tmp_path / "x-1", {"baseline": lambda _: "No!"})
+    second = write_run(tmp_path / "x-2", {"baseline": lambda _: "Yes"})
+    for action in (["rescore", str(first)], ["show", str(first)],
+                   ["compare", str(first), str(second)]):  # fmt: skip
+        assert runs.main(action) == 0
+        assert "the parsers disagree on 100.0 % of 6 answers: 'No!' is" in capsys.readouterr().out
