@@ -13,7 +13,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eah.errors import nearest
 from eval.command import RUN_ERRORS, finish
@@ -22,17 +22,23 @@ from eval.files.answers import Item
 from eval.files.saved import NO_MODEL
 from eval.files.storage import write_atomically, write_json
 from eval.output.exports import results_csv
+from eval.output.published import published_table
 from eval.output.relabelled import relabelled_report
-from eval.output.report import Report, published_table, reference_arms, report_of
+from eval.output.repeats import repeats_report
+from eval.output.report import Report, reference_arms, report_of
 from eval.output.table import fit
 from eval.run.arms import arms_of, reference_of
 from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS, RUN
 from eval.run.recorded import RecordedRun, read_run
+from eval.run.repeats import check_seed, check_varied, settings_by_repeat
 from eval.run.saved import record_saved
 from eval.run.settings import RunSettings
 from eval.tasks.base import TASKS, Appendix, Task, pictures_missing, skip_unreadable
 from models.settings import PARTS
+
+if TYPE_CHECKING:
+    from eval.run.session import Loader
 
 REPORT: Final = "report"
 # Settings that have a meaning for saved answers, too: the others say how a model is asked.
@@ -83,6 +89,7 @@ def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None
     given = flags.parse(arguments)
     config = given.get("config")
     settings = resolve(task.settings_class(), given)
+    check_seed(settings, given)
     if settings.json is not None:
         values = {field.name: getattr(settings, field.name) for field in fields(settings)}
         paths = [Path(value) for name, value in values.items() if value is not None
@@ -100,13 +107,61 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
         report_saved(task, saved)
         return
     items = task.items()
-    pictures_missing(settings.pictures_folder(), items)
-    left_out: list[str] = []
-    if settings.skip_unreadable:
-        items, left_out = skip_unreadable(settings.pictures_folder(), items)
-    run = ask(task, items, left_out)
+    if settings.repeats > 1:
+        evaluate_repeats(task, items)
+        return
+    run = ask(task, *_with_pictures(settings, items))
     if run is not None:
         report_run(kind, run, settings)
+
+
+def _with_pictures(settings: RunSettings, items: list[Item]) -> tuple[list[Item], list[str]]:
+    """Return the questions that are asked, and the pictures that are left out of them."""
+    pictures_missing(settings.pictures_folder(), items)
+    if settings.skip_unreadable:
+        return skip_unreadable(settings.pictures_folder(), items)
+    return items, []
+
+
+def evaluate_repeats(task: Task, items: list[Item]) -> None:
+    """Get the answers of each repeat from a model that is loaded once, score and print.
+
+    Args:
+        task: The benchmark, with `repeats` in its settings.
+        items: Its questions, the same for all repeats unless the seed chooses the pictures.
+    """
+    from eval.run.session import load_once
+
+    kind, settings = type(task), task.settings
+    each = settings_by_repeat(settings)
+    asked = [kind(one).items() if kind.draws_pictures else items for one in each]
+    check_varied(each, asked)
+    load, runs = load_once(), []
+    for one, of in zip(each, asked, strict=True):
+        print(f"repeat {one.seed + 1} of {len(each)}, seed {one.seed}", file=sys.stderr)
+        if (run := ask(kind(one), *_with_pictures(one, of), load)) is not None:
+            write_run_report(kind, run, one)
+            runs.append(run)
+    if not runs:  # --dry-run
+        return
+    # A repeat's seed is in the names of arms that draw noise; the table has them without.
+    names = [arm.name for arm in arms_of(settings)]
+    scored = task_of(kind, runs[0], settings)
+    report = repeats_report(scored, runs, names, reference_of(settings))
+    text = f"{headline(scored, runs[0])}\n\n{report.text(wide=settings.wide)}"
+    print(f"{text}\n" + "\n".join(f"run folder: {path}" for path in _paths(runs)))
+    print(f"report of all repeats: {report.folder}")
+    content = {**facts_of(runs[0]), **report.as_dict()}
+    del content["run"]
+    write_json(report.folder / METRICS, content)
+    write_atomically(report.folder / "table.md", text + "\n")
+    if settings.json is not None:
+        write_json(settings.json, content)
+
+
+def _paths(runs: Sequence[RecordedRun]) -> list[Path]:
+    """Return the folders of runs; arms that differ in their own seed alone share one."""
+    return list(dict.fromkeys(run.path for run in runs))
 
 
 def report_saved(task: Task, saved: Path) -> None:
@@ -172,13 +227,16 @@ def check_output(flag: str, output: Path, inputs: Iterable[Path]) -> None:
             )
 
 
-def ask(task: Task, items: Sequence[Item], left_out: Sequence[str] = ()) -> RecordedRun | None:
+def ask(
+    task: Task, items: Sequence[Item], left_out: Sequence[str] = (), load: Loader | None = None
+) -> RecordedRun | None:
     """Ask the model what is not answered yet.
 
     Args:
         task: The benchmark.
         items: Its questions.
         left_out: Pictures that were left out of them.
+        load: As `answer_all` takes it.
     Returns:
         The run with the arms that were asked for; None if another process has it, or after
         `--dry-run`.
@@ -199,7 +257,7 @@ def ask(task: Task, items: Sequence[Item], left_out: Sequence[str] = ()) -> Reco
         print(fit(["arm", "answered", "to ask"], rows))
         return None
     with session.folder:
-        if not answer_all(session):
+        if not answer_all(session, load):
             return None
     return read_run(session.folder.path, [arm.name for arm in session.plan.arms])
 
@@ -210,13 +268,26 @@ def report_run(
     settings: RunSettings,
     saved: Mapping[str, Any] | None = None,
 ) -> None:
-    """Score a run's answers, write its report and print it.
+    """Score a run's answers, write its report and print it, see `write_run_report`."""
+    layout = "" if saved is None else f"layout: {saved['layout']}\n"
+    print(f"{write_run_report(kind, run, settings, saved)}\n{layout}run folder: {run.path}")
+
+
+def write_run_report(
+    kind: type[Task],
+    run: RecordedRun,
+    settings: RunSettings,
+    saved: Mapping[str, Any] | None = None,
+) -> str:
+    """Score a run's answers and write its report.
 
     Args:
         kind: The benchmark.
         run: The run; nothing is written to one of version 0.1.
         settings: Of the command.
         saved: What `--json` says of `--answers`; None for what run.json says.
+    Returns:
+        What is to be printed.
     """
     task = task_of(kind, run, settings)
     # The arms of saved answers may be called anything.
@@ -231,8 +302,6 @@ def report_run(
     if task.published:
         texts.append(published_table(task.name, run.settings["model"]))
     text = "\n\n".join(part for part in texts if part)
-    layout = "" if saved is None else f"layout: {saved['layout']}\n"
-    print(f"{text}\n{layout}run folder: {run.path}")
     content = {**facts_of(run), **report.as_dict(), **beside.content, **appendix.content}
     if not run.old:
         write_json(folder / METRICS, content)
@@ -240,6 +309,7 @@ def report_run(
         write_atomically(folder / "table.csv", results_csv(report))
     if settings.json is not None:
         write_json(settings.json, content if saved is None else {**content, "answers": saved})
+    return text
 
 
 def score(task: Task, run: RecordedRun, reference: str | None) -> Report:

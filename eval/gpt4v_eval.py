@@ -32,7 +32,15 @@ from eval.tasks.judge.client import read_key
 from eval.tasks.judge.config import CONFIG_FILE, JudgeConfig, read_config
 from eval.tasks.judge.cost import Budget, estimate
 from eval.tasks.judge.inputs import JudgeInputs
-from eval.tasks.judge.output import JudgedRun, headline, metrics, notes, result_table, write_report
+from eval.tasks.judge.output import (
+    JudgedRun,
+    headline,
+    metrics,
+    notes,
+    nothing_judged,
+    result_table,
+    write_report,
+)
 from eval.tasks.judge.plan import plan_judging
 from eval.tasks.judge.protocols import MODES, PROTOCOLS
 from eval.tasks.judge.requests import Pair, unanswered
@@ -143,6 +151,11 @@ def captioning(given: dict[str, Any], count: int) -> ChairSettings:
             "then start this command once: it takes the captions from there"
         )
     settings = resolve(ChairSettings(), given)
+    if settings.repeats > 1:
+        raise EvaluationError(
+            f"repeats={settings.repeats}, but a judge compares two texts of a picture once; leave "
+            "it out (chair_eval.py has it)"
+        )
     names = [arm.name for arm in arms_of(settings)]
     if settings.method is None and len(names) > 2:
         names = [names[0], names[-1]]  # OPERA's flags: the baseline and OPERA on top of EAH
@@ -193,6 +206,14 @@ def judge_pair(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> None:
     Raises:
         EvaluationError: If something is missing or not allowed, or judgements stay open.
     """
+    if len(pair.equal) == len(pair.ids):
+        print(
+            f"nothing to judge: {pair.first.name} and {pair.second.name} say the same of all "
+            f"{len(pair.ids)} pictures"
+        )
+        if inputs.json is not None:
+            write_json(inputs.json, nothing_judged(pair))
+        return
     plan = plan_judging(pair, config, inputs)
     folder = plan.folder(inputs.output_dir)
     keys = {request.key for request in plan.requests}
@@ -200,6 +221,8 @@ def judge_pair(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> None:
     unpaid = unanswered(plan.requests, paid)
     if inputs.dry_run:
         print(estimate(config, [request.tokens for request in unpaid]))
+        if pair.equal:
+            print(f"not sent: {pair.equal_in_words()}")
         return
     key = read_key(inputs.api_key_file) if unpaid else None
     if unpaid and not folder.path.exists():
@@ -213,6 +236,8 @@ def judge_pair(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> None:
             budget = Budget(config, judgements.spent, judgements.requests)
             budget.check(left[0].most_usd)
             print(estimate(config, [request.tokens for request in left]), file=sys.stderr)
+            if pair.equal:
+                print(f"not sent: {pair.equal_in_words()}", file=sys.stderr)
             folder.begin(provenance(PACKAGES))
             trouble = asyncio.run(ask_all(left, judgements, budget, config, key))
         if trouble is None or judgements.final:

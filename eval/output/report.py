@@ -30,7 +30,6 @@ from eval.stats.grouped import Difference, Grouped, Result, group
 from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED, Interval, few_pictures_note
 from eval.stats.permutation import EXACT, FLIPS
 from eval.tasks.base import Appendix, Task
-from models.settings import CONFIGS, read_yaml
 
 PERCENT: Final = 100.0
 
@@ -181,14 +180,3 @@ def reference_arms(arms: Sequence[str], reference: str | None) -> dict[str, list
             others.append(plain)
         found[arm] = others
     return {arm: others for arm, others in found.items() if others}
-
-
-def published_table(task: str, model: str) -> str:
-    """Return the published numbers of a model, each with its source; empty if there are none."""
-    entries = read_yaml(CONFIGS / "paper.yaml").get(task, {}).get(model, [])
-    if not entries:
-        return ""
-    names = [name for name in entries[0] if name != "source"]
-    header = ["published, not measured here", *names[1:], "source"]
-    rows = [[str(entry[name]) for name in (*names, "source")] for entry in entries]
-    return fit([name.replace("_", " ") for name in header], rows)

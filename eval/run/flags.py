@@ -40,6 +40,12 @@ class Parser(FlagParser):
         if table:
             flag = self.flag
             flag("--reference", metavar="ARM", group="arms", help="compare with this (baseline)")
+            flag(
+                "--repeats",
+                type=int,
+                group="running",
+                help="so many runs, of seeds 0, 1, ...: mean and standard deviation (1)",
+            )
             flag("--wide", action="store_true", group="output", help="print all numbers")
             flag(
                 "--skip-unreadable",

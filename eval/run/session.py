@@ -10,7 +10,7 @@ import hashlib
 import json
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from models.yes_no import yes_no_ids
 
 GPU_WORKERS: Final = 4
 BATCHES: Final = "batches.json"
+Loader = Callable[..., models.VLM]
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,9 +150,24 @@ def plan_session(
     )
 
 
-def answer_all(session: Session) -> bool:
+def load_once() -> Loader:
+    """Return a function that loads a model when it is called first, and returns it ever after."""
+    loaded: list[models.VLM] = []
+
+    def load(name: str, **arguments: Any) -> models.VLM:
+        if not loaded:
+            loaded.append(models.load(name, **arguments))
+        return loaded[0]
+
+    return load
+
+
+def answer_all(session: Session, load: Loader | None = None) -> bool:
     """Ask the model what is not recorded yet; the session's folder is entered.
 
+    Args:
+        session: What is asked.
+        load: Called as `models.load`, if there is something to ask; None for that.
     Returns:
         Whether this process has all answers; where several share a run, one of them has.
     """
@@ -172,7 +188,7 @@ def answer_all(session: Session) -> bool:
     if not left and folder.place.index == 0 and not (folder.path / RUN).exists():
         _begin_run(session)
     if left:
-        vlm = models.load(session.described.model, **session.arguments)
+        vlm = (load or models.load)(session.described.model, **session.arguments)
         for arm in plan.arms:
             if arm.name in left:
                 with arm.applied(vlm):

@@ -46,6 +46,7 @@ class RunSettings:
         skip_unreadable: Leave out the questions about pictures that can't be read.
         limit: Use only the first so many questions of each file, or pictures to caption.
         seed: Of sampling, of choosing pictures and of building question files.
+        repeats: Runs with the seeds 0 to repeats - 1, reported together; 1 for one run with `seed`.
         output_dir: Folder that run folders are made in.
         preset: EAH's preset; None for the config's.
         layers: EAH's decoder layers, counted from 0.
@@ -89,6 +90,7 @@ class RunSettings:
     skip_unreadable: bool = False
     limit: int | None = None
     seed: int = DEFAULT_SEED
+    repeats: int = 1
     output_dir: Path = Path("runs")
     preset: str | None = None
     layers: tuple[int, ...] | None = None
@@ -109,7 +111,7 @@ class RunSettings:
         Raises:
             EvaluationError: Naming the setting, its value and what is allowed.
         """
-        for name in ("beam", "batch_size", "max_new_tokens", "limit"):
+        for name in ("beam", "batch_size", "max_new_tokens", "limit", "repeats"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EvaluationError(f"{name}={value}, but at least 1 is needed")

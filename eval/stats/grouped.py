@@ -18,7 +18,7 @@ import numpy as np
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer
-from eval.stats.intervals import Array, Interval, bootstrap_intervals, paired_intervals
+from eval.stats.intervals import Array, Interval, Metrics, bootstrap_intervals, paired_intervals
 from eval.stats.metric import Scorer
 from eval.stats.permutation import PermutationTest, contributions, holm, sign_flip_test
 
@@ -140,7 +140,9 @@ def group(
     parts = list(dict.fromkeys(answer.item.part for answer in some))
     totals = scorer.totals(parts)
     pictures = sorted({answer.item.image for answer in some})
-    counts = {name: _counts(scorer, answers, pictures, parts) for name, answers in arms.items()}
+    counts = {
+        name: counts_by_picture(scorer, answers, pictures, parts) for name, answers in arms.items()
+    }
     members = {**{part: [part] for part in parts}, **totals}
     shown = {kind: len({a.item.image for a in some if a.item.part in of})
              for kind, of in members.items()}  # fmt: skip
@@ -148,11 +150,7 @@ def group(
     highest = [m.bound(len(of)) for m in scorer.metrics for of in members.values()]
     sizes = [shown[kind] for _ in scorer.metrics for kind in members]
 
-    def numbers(sums: Array) -> Array:
-        """From sums of all parts, (C * P, ...), to all numbers, (M * (P + T), ...)."""
-        by_part = scorer.numbers(sums.reshape(-1, len(parts), *sums.shape[1:]))  # (M, P, ...)
-        rows = [by_part, *(_total(scorer, by_part, parts, of) for of in totals.values())]
-        return np.concatenate(rows, axis=1).reshape(-1, *sums.shape[1:])
+    numbers = all_numbers(scorer, parts)
 
     def named(computed: Sequence[Interval]) -> dict[str, dict[str, Interval]]:
         return {
@@ -206,7 +204,7 @@ def _check_alike(arms: Mapping[str, Sequence[Answer]]) -> None:
             )
 
 
-def _counts(
+def counts_by_picture(
     scorer: Scorer, answers: Sequence[Answer], pictures: Sequence[str], parts: Sequence[str]
 ) -> Array:
     """Return counts per picture, (N, C * P), with the parts as the faster axis."""
@@ -220,6 +218,21 @@ def _counts(
     ]
     table = np.array(rows, dtype=np.float64)  # (N, P, C)
     return table.swapaxes(1, 2).reshape(len(pictures), -1)
+
+
+def all_numbers(scorer: Scorer, parts: Sequence[str]) -> Metrics:
+    """Return the function from sums of all parts to the metrics of all parts, then of all totals.
+
+    It maps (C * P, ...) to (M * (P + T), ...), metric by metric.
+    """
+    totals = scorer.totals(parts)
+
+    def numbers(sums: Array) -> Array:
+        by_part = scorer.numbers(sums.reshape(-1, len(parts), *sums.shape[1:]))  # (M, P, ...)
+        rows = [by_part, *(_total(scorer, by_part, parts, of) for of in totals.values())]
+        return np.concatenate(rows, axis=1).reshape(-1, *sums.shape[1:])
+
+    return numbers
 
 
 def _total(scorer: Scorer, by_part: Array, parts: Sequence[str], members: Sequence[str]) -> Array:

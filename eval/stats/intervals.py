@@ -10,6 +10,7 @@ Axes: `N` images, `C` counts that add up over images, `M` metrics, `R` resamples
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import copysign, isnan, nan
@@ -168,16 +169,19 @@ def _resampled(table: Array, metrics: Metrics, *, seed: int, n_resamples: int) -
         times = np.bincount((drawn + rows).ravel(), minlength=drawn.size)
         return metrics((times.reshape(drawn.shape) @ table).T)  # (R, N) -> (C, R) -> (M, R)
 
-    found: Array = stats.bootstrap(
-        (np.arange(images),),
-        statistic,
-        n_resamples=n_resamples,
-        batch=max(1, _DRAWN_AT_ONCE // images),
-        vectorized=True,
-        confidence_level=CONFIDENCE,
-        method="percentile",
-        random_state=np.random.default_rng(seed),
-    ).bootstrap_distribution
+    with warnings.catch_warnings():
+        # scipy's own interval is nan where a resample is 0/0; only the distribution is used.
+        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
+        found: Array = stats.bootstrap(
+            (np.arange(images),),
+            statistic,
+            n_resamples=n_resamples,
+            batch=max(1, _DRAWN_AT_ONCE // images),
+            vectorized=True,
+            confidence_level=CONFIDENCE,
+            method="percentile",
+            random_state=np.random.default_rng(seed),
+        ).bootstrap_distribution
     return found
 
 

@@ -22,7 +22,7 @@ from eval.files.saved import SavedAnswers
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array
-from eval.stats.metric import Metric
+from eval.stats.metric import Metric, Scorer
 
 if TYPE_CHECKING:
     from eval.run.recorded import RecordedRun
@@ -80,6 +80,7 @@ class Task(ABC):
         metrics: Its numbers; arms are compared by the first.
         published: Whether configs/paper.yaml has numbers of these metrics under its name.
         wants_p_yes: Whether the probability of "yes" against "no" at the first token is recorded.
+        draws_pictures: Whether the seed may choose its pictures, so that repeats have others.
     """
 
     name: ClassVar[str]
@@ -90,6 +91,7 @@ class Task(ABC):
     metrics: ClassVar[Sequence[Metric]]
     published: ClassVar[bool] = True
     wants_p_yes: ClassVar[bool] = False
+    draws_pictures: ClassVar[bool] = False
 
     def __init__(self, settings: RunSettings, protocol: TaskProtocol | None = None) -> None:
         """Take the settings.
@@ -195,6 +197,10 @@ class Task(ABC):
             arms: Answers by arm.
         """
         return Appendix()
+
+    def further_scorers(self) -> Sequence[Scorer]:
+        """Return what else scores the answers of repeats; nothing by default."""
+        return ()
 
     def notes(self, arms: Mapping[str, Sequence[Answer]]) -> list[str]:
         """Return what has to be known of the answers, for print below the tables."""

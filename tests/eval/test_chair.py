@@ -13,6 +13,7 @@ import pytest
 
 from eval.chair import main
 from scripts.scenes.make import write_scenes
+from tests.eval.tables import table_rows
 from tests.eval.tasks.chair.test_runs import write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -88,7 +89,9 @@ def test_the_output_file_says_what_the_numbers_depend_on(
     assert content["protocol"].startswith("CHAIR as OPERA's chair.py")
     assert "SHA-256" in content["ground_truth"]
     assert "SHA-256" in content["captions"]
-    assert content["intervals"]["Recall"] == {"value": 1, "low": 1, "high": 1}
+    recall = content["intervals"]["Recall"]  # all alike: Wilson's interval
+    assert (recall["value"], recall["high"]) == (1, 1)
+    assert recall["low"] == pytest.approx(20 / (20 + 1.959964**2))
     assert content["bootstrap"]["resamples"] == 10_000
     first = content["sentences"][0]
     assert first["image_id"] == 1
@@ -102,7 +105,7 @@ def test_two_files_are_compared_by_picture(
 
     printed = capsys.readouterr().out
     assert printed.index("| bad ") < printed.index("| good ")
-    assert "\nmethod - bad, in percent (Len: in words); McNemar's test is on captions" in printed
+    assert "\nmethod - bad, in percent (Len: in words and punctuation marks); McNemar's" in printed
     assert "| good   | CHAIRs | -50.0 (-70.0 to -30.0) |            0.002 (10, 0) |" in printed
     assert "alone could explain the gain in CHAIRs and CHAIRi" in " ".join(printed.split())
 
@@ -122,7 +125,7 @@ def test_arms_of_a_run_folder_are_compared(
 
     printed = capsys.readouterr().out
     assert "\nmethod - baseline, " in printed
-    assert "| eah    | CHAIRs | -100.0 (-100.0 to -100.0) |            0.0078 (8, 0)" in printed
+    assert "| eah    | CHAIRs | -100.0 (-100.0 to -67.6) |            0.0078 (8, 0)" in printed
     assert json.loads(out.read_text())["method"] == "eah"
 
 
@@ -143,7 +146,8 @@ def test_a_run_folder_and_its_captions_files_score_the_same(
                   ["--cap_file", files["eah"], "--baseline", files["baseline"]]):  # fmt: skip
         out = tmp_path / "out.json"
         assert run(*flags, "--ground-truth", truth, "--json", out) == 0
-        assert "published, not measured here: EAH: CHAIRs 36.4" in capsys.readouterr().out
+        rows = table_rows(capsys.readouterr().out)
+        assert ["EAH", "36.4", "9.9", "-", "a"] in rows
         content = json.loads(out.read_text())
         assert content.pop("captions").startswith(f"{flags[1]}, SHA-256 ")
         content.pop("baseline", None)
@@ -189,7 +193,9 @@ def test_captions_of_a_run_say_how_they_were_made(
         "llava-1.5, protocol opera, 5 beam(s), at most 512 tokens, question 'Describe.'"
     )
     printed = capsys.readouterr().out
-    assert "published, not measured here: EAH: CHAIRs 36.4, CHAIRi 9.9 (EAH, as quoted" in printed
+    assert ["EAH", "36.4", "9.9", "-", "a"] in table_rows(printed)
+    assert ["EAH", "38.76 +- 2.47", "11.05 +- 0.81", "86.28", "e"] in table_rows(printed)
+    assert "\na: EAH, as quoted by the LocoRE paper; 2nd\n" in printed
 
 
 def test_two_files_of_one_name_are_kept_apart(
@@ -244,6 +250,41 @@ def test_the_last_of_several_captions_can_be_taken(
     assert "more than one caption of 1 pictures: 1; pass --last" in capsys.readouterr().err
     assert run("--cap_file", path, "--ground-truth", truth, "--last") == 0
     assert "| twice  |           0.0 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["m_cn", "m_emptycap"])
+def test_captions_that_name_no_object_are_no_perfect_result(
+    shared: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case, out = shared / "cases/captions-without-objects", tmp_path / "out.json"
+
+    assert run("--cap_file", case / f"{name}.jsonl", "--ground-truth", case / "gt.json",
+               "--save_path", out, "--report", tmp_path / "report.html") == 0  # fmt: skip
+
+    printed = capsys.readouterr().out
+    (row,) = [row for row in table_rows(printed) if row[0] == name]
+    assert row[2] == "n/a"
+    assert f"note: 3 of 3 captions of {name} name no object" in " ".join(printed.split())
+    assert ("are empty" in printed) == (name == "m_emptycap")
+    content = json.loads(out.read_text())
+    assert content["overall_metrics"]["CHAIRi"] is None
+    assert set(content["intervals"]["CHAIRi"].values()) <= {None, False}
+    assert content["sentences"][0]["metrics"]["CHAIRi"] == 0  # as OPERA's chair.py has it
+    assert "NaN" not in out.read_text()
+    assert f"3 of 3 captions of {name} name no object" in (tmp_path / "report.html").read_text()
+
+
+def test_beside_a_baseline_their_difference_is_n_a_too(
+    shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    case = shared / "cases/captions-without-objects"
+    baseline = captions(tmp_path / "named.jsonl", {1: "A dog.", 2: "A kite.", 3: "A cat."})
+
+    assert run("--cap_file", case / "m_cn.jsonl", "--baseline", baseline, "--ground-truth",
+               case / "gt.json", "--report", tmp_path / "report.html") == 0  # fmt: skip
+
+    rows = table_rows(capsys.readouterr().out)
+    assert ["m_cn", "CHAIRi", "n/a", ""] in rows
 
 
 def test_auto_says_which_analyzer_it_took(

@@ -415,7 +415,7 @@ def test_replies_that_can_t_be_read_are_shown_and_no_zeros(
 
     out = capsys.readouterr().out
     found = metrics_of(run_folder(inputs))
-    assert found["pictures"] == {"judged": 5, "counted": 4}
+    assert found["pictures"] == {"compared": 5, "equal": 0, "judged": 5, "counted": 4}
     assert found["judgements"]["unparsed"] == 2
     assert found["scores"]["accuracy"]["first"]["value"] == 6.5
     assert "over the 4 of 5 pictures" in out

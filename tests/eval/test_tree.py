@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = 100
-LINES = 13_500
+FILES = 105
+LINES = 14_100
 DEPTH = 8
 LAYERS = ("eah", "models", "eval", "scripts")
 
@@ -25,7 +25,7 @@ ALLOWED = {
     "files": {"errors"},
     "stats": {"errors", "files"},
     "run": {"errors", "files", "tasks/base"},
-    "tasks": {"errors", "files", "stats", "run", "output/table", "output/page"},
+    "tasks": {"errors", "files", "stats", "run", "output/table", "output/page", "output/published"},
     "output": {"errors", "files", "stats", "run", "tasks/base"},
 }
 # tasks/base is what a run asks of a benchmark. It knows a run's settings and flags, and nothing

@@ -1,8 +1,12 @@
-"""Two arms on the same pictures: differences, a test, and whether length alone explains them."""
+"""Two arms on the same pictures: differences, a test, and whether length alone explains them.
+
+One rule says what is significant, for both CHAIR metrics and for the cut baseline: the 95 %
+interval of the difference excludes 0. McNemar's p stands beside it and decides nothing here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any, Final
@@ -10,8 +14,19 @@ from typing import Any, Final
 from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Caption
 from eval.stats.intervals import Interval, McNemar, mcnemar, paired_intervals
+from eval.stats.permutation import holm
 from eval.tasks.chair.analyzers import Analyzer
-from eval.tasks.chair.scoring import METRICS, ScoredArm, cut_words, metrics, score
+from eval.tasks.chair.scoring import (
+    HIGHEST,
+    METRICS,
+    ScoredArm,
+    ScoredCaption,
+    cut_words,
+    in_json,
+    in_percent,
+    metrics,
+    score,
+)
 
 # The test is on captions free of hallucinated objects: those that the method gains and loses.
 DIFFERENCES: Final = ("method", "metric", "difference (95 %)", "McNemar p (gained, lost)")
@@ -19,10 +34,10 @@ DIFFERENCES: Final = ("method", "metric", "difference (95 %)", "McNemar p (gaine
 
 @dataclass(frozen=True, slots=True)
 class CutBaseline:
-    """The baseline's captions, cut until they are as short as the method's.
+    """The baseline's captions, cut until their mean `Len` is that of the method's.
 
     Attributes:
-        max_words: Words that each caption keeps at most.
+        max_words: Words that each caption keeps at most, as spaces separate them.
         values: Metrics of the cut captions.
         differences: Method minus cut baseline, with 95 % intervals.
     """
@@ -32,8 +47,11 @@ class CutBaseline:
     differences: dict[str, Interval]
 
     def explains(self, metric: str) -> bool:
-        """Tell whether the method is no surer better than the baseline at its length."""
-        return self.differences[metric].high >= 0
+        """Return whether the method is not significantly better than the baseline at its length.
+
+        A baseline that names no object at that length (n/a) shows no gain either.
+        """
+        return not is_gain(self.differences[metric])
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +63,9 @@ class Comparison:
         baseline: Name of the other.
         differences: Method minus baseline, with 95 % intervals, by metric.
         test: McNemar's test on captions without a hallucinated object.
-        cut: The baseline at the method's length; None unless the method is better and shorter.
+        cut: The baseline at the method's length; None unless the method is significantly better
+            and shorter.
+        p_holm: The test's p-value, adjusted for the number of arms that are compared.
     """
 
     method: str
@@ -53,6 +73,7 @@ class Comparison:
     differences: dict[str, Interval]
     test: McNemar
     cut: CutBaseline | None
+    p_holm: float
 
     def as_dict(self) -> dict[str, Any]:
         """Return the comparison for the output file."""
@@ -60,12 +81,12 @@ class Comparison:
             "method": self.method,
             "baseline": self.baseline,
             "differences": as_dicts(self.differences),
-            "mcnemar": self.test.as_dict(),
+            "mcnemar": {**self.test.as_dict(), "p_holm": self.p_holm},
             "cut_baseline": None
             if self.cut is None
             else {
                 "max_words": self.cut.max_words,
-                "metrics": self.cut.values,
+                "metrics": in_json(self.cut.values),
                 "differences": as_dicts(self.cut.differences),
             },
         }
@@ -76,37 +97,65 @@ class Comparison:
 
     def rows(self) -> list[list[str]]:
         """Return the rows of a table with the titles `DIFFERENCES`; percent, Len in words."""
-        test = f"{self.test.p_value:.2g} ({self.test.gained}, {self.test.lost})"
+        test = f"{self.p_holm:.2g} ({self.test.gained}, {self.test.lost})"
         return [
             [self.method, name, found.points(), test if name == "CHAIRs" else ""]
             for name, found in self.differences.items()
         ]
 
     def length_sentence(self) -> str | None:
-        """Return whether the length of the captions explains the gain; None if it can't."""
-        cut = self.cut
-        if cut is None:
-            return None
-        explained = [name for name in self.gains() if cut.explains(name)]
-        left = [name for name in self.gains() if name not in explained]
+        """Return which gains are not significant, and whether length alone explains the others.
+
+        None without gains, or where all are significant and the method is not shorter.
+        """
+        sure = [name for name in self.gains() if is_gain(self.differences[name])]
+        unsure = [name for name in self.gains() if name not in sure]
+        parts = []
+        if unsure:
+            parts.append(
+                f"{self.method}'s gain in {' and '.join(unsure)} is not significant: its 95 % "
+                "interval includes 0"
+            )
+        if self.cut is not None:
+            parts.append(self._explained(self.cut, sure))
+        return "; ".join(parts) or None
+
+    def _explained(self, cut: CutBaseline, gains: Sequence[str]) -> str:
+        explained = [name for name in gains if cut.explains(name)]
+        left = [name for name in gains if name not in explained]
         verdicts = [
             f"{verdict} {' and '.join(names)}"
             for verdict, names in (
-                ("the change in length alone could explain the gain in", explained),
+                ("shorter captions alone could explain the gain in", explained),
                 ("length alone does not explain the gain in", left),
             )
             if names
         ]
+        scores = ", ".join(
+            f"{name} {in_percent(cut.values[name])}" for name in ("CHAIRs", "CHAIRi", "Recall")
+        )
         return (
-            f"{self.method}'s captions are shorter: cut at {cut.max_words} words, to the same mean "
-            f"length, {self.baseline} scores CHAIRs {100 * cut.values['CHAIRs']:.1f}, "
-            f"CHAIRi {100 * cut.values['CHAIRi']:.1f}, Recall {100 * cut.values['Recall']:.1f}; "
-            f"{'; '.join(verdicts)}"
+            f"{self.method}'s captions are shorter: cut after {cut.max_words} space-separated "
+            f"words, to a mean Len of {in_percent(cut.values['Len'])}, {self.baseline} scores "
+            f"{scores}; {'; '.join(verdicts)}"
         )
 
 
+def is_gain(difference: Interval) -> bool:
+    """Return whether a difference is below 0 with its whole interval; False for n/a."""
+    return difference.high < 0
+
+
+def with_holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
+    """Return comparisons with their p-values adjusted for how many they are (Holm)."""
+    adjusted = holm([one.test.p_value for one in comparisons])
+    return tuple(
+        replace(one, p_holm=p_value) for one, p_value in zip(comparisons, adjusted, strict=True)
+    )
+
+
 def compare(method: ScoredArm, baseline: ScoredArm, analyzer: Analyzer) -> Comparison:
-    """Compare two arms.
+    """Compare two arms; `with_holm` adjusts the p-values of several comparisons.
 
     Raises:
         EvaluationError: If they are not of the same pictures.
@@ -114,8 +163,10 @@ def compare(method: ScoredArm, baseline: ScoredArm, analyzer: Analyzer) -> Compa
     baseline = _in_order(baseline, method)
     differences = _differences(baseline, method)
     free = [[not caption.hallucinated for caption in arm.captions] for arm in (baseline, method)]
-    found = Comparison(method.method, baseline.method, differences, mcnemar(*free), None)
-    if not found.gains() or _mean_length(method) >= _mean_length(baseline):
+    test = mcnemar(*free)
+    found = Comparison(method.method, baseline.method, differences, test, None, test.p_value)
+    gains = [name for name in found.gains() if is_gain(differences[name])]
+    if not gains or _mean_length(method.captions) >= _mean_length(baseline.captions):
         return found
     return replace(found, cut=_cut(method, baseline, analyzer))
 
@@ -143,23 +194,49 @@ def _in_order(arm: ScoredArm, other: ScoredArm) -> ScoredArm:
 
 
 def _cut(method: ScoredArm, baseline: ScoredArm, analyzer: Analyzer) -> CutBaseline:
-    """Score the baseline with its captions cut at the one length that gives the method's mean."""
-    lengths = [len(caption.text.split(" ")) for caption in baseline.captions]
-    target = _mean_length(method)
-    shorter = (n for n in range(1, max(lengths))
-               if fmean(min(length, n) for length in lengths) <= target)  # fmt: skip
-    max_words = max(shorter, default=1)
-    texts = [Caption(caption.image_id, cut_words(caption.text, max_words))
-             for caption in baseline.captions]  # fmt: skip
-    truth = {caption.image_id: caption.truth for caption in baseline.captions}
-    arm = ScoredArm(baseline.method, score(texts, truth, analyzer))
+    """Score the baseline with its captions cut at the one place that gives the method's mean Len.
+
+    They are cut at spaces, as OPERA cuts; what has to match is `Len`, the analyzer's words with
+    punctuation. The last place whose mean is not above the method's is taken.
+    """
+    target = _mean_length(method.captions)
+    max_words = _first_guess(baseline, target)
+    captions = _cut_at(max_words, baseline, analyzer)
+    while max_words > 1 and _mean_length(captions) > target:
+        max_words -= 1
+        captions = _cut_at(max_words, baseline, analyzer)
+    while _mean_length(more := _cut_at(max_words + 1, baseline, analyzer)) <= target:
+        max_words, captions = max_words + 1, more
+    arm = ScoredArm(baseline.method, captions)
     return CutBaseline(max_words, arm.values(), _differences(arm, method))
 
 
+def _first_guess(baseline: ScoredArm, target: float) -> int:
+    """Return about where to cut, as if punctuation were spread evenly; analyzing takes seconds."""
+    words = [(len(one.text.split(" ")), one.num_words) for one in baseline.captions]
+    guess = 1
+    while fmean(length * min(1.0, (guess + 1) / count) for count, length in words) <= target:
+        guess += 1
+    return guess
+
+
+def _cut_at(max_words: int, baseline: ScoredArm, analyzer: Analyzer) -> tuple[ScoredCaption, ...]:
+    """Return the baseline's captions cut after some words; those that stay whole as they are."""
+    found = []
+    for caption in baseline.captions:
+        text = cut_words(caption.text, max_words)
+        if text != caption.text:
+            truth = {caption.image_id: caption.truth}
+            (caption,) = score([Caption(caption.image_id, text)], truth, analyzer)
+        found.append(caption)
+    return tuple(found)
+
+
 def _differences(first: ScoredArm, second: ScoredArm) -> dict[str, Interval]:
-    found = paired_intervals(first.counts(), second.counts(), metrics)
+    found = paired_intervals(first.counts(), second.counts(), metrics, highest=HIGHEST)
     return dict(zip(METRICS, found, strict=True))
 
 
-def _mean_length(arm: ScoredArm) -> float:
-    return fmean(len(caption.text.split(" ")) for caption in arm.captions)
+def _mean_length(captions: Sequence[ScoredCaption]) -> float:
+    """Return the mean Len, in words and punctuation marks as the analyzer counts them."""
+    return fmean(caption.num_words for caption in captions)

@@ -8,20 +8,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from eval.files.answers import BASELINE, Caption
+from eval.output.published import published_table
 from eval.output.table import WIDTH, fit
-from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED
+from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED, few_pictures_note
 from eval.tasks.chair.analyzers import Analyzer, choose
 from eval.tasks.chair.captions import captions_hash, origin_of
-from eval.tasks.chair.compare import DIFFERENCES, Comparison, as_dicts, compare
-from eval.tasks.chair.scoring import METRICS, ScoredArm, ScoredCaption, ScoreSettings, score
+from eval.tasks.chair.compare import DIFFERENCES, Comparison, as_dicts, compare, with_holm
+from eval.tasks.chair.scoring import (
+    METRICS,
+    ScoredArm,
+    ScoredCaption,
+    ScoreSettings,
+    in_json,
+    score,
+)
 from eval.tasks.chair.truth import GroundTruth
-from models.settings import CONFIGS
 
 PROTOCOL: Final = "CHAIR as OPERA's chair.py computes it (COCO 2014 instances and captions)"
-PAPER_FILE: Final = CONFIGS / "paper.yaml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +37,28 @@ class ChairResult:
         comparisons: Of each other arm with the baseline, if there is one.
         facts: What the numbers depend on, as texts by name.
         notes: What has to be known beside the numbers, a line each.
+        published: Table of published numbers of the model; empty if there are none.
     """
 
     arms: tuple[ScoredArm, ...]
     comparisons: tuple[Comparison, ...]
     facts: Mapping[str, str]
     notes: tuple[str, ...]
+    published: str = ""
 
     def text(self) -> str:
         """Return the result for a terminal, in tables of at most 100 columns."""
         lines = [
             f"in brackets: 95 % intervals from {RESAMPLES} bootstrap resamples of the "
             f"{len(self.arms[0].captions)} picture(s)",
-            *map(_wrapped, self.sentences()),
-            *self.notes,
+            *map(_wrapped, [*self.sentences(), *self.notes]),
         ]
         head = _wrapped(f"{self.facts['protocol']}; analyzer {self.facts['analyzer']}")
-        return "\n\n".join([head, self._metrics(), *self._differences(), "\n".join(lines)])
+        blocks = [head, self._metrics(), *self._differences(), "\n".join(lines), self.published]
+        return "\n\n".join(block for block in blocks if block)
 
     def sentences(self) -> list[str]:
-        """Return whether the length of captions explains gains, a line for each arm that gains."""
+        """Return which gains are sure and not explained by length, a line per arm that gains."""
         found = [comparison.length_sentence() for comparison in self.comparisons]
         return [sentence for sentence in found if sentence is not None]
 
@@ -62,15 +68,20 @@ class ChairResult:
             return []
         baseline = self.comparisons[0].baseline
         explanation = (
-            f"method - {baseline}, in percent (Len: in words); McNemar's test is on captions free "
-            "of hallucinated objects, which the method gains and loses"
+            f"method - {baseline}, in percent (Len: in words and punctuation marks); McNemar's "
+            "test is on captions free of hallucinated objects, which the method gains and loses"
         )
+        if (arms := len(self.comparisons)) > 1:
+            explanation += f"; its p-values are Holm-adjusted for {arms} comparisons"
         rows = [row for comparison in self.comparisons for row in comparison.rows()]
         table = fit(DIFFERENCES, rows, names=[arm.method for arm in self.arms])
         return [_wrapped(explanation), table]
 
     def _metrics(self) -> str:
-        """Return the metrics in percent; Len, in hundreds of words, becomes words thereby."""
+        """Return the metrics in percent; Len, in hundreds of words, becomes words thereby.
+
+        Words are the analyzer's, punctuation marks included, as OPERA counts them.
+        """
         header = ["method", *(f"{name} (95 %)" for name in METRICS)]
         rows = [[arm.method, *(found.percent() for found in arm.intervals().values())]
                 for arm in self.arms]  # fmt: skip
@@ -128,7 +139,7 @@ def score_captions(
         cut = [settings.cut(caption) for caption in found]
         arms[name] = ScoredArm(name, score(cut, truth.objects, analyzer))
     methods = [arm for name, arm in arms.items() if name != baseline]
-    comparisons = [compare(arm, arms[baseline], analyzer) for arm in methods if baseline in arms]
+    compared = [compare(arm, arms[baseline], analyzer) for arm in methods if baseline in arms]
     scored = tuple(arms.values())
     image_ids = [caption.image_id for caption in scored[0].captions]
     origin = origin_of(source)
@@ -144,18 +155,9 @@ def score_captions(
         f"{len(image_ids)} pictures' objects {truth.hash(image_ids)}",
         "ground_truth_analyzer": truth.analyzer or "not stated by the file",
     }
-    notes = _notes(scored, analyzer, truth) + ([] if origin is None else _published(origin.model))
-    return ChairResult(scored, tuple(comparisons), facts, tuple(notes))
-
-
-def _published(model: str) -> list[str]:
-    """Return the published CHAIR numbers of a model, a line each, with the source."""
-    content = yaml.safe_load(PAPER_FILE.read_text(encoding="utf-8"))
-    return [
-        f"published, not measured here: {entry['method']}: CHAIRs {entry['chair_s']}, "
-        f"CHAIRi {entry['chair_i']} ({entry['source']})"
-        for entry in content["chair"].get(model, [])
-    ]
+    notes = _notes(scored, analyzer, truth)
+    published = "" if origin is None else published_table("chair", origin.model)
+    return ChairResult(scored, with_holm(compared), facts, tuple(notes), published)
 
 
 def sentence_row(caption: ScoredCaption) -> dict[str, Any]:
@@ -181,6 +183,18 @@ def _notes(arms: Sequence[ScoredArm], analyzer: Analyzer, truth: GroundTruth) ->
     empty = {arm.method: sum(not one.text.strip() for one in arm.captions) for arm in arms}
     lines = [f"note: {count} captions of {method} are empty and were scored so"
              for method, count in empty.items() if count]  # fmt: skip
+    for arm in arms:
+        if count := arm.without_objects():
+            lines.append(
+                f"note: {count} of {len(arm.captions)} captions of {arm.method} name no object: "
+                "CHAIRi says nothing of them, and CHAIRs counts them as free of hallucinations"
+            )
+        if names := [name for name, found in arm.intervals().items() if found.wilson]:
+            lines.append(
+                f"note: all captions of {arm.method} are alike in {', '.join(names)}, so these "
+                "intervals are Wilson's, over pictures"
+            )
+    lines += few_pictures_note(min(len(arm.captions) for arm in arms))
     if truth.analyzer is None:
         lines.append("note: the ground truth does not say how COCO's captions were read")
     elif truth.analyzer != analyzer.identity:
@@ -194,7 +208,7 @@ def _notes(arms: Sequence[ScoredArm], analyzer: Analyzer, truth: GroundTruth) ->
 def _result(arm: ScoredArm) -> dict[str, Any]:
     return {
         "method": arm.method,
-        "overall_metrics": arm.values(),
+        "overall_metrics": in_json(arm.values()),
         "intervals": as_dicts(arm.intervals()),
         "sentences": [sentence_row(caption) for caption in arm.captions],
     }

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import isnan
 from pathlib import Path
 from typing import Final
 
@@ -20,12 +21,14 @@ from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Caption
 from eval.files.coco import SPLITS
 from eval.files.image_ids import ImageId
-from eval.stats.intervals import Interval, bootstrap_intervals, ratio
+from eval.stats.intervals import NONE, Interval, bootstrap_intervals, ratio
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import Analyzer
 from eval.tasks.chair.vocabulary import Mention
 
 METRICS: Final = ("CHAIRs", "CHAIRi", "Recall", "Len")
+# The largest value that each can have; lengths have none.
+HIGHEST: Final = (1.0, 1.0, 1.0, None)
 Array = NDArray[np.float64]
 
 
@@ -173,12 +176,17 @@ class ScoredArm:
         return np.array([caption.counts() for caption in self.captions], dtype=np.float64)
 
     def values(self) -> dict[str, float]:
-        """Return the metrics by name: fractions, and Len in hundreds of words."""
+        """Return the metrics by name: fractions, nan for 0/0, and Len in hundreds of words."""
         return dict(zip(METRICS, metrics(self.counts().sum(axis=0)).tolist(), strict=True))
 
     def intervals(self) -> dict[str, Interval]:
         """Return the metrics with their 95 % intervals."""
-        return dict(zip(METRICS, bootstrap_intervals(self.counts(), metrics), strict=True))
+        found = bootstrap_intervals(self.counts(), metrics, highest=HIGHEST)
+        return dict(zip(METRICS, found, strict=True))
+
+    def without_objects(self) -> int:
+        """Return how many captions name no object, which CHAIRi says nothing of."""
+        return sum(not caption.mentions for caption in self.captions)
 
 
 def metrics(sums: Array) -> Array:
@@ -186,7 +194,8 @@ def metrics(sums: Array) -> Array:
 
     CHAIRs: captions with a hallucinated mention / captions. CHAIRi: hallucinated mentions /
     mentions. Recall: objects of the pictures that are mentioned / objects of the pictures. Len:
-    mean number of words, in hundreds. A ratio whose denominator is zero is 0.
+    mean number of words, in hundreds. 0/0 is nan: CHAIRi says nothing of captions that name no
+    object.
     """
     captions, with_hallucination, hallucinated, mentions, recalled, truth, words = sums
     return np.stack([
@@ -195,6 +204,16 @@ def metrics(sums: Array) -> Array:
         ratio(recalled, truth),
         0.01 * ratio(words, captions),
     ])  # fmt: skip
+
+
+def in_json(values: Mapping[str, float]) -> dict[str, float | None]:
+    """Return numbers by name for a JSON file, which has null where there is no number."""
+    return {name: None if isnan(value) else value for name, value in values.items()}
+
+
+def in_percent(value: float) -> str:
+    """Return a number times 100 for a sentence; n/a where there is none."""
+    return NONE if isnan(value) else f"{100 * value:.1f}"
 
 
 def score(

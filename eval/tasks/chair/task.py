@@ -21,7 +21,7 @@ from eval.files.storage import write_atomically
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array, ratio
-from eval.stats.metric import Metric
+from eval.stats.metric import Metric, Scorer
 from eval.tasks.base import Appendix, Task, TaskProtocol
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import ANALYZERS
@@ -92,6 +92,7 @@ class ChairCaptions(Task):
         ("", "official"): TaskProtocol(512),
     }
     published = False
+    draws_pictures = True
     metrics: ClassVar[Sequence[Metric]] = (
         Metric("words", factor=1.0, digits=1, highest=None),
         Metric("characters", factor=1.0, digits=1, highest=None),
@@ -180,6 +181,14 @@ class ChairCaptions(Task):
         }
         result = score_captions(captions, score_settings(self.settings), source=report.parent)
         return Appendix(result.text(), {"chair": result.as_dict()})
+
+    def further_scorers(self) -> Sequence[Scorer]:
+        """Return CHAIR itself if captions are scored."""
+        if not self.settings.score:
+            return ()
+        from eval.tasks.chair.repeats import CaptionScorer
+
+        return (CaptionScorer(score_settings(self.settings)),)
 
 
 def score_settings(settings: ChairSettings) -> ScoreSettings:

@@ -16,7 +16,14 @@ from eval.files.pictures import thumbnail
 from eval.files.storage import write_atomically
 from eval.output.page import TEMPLATES, page_template
 from eval.output.table import fit
-from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED, Interval
+from eval.stats.intervals import (
+    CONFIDENCE,
+    NONE,
+    RESAMPLES,
+    SEED,
+    Interval,
+    few_pictures_note,
+)
 from eval.tasks.chair.images import pictures_in
 from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.plan import DECISIVE, Plan
@@ -102,7 +109,12 @@ def metrics(run: JudgedRun) -> dict[str, Any]:
         "judge": run.judges or [run.config.judge_model],
         "first": run.pair.first.name,
         "second": run.pair.second.name,
-        "pictures": {"judged": len(run.pictures), "counted": run.counted},
+        "pictures": {
+            "compared": len(run.pair.ids),
+            "equal": len(run.pair.equal),
+            "judged": len(run.pictures),
+            "counted": run.counted,
+        },
         "judgements": states(run.pictures),
         "scores": {name: result.as_dict() for name, result in run.results.items()},
         "bootstrap": {
@@ -112,6 +124,17 @@ def metrics(run: JudgedRun) -> dict[str, Any]:
             "seed": SEED,
         },
         "spent": asdict(run.spent),
+    }
+
+
+def nothing_judged(pair: Pair) -> dict[str, Any]:
+    """Return the content of `--json` where all pictures have two equal texts."""
+    pictures = {"compared": len(pair.ids), "equal": len(pair.equal), "judged": 0, "counted": 0}
+    return {
+        "first": pair.first.name,
+        "second": pair.second.name,
+        "pictures": pictures,
+        "scores": {},
     }
 
 
@@ -156,6 +179,9 @@ def notes(run: JudgedRun) -> list[str]:
         if run.plan.both_orders
         else "one order only: a judge that prefers a place shows as a difference here",
     ]
+    if run.pair.equal:
+        lines.insert(0, run.pair.equal_in_words())
+    lines += few_pictures_note(run.counted) if run.counted else []
     unparsed = [(picture.image_id, one) for picture in run.pictures for one in picture.judgements
                 if one.state == UNPARSED]  # fmt: skip
     for image_id, one in unparsed[:SHOWN]:
@@ -179,6 +205,8 @@ def notes(run: JudgedRun) -> list[str]:
 
 def grade_difference(found: Interval) -> str:
     """Return a difference of grades with its interval, as +0.25 (-0.10 to +0.60)."""
+    if isnan(found.value):
+        return NONE
     # Adding 0.0 makes +0.00 of what would be printed as -0.00.
     value, low, high = (
         "" if isnan(end) else f"{round(end, 2) + 0.0:+.2f}"
@@ -192,6 +220,8 @@ def flips_in_words(result: Result) -> str:
     flips = result.flips
     if flips is None:
         return "not asked"
+    if not flips.pictures:
+        return NONE
     return f"{flips.changed} of {flips.pictures} ({100 * flips.rate:.0f} %)"
 
 
@@ -244,7 +274,7 @@ def _facts(run: JudgedRun) -> dict[str, str]:
     for arm in run.pair.arms:
         facts[f"answers of {arm.name}"] = f"{arm.source}, SHA-256 of the answers {arm.hash()}"
     ids = settings["images"]["sha256"]
-    facts["pictures"] = f"{len(run.pictures)}, SHA-256 of their ids {ids}"
+    facts["pictures"] = f"{len(run.pair.ids)}, SHA-256 of their ids {ids}"
     if settings["references"] is not None:
         facts["objects"] = f"SHA-256 {settings['references']}"
     return facts

@@ -1,7 +1,8 @@
 """What a judging run asks, and the folder that is named after all that decides the replies.
 
 One request per picture and order of the answers, each with a key: a hash of text, picture, model,
-endpoint and parameters. What has been answered under a key is never asked again.
+endpoint and parameters. What has been answered under a key is never asked again. A picture whose
+two texts are equal has no request: whatever a judge said would be about the place, not the text.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ class Plan:
 
 
 def plan_judging(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> Plan:
-    """Return what is asked, after looking at every picture.
+    """Return what is asked, after looking at every picture, those with equal texts included.
 
     Raises:
         EvaluationError: If pictures or objects are missing or can't be read.
@@ -70,9 +71,11 @@ def plan_judging(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> Plan:
     else:
         pictures = read_pictures(inputs, pair.ids, size=config.image_size)
     orders = ORDERS[:1] if inputs.single_order else ORDERS
+    equal = set(pair.equal)
     requests = [
         _request(config, pair, image_id, order, pictures.get(image_id), references)
         for image_id in pair.ids
+        if image_id not in equal
         for order in orders
     ]
     settings = {

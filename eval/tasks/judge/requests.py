@@ -56,6 +56,20 @@ class Pair:
         """The image ids in order."""
         return list(self.first.texts)
 
+    @property
+    def equal(self) -> list[ImageId]:
+        """The image ids whose two texts are equal, spaces around them aside; none is judged."""
+        one, two = self.first.texts, self.second.texts
+        return [image_id for image_id in self.ids if one[image_id].strip() == two[image_id].strip()]
+
+    def equal_in_words(self) -> str:
+        """Return how many pictures are not judged, with their share."""
+        equal, count = len(self.equal), len(self.ids)
+        return (
+            f"{equal} of {count} pictures ({100 * equal / count:.0f} %) have two equal texts; they "
+            "are not judged and enter no number"
+        )
+
     def cut(self, count: int) -> Pair:
         """Return the pair with its first pictures only."""
         ids = self.ids[:count]
@@ -168,7 +182,7 @@ class Outcome:
 def unanswered(requests: Sequence[Request], answered: Mapping[str, Any]) -> list[Request]:
     """Return the requests whose key has no answer, each key once.
 
-    Where both answers are the same text, both orders are one request.
+    Copies of a picture with the same answers are one request.
     """
     return list({one.key: one for one in requests if one.key not in answered}.values())
 

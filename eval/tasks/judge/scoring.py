@@ -1,7 +1,8 @@
 """From judgements to numbers: means, differences with intervals, wins, and flips with the order.
 
 A picture counts where all its judgements can be read, in both orders if both were asked: one order
-alone would bring back the very bias that the other is there to cancel.
+alone would bring back the very bias that the other is there to cancel. Pictures whose two texts are
+equal are not judged and enter nothing here: no mean grade, no tie, no flip.
 
 Axes: `N` pictures, `C` counts that add up over pictures, as `eval.stats.intervals` has them.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import nan
 from statistics import fmean
 from typing import Any, Final
 
@@ -85,8 +87,12 @@ class Flips:
 
     @property
     def rate(self) -> float:
-        """Return the share that changed; 0 without pictures."""
-        return self.changed / self.pictures if self.pictures else 0.0
+        """Return the share that changed; nan without pictures."""
+        return self.changed / self.pictures if self.pictures else nan
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the flips for a JSON file."""
+        return {**asdict(self), "rate": self.rate if self.pictures else None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +126,7 @@ class Result:
             "ties": self.ties,
             "losses_of_second": self.losses,
             "sign_test_p": self.sign_test.p_value,
-            "flips": self.flips and {**asdict(self.flips), "rate": self.flips.rate},
+            "flips": self.flips and self.flips.as_dict(),
         }
 
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from math import isnan
+from pathlib import Path
+
 import pytest
 
 from eval.errors import EvaluationError
 from eval.files.answers import Caption
 from eval.tasks.chair.analyzers import choose
-from eval.tasks.chair.compare import DIFFERENCES, compare
-from eval.tasks.chair.scoring import METRICS, ScoredArm, score
+from eval.tasks.chair.captions import read_captions
+from eval.tasks.chair.compare import DIFFERENCES, compare, with_holm
+from eval.tasks.chair.scoring import METRICS, ScoredArm, cut_words, drop_unfinished, score
+from eval.tasks.chair.truth import read
 
 LEXICON = choose("lexicon")
 IDS = range(40)
@@ -33,9 +38,9 @@ def test_a_gain_that_the_baseline_has_at_that_length_is_explained() -> None:
     assert found.cut.max_words == 5
     assert found.cut.values["CHAIRs"] == 0
     assert found.length_sentence() == (
-        "short's captions are shorter: cut at 5 words, to the same mean length, long scores CHAIRs "
-        "0.0, CHAIRi 0.0, Recall 100.0; the change in length alone could explain the gain in "
-        "CHAIRs and CHAIRi"
+        "short's captions are shorter: cut after 5 space-separated words, to a mean Len of 6.0, "
+        "long scores CHAIRs 0.0, CHAIRi 0.0, Recall 100.0; shorter captions alone could explain "
+        "the gain in CHAIRs and CHAIRi"
     )
 
 
@@ -48,6 +53,104 @@ def test_a_gain_at_the_front_of_the_caption_is_not_explained_by_length() -> None
     assert (found.length_sentence() or "").endswith(
         "length alone does not explain the gain in CHAIRs and CHAIRi"
     )
+
+
+def test_a_gain_that_is_not_significant_is_not_explained_but_called_so() -> None:
+    kite = {i: "A dog and a man. There is a kite." for i in range(3)}
+    long = arm("long", {i: "A dog and a man. There is grass." for i in IDS} | kite)
+
+    found = compare(SHORT, long, LEXICON)
+
+    assert found.gains() == ["CHAIRs", "CHAIRi"]
+    assert found.differences["CHAIRs"].high == 0
+    assert found.cut is None
+    assert found.length_sentence() == (
+        "short's gain in CHAIRs and CHAIRi is not significant: its 95 % interval includes 0"
+    )
+
+
+def test_each_metric_s_gain_has_its_own_verdict() -> None:
+    """CHAIRs gains everywhere, CHAIRi on average but not surely."""
+    before = arm("before", {i: "A kite. A dog. A man. A dog." for i in IDS})
+    after = {i: "A dog. A man. A dog." if i % 4 else "A kite. A bus." for i in IDS}
+
+    sentence = compare(arm("after", after), before, LEXICON).length_sentence() or ""
+
+    assert sentence.startswith("after's gain in CHAIRi is not significant: ")
+    assert sentence.endswith("does not explain the gain in CHAIRs")
+    assert "CHAIRs and CHAIRi" not in sentence
+
+
+def test_the_cut_matches_len_not_the_words_between_spaces() -> None:
+    """Punctuation counts in Len: with much of it, fewer space-separated words are as long."""
+    dotted = arm("dotted", {i: "A kite, a kite, a dog, a man, a dog, a man." for i in IDS})
+    plain = arm("plain", {i: "A dog and a man sit here now" for i in IDS})
+
+    found = compare(plain, dotted, LEXICON)
+
+    assert found.cut is not None
+    assert found.cut.max_words == 5  # "A kite, a kite, a": 7 with commas; 6 words have 8 and more
+    assert found.cut.values["Len"] == pytest.approx(0.07)
+    assert plain.values()["Len"] == pytest.approx(0.08)
+    assert "cut after 5 space-separated words, to a mean Len of 7.0, " in str(
+        found.length_sentence()
+    )
+
+
+@pytest.mark.parametrize("name", ["llava-1.5/greedy.jsonl"])
+def test_the_cut_is_the_longest_that_is_not_above_the_methods_len(shared: Path, name: str) -> None:
+    path = shared / "captions" / name
+    (found,) = read_captions(path, image_id_key="image_id", caption_key="caption").values()
+    truth = read(shared / "coco/chair_ground_truth.json.gz").objects
+    whole = ScoredArm("whole", score(found, truth, LEXICON))
+    short = [Caption(one.image_id, drop_unfinished(cut_words(one.text, 60))) for one in found]
+    method = ScoredArm("method", score(short, truth, LEXICON))
+
+    cut = compare(method, whole, LEXICON).cut
+
+    assert cut is not None
+    longer = [Caption(one.image_id, cut_words(one.text, cut.max_words + 1)) for one in found]
+    above = ScoredArm("above", score(longer, truth, LEXICON)).values()["Len"]
+    assert cut.values["Len"] <= method.values()["Len"] < above
+    assert above - cut.values["Len"] < 0.015
+
+
+def test_the_cut_is_right_where_punctuation_is_at_the_front() -> None:
+    """Words spread evenly would be cut after 6, which is 9 words and commas."""
+    rest = "a dog and a man sit here in the sun by the tree"
+    front = arm("front", {i: f"A kite, a kite, a kite, {rest}" for i in IDS})
+    plain = arm("plain", {i: "A dog and a man sit here" for i in IDS})
+
+    cut = compare(plain, front, LEXICON).cut
+
+    assert cut is not None
+    assert (cut.max_words, cut.values["Len"]) == (5, pytest.approx(0.07))
+
+
+def test_a_baseline_that_names_nothing_at_that_length_explains() -> None:
+    early = arm("early", {i: "There it is in all of this, a dog, a man, a kite." for i in IDS})
+
+    found = compare(SHORT, early, LEXICON)
+
+    assert found.cut is not None
+    assert isnan(found.cut.values["CHAIRi"])
+    assert found.as_dict()["cut_baseline"]["metrics"]["CHAIRi"] is None
+    assert "CHAIRi n/a" in str(found.length_sentence())
+    assert str(found.length_sentence()).endswith("could explain the gain in CHAIRs and CHAIRi")
+
+
+def test_p_values_of_several_arms_are_holm_adjusted() -> None:
+    kites = [arm(str(n), {i: "A dog." + " A kite." * (i < n) for i in IDS}) for n in (6, 12, 40)]
+    *methods, baseline = kites
+
+    found = with_holm([compare(one, baseline, LEXICON) for one in methods])
+
+    for at, (one, factor) in enumerate(zip(found, (2, 1), strict=True)):
+        assert one.p_holm == pytest.approx(factor * one.test.p_value)
+        assert one.as_dict()["mcnemar"]["p_holm"] == one.p_holm
+        assert f"{one.p_holm:.2g} (" in one.rows()[0][3], at
+    assert found[0].p_holm != found[0].test.p_value
+    assert with_holm([]) == ()
 
 
 def test_no_word_of_length_where_the_method_is_longer_or_the_same() -> None:
@@ -70,7 +173,9 @@ def test_arms_are_paired_by_picture_not_by_place() -> None:
     found = compare(reversed_arm, LONG, LEXICON)
 
     assert (found.test.gained, found.test.lost) == (0, 0)
-    assert all(d.value == d.low == d.high == 0 for d in found.differences.values())
+    assert all(d.value == 0 and d.low == -d.high for d in found.differences.values())
+    # No picture differs: Wilson's interval, both ways.
+    assert found.differences["CHAIRs"].high == pytest.approx(1.96**2 / (40 + 1.96**2), abs=1e-3)
 
 
 def test_arms_of_other_pictures_are_refused() -> None:

@@ -46,6 +46,46 @@ def test_all_arms_are_compared_with_the_baseline(settings: ScoreSettings) -> Non
     assert [row["method"] for row in content["other_arms"]] == ["baseline", LONG.replace("8", "9")]
 
 
+def test_holm_is_stated_where_several_arms_are_compared(settings: ScoreSettings) -> None:
+    both, one = (" ".join(score(settings, *list(TEXTS)[:n]).text().split()) for n in (3, 2))
+
+    assert "gains and loses; its p-values are Holm-adjusted for 2 comparisons" in both
+    assert "McNemar's test is on captions free of hallucinated objects" in one
+    assert "Holm" not in one
+    found = score(settings, *TEXTS).as_dict()["comparisons"]
+    tests = [comparison["mcnemar"] for comparison in found]
+    p_values = [test["p_value"] for test in tests]
+    assert p_values[0] < p_values[1] == 1
+    assert [test["p_holm"] for test in tests] == pytest.approx([2 * p_values[0], 1])
+
+
+def test_an_interval_of_captions_that_are_all_alike_is_wilsons_and_said_so(
+    settings: ScoreSettings,
+) -> None:
+    result = score(settings, "baseline")
+
+    interval = result.arms[0].intervals()["CHAIRs"]
+    assert interval.value == interval.high == 1
+    assert interval.low == pytest.approx(20 / (20 + 1.959964**2))
+    assert (
+        "note: all captions of baseline are alike in CHAIRs, CHAIRi, Recall, so these intervals "
+        "are Wilson's, over pictures" in " ".join(result.text().split())
+    )
+
+
+def test_the_number_of_captions_without_objects_is_said_by_arm(settings: ScoreSettings) -> None:
+    captions = {
+        "some": [Caption(i, "A dog." if i > 4 else "Grass.") for i in IDS],
+        "all": [Caption(i, "A dog.") for i in IDS],
+    }
+    assert settings.ground_truth is not None
+
+    text = score_captions(captions, settings, source=settings.ground_truth).text()
+
+    assert "note: 4 of 20 captions of some name no object: CHAIRi says nothing of them" in text
+    assert "of all name no object" not in text
+
+
 @pytest.mark.parametrize("name", ["baseline", LONG])
 def test_one_arm_is_compared_with_nothing(settings: ScoreSettings, name: str) -> None:
     result = score(settings, name)
@@ -67,7 +107,7 @@ def test_tables_fit_a_terminal_and_number_the_arms_alike(settings: ScoreSettings
     assert text.count(f"[2] {LONG}\n") == 2
     assert [line.split("|")[2].strip() for line in tables[-4:]] == list(METRICS)
     assert (
-        " ".join(text.split()).count("length alone could explain the gain in CHAIRs and CHAIRi")
+        " ".join(text.split()).count("captions alone could explain the gain in CHAIRs and CHAIRi")
         == 1
     )
     assert max(map(len, text.splitlines()[1:-1])) <= 100

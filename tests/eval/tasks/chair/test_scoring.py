@@ -15,7 +15,14 @@ from eval.files.answers import Caption
 from eval.tasks.chair.analyzers import choose
 from eval.tasks.chair.captions import read_captions
 from eval.tasks.chair.output import sentence_row
-from eval.tasks.chair.scoring import ScoredArm, cut_words, drop_unfinished, metrics, score
+from eval.tasks.chair.scoring import (
+    ScoredArm,
+    cut_words,
+    drop_unfinished,
+    in_json,
+    metrics,
+    score,
+)
 from eval.tasks.chair.truth import read
 
 LEXICON = choose("lexicon")
@@ -56,8 +63,18 @@ def test_sentences_counted_by_hand() -> None:
 def test_nothing_mentioned_divides_by_nothing() -> None:
     values = ScoredArm("x", score([Caption(3, "")], TRUTH, LEXICON)).values()
 
-    expected = {"CHAIRs": 0.0, "CHAIRi": nan, "Recall": nan, "Len": 0.0}
-    assert values == pytest.approx(expected, nan_ok=True)
+    assert values == pytest.approx(
+        {"CHAIRs": 0.0, "CHAIRi": nan, "Recall": nan, "Len": 0.0}, nan_ok=True
+    )
+    assert in_json(values) == {"CHAIRs": 0.0, "CHAIRi": None, "Recall": None, "Len": 0.0}
+
+
+def test_captions_without_objects_are_counted_and_not_scored_as_perfect() -> None:
+    arm = ScoredArm("x", score(CAPTIONS, TRUTH, LEXICON))
+
+    assert arm.without_objects() == 1
+    assert ScoredArm("x", arm.captions[2:]).without_objects() == 1
+    assert ScoredArm("x", arm.captions[:2]).without_objects() == 0
 
 
 def test_pictures_without_ground_truth_are_named() -> None:
@@ -94,7 +111,7 @@ def test_metrics_work_on_many_resamples_at_once() -> None:
     together = metrics((weights @ counts).T)  # (M, R)
 
     for at, row in enumerate(weights):
-        assert np.array_equal(together[:, at], metrics(row @ counts), equal_nan=True)
+        np.testing.assert_array_equal(together[:, at], metrics(row @ counts))
 
 
 @pytest.mark.parametrize(

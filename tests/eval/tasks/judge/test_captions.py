@@ -58,9 +58,12 @@ def test_a_model_s_answers_are_made_and_judged(
                        (run / f"report/captions_{name}.jsonl").read_text().splitlines()]
                 for name in ("baseline", "eah")}  # fmt: skip
     (judged,) = (tmp_path / "runs/judge" / MODEL).iterdir()
-    assert metrics_of(judged)["judgements"]["read"] == 2 * COUNT
+    # A small model says the same of some pictures with EAH and without; these are not judged.
+    pairs = [pair for pair in zip(*captions.values(), strict=True) if pair[0] != pair[1]]
+    assert 0 < len(pairs) <= COUNT
+    assert metrics_of(judged)["judgements"]["read"] == 2 * len(pairs)
     asked = "".join(call.text for call in stub.calls)
-    assert all(f"]\n{text}\n[End" in asked for texts in captions.values() for text in texts)
+    assert all(f"]\n{text}\n[End" in asked for pair in pairs for text in pair)
     assert "eah against baseline on 4 pictures" in capsys.readouterr().out
 
 
@@ -76,16 +79,17 @@ def test_captions_of_a_chair_run_are_taken(
 
     assert len(chair_runs(tmp_path)) == 1
     (run,) = (tmp_path / "runs/judge" / MODEL).iterdir()
-    assert metrics_of(run)["pictures"]["judged"] == 2
+    pictures = metrics_of(run)["pictures"]
+    assert pictures["compared"] == 2
+    assert 0 < pictures["judged"] == 2 - pictures["equal"]
     first_two = (chair_runs(tmp_path)[0] / "report/image_ids.txt").read_text().split()[:2]
     assert {
         str(row["image_id"])
         for row in map(json.loads, (run / "judgements.jsonl").read_text().splitlines())
-    } == set(first_two)
-    # Where both answers are the same text, both orders are one request.
-    assert len(stub.calls) == len({call.text for call in stub.calls})
-    assert metrics_of(run)["judgements"]["read"] == 4
-    assert (tmp_path / "r.html").read_text().count("data:image/jpeg") == 2
+    } <= set(first_two)
+    assert len(stub.calls) == 2 * pictures["judged"]
+    assert metrics_of(run)["judgements"]["read"] == 2 * pictures["judged"]
+    assert (tmp_path / "r.html").read_text().count("data:image/jpeg") == pictures["judged"]
 
 
 def test_only_the_method_that_no_run_has_is_asked(model_flags: list[str], tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""What is said of the repeats of a run: mean, standard deviation and interval, as table and JSON.
+
+It is a folder beside the run folders of the repeats, without a run.json, since it is only a view of
+their answers: `<label>-repeats<N>-<hash>/report/`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan
+from pathlib import Path
+from typing import Any
+
+from eval.output.report import reference_arms
+from eval.output.table import WIDTH, fit
+from eval.output.tables import PART, title
+from eval.run.recorded import RecordedRun
+from eval.stats.intervals import CONFIDENCE, NONE, RESAMPLES, SEED, few_pictures_note
+from eval.stats.metric import Metric, Scorer
+from eval.stats.repeats import Repeated, RepeatedNumbers, RepeatedRuns, over_repeats
+from eval.tasks.base import Task
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatsReport:
+    """All that is reported of repeats.
+
+    Attributes:
+        task: The benchmark.
+        runs: The run of each repeat, in the order of the seeds.
+        arms: Names of the arms; a seed of a repeat is no part of them.
+        scored: What scored the answers, with the numbers.
+    """
+
+    task: Task
+    runs: Sequence[RecordedRun]
+    arms: Sequence[str]
+    scored: Sequence[tuple[Scorer, RepeatedRuns]]
+
+    @property
+    def folder(self) -> Path:
+        """The folder of the report, named after the runs and their arms."""
+        first = self.runs[0].path
+        what = [[run.path.name, list(run.arms)] for run in self.runs]
+        digest = hashlib.sha256(json.dumps(what).encode()).hexdigest()[:8]
+        label = first.name.rpartition("-")[0]
+        return first.parent / f"{label}-repeats{len(self.runs)}-{digest}" / "report"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return everything, for `metrics.json` and `--json`."""
+        return {
+            "benchmark": self.task.name,
+            **self.task.facts(),
+            "repeats": len(self.runs),
+            "seeds": list(range(len(self.runs))),
+            "runs": [run.path.name for run in self.runs],
+            "bootstrap": {
+                "resampled": "pictures, each with its answers in all repeats",
+                "pictures": self.scored[0][1].pictures,
+                "confidence": CONFIDENCE,
+                "resamples": RESAMPLES,
+                "seed": SEED,
+            },
+            "results": [one.as_dict() for _, of in self.scored for one in of.results],
+            "differences": [one.as_dict() for _, of in self.scored for one in of.differences],
+        }
+
+    def text(self, *, wide: bool = False) -> str:
+        """Return the tables and what has to be known beside them.
+
+        Args:
+            wide: Print all metrics.
+        """
+        own = [row for scorer, of in self.scored for row in _rows(scorer, of.results, wide=wide)]
+        compared = [
+            row for scorer, of in self.scored for row in _rows(scorer, of.differences, wide=wide)
+        ]
+        blocks = [_table("arm", own)]
+        if compared:
+            blocks.append(_table("arm - reference", compared))
+        return "\n\n".join([*blocks, self._notes()])
+
+    def _notes(self) -> str:
+        count, pictures = len(self.runs), self.scored[0][1].pictures
+        lines = [
+            f"mean, sd: over {count} repeats (seeds 0 to {count - 1}), the sd with n - 1; 95 %: of "
+            f"the mean, from {RESAMPLES} bootstrap resamples of the {pictures} picture(s), each "
+            "with its answers in all repeats"
+        ]
+        numbers = [number for _, runs in self.scored for of in (runs.results, runs.differences)
+                   for one in of for number in one.numbers.values()]  # fmt: skip
+        if any(number.mean.wilson for number in numbers):
+            lines.append("where all pictures give the same, the interval is Wilson's")
+        lines += few_pictures_note(pictures)
+        return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
+
+
+def repeats_report(
+    task: Task, runs: Sequence[RecordedRun], arms: Sequence[str], reference: str | None
+) -> RepeatsReport:
+    """Compute all numbers over the runs of all repeats.
+
+    Args:
+        task: The benchmark, with the protocol of the runs.
+        runs: By repeat, with the arms to report.
+        arms: What the arms are called here, in the order that each run has them.
+        reference: Arm that all others are compared with; None for the baseline.
+    """
+    answers: Mapping[str, Sequence[Any]] = {
+        name: [list(run.answers().values())[at] for run in runs] for at, name in enumerate(arms)
+    }
+    against = reference_arms(arms, reference)
+    scorers: list[Scorer] = [*task.further_scorers(), task]
+    scored = [(scorer, over_repeats(scorer, answers, against)) for scorer in scorers]
+    return RepeatsReport(task, runs, arms, scored)
+
+
+def _rows(scorer: Scorer, found: Sequence[RepeatedNumbers], *, wide: bool) -> list[list[str]]:
+    shown = [metric for metric in scorer.metrics if wide or not metric.wide]
+    return [
+        [
+            one.arm if one.reference is None else f"{one.arm} - {one.reference}",
+            one.part,
+            title(metric),
+            _mean(one.numbers[metric.name], metric, signed=one.reference is not None),
+            _sd(one.numbers[metric.name], metric),
+        ]
+        for one in found
+        for metric in shown
+    ]
+
+
+def _table(first: str, rows: Sequence[Sequence[str]]) -> str:
+    """Return a table; without the column of parts where there are none."""
+    header = [first, PART, "metric", "mean (95 %)", "sd"]
+    keep = [at for at, name in enumerate(header) if name != PART or any(row[at] for row in rows)]
+    return fit([header[at] for at in keep], [[row[at] for at in keep] for row in rows])
+
+
+def _mean(number: Repeated, metric: Metric, *, signed: bool) -> str:
+    mean = number.mean
+    if isnan(mean.value):
+        return NONE
+    sign = "+" if signed else ""
+    # Adding 0.0 makes +0.0 of what would be printed as -0.0.
+    value, low, high = (
+        f"{round(metric.factor * end, metric.digits) + 0.0:{sign}.{metric.digits}f}"
+        for end in (mean.value, mean.low, mean.high)
+    )
+    return value if isnan(mean.low) else f"{value} ({low}..{high})"
+
+
+def _sd(number: Repeated, metric: Metric) -> str:
+    return NONE if isnan(number.sd) else f"{metric.factor * number.sd:.{metric.digits}f}"
