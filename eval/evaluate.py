@@ -10,22 +10,26 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from eah.errors import nearest
 from eval.command import RUN_ERRORS, finish
 from eval.errors import EvaluationError
 from eval.files.answers import Item
-from eval.files.saved import NO_MODEL
 from eval.files.storage import write_atomically, write_json
-from eval.output.exports import results_csv
-from eval.output.published import published_table
-from eval.output.relabelled import relabelled_report
 from eval.output.repeats import repeats_report
-from eval.output.report import Report, reference_arms, report_of
+from eval.output.report import reference_arms
+from eval.output.run_report import (
+    REPORT,
+    facts_of,
+    headline,
+    report_run,
+    task_of,
+    write_run_report,
+)
 from eval.output.table import fit
 from eval.run.arms import arms_of, reference_of
 from eval.run.flags import Parser, resolve
@@ -34,13 +38,12 @@ from eval.run.recorded import RecordedRun, read_run
 from eval.run.repeats import check_seed, check_varied, settings_by_repeat
 from eval.run.saved import record_saved
 from eval.run.settings import RunSettings
-from eval.tasks.base import TASKS, Appendix, Task, pictures_missing, skip_unreadable
+from eval.tasks.base import TASKS, Task, pictures_missing, skip_unreadable
 from models.settings import PARTS
 
 if TYPE_CHECKING:
-    from eval.run.session import Loader
+    from eval.run.answering import Loader
 
-REPORT: Final = "report"
 # Settings that have a meaning for saved answers, too: the others say how a model is asked.
 UNASKED: Final = (
     "model", "data_path", "limit", "seed", "output_dir", "reference", "wide", "json",
@@ -130,7 +133,7 @@ def evaluate_repeats(task: Task, items: list[Item]) -> None:
         task: The benchmark, with `repeats` in its settings.
         items: Its questions, the same for all repeats unless the seed chooses the pictures.
     """
-    from eval.run.session import load_once
+    from eval.run.answering import load_once
 
     kind, settings = type(task), task.settings
     each = settings_by_repeat(settings)
@@ -242,7 +245,8 @@ def ask(
         `--dry-run`.
     """
     # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
-    from eval.run.session import answer_all, describe, plan_session
+    from eval.run.answering import answer_all
+    from eval.run.session import describe, plan_session
 
     if (named := reference_of(task.settings)) is not None:
         # Raises if it is none of them: better now than after the last answer.
@@ -260,111 +264,6 @@ def ask(
         if not answer_all(session, load):
             return None
     return read_run(session.folder.path, [arm.name for arm in session.plan.arms])
-
-
-def report_run(
-    kind: type[Task],
-    run: RecordedRun,
-    settings: RunSettings,
-    saved: Mapping[str, Any] | None = None,
-) -> None:
-    """Score a run's answers, write its report and print it, see `write_run_report`."""
-    layout = "" if saved is None else f"layout: {saved['layout']}\n"
-    print(f"{write_run_report(kind, run, settings, saved)}\n{layout}run folder: {run.path}")
-
-
-def write_run_report(
-    kind: type[Task],
-    run: RecordedRun,
-    settings: RunSettings,
-    saved: Mapping[str, Any] | None = None,
-) -> str:
-    """Score a run's answers and write its report.
-
-    Args:
-        kind: The benchmark.
-        run: The run; nothing is written to one of version 0.1.
-        settings: Of the command.
-        saved: What `--json` says of `--answers`; None for what run.json says.
-    Returns:
-        What is to be printed.
-    """
-    task = task_of(kind, run, settings)
-    # The arms of saved answers may be called anything.
-    reference = reference_of(settings) if task.saved() is None else settings.reference
-    report = score(task, run, reference)
-    beside = relabelled_report(task, report.arms, reference=reference, wide=settings.wide)
-    folder = run.path / REPORT
-    appendix = Appendix() if run.old else task.after(folder, report.arms)
-    notes = task.notes(report.arms)
-    texts = [headline(task, run), report.text(wide=settings.wide), *notes, beside.text]
-    texts.append(appendix.text)
-    if task.published:
-        texts.append(published_table(task.name, run.settings["model"]))
-    text = "\n\n".join(part for part in texts if part)
-    content = {**facts_of(run), **report.as_dict(), **beside.content, **appendix.content}
-    if not run.old:
-        write_json(folder / METRICS, content)
-        write_atomically(folder / "table.md", text + "\n")
-        write_atomically(folder / "table.csv", results_csv(report))
-    if settings.json is not None:
-        write_json(settings.json, content if saved is None else {**content, "answers": saved})
-    return text
-
-
-def score(task: Task, run: RecordedRun, reference: str | None) -> Report:
-    """Compute all numbers of a run's finished arms."""
-    costs = {name: arm.costs for name, arm in run.arms.items()}
-    return report_of(task, run.answers(), reference=reference, costs=None if run.saved else costs)
-
-
-def facts_of(run: RecordedRun) -> dict[str, Any]:
-    """Return what a run's numbers depend on, for a JSON file."""
-    names = ("model", "weights", "protocol", "dtype", "decoding", "questions")
-    saved = {"answers": run.settings["answers"]} if run.saved else {}
-    return {"run": run.path.name, **{name: run.settings.get(name) for name in names}, **saved}
-
-
-def task_of(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Task:
-    """Return a benchmark with the protocol of a run, to score its answers.
-
-    Raises:
-        EvaluationError: If run.json does not say how the answers were made.
-    """
-    recorded = run.settings
-    if run.saved and "protocol" not in recorded:
-        return kind(settings)
-    needed = () if run.saved else ("model", "dtype", "device", "decoding")
-    for name in ("family", "protocol", *needed):
-        if name not in recorded:
-            raise EvaluationError(f"{run.path / RUN} is damaged, it does not say the {name}")
-    return kind(settings, kind.protocol_of(recorded["protocol"], recorded["family"]))
-
-
-def headline(task: Task, run: RecordedRun) -> str:
-    """Return what was run and how, in one or two lines."""
-    settings = run.settings
-    if run.saved:
-        saved = settings["answers"]
-        model = "" if settings["model"] == NO_MODEL else f"{settings['model']}, "
-        return (
-            f"{task.title}, {model}saved answers of {saved.get('file')}\n"
-            f"{_facts(task)}layout: {saved.get('layout')}"
-        )
-    decoding = settings["decoding"]
-    how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
-    how = f"{how}, at most {decoding['max_new_tokens']} tokens"
-    if "scoring" in settings:
-        how = f"scoring by {settings['scoring']} of the first token"
-    return (
-        f"{task.title}, {settings['model']} ({settings['dtype']}, {settings['device']}), protocol "
-        f"{settings['protocol']},\n{_facts(task)}{how}"
-    )
-
-
-def _facts(task: Task) -> str:
-    shown = {name: f"{value!r}" if " " in value else value for name, value in task.facts().items()}
-    return "".join(f"{name} {value}, " for name, value in shown.items())
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

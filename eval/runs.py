@@ -18,11 +18,11 @@ from typing import Any, Final
 from eah.errors import nearest
 from eval.command import finish
 from eval.errors import EvaluationError
-from eval.evaluate import check_output, facts_of, headline, score, task_class, task_of
+from eval.evaluate import check_output, task_class
 from eval.files.storage import write_atomically, write_json
 from eval.output.comparison import compare_runs, setting_notes, why_unpaired
 from eval.output.exports import FORMATS
-from eval.output.relabelled import relabelled_report
+from eval.output.run_report import facts_of, headline, relabelled_report, score, task_of
 from eval.output.table import fit
 from eval.run.flag_parser import FlagParser
 from eval.run.recorded import RecordedRun, find_run, runs_below

@@ -6,15 +6,17 @@ import csv
 import io
 import json
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eval.files.answers import Answer
 from eval.files.storage import dump_lines
-from eval.output.report import Report
 from eval.output.tables import result_table
-from eval.run.recorded import RecordedRun
 
-Export = Callable[[RecordedRun, Report], str]
+if TYPE_CHECKING:
+    from eval.output.report import Report
+    from eval.run.recorded import RecordedRun
+
+Export = Callable[["RecordedRun", "Report"], str]
 
 
 def results_csv(report: Report) -> str:

@@ -34,7 +34,7 @@ ALLOWED = {
 SHARED = {"tasks/base": {"errors", "files", "stats", "run"}}
 USES_TASKS = {"eval.run.session"}
 # In a function: the judge's pictures are described as chair_eval.py does, by one run of it.
-LAZY = {"eval.tasks.judge.captions": {"eval.evaluate"}}
+LAZY = {"eval.tasks.judge.captions": {"eval.evaluate", "eval.output.run_report"}}
 
 
 def name_of(path: Path) -> str:

@@ -162,7 +162,7 @@ def test_minigpt4_stops_at_three_number_signs(
     minigpt4: models.VLM, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answer, steps, tokens = written(minigpt4, monkeypatch, "Yes, there is. ###")
-    assert answer == ("Yes, there is.", True, tokens)
+    assert answer[:3] == ("Yes, there is.", True, tokens)
     assert steps == tokens
 
     longer, steps, _ = written(minigpt4, monkeypatch, "Yes, there is. ###Human: why")
@@ -199,8 +199,8 @@ def test_a_stopped_row_does_not_stop_the_others(
         minigpt4.encode_images(pictures(2)), ["What?", "And?"], models.Decoding(len(on))
     )
 
-    assert answers[0] == ("Yes.", True, len(stop))
-    assert answers[1] == (minigpt4.tokenizer.decode(on).strip(), False, len(on))
+    assert answers[0][:3] == ("Yes.", True, len(stop))
+    assert answers[1][:3] == (minigpt4.tokenizer.decode(on).strip(), False, len(on))
 
 
 def test_an_answer_begins_after_the_last_assistant(

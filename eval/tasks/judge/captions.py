@@ -101,7 +101,8 @@ def from_model(
         dry_run: Say what the model would be asked, and return None, where no run has the answers.
     """
     # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
-    from eval.evaluate import ask, report_run
+    from eval.evaluate import ask
+    from eval.output.run_report import report_run
     from eval.run.arms import with_arms
     from eval.run.session import describe, plan_session
     from eval.tasks.chair.task import ChairCaptions

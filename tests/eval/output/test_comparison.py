@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from eval.errors import EvaluationError
-from eval.evaluate import score, task_class
+from eval.evaluate import task_class
 from eval.files.answers import Item
 from eval.output.comparison import compare_runs, setting_notes, why_unpaired
 from eval.output.report import Report
+from eval.output.run_report import score
 from eval.run.recorded import RecordedRun, read_run
 from eval.tasks.base import Task
 from tests.eval.small_runs import (

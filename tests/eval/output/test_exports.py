@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from eval.evaluate import facts_of, score, task_class
+from eval.evaluate import task_class
 from eval.files.answers import Item
 from eval.output.exports import FORMATS
 from eval.output.report import Report, result_table
+from eval.output.run_report import facts_of, score
 from eval.run.recorded import RecordedRun, read_run
 from eval.tasks.base import Task
 from eval.tasks.pope.task import PopeSettings

@@ -333,7 +333,7 @@ def test_batches_that_fit_leave_room_for_the_answers(
     longest = max(vlm.prompt_length(json.loads(row)["text"]) for row in rows)
     asked = count_calls(monkeypatch)
     # Two of the longest prompts fit with answers of nine tokens, and not with ten.
-    monkeypatch.setattr("eval.run.session.token_budget", lambda *_: 2 * (longest + 10) - 1)
+    monkeypatch.setattr("eval.run.answering.token_budget", lambda *_: 2 * (longest + 10) - 1)
 
     for new in ("10", "9"):
         flags = ["--batch-size", "auto", "--no-prefix-reuse", "--max-new-tokens", new]
