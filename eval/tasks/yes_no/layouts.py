@@ -40,6 +40,7 @@ class Layout:
 
 PICTURE: Final = (
     "image", "image_source", "image_path", "image_file", "image_id",
+    "image_name", "file_name", "filename", "img", "img_path",
     "doc.image_source", "doc.image_path", "doc.image", "metadata.image",
 )  # fmt: skip
 PART: Final = ("pope_type", "part", "category", "doc.category", "metadata.category")
@@ -71,8 +72,9 @@ LAYOUTS: Final = (
 # Keys that may hold what a model said, and words in a key that say that it does not.
 _SAID: Final = re.compile(
     r"(^|_)(text|ans|answers?|resps?|responses?|outputs?|pred|preds|predictions?|predicted|caption|"
-    r"generated|generation|completion|reply)(_|$)"
+    r"generated|generation|completion|reply|results?|said|content|decoded)(_|$)"
 )
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 _OTHER: Final = re.compile(
     r"(^|_)(id|ids|gt|gold|true|truth|correct|target|reference|label|prompt|question|query|type|"
     r"image|path|file|name|time|tokens|key|score)(_|$)"
@@ -124,8 +126,8 @@ def layout_of(
 def said_keys(rows: Sequence[Row]) -> list[str]:
     """Return the keys that could hold what a model said: by their name, and text in some row."""
     names = dict.fromkeys(key for _, row in rows for key in row)
-    named = [key for key in names if _SAID.search(key.lower()) and not _OTHER.search(key.lower())]
-    named = [key for key in named if key not in ARM]
+    snake = {key: _CAMEL.sub("_", key).lower() for key in names if key not in ARM}
+    named = [key for key, of in snake.items() if _SAID.search(of) and not _OTHER.search(of)]
     texts = [key for key in named if any(isinstance(row.get(key), str) for _, row in rows)]
     return texts or named
 
@@ -140,9 +142,9 @@ def _plain(
     path: Path, rows: Sequence[Row], candidates: Sequence[str], answer_key: str | None
 ) -> Layout:
     """Return the layout of rows that no known tool writes."""
-    # POPE's question with an answer added has its own text in `text`.
+    # POPE's question with an answer added, with or without its label, has its own text in `text`.
     first: Mapping[str, Any] = rows[0][1]
-    own = ("text",) if answer_key not in (None, "text") and "label" in first else ()
+    own = ("text",) if answer_key != "text" and "?" in str(first.get("text")) else ()
     if answer_key is not None:
         return Layout("rows", (), (answer_key,), question=("query", "question", "prompt", *own))
     if len(candidates) != 1:
