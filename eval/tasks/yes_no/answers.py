@@ -94,13 +94,12 @@ def _said(path: Path, layout: Layout, where: str, row: Record) -> Said:
             "or text: correct it, or name another key with --id-key"
         )
     arm, part = (_name(at, row, keys) for keys in (layouts.ARM, layouts.PART))
-    question = value_of(row, layout.question)
     picture = _picture(value_of(row, layouts.PICTURE))
     answer = Answer(Item(0, "", ""), text)
     if layout is layouts.LAYOUTS[0]:
         answer = answer_of(row, at)
-    asked = question if isinstance(question, str) else None
-    return Said(where, arm, part, row_id, asked, picture, answer)
+    question = " ".join(_texts(value_of(row, layout.question))) or None
+    return Said(where, arm, part, row_id, question, picture, answer)
 
 
 def _picture(value: Any) -> int | str | None:
@@ -110,6 +109,14 @@ def _picture(value: Any) -> int | str | None:
         value = value.get("path")
     name = id_of(value)
     return name if len(str(name)) <= LONGEST_PICTURE else None
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts in a value: itself, or those of a dialogue's messages."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return [text for one in inner for text in _texts(one)]
+    return [value] if isinstance(value, str) else []
 
 
 def _single(value: Any) -> Any:
@@ -188,10 +195,11 @@ def _record_of(path: Path) -> Record | None:
 
 
 def _number(path: Path, where: str, row: Record, key: str) -> int:
-    number = id_of(row[key])
+    value = value_of(row, (key,))
+    number = id_of(value)
     if not isinstance(number, int):
         raise EvaluationError(
-            f"{path}, {where}: {key!r} is {row[key]!r:.60}, but rows without a question's id are "
+            f"{path}, {where}: {key!r} is {value!r:.60}, but rows without a question's id are "
             "put in order by it; a whole number is needed"
         )
     return number
