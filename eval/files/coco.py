@@ -76,7 +76,9 @@ def read_captions(path: Path) -> list[tuple[ImageId, str]]:
     """
     content = _load(path)
     with _reading(path):
-        return [(_image_id(one["image_id"]), str(one["caption"])) for one in content["annotations"]]
+        return [
+            (_image_id(one["image_id"]), _text(one["caption"])) for one in content["annotations"]
+        ]
 
 
 def _load(path: Path) -> Any:
@@ -94,6 +96,12 @@ def _image_id(value: Any) -> ImageId:
     if image_id is None:
         raise ValueError(f"{value!r} is no image id")
     return image_id
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"caption {value!r:.60} is not text")
+    return value
 
 
 def _number(value: Any) -> Any:

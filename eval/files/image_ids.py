@@ -13,7 +13,7 @@ PICTURE_SUFFIXES: Final = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
     ".pgm", ".jp2", ".avif",
 )  # fmt: skip
-_NUMBER: Final = re.compile(r"([0-9]+)(\.0)?")
+_NUMBER: Final = re.compile(r"([0-9]{1,99})(\.0)?")
 # COCO pads its numbers to twelve digits: such a name is the same picture in any folder.
 _COCO_NAME: Final = re.compile(r"(.*[/\\])?([^/\\]*[^/\\0-9])?([0-9]{12})(\.[A-Za-z0-9]+)?")
 _NUMBERED_FILE: Final = re.compile(r"[^/\\]*?([0-9]+)(\.[A-Za-z0-9]+)")

@@ -16,9 +16,9 @@ from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.storage import Record, read_json_lines
-from eval.files.text import read_text
+from eval.files.text import parse_json, read_text
 
-DELIMITERS: Final = {".csv": ",;", ".tsv": "\t"}
+DELIMITERS: Final = {".csv": ",;\t", ".tsv": "\t"}
 OBJECT: Final = "JSON object"
 ANNOTATIONS: Final = "annotations"
 # An object with one of these keys is a row itself, whatever lists it has.
@@ -100,7 +100,7 @@ def one_value(path: Path, text: str) -> Any:
         EvaluationError: If it is a JSON list that is cut off, or nested too deep.
     """
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         if text.lstrip()[:1] == "[":
             raise EvaluationError(
@@ -108,9 +108,7 @@ def one_value(path: Path, text: str) -> Any:
                 "been cut off, write or copy it again"
             ) from error
         return None
-    except RecursionError as error:
-        raise EvaluationError(f"{path} is nested too deep; is it the right file?") from error
-    except ValueError as error:  # a number of thousands of digits
+    except ValueError as error:
         raise EvaluationError(f"{path} can't be read ({error}); is it the right file?") from error
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from eval.errors import EvaluationError
-from eval.files.text import read_text
+from eval.files.text import parse_json, read_text
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
@@ -170,9 +170,11 @@ def _drop_cut_off(file: BinaryIO) -> None:
 
 def _record(path: Path, number: int, line: str | bytes) -> Record:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError as error:
-        reason = error.msg if isinstance(error, json.JSONDecodeError) else "not UTF-8"
+        reason = getattr(error, "msg", None) or (
+            "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
+        )
         raise EvaluationError(
             f"{path}, line {number} is not JSON ({reason}); one object a line is needed"
         ) from error

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import codecs
 import gzip
+import json
 import zlib
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from eval.errors import EvaluationError
 from models.lfs import POINTER_START
@@ -21,6 +22,8 @@ MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+# Without a mark: whether the first two bytes are zero, as one is of an ASCII character in UTF-16.
+ZEROS: Final = {(True, False): "utf-16-be", (False, True): "utf-16-le"}
 
 
 def read_text(path: Path) -> str:
@@ -49,10 +52,34 @@ def read_text(path: Path) -> str:
             f"{path} is a spreadsheet (.xlsx) or another zip archive; export it as .csv or .jsonl "
             "and pass that file"
         )
-    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in MARKS if content.startswith(mark)), None)
+    if encoding is None:
+        encoding = ZEROS.get((content[:1] == b"\0", content[1:2] == b"\0"), "utf-8")
     try:
         return content.decode(encoding)
     except UnicodeDecodeError as error:
         raise EvaluationError(
             f"{path} is not {encoding.upper().removesuffix('-SIG')} text; is it the right file?"
         ) from error
+
+
+def parse_json(text: str | bytes) -> Any:
+    """Return the value of a text of JSON.
+
+    Raises:
+        ValueError: If it is none, is nested too deep, or has an object with a key twice, of which
+            nobody can tell which one counts.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except RecursionError as error:
+        raise ValueError("nested too deep") from error
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        doubled = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"key {doubled!r:.60} stands twice in one object")
+    return found

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from eval import pope_eval, runs
-from eval.files.answers import Item
+from eval.files.answers import Answer, Item
 from eval.tasks.pope.questions import POPE_TYPES, dump_questions, read_questions
+from eval.tasks.pope.repope import relabel
 from tests.eval.small_runs import OLD_RUNS, always_yes, questions, renamed, right, write_run
 from tests.eval.tables import table_rows
 
@@ -133,6 +134,14 @@ def test_questions_are_joined_by_picture_and_text_and_never_by_id(
     coverage = json.loads((tmp_path / "all.json").read_text())["repope"]["coverage"]["random"]
     assert (coverage["kept"], coverage["dropped"], coverage["unanswered"]) == (7, 1, 1)
     assert (coverage["yes_to_no"], coverage["no_to_yes"]) == (0, 0)
+
+
+def test_a_request_behind_a_question_does_not_part_it_from_its_label() -> None:
+    asked = Item(1, "a.jpg", "Is there a dog?\nAnswer with a single word.", "yes", "random")
+    labels = {"random": {("a", "is there a dog"): "no"}}
+
+    found = relabel({"baseline": [Answer(asked, "Yes")]}, labels)
+    assert [answer.item.label for answer in found.arms["baseline"]] == ["no"]
 
 
 def test_a_run_shows_them_also_when_it_is_of_version_0_1(

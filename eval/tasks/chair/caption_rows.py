@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePath
 from typing import Any, Final
 
+from eval.errors import EvaluationError
 from eval.files.image_ids import PICTURE_SUFFIXES, image_id_of
 from eval.files.rows import OBJECT, read_rows
 from eval.files.storage import Record
@@ -29,7 +30,7 @@ def caption_rows(path: Path, *, image_id_key: str, caption_key: str) -> list[tup
     by_id = content.get(IMAGES_TO_ROWS, content)
     if not isinstance(by_id, dict) or not all(map(_is_image_id, by_id)):
         return [("line 1", content)]
-    return list(_rows_of_map(by_id, image_id_key, caption_key))
+    return list(_rows_of_map(path, by_id, image_id_key, caption_key))
 
 
 def _is_image_id(key: str) -> bool:
@@ -38,9 +39,20 @@ def _is_image_id(key: str) -> bool:
 
 
 def _rows_of_map(
-    by_id: Mapping[str, Any], image_id_key: str, caption_key: str
+    path: Path, by_id: Mapping[str, Any], image_id_key: str, caption_key: str
 ) -> Iterator[tuple[str, Record]]:
     for image_id, value in by_id.items():
-        for one in value if isinstance(value, list) else [value]:
+        of = value if isinstance(value, list) else [value]
+        if not of:
+            raise EvaluationError(
+                f'{path} has no caption of image {image_id}; write "" if the model said nothing'
+            )
+        for one in of:
             row = one if isinstance(one, dict) else {caption_key: one}
+            own = row.get(image_id_key, image_id)
+            if image_id_of(own) != image_id_of(image_id):
+                raise EvaluationError(
+                    f"{path}: what stands at image {image_id} has {image_id_key!r} {own!r:.60}; "
+                    "correct one of them"
+                )
             yield f"image {image_id}", {image_id_key: image_id, **row}

@@ -43,7 +43,7 @@ def read_captions(
     Raises:
         EvaluationError: If there are no captions, a row has none, or an id occurs twice.
     """
-    if (path / RUN).is_file():
+    if path.is_dir() and ((path / RUN).is_file() or not (path / OLD_ANSWERS).is_file()):
         return _of_run(path)
     path = path / OLD_ANSWERS if path.is_dir() else path
     name = path.with_suffix("").stem if path.suffix == ".gz" else path.stem
@@ -62,11 +62,17 @@ def read_captions(
                 f"{path}, {place}: {caption_key!r} is {json.dumps(text)[:60]}, not text; a caption "
                 'is needed, "" if the model said nothing'
             )
-        method = str(row.get("method", name))
+        method = str(row.get("method") or "")
         image_id = _image_id(row[image_id_key], f"{path}, {place}")
         arms.setdefault(method, []).append(Caption(image_id, text))
     if not arms:
         raise EvaluationError(f"{path} holds no captions")
+    if "" in arms and len(arms) > 1:
+        raise EvaluationError(
+            f"{path} has {len(arms[''])} rows that name no method, but others name one; name it in "
+            "every row, or in none"
+        )
+    arms = {method or name: rows for method, rows in arms.items()}
     return {method: _without_doubles(path, rows, last=last) for method, rows in arms.items()}
 
 

@@ -24,7 +24,7 @@ from eval.errors import EvaluationError, some_ids
 from eval.files.coco import annotation_files, read_captions, read_instances
 from eval.files.image_ids import ImageId, image_id_of, order
 from eval.files.storage import write_atomically
-from eval.files.text import read_text
+from eval.files.text import parse_json, read_text
 from eval.tasks.chair.analyzers import Analyzer
 from eval.tasks.chair.vocabulary import load_vocabulary
 
@@ -67,8 +67,8 @@ def read(path: Path) -> GroundTruth:
         )
     text = read_text(path)
     try:
-        parsed = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        parsed = parse_json(text)
+    except ValueError as error:
         raise EvaluationError(
             f"{path} is not whole JSON ({error}); it may have been cut off, or be another kind of "
             "file: copy it again, or pass the right one; a cache can be deleted, it is built again"
@@ -168,6 +168,11 @@ def _checked(path: Path, rows: Mapping[str, Any]) -> Objects:
             raise EvaluationError(
                 f"{path} is no ground truth: it must map image ids to lists of object names, but "
                 f"has {key!r}: {names!r:.60}"
+            )
+        if image_id in objects:
+            raise EvaluationError(
+                f"{path} names the objects of image {image_id} twice, the second time as {key!r}; "
+                "keep one of them"
             )
         objects[image_id] = frozenset(names)
         if not objects[image_id] <= known:

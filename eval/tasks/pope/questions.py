@@ -27,8 +27,8 @@ from eval.tasks.yes_no.identity import PICTURE_SUFFIXES, id_of, slashes
 POPE_TYPES: Final = ("random", "popular", "adversarial")
 LABELS: Final = ("yes", "no")
 KEYS: Final = ("question_id", "image", "text", "label")
-# The same in lmms-eval's copy of POPE.
-LMMS_KEYS: Final = ("question_id", "image_source", "question", "answer")
+# In lmms-eval's copy of POPE.
+OTHER_KEYS: Final = {"image": "image_source", "text": "question", "label": "answer"}
 
 
 def question_file(folder: Path, pope_type: str) -> Path:
@@ -45,10 +45,16 @@ def read_questions(path: Path, pope_type: str) -> list[Item]:
     Raises:
         EvaluationError: Naming the row that is no question, or if there is none.
     """
+    named = [name for name in POPE_TYPES if name in path.stem.lower()]
+    if len(named) == 1 and pope_type not in named:
+        raise EvaluationError(
+            f"{path} is named after the type {named[0]}, but {pope_type} is asked for; pass "
+            f"--pope-type {named[0]}, or rename the file"
+        )
     questions: dict[int | str, Item] = {}
     places: dict[int | str, str] = {}
     for where, row in read_rows(path).rows:
-        category = row.get("category")
+        category = str(row.get("category", "")).strip().lower()
         if category in POPE_TYPES and category != pope_type:
             continue
         item = _question(row, pope_type, f"{path}, {where}")
@@ -74,22 +80,22 @@ def dump_questions(items: Iterable[Item]) -> str:
 
 
 def _question(row: Record, pope_type: str, where: str) -> Item:
-    keys = LMMS_KEYS if "text" not in row and "question" in row else KEYS
-    values = {name: row.get(key) for name, key in zip(KEYS, keys, strict=True)}
-    row_id = id_of(values.pop("question_id"))
-    for name, value in {"question_id": row_id, **values}.items():
-        if value is None or (name != "question_id" and not isinstance(value, str)):
-            key = keys[KEYS.index(name)]
+    keys = {name: next((key for key in (name, OTHER_KEYS.get(name)) if key in row), name)
+            for name in KEYS}  # fmt: skip
+    row_id = id_of(row.get("question_id"))
+    for name, key in keys.items():
+        value = row_id if name == "question_id" else row.get(key)
+        if value is None or (name != "question_id" and not (isinstance(value, str) and value)):
             raise EvaluationError(
                 f"{where}: {key!r} is {row.get(key)!r:.60}; a question has question_id (a number "
                 "or text), image, text and label"
             )
     assert row_id is not None
-    image, text, label = (str(values[name]) for name in KEYS[1:])
+    image, text, label = (str(row[keys[name]]) for name in KEYS[1:])
     if label.strip().lower() not in LABELS:
         raise EvaluationError(f"{where}: label {label!r} is neither 'yes' nor 'no'")
     image = slashes(image)
-    if keys == LMMS_KEYS and not image.lower().endswith(PICTURE_SUFFIXES):
+    if keys["image"] != "image" and not image.lower().endswith(PICTURE_SUFFIXES):
         image += ".jpg"  # that copy leaves COCO's suffix out
     return Item(row_id, image, text, label.strip().lower(), pope_type)
 

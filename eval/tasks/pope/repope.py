@@ -129,4 +129,5 @@ def _label(item: Item, labels: Labels) -> str | None:
 
 
 def _key(item: Item) -> tuple[str, str]:
-    return picture_key(item.image), words(item.question)
+    # LLaVA's copy of POPE has a request behind the question.
+    return picture_key(item.image), words(item.question.partition("?")[0])

@@ -7,7 +7,6 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from math import inf
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,8 +59,8 @@ def read_answers(
     layout = layout_of(path, rows, answer_key, id_key)
     said = [_said(path, layout, where, row) for where, row in rows]
     if layout.order and all(one.id is None for one in said):
-        order = [value_of(row, (layout.order,)) for _, row in rows]
-        said = [one for _, one in sorted(zip(map(_number, order), said, strict=True), key=_first)]
+        order = [_number(path, where, row, layout.order) for where, row in rows]
+        said = [one for _, one in sorted(zip(order, said, strict=True), key=_first)]
     by_method = any(METHOD in row for _, row in rows)
     model, named = _named_arms(path, said, _arm_of(path), by_method=by_method)
     others: Counter[str] = Counter()
@@ -95,27 +94,46 @@ def _said(path: Path, layout: Layout, where: str, row: Record) -> Said:
             "or text: correct it, or name another key with --id-key"
         )
     arm, part = (_name(at, row, keys) for keys in (layouts.ARM, layouts.PART))
-    question = value_of(row, layout.question)
-    picture = value_of(row, layouts.PICTURE)
-    if type(picture) not in (int, str) or not 0 < len(str(picture)) <= LONGEST_PICTURE:
-        picture = None
+    picture = _picture(value_of(row, layouts.PICTURE))
     answer = Answer(Item(0, "", ""), text)
     if layout is layouts.LAYOUTS[0]:
         answer = answer_of(row, at)
-    asked = question if isinstance(question, str) else None
-    return Said(where, arm, part, row_id, asked, picture, answer)
+    question = " ".join(_texts(value_of(row, layout.question))) or None
+    return Said(where, arm, part, row_id, question, picture, answer)
+
+
+def _picture(value: Any) -> int | str | None:
+    """Return a picture's name or number; None if the value has none."""
+    value = _single(value)
+    if isinstance(value, dict):  # of Hugging Face's data sets
+        value = value.get("path")
+    name = id_of(value)
+    return name if len(str(name)) <= LONGEST_PICTURE else None
+
+
+def _texts(value: Any) -> list[str]:
+    """Return the texts in a value: itself, or those of a dialogue's messages."""
+    if isinstance(value, dict | list):
+        inner = value.values() if isinstance(value, dict) else value
+        return [text for one in inner for text in _texts(one)]
+    return [value] if isinstance(value, str) else []
+
+
+def _single(value: Any) -> Any:
+    while isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    return value
 
 
 def _text(at: str, row: Record, layout: Layout) -> str:
     """Return what the model said: text, or a list around one text."""
-    value = value_of(row, layout.answer)
-    while isinstance(value, list) and len(value) == 1:
-        value = value[0]
+    value = _single(value_of(row, layout.answer))
     if not isinstance(value, str):
         key = layouts.key_of(row, layout.answer) or layout.answer[0]
         raise EvaluationError(
-            f"{at}: {key!r} is {value!r:.60}, not text; the keys there are "
-            f"{', '.join(sorted(row))}: name the model's answer with --answer-key"
+            f"{at}: {key!r} is {value!r:.60}, not text; name the model's answer with --answer-key "
+            f'(the keys there are {", ".join(sorted(row))}), or write it as text, "" if the model '
+            "said nothing"
         )
     return value
 
@@ -176,12 +194,18 @@ def _record_of(path: Path) -> Record | None:
     return settings if isinstance(settings, dict) else None
 
 
-def _number(value: Any) -> float:
+def _number(path: Path, where: str, row: Record, key: str) -> int:
+    value = value_of(row, (key,))
     number = id_of(value)
-    return number if isinstance(number, int) else inf
+    if not isinstance(number, int):
+        raise EvaluationError(
+            f"{path}, {where}: {key!r} is {value!r:.60}, but rows without a question's id are "
+            "put in order by it; a whole number is needed"
+        )
+    return number
 
 
-def _first(pair: tuple[float, Said]) -> float:
+def _first(pair: tuple[int, Said]) -> int:
     return pair[0]
 
 

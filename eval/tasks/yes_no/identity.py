@@ -9,14 +9,16 @@ PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".t
 # MME's questions end in a request that LLaVA and lmms-eval replace by their own.
 REQUEST: Final = " Please answer yes or no."
 _COCO: Final = re.compile(r"(?:coco_(?:train|val|test)\d{4}_)?0*(\d+)")
-_NUMBER: Final = re.compile(r"0|[1-9][0-9]{0,17}")
+_NUMBER: Final = re.compile(r"([0-9]{1,18})(\.0+)?")
 
 
 def id_of(value: Any) -> int | str | None:
-    """Return an id, with numbers in text as numbers; None if it is no id."""
+    """Return an id, with whole numbers as such, also "0001" and pandas' 1.0; None if it is none."""
     if isinstance(value, str) and value.strip():
-        text = value.strip()
-        return int(text) if _NUMBER.fullmatch(text) else text
+        number = _NUMBER.fullmatch(value.strip())
+        return int(number[1]) if number else value.strip()
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 

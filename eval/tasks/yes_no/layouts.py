@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.storage import Record
 
+IDS: Final = ("question_id", "id", "qid")
+ORDER: Final = ("index", "idx", "doc_id")
+QUESTION: Final = (
+    "query", "question", "prompt", "instruction", "problem", "messages", "conversations",
+    "metadata.question",
+)  # fmt: skip
 Row = tuple[str, Record]
 """Where it stands in the file, and the object."""
 
@@ -32,14 +39,15 @@ class Layout:
     name: str
     needs: tuple[str, ...]
     answer: tuple[str, ...]
-    id: tuple[str, ...] = ("question_id", "id")
-    question: tuple[str, ...] = ("query", "question", "prompt")
+    id: tuple[str, ...] = IDS
+    question: tuple[str, ...] = QUESTION
     order: str = ""
     label: tuple[str, ...] = ()
 
 
 PICTURE: Final = (
-    "image", "image_source", "image_path", "image_file", "image_id",
+    "image", "images", "image_source", "image_path", "image_file", "image_id",
+    "image_name", "file_name", "filename", "img", "img_path",
     "doc.image_source", "doc.image_path", "doc.image", "metadata.image",
 )  # fmt: skip
 PART: Final = ("pope_type", "part", "category", "doc.category", "metadata.category")
@@ -52,7 +60,7 @@ LAYOUTS: Final = (
         ("doc_id", "doc"),
         ("filtered_resps", "resps"),
         ("doc.question_id",),
-        ("doc.question",),
+        ("doc.question", "input"),
         "doc_id",
         ("target",),
     ),
@@ -71,8 +79,9 @@ LAYOUTS: Final = (
 # Keys that may hold what a model said, and words in a key that say that it does not.
 _SAID: Final = re.compile(
     r"(^|_)(text|ans|answers?|resps?|responses?|outputs?|pred|preds|predictions?|predicted|caption|"
-    r"generated|generation|completion|reply)(_|$)"
+    r"generated|generation|completion|reply|results?|said|content|decoded)(_|$)"
 )
+_CAMEL: Final = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^A-Za-z0-9]+")
 _OTHER: Final = re.compile(
     r"(^|_)(id|ids|gt|gold|true|truth|correct|target|reference|label|prompt|question|query|type|"
     r"image|path|file|name|time|tokens|key|score)(_|$)"
@@ -82,12 +91,12 @@ _OTHER: Final = re.compile(
 def value_of(row: Record, keys: Sequence[str]) -> Any:
     """Return the first of some keys that a row has; None if it has none of them."""
     key = key_of(row, keys)
-    return None if key is None else _inside(row, key)
+    return None if key is None else _look(row, key)[0]
 
 
 def key_of(row: Record, keys: Sequence[str]) -> str | None:
     """Return the first of some keys that a row has."""
-    return next((key for key in keys if _holder(row, key) is not None), None)
+    return next((key for key in keys if _look(row, key)), None)
 
 
 def layout_of(
@@ -124,8 +133,8 @@ def layout_of(
 def said_keys(rows: Sequence[Row]) -> list[str]:
     """Return the keys that could hold what a model said: by their name, and text in some row."""
     names = dict.fromkeys(key for _, row in rows for key in row)
-    named = [key for key in names if _SAID.search(key.lower()) and not _OTHER.search(key.lower())]
-    named = [key for key in named if key not in ARM]
+    snake = {key: _snake(key) for key in names if key not in ARM}
+    named = [key for key, of in snake.items() if _SAID.search(of) and not _OTHER.search(of)]
     texts = [key for key in named if any(isinstance(row.get(key), str) for _, row in rows)]
     return texts or named
 
@@ -140,11 +149,9 @@ def _plain(
     path: Path, rows: Sequence[Row], candidates: Sequence[str], answer_key: str | None
 ) -> Layout:
     """Return the layout of rows that no known tool writes."""
-    # POPE's question with an answer added has its own text in `text`.
-    first: Mapping[str, Any] = rows[0][1]
-    own = ("text",) if answer_key not in (None, "text") and "label" in first else ()
+    first = rows[0][1]
     if answer_key is not None:
-        return Layout("rows", (), (answer_key,), question=("query", "question", "prompt", *own))
+        return _rows_with("rows", answer_key, first)
     if len(candidates) != 1:
         what = (
             f"{' and '.join(map(repr, candidates))} could each be the model's answer"
@@ -156,21 +163,30 @@ def _plain(
             f"{', '.join(sorted(first))})"
         )
     (key,) = candidates
-    ids = any(key_of(row, ("question_id", "id")) for _, row in rows)
+    ids = any(key_of(row, IDS) for _, row in rows)
     popes = not ids and key == "answer" and "question" in first
-    return Layout("POPE's own, in order" if popes else f"rows with {key!r}", (), (key,))
+    return _rows_with("POPE's own, in order" if popes else f"rows with {key!r}", key, first)
 
 
-def _holder(row: Record, key: str) -> Record | None:
-    """Return the object that has a key, which may be written with dots; None if there is none."""
-    if key in row:
-        return row
+def _rows_with(name: str, answer: str, first: Record) -> Layout:
+    """Return a layout in which one key holds the answer, from the first row."""
+    # POPE's question with an answer added, with or without its label, has its own text in `text`.
+    asks = (key for key in ("text", "input") if key != answer and "?" in str(first.get(key)))
+    order = key_of(first, ORDER) or ""
+    return Layout(name, (), (answer,), question=(*QUESTION, *asks), order=order)
+
+
+def _look(row: Record, key: str) -> list[Any]:
+    """Return the value of a key, which may be written with dots or in another case; [] if none."""
+    name = key if key in row else next((name for name in row if _snake(name) == key), None)
+    if name is not None:
+        return [row[name]]
     outer, dot, inner = key.partition(".")
     within = row.get(outer)
-    return _holder(within, inner) if dot and isinstance(within, dict) else None
+    return _look(within, inner) if dot and isinstance(within, dict) else []
 
 
-def _inside(row: Record, key: str) -> Any:
-    holder = _holder(row, key)
-    assert holder is not None
-    return holder[key] if key in holder else holder[key.rpartition(".")[2]]
+@cache
+def _snake(key: str) -> str:
+    """Return a key as Python writes it: "question_id" for "questionId" and "Question ID"."""
+    return _CAMEL.sub("_", key).lower()

@@ -58,7 +58,7 @@ def match(
         if not of and others:
             raise EvaluationError(
                 f"{path} has no answers to {part}: its rows are of {rows_of_parts(others)}; pass "
-                "the --pope-type that was asked"
+                "the --pope-type that was asked, or rename that key if it says something else"
             )
     return [
         answer for part, asked in parts.items() for answer in _match_part(path, rows[part], asked)
@@ -98,7 +98,8 @@ def _parts_of(one: Said, known: Mapping[str, str]) -> list[str]:
 def _match_part(path: Path, said: Sequence[Said], items: Sequence[Item]) -> list[Answer]:
     """Return the answers to the questions of one part, in their order."""
     part = items[0].part
-    what = f"{path}: the answers to {part}" if part else str(path)
+    of = f" of {said[0].arm}" if said and said[0].arm else ""
+    what = f"{path}: the answers{of} to {part}" if part else f"{path}{of}"
     with_id = [one for one in said if one.id is not None]
     if with_id and len(with_id) < len(said):
         bare = next(one for one in said if one.id is None)
@@ -149,9 +150,11 @@ def _without_ids(path: Path, said: Sequence[Said], items: Sequence[Item]) -> lis
     keys = [(picture_key(one.picture), words(one.question))
             for one in said if one.picture is not None and one.question is not None]  # fmt: skip
     wanted = [(picture_key(item.image), words(item.question)) for item in items]
-    if sorted(keys) == sorted(wanted) and len(set(keys)) == len(said):
-        rows = dict(zip(keys, said, strict=True))
-        return [rows[key] for key in wanted]
+    if sorted(keys) == sorted(wanted) and len(keys) == len(said):
+        rows: dict[tuple[str, str], list[Said]] = {}
+        for key, one in zip(keys, said, strict=True):
+            rows.setdefault(key, []).append(one)
+        return [rows[key].pop(0) for key in wanted]  # a question that is asked twice: in order
     if len(said) != len(items):
         raise EvaluationError(
             f"{path} holds {len(said)} answers without question_id, but there are {len(items)} "

@@ -42,6 +42,14 @@ def test_captions_may_have_categories(tmp_path: Path) -> None:
     assert read_captions(path) == [(7, "A car."), (8, "A bus.")]
 
 
+def test_a_caption_is_text(tmp_path: Path) -> None:
+    path = tmp_path / "captions.json"
+    path.write_text('{"annotations": [{"image_id": 7, "caption": null}]}')
+
+    with pytest.raises(EvaluationError, match="caption None is not text"):
+        read_captions(path)
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

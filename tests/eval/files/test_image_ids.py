@@ -24,7 +24,9 @@ def test_numbers_and_names(value: object, expected: ImageId) -> None:
     assert image_id_of(image_id_of(value)) == expected
 
 
-@pytest.mark.parametrize("value", [None, True, -1, 1.5, "-1", "1.5", "nan", "", " ", [1], {}])
+@pytest.mark.parametrize(
+    "value", [None, True, -1, 1.5, "-1", "1.5", "nan", "", " ", [1], {}, "1" * 5000]
+)
 def test_what_is_no_id(value: object) -> None:
     assert image_id_of(value) is None
 

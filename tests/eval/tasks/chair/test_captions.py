@@ -146,6 +146,11 @@ def test_doubles_are_named_and_the_last_can_be_taken(tmp_path: Path) -> None:
         ('[{"image_id": 1, "caption": "a"}, {"ima', "is not whole JSON"),
         ('{"file": "12", "text": "b"}', "line 1 has no 'image_id'; the keys there are file, text"),
         ('{"7": 5}', "image 7: 'caption' is 5, not text"),
+        ('{"7": []}', "has no caption of image 7"),
+        ('{"7": "a", "7": "b"}', "key '7' stands twice in one object"),
+        ('{"7": {"image_id": 8, "caption": "a"}}', "at image 7 has 'image_id' 8"),
+        (lines({"image_id": "1" * 5000, "caption": "a"}), "1 is no image id"),
+        (lines({**ROWS[0], "method": "m"}, ROWS[1]), "has 1 rows that name no method, but others"),
         ("[1]", "entry 1 is not a JSON object: 1"),
         (lines(1), "holds 1; rows are needed, a JSON object each"),
     ],
@@ -159,11 +164,16 @@ def test_unusable_files_are_one_sentence(tmp_path: Path, content: str, message: 
     assert str(path) in str(raised.value)
 
 
+def test_an_empty_method_is_none(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text('image_id,caption,method\n7,"A dog, a cat",\n')
+    assert read(tmp_path / "mine.csv") == {"mine": [Caption(7, "A dog, a cat")]}
+
+
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="can't be read: No such file"):
         read(tmp_path / "absent.jsonl")
-    with pytest.raises(EvaluationError, match="can't be read: No such file"):
-        read(tmp_path)  # a folder without predictions.jsonl
+    with pytest.raises(EvaluationError, match=r"is no run folder, it holds no run\.json"):
+        read(tmp_path)
 
 
 @pytest.mark.parametrize(

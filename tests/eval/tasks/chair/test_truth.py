@@ -228,6 +228,8 @@ def test_damaged_annotations_are_one_sentence(
         ("x.json", b"[]", "must map image ids to object names"),
         ("x.json", b'{"objects": []}', "must map image ids to object names"),
         ("x.json", b'{"-1": ["dog"]}', "but has '-1': ['dog']"),
+        ("x.json", b'{"1": ["dog"], "1": ["cat"]}', "key '1' stands twice in one object"),
+        ("x.json", b'{"1": ["dog"], "1.jpg": ["cat"]}', "objects of image 1 twice, the second"),
         ("x.json", b'{"1": "dog"}', "but has '1': 'dog'"),
         ("x.json", b'{"1": [["dog"]]}', "but has '1': [['dog']]"),
         ("x.json", b'{"1": ["puppy"]}', "image 1: 'puppy' is none of COCO's 80 objects"),

@@ -64,6 +64,8 @@ def test_written_questions_are_read_back(tmp_path: Path) -> None:
     "changes",
     [
         {"question_id": "1"},
+        {"question_id": 1.0},
+        {"category": " Random"},
         {"label": " Yes"},
         {"label": "YES"},
         {"image": "val\\a.jpg"},
@@ -102,6 +104,26 @@ def test_questions_of_other_tools_are_those_of_pope(shared: Path, name: str) -> 
     assert read_questions(folder / name, "random") == read_questions(folder / "q_ok.json", "random")
 
 
+@pytest.mark.parametrize(
+    ("key", "other"), [("text", "question"), ("label", "answer"), ("image", "image_source")]
+)
+def test_each_key_may_be_that_of_lmms_eval(tmp_path: Path, key: str, other: str) -> None:
+    row = {other if name == key else name: value for name, value in GOOD.items()}
+
+    (question,) = read_questions(file_with(tmp_path / "q", row), "random")
+    assert question == Item(1, "a.jpg", TEXT, "yes", "random")
+
+
+def test_a_file_that_is_named_after_another_type_is_refused(tmp_path: Path) -> None:
+    path = file_with(tmp_path / "coco_pope_popular.json", GOOD)
+
+    assert len(read_questions(path, "popular")) == 1
+    with pytest.raises(
+        EvaluationError, match=r"after the type popular, .*pass --pope-type popular"
+    ):
+        read_questions(path, "random")
+
+
 def test_only_the_questions_of_the_type_are_taken(tmp_path: Path) -> None:
     rows = [{**GOOD, "category": part} for part in ("adversarial", "random", "popular")]
 
@@ -132,6 +154,8 @@ def test_popes_other_sets_are_read(shared: Path, name: str) -> None:
         ([{**GOOD, "question_id": True}], "'question_id' is True"),
         ([GOOD, {**GOOD, "question_id": "1"}], "line 2: question_id 1 stands in line 1 already"),
         ([{**GOOD, "category": "popular"}], "holds no questions of type random"),
+        ([{**GOOD, "category": "Popular"}], "holds no questions of type random"),
+        ([{**GOOD, "text": ""}], "'text' is ''"),
         ([{"question_id": 1}], "'image' is None"),
         (['{"question_id": 1,'], "line 1 is not JSON"),
         (["[1, 2]"], "is not a JSON object"),

@@ -91,6 +91,13 @@ def test_the_layouts_of_tools_are_read_and_named(tmp_path: Path, layout: str) ->
         [{**row, "index": row["index"] + 1} for row in reversed(TABLE)],
         [{**row, "image": IMAGE} for row in reversed(POPES)],
         [{"id": "1", "response": "Yes"}, {"id": 5, "response": "No"}],
+        [{"qid": 5, "answer": "No"}, {"qid": 1, "answer": "Yes"}],
+        [{"questionId": 5, "answer": "No"}, {"questionId": 1, "answer": "Yes"}],
+        [{"ID": 5, "answer": "No"}, {"ID": 1, "answer": "Yes"}],
+        [{"idx": 1, "answer": "No"}, {"idx": 0, "answer": "Yes"}],
+        [{"id": "0001", "response": "Yes"}, {"id": "5.0", "response": "No"}],
+        [{**row, "question_id": float(row["question_id"]), "image_id": "1.0"} for row in by_id()],
+        [{**row, "index": f"{row['index']}.0"} for row in reversed(TABLE)],
         [{**row, "answer_gt": "yes", "output_tokens": 3, "model_name": "x"} for row in by_id()],
     ],
 )  # fmt: skip
@@ -228,13 +235,29 @@ def test_a_row_may_be_of_several_parts(tmp_path: Path) -> None:
         ([{**row, "question": DOG} for row in by_id()], "line 2 is to 'Is there a dog .*tion 5"),
         ([{**row, "image": "2.jpg"} for row in by_id()], "about picture '2.jpg', but question 1"),
         ([{**row, "image_id": 2} for row in by_id()], "line 1 is about picture 2, but question 1"),
+        ([{**row, "image_id": 2.0} for row in by_id()], "line 1 is about picture 2, but question"),
+        ([{**row, "image": ["2.jpg"]} for row in by_id()], "line 1 is about picture '2.jpg'"),
+        ([{**row, "image": {"path": "2.jpg"}} for row in by_id()], "is about picture '2.jpg'"),
+        ([{**row, "images": ["2.jpg"]} for row in by_id()], "line 1 is about picture '2.jpg'"),
+        ([{**row, "Question": DOG} for row in by_id()], "line 2 is to 'Is there a dog"),
+        ([{**row, "instruction": DOG} for row in by_id()], "line 2 is to 'Is there a dog"),
+        ([{**row, "input": DOG} for row in by_id()], "line 2 is to 'Is there a dog"),
+        ([{**row, "prompt": [DOG]} for row in by_id()], "line 2 is to 'Is there a dog"),
+        ([{**row, "messages": [{"role": "user", "content": DOG}]} for row in by_id()],
+         "line 2 is to 'user Is there a dog"),
+        ([{**row, "file_name": "2.jpg"} for row in by_id()], "line 1 is about picture '2.jpg'"),
+        ([{**row, "modelAnswer": "x"} for row in by_id()], "'answer' and 'modelAnswer' could each"),
+        ([{**row, "result": "x"} for row in by_id()], "'answer' and 'result' could each"),
+        ([{**row, "category": "coco"} for row in by_id()], "are of coco .*or rename that key"),
+        ([{**TABLE[0], "index": ""}, TABLE[1]], "line 1: 'index' is ''.* whole number is needed"),
+        ([{**row, "model": m} for m in "ab" for row in by_id()][:3], "the answers of b to random"),
         ([{**row, "text": "Yes"} for row in by_id()], "'answer' and 'text' could each .*-key KEY"),
         ([{**row, "prediction": "x"} for row in by_id()], "'answer' and 'prediction' could each"),
         ([{**row, "model_output": "x"} for row in by_id()], "'answer' and 'model_output' could"),
         ([{**LLAVA[0], "answer": "Yes"}], "'text' and 'answer' could each be"),
         ([by_id()[0], {"answer": "No"}], r"line 2 has no question id, but .*2 rows, 1 with an id"),
         ([{"question_id": None, "answer": "a"}], "'question_id' is None; a question's id"),
-        ([{"question_id": 1.0, "answer": "a"}], "'question_id' is 1.0; a question's id"),
+        ([{"question_id": 1.5, "answer": "a"}], "'question_id' is 1.5; a question's id"),
         ([{"question_id": [1], "answer": "a"}], r"'question_id' is \[1\]; a question's id"),
         ([{"question_id": {}, "answer": "a"}], r"'question_id' is \{\}; a question's id"),
         ([{"question_id": True, "answer": "a"}], "'question_id' is True; a question's id"),
@@ -274,6 +297,27 @@ def test_prompts_around_a_question_and_names_of_its_picture_are_known(
     rows = [{"question_id": 1, "answer": "Yes", "question": question, "image": picture}]
 
     assert texts_of(tmp_path, rows, QUESTIONS[:1]) == ["Yes"]
+
+
+def test_questions_without_their_label_are_compared_under_a_given_key(tmp_path: Path) -> None:
+    rows = [{**row, "text": DOG} for row in by_id()]
+    with pytest.raises(EvaluationError, match=r"line 2 is to 'Is there a dog .*question 5"):
+        texts_of(tmp_path, rows, answer_key="answer")
+    assert texts_of(tmp_path, [{**r, "text": "x"} for r in by_id()], answer_key="answer") == TEXTS
+
+
+def test_a_question_that_is_asked_twice_is_matched_in_order(tmp_path: Path) -> None:
+    items = [*QUESTIONS, Item(9, IMAGE, DOG, "yes", "random")]
+    rows = [{"image": i.image, "question": i.question, "answer": t}
+            for i, t in zip([items[1], items[0], items[2]], "NAB", strict=True)]  # fmt: skip
+
+    assert texts_of(tmp_path, rows, items) == ["A", "N", "B"]
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"question_id": 1, "answer": "Yes", "answer": "No"}\n')
+    with pytest.raises(EvaluationError, match="key 'answer' stands twice in one object"):
+        read_answers(tmp_path / "a.jsonl", QUESTIONS)
 
 
 def test_a_number_of_thousands_of_digits_is_refused(tmp_path: Path) -> None:
