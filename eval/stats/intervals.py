@@ -124,7 +124,8 @@ def bootstrap_intervals(
         highest: The largest value that each metric can have, from 0, or from minus that for a
             difference; None for one without bounds. Where all resamples give the same
             value, a metric with bounds has Wilson's interval, and another has none.
-        pictures: Number of images that each metric is of; one has no interval. None for all.
+        pictures: Number of images that each metric is of, such as those with a predicted yes for a
+            precision; one has no interval. None for those whose own metric is no 0/0.
         seed: Seed of the resampling.
         n_resamples: Number of resamples.
     Returns:
@@ -146,7 +147,7 @@ def bootstrap_intervals(
     # A metric that is defined on all the data is so on a resample that is like the data.
     ends[:, defined] = np.nanquantile(drawn[defined], [tail, 1 - tail], axis=1)
     bounds = highest or [None] * len(values)
-    sizes = pictures or [images] * len(values)
+    sizes = pictures or (~np.isnan(metrics(table.T))).sum(axis=1).tolist()
     return [
         interval_of(value, low, high, size, bound)
         for value, low, high, bound, size in zip(

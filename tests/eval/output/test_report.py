@@ -183,6 +183,21 @@ def test_an_arm_with_answers_left_out_is_compared_without_a_p_value() -> None:
     assert ["eah - baseline", "mean"] in [row[:2] for row in table_rows(report.text(wide=True))]
 
 
+def test_wilsons_interval_is_of_the_pictures_that_a_number_is_of() -> None:
+    """One arm says yes about two pictures of ten only, and rightly, which shows little."""
+    said = {"baseline": "ynynynynynynynynynyn", "eah": "ynynnnnnnnnnnnnnnnnn"}
+    report = report_of(QUIZ, {name: answers({"a": of, "b": of}) for name, of in said.items()})
+
+    found = {(r.arm, r.part): r.numbers["precision"] for r in report.grouped.results}
+    difference = report.grouped.differences[0].numbers["precision"]
+
+    square = 1.959964**2
+    for part in ("a", "mean"):
+        assert found["baseline", part].low == pytest.approx(10 / (10 + square))
+        assert found["eah", part].low == pytest.approx(2 / (2 + square))
+    assert difference.high == pytest.approx(square / (2 + square))
+
+
 def test_what_is_nothing_of_nothing_is_not_a_number() -> None:
     arms = {"baseline": answers({"a": "nnnn"}), "eah": answers({"a": "ynnn"})}
     report = report_of(QUIZ, arms)
