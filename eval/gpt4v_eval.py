@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import textwrap
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any, Final
 from eval.command import RUN_ERRORS, finish
 from eval.errors import EvaluationError
 from eval.files.storage import write_json
+from eval.output.table import WIDTH
 from eval.run.arms import DEFAULT_ARMS, arms_of, with_arms
 from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS
@@ -258,7 +260,7 @@ def _show(run: JudgedRun) -> None:
     print(*headline(run), "", sep="\n")
     print(result_table(run) + "\n")
     for line in notes(run):
-        print(line)
+        print(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from typing import Any
 
 from eval.output.report import reference_arms
 from eval.output.table import WIDTH, fit
-from eval.output.tables import PART, title
+from eval.output.tables import PART, percent_note, title
 from eval.run.recorded import RecordedRun
 from eval.stats.intervals import CONFIDENCE, NONE, RESAMPLES, SEED, few_pictures_note
 from eval.stats.metric import Metric, Scorer
@@ -82,17 +82,20 @@ class RepeatsReport:
         blocks = [_table("arm", own)]
         if compared:
             blocks.append(_table("arm - reference", compared))
-        return "\n\n".join([*blocks, self._notes()])
+        return "\n\n".join([*blocks, self._notes(wide=wide)])
 
-    def _notes(self) -> str:
+    def _notes(self, *, wide: bool) -> str:
         count, pictures = len(self.runs), self.scored[0][1].pictures
         lines = [
             f"mean, sd: over {count} repeats (seeds 0 to {count - 1}), the sd with n - 1; 95 %: of "
             f"the mean, from {RESAMPLES} bootstrap resamples of the {pictures} picture(s), each "
             "with its answers in all repeats"
         ]
-        numbers = [number for _, runs in self.scored for of in (runs.results, runs.differences)
-                   for one in of for number in one.numbers.values()]  # fmt: skip
+        shown = [(m, runs) for scorer, runs in self.scored for m in scorer.metrics
+                 if wide or not m.wide]  # fmt: skip
+        lines += percent_note(m for m, _ in shown)
+        numbers = [one.numbers[m.name] for m, runs in shown
+                   for one in (*runs.results, *runs.differences)]  # fmt: skip
         if any(number.mean.wilson for number in numbers):
             lines.append("where all pictures give the same, the interval is Wilson's")
         lines += few_pictures_note(pictures)

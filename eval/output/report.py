@@ -5,33 +5,33 @@ Written once for all benchmarks. Everything here is a view of recorded answers.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from math import isnan
+from typing import Any
 
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer
 from eval.output.layer_summary import HEADER, LayerSummary, layer_summaries
-from eval.output.table import fit, render
+from eval.output.table import WIDTH, fit, render
 from eval.output.tables import (
     PART,
     Table,
     cost_table,
     difference_table,
     pair_name,
+    percent_note,
     primary_table,
     result_table,
-    title,
     wide_table,
 )
 from eval.run.arms import plain_name
 from eval.run.costs import ArmCost, BatchCost, arm_costs
-from eval.stats.grouped import Difference, Grouped, Result, group
+from eval.stats.grouped import Grouped, group
 from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED, Interval, few_pictures_note
 from eval.stats.permutation import EXACT, FLIPS
 from eval.tasks.base import Appendix, Task
-
-PERCENT: Final = 100.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,11 @@ class Report:
     costs: Mapping[str, ArmCost]
     layers: Mapping[str, list[LayerSummary]]
     beside: Appendix = field(default_factory=Appendix)
+
+    @property
+    def tested(self) -> bool:
+        """Whether answers are right or wrong."""
+        return any(self.task.right(one) is not None for of in self.arms.values() for one in of)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything, for `metrics.json` and `--json`."""
@@ -110,25 +115,45 @@ class Report:
             f"picture(s); {size} answers per arm"
         ]
         shown = [metric for metric in self.task.metrics if wide or not metric.wide]
-        percent = [title(m) for m in shown if m.factor == PERCENT and "%" not in title(m)]
-        what = [f"{', '.join(percent)}: in percent"] if percent else []
+        what = percent_note(shown)
         if any(d.reference == self.reference for d in grouped.differences) and not wide:
             what.append(f"vs: minus {self.reference}")
-        if any(number.wilson for one in self._numbers() for number in one.values()):
+        if any(number.wilson for number in self._shown_intervals(wide=wide)):
             what.append("where all pictures give the same, the interval is Wilson's")
         lines += ["; ".join(what)] if what else []
-        tests = [d.test for d in grouped.primary_differences() if d.test is not None]
-        if tests:
-            exact = all(test.permutation.exact for test in tests)
-            flips = f"up to {EXACT} pictures differ: all" if exact else f"{FLIPS:,} random"
-            adjusted = f", Holm-adjusted for {len(tests)} comparisons" if len(tests) > 1 else ""
-            lines.append(f"p: sign-flip permutation test over pictures ({flips} flips){adjusted}")
-            lines += ["p of other rows: not adjusted"] if wide and len(grouped.results) > 1 else []
-        return "\n".join([*lines, *few_pictures_note(grouped.pictures)])
+        lines += self._test_notes(wide=wide)
+        lines += few_pictures_note(grouped.pictures)
+        return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
-    def _numbers(self) -> list[dict[str, Interval]]:
-        found: list[Result | Difference] = [*self.grouped.results, *self.grouped.differences]
-        return [one.numbers for one in found]
+    def _test_notes(self, *, wide: bool) -> list[str]:
+        """Return what the p-values are of, and why there are none."""
+        compared = self.grouped.primary_differences()
+        if not compared or not self.tested:
+            return []
+        tests = [one.test for one in compared if one.test is not None]
+        lines = []
+        if tests:
+            count = sum(not isnan(test.permutation.p_value) for test in tests)
+            adjusted = f", Holm-adjusted for {count} comparisons" if count > 1 else ""
+            lines.append(
+                f"p: sign-flip permutation test over pictures (all flips where up to {EXACT} "
+                f"differ, else {FLIPS:,} random ones){adjusted}"
+            )
+            if wide and any(one.part != self.grouped.primary for one in self.grouped.differences):
+                lines.append("p of other rows: not adjusted")
+            lines.append(
+                "gained, lost: questions that only the first, or only the second arm has right"
+            )
+        if len(tests) < len(compared):
+            lines.append("p n/a: the parser leaves answers out, so that arms have other questions")
+        return lines
+
+    def _shown_intervals(self, *, wide: bool) -> list[Interval]:
+        """Return the numbers that tables print with an interval."""
+        names = [metric.name for metric in self.task.metrics][: None if wide else 1]
+        found = [one.numbers for one in self.grouped.results]
+        found += [one.numbers for one in self.grouped.differences]
+        return [numbers[name] for numbers in found for name in names]
 
     def _eah_table(self) -> Table:
         rows = [[arm, *one.cells()] for arm, layers in self.layers.items() for one in layers]

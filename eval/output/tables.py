@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from math import isnan
 from typing import TYPE_CHECKING, Final
 
@@ -23,12 +23,11 @@ Table = tuple[list[str], list[list[str]]]
 def primary_table(report: Report) -> Table:
     """Return the primary comparisons: each arm with its reference, in the one part that counts."""
     metric, primary = report.task.metrics[0], report.grouped.primary
-    tested = [d for d in report.grouped.primary_differences() if d.test is not None]
+    compared = report.grouped.primary_differences() if report.tested else []
     where = f"{title(metric)}, {primary} (95 %)" if primary else f"{title(metric)} (95 %)"
     rows = [
-        [pair_name(d), _difference(d, metric), _p(d), str(d.test.gained),
-         str(d.test.lost)]
-        for d in tested if d.test is not None
+        [pair_name(one), _difference(one, metric), *_test_cells(one)]
+        for one in compared
     ]  # fmt: skip
     return ["primary comparison", where, "p", "gained", "lost"], rows
 
@@ -78,14 +77,13 @@ def difference_table(report: Report, *, wide: bool) -> Table:
     shown = [d for d in report.grouped.differences if wide or d.reference != report.reference]
     header = ["arm - reference", *_part_column(report, PART)]
     header += [f"{title(metric)} (95 %)" for metric in metrics]
-    tested = wide and any(d.test is not None for d in shown)
+    tested = wide and report.tested
     header += ["p", "gained", "lost"] if tested else []
     rows = []
     for one in shown:
         row = [pair_name(one), *_part_column(report, one.part)]
         row += [_difference(one, metric) for metric in metrics]
-        if tested and one.test is not None:
-            row += [_p(one), str(one.test.gained), str(one.test.lost)]
+        row += _test_cells(one) if tested else []
         rows.append(row)
     return header, rows
 
@@ -116,6 +114,12 @@ def pair_name(difference: Difference) -> str:
     return f"{difference.arm} - {difference.reference}"
 
 
+def percent_note(metrics: Iterable[Metric]) -> list[str]:
+    """Return which metrics are in percent, where their names do not say it."""
+    names = [title(m) for m in metrics if m.percent and "%" not in title(m)]
+    return [f"{', '.join(names)}: in percent"] if names else []
+
+
 def title(metric: Metric) -> str:
     """Return what a metric is called in tables."""
     return metric.heading or metric.name
@@ -144,10 +148,11 @@ def _difference(difference: Difference, metric: Metric) -> str:
     return f"{value} ({low}..{high})"
 
 
-def _p(difference: Difference) -> str:
-    """Return the p-value of a comparison; of a primary one, adjusted for their number."""
+def _test_cells(difference: Difference) -> list[str]:
+    """Return p, gained and lost; the p of a primary comparison is adjusted for their number."""
     test = difference.test
     if test is None:
-        return ""
+        return [NONE] * 3
     p_value = test.permutation.p_value if test.p_holm is None else test.p_holm
-    return NONE if isnan(p_value) else f"{p_value:.2g}"
+    p = NONE if isnan(p_value) else f"{p_value:.2g}"
+    return [p, str(test.gained), str(test.lost)]

@@ -144,11 +144,9 @@ def group(
         name: counts_by_picture(scorer, answers, pictures, parts) for name, answers in arms.items()
     }
     members = {**{part: [part] for part in parts}, **totals}
-    shown = {kind: len({a.item.image for a in some if a.item.part in of})
-             for kind, of in members.items()}  # fmt: skip
     # Metric by metric, and for each all parts and totals: the order of `numbers`.
     highest = [m.bound(len(of)) for m in scorer.metrics for of in members.values()]
-    sizes = [shown[kind] for _ in scorer.metrics for kind in members]
+    sizes = {name: pictures_by_number(scorer, table, members) for name, table in counts.items()}
 
     numbers = all_numbers(scorer, parts)
 
@@ -160,14 +158,15 @@ def group(
 
     grouped = Grouped(len(pictures), next(iter(totals), parts[0]))
     for name, answers in arms.items():
-        found = bootstrap_intervals(counts[name], numbers, highest=highest, pictures=sizes)
+        found = bootstrap_intervals(counts[name], numbers, highest=highest, pictures=sizes[name])
         for kind, of_kind in named(found).items():
             size = sum(answer.item.part in members[kind] for answer in answers)
             grouped.results.append(Result(name, kind, kind in totals, size, of_kind))
     for name, others in references.items():
         for other in others:
             pair = counts[other], counts[name]
-            compared = named(paired_intervals(*pair, numbers, highest=highest, pictures=sizes))
+            both = [min(of) for of in zip(sizes[other], sizes[name], strict=True)]
+            compared = named(paired_intervals(*pair, numbers, highest=highest, pictures=both))
             # Rows of the first metric, the tested one.
             moved = contributions(*pair, numbers)[: len(members)]
             for (kind, of_kind), row in zip(compared.items(), moved, strict=True):
@@ -218,6 +217,27 @@ def counts_by_picture(
     ]
     table = np.array(rows, dtype=np.float64)  # (N, P, C)
     return table.swapaxes(1, 2).reshape(len(pictures), -1)
+
+
+def pictures_by_number(
+    scorer: Scorer, table: Array, members: Mapping[str, Sequence[str]]
+) -> list[int]:
+    """Return of how many pictures each number is, in the order of `all_numbers`.
+
+    A picture whose own number is 0/0, as a precision without a predicted yes, says nothing of it.
+
+    Args:
+        scorer: The benchmark's.
+        table: Counts per picture, (N, C * P).
+        members: Parts of each part and total; the parts come first.
+    """
+    parts = [kind for kind, of in members.items() if list(of) == [kind]]
+    own = ~np.isnan(scorer.numbers(table.T.reshape(-1, len(parts), len(table))))  # (M, P, N)
+    return [
+        int(of_metric[[parts.index(part) for part in of]].any(axis=0).sum())
+        for of_metric in own
+        for of in members.values()
+    ]
 
 
 def all_numbers(scorer: Scorer, parts: Sequence[str]) -> Metrics:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from math import copysign, isnan, nan
+from math import copysign, isclose, isnan, nan
 from typing import Any, Final
 
 import numpy as np
@@ -39,7 +39,8 @@ class Interval:
 
     Attributes:
         value: The metric on all the data; nan where it is 0/0.
-        low: Lower end; nan if there is one image only, which says nothing of others.
+        low: Lower end; nan if there is one image only, which says nothing of others, or if all give
+            the same and the metric has no bounds.
         high: Upper end; nan likewise.
         wilson: Whether it is Wilson's interval, since all images give the same.
     """
@@ -121,9 +122,10 @@ def bootstrap_intervals(
         counts: What each image adds to each count, shape (N, C).
         metrics: From sums over images, shape (C, ...), to metrics, shape (M, ...).
         highest: The largest value that each metric can have, from 0, or from minus that for a
-            difference; None for one without bounds. A metric with bounds has Wilson's interval
-            where all resamples give the same value.
-        pictures: Number of images that each metric is of, for Wilson's interval; None for all.
+            difference; None for one without bounds. Where all resamples give the same
+            value, a metric with bounds has Wilson's interval, and another has none.
+        pictures: Number of images that each metric is of, such as those with a predicted yes for a
+            precision; one has no interval. None for those whose own metric is no 0/0.
         seed: Seed of the resampling.
         n_resamples: Number of resamples.
     Returns:
@@ -145,15 +147,33 @@ def bootstrap_intervals(
     # A metric that is defined on all the data is so on a resample that is like the data.
     ends[:, defined] = np.nanquantile(drawn[defined], [tail, 1 - tail], axis=1)
     bounds = highest or [None] * len(values)
-    sizes = pictures or [images] * len(values)
+    sizes = pictures or (~np.isnan(metrics(table.T))).sum(axis=1).tolist()
     return [
-        wilson_interval(value, size, bound)
-        if bound is not None and low == high
-        else Interval(value, low, high)
+        interval_of(value, low, high, size, bound)
         for value, low, high, bound, size in zip(
             values.tolist(), *ends.tolist(), bounds, sizes, strict=True
         )
     ]
+
+
+def interval_of(
+    value: float, low: float, high: float, size: int, highest: float | None
+) -> Interval:
+    """Return a value with the ends that a bootstrap gives it, or what stands for these.
+
+    Args:
+        value: On all the data.
+        low: Lower end.
+        high: Upper end.
+        size: Number of images; one says nothing of others.
+        highest: As `bootstrap_intervals` takes it.
+    """
+    if size < 2:
+        return Interval(value, nan, nan)
+    # Sums of the same numbers in another order differ in their last digits.
+    if not isclose(low, high, rel_tol=1e-9, abs_tol=1e-12):
+        return Interval(value, low, high)
+    return Interval(value, nan, nan) if highest is None else wilson_interval(value, size, highest)
 
 
 def _resampled(table: Array, metrics: Metrics, *, seed: int, n_resamples: int) -> Array:
@@ -252,6 +272,8 @@ def few_pictures_note(pictures: int) -> list[str]:
     """Return a note where pictures are too few for a bootstrap, else nothing."""
     if pictures >= FEW:
         return []
+    if pictures == 1:
+        return ["note: 1 picture, which says nothing of others: no intervals"]
     return [
         f"note: {pictures} picture(s), fewer than {FEW}: bootstrap intervals are too narrow for so "
         "few; take the numbers as a first look"

@@ -32,6 +32,11 @@ class Metric:
     summed: bool = False
     highest: float | None = 1.0
 
+    @property
+    def percent(self) -> bool:
+        """Whether tables have it in percent."""
+        return self.factor == 100 and self.highest is not None
+
     def bound(self, members: int) -> float | None:
         """Return the largest value that it can have over several parts."""
         return self.highest and self.highest * (members if self.summed else 1)

@@ -21,7 +21,8 @@ from eval.stats.intervals import SEED, Array, Metrics, alike
 EXACT: Final = 20  # pictures that differ; 2 ** 20 sign patterns
 FLIPS: Final = 100_000
 _PATTERNS_AT_ONCE: Final = 2**14
-# Sums of the same numbers in another order differ in their last digits; they count as equal.
+# Sums of the same numbers in another order differ in their last digits; they count as equal, and
+# such a difference as none.
 _TOLERANCE: Final = 1e-9
 
 
@@ -57,7 +58,7 @@ def sign_flip_test(differences: ArrayLike, *, seed: int = SEED) -> PermutationTe
         p-value is (1 + patterns at least as far from 0) / (1 + patterns).
     """
     every = np.asarray(differences, dtype=np.float64)  # (N,)
-    moved = every[every != 0]  # (D,); nan is no 0
+    moved = every[~(np.abs(every) <= _TOLERANCE * np.nansum(np.abs(every)))]  # (D,); nan is no 0
     pictures, differing = len(every), len(moved)
     exact = differing <= EXACT
     observed = abs(float(moved.sum()))

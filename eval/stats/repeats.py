@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from eval.files.answers import Answer
-from eval.stats.grouped import all_numbers, counts_by_picture
+from eval.stats.grouped import all_numbers, counts_by_picture, pictures_by_number
 from eval.stats.intervals import Array, Interval, Metrics, bootstrap_intervals, paired_intervals
 from eval.stats.metric import Scorer
 
@@ -107,8 +107,6 @@ def over_repeats(
     parts = list(dict.fromkeys(answer.item.part for answer in everything))
     members = {**{part: [part] for part in parts}, **scorer.totals(parts)}
     pictures = sorted({answer.item.image for answer in everything})
-    shown = [len({a.item.image for a in everything if a.item.part in of})
-             for of in members.values()]  # fmt: skip
     counts = {
         name: np.concatenate(
             [counts_by_picture(scorer, one, pictures, parts) for one in answers], axis=1
@@ -117,7 +115,12 @@ def over_repeats(
     }  # (N, R * C * P)
     each = _by_repeat(scorer, parts, len(some))
     highest = [m.bound(len(of)) for m in scorer.metrics for of in members.values()]
-    sizes = shown * len(scorer.metrics)
+    sizes = {
+        name: pictures_by_number(
+            scorer, table.reshape(len(pictures), len(some), -1).sum(axis=1), members
+        )
+        for name, table in counts.items()
+    }
 
     def mean(sums: Array) -> Array:
         return np.asarray(each(sums).mean(axis=0))
@@ -139,12 +142,13 @@ def over_repeats(
     values = {name: each(table.sum(axis=0)) for name, table in counts.items()}  # (R, M * K)
     runs = RepeatedRuns(len(pictures), [], [])
     for name, table in counts.items():
-        found = bootstrap_intervals(table, mean, highest=highest, pictures=sizes)
+        found = bootstrap_intervals(table, mean, highest=highest, pictures=sizes[name])
         runs.results.extend(numbers(name, None, found, values[name]))
     for name, others in references.items():
         for other in others:
             pair = counts[other], counts[name]
-            found = paired_intervals(*pair, mean, highest=highest, pictures=sizes)
+            both = [min(of) for of in zip(sizes[other], sizes[name], strict=True)]
+            found = paired_intervals(*pair, mean, highest=highest, pictures=both)
             runs.differences.extend(numbers(name, other, found, values[name] - values[other]))
     return runs
 

@@ -20,7 +20,7 @@ from eval.stats.intervals import (
     SEED,
     Array,
     Interval,
-    wilson_interval,
+    interval_of,
 )
 
 # Numbers that are drawn at a time: some 8 MB.
@@ -57,14 +57,12 @@ def percentile_interval(
         samples: The statistic on each resample, shape (R,); nan where it is 0/0, which is left out.
         pictures: Number of pictures; one says nothing of others, so that there is no interval.
         highest: The largest value that it can have, from 0, or from minus that for a difference;
-            None for one without bounds. With bounds, the interval is Wilson's where all resamples
-            give the same.
+            None for one without bounds. Where all resamples give the same, it is Wilson's with
+            bounds, and there is none without.
     """
     known = samples[~np.isnan(samples)]
-    if pictures < 2 or np.isnan(value) or not len(known):
+    if np.isnan(value) or not len(known):
         return Interval(value, nan, nan)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(known, [tail, 1 - tail]).tolist()
-    if highest is None or low < high:
-        return Interval(value, low, high)
-    return wilson_interval(value, pictures, highest)
+    return interval_of(value, low, high, pictures, highest)

@@ -162,8 +162,9 @@ def test_captions_are_of_random_splits_and_scored(
     rows = table_rows(printed)
     assert ["arm", "metric", "mean (95 %)", "sd"] in rows
     assert [row[:2] for row in rows if row[0] == "eah - baseline"][:4] == [
-        ["eah - baseline", name] for name in numbers
+        ["eah - baseline", name] for name in ["CHAIRs", "CHAIRi", "Recall", "Len, with punctuation"]
     ]
+    assert "\nCHAIRs, CHAIRi, Recall: in percent\n" in printed
 
 
 def test_other_commands_do_not_choke_on_the_report(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import isnan
 from statistics import fmean
 from typing import Any, Final
 
@@ -113,8 +114,12 @@ class Comparison:
         parts = []
         if unsure:
             parts.append(
-                f"{self.method}'s gain in {' and '.join(unsure)} is not significant: its 95 % "
-                "interval includes 0"
+                f"{self.method}'s gain in {' and '.join(unsure)} is not significant: "
+                + (
+                    "it has no interval"
+                    if isnan(self.differences[unsure[0]].high)
+                    else "its 95 % interval includes 0"
+                )
             )
         if self.cut is not None:
             parts.append(self._explained(self.cut, sure))

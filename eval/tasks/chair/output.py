@@ -155,7 +155,7 @@ def score_captions(
         f"{len(image_ids)} pictures' objects {truth.hash(image_ids)}",
         "ground_truth_analyzer": truth.analyzer or "not stated by the file",
     }
-    notes = _notes(scored, analyzer, truth)
+    notes = _notes(scored, compared, analyzer, truth)
     published = "" if origin is None else published_table("chair", origin.model)
     return ChairResult(scored, with_holm(compared), facts, tuple(notes), published)
 
@@ -179,7 +179,12 @@ def sentence_row(caption: ScoredCaption) -> dict[str, Any]:
     }
 
 
-def _notes(arms: Sequence[ScoredArm], analyzer: Analyzer, truth: GroundTruth) -> list[str]:
+def _notes(
+    arms: Sequence[ScoredArm],
+    comparisons: Sequence[Comparison],
+    analyzer: Analyzer,
+    truth: GroundTruth,
+) -> list[str]:
     empty = {arm.method: sum(not one.text.strip() for one in arm.captions) for arm in arms}
     lines = [f"note: {count} captions of {method} are empty and were scored so"
              for method, count in empty.items() if count]  # fmt: skip
@@ -193,6 +198,12 @@ def _notes(arms: Sequence[ScoredArm], analyzer: Analyzer, truth: GroundTruth) ->
             lines.append(
                 f"note: all captions of {arm.method} are alike in {', '.join(names)}, so these "
                 "intervals are Wilson's, over pictures"
+            )
+    for one in comparisons:
+        if names := [name for name, found in one.differences.items() if found.wilson]:
+            lines.append(
+                f"note: {one.method} differs from {one.baseline} alike on all pictures in "
+                f"{', '.join(names)}, so these intervals are Wilson's, over pictures"
             )
     lines += few_pictures_note(min(len(arm.captions) for arm in arms))
     if truth.analyzer is None:

@@ -13,6 +13,7 @@ from eval.tasks.chair.scoring import HIGHEST, METRICS, ScoreSettings, metrics, s
 
 # What no caption adds to the counts.
 NOTHING: Final = (0,) * 7
+HEADINGS: Final = {"Len": "Len, with punctuation"}
 
 
 class CaptionScorer:
@@ -20,7 +21,7 @@ class CaptionScorer:
 
     # Len is in hundreds of words, which percent makes words.
     metrics: ClassVar[Sequence[Metric]] = tuple(
-        Metric(name, digits=1, highest=highest)
+        Metric(name, HEADINGS.get(name, ""), digits=1, highest=highest)
         for name, highest in zip(METRICS, HIGHEST, strict=True)
     )
 

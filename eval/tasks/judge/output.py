@@ -160,7 +160,7 @@ def result_table(run: JudgedRun) -> str:
             f"{result.second.value:.2f}",
             grade_difference(result.difference),
             f"{result.wins}/{result.ties}/{result.losses}",
-            f"p = {result.sign_test.p_value:.3f}",
+            f"p = {result.sign_test.p_value:.2g}",
             flips_in_words(result),
         ]
         for name, result in run.results.items()

@@ -199,7 +199,7 @@ def _notes(
         elif certain:
             yield (
                 f"{arm}: no log-odds, as {certain} of {len(answers)} answers have p(yes) 0 or 1: "
-                "the method rules one side out; in AUROC they are ties"
+                "the method rules one side out; equal ones are ties in AUROC"
             )
     one_sided = {
         kind

@@ -42,13 +42,14 @@ def probability_text(found: Probabilities) -> str:
             for one in compared
         ]
         blocks.append(fit([where, *TITLES, "p"], rows))
-    return "\n\n".join([*blocks, "\n".join(_notes(found, len(compared)))])
+    tested = sum(not isnan(one.test.p_value) for one in compared)
+    return "\n\n".join([*blocks, "\n".join(_notes(found, tested))])
 
 
-def _notes(found: Probabilities, compared: int) -> list[str]:
+def _notes(found: Probabilities, tested: int) -> list[str]:
     lines = [MEANING]
-    if compared:
-        adjusted = f", Holm-adjusted for {compared} comparisons" if compared > 1 else ""
+    if tested:
+        adjusted = f", Holm-adjusted for {tested} comparisons" if tested > 1 else ""
         lines.append(f"p: of the log-odds, sign-flip permutation test over pictures{adjusted}")
     every = [of for kinds in found.numbers.values() for of in kinds.values()]
     every += [one.numbers for one in found.differences if one.part == found.primary]

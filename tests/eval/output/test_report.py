@@ -147,7 +147,7 @@ def test_the_primary_comparison_stands_first() -> None:
     assert row[2:] == ["1", "2", "3"]
     text = by_hand().text()
     assert table_rows(text)[0] == header
-    assert "(up to 20 pictures differ: all flips)\n" in text
+    assert "(all flips where up to 20 differ, else 100,000 random\n  ones)\n" in text
     assert "Holm" not in text
 
 
@@ -162,8 +162,40 @@ def test_several_primary_comparisons_are_adjusted_and_said_to_be() -> None:
     primary = report.grouped.primary_differences()
     assert [row[2] for row in rows] == [f"{d.test.p_holm:.2g}" for d in primary if d.test]
     text = report.text()
-    assert text.endswith("(100,000 random flips), Holm-adjusted for 4 comparisons")
+    assert "\n  ones), Holm-adjusted for 4 comparisons\n" in text
+    # Only the rate of unknown answers, which --wide prints, is alike everywhere.
+    assert "Wilson" not in text
     assert not any(row[-1] == "lost" for row in table_rows(text)[6:])
+
+
+def test_an_arm_with_answers_left_out_is_compared_without_a_p_value() -> None:
+    quiz = Quiz(YesNoSettings(parser="substring"), Quiz.protocols["", "opera"])
+    said = {"baseline": BASELINE, "eah": EAH, "vcd": BASELINE | {"a": "nnynynyn"}}
+    report = report_of(quiz, {name: answers(of) for name, of in said.items()})
+
+    rows = primary_table(report)[1]
+
+    assert [row[0] for row in rows] == ["eah - baseline", "vcd - baseline"]
+    assert [row[2:] for row in rows] == [["n/a"] * 3, ["1", "0", "1"]]
+    assert "p n/a: the parser leaves answers out" in report.text()
+    for wide in (False, True):
+        assert "Holm" not in report.text(wide=wide)
+    assert ["eah - baseline", "mean"] in [row[:2] for row in table_rows(report.text(wide=True))]
+
+
+def test_wilsons_interval_is_of_the_pictures_that_a_number_is_of() -> None:
+    """One arm says yes about two pictures of ten only, and rightly, which shows little."""
+    said = {"baseline": "ynynynynynynynynynyn", "eah": "ynynnnnnnnnnnnnnnnnn"}
+    report = report_of(QUIZ, {name: answers({"a": of, "b": of}) for name, of in said.items()})
+
+    found = {(r.arm, r.part): r.numbers["precision"] for r in report.grouped.results}
+    difference = report.grouped.differences[0].numbers["precision"]
+
+    square = 1.959964**2
+    for part in ("a", "mean"):
+        assert found["baseline", part].low == pytest.approx(10 / (10 + square))
+        assert found["eah", part].low == pytest.approx(2 / (2 + square))
+    assert difference.high == pytest.approx(square / (2 + square))
 
 
 def test_what_is_nothing_of_nothing_is_not_a_number() -> None:
@@ -404,10 +436,13 @@ def test_the_text_has_all_tables_in_order() -> None:
     assert blocks[4:] == [
         "95 %: intervals from 10000 bootstrap resamples of the 30 picture(s); 120 answers per arm\n"
         "accuracy, F1: in percent; vs: minus baseline\n"
-        "p: sign-flip permutation test over pictures (100,000 random flips), Holm-adjusted for 4 "
-        "comparisons\n"
-        "note: 30 picture(s), fewer than 50: bootstrap intervals are too narrow for so few; take "
-        "the numbers as a first look"
+        "p: sign-flip permutation test over pictures (all flips where up to 20 differ, else "
+        "100,000 random\n"
+        "  ones), Holm-adjusted for 4 comparisons\n"
+        "gained, lost: questions that only the first, or only the second arm has right\n"
+        "note: 30 picture(s), fewer than 50: bootstrap intervals are too narrow for so few; "
+        "take the numbers\n"
+        "  as a first look"
     ]
 
 

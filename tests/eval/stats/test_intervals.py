@@ -118,11 +118,16 @@ def test_arms_that_differ_alike_on_every_image_differ_for_certain() -> None:
     asked = np.full(100, 4)
     first, second = np.stack([right, asked], axis=1), np.stack([right + 1, asked], axis=1)
 
-    (gain,) = paired_intervals(first, second, share)
-    (loss,) = paired_intervals(second, first, share)
+    (gain,) = paired_intervals(first, second, share, highest=[1.0])
+    (loss,) = paired_intervals(second, first, share, highest=[1.0])
+    (unbounded,) = paired_intervals(first, second, share)
 
-    assert (gain.value, gain.low, gain.high) == pytest.approx((0.25, 0.25, 0.25))
-    assert loss.value == -gain.value
+    # Sums in other orders differ in their last digits; that is no variation.
+    assert gain.wilson
+    known = stats.binomtest(25, 100).proportion_ci(method="wilson")
+    assert (gain.value, gain.low, gain.high) == pytest.approx((0.25, known.low, known.high))
+    assert (loss.value, loss.low, loss.high) == (-gain.value, -gain.high, -gain.low)
+    assert isnan(unbounded.low)
     assert width(bootstrap_intervals(first, share)[0]) > 0.05
 
 
@@ -185,13 +190,25 @@ def test_memory_is_bounded_for_many_images() -> None:
 
     bootstrap_intervals(np.ones((50_000, 1)), total, n_resamples=100)
 
-    assert drawn == [(1,), *[(1, 20)] * 5]
+    # All, the resamples, and each image for itself.
+    assert drawn == [(1,), *[(1, 20)] * 5, (1, 50_000)]
 
 
-def test_without_variance_the_interval_is_the_value() -> None:
+def test_without_variance_and_bounds_there_is_no_interval() -> None:
     (found,) = bootstrap_intervals([[1, 3]] * 7, share)
 
-    assert (found.value, found.low, found.high) == pytest.approx((1 / 3, 1 / 3, 1 / 3), rel=1e-15)
+    assert found.value == 1 / 3
+    assert isnan(found.low)
+    assert isnan(found.high)
+    assert found.percent() == "33.3"
+
+
+def test_a_number_of_one_image_among_others_has_no_interval() -> None:
+    found = bootstrap_intervals([[1, 1]] * 7, lambda s: np.stack([*share(s)] * 2),
+                                highest=[1.0, 1.0], pictures=[1, 7])  # fmt: skip
+
+    assert isnan(found[0].low)
+    assert found[1].wilson
 
 
 def test_a_number_that_is_not_defined_has_no_value() -> None:
@@ -253,6 +270,10 @@ def test_an_interval_that_varies_is_not_wilsons() -> None:
     table = [[1, 1]] * 30 + [[0, 1]]
 
     assert bootstrap_intervals(table, share, highest=[1.0]) == bootstrap_intervals(table, share)
+
+
+def test_the_note_of_one_picture_is_that_it_has_no_interval() -> None:
+    assert few_pictures_note(1) == ["note: 1 picture, which says nothing of others: no intervals"]
 
 
 @pytest.mark.parametrize(("pictures", "notes"), [(49, 1), (50, 0), (1, 1)])

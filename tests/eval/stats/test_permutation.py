@@ -66,6 +66,15 @@ def test_nothing_that_differs_is_no_evidence() -> None:
     assert sign_flip_test([]).p_value == 1.0
 
 
+def test_a_difference_that_is_rounding_is_none() -> None:
+    """What a picture gains in one file and loses in another."""
+    moved = [0.01] * 20 + [2.0**-60] * 5
+
+    found = sign_flip_test(moved)
+
+    assert (found.differing, found.exact) == (20, True)
+
+
 def test_what_is_not_defined_has_no_p_value() -> None:
     found = sign_flip_test([0.5, nan])
 

@@ -69,6 +69,14 @@ def test_a_gain_that_is_not_significant_is_not_explained_but_called_so() -> None
     )
 
 
+def test_a_gain_of_one_picture_has_no_interval_and_is_called_so() -> None:
+    one, other = arm("one", {0: "A dog."}), arm("other", {0: "A kite."})
+
+    assert compare(one, other, LEXICON).length_sentence() == (
+        "one's gain in CHAIRs and CHAIRi is not significant: it has no interval"
+    )
+
+
 def test_each_metric_s_gain_has_its_own_verdict() -> None:
     """CHAIRs gains everywhere, CHAIRi on average but not surely."""
     before = arm("before", {i: "A kite. A dog. A man. A dog." for i in IDS})
@@ -173,7 +181,9 @@ def test_arms_are_paired_by_picture_not_by_place() -> None:
     found = compare(reversed_arm, LONG, LEXICON)
 
     assert (found.test.gained, found.test.lost) == (0, 0)
-    assert all(d.value == 0 and d.low == -d.high for d in found.differences.values())
+    assert all(d.value == 0 for d in found.differences.values())
+    assert all(found.differences[m].low == -found.differences[m].high for m in METRICS[:3])
+    assert isnan(found.differences["Len"].high)
     # No picture differs: Wilson's interval, both ways.
     assert found.differences["CHAIRs"].high == pytest.approx(1.96**2 / (40 + 1.96**2), abs=1e-3)
 

@@ -73,6 +73,33 @@ def test_an_interval_of_captions_that_are_all_alike_is_wilsons_and_said_so(
     )
 
 
+def test_captions_without_objects_make_chair_i_no_surer(settings: ScoreSettings) -> None:
+    captions = {"few": [Caption(i, "A dog." if i < 5 else "Grass.") for i in IDS]}
+    assert settings.ground_truth is not None
+
+    found = score_captions(captions, settings, source=settings.ground_truth).arms[0].intervals()
+
+    square = 1.959964**2
+    assert found["CHAIRi"].high == pytest.approx(square / (4 + square))
+    assert found["CHAIRs"].high == pytest.approx(square / (20 + square))
+
+
+def test_differences_that_are_all_alike_have_wilsons_interval_and_say_so(
+    settings: ScoreSettings,
+) -> None:
+    text = " ".join(score(settings, *list(TEXTS)[:1]).text().split())
+    same = {name: [Caption(i, "A dog." if i > 4 else "A kite.") for i in IDS]
+            for name in ("baseline", "eah")}  # fmt: skip
+    assert settings.ground_truth is not None
+    compared = score_captions(same, settings, source=settings.ground_truth).text()
+
+    assert "differs from" not in text
+    assert (
+        "note: eah differs from baseline alike on all pictures in CHAIRs, CHAIRi, Recall, so these "
+        "intervals are Wilson's, over pictures" in " ".join(compared.split())
+    )
+
+
 def test_the_number_of_captions_without_objects_is_said_by_arm(settings: ScoreSettings) -> None:
     captions = {
         "some": [Caption(i, "A dog." if i > 4 else "Grass.") for i in IDS],

@@ -59,12 +59,12 @@ def test_the_sign_test_leaves_ties_out() -> None:
 
 
 def test_the_interval_is_paired_by_picture() -> None:
-    """Answer 2 is better by one everywhere: sure, however different the pictures are."""
-    pictures = [JudgedPicture(at, (read("12", at, at + 1),)) for at in range(1, 9)]
+    """Answer 2 is better by one or two everywhere: sure, however different the pictures are."""
+    pictures = [JudgedPicture(at, (read("12", at, at + 1 + at % 2),)) for at in range(1, 9)]
 
     found = results(pictures)["accuracy"]
 
-    assert (found.difference.low, found.difference.high) == (1.0, 1.0)
+    assert 1.0 <= found.difference.low < found.difference.high <= 2.0
     assert found.first.high - found.first.low > 1
 
 

@@ -240,6 +240,20 @@ def test_the_report_has_both_tables_and_json_all_parts() -> None:
     assert found["differences"][0]["permutation_test"]["pictures"] == PICTURES
 
 
+def test_holm_is_stated_for_the_comparisons_that_have_a_p_value() -> None:
+    certain = arm(lambda *_: 1.0)
+    arms = {"baseline": arm(fair), "better": arm(better), "third": arm(better), "vcd": certain}
+    references = {name: ["baseline"] for name in list(arms)[1:]}
+
+    three, one = (
+        probability_text(found_of(arms, {name: references[name] for name in names}))
+        for names in (["better", "third", "vcd"], ["better", "vcd"])
+    )
+
+    assert "Holm-adjusted for 2 comparisons" in three
+    assert "Holm" not in one
+
+
 def test_tables_of_long_names_fit() -> None:
     name = "vcd+eah@layers=0-1,threshold=0.00125,alpha=0.5,noise_step=400"
     arms = {"baseline": arm(fair), name: arm(better), f"{name},seed=1": arm(lambda *_: 1.0)}
@@ -249,4 +263,4 @@ def test_tables_of_long_names_fit() -> None:
 
     assert max(map(widest_table_line, text.splitlines())) <= 100
     assert max(map(len, text.splitlines())) <= 100
-    assert " ".join(text.split()).count("in AUROC they are ties") == 1
+    assert " ".join(text.split()).count("equal ones are ties in AUROC") == 1
