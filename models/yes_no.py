@@ -21,9 +21,10 @@ from models.tokenizer import ChunkTokenizer
 
 SPACE: Final = "▁"
 WORDS: Final = ("yes", "no")
-# What finite scores are cut to: 0 and 1 are said only where a side is ruled out.
-SMALLEST: Final = sys.float_info.min
-LARGEST: Final = 1.0 - sys.float_info.epsilon / 2
+# What finite scores are cut to, as far from 0 as from 1: these are said only where a side is ruled
+# out. Log-odds reach from -36.7 to 36.7.
+SMALLEST: Final = sys.float_info.epsilon / 2
+LARGEST: Final = 1.0 - SMALLEST
 
 
 @dataclass(frozen=True, slots=True)

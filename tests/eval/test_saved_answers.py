@@ -113,14 +113,14 @@ def test_question_files_of_other_tools_are_read(
 
 # The papers' numbers, by OPERA's parser, and what the note says.
 ODD = {
-    "a_excl": (0.5, "50.0 % of 6 answers: 'No!' is\n  yes to opera and pope, no to strict"),
-    "a_eos": (0.5, "50.0 % of 6 answers: 'No</s>' is\n  yes to opera and pope, no to strict"),
-    "a_star": (0.5, "50.0 % of 6 answers: '**No**' is\n  yes to opera and pope, no to strict"),
-    "a_newline": (0.5, "50.0 % of 6 answers: '\\nNo\\n' is\n  yes to opera and pope, no to"),
-    "a_lower_nt": (0.5, "100.0 % of 6 answers: 'there is' is\n  yes to opera and pope, unknown"),
-    "a_cn": (0.5, "100.0 % of 6 answers: '是的' is\n  yes to opera and pope, unknown to strict"),
-    "a_think": (0.5, "</think>Yes' is\n  no to opera and pope, unknown to strict, yes to substr"),
-    "a_ansempty": (0.5, "6 of 6 answers are empty\nanswers: the parsers disagree on 100.0"),
+    "a_excl": (0.5, "50.0 % of 6 answers: 'No!' is yes to opera and pope, no to strict"),
+    "a_eos": (0.5, "50.0 % of 6 answers: 'No</s>' is yes to opera and pope, no to strict"),
+    "a_star": (0.5, "50.0 % of 6 answers: '**No**' is yes to opera and pope, no to strict"),
+    "a_newline": (0.5, "50.0 % of 6 answers: '\\nNo\\n' is yes to opera and pope, no to"),
+    "a_lower_nt": (0.5, "100.0 % of 6 answers: 'there is' is yes to opera and pope, unknown"),
+    "a_cn": (0.5, "100.0 % of 6 answers: '是的' is yes to opera and pope, unknown to strict"),
+    "a_think": (0.5, "no wait.</think>...' is no to opera and pope, unknown to strict, yes to"),
+    "a_ansempty": (0.5, "6 of 6 answers are empty answers: the parsers disagree on 100.0"),
 }  # fmt: skip
 
 
@@ -134,8 +134,9 @@ def test_odd_answers_keep_the_papers_numbers_and_earn_a_note(
     text, metrics = scored(tmp_path, capsys, *given)
 
     assert accuracy(metrics) == {("answers", "random"): expected}
-    assert note in text
-    assert "--parser NAME prints another's" in text
+    printed = " ".join(text.split())
+    assert note in printed
+    assert "--parser NAME prints another's" in printed
     found = metrics["parser_disagreement"]["answers"]
     assert found["empty"] == (6 if name == "a_ansempty" else 0)
     assert found["share"] in (0.5, 1.0)

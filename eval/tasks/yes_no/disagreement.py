@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from textwrap import fill
 from typing import Final, NamedTuple
 
 from eval.files.answers import Answer
+from eval.output.table import WIDTH
 from eval.tasks.yes_no.parsers import PARSERS
 
 WORTH_A_NOTE: Final = 0.01  # share of an arm's answers
+SHOWN: Final = 40  # characters of an example
 # MME's own looks at four characters only, so it differs on every sentence.
 COMPARED: Final = tuple(name for name in PARSERS if name != "mme")
 
@@ -50,16 +53,18 @@ def disagreement_notes(found: Mapping[str, Disagreement], parser: str) -> list[s
             lines.append(f"{arm}: {one.empty} of {one.answers} answers are empty")
         if one.share > WORTH_A_NOTE:
             assert one.example is not None
+            more = "..." if len(one.example) > SHOWN else ""
             lines.append(
                 f"{arm}: the parsers disagree on {100 * one.share:.1f} % of {one.answers} answers: "
-                f"{one.example!r:.60} is\n  {_in_words(one.read_as)}"
+                f"{one.example[:SHOWN] + more!r} is {_in_words(one.read_as)}"
             )
     if any(one.share > WORTH_A_NOTE for one in found.values()):
         lines.append(
-            f"the numbers above are of parser {parser}; --parser NAME prints another's, and the\n"
+            f"the numbers above are of parser {parser}; --parser NAME prints another's, and the "
             "JSON file has all of them: report both, or ask for one word (--protocol official)"
         )
-    return ["\n".join(lines)] if lines else []
+    wrapped = [fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in lines]
+    return ["\n".join(wrapped)] if wrapped else []
 
 
 def _disagreement(answers: Sequence[Answer], parsers: Sequence[str]) -> Disagreement:

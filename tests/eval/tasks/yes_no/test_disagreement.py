@@ -21,12 +21,22 @@ def notes(*texts: str) -> list[str]:
 
 
 def test_a_note_gives_share_example_readings_and_what_to_do() -> None:
-    assert notes("Yes", "No!", "Perhaps.", "No!") == [
-        "eah: the parsers disagree on 75.0 % of 4 answers: 'No!' is\n"
-        "  yes to opera and pope, no to strict and substring\n"
-        "the numbers above are of parser pope; --parser NAME prints another's, and the\n"
-        "JSON file has all of them: report both, or ask for one word (--protocol official)"
-    ]
+    (note,) = notes("Yes", "No!", "Perhaps.", "No!")
+
+    assert " ".join(note.split()) == (
+        "eah: the parsers disagree on 75.0 % of 4 answers: 'No!' is yes to opera and pope, no to "
+        "strict and substring the numbers above are of parser pope; --parser NAME prints "
+        "another's, and the JSON file has all of them: report both, or ask for one word "
+        "(--protocol official)"
+    )
+    assert max(map(len, note.splitlines())) <= 100
+
+
+def test_a_long_example_is_cut_within_its_quotes() -> None:
+    (note,) = notes(*["No! It is a cat in this picture! " * 9] * 2)
+
+    assert "'No! It is a cat in this picture! No! It ...' is" in " ".join(note.split())
+    assert max(map(len, note.splitlines())) <= 100
 
 
 @pytest.mark.parametrize(("plain", "noted"), [(99, False), (98, True)])
