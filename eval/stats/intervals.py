@@ -149,14 +149,14 @@ def bootstrap_intervals(
     bounds = highest or [None] * len(values)
     sizes = pictures or (~np.isnan(metrics(table.T))).sum(axis=1).tolist()
     return [
-        interval_of(value, low, high, size, bound)
+        _interval_of(value, low, high, size, bound)
         for value, low, high, bound, size in zip(
             values.tolist(), *ends.tolist(), bounds, sizes, strict=True
         )
     ]
 
 
-def interval_of(
+def _interval_of(
     value: float, low: float, high: float, size: int, highest: float | None
 ) -> Interval:
     """Return a value with the ends that a bootstrap gives it, or what stands for these.

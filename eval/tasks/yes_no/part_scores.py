@@ -5,8 +5,7 @@ Axes: `N` pictures, `R` resamples; `S` statistics: AUROC, and the mean log-odds 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from eval.files.answers import Answer
 from eval.stats.auroc import PairWins, auroc, pair_wins
 from eval.stats.intervals import Array
-from eval.stats.resampling import resample_weights
 
 STATISTICS: Final = ("auroc", "log_odds")
 
@@ -65,25 +63,3 @@ def part_scores(answers: Sequence[Answer], names: Sequence[str]) -> PartScores:
         np.bincount(own, log_odds, minlength=len(pictures)).astype(np.float64),
         np.bincount(own, minlength=len(pictures)).astype(np.float64),
     )
-
-
-def sampled_statistics(
-    tables: Mapping[str, Mapping[str, PartScores]], size: int
-) -> dict[str, dict[str, Array]]:
-    """Return the statistics of all pictures and then of each resample, (S, 1 + R), by arm and part.
-
-    Args:
-        tables: Scores by arm and part.
-        size: Number of pictures of the run N.
-    """
-    found: dict[str, dict[str, list[Array]]] = {
-        arm: {part: [] for part in of} for arm, of in tables.items()
-    }
-    for weights in chain([np.ones((1, size))], resample_weights(size)):
-        for arm, of in tables.items():
-            for part, table in of.items():
-                found[arm][part].append(table.statistics(weights))
-    return {
-        arm: {part: np.concatenate(rows, axis=1) for part, rows in of.items()}
-        for arm, of in found.items()
-    }

@@ -5,22 +5,21 @@ A parsed answer shows an effect only where it crosses one half; these numbers sh
 AUROC is that of p_yes against the label. Log-odds on the true side are log(p / (1 - p)), negated
 where the label is no, as the mean over the answers of a part. A total is the mean over its parts.
 
-Axes: `R` resamples, `S` statistics.
+Axes: `N` pictures, `R` resamples, `A` arms, `D` differences, `K` parts and totals, `S` statistics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
 
 from eval.files.answers import Answer
-from eval.stats.intervals import Array, Interval
+from eval.stats.intervals import Array, Interval, bootstrap_intervals
 from eval.stats.permutation import PermutationTest, holm, sign_flip_test
-from eval.stats.resampling import percentile_interval
-from eval.tasks.yes_no.part_scores import STATISTICS, PartScores, part_scores, sampled_statistics
+from eval.tasks.yes_no.part_scores import STATISTICS, PartScores, part_scores
 
 HIGHEST: Final = (1.0, None)  # log-odds have no bounds
 
@@ -120,26 +119,40 @@ def probabilities(
         }
         for arm, answers in arms.items()
     }
-    samples = {
-        arm: {kind: np.mean([of[part] for part in members[kind]], axis=0) for kind in members}
-        for arm, of in sampled_statistics(tables, len(names)).items()
-    }
+    pairs = [(arm, other) for arm, others in references.items() for other in others]
+
+    def statistics(weights: Array) -> Array:
+        """From weights of pictures, (N, ...), to those of arms and pairs, ((A + D) K S, ...)."""
+        rows = weights.reshape(len(names), -1).T  # (R, N)
+        of_arms = {arm: _statistics(of, members.values(), rows) for arm, of in tables.items()}
+        found = [*of_arms.values(), *(of_arms[arm] - of_arms[other] for arm, other in pairs)]
+        return np.concatenate(found).reshape(-1, *weights.shape[1:])
+
+    # A resample is how often each picture was drawn: the sums over drawn rows of the identity.
+    intervals = iter(
+        bootstrap_intervals(
+            np.eye(len(names)),
+            statistics,
+            highest=HIGHEST * (len(members) * (len(arms) + len(pairs))),
+            pictures=[shown[k] for k in members for _ in STATISTICS] * (len(arms) + len(pairs)),
+        )
+    )
+
+    def named() -> dict[str, dict[str, Interval]]:
+        return {kind: {name: next(intervals) for name in STATISTICS} for kind in members}
+
+    numbers = {arm: named() for arm in arms}
     differences = [
         ProbabilityDifference(
             arm,
             other,
             kind,
-            _both_ways(_intervals(samples[arm][kind] - samples[other][kind], shown[kind])),
+            _both_ways(of),
             _test(tables[arm], tables[other], members[kind], len(names)),
         )
-        for arm, others in references.items()
-        for other in others
-        for kind in members
+        for arm, other in pairs
+        for kind, of in named().items()
     ]
-    numbers = {
-        arm: {kind: _intervals(of[kind], shown[kind]) for kind in members}
-        for arm, of in samples.items()
-    }
     notes = list(_notes(arms, numbers))
     return Probabilities(primary, numbers, _adjusted(differences, primary), notes)
 
@@ -152,12 +165,13 @@ def _adjusted(
     return [replace(d, p_holm=next(p_values)) if d.part == primary else d for d in differences]
 
 
-def _intervals(samples: Array, pictures: int) -> dict[str, Interval]:
-    """Return each statistic with its interval, (S, 1 + R)."""
-    return {
-        name: percentile_interval(float(row[0]), row[1:], pictures, highest=highest)
-        for name, highest, row in zip(STATISTICS, HIGHEST, samples, strict=True)
-    }
+def _statistics(
+    tables: Mapping[str, PartScores], kinds: Iterable[Sequence[str]], weights: Array
+) -> Array:
+    """Return the statistics of an arm's parts and totals under weights, (R, N) -> (K S, R)."""
+    by_part = {part: table.statistics(weights) for part, table in tables.items()}
+    means = [np.mean([by_part[part] for part in of], axis=0) for of in kinds]
+    return np.concatenate(means)
 
 
 def _both_ways(numbers: Mapping[str, Interval]) -> dict[str, Interval]:

@@ -9,7 +9,6 @@ import pytest
 
 from eval.stats.auroc import auroc, pair_wins
 from eval.stats.intervals import Array
-from eval.stats.resampling import percentile_interval, resample_weights
 
 PICTURES = 7
 
@@ -48,7 +47,7 @@ def test_it_is_the_share_of_pairs_that_the_positive_wins(
 
 def test_a_resample_is_its_pictures_repeated(data: tuple[Array, np.ndarray, np.ndarray]) -> None:
     scores, labels, picture = data
-    weights = np.concatenate(list(resample_weights(PICTURES, n_resamples=30)))
+    weights = np.random.default_rng(4).multinomial(PICTURES, [1 / PICTURES] * PICTURES, 30)
 
     found = auroc(pair_wins(scores, labels, picture, PICTURES), weights)
 
@@ -72,41 +71,3 @@ def test_one_class_alone_has_none(label: bool) -> None:
     pairs = pair_wins(np.array([0.1, 0.9]), np.full(2, label), np.array([0, 1]), 2)
 
     assert np.isnan(auroc(pairs, np.ones((3, 2)))).all()
-
-
-def test_resamples_draw_as_many_pictures_and_repeat_with_the_seed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    whole = np.concatenate(list(resample_weights(5, n_resamples=1000)))
-
-    assert whole.shape == (1000, 5)
-    assert (whole.sum(axis=1) == 5).all()
-    assert whole.mean(axis=0) == pytest.approx(np.ones(5), abs=0.15)
-    assert np.array_equal(whole, np.concatenate(list(resample_weights(5, n_resamples=1000))))
-    assert not np.array_equal(whole, next(iter(resample_weights(5, seed=1, n_resamples=1000))))
-    monkeypatch.setattr("eval.stats.resampling._DRAWN_AT_ONCE", 50)
-    assert [len(rows) for rows in resample_weights(5, n_resamples=25)] == [10, 10, 5]
-
-
-def test_an_interval_leaves_out_resamples_without_a_value() -> None:
-    samples = np.array([nan, *np.linspace(0, 1, 1001)])
-
-    found = percentile_interval(0.5, samples, 10, highest=1.0)
-
-    assert (found.low, found.high) == pytest.approx((0.025, 0.975))
-    assert not found.wilson
-
-
-def test_there_is_no_interval_of_one_picture_or_of_no_value() -> None:
-    for value, pictures in ((0.5, 1), (nan, 10)):
-        found = percentile_interval(value, np.array([0.4, 0.6]), pictures)
-        assert np.isnan([found.low, found.high]).all()
-
-
-def test_where_all_resamples_are_alike_the_interval_is_wilsons_within_bounds_only() -> None:
-    alike = np.ones(100)
-
-    assert np.isnan(percentile_interval(1.0, alike, 10).low)
-    bounded = percentile_interval(1.0, alike, 10, highest=1.0)
-    assert bounded.wilson
-    assert (bounded.low, bounded.high) == pytest.approx((0.7225, 1.0), abs=1e-4)
