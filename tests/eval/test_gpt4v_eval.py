@@ -420,7 +420,7 @@ def test_replies_that_can_t_be_read_are_shown_and_no_zeros(
     assert found["scores"]["accuracy"]["first"]["value"] == 6.5
     assert "over the 4 of 5 pictures" in out
     assert "unparsed: image 3, order 12: accuracy: no two grades" in out
-    assert "'Accuracy: 8, Detailedness: 6 5'" in out
+    assert "'Accuracy: 8, Detailedness: 6 5'" in " ".join(out.split())
 
 
 def test_refusals_are_asked_again_only_on_demand(inputs: Path, stub: Stub) -> None:

@@ -153,7 +153,7 @@ def test_a_vocabulary_without_the_words_is_said_or_refused(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    for module in ("session", "runner"):
+    for module in ("answering", "runner"):
         nothing = YesNoIds({7: "yes"}, {})
         monkeypatch.setattr(f"eval.run.{module}.yes_no_ids", lambda _, ids=nothing: ids)
 
