@@ -37,7 +37,9 @@ def read_text(path: Path) -> str:
         if content.startswith(GZIP):
             content = gzip.decompress(content)
     except OSError as error:
-        raise EvaluationError(f"{path} can't be read: {error.strerror or error}") from error
+        raise EvaluationError(
+            f"{path} can't be read: {error.strerror or error}; check the path"
+        ) from error
     except (EOFError, zlib.error) as error:
         raise EvaluationError(
             f"{path} is gzipped and cut off or damaged ({error}); copy it again"

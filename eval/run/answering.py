@@ -90,7 +90,7 @@ def _yes_no(plan: Plan, vlm: models.VLM) -> dict[str, Any]:
     """Return which tokens are "yes" and "no", for arm.json; nothing where no task wants them.
 
     Raises:
-        EvaluationError: If the answers are to be told by them, and there are none of one word.
+        EvaluationError: If --scoring likelihood needs them, and one word has none.
     """
     if not plan.p_yes:
         return {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -17,6 +17,7 @@ from typing import Any, Final
 from filelock import FileLock, Timeout
 
 from eval.errors import EvaluationError
+from eval.files.answers import Item
 from eval.files.storage import AppendedLines, Record, read_json, write_json, writing
 from eval.run.processes import Place
 
@@ -113,3 +114,18 @@ class RunFolder:
     def common_lock(self) -> FileLock:
         """Return a lock for what the processes of a run do one after another."""
         return FileLock(str(self.path / ".lock.common"))
+
+
+def questions_record(asked: Iterable[tuple[Item, str]]) -> dict[str, Any]:
+    """Return number and SHA-256 of the questions of each part, for run.json.
+
+    Args:
+        asked: Questions, each with the text that a model is asked.
+    """
+    parts: dict[str, list[list[Any]]] = {}
+    for item, text in asked:
+        parts.setdefault(item.part, []).append([item.id, item.image, text, item.label])
+    return {
+        part: {"count": len(of), "sha256": hashlib.sha256(json.dumps(of).encode()).hexdigest()}
+        for part, of in parts.items()
+    }

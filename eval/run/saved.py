@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.files.saved import NO_MODEL, SavedAnswers
 from eval.files.storage import Record
 from eval.run.arm_folder import LONGEST_NAME, ArmFolder
-from eval.run.folder import RUN, RunFolder
+from eval.run.folder import RUN, RunFolder, questions_record
 from eval.run.provenance import provenance
 
 
@@ -38,7 +35,7 @@ def record_saved(
     name = facts.pop("file")
     settings = {
         "benchmark": benchmark,
-        "questions": questions_hash(items),
+        "questions": questions_record([(item, item.question) for item in items]),
         **saved.settings,
         "model": saved.model,
         "answers": facts,
@@ -51,22 +48,6 @@ def record_saved(
         for arm, answers in saved.arms.items():
             _record_arm(ArmFolder(folder.path, arm), answers)
     return folder.path
-
-
-def questions_hash(items: Sequence[Item]) -> dict[str, Any]:
-    """Return number and SHA-256 of the questions of each part."""
-    parts: dict[str, list[Item]] = {}
-    for item in items:
-        parts.setdefault(item.part, []).append(item)
-    return {
-        part: {
-            "count": len(of),
-            "sha256": hashlib.sha256(
-                json.dumps([[i.id, i.image, i.question, i.label] for i in of]).encode()
-            ).hexdigest(),
-        }
-        for part, of in parts.items()
-    }
 
 
 def _record_arm(folder: ArmFolder, answers: Sequence[Answer]) -> None:

@@ -6,8 +6,6 @@ is the same for all, and the hash in a folder's name misses nothing.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +18,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import Item, Key
 from eval.run.arm_folder import ArmFolder
 from eval.run.arms import arms_of
-from eval.run.folder import RunFolder
+from eval.run.folder import RunFolder, questions_record
 from eval.run.pixels import pictures_hash
 from eval.run.plan import AskedArm, Plan, Prompt
 from eval.run.processes import this_place
@@ -117,7 +115,7 @@ def plan_session(
     )
     resolved = {
         "benchmark": task.name,
-        "questions": _questions(plan.prompts),
+        "questions": questions_record([(p.item, p.text) for p in plan.prompts]),
         **task.asked(),
         **{key: value for key, value in asdict(described).items() if key != "checkpoint"},
         # Which GPU it is decides no answer.
@@ -142,22 +140,6 @@ def plan_session(
         {**settings.model_arguments(), **exact},
         settings,
     )
-
-
-def _questions(prompts: Sequence[Prompt]) -> dict[str, Any]:
-    """Return number and SHA-256 of the questions of each part, as they are asked."""
-    parts: dict[str, list[Prompt]] = {}
-    for prompt in prompts:
-        parts.setdefault(prompt.item.part, []).append(prompt)
-    return {
-        part: {
-            "count": len(of),
-            "sha256": hashlib.sha256(
-                json.dumps([[p.item.id, p.image, p.text, p.item.label] for p in of]).encode()
-            ).hexdigest(),
-        }
-        for part, of in parts.items()
-    }
 
 
 def _check_likelihood(arms: Sequence[AskedArm], decoding: models.Decoding) -> None:

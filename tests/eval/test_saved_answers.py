@@ -393,6 +393,16 @@ def test_flags_that_contradict_saved_answers_are_refused(
     assert message in refused(capsys, *given, *extra)
 
 
+def test_a_limit_that_leaves_answers_over_is_named(
+    items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = flags(tmp_path, rows_of(items, tmp_path / "a.jsonl"), "--pope-type", *PARTS)
+
+    said = refused(capsys, *given, "--limit", "1")
+
+    assert "--limit 1 keeps the first 1 questions of each part only: leave it out" in said
+
+
 def test_folders_that_are_no_run_of_the_benchmark_are_refused(
     items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -142,7 +142,15 @@ class YesNoTask(Task):
         """Return the answers of a file."""
         settings = self.settings
         assert isinstance(settings, YesNoSettings)
-        return read_answers(path, items, answer_key=settings.answer_key, id_key=settings.id_key)
+        try:
+            return read_answers(path, items, answer_key=settings.answer_key, id_key=settings.id_key)
+        except EvaluationError as error:
+            if settings.limit is None:
+                raise
+            raise EvaluationError(
+                f"{error} (--limit {settings.limit} keeps the first {settings.limit} questions of "
+                "each part only: leave it out if the file answers all)"
+            ) from error
 
     def check_run(self, run: RecordedRun) -> None:
         """Refuse what says how a file is read beside a run folder, which is scored whole."""
