@@ -393,6 +393,20 @@ def test_flags_that_contradict_saved_answers_are_refused(
     assert message in refused(capsys, *given, *extra)
 
 
+def test_arms_of_saved_answers_may_be_called_anything_also_as_a_reference(
+    items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.jsonl"
+    lines = [rows_of(items, path, method=name).read_text() for name in ("GPT-4V", "Qwen-2.5")]
+    path.write_text("".join(lines))
+    given = flags(tmp_path, path, "--pope-type", *PARTS, "--reference", "GPT-4V")
+
+    text, metrics = scored(tmp_path, capsys, *given)
+
+    assert "Qwen-2.5 - GPT-4V" in text
+    assert {d["reference"] for d in metrics["differences"]} == {"GPT-4V"}
+
+
 def test_a_limit_that_leaves_answers_over_is_named(
     items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,16 +7,31 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eval.errors import EvaluationError
-from eval.run.folder import RunFolder
+from eval.files.answers import Item
+from eval.run.folder import RunFolder, questions_record
 from eval.run.processes import Place
 
 ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = {"model": "m", "seed": 1}
+
+
+@pytest.mark.parametrize(
+    "change", [{"id": 2}, {"image": "b.jpg"}, {"label": "no"}, {"part": "popular"}]
+)
+def test_a_question_is_its_id_picture_text_label_and_part(change: dict[str, Any]) -> None:
+    item = Item(1, "a.jpg", "Is it?", "yes", "random")
+    one = questions_record([(item, "Is it?")])
+
+    assert one["random"]["count"] == 1
+    assert questions_record([(replace(item, **change), "Is it?")]) != one
+    assert questions_record([(item, "Is it? Answer in one word.")]) != one
 
 
 def test_the_path_follows_from_the_settings(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from eval.files.answers import Answer, Item
 from eval.output.report import report_of
-from eval.stats.intervals import RESAMPLES
+from eval.stats.intervals import RESAMPLES, wilson_interval
 from eval.stats.permutation import sign_flip_test
 from eval.tasks.pope.task import Pope, PopeSettings
 from eval.tasks.yes_no.probability import Probabilities, probabilities
@@ -264,3 +264,20 @@ def test_tables_of_long_names_fit() -> None:
     assert max(map(widest_table_line, text.splitlines())) <= 100
     assert max(map(len, text.splitlines())) <= 100
     assert " ".join(text.split()).count("equal ones are ties in AUROC") == 1
+
+
+def test_wilsons_interval_counts_the_pictures_of_its_own_part() -> None:
+    asked = [
+        Item(f"{picture}{label}", f"{picture}.jpg", label, label, part)
+        for part, pictures in (("random", 10), ("popular", 4))
+        for picture in range(pictures)
+        for label in ("yes", "no")
+    ]
+    sure = arm(lambda item, _: 0.9 if item.label == "yes" else 0.1, asked)
+
+    numbers = found_of({"a": sure}).numbers["a"]
+
+    for kind, pictures in (("random", 10), ("popular", 4), ("mean", 10)):
+        found = numbers[kind]["auroc"]
+        assert found.wilson
+        assert found.low == pytest.approx(wilson_interval(1.0, pictures).low)
