@@ -23,11 +23,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Final
 
 from eah.build import DROP_IN as SOURCE
 from eah.build import is_current, write
+from eah.drop_in.names import LAZY_EXPORTS, ORIGINAL_SUFFIX, VERSION
 from eah.errors import EAHError
 from eah.settings import settings_from_environment
 
@@ -74,7 +74,7 @@ class Place:
     @property
     def original(self) -> Path:
         """Where the original is while ours is in its place."""
-        return self.file.with_name(f"{self.file.stem}{_drop_in().ORIGINAL_SUFFIX}.py")
+        return self.file.with_name(f"{self.file.stem}{ORIGINAL_SUFFIX}.py")
 
     @property
     def checksum(self) -> Path:
@@ -182,8 +182,7 @@ def install(place: Place, *, force: bool = False) -> str:
         _replace(place.checksum, checksum.encode(), like=place.file)
     _replace(place.file, drop_in_for(place).encode(), like=place.file)
     _remove_bytecode(place)
-    version = _drop_in().VERSION
-    return f"installed EAH {version} as {place.file}; the original is {place.original.name}"
+    return f"installed EAH {VERSION} as {place.file}; the original is {place.original.name}"
 
 
 def restore(place: Place) -> str:
@@ -226,7 +225,7 @@ def drop_in_for(place: Place) -> str:
     original = place.original if place.original.is_file() else place.file
     exports = EXPORTS.search(original.read_text(encoding="utf-8", errors="replace"))
     names = re.findall(r"\w+", exports[1]) if exports else []  # none before 4.48, and none needed
-    return text.replace(_drop_in().LAZY_EXPORTS, lazy_exports(sorted(names)))
+    return text.replace(LAZY_EXPORTS, lazy_exports(sorted(names)))
 
 
 def lazy_exports(names: Sequence[str]) -> str:
@@ -303,13 +302,6 @@ def describe(place: Place) -> str:
             lines.append(f"{place.original.name} is missing; reinstall transformers")
         lines.append(f"settings here: {settings_from_environment(os.environ)}")
     return "\n".join(lines)
-
-
-def _drop_in() -> ModuleType:
-    """Return the drop-in's module; not before it is needed, because it takes seconds with torch."""
-    from eah import drop_in
-
-    return drop_in
 
 
 def _origin_of(python: Path) -> str:

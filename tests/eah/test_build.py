@@ -23,7 +23,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of the sources and of what is built from them."""
     for name in (*build.SOURCES, build.DROP_IN.stem):
         file = build.FOLDER / f"{name}.py"
-        (tmp_path / file.name).write_bytes(file.read_bytes())
+        copied = tmp_path / f"{name}.py"
+        copied.parent.mkdir(exist_ok=True)
+        copied.write_bytes(file.read_bytes())
     monkeypatch.setattr(build, "DROP_IN", tmp_path / build.DROP_IN.name)
     monkeypatch.setattr(build, "FOLDER", tmp_path)
     return tmp_path

@@ -7,7 +7,8 @@ import torch
 from torch.nn import functional
 
 import eah
-from eah.drop_in import VERSION, HeadSharing
+from eah.drop_in.names import VERSION
+from eah.drop_in.sharing import HeadSharing
 from eah.method import column_sums
 from eah.prompt import Prompt
 from eah.settings import (

@@ -1,0 +1,119 @@
+"""What callers say about their prompts: where image tokens are, and where the prompt ends."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Final
+
+import torch
+
+from eah.errors import EAHConfigError
+from eah.settings import is_int, validate_span
+
+ASSISTED: Final = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
+
+
+class _Generation:
+    """A call of `generate` under way: where its prompt ends."""
+
+    def __init__(self, length: int, is_assisted: bool) -> None:
+        self.length, self.is_assisted, self.begun = length, is_assisted, False
+
+    def prompt_length(self, keys: int) -> int:
+        """Return the length of the prompt, given the tokens of a pass and those before it.
+
+        A model that puts image tokens in the place of one placeholder makes the prompt longer than
+        what `generate` was given; its first pass shows by how much.
+        """
+        if not self.begun and not self.is_assisted:
+            self.length = max(self.length, keys)
+        self.begun = True
+        return self.length
+
+
+_given: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)
+_length: ContextVar[Any] = ContextVar("eah_prompt_length", default=None)
+_open_blocks: list[object] = []
+
+
+@contextmanager
+def image_tokens(tokens: tuple[int, int] | torch.Tensor) -> Iterator[None]:
+    """Say which tokens of the prompts in this block are image tokens.
+
+    The block holds for the thread that enters it; while it is open, other threads that call a model
+    have to enter blocks of their own.
+
+    Args:
+        tokens: A span [start, stop) of every prompt, its padding not counted, or a mask of shape
+            (B, S) bool over the padded prompts.
+    Raises:
+        EAHConfigError: If it is neither.
+    """
+    if isinstance(tokens, torch.Tensor):
+        if tokens.dim() != 2:
+            raise EAHConfigError(f"an image mask has shape (B, S), not {tuple(tokens.shape)}")
+        tokens = tokens.bool()
+    else:
+        tokens = validate_span(tokens)
+    token, block = _given.set(tokens), object()
+    _open_blocks.append(block)
+    try:
+        yield
+    finally:
+        _open_blocks.remove(block)
+        _given.reset(token)
+
+
+@contextmanager
+def prompt_length(length: int | torch.Tensor) -> Iterator[None]:
+    """Say where the answers begin that the forward passes in this block score.
+
+    Args:
+        length: Position of the answer's first token in the padded input, one for all prompts or
+            one per prompt, shape (B,). Rows from it on attend as in decoding.
+    Raises:
+        EAHConfigError: If it is neither.
+    """
+    if isinstance(length, torch.Tensor) and length.dim() == 1 and not length.is_floating_point():
+        rows = length[:, None]
+    elif isinstance(length, int) and is_int(length) and length >= 1:
+        rows = torch.full((1, 1), length)
+    else:
+        raise EAHConfigError(f"prompt length {length!r}; it is an int from 1, or one per prompt")
+    token = _length.set(rows)
+    try:
+        yield
+    finally:
+        _length.reset(token)
+
+
+def _patch_generate() -> None:
+    """Let `generate` of every model say where its prompt ends.
+
+    What follows is an answer, also where a pass runs it together with the prompt.
+    """
+    from transformers.generation.utils import GenerationMixin
+
+    run = GenerationMixin.generate
+
+    @functools.wraps(run)
+    def patched_generate(self: Any, *args: Any, **kwargs: Any) -> Any:
+        inputs = kwargs.get("inputs_embeds")
+        for given in (kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1]):
+            inputs = given if inputs is None else inputs
+        if not isinstance(inputs, torch.Tensor) or inputs.dim() < 2:
+            return run(self, *args, **kwargs)
+        settings = (kwargs.get("generation_config"), getattr(self, "generation_config", None))
+        is_assisted = any(kwargs.get(name) for name in ASSISTED) or any(
+            getattr(config, name, None) for config in settings for name in ASSISTED
+        )
+        token = _length.set(_Generation(inputs.shape[1], is_assisted))
+        try:
+            return run(self, *args, **kwargs)
+        finally:
+            _length.reset(token)
+
+    GenerationMixin.generate = patched_generate

@@ -1,0 +1,197 @@
+"""Load the original file in the place of ours, and patch its model class."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import inspect
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+from torch import nn
+
+from eah.drop_in.callers import _patch_generate
+from eah.drop_in.names import ORIGINAL_SUFFIX, VERSION
+from eah.drop_in.passes import PatchedModel, _current, logger
+from eah.drop_in.sharing import SharingAttention
+from eah.settings import DropInSettings, settings_from_environment
+
+SHARING_PREFIX: Final = "EAH"
+MAPLESS_KERNELS: Final = ("flash", "flex", "paged")  # no torch functions, so none to intercept
+
+
+def replace_module(name: str, path: str) -> None:
+    """Load the original file under this module's name, and patch its model class.
+
+    The module that everybody gets is the original's own, so that its names, its sources and its
+    pickles are what they were.
+
+    Raises:
+        ImportError: If the original is not beside this file, or defines no model to patch.
+    """
+    original = Path(path).with_name(Path(path).stem + ORIGINAL_SUFFIX + ".py")
+    alias = name + ORIGINAL_SUFFIX
+    ours = sys.modules[name]
+    module = sys.modules.get(alias)
+    if module is None:
+        if not original.is_file():
+            raise ImportError(
+                f"{path} is EAH's and needs the original beside it as {original.name}; put it "
+                "there, or reinstall transformers"
+            )
+        spec = importlib.util.spec_from_file_location(name, original)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = sys.modules[alias] = module
+        try:
+            with _sources_found_as(str(original), path):
+                spec.loader.exec_module(module)
+        except BaseException:
+            sys.modules[name] = ours
+            del sys.modules[alias]
+            raise
+    sys.modules[name] = module
+    models = [
+        value
+        for key, value in vars(module).items()
+        if key.endswith("Model")
+        and not key.endswith("PreTrainedModel")
+        and isinstance(value, type)
+        and value.__module__ == module.__name__
+    ]
+    if len(models) != 1:
+        raise ImportError(
+            f"{original.name} defines {len(models)} decoder models, but EAH patches a file with one"
+        )
+    _patch_model(models[0], module)
+    # torch.compile looks our functions' globals up by the name of their module.
+    ours.__name__ = name + "_eah"
+    sys.modules[ours.__name__] = ours
+    # Under these names pickles find what a patched model holds, and users find `image_tokens`.
+    for key, value in vars(ours).items():
+        if getattr(value, "__module__", None) == name:
+            vars(module).setdefault(key, value)
+    for key, value in list(vars(module).items()):
+        if isinstance(value, type) and issubclass(value, nn.Module) and "Attention" in key:
+            shared = type(SHARING_PREFIX + key, (SharingAttention, value), {"__module__": name})
+            setattr(module, shared.__name__, shared)
+
+
+@contextmanager
+def _sources_found_as(original: str, path: str) -> Iterator[None]:
+    """Say that the original's functions are in the file that it was.
+
+    transformers 4.52 and later write a model's docstrings by the name of that file, and complain on
+    standard output about one that they do not know.
+    """
+    find = inspect.getsourcefile
+
+    def getsourcefile(thing: Any) -> str | None:
+        found = find(thing)
+        return path if found == original else found
+
+    inspect.getsourcefile = getsourcefile  # type: ignore[assignment]  # the same, less strictly typed
+    try:
+        yield
+    finally:
+        inspect.getsourcefile = find
+
+
+def _patch_model(model: Any, module: ModuleType) -> None:
+    """Make a model class patch its target layers when it is built, and read its prompts."""
+    build, run = model.__init__, model.forward
+    names = tuple(inspect.signature(run).parameters)[1:]
+
+    @functools.wraps(build)
+    def patched_init(self: Any, *args: Any, **kwargs: Any) -> None:
+        build(self, *args, **kwargs)
+        settings = settings_from_environment(os.environ)
+        _announce(settings)
+        if settings.enabled:
+            self.eah_state = PatchedModel(settings)
+            for layer in _layers_of(self, settings):
+                _share_in(self.layers[layer], self.eah_state, layer, module)
+
+    @functools.wraps(run)
+    def patched_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        state = getattr(self, "eah_state", None)
+        if state is None:
+            return run(self, *args, **kwargs)
+        arguments = {**dict(zip(names, args)), **kwargs}  # noqa: B905  # OPERA's Python is 3.9
+        if self.training and arguments.get("position_ids") is not None:
+            # Their address tells this pass from others in the backward pass.
+            position_ids = arguments["position_ids"].clone()
+            args, kwargs = (), {**arguments, "position_ids": position_ids}
+        token = _current.set((state, state.read(arguments)))
+        try:
+            return run(self, *args, **kwargs)
+        finally:
+            _current.reset(token)
+
+    model.__init__, model.forward = patched_init, patched_forward
+    _patch_generate()
+
+
+@functools.lru_cache(maxsize=None)  # noqa: UP033  # Python 3.8
+def _announce(settings: DropInSettings) -> None:
+    """Show the settings once."""
+    logger.info("EAH %s: %s", VERSION, settings)
+
+
+def _layers_of(model: Any, settings: DropInSettings) -> list[int]:
+    """Return the target layers that a model has.
+
+    Raises:
+        ValueError: If the environment names one that it does not have.
+    """
+    count = len(model.layers)
+    missing = [layer for layer in settings.config.layers if layer >= count]
+    if missing and settings.layers_named:
+        raise ValueError(
+            f"EAH layers {', '.join(map(str, settings.config.layers))}, but "
+            f"{type(model).__name__} has {count} decoder layers (0..{count - 1}); set EAH_LAYERS, "
+            "or EAH_DISABLE=1"
+        )
+    if missing:
+        logger.warning("EAH: %s has no layer %s, so it runs without", type(model).__name__, missing)
+    return [layer for layer in settings.config.layers if layer < count]
+
+
+def _share_in(layer: Any, state: PatchedModel, index: int, module: ModuleType) -> None:
+    """Give a decoder layer's attention a class that shares the densest head's map.
+
+    Raises:
+        ValueError: If its kernel is known to be one that can't be shared, or the head not to exist.
+    """
+    attention = layer.self_attn
+    base = type(attention)
+    config = getattr(attention, "config", None)
+    kernel = str(getattr(config, "_attn_implementation", "")) + base.__name__.lower()
+    if any(name in kernel for name in MAPLESS_KERNELS):
+        raise ValueError(
+            f"EAH can't share a head in layer {index}: its attention is "
+            f"{getattr(config, '_attn_implementation', base.__name__)}; load the model with "
+            "attn_implementation='eager' or 'sdpa', or set EAH_DISABLE=1"
+        )
+    heads = getattr(config, "num_attention_heads", None)
+    head = state.settings.config.head
+    if head is not None and heads is not None and head >= heads:
+        raise ValueError(f"EAH_HEAD={head}, but layer {index} has {heads} heads (0..{heads - 1})")
+    sharing = vars(module).get(SHARING_PREFIX + base.__name__)
+    if sharing is None:
+        raise ValueError(
+            f"EAH does not know {base.__name__} of layer {index}, which {module.__name__} does not "
+            "define; set other EAH_LAYERS, or EAH_DISABLE=1"
+        )
+    attention.__class__ = sharing
+    attention.eah_state, attention.eah_layer = state, index
+
+
+if __name__.startswith("transformers."):
+    replace_module(__name__, __file__)

@@ -1,0 +1,181 @@
+"""A target layer's attention, and the interception that gives its heads one head's map.
+
+Axes: B batch, H query heads, Q queries, K keys, D head size.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any, Final
+
+import torch
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+from eah.drop_in.passes import PatchedModel, _current
+from eah.errors import UnsupportedModelError
+from eah.method import NO_HEAD, Choice, choose, column_sums, share_head
+from eah.prompt import Prompt
+from eah.settings import DropInSettings
+from eah.visibility import Visibility
+
+SOFTMAX: Final = (functional.softmax, torch.softmax, torch.Tensor.softmax)
+
+
+class SharingAttention:
+    """What the class of a target layer's attention has before the original's: one head's map."""
+
+    eah_state: PatchedModel
+    eah_layer: int
+
+    def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Run the original's attention, at image prefill with the densest head's map for all."""
+        forward = super().forward  # type: ignore[misc]  # the original's class follows
+        prompt = self._prompt(hidden_states, kwargs.get("position_ids"))
+        if prompt is None or prompt.is_decoding or prompt.skipped is not None:
+            return forward(hidden_states, *args, **kwargs)
+        names = tuple(inspect.signature(forward).parameters)[1:]
+        mask = {**dict(zip(names, args)), **kwargs}.get("attention_mask")  # noqa: B905  # Python 3.8
+        sharing = HeadSharing(self.eah_state.settings, prompt, hidden_states.dtype, mask)
+        with sharing:
+            output = forward(hidden_states, *args, **kwargs)
+        if not sharing.done:
+            raise UnsupportedModelError(
+                f"EAH saw no softmax and no scaled_dot_product_attention in layer "
+                f"{self.eah_layer}: its attention kernel can't be shared; load the model with "
+                "attn_implementation='eager' or 'sdpa', or set EAH_DISABLE=1"
+            )
+        return output
+
+    def _prompt(
+        self, hidden_states: torch.Tensor, position_ids: torch.Tensor | None
+    ) -> Prompt | None:
+        """Return the prompt of the pass under way, or of the one whose layer is run again."""
+        state, under_way = self.eah_state, _current.get()
+        is_trained = self.training  # type: ignore[attr-defined]  # the original's class has it
+        if under_way is not None and under_way[0] is state:
+            prompt: Prompt | None = under_way[1]
+            if is_trained and position_ids is not None and prompt is not None:
+                state.remember(position_ids, prompt)
+            return prompt
+        if is_trained and position_ids is not None:
+            return state.checkpointed.get(position_ids.data_ptr())
+        return None
+
+
+class HeadSharing(TorchFunctionMode):
+    """While active, gives the heads of one attention call the densest head's map.
+
+    With `scaled_dot_product_attention` they get that head's query and key; with a softmax over
+    scores they get its output.
+    """
+
+    def __init__(
+        self, settings: DropInSettings, prompt: Prompt, dtype: torch.dtype, mask: Any
+    ) -> None:
+        """Take the settings, the prompt, the dtype that the model computes in, and its mask."""
+        super().__init__()
+        self.config, self.prompt, self.dtype, self.mask = settings.config, prompt, dtype, mask
+        self.done = False
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        """Intercept the two functions; all others run as they are."""
+        kwargs = kwargs or {}
+        if func is functional.scaled_dot_product_attention:
+            return self._attention(*args, **kwargs)
+        output = func(*args, **kwargs)
+        scores = args[0] if args else kwargs.get("input")
+        if func in SOFTMAX and isinstance(scores, torch.Tensor) and scores.dim() == 4:
+            return self._shared(output)
+        return output
+
+    def _attention(
+        self,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        attn_mask: torch.Tensor | None = None,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        **kwargs: Any,
+    ) -> torch.Tensor:
+        """Run the kernel with one head's query and key."""
+
+        def attend(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+            return functional.scaled_dot_product_attention(
+                query, key, value, attn_mask, dropout_p, is_causal, **kwargs
+            )
+
+        scale = kwargs.get("scale")
+        columns = column_sums(
+            query,
+            key,
+            self._visibility(attn_mask, is_causal, query.shape[2], key.shape[2]),
+            scaling=query.shape[-1] ** -0.5 if scale is None else scale,
+            rounding=query.dtype if self.config.rule == "released_code" else None,
+        )
+        choice = choose(columns, self.prompt.columns(key.shape[2], key.device), self.config)
+        self.done = True
+        shared = attend(*share_head(query, key, choice.head))  # (B, H, Q, D)
+        gets = self._receives(choice)
+        return shared if gets is None else torch.where(gets, shared, attend(query, key))
+
+    def _shared(self, weights: torch.Tensor) -> torch.Tensor:
+        """Return softmax output, (B, H, Q, K), in which heads have the densest head's map."""
+        keys = weights.shape[3]
+        mask = self.mask[..., :keys] if isinstance(self.mask, torch.Tensor) else None
+
+        def rows(start: int, stop: int, keys: int, _: torch.Tensor) -> torch.Tensor:
+            # A copy: summing overwrites the rows, and the model goes on with these weights.
+            return weights[:, :, start:stop, :keys].detach().to(torch.float32, copy=True)
+
+        columns = column_sums(
+            weights,
+            weights.transpose(2, 3),
+            self._visibility(mask, False, weights.shape[2], keys),
+            scaling=1.0,
+            rounding=self.dtype if self.config.rule == "released_code" else None,
+            rows=rows,
+        )
+        choice = choose(columns, self.prompt.columns(keys, weights.device), self.config)
+        self.done = True
+        row = torch.arange(len(weights), device=weights.device)
+        shared = weights[row, choice.head.clamp(min=0)][:, None]  # (B, 1, Q, K)
+        found = (choice.head != NO_HEAD)[:, None, None, None]
+        gets = self._receives(choice)
+        return torch.where(found if gets is None else found & gets, shared, weights)
+
+    def _receives(self, choice: Choice) -> torch.Tensor | None:
+        """Return which rows of which heads get the map, (B, H or 1, Q or 1, 1); None for all."""
+        answer = self.prompt.answer_rows(choice.head.device)
+        gets = None if answer is None else ~answer[:, None, :, None]
+        if choice.receivers is None:
+            return gets
+        heads = choice.receivers[:, :, None, None]
+        return heads if gets is None else gets & heads
+
+    def _visibility(
+        self, mask: torch.Tensor | None, is_causal: bool, rows: int, keys: int
+    ) -> Visibility:
+        """Return which keys are seen, from what the kernel goes by.
+
+        Raises:
+            UnsupportedModelError: If each head has a mask of its own.
+        """
+        if mask is not None and (mask.dim() != 4 or mask.shape[1] != 1):
+            raise UnsupportedModelError(
+                f"EAH: the target layer's mask has shape {tuple(mask.shape)}, but one mask for all "
+                "heads is needed, (B, 1, Q, K)"
+            )
+        if mask is None and is_causal and self.prompt.cached:
+            raise UnsupportedModelError(
+                f"EAH: the kernel gets no mask for a pass behind {self.prompt.cached} cached "
+                "tokens, so what it would see is not known; pass the whole prompt at once"
+            )
+        if mask is None and not is_causal:
+            mask = torch.ones(1, 1, 1, 1, dtype=torch.bool).expand(1, 1, rows, keys)
+        if mask is not None:
+            self.prompt.check_answer(mask)
+        return self.prompt.visibility(mask)
