@@ -847,6 +847,17 @@ class EmbeddingRows:
         return EmbeddingRows, ()
 
     @torch.no_grad()
+    def equal(self, embed: Any, ids: tuple[int, ...], embeds: torch.Tensor) -> torch.Tensor:
+        """Return which embeddings are those of some tokens, such as placeholders, (B, S) bool."""
+        found = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        for token in ids:
+            if not 0 <= token < embed.weight.shape[0]:
+                continue  # a number that stands for an image in `input_ids` alone
+            row = embed.forward(torch.tensor([token], device=embeds.device))  # (1, W)
+            found |= _equal(row.to(embeds.device), embeds.detach())
+        return found
+
+    @torch.no_grad()
     def known(self, embed: Any, embeds: torch.Tensor) -> torch.Tensor | None:
         """Return which embeddings are rows of the table.
 
