@@ -155,6 +155,27 @@ def test_the_table_is_hashed_once_until_it_changes() -> None:
     assert asked.count(ROWS) == 2
 
 
+class Adapted(nn.Embedding):
+    """An embedding with an adapter: a part of it that is no row."""
+
+    def __init__(self, rows: int, width: int) -> None:
+        super().__init__(rows, width)
+        self.shift = nn.Parameter(torch.zeros(width))
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(ids) + self.shift
+
+
+def test_an_adapter_that_changes_is_noticed() -> None:
+    table, rows = Adapted(ROWS, WIDTH), EmbeddingRows()
+    ids = torch.arange(9)[None]
+
+    for shift in (0.0, 0.5):
+        with torch.no_grad():
+            table.shift.fill_(shift)
+        assert bool(rows.known(table, table(ids)).all())  # type: ignore[union-attr]
+
+
 @pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))])
 def test_copies_read_the_table_anew(duplicate: Any) -> None:
     table, rows = table_of(), EmbeddingRows()
@@ -252,6 +273,26 @@ def test_a_decoder_of_ones_own_that_gets_embeddings_further_in_works() -> None:
     assert not torch.allclose(found, without, atol=1e-3)
 
 
+class WithKeptPictures(LlamaForCausalLM):
+    """A model that got its pictures before, and whose decoder gets embeddings."""
+
+    def forward(self, input_ids: Any = None, **kwargs: Any) -> Any:
+        embeds = self.get_input_embeddings()(input_ids).clone()
+        embeds[:, slice(*SPAN)] = self.pictures
+        return super().forward(inputs_embeds=embeds, **kwargs)
+
+
+def test_ids_say_nothing_of_what_the_decoder_gets() -> None:
+    model = tiny.tiny_llama()
+    model.__class__ = WithKeptPictures
+    model.pictures = torch.randn(IMAGE_TOKENS, 32)
+
+    with eah.enabled(model, CONFIG) as handle:
+        logits(model, tiny.text_prompt())
+
+        assert handle.report()[0].image_tokens == (IMAGE_TOKENS,)
+
+
 def test_ids_without_placeholders_are_text() -> None:
     model, prompt = tiny.tiny_llama(), tiny.text_prompt()
     before = logits(model, prompt)
@@ -330,3 +371,15 @@ def test_an_image_in_a_later_turn_is_refused_where_the_first_is_cached() -> None
         past = model(inputs_embeds=embeds[:, :10], use_cache=True).past_key_values
         with pytest.raises(eah.EAHStateError, match="split over forward passes"):
             model(inputs_embeds=embeds[:, 10:], past_key_values=past, use_cache=True)
+
+
+def test_rows_that_were_repeated_have_the_image_of_their_cache() -> None:
+    model = tiny.tiny_llama()
+    embeds = model.get_input_embeddings()(tiny.text_prompt()["input_ids"]).detach().clone()
+    embeds[:, 3:6] = embeds[:, 15:20] = torch.randn(1, 1, 32)
+
+    with eah.enabled(model, CONFIG), torch.no_grad():
+        past = model(inputs_embeds=embeds[:, :10], use_cache=True).past_key_values
+        past.batch_repeat_interleave(2)
+        with pytest.raises(eah.EAHStateError, match="split over forward passes"):
+            model(inputs_embeds=embeds[:, 10:].repeat(2, 1, 1), past_key_values=past)
