@@ -214,6 +214,17 @@ def test_an_image_behind_cached_text_is_found(log: Path) -> None:
     assert spans(log) == [[[12, 20]]]
 
 
+def test_a_pass_of_an_image_alone_behind_cached_text_is_found(log: Path) -> None:
+    model = build()
+    embeds, _, _ = with_images(model, [30], (10, 30))
+
+    with torch.no_grad():
+        past = model(inputs_embeds=embeds[:, :10], use_cache=True).past_key_values
+        model(inputs_embeds=embeds[:, 10:], past_key_values=past, use_cache=True)
+
+    assert spans(log) == [[[10, 30]]]
+
+
 def test_text_behind_a_cached_image_is_untouched(log: Path, plain: Any) -> None:
     model, other = build(), build(plain.LlamaForCausalLM)
     embeds, _, _ = with_images(model, [30])

@@ -33,9 +33,10 @@ from check_drop_in import (
 )
 from transformers.models.llama import modeling_llama
 
+OURS = sys.modules["transformers.models.llama.modeling_llama_eah"]
 START = (
-    f"EAH 0.1.0 in transformers {transformers.__version__}: layers 1; densest head; threshold 0.05 "
-    "(attention); image tokens 3:19 of every prompt (EAH_QUIET=1 hides this line)"
+    f"EAH {OURS.VERSION} in transformers {transformers.__version__}: layers 1; densest head; "
+    "threshold 0.05 (attention); image tokens 3:19 of every prompt (EAH_QUIET=1 hides this line)"
 )
 PROGRAM = """
 import os, sys, torch
@@ -92,8 +93,8 @@ def test_quiet_hides_both_lines_and_no_warning() -> None:
 
 def test_off_is_said_and_nothing_is_counted() -> None:
     assert said(EAH_DISABLE="1") == [
-        f"EAH 0.1.0 in transformers {transformers.__version__}: off (EAH_DISABLE) (EAH_QUIET=1 "
-        "hides this line)"
+        f"EAH {OURS.VERSION} in transformers {transformers.__version__}: off (EAH_DISABLE) "
+        "(EAH_QUIET=1 hides this line)"
     ]
 
 
@@ -289,6 +290,14 @@ def test_a_class_whose_forward_was_replaced_is_named(
         f"{base.__name__}.forward was replaced by llava.train.llama_xformers_attn_monkey_patch."
         "xformers_forward, which attends by other means; leave that patch out, set other EAH_LAYERS"
     ) in str(error.value)
+
+
+def test_a_layer_that_is_called_outside_of_the_models_forward_is_an_error() -> None:
+    """As by a derived class with a forward of its own, such as FastV's."""
+    attention = build().model.layers[1].self_attn
+
+    with pytest.raises(RuntimeError, match=r"layer 1 was called outside of the forward of"):
+        attention(torch.randn(1, 5, 32))
 
 
 def test_an_attention_in_training_mode_is_left_alone(plain: Any) -> None:

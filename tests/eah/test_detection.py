@@ -383,3 +383,14 @@ def test_rows_that_were_repeated_have_the_image_of_their_cache() -> None:
         past.batch_repeat_interleave(2)
         with pytest.raises(eah.EAHStateError, match="split over forward passes"):
             model(inputs_embeds=embeds[:, 10:].repeat(2, 1, 1), past_key_values=past)
+
+
+def test_a_pass_of_an_image_alone_behind_cached_text_is_found() -> None:
+    model = tiny.tiny_llama()
+    embeds = model.get_input_embeddings()(tiny.text_prompt()["input_ids"]).detach().clone()
+    embeds[:, 10:] = torch.randn(1, 14, 32)
+
+    with eah.enabled(model, CONFIG) as handle, torch.no_grad():
+        past = model(inputs_embeds=embeds[:, :10], use_cache=True).past_key_values
+        model(inputs_embeds=embeds[:, 10:], past_key_values=past, use_cache=True)
+        assert handle.report()[0].image_tokens == (14,)
