@@ -361,7 +361,3 @@ def _remove_bytecode(place: Place) -> None:
 
 def _sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
-
-
-if __name__ == "__main__":
-    sys.exit(main())
