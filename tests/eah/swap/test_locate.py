@@ -1,0 +1,209 @@
+"""Where transformers is."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from eah import swap
+from tests.eah.swap.installs import (
+    error_of,
+    interpreter,
+    ours,
+    run,
+    tree,
+)
+
+
+def test_an_interpreter_is_asked_for_its_transformers(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python = interpreter(tmp_path, f'PYTHONPATH="{site}" exec "{sys.executable}" -S "$@"')
+    (tmp_path / "here" / "transformers").mkdir(parents=True)
+    (tmp_path / "here" / "transformers" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path / "here")
+
+    place = swap.find(family="llama", python=python)
+
+    assert place.package == site / "transformers"
+    assert swap.main(["install", "--python", str(python)]) == 0
+    assert place.file.read_bytes() == ours()
+    assert swap.main(["restore", "--python", str(python)]) == 0
+
+
+def test_what_an_interpreter_prints_at_its_start_is_no_path(site: Path, tmp_path: Path) -> None:
+    python = interpreter(tmp_path, f"echo hello; echo '{site}/transformers/__init__.py'")
+
+    assert swap.find(family="llama", python=python).package == site / "transformers"
+
+
+@pytest.mark.parametrize("kind", ["nothing", "fails", "folder", "no program"])
+def test_an_interpreter_that_cant_be_run_is_one_sentence(
+    tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = interpreter(tmp_path, "exit 3")
+    if kind == "nothing":
+        python.unlink()
+    elif kind == "folder":
+        python = tmp_path
+    elif kind == "no program":
+        python.chmod(0o644)
+
+    assert swap.main(["status", "--python", str(python)]) == 2
+
+    error = error_of(capsys)
+    assert f"--python {python} can't be run (" in error
+    assert "name an interpreter" in error
+
+
+@pytest.mark.parametrize("printed", ["echo", "true"])
+def test_an_interpreter_without_transformers_is_one_sentence(
+    tmp_path: Path, printed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = interpreter(tmp_path, printed)
+
+    assert swap.main(["install", "--python", str(python)]) == 2
+
+    assert f"{python} has no transformers; install it there" in error_of(capsys)
+
+
+@pytest.mark.parametrize("left", ["nothing", "a folder"])
+def test_a_folder_without_transformers_is_one_sentence(
+    tmp_path: Path, left: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if left == "a folder":  # as pip leaves it, where EAH was swapped in
+        (tmp_path / "transformers" / "models" / "llama").mkdir(parents=True)
+
+    assert run(tmp_path, "status") == 2
+
+    assert f"{tmp_path} has no transformers; install it there" in error_of(capsys)
+
+
+@pytest.mark.parametrize("left", ["nothing", "a folder"])
+def test_a_running_interpreter_without_transformers_is_one_sentence(
+    tmp_path: Path, left: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if left == "a folder":
+        (tmp_path / "transformers").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.setattr(sys, "path_importer_cache", {})
+    monkeypatch.delitem(sys.modules, "transformers")
+
+    assert swap.main(["status"]) == 2
+
+    assert f"{sys.executable} has no transformers" in error_of(capsys)
+
+
+def test_the_running_interpreter_is_meant_if_none_is_named(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", [str(site)])
+    monkeypatch.delitem(sys.modules, "transformers")
+
+    assert swap.find(family="llama").package == site / "transformers"
+
+
+@pytest.mark.parametrize("missing", ["dist-info", "RECORD", "row", "hash"])
+def test_without_a_record_the_content_decides(
+    site: Path, missing: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = without_record(site, missing)
+
+    assert run(site, "status") == 0
+    assert "is transformers' own, by its content (nothing records it)" in capsys.readouterr().out
+    assert run(site, "install") == 0
+    assert swap.status(swap.find(family="llama", site_packages=site)).kept == "sound"
+    assert run(site, "status") == 0
+    assert run(site, "restore") == 0
+
+    assert tree(site) == before
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("class LlamaModel", "class CamelModel"),
+        ("    pass", "    layer = os.environ['LAYER_NUM']"),
+        ("    pass", "    layer = os.getenv('LAYER_NUM')"),
+    ],
+)
+def test_without_a_record_what_does_not_look_original_is_refused(
+    site: Path, old: str, new: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_record(site, "RECORD")
+    file = site / "transformers" / "models" / "llama" / "modeling_llama.py"
+    file.write_text(file.read_text().replace(old, new))
+    before = tree(site)
+
+    assert run(site, "status") == 1
+    assert "neither transformers' own nor EAH's" in capsys.readouterr().out
+    assert run(site, "install") == 2
+    assert "pass --force to keep it as the original" in error_of(capsys)
+
+    assert tree(site) == before
+
+
+def without_record(site: Path, missing: str) -> dict[str, bytes]:
+    """Remove what pip knows about llama's file, and return what is left."""
+    record = site / "transformers-4.99.0.dist-info" / "RECORD"
+    if missing == "dist-info":
+        shutil.rmtree(record.parent)
+    elif missing == "RECORD":
+        record.unlink()
+    else:
+        rows = record.read_text()
+        row = "" if missing == "row" else r"\1,,"
+        record.write_text(re.sub(r"(transformers/models/llama/[^,]*),.*", row, rows))
+    return tree(site)
+
+
+def test_other_packages_and_padded_hashes_do_not_confuse_it(site: Path) -> None:
+    other = site / "transformers-0.1.dist-info"  # as an interrupted upgrade leaves it
+    other.mkdir()
+    (other / "RECORD").write_text("")
+    (site / "transformers_stream_generator-0.0.5.dist-info").mkdir()
+    record = site / "transformers-4.99.0.dist-info" / "RECORD"
+    record.write_text(re.sub(r"(sha256=.{43}),", r"\1=,", record.read_text()))
+
+    place = swap.find(family="llama", site_packages=site)
+
+    assert place.version == "4.99.0"
+    assert swap.status(place).kind == "original"
+
+
+def test_a_zip_file_is_one_sentence(
+    site: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = shutil.make_archive(str(tmp_path / "site"), "zip", site)
+
+    assert run(Path(archive), "install") == 2
+
+    assert "is in a zip file; install it as a folder" in error_of(capsys)
+
+
+def test_a_zip_file_of_the_running_interpreter_is_one_sentence(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = shutil.make_archive(str(tmp_path / "site"), "zip", site)
+    monkeypatch.setattr(sys, "path", [archive])
+    monkeypatch.delitem(sys.modules, "transformers")
+
+    assert swap.main(["status"]) == 2
+
+    assert "is in a zip file" in error_of(capsys)
+
+
+@pytest.mark.parametrize("family", ["camel", "", "../models/camel", "llama/", "ll.ma"])
+def test_a_family_that_is_not_there_is_one_sentence(
+    site: Path, family: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = tree(site)
+
+    assert run(site, "install", "--model", family) == 2
+
+    assert "--model is the name of one of its folders in models/" in error_of(capsys)
+    assert tree(site) == before
