@@ -16,7 +16,7 @@ from eah.errors import EAHError
 from eah.settings import settings_from_environment
 from eah.swap.content import FAMILY
 from eah.swap.exchange import install, restore
-from eah.swap.locate import find
+from eah.swap.locate import find, interpreter_of
 from eah.swap.place import Place
 from eah.swap.report import describe, problems
 from eah.swap.states import status
@@ -83,10 +83,11 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _report(place: Place, action: str) -> int:
     """Print what stands in a place; return whether `status` finds something wrong."""
-    print(describe(place))
+    found = status(place)
+    print(describe(place, found))
     if action == "install":
         print(BEYOND)
-    return WRONG if action == "status" and problems(place, status(place)) else 0
+    return WRONG if action == "status" and problems(place, found) else 0
 
 
 def _say(text: str) -> None:
@@ -115,7 +116,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("action", choices=("install", "status", "restore", "build"))
     parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--python", type=Path, help="interpreter whose transformers is meant")
+    where.add_argument(
+        "--python", type=interpreter_of, help="interpreter whose transformers is meant"
+    )
     where.add_argument(
         "--site-packages", type=Path, help="folder that holds transformers, or a checkout of it"
     )

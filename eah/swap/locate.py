@@ -36,7 +36,7 @@ def find(
 
     Args:
         family: Such as "llama" or "qwen2".
-        python: Interpreter whose transformers is meant; None for the running one.
+        python: Interpreter whose transformers is meant, an absolute path; None for the running one.
         site_packages: Folder that holds the package instead, or a checkout of transformers.
         file: The modeling file itself instead, in a transformers or a repository's own copy.
     Raises:
@@ -47,7 +47,6 @@ def find(
     if site_packages is not None:
         return _place_in(_package_in(site_packages), family, python=None)
     if python is not None:
-        python = Path(os.path.abspath(shutil.which(python) or python))
         origin = _origin_in(python)
     else:
         spec = importlib.util.find_spec(PACKAGE)
@@ -55,6 +54,15 @@ def find(
     package = Path(origin).parent
     _validate_package(package, Path(origin), python or Path(sys.executable))
     return _place_in(package, family, python=python or Path(sys.executable))
+
+
+def interpreter_of(text: str) -> Path:
+    """Return an interpreter as a shell would find it: by its path, or by its name alone.
+
+    A path stays one: `./python` is not the `python` on the PATH. Links stay, too: to Python, a
+    virtual environment is where its link is.
+    """
+    return Path(os.path.abspath(text) if os.path.dirname(text) else shutil.which(text) or text)
 
 
 def environment_of_target() -> dict[str, str]:
@@ -122,13 +130,15 @@ def _place_of_file(file: Path) -> Place:
         return _place_in(package, family, python=None)
     found = COPY.fullmatch(file.name)
     place = _with_commit(Place(found[2] if found else file.stem, file))
-    if not place.recorded and not _exists(place):
+    if not place.recorded and not place.file.is_file() and not place.original.is_file():
         raise SwapError(f"--file {file} does not exist; name the modeling file that code imports")
     return place
 
 
 def _exists(place: Place) -> bool:
-    return place.file.is_file() or place.original.is_file()
+    """Return whether the file, what is kept of it, or its model's configuration is there."""
+    config = place.file.parent / f"configuration_{place.family}.py"
+    return any(path.is_file() for path in (place.file, place.original, config))
 
 
 def _with_commit(place: Place) -> Place:

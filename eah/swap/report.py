@@ -9,9 +9,14 @@ from eah.swap.place import Place
 from eah.swap.states import Status, read_note, status
 
 
-def describe(place: Place) -> str:
-    """Return what stands in a place, and the settings that a later run would read here."""
-    found = status(place)
+def describe(place: Place, found: Status | None = None) -> str:
+    """Return what stands in a place, and the settings that a later run would read here.
+
+    Args:
+        place: The place.
+        found: What `status` has found there; None to look.
+    """
+    found = found or status(place)
     lines = [f"{place.title}: {place.file} is {_name(place, found)}"]
     if found.kind == "ours":
         lines += [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from eah.swap.content import drop_in_for, is_ours, looks_original, sha256, version_of
@@ -11,6 +12,7 @@ from eah.swap.place import Place
 
 NOTE: Final = re.compile(r"([0-9a-f]{64})  \S+\n(?:# beside transformers (\S+), recorded (\S+)\n)?")
 UNKNOWN: Final = "unknown"
+READINGS: Final = 10
 # What may be put back: the original as recorded, or by its content where nothing records it.
 USABLE: Final = ("sound", "unverified")
 
@@ -62,15 +64,27 @@ class Status:
 
 
 def status(place: Place) -> Status:
-    """Return what stands in a place. Nothing is changed or fetched."""
-    kept, note = _kept(place), read_note(place)
-    if not place.file.is_file():
+    """Return what stands in a place. Nothing is changed or fetched.
+
+    Another process may be changing it: what counts is what is read twice.
+    """
+    found = _read_status(place)
+    for _ in range(READINGS):
+        before, found = found, _read_status(place)
+        if found == before:
+            break
+    return found
+
+
+def _read_status(place: Place) -> Status:
+    original, note, content = _read(place.original), read_note(place), _read(place.file)
+    kept = _kept(place, original, note)
+    if content is None:
         return Status("missing", kept=kept)
-    content = place.file.read_bytes()
     if is_ours(content):
-        current = content == drop_in_for(place).encode()
+        current = content == drop_in_for(place, original or b"").encode()
         return Status("ours", content, version_of(content), current, kept=kept)
-    same = place.original.is_file() and place.original.read_bytes() == content
+    same = original == content
     known = place.recorded
     if not known and note is not None and _is_beside(note, place):
         known = note.checksum
@@ -83,9 +97,7 @@ def status(place: Place) -> Status:
 
 def read_note(place: Place) -> Note | None:
     """Return the note beside the kept original; None if there is none that can be read."""
-    if not place.checksum.is_file():
-        return None
-    found = NOTE.match(place.checksum.read_text(encoding="utf-8", errors="replace"))
+    found = NOTE.match((_read(place.checksum) or b"").decode(errors="replace"))
     return Note(found[1], found[2] or "", found[3] or "") if found else None
 
 
@@ -95,14 +107,13 @@ def note_of(place: Place, content: bytes) -> bytes:
     return f"{sha256(content)}  {place.original.name}\n{line}\n".encode()
 
 
-def _kept(place: Place) -> str:
+def _kept(place: Place, content: bytes | None, note: Note | None) -> str:
     """Return what is kept as the original (see Status)."""
-    if not place.original.is_file():
+    if content is None:
         return "none"
-    content = place.original.read_bytes()
     if is_ours(content):
         return "ours"
-    note, checksum = read_note(place), sha256(content)
+    checksum = sha256(content)
     if checksum == place.recorded:
         return "sound"
     if note is None:
@@ -111,6 +122,14 @@ def _kept(place: Place) -> str:
     if not _is_beside(note, place):
         return "another version"
     return "sound" if checksum == note.checksum else "edited"
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the content of a file, which another process may be removing."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
 
 
 def _is_beside(note: Note, place: Place) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from eah import modeling_llama_eah as drop_in
 from eah import swap
-from eah.swap import repair
+from eah.swap import exchange, repair
 from tests.eah.swap.installs import DECODER, FAMILIES, VERSION, write_family
 
 _download = repair._download
@@ -26,6 +28,18 @@ def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let pip find nothing, at once."""
     monkeypatch.setattr(repair, "_download", lambda command, folder: "no index here")
+
+
+@pytest.fixture(autouse=True)
+def no_real_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no mistake of a test change the transformers that the tests run with."""
+    lock = exchange.locked
+
+    def locked(place: swap.Place) -> AbstractContextManager[None]:
+        assert Path(sys.prefix).resolve() not in place.file.resolve().parents
+        return lock(place)
+
+    monkeypatch.setattr(exchange, "locked", locked)
 
 
 @pytest.fixture

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import os
+import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -46,13 +49,48 @@ def write_family(site: Path, family: str, content: str | bytes) -> Path:
     folder = site / "transformers" / "models" / family
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "__init__.py").touch()
+    (folder / f"configuration_{family}.py").touch()
     file = folder / f"modeling_{family}.py"
     file.write_bytes(content if isinstance(content, bytes) else content.encode())
-    digest = base64.urlsafe_b64encode(hashlib.sha256(file.read_bytes()).digest()).decode()
-    row = f"{file.relative_to(site).as_posix()},sha256={digest.rstrip('=')},{file.stat().st_size}"
     with (site / f"transformers-{VERSION}.dist-info" / "RECORD").open("a") as record:
-        record.write(row + "\n")
+        record.write(row(file.relative_to(site).as_posix(), file.read_bytes()))
     return file
+
+
+def row(name: str, content: bytes) -> str:
+    """Return the line of RECORD for a file."""
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+    return f"{name},sha256={digest},{len(content)}\n"
+
+
+def write_wheel(folder: Path, files: dict[str, bytes], *, version: str = VERSION) -> Path:
+    """Write a wheel of transformers that holds some files."""
+    info = f"transformers-{version}.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: transformers\nVersion: {version}\n"
+    files = {
+        **files,
+        f"{info}/METADATA": metadata.encode(),
+        f"{info}/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    wheel = folder / f"transformers-{version}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+        record = "".join(row(name, content) for name, content in files.items())
+        archive.writestr(f"{info}/RECORD", record + f"{info}/RECORD,,\n")
+    return wheel
+
+
+def git(folder: Path, *arguments: str) -> None:
+    """Run git, whatever the user's configuration."""
+    environment = {
+        **os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
+        **{f"GIT_{who}_{what}": "someone@example.org"
+           for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
+    }  # fmt: skip
+    subprocess.run(
+        ["git", "-C", str(folder), *arguments], env=environment, check=True, capture_output=True
+    )
 
 
 def tree(site: Path) -> dict[str, bytes]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from eah import swap
+from eah.swap import locate
 from tests.eah.swap.installs import (
     error_of,
     interpreter,
@@ -91,7 +92,7 @@ def test_a_running_interpreter_without_transformers_is_one_sentence(
         (tmp_path / "transformers").mkdir()
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     monkeypatch.setattr(sys, "path_importer_cache", {})
-    monkeypatch.delitem(sys.modules, "transformers")
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
 
     assert swap.main(["status"]) == 2
 
@@ -102,7 +103,7 @@ def test_the_running_interpreter_is_meant_if_none_is_named(
     site: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", [str(site)])
-    monkeypatch.delitem(sys.modules, "transformers")
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
 
     assert swap.find(family="llama").package == site / "transformers"
 
@@ -190,7 +191,7 @@ def test_a_zip_file_of_the_running_interpreter_is_one_sentence(
 ) -> None:
     archive = shutil.make_archive(str(tmp_path / "site"), "zip", site)
     monkeypatch.setattr(sys, "path", [archive])
-    monkeypatch.delitem(sys.modules, "transformers")
+    monkeypatch.delitem(sys.modules, "transformers", raising=False)
 
     assert swap.main(["status"]) == 2
 
@@ -207,3 +208,23 @@ def test_a_family_that_is_not_there_is_one_sentence(
 
     assert "--model is the name of one of its folders in models/" in error_of(capsys)
     assert tree(site) == before
+
+
+def test_a_path_of_an_interpreter_is_no_name_on_the_search_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    on_path = interpreter(tmp_path / "bin", "exit 1")
+    monkeypatch.setenv("PATH", str(on_path.parent))
+    monkeypatch.chdir(tmp_path)
+
+    assert locate.interpreter_of("./python") == tmp_path / "python"
+    assert locate.interpreter_of("python") == on_path
+    assert locate.interpreter_of("python4") == Path("python4")
+
+
+def test_an_interpreters_link_is_not_followed(tmp_path: Path) -> None:
+    link = tmp_path / "python"
+    link.symlink_to(sys.executable)
+
+    assert locate.interpreter_of(str(link)) == link

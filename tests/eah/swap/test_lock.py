@@ -1,0 +1,267 @@
+"""Commands at the same time: one waits for the other, and nothing is lost."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eah import swap
+from eah.swap import exchange, lock
+from tests.eah.swap.installs import error_of, ours, run, tree
+
+PAIRS = 200
+fork = multiprocessing.get_context("fork")
+
+
+def change(
+    action: Callable[[swap.Place], str], place: swap.Place, start: Barrier, turns: int
+) -> None:
+    """Install or restore again and again, each time at once with the other process."""
+    for _ in range(turns):
+        start.wait(60)
+        action(place)
+        start.wait(60)
+
+
+def test_installs_and_restores_at_the_same_time_lose_nothing(site: Path, place: swap.Place) -> None:
+    before, original = tree(site), place.file.read_bytes()
+    start = fork.Barrier(3)
+    processes = [
+        fork.Process(target=change, args=(action, place, start, PAIRS), daemon=True)
+        for action in (swap.install, swap.restore)
+    ]
+    for process in processes:
+        process.start()
+    outcomes = set()
+
+    for turn in range(PAIRS):
+        start.wait(60)  # both go
+        assert swap.describe(place)
+        start.wait(60)  # both are done
+        found = swap.status(place)
+        outcomes.add(found.kind)
+        if found.kind == "ours":
+            assert found.current
+            assert place.original.read_bytes() == original, turn
+        else:
+            assert tree(site) == before, turn
+        assert not lock.lock_file(place).exists()
+        if turn % 2:
+            swap.restore(place)
+        else:
+            swap.install(place)
+
+    for process in processes:
+        process.join(60)
+        assert process.exitcode == 0
+    assert outcomes == {"ours", "original"}
+    swap.restore(place)
+    assert tree(site) == before
+
+
+def test_commands_at_the_same_time_lose_nothing(site: Path, place: swap.Place) -> None:
+    """The same with whole processes, each started for one action, all at once."""
+    before = tree(site)
+    actions = [swap.install, swap.restore] * 10
+    processes = [fork.Process(target=action, args=(place,)) for action in actions]
+
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+
+    assert [process.exitcode for process in processes] == [0] * len(processes)
+    swap.restore(place)
+    assert tree(site) == before
+
+
+def hold(place: swap.Place, held: Any) -> None:
+    with lock.locked(place):
+        held.set()
+        time.sleep(600)
+
+
+@pytest.fixture
+def holder(place: swap.Place) -> Any:
+    """Return a process that holds the lock, and is killed in the end."""
+    held = fork.Event()
+    process = fork.Process(target=hold, args=(place, held), daemon=True)
+    process.start()
+    assert held.wait(60)
+    yield process
+    process.kill()
+    process.join()
+
+
+def test_a_command_waits_and_then_gives_up_with_one_sentence(
+    site: Path, place: swap.Place, holder: Any, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    before = tree(site)
+    monkeypatch.setattr(lock, "WAIT_S", 0.2)
+    start = time.monotonic()
+
+    assert run(site, "install") == 2
+
+    assert time.monotonic() - start >= 0.2
+    assert f"another process has been changing {place.file}" in error_of(capsys)
+    assert tree(site) == before
+    assert run(site, "status") == 0
+
+
+def test_the_lock_file_of_a_killed_process_locks_nobody_out(
+    site: Path, place: swap.Place, holder: Any
+) -> None:
+    before = tree(site)
+    os.kill(holder.pid, signal.SIGKILL)
+    holder.join()
+    assert lock.lock_file(place).exists()
+
+    swap.install(place)
+
+    assert place.file.read_bytes() == ours()
+    swap.restore(place)
+    assert not lock.lock_file(place).exists()
+    assert set(tree(site)) == set(before) - {str(lock.lock_file(place).relative_to(site))}
+
+
+def test_a_lock_on_a_file_that_was_removed_is_none(
+    place: swap.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process removes its lock file after we open it, and before we lock it."""
+    take, path = lock._lock, lock.lock_file(place)
+
+    def remove_first(descriptor: int) -> None:
+        path.unlink()
+        take(descriptor)
+
+    monkeypatch.setattr(lock, "_lock", remove_first)
+
+    assert lock._acquire(path) is None
+
+
+def test_a_file_system_without_locks_is_used_without(
+    place: swap.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(lock.WITHOUT_LOCKS[0], "No locks available")
+
+    monkeypatch.setattr(lock, "_lock", refuse)
+
+    swap.install(place)
+
+    assert place.file.read_bytes() == ours()
+    assert not lock.lock_file(place).exists()
+
+
+def test_another_failure_of_the_lock_is_told(
+    site: Path, place: swap.Place, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    before = tree(site)
+
+    def refuse(descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(lock, "_lock", refuse)
+
+    assert run(site, "install") == 2
+
+    assert error_of(capsys) == "eah: error: [Errno 5] Input/output error"
+    assert set(tree(site)) == {*before, str(lock.lock_file(place).relative_to(site))}
+
+
+# Folders that can't be written --------------------------------------------------------------------
+
+
+def as_nobody(function: Callable[[], int]) -> int:
+    """Run something without root's rights, in a process of its own; return what it returns."""
+
+    def call(result: Any) -> None:
+        if os.geteuid() == 0:
+            os.setgid(65534)
+            os.setuid(65534)
+        result.value = function()
+
+    result = fork.Value("i", -1)
+    process = fork.Process(target=call, args=(result,))
+    process.start()
+    process.join(60)
+    return int(result.value)
+
+
+@pytest.mark.parametrize("state", ["untouched", "swapped"])
+def test_a_read_only_tree_is_told_about_and_not_changed(
+    tmp_path_factory: pytest.TempPathFactory, site: Path, place: swap.Place, state: str,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    if state == "swapped":
+        swap.install(place)
+    for folder in (site, *site.parents):
+        if (
+            folder.stat().st_uid == os.getuid()
+            and folder.is_relative_to("/tmp")
+            and folder != Path("/tmp")
+        ):
+            folder.chmod(0o755)
+    place.file.parent.chmod(0o555)
+    before, log = tree(site), tmp_path / "log"
+    log.touch()
+    log.chmod(0o666)
+
+    def action(name: str) -> int:
+        with log.open("w") as sys.stderr:
+            return run(site, name)
+
+    assert as_nobody(lambda: action("status")) == 0
+    assert as_nobody(lambda: action("install")) == (0 if state == "swapped" else 2)
+    if state == "untouched":
+        assert "Permission denied" in log.read_text()
+        assert log.read_text().endswith(
+            "run this as the owner of that transformers, or install one of your own\n"
+        )
+    assert as_nobody(lambda: action("restore")) == (2 if state == "swapped" else 0)
+    place.file.parent.chmod(0o755)
+    assert tree(site) == before
+
+
+def test_a_read_only_file_in_a_folder_that_can_be_written_is_swapped(
+    site: Path, place: swap.Place
+) -> None:
+    before = tree(site)
+    place.file.chmod(0o444)
+
+    swap.install(place)
+    assert place.file.stat().st_mode & 0o777 == 0o444
+    swap.restore(place)
+
+    assert place.file.stat().st_mode & 0o777 == 0o444
+    assert tree(site) == before
+
+
+def test_the_lock_is_held_while_files_change(
+    place: swap.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    for name in ("_install", "_restore"):
+        change_ = getattr(exchange, name)
+
+        def look(*args: Any, change_: Callable[..., str] = change_, **kwargs: Any) -> str:
+            seen.append(lock._acquire(lock.lock_file(place)))
+            return change_(*args, **kwargs)
+
+        monkeypatch.setattr(exchange, name, look)
+
+    swap.install(place)
+    swap.restore(place)
+
+    assert seen == [None, None]
