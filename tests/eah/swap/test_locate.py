@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import shutil
 import sys
@@ -228,3 +230,106 @@ def test_an_interpreters_link_is_not_followed(tmp_path: Path) -> None:
     link.symlink_to(sys.executable)
 
     assert locate.interpreter_of(str(link)) == link
+
+
+# Other records ------------------------------------------------------------------------------------
+
+
+def conda(site: Path, checksum: str, **entry: str) -> Path:
+    """Make an environment of conda, whose packages need no RECORD."""
+    without_record(site, "dist-info")
+    prefix = site.parent / "conda"
+    packages = prefix / "lib" / "python3.9" / "site-packages"
+    packages.parent.mkdir(parents=True)
+    site.rename(packages)
+    path = "lib/python3.9/site-packages/transformers/models/llama/modeling_llama.py"
+    (prefix / "conda-meta").mkdir()
+    for name in ("transformers", "transformers-stream"):
+        meta = {
+            "name": name, "version": "4.99.0", "paths_data": {"paths": [
+                {"_path": "bin/transformers-cli"}, {"_path": path, "sha256": checksum, **entry}
+            ]},
+        }  # fmt: skip
+        file = prefix / "conda-meta" / f"{name}-4.99.0-pyhd8ed1ab_0.json"
+        file.write_text(json.dumps(meta if name == "transformers" else {**meta, "version": "1"}))
+    return packages
+
+
+def test_conda_records_the_original(site: Path) -> None:
+    content = (site / "transformers/models/llama/modeling_llama.py").read_bytes()
+    packages = conda(site, hashlib.sha256(content).hexdigest())
+
+    place = swap.find(family="llama", site_packages=packages)
+
+    assert (place.version, place.record) == ("4.99.0", "records")
+    assert swap.status(place).verified
+    place.file.write_bytes(content + b"# edited")
+    assert run(packages, "install") == 2
+
+
+def test_conda_may_have_changed_a_file_for_its_prefix(site: Path) -> None:
+    content = (site / "transformers/models/llama/modeling_llama.py").read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    packages = conda(site, "0" * 64, sha256_in_prefix=digest)
+
+    assert swap.find(family="llama", site_packages=packages).recorded == digest
+
+
+def test_a_damaged_record_of_conda_is_none(site: Path) -> None:
+    packages = conda(site, "0" * 64)
+    for file in (packages.parents[2] / "conda-meta").iterdir():
+        file.write_text("{")
+
+    assert swap.find(family="llama", site_packages=packages).record == ""
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["transformers-4.99.0.dist-info", "transformers-4.99.0-py3.9.egg-info",
+     "transformers-4.99.0.egg-info"],
+)  # fmt: skip
+def test_the_version_is_in_the_name_of_the_metadata(site: Path, metadata: str) -> None:
+    without_record(site, "dist-info")
+    (site / metadata).mkdir()
+    (site / "transformers_stream_generator-0.0.5.dist-info").mkdir()
+    (site / "transformers" / "__init__.py").write_text("")
+
+    assert swap.find(family="llama", site_packages=site).version == "4.99.0"
+
+
+def test_the_record_of_another_version_does_not_count(site: Path) -> None:
+    """As where a tree was copied over an install."""
+    (site / "transformers" / "__init__.py").write_text('__version__ = "4.37.0.dev0"\n')
+
+    place = swap.find(family="llama", site_packages=site)
+
+    assert (place.version, place.record) == ("4.37.0.dev0", "")
+
+
+def test_a_file_that_is_gone_is_told_by_the_configuration_beside_it(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without_record(site, "dist-info")
+    folder = site / "transformers" / "models" / "llama"
+    (folder / "modeling_llama.py").unlink()
+    assert run(site, "status") == 1
+    (folder / "configuration_llama.py").unlink()
+
+    assert run(site, "status") == 2
+
+    assert "has no models/llama/modeling_llama.py" in error_of(capsys)
+
+
+@pytest.mark.parametrize("variable", ["PYTHONPATH", "PYTHONHOME"])
+def test_the_callers_variables_are_not_the_interpreters(
+    site: Path, tmp_path: Path, variable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    python = interpreter(
+        tmp_path, f'echo "${variable}" > "{log}"; echo "{site}/transformers/__init__.py"'
+    )
+    monkeypatch.setenv(variable, str(tmp_path))
+
+    assert swap.main(["status", "--python", str(python)]) == 0
+
+    assert log.read_text() == "\n"
