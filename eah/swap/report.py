@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 
 from eah.settings import settings_from_environment
+from eah.swap.content import why_unsupported
 from eah.swap.place import Place
 from eah.swap.states import Status, read_note, status
 
@@ -40,8 +41,11 @@ def problems(place: Place, found: Status) -> list[str]:
     if found.kind == "missing":
         return [f"code that imports {place.file.name} fails; run: {restore}"]
     if found.kind == "other":
+        reason = why_unsupported(place, found.content.decode(errors="replace"))
+        if reason and place.package is None:
+            return [reason]
         keep = f"keep it as the original and swap: {install} --force"
-        advice = choice(place) if found.rival else keep
+        advice = choice(place) if found.rival else reason or keep
         return [f"it was edited, or is another project's; {advice}"]
     if found.rival:
         return [f"{place.original.name} beside it is another file; {choice(place)}"]

@@ -168,12 +168,16 @@ def test_a_copy_that_builds_on_transformers_names_that_one(
     if committed:
         repository(copy)
 
-    assert run(copy, "install", "--force") == 2
-
-    assert error_of(capsys).endswith(
+    advice = (
         "builds on the model of transformers and defines none; swap the file of that "
         "transformers: python -m eah.swap install --python PYTHON"
     )
+    assert run(copy, "status") == (0 if committed else 1)
+    assert (f"wrong: {copy} {advice}\n" in capsys.readouterr().out) != committed
+
+    assert run(copy, "install", "--force") == 2
+
+    assert error_of(capsys).endswith(advice)
     assert copy.read_text() == BUILDS_ON
 
 
