@@ -143,7 +143,7 @@ def _exists(place: Place) -> bool:
 
 def _with_commit(place: Place) -> Place:
     """Return a place with the checksum of its file in git, if it is in git."""
-    content = committed_original(place.file)
+    content = committed_original(place)
     if content is None:
         return place
     return replace(place, recorded=sha256(content), record=GIT)

@@ -18,7 +18,13 @@ METADATA: Final = re.compile(r"transformers-(.+?)(?:-py[\d.]+)?\.(?:dist|egg)-in
 
 def version_in(package: Path) -> str | None:
     """Return the version that a package's own text names, without importing it."""
-    text = (package / "__init__.py").read_text(encoding="utf-8", errors="replace")
+    return version_of_package(
+        (package / "__init__.py").read_text(encoding="utf-8", errors="replace")
+    )
+
+
+def version_of_package(text: str) -> str | None:
+    """Return the version that the text of transformers/__init__.py names."""
     found = VERSION.search(text)
     return found and found[1]
 

@@ -37,7 +37,7 @@ def fetch_original(place: Place, say: Say) -> bytes:
     """
     if place.record == GIT:
         say(f"getting the original from the last commit that has it (git, {place.file})")
-        content = committed_original(place.file)
+        content = committed_original(place)
     elif place.package is None:
         raise SwapError(
             f"the original of {place.file} is in no git history that could be asked; put the "
@@ -87,8 +87,13 @@ def _member(place: Place) -> str:
 
 def _from_wheel(place: Place, say: Say) -> bytes:
     """Return the file as it is in the wheel of the same version, got by pip."""
-    failure = "its version is not known"
-    for python in interpreters(place) if place.version else ():
+    if not place.version:
+        raise SwapError(
+            f"the original of {place.file} is gone, and the version of that transformers is not "
+            f"known; put the file of that version there as {place.original}"
+        )
+    failure = ""
+    for python in interpreters(place):
         with tempfile.TemporaryDirectory(prefix="eah-") as folder:
             command = [
                 str(python), "-m", "pip", *DOWNLOAD, f"transformers=={place.version}",

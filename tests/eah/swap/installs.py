@@ -84,7 +84,8 @@ def write_wheel(folder: Path, files: dict[str, bytes], *, version: str = VERSION
 def git(folder: Path, *arguments: str) -> None:
     """Run git, whatever the user's configuration."""
     environment = {
-        **os.environ, "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
+        **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
+        "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1",
         **{f"GIT_{who}_{what}": "someone@example.org"
            for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")},
     }  # fmt: skip

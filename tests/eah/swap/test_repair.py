@@ -281,6 +281,45 @@ def test_line_ends_are_those_of_the_checkout(site: Path) -> None:
     assert run(site, "status") == 0
 
 
+def test_a_commit_of_another_version_is_not_the_original(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where another transformers was unpacked over a committed one."""
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    git(site, "init", "--quiet")
+    git(site, "add", ".")
+    git(site, "commit", "--quiet", "-m", "vendored")
+    (site / "transformers" / "__init__.py").write_text('__version__ = "4.100.0"\n')
+    assert swap.find(family="llama", site_packages=site).record == ""
+    (site / LLAMA).write_bytes(ours())
+
+    assert run(site, "restore") == 2
+
+    assert "could not bring the wheel of transformers 4.100.0" in error_of(capsys)
+
+
+def test_the_repository_of_a_git_hook_is_not_asked(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    git(site, "init", "--quiet")
+    git(site, "add", ".")
+    git(site, "commit", "--quiet", "-m", "vendored")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
+
+    assert swap.find(family="llama", site_packages=site).record == "git"
+
+
+def test_an_unknown_version_is_one_sentence(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    (site / "transformers" / "__init__.py").write_text("")
+    (site / LLAMA).write_bytes(ours())
+
+    assert run(site, "install") == 2
+
+    assert "the version of that transformers is not known" in error_of(capsys)
+
+
 def test_without_git_the_wheel_is_asked(
     site: Path, overwritten: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
