@@ -9,11 +9,7 @@ from pathlib import Path
 import pytest
 
 from eah import swap
-from tests.eah.swap.installs import (
-    error_of,
-    run,
-    tree,
-)
+from tests.eah.swap.installs import error_of, run, tree
 
 
 def test_an_original_left_by_an_older_transformers_is_not_put_back(

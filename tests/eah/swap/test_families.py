@@ -9,14 +9,7 @@ import pytest
 
 from eah import modeling_llama_eah as drop_in
 from eah import swap
-from tests.eah.swap.installs import (
-    DECODER,
-    error_of,
-    ours,
-    run,
-    tree,
-    write_family,
-)
+from tests.eah.swap.installs import DECODER, error_of, ours, run, tree, write_family
 
 VISION = "class ClipTextModel(nn.Module):\n    self.layers = 1\n\nclass ClipModel:\n    pass\n"
 

@@ -12,12 +12,7 @@ import pytest
 
 from eah import modeling_llama_eah as drop_in
 from eah import swap
-from tests.eah.swap.installs import (
-    error_of,
-    ours,
-    run,
-    tree,
-)
+from tests.eah.swap.installs import error_of, ours, run, tree
 
 
 def test_install_puts_ours_in_the_place_and_keeps_the_original_with_its_checksum(

@@ -13,12 +13,7 @@ import pytest
 
 from eah import swap
 from eah.swap import exchange, files
-from tests.eah.swap.installs import (
-    error_of,
-    ours,
-    run,
-    tree,
-)
+from tests.eah.swap.installs import error_of, ours, run, tree
 
 
 def replace_old(place: swap.Place) -> None:

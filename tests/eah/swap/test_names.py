@@ -15,9 +15,7 @@ from transformers.utils import import_utils
 
 from eah import modeling_llama_eah as drop_in
 from eah import swap
-from tests.eah.swap.installs import (
-    FAMILIES,
-)
+from tests.eah.swap.installs import FAMILIES
 
 REAL_MODELS = Path(transformers.__file__).parent / "models"
 NAMES = sorted(modeling_llama.__all__)

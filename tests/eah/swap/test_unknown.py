@@ -7,12 +7,7 @@ from pathlib import Path
 import pytest
 
 from eah import swap
-from tests.eah.swap.installs import (
-    error_of,
-    ours,
-    run,
-    tree,
-)
+from tests.eah.swap.installs import error_of, ours, run, tree
 
 
 @pytest.mark.parametrize("ending", [b"\n", b"\r\n# \xff\xfe", b'\nVERSION: Final = "1.0"\n'])
