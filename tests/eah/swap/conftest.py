@@ -11,7 +11,7 @@ import pytest
 from eah import modeling_llama_eah as drop_in
 from eah import swap
 from eah.swap import exchange, repair
-from tests.eah.swap.installs import DECODER, FAMILIES, VERSION, write_family
+from tests.eah.swap.installs import DECODER, FAMILIES, VERSION, ours, write_family
 
 _download = repair._download
 
@@ -67,3 +67,12 @@ def site(tmp_path: Path) -> Path:
 def place(site: Path) -> swap.Place:
     """Return the place of llama's file in it."""
     return swap.find(family="llama", site_packages=site)
+
+
+@pytest.fixture
+def overwritten(site: Path) -> bytes:
+    """Overwrite the original, and return it."""
+    file = site / "transformers/models/llama/modeling_llama.py"
+    original = file.read_bytes()
+    file.write_bytes(ours())
+    return original

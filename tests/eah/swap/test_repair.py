@@ -39,15 +39,6 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pip: None) -> Path:
     return folder
 
 
-@pytest.fixture
-def overwritten(site: Path) -> bytes:
-    """Overwrite the original, and return it."""
-    file = site / LLAMA
-    original = file.read_bytes()
-    file.write_bytes(ours())
-    return original
-
-
 @pytest.mark.parametrize("action", ["install", "restore"])
 def test_pip_brings_the_original_of_the_same_version(
     site: Path, index: Path, overwritten: bytes, action: str, capsys: pytest.CaptureFixture[str]
