@@ -81,7 +81,7 @@ def _install(place: Place, found: Status, *, force: bool, say: Say) -> str:
         say(kept_problem(place, found))
         original = fetch_original(place, say)
         validate_supported(place, original)
-        _set_aside(place, found)
+        _set_aside(place, found, say)
         keep_original(place, original)
         done = f"got the original back as {place.original.name}; {place.file} is EAH {VERSION}"
     else:
@@ -105,7 +105,7 @@ def _restore(place: Place, found: Status, *, force: bool, say: Say) -> str:
         except SwapError as error:
             hint = "" if found.kept in NOTHING else "; --force puts back what is kept"
             raise SwapError(f"{error}{hint}") from error
-        _set_aside(place, found)
+        _set_aside(place, found, say)
         replace_file(place.file, original, like=place.file)
     elif found.rival:
         raise SwapError(f"{place.file} is not what {place.original.name} keeps; {choice(place)}")
@@ -137,7 +137,8 @@ def _validate_folder(place: Place) -> None:
         raise SwapError(f"{place.file.parent} is missing; reinstall transformers {place.version}")
 
 
-def _set_aside(place: Place, found: Status) -> None:
+def _set_aside(place: Place, found: Status, say: Say) -> None:
     """Keep what was kept and is not ours, beside the original that takes its place."""
     if found.kept not in NOTHING:
         set_aside(place)
+        say(f"what was kept before is {place.replaced}")

@@ -69,6 +69,7 @@ def answers(python: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", ["git", "wheel"])
 def test_the_commands_end_in_a_working_file_after_one_more(
     vendored: Path, python: Path, tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch

@@ -234,6 +234,8 @@ def _check_install(
     assert (folder / "modeling_llama.py").read_bytes() == ours()
     assert (folder / "modeling_llama_original.py").read_bytes() == case.kept
     _check_replaced(folder, case)
+    said = f"what was kept before is {folder}/modeling_llama_original.py.replaced\n"
+    assert (said in capsys.readouterr().err) == (case.replaced is not None)
     assert run(site, "status") == 0
     capsys.readouterr()
 
