@@ -6,7 +6,8 @@ import multiprocessing
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from typing import Any
@@ -196,3 +197,30 @@ def test_the_lock_is_held_while_files_change(
     swap.restore(place)
 
     assert seen == [None, None]
+
+
+@pytest.mark.parametrize("action", [swap.install, swap.restore])
+def test_what_another_process_did_while_one_waited_counts(
+    site: Path, place: swap.Place, action: Callable[[swap.Place], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    before, original = tree(site), place.file.read_bytes()
+    swap.install(place)
+    place.file.write_bytes(ours() + b"# of another build")
+    waited = exchange.locked
+
+    @contextmanager
+    def locked(place: swap.Place) -> Iterator[None]:
+        place.original.replace(place.file)  # by a restore
+        place.checksum.unlink()
+        with waited(place):
+            yield
+
+    with monkeypatch.context() as patch:
+        patch.setattr(exchange, "locked", locked)
+        action(place)
+
+    if action is swap.install:
+        assert (place.file.read_bytes(), place.original.read_bytes()) == (ours(), original)
+        swap.restore(place)
+    assert tree(site) == before
