@@ -63,6 +63,19 @@ def test_a_link_whose_cache_is_gone_is_a_lost_original(
     assert "modeling_llama_original.py, is missing" in capsys.readouterr().out
 
 
+def test_a_link_to_nothing_is_removed_after_a_reinstall(site: Path, cache: Path) -> None:
+    original = cache.read_bytes()
+    assert run(site, "install") == 0
+    cache.unlink()
+    (site / LLAMA).write_bytes(original)  # by pip
+    assert run(site, "status") == 1
+
+    assert run(site, "restore") == 0
+
+    assert run(site, "status") == 0
+    assert not os.path.lexists((site / LLAMA).with_name("modeling_llama_original.py"))
+
+
 def test_a_link_to_our_file_is_ours(site: Path, place: swap.Place) -> None:
     """Swapped by hand, with a link to a clone of EAH."""
     original = place.file.read_bytes()
