@@ -146,6 +146,25 @@ def test_attention_like_llamas_is_found_under_another_name(check: Check) -> None
     assert [found_in(check, other) for other in (opts, without, vision)] == [[], [], []]
 
 
+def test_a_copy_of_another_family_is_reported_once(check: Check) -> None:
+    text = """
+        class MistralAttention(nn.Module):
+            def __init__(self, config):
+                self.q_proj = self.k_proj = self.v_proj = self.o_proj = nn.Linear(1, 1)
+                self.rotary_emb = MistralRotaryEmbedding(config)
+            def forward(self, x):
+                return x
+
+        class MistralModel(MistralPreTrainedModel):
+            def __init__(self, config):
+                self.layers = []
+
+        class MistralForCausalLM(MistralPreTrainedModel): pass
+    """
+
+    assert found_in(check, text) == ["code.py:2  class MistralAttention, with MistralModel"]
+
+
 @pytest.mark.parametrize("checkout", ["", "transformers-4.29.2/src"])
 def test_a_vendored_transformers_is_one_finding(checkout: str, check: Check) -> None:
     package = f"{checkout}/transformers".lstrip("/")
@@ -200,6 +219,8 @@ def test_what_eah_was_swapped_into_is_reached(check: Check) -> None:
          "every layer that passes the test there"),
         ("for n, x in m.named_modules():\n    if not isinstance(x, LlamaAttention):\n"
          "        continue\n    x.forward = f", "every layer that passes the test there"),
+        ("class Patch:\n    def run(self, m):\n        for layer in m.layers:\n"
+         "            layer.self_attn = Mine()", "every layer"),
         ("for n, x in m.named_modules():\n    if type(x).__name__ == 'LlamaAttention':\n"
          "        x.forward = f", "every layer that passes the test there"),
     ],
@@ -242,8 +263,10 @@ PLAIN = """
 )
 def test_a_forward_for_every_layer_is_found_unless_its_map_is_seen(line: str, check: Check) -> None:
     (found,) = found_in(check, f"{FLASH}    {line}\n")
+    without = found_in(check, f"{PLAIN.replace('softmax', 'linear')}    {line}\n")
 
     assert found.startswith("code.py:8  ")
+    assert [other.split()[0] for other in without] == ["code.py:5"]
     assert found_in(check, f"{PLAIN}    {line}\n") == []
 
 
@@ -308,7 +331,9 @@ def test_a_layer_of_transformers_with_other_attention_is_found(check: Check) -> 
         "LlamaModel._prepare_decoder_attention_mask = f\nLlamaRMSNorm.forward = f",
         "layer.self_attn.alpha = 0.5\nx = layer.self_attn.forward\nif a.self_attn == b: pass",
         "# layer.self_attn.forward = f\n'''LlamaAttention.forward = f'''",
-        "class LlamaAttentionConfig:\n    pass",
+        "class LlamaAttentionConfig:\n    def forward(self): pass",
+        "class LlamaAttention:\n    num_heads = 32",
+        "def new(*a):\n    return orig_forward(*a)\n\nlayer.self_attn.forward = new.__get__(layer)",
         "CLIP_ATTENTION_CLASSES['eager'] = Mine",
     ],
 )
@@ -501,7 +526,15 @@ def test_caches_environments_and_links_are_left_alone(check: Check, tmp_path: Pa
     status, lines = check({"env/code.py": "layer.self_attn = f\n"})
 
     assert (status, [found.split()[0] for found in findings(lines)]) == (1, ["env/code.py:1"])
-    assert "not read: away (a link to a folder)" in lines
+    assert [line for line in lines if "not read" in line] == ["not read: away (a link to a folder)"]
+
+
+def test_a_path_that_is_no_text_is_shown(check: Check, tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"\xff.py")).write_text("layer.self_attn = f\n")
+
+    status, lines = check({})
+
+    assert (status, findings(lines)[0].split()[0]) == (1, r"\udcff.py:1")
 
 
 @pytest.mark.parametrize("name", ["missing", "file.py", "empty"])
