@@ -182,6 +182,7 @@ def describe(
         lines.append(f"{mark}  {proof['proof']} ({proof['detail']})")
     failures = sum(not proof["holds"] for proof in proofs)
     if last_words or not proofs:
-        lines.append(f"FAILED  the model there could not be built or run: {last_words}")
+        why = last_words or "its process ended early"
+        lines.append(f"FAILED  the model there could not be built or run: {why}")
         failures += 1
     return lines, failures

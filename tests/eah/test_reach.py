@@ -183,6 +183,21 @@ def test_a_vendored_transformers_is_one_finding(checkout: str, check: Check) -> 
     assert [finding.split()[0] for finding in findings(lines)] == expected
 
 
+def test_code_beside_a_transformers_is_read_unless_it_is_its_checkout(check: Check) -> None:
+    _, lines = check({
+        "src/transformers/__init__.py": "", "src/transformers/modeling_utils.py": "",
+        "src/transformers/models/llama/modeling_llama.py": COPY,
+        "src/run.py": "layer.self_attn = f\n", "run.py": "layer.self_attn = f\n",
+    })  # fmt: skip
+
+    places = [finding.split()[0] for finding in findings(lines)]
+    assert places == [
+        "src/transformers/models/llama/modeling_llama.py:1",
+        "run.py:1",
+        "src/run.py:1",
+    ]
+
+
 def test_what_eah_was_swapped_into_is_reached(check: Check) -> None:
     status, lines = check({
         "modeling_llama.py": swap.SOURCE.read_text(encoding="utf-8"),
@@ -484,7 +499,8 @@ def test_files_that_do_not_parse_are_read_as_text(check: Check) -> None:
 @pytest.mark.parametrize(
     "content",
     [b"x = '\xff'\n", b"\0", b"\xef\xbb\xbfx = 1\n", b"# -*- coding: nonsense -*-\n",
-     b"x = " + b"(" * 500, b"x = " + b" + ".join([b"'attn'"] * 3000)],
+     b"x = " + b"(" * 500, b"x = " + b" + ".join([b"attn"] * 400),
+     b"x = " + b" + ".join([b"'attn'"] * 3000)],
 )  # fmt: skip
 def test_no_file_stops_the_command(
     content: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -81,17 +81,21 @@ def test_all_proofs_hold_in_a_swapped_install_whatever_the_callers_environment(
     assert list(tmp_path.iterdir()) == [tmp_path / "torch.py"]
 
 
-def test_an_install_that_is_not_swapped_fails_and_says_how(run: Run, tmp_path: Path) -> None:
+def test_an_install_that_is_not_swapped_fails_and_says_how(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy_install(tmp_path)
+    monkeypatch.chdir(tmp_path.parent)
 
-    status, out, _ = run("--site-packages", tmp_path)
+    status, out, _ = run("--site-packages", tmp_path.name)
 
     assert status == 1
     assert out.splitlines()[0].endswith("modeling_llama.py is transformers' own")
     assert out.splitlines()[1] == (
         "FAILED  EAH's file is not in its place; run python -m eah.swap install --site-packages "
-        f"{tmp_path}"
+        f"{tmp_path.name}"
     )
+    assert str(tmp_path / LLAMA) in out
 
 
 PASSES_ON = "prompt.is_decoding or prompt.skipped is not None:\n            return forward("
@@ -177,6 +181,15 @@ def test_an_original_that_is_gone_fails_with_the_reason(site: Path, run: Run) ->
     assert out.splitlines()[0].endswith(f"{site / LLAMA} is EAH's")
     assert "FAILED  EAH's file can be imported (" in out
     assert "modeling_llama_original.py" in out
+
+
+def test_a_process_that_ends_before_its_proofs_fails() -> None:
+    results = [{"torch": "2"}, {"transformers": "4"}, {"file": "x.py"}, {"eah": "1"}]
+    install = selftest.Install(Path(sys.executable), None, "")
+
+    _, failures = selftest.describe(results, "", install)
+
+    assert failures == 1
 
 
 # Interpreters ------------------------------------------------------------------------------------
