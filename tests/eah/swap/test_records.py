@@ -92,7 +92,7 @@ def test_conda_records_the_original(site: Path) -> None:
     place = swap.find(family="llama", site_packages=packages)
 
     assert (place.version, place.record) == ("4.99.0", "records")
-    assert swap.status(place).verified
+    assert swap.status(place).kind == "original"
     place.file.write_bytes(content + b"# edited")
     assert run(packages, "install") == 2
 
