@@ -20,9 +20,6 @@ IMPORTED: Final = re.compile(r"^from transformers\.models\.\w+\.modeling_\w+ imp
 ATTENTIONS: Final = ("softmax(", "scaled_dot_product_attention", "ALL_ATTENTION")
 # The authors' release reads its settings there; transformers' own llama, mistral and qwen2 don't.
 ENVIRONMENT: Final = ("os.environ", "os.getenv")
-# In transformers our file acts under a module's name there; in a copy the module has any name.
-GUARD: Final = 'if __name__.startswith("transformers."):'
-COPY_GUARD: Final = 'if not __name__.startswith("eah."):'
 
 
 def sha256(content: bytes) -> str:
@@ -94,9 +91,7 @@ def drop_in_for(place: Place, original: bytes | None = None) -> str:
         original: Content of the file that it replaces; None for what stands there.
     """
     text = SOURCE.read_text(encoding="utf-8")
-    if place.package is None:
-        return text.replace(GUARD, COPY_GUARD)
-    if place.family == FAMILY:
+    if place.package is None or place.family == FAMILY:
         return text
     if original is None:
         kept = place.original if place.original.is_file() else place.file
