@@ -1,0 +1,113 @@
+"""Where the scripts run: interpreters, what they import besides, and transformers with EAH's file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from repositories import Row
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+# Of the scripts' time where it matters; they import nothing of torch's.
+EXTRAS: Final = (
+    "accelerate==0.21.0",
+    "antlr4-python3-runtime==4.9.3",
+    "einops",
+    "omegaconf",
+    "pillow",
+    "protobuf==4.25.3",
+    "psutil",
+    "sentencepiece",
+    "shortuuid",
+)
+
+
+def interpreter(venvs: Path, version: str) -> Path:
+    """Return the Python of a version of transformers.
+
+    Raises:
+        SystemExit: If the folder has none.
+    """
+    python = venvs / f"transformers-{version}" / "bin" / "python"
+    if not python.exists():
+        sys.exit(
+            f"{venvs} has no transformers-{version}; `bash scripts/test_matrix.sh {version}` makes "
+            "it in .venvs/"
+        )
+    return python
+
+
+def site_packages(python: Path) -> Path:
+    """Return an environment's site-packages."""
+    code = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    return Path(subprocess.check_output([str(python), "-c", code], text=True).strip())
+
+
+def extras(work: Path, python: Path) -> Path:
+    """Return a folder with what the scripts import besides; pip fills it once."""
+    folder = work / "extras"
+    if not folder.exists():
+        command = [str(python), "-m", "pip", "install", "--quiet", "--no-deps"]
+        subprocess.run([*command, "--target", str(folder), *EXTRAS], check=True)
+    return folder
+
+
+def checkout(row: Row, checkouts: Path, work: Path) -> Path:
+    """Copy a checkout, with its edits.
+
+    Raises:
+        SystemExit: If it is missing, or has no longer what is edited.
+    """
+    source, copy = checkouts / row.folder, work / "checkout"
+    if not source.is_dir():
+        sys.exit(f"{checkouts} has no {row.folder}; see the top of run.py for what belongs there")
+    shutil.copytree(source, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    if row.folder_made is not None:
+        (copy / row.folder_made).mkdir()
+    for name, before, after in row.edits:
+        text = (copy / name).read_text()
+        if before not in text:
+            sys.exit(f"{row.folder}/{name} has no {before!r}; is it the commit in repositories.py?")
+        (copy / name).write_text(text.replace(before, after.format(work=work)))
+    return copy
+
+
+def swapped(row: Row, python: Path, copy: Path, work: Path) -> Path | None:
+    """Swap EAH's file into a copy of what the script imports; return a folder to import from."""
+    if row.file is not None:
+        eah_swap("install", "--file", str(copy / row.file))
+        return None
+    if row.vendored is not None:
+        site = work / "vendored"
+        shutil.copytree(copy / row.vendored, site)
+    else:
+        site = work / "site-packages"
+        for folder in site_packages(python).glob("transformers*"):
+            shutil.copytree(folder, site / folder.name)
+    modeling = site / "transformers" / "models" / "llama" / "modeling_llama.py"
+    if row.vendored and os.environ.get("BYHAND"):
+        modeling.rename(modeling.with_name("modeling_llama_original.py"))
+        shutil.copy(ROOT / "eah" / "modeling_llama_eah.py", modeling)
+        return site
+    if not row.keeps_original:
+        shutil.copy(ROOT / "eah" / "modeling_llama_eah.py", modeling)
+        return site
+    eah_swap("install", "--site-packages", str(site))
+    return site
+
+
+def eah_swap(*arguments: str) -> None:
+    """Run `python -m eah.swap`.
+
+    Raises:
+        SystemExit: If it fails.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "eah.swap", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    if done.returncode != 0:
+        sys.exit(f"eah.swap {' '.join(arguments)}: {done.stdout}{done.stderr}")

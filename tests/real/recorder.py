@@ -1,0 +1,108 @@
+"""Record each forward pass of a LLaMA decoder: where image features went in, what came out.
+
+The image tokens are found on a route of their own: rows of the decoder's input that equal an output
+row of the model's projector. What EAH took for image tokens is read from its target layer.
+"""
+
+import hashlib
+import json
+import sys
+
+import torch
+from torch.nn.modules import module as hooks
+
+_features = []  # outputs of the projector since the last pass, each (N, D)
+_projectors = set()
+
+
+def install(path, names):
+    """Write one JSON line per forward pass of a decoder to a file.
+
+    Args:
+        path: The file.
+        names: Attributes under which models keep their projectors.
+    """
+    passes = []
+
+    def registered(parent, name, child):
+        if name in names and isinstance(child, torch.nn.Module):
+            _projectors.add(child)
+
+    def entered(module, args, kwargs):
+        if is_decoder(module):
+            passes.append({"image": None, "eah": None})
+        elif type(module).__name__ == "LlamaDecoderLayer" and passes:
+            if passes[-1]["image"] is None:
+                passes[-1]["image"] = spans(image_rows(args[0] if args else kwargs["hidden_states"]))
+        elif hasattr(module, "eah_state") and hasattr(module, "eah_layer") and passes:
+            passes[-1]["eah"] = taken(module)
+
+    def left(module, args, kwargs, output):
+        if module in _projectors:
+            _features.append(output.detach().reshape(-1, output.shape[-1]))
+        elif is_decoder(module):
+            hidden = output[0]
+            _features.clear()
+            line = {
+                "rows": list(hidden.shape[:2]),
+                "digest": hashlib.sha256(hidden.float().numpy().tobytes()).hexdigest(),
+                "last": hidden[:, -1].float().tolist(),
+                **passes.pop(),
+            }
+            with open(path, "a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    hooks.register_module_module_registration_hook(registered)
+    _with_kwargs(entered, left)
+
+
+def _with_kwargs(entered, left):
+    """Wrap every module's call; torch has no global hook before a call that sees its keywords."""
+    call = torch.nn.Module.__call__
+
+    def recorded(self, *args, **kwargs):
+        entered(self, args, kwargs)
+        output = call(self, *args, **kwargs)
+        left(self, args, kwargs, output)
+        return output
+
+    torch.nn.Module.__call__ = recorded
+
+
+def is_decoder(module):
+    """Tell a LLaMA decoder, also one that inherits."""
+    return any(base.__name__ == "LlamaModel" for base in type(module).__mro__)
+
+
+def image_rows(hidden):
+    """Return which tokens are rows of the projector's output, (B, S) bool."""
+    found = torch.zeros(hidden.shape[:2], dtype=torch.bool)
+    known = {
+        row.numpy().tobytes()
+        for features in _features
+        if features.shape[-1] == hidden.shape[-1]
+        for row in features.to(hidden.dtype)
+    }
+    for batch, row in torch.cartesian_prod(*map(torch.arange, found.shape)).tolist():
+        found[batch, row] = hidden[batch, row].detach().numpy().tobytes() in known
+    return found
+
+
+def taken(attention):
+    """Return the spans that EAH takes for images in the pass under way; None where it has none."""
+    for name, module in list(sys.modules.items()):
+        if name.endswith("_eah") and hasattr(module, "_current"):
+            _, prompt = module._current.get() or (None, None)
+            if prompt is None or prompt.image is None or prompt.is_decoding:
+                return None
+            return spans(prompt.image.cpu())
+    return None
+
+
+def spans(mask):
+    """Return the runs of True of each row as lists [start, stop]."""
+    result = []
+    for row in mask.int().tolist():
+        edges = [i for i in range(len(row) + 1) if (row + [0])[i] != ([0] + row)[i]]
+        result.append([edges[i : i + 2] for i in range(0, len(edges), 2)])
+    return result

@@ -1,0 +1,200 @@
+"""Run other people's evaluations with EAH's file in their transformers, on tiny random checkpoints.
+
+    python tests/real/run.py --checkouts FOLDER --venvs FOLDER --tokenizer llama.model [--only PAI]
+
+Not collected by pytest and not in CI: it needs checkouts of repositories, of which nothing is kept
+here. FOLDER has any of these as sub-folders, at these or other commits:
+
+    LLaVA    haotian-liu/LLaVA  c121f04        OPERA    shikiw/OPERA     61426ef
+    VCD      DAMO-NLP-SG/VCD    d6568ff        shikra   shikras/shikra   ff79a4c
+    PAI      LALBJ/PAI          9bbd8bd
+
+The second folder has an environment `transformers-VERSION` for each version that they use
+(`bash scripts/test_matrix.sh VERSION` makes them in .venvs/). Neither folder is changed: everything
+runs in copies.
+
+Each script runs three times: stock, swapped (EAH's file installed, nothing set), and disabled
+(EAH_DISABLE=1). It has to run; what its decoder computes must differ when EAH is there and be the
+same, bit for bit, when it is disabled; and the tokens that EAH takes for the image must be those
+that came from the model's projector, which is found without EAH. Prints a table for docs/swap.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import environments
+from inputs import write_inputs
+from repositories import ROWS, STUBS, Row
+
+HERE: Final = Path(__file__).resolve().parent
+STATES: Final = ("stock", "swapped", "disabled")
+SECONDS: Final = 900
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a script.
+
+    Attributes:
+        code: Exit status.
+        output: What it printed.
+        passes: What `recorder.py` wrote of each forward pass.
+    """
+
+    code: int
+    output: str
+    passes: list[dict[str, Any]]
+
+    @property
+    def digests(self) -> list[str]:
+        """Hashes of the decoder's outputs, pass by pass."""
+        return [line["digest"] for line in self.passes]
+
+    @property
+    def prompts(self) -> list[dict[str, Any]]:
+        """The passes with image features in them."""
+        return [line for line in self.passes if line["image"] and any(line["image"])]
+
+
+def run(row: Row, state: str, python: Path, paths: list[Path], copy: Path, work: Path) -> Run:
+    """Run a row's script in one state."""
+    record = work / f"{state}.jsonl"
+    record.write_text("")
+    settings = {"record": str(record), "projectors": row.projectors, "stubs": STUBS}
+    (work / "settings.json").write_text(json.dumps(settings))
+    script = HERE / row.script[1:] if row.script.startswith(".") else copy / row.script
+    arguments = [argument.format(work=work) for argument in row.arguments]
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("EAH_")},
+        **(row.settings if state == "swapped" else {}),
+        **({"EAH_DISABLE": "1"} if state == "disabled" else {}),
+        "PYTHONPATH": os.pathsep.join(map(str, paths)),
+        "HF_HUB_OFFLINE": "1",
+    }
+    calls = [[str(HERE / "bootstrap.py"), str(work / "settings.json"), str(script), *arguments]]
+    if row.after:
+        after = [argument.format(work=work) for argument in row.after]
+        calls.append([str(copy / after[0]), *after[1:]])
+    output, code = "", 0
+    for call in calls:
+        if code == 0:
+            done = subprocess.run(
+                [str(python), *call],
+                cwd=copy / row.start,
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=SECONDS,
+            )
+            output, code = output + done.stdout, done.returncode
+    (work / f"{state}.log").write_text(output)
+    return Run(code, output, [json.loads(line) for line in record.read_text().splitlines()])
+
+
+def three_states(row: Row, options: argparse.Namespace, work: Path) -> dict[str, Run]:
+    """Run a row's script stock, swapped and disabled."""
+    python = environments.interpreter(options.venvs, row.transformers)
+    extras = environments.extras(options.work, python)
+    write_inputs(work, options.tokenizer)
+    copy = environments.checkout(row, options.checkouts, work)
+    paths = [*(copy / path for path in row.paths), extras]
+    vendored = [] if row.vendored is None else [copy / row.vendored]
+    runs = {"stock": run(row, "stock", python, [*vendored, *paths], copy, work)}
+    site = environments.swapped(row, python, copy, work)
+    if site is not None:
+        vendored = [site]
+    for state in STATES[1:]:
+        runs[state] = run(row, state, python, [*vendored, *paths], copy, work)
+    return runs
+
+
+def failures(row: Row, runs: dict[str, Run]) -> list[str]:
+    """Return what is wrong with a row's three runs."""
+    stock, swapped, disabled = (runs[state] for state in STATES)
+    wrong = []
+    if stock.code != 0 or not stock.prompts:
+        wrong.append(f"stock: exit status {stock.code}, {len(stock.prompts)} prompts with an image")
+    if disabled.code != stock.code or (disabled.digests != stock.digests and row.keeps_original):
+        wrong.append(f"disabled: exit status {disabled.code}, or not what stock computes")
+    if row.error is not None:
+        if swapped.code == 0 or row.error not in swapped.output:
+            wrong.append(f"swapped: exit status {swapped.code} without {row.error!r}")
+        return wrong
+    if swapped.code != 0 or len(swapped.prompts) != len(stock.prompts):
+        wrong.append(f"swapped: exit status {swapped.code}, {len(swapped.prompts)} prompts")
+    for before, after in zip(stock.prompts, swapped.prompts, strict=False):
+        if before["digest"] == after["digest"]:
+            wrong.append(f"swapped: a prompt of {before['rows'][1]} tokens is as without EAH")
+        if after["eah"] != after["image"]:
+            wrong.append(f"swapped: EAH takes {after['eah']} for the image {after['image']}")
+    return wrong
+
+
+def line_of(row: Row, runs: dict[str, Run], wrong: list[str]) -> str:
+    """Return a row of the table."""
+    stock, swapped, _ = (runs[state] for state in STATES)
+    image = stock.prompts[0] if stock.prompts else {"image": [], "rows": [0, 0]}
+    spans = sorted({f"{a}:{b}" for spans in image["image"] for a, b in spans})
+    moved = max(
+        (
+            abs(x - y)
+            for before, after in zip(stock.prompts, swapped.prompts, strict=False)
+            for one, other in zip(before["last"], after["last"], strict=True)
+            for x, y in zip(one, other, strict=True)
+        ),
+        default=0.0,
+    )
+    sets = ", ".join(f"`{key}={value}`" for key, value in row.settings.items()) or "nothing"
+    acts = f"refuses: {row.error}" if row.error else f"acts (last row moves by {moved:.2g})"
+    result = "; ".join(wrong) or f"{acts}; disabled: bit for bit stock"
+    where = f"{' '.join(spans)} of {image['rows'][1]}"
+    return f"| {row.name} | {row.transformers} | {where} | {sets} | {result} |"
+
+
+def main() -> int:
+    """Run the rows that were asked for; print the table; return 1 if any is wrong."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name in ("checkouts", "venvs", "tokenizer"):
+        parser.add_argument(f"--{name}", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "eah-real")
+    parser.add_argument("--only", default="", help="rows whose name has this text")
+    options = parser.parse_args()
+    options.work = options.work.resolve()
+    options.work.mkdir(parents=True, exist_ok=True)
+    commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=HERE)
+    table = [
+        f"Run on {datetime.date.today()} at {commit.strip()}.",
+        "",
+        "| script | transformers | image tokens | to set | swapped |",
+        "|---|---|---|---|---|",
+    ]
+    failed = 0
+    for row in ROWS:
+        if options.only.lower() not in row.name.lower():
+            continue
+        with tempfile.TemporaryDirectory(dir=options.work) as folder:
+            runs = three_states(row, options, Path(folder))
+        wrong = failures(row, runs)
+        failed += bool(wrong)
+        print(f"{row.name}: {'; '.join(wrong) or 'as it should be'}", file=sys.stderr)
+        for state in STATES if wrong else ():
+            if runs[state].code != 0:
+                print(f"-- {state}\n{runs[state].output[-2000:]}", file=sys.stderr)
+        table.append(line_of(row, runs, wrong))
+    print("\n".join(table))
+    return int(failed > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
