@@ -118,8 +118,11 @@ LLAVA_CHECKPOINT: Final = "/mnt/petrelfs/share_data/huangqidong/lvlm/llava-v1.5-
 SHIKRA_CHECKPOINT: Final = "/mnt/petrelfs/share_data/zhaohanqing/merged_shikra_7B/"
 CLIP: Final = "openai/clip-vit-large-patch14"
 MODELS: Final = "minigpt4/configs/models"
-OPERA_QUESTIONS: Final = (
+# On a GPU OPERA computes under autocast; on a CPU it would mix dtypes.
+AUTOCAST: Final = ("contextlib.nullcontext()", "torch.autocast('cpu', dtype=dtype)")
+OPERA_EDITS: Final = (
     ("pope_eval.py", "pope_coco/coco_pope_random.json", "{work}/questions.jsonl"),
+    *((f"minigpt4/models/{file}.py", *AUTOCAST) for file in ("blip2", "llava", "modeling_shikra")),
 )
 OPERA: Final = Row(
     "OPERA `pope_eval --model llava-1.5`",
@@ -128,7 +131,7 @@ OPERA: Final = Row(
     "pope_eval.py",
     ("--model=llava-1.5", *OPERA_ARGUMENTS),
     edits=(
-        *OPERA_QUESTIONS,
+        *OPERA_EDITS,
         ("eval_configs/llava-1.5_eval.yaml", LLAVA_CHECKPOINT, "{work}/llava-v1.5-7b"),
         (f"{MODELS}/llava-1.5_vicuna7b.yaml", f"{CLIP}-336", "{work}/clip-336"),
     ),
@@ -141,7 +144,7 @@ OPERA_SHIKRA: Final = Row(
     "pope_eval.py",
     ("--model=shikra", *OPERA_ARGUMENTS),
     edits=(
-        *OPERA_QUESTIONS,
+        *OPERA_EDITS,
         ("eval_configs/shikra_eval.yaml", SHIKRA_CHECKPOINT, "{work}/shikra-7b"),
         (f"{MODELS}/shikra_vicuna7b.yaml", CLIP, "{work}/clip-224"),
     ),
