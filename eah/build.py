@@ -15,8 +15,9 @@ FOLDER: Final = Path(__file__).parent
 DROP_IN: Final = FOLDER / "modeling_llama_eah.py"
 # Each needs those before it only.
 SOURCES: Final = (
-    "errors", "settings", "visibility", "prompt", "blocks", "method", "drop_in/names",
-    "drop_in/callers", "drop_in/passes", "drop_in/sharing", "drop_in/replace",
+    "errors", "settings", "visibility", "prompt", "cached_images", "detection", "blocks", "method",
+    "drop_in/names", "drop_in/messages", "drop_in/callers", "drop_in/passes", "drop_in/sharing",
+    "drop_in/replace",
 )  # fmt: skip
 HEADER: Final = '''"""EAH in the place of transformers' models/llama/modeling_llama.py.
 

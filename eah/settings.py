@@ -236,8 +236,19 @@ def _is_number(value: object) -> bool:
 
 # Environment variables of the drop-in -------------------------------------------------------------
 
-DEFAULT_SPAN: Final = (34, 610)  # LLaVA-1.5's image tokens in the prompt of OPERA and EAH
+AUTO: Final = "auto"  # image tokens are the embeddings that are in no row of the embedding table
+# Image tokens of known prompts: LLaVA-1.5's in its own, OPERA's and transformers' format, Shikra's,
+# and MiniGPT-4's.
+SPANS: Final = {
+    "llava": (35, 611),
+    "opera": (34, 610),
+    "llava-hf": (5, 581),
+    "shikra": (34, 290),
+    "minigpt4": (8, 40),
+}
 DISABLE_VARIABLE: Final = "EAH_DISABLE"
+QUIET_VARIABLE: Final = "EAH_QUIET"
+LOG_VARIABLE: Final = "EAH_LOG"
 # Setting -> variables that set it; the first one wins. The others are the paper's release's names.
 VARIABLES: Final = {
     "preset": ("EAH_PRESET",),
@@ -248,6 +259,8 @@ VARIABLES: Final = {
     "receivers": ("EAH_RECEIVERS",),
     "image_span": ("EAH_IMAGE_SPAN",),
     "disable": (DISABLE_VARIABLE,),
+    "quiet": (QUIET_VARIABLE,),
+    "log": (LOG_VARIABLE,),
 }
 READERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "layers": (lambda text: _integers(text, ","), "indices from 0, such as 1 or 1,2"),
@@ -255,7 +268,10 @@ READERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "head": (lambda text: None if text == "auto" else int(text), "auto, or an index from 0"),
     "min_density": (float, "a share of the image tokens, such as 0.15"),
     "receivers": (lambda text: text if text == "all" else int(text), "all, or a number of heads"),
-    "image_span": (lambda text: _integers(text, ":"), "start:stop, such as 34:610"),
+    "image_span": (
+        lambda text: _span(text),
+        f"{AUTO}, start:stop such as 34:610, or one of {', '.join(SPANS)}",
+    ),
 }
 
 
@@ -264,15 +280,19 @@ class DropInSettings:
     """Settings of the drop-in.
 
     Attributes:
-        config: Where and how EAH acts; `image_span` is set.
+        config: Where and how EAH acts; without `image_span`, image tokens find themselves.
         enabled: False leaves every model as it was.
         layers_named: Whether the environment names the layers or a preset. A default layer that a
             small model lacks is left out with a warning; a named one is an error.
+        quiet: Whether the lines at the start and at the end are left out.
+        log: File that gets a line for each treated prompt; None for no such file.
     """
 
     config: EAHConfig
     enabled: bool = True
     layers_named: bool = False
+    quiet: bool = False
+    log: str | None = None
 
     def __str__(self) -> str:
         """Return the settings in one line."""
@@ -280,12 +300,14 @@ class DropInSettings:
             return f"off ({DISABLE_VARIABLE})"
         config = self.config
         head = "densest head" if config.head is None else f"head {config.head}"
-        start, stop = config.image_span or DEFAULT_SPAN
+        tokens = "found by their embeddings"
+        if config.image_span is not None:
+            tokens = "{}:{} of every prompt".format(*config.image_span)
         extras = f"; min_density {config.min_density}" if config.min_density else ""
         extras += f"; {config.receivers} receivers" if config.receivers != "all" else ""
         return (
             f"layers {', '.join(map(str, config.layers))}; {head}; threshold {config.threshold} "
-            f"({config.threshold_unit}){extras}; image tokens {start}:{stop}"
+            f"({config.threshold_unit}){extras}; image tokens {tokens}"
         )
 
 
@@ -304,7 +326,7 @@ def settings_from_environment(environment: Mapping[str, str]) -> DropInSettings:
     preset = given.get("preset", ("", "paper"))[1]
     if preset not in PRESETS:
         raise EAHConfigError(f"EAH_PRESET={preset!r}, but it is one of {', '.join(PRESETS)}")
-    values: dict[str, Any] = {"image_span": DEFAULT_SPAN, **PRESETS[preset]}
+    values: dict[str, Any] = dict(PRESETS[preset])
     for setting, (name, text) in given.items():
         if setting not in READERS:
             continue
@@ -318,8 +340,25 @@ def settings_from_environment(environment: Mapping[str, str]) -> DropInSettings:
             raise EAHConfigError(
                 f"{name}={text!r} can't be used: {error}; write {usage}"
             ) from error
-    disabled = given.get("disable", ("", "0"))[1].lower() not in ("0", "false", "no", "off")
-    return DropInSettings(EAHConfig(**values), not disabled, "layers" in given or "preset" in given)
+    return DropInSettings(
+        EAHConfig(**values),
+        enabled=not _is_on(given, "disable"),
+        layers_named="layers" in given or "preset" in given,
+        quiet=_is_on(given, "quiet"),
+        log=given["log"][1] if "log" in given else None,
+    )
+
+
+def _is_on(given: Mapping[str, tuple[str, str]], setting: str) -> bool:
+    """Return whether a switch is set to anything but 0, false, no or off."""
+    return given.get(setting, ("", "0"))[1].lower() not in ("0", "false", "no", "off")
+
+
+def _span(text: str) -> tuple[int, ...] | None:
+    """Read a span, by numbers or by name; None for "auto"."""
+    if text.lower() == AUTO:
+        return None
+    return SPANS[text.lower()] if text.lower() in SPANS else _integers(text, ":")
 
 
 def _integers(text: str, separator: str) -> tuple[int, ...]:

@@ -19,8 +19,13 @@ ASSISTED: Final = ("assistant_model", "prompt_lookup_num_tokens", "assistant_ear
 class _Generation:
     """A call of `generate` under way: where its prompt ends."""
 
-    def __init__(self, length: int, is_assisted: bool) -> None:
-        self.length, self.is_assisted, self.begun = length, is_assisted, False
+    def __init__(self, prompts: int, length: int, is_assisted: bool) -> None:
+        self.prompts, self.length = prompts, length
+        self.is_assisted, self.begun = is_assisted, False
+
+    def copies(self, batch: int) -> int:
+        """Return how many rows of a batch in sequence are the same prompt (beams)."""
+        return batch // self.prompts if self.prompts and batch % self.prompts == 0 else 1
 
     def prompt_length(self, keys: int) -> int:
         """Return the length of the prompt, given the tokens of a pass and those before it.
@@ -110,7 +115,7 @@ def _patch_generate() -> None:
         is_assisted = any(kwargs.get(name) for name in ASSISTED) or any(
             getattr(config, name, None) for config in settings for name in ASSISTED
         )
-        token = _length.set(_Generation(inputs.shape[1], is_assisted))
+        token = _length.set(_Generation(inputs.shape[0], inputs.shape[1], is_assisted))
         try:
             return run(self, *args, **kwargs)
         finally:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import logging
-from collections import OrderedDict
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 
+from eah.cached_images import CachedImages
+from eah.detection import EmbeddingRows, image_rows
 from eah.drop_in.callers import _Generation, _given, _length, _open_blocks
+from eah.drop_in.messages import TALLY, Findings
 from eah.errors import EAHStateError
+from eah.method import Choice
 from eah.prompt import (
+    NO_IMAGE,
     ImageColumns,
     Prompt,
     cached_tokens,
@@ -24,11 +27,53 @@ from eah.prompt import (
     repeat_rows,
     token_mask,
 )
-from eah.settings import DEFAULT_SPAN, DropInSettings
+from eah.settings import DropInSettings
 
-logger = logging.getLogger(__name__)
+# Arguments; the first is of MiniGPT-4's and LAVIS' own files, which put it before the rest.
+EMBEDS: Final = ("query_embeds", "inputs_embeds")
 
-REMEMBERED: Final = 256  # forward passes whose backward pass may still come
+
+@dataclass(eq=False)
+class Pass:
+    """A forward pass under way.
+
+    Attributes:
+        state: Whose it is.
+        prompt: What is known of the prompt.
+        short: Prompts that are too short for a fixed span, shape (B,) bool; None without one.
+        copies: Rows in sequence that are the same prompt (beams).
+        found: The choice of each target layer whose attention ran.
+    """
+
+    state: PatchedModel
+    prompt: Prompt
+    short: torch.Tensor | None = None
+    copies: int = 1
+    found: dict[int, Choice] = field(default_factory=dict)
+
+
+class Inputs(NamedTuple):
+    """What a model gets: token ids or embeddings, (B, Q) or (B, Q, W).
+
+    Attributes:
+        ids: Token ids; None if there are embeddings alone.
+        embeds: Embeddings that come first; None if there are ids alone.
+    """
+
+    ids: torch.Tensor | None
+    embeds: torch.Tensor | None
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Batch rows and query rows."""
+        parts = [part for part in self if part is not None]
+        return parts[0].shape[0], sum(part.shape[1] for part in parts)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return next(part.device for part in self if part is not None)
+
 
 _current: ContextVar[Any] = ContextVar("eah_prompt", default=None)
 
@@ -39,51 +84,81 @@ class PatchedModel:
 
     Attributes:
         settings: The settings in force.
-        warned: Whether a prompt that is too short was warned of.
-        checkpointed: Prompts by the address of their position ids, for gradient checkpointing.
+        layers: The target layers that the model has.
+        rows: Tells which embeddings are rows of the model's table.
+        cached_images: Image tokens in caches.
     """
 
     settings: DropInSettings
-    warned: bool = False
-    checkpointed: OrderedDict[int, Prompt] = field(default_factory=OrderedDict)
+    layers: tuple[int, ...]
+    rows: EmbeddingRows = field(default_factory=EmbeddingRows)
+    cached_images: CachedImages = field(default_factory=CachedImages)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles keep the settings and nothing else."""
-        return PatchedModel, (self.settings,)
+        return PatchedModel, (self.settings, self.layers)
 
-    def read(self, arguments: Mapping[str, Any]) -> Prompt | None:
-        """Read a forward pass of the model from its arguments; None if there is no prompt.
+    def begin(self, model: Any, arguments: Mapping[str, Any]) -> Pass | None:
+        """Read a forward pass of a model from its arguments; None if there is no prompt.
 
         Raises:
             EAHStateError: If EAH can't know the image tokens, or can't see all of them.
         """
-        ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
-        tokens = embeds if ids is None else ids
-        if tokens is None:
+        given = [arguments[name] for name in EMBEDS if arguments.get(name) is not None]
+        embeds = torch.cat(given, dim=1) if given else None
+        inputs = Inputs(arguments.get("input_ids"), embeds)
+        if inputs.ids is None and inputs.embeds is None:
             return None
-        (batch, queries), device = tokens.shape[:2], tokens.device
-        cached = cached_tokens(arguments.get("past_key_values"))
-        keys, length = cached + queries, _length.get()
+        (batch, queries), past = inputs.shape, arguments.get("past_key_values")
+        cached, length = cached_tokens(past), _length.get()
+        keys = cached + queries
+        copies = 1
         if isinstance(length, _Generation):
+            copies = length.copies(batch)
             length = torch.full((1, 1), length.prompt_length(keys))
         if (cached and queries == 1) or (length is not None and cached >= int(length.max())):
-            return Prompt(queries, cached, is_decoding=True)
+            return Pass(self, Prompt(queries, cached, is_decoding=True))
         answer = None
         if length is not None and int(length.min()) < keys:
             answer = repeat_rows(length, batch, "prompt length")
         valid = token_mask(arguments.get("attention_mask"), cached, queries)
-        return read_prompt(
-            self._columns(batch, keys, valid, device),
+        columns, short = self._columns(model, inputs, past, cached, valid)
+        self.cached_images.keep(past, columns.here)
+        prompt = read_prompt(
+            columns,
             queries=queries,
             cached=cached,
-            valid=None if valid is None else valid.to(device),
+            valid=None if valid is None else valid.to(inputs.device),
             answer=answer,
         )
+        return Pass(self, prompt, short, copies)
+
+    def end(self, under_way: Pass, output: Any) -> None:
+        """Count a pass, and remember which tokens of a new cache are image tokens."""
+        prompt, past = under_way.prompt, getattr(output, "past_key_values", None)
+        if prompt.image is None:
+            return
+        if self.cached_images.get(past) is None:
+            self.cached_images.keep(past, prompt.image)
+        if prompt.skipped is None or under_way.short is not None:
+            TALLY.add(
+                Findings(
+                    self.settings,
+                    prompt.image,
+                    prompt.valid,
+                    under_way.short,
+                    under_way.found,
+                    under_way.copies,
+                )
+            )
+        elif prompt.skipped == NO_IMAGE and not prompt.cached:
+            TALLY.skip("without", len(prompt.image) // under_way.copies)
 
     def _columns(
-        self, batch: int, keys: int, valid: torch.Tensor | None, device: torch.device
-    ) -> ImageColumns:
-        """Return the image tokens among the keys; none in too short a prompt."""
+        self, model: Any, inputs: Inputs, past: Any, cached: int, valid: torch.Tensor | None
+    ) -> tuple[ImageColumns, torch.Tensor | None]:
+        """Return the image tokens among the keys, and which prompts are too short for the span."""
+        (batch, queries), device = inputs.shape, inputs.device
         given = _given.get()
         if given is None and _open_blocks:
             raise EAHStateError(
@@ -93,23 +168,47 @@ class PatchedModel:
         if self.settings.config.rule == "released_code":
             check_unpadded(valid)
         if isinstance(given, torch.Tensor):
-            return columns_of_mask(given, batch, keys, device)
-        start, stop = given or self.settings.config.image_span or DEFAULT_SPAN
-        columns, length = columns_of_span((start, stop), batch, keys, valid, device)
-        fits = length >= stop
-        if not self.warned and not bool(fits.all()):
-            self.warned = True
-            logger.warning(
-                "EAH: a prompt of %d tokens is too short for the image tokens %d:%d, so it runs "
-                "without EAH; EAH_IMAGE_SPAN or image_tokens() says where they are",
-                int(length.min()),
-                start,
-                stop,
+            return columns_of_mask(given, batch, cached + queries, device), None
+        span = given or self.settings.config.image_span
+        if span is None:
+            here = self._detect(model, inputs, cached, valid)
+            return ImageColumns(self.cached_images.columns(past, cached, here)), None
+        columns, length = columns_of_span(span, batch, cached + queries, valid, device)
+        fits = length >= span[1]
+        if not bool(fits.all()):
+            TALLY.warn(
+                "short",
+                f"a prompt of {int(length.min())} tokens is too short for the image tokens "
+                f"{span[0]}:{span[1]}, so it runs without EAH; EAH_IMAGE_SPAN=auto finds them, "
+                "image_tokens() says where they are",
             )
-        return ImageColumns(columns & fits[:, None])
+        return ImageColumns(columns & fits[:, None]), ~fits
 
-    def remember(self, position_ids: torch.Tensor, prompt: Prompt) -> None:
-        """Keep a prompt until its layers are run again in the backward pass."""
-        self.checkpointed[position_ids.data_ptr()] = prompt
-        while len(self.checkpointed) > REMEMBERED:
-            self.checkpointed.popitem(last=False)
+    def _detect(
+        self, model: Any, inputs: Inputs, cached: int, valid: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return which tokens of a pass are in no row of the embedding table, (B, Q) bool."""
+        none = torch.zeros(inputs.shape, dtype=torch.bool, device=inputs.device)
+        if inputs.embeds is None:
+            return none
+        known = self.rows.known(model.get_input_embeddings(), inputs.embeds)
+        if known is None:
+            raise EAHStateError(
+                f"the image tokens of embeddings of width {inputs.embeds.shape[-1]} are not known: "
+                f"{type(model).__name__} has no embedding table to compare them with; say where "
+                "they are with EAH_IMAGE_SPAN or image_tokens(), or set EAH_DISABLE=1"
+            )
+        width = inputs.embeds.shape[1]
+        if valid is not None:
+            valid = valid[:, cached : cached + width]
+        image, has_text = image_rows(known, inputs.embeds, valid)
+        has_text = has_text | (cached > 0) | (inputs.ids is not None)
+        if not bool((has_text | ~image.any(-1)).all()):
+            TALLY.warn(
+                "noise",
+                "no embedding of a prompt is in the model's embedding table (noise on all of "
+                "them?), so its image tokens are not known and it runs without EAH; EAH_IMAGE_SPAN "
+                "or image_tokens() says where they are",
+            )
+        none[:, :width] = image & has_text[:, None]
+        return none

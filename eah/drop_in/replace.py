@@ -13,12 +13,14 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final
 
+import transformers
 from torch import nn
 
 from eah.drop_in.callers import _patch_generate
-from eah.drop_in.names import ORIGINAL_SUFFIX, VERSION
-from eah.drop_in.passes import PatchedModel, _current, logger
-from eah.drop_in.sharing import SharingAttention
+from eah.drop_in.messages import TALLY, show
+from eah.drop_in.names import ORIGINAL_SUFFIX
+from eah.drop_in.passes import PatchedModel, _current
+from eah.drop_in.sharing import SharingAttention, check_reached
 from eah.settings import DropInSettings, settings_from_environment
 
 SHARING_PREFIX: Final = "EAH"
@@ -39,11 +41,7 @@ def replace_module(name: str, path: str) -> None:
     ours = sys.modules[name]
     module = sys.modules.get(alias)
     if module is None:
-        if not original.is_file():
-            raise ImportError(
-                f"{path} is EAH's and needs the original beside it as {original.name}; put it "
-                "there, or reinstall transformers"
-            )
+        _check_original(Path(path), original)
         spec = importlib.util.spec_from_file_location(name, original)
         assert spec is not None
         assert spec.loader is not None
@@ -83,6 +81,26 @@ def replace_module(name: str, path: str) -> None:
             setattr(module, shared.__name__, shared)
 
 
+def _check_original(path: Path, original: Path) -> None:
+    """Refuse to go on without the original.
+
+    Raises:
+        ImportError: Naming the repair; it is shown, too, since some code swallows this error.
+    """
+    if not original.is_file():
+        problem = f"the original is not beside it as {original.name}"
+    elif "class SharingAttention" in original.read_text(encoding="utf-8", errors="replace"):
+        problem = f"{original.name} beside it is EAH's, too"
+    else:
+        return
+    message = (
+        f"{path} is EAH's file, but {problem}; run `python -m eah.swap install --file {path}`, "
+        f"which gets the original back, or reinstall transformers {transformers.__version__}"
+    )
+    show(f"EAH: error: {message}")
+    raise ImportError(message)
+
+
 @contextmanager
 def _sources_found_as(original: str, path: str) -> Iterator[None]:
     """Say that the original's functions are in the file that it was.
@@ -112,39 +130,42 @@ def _patch_model(model: Any, module: ModuleType) -> None:
     def patched_init(self: Any, *args: Any, **kwargs: Any) -> None:
         build(self, *args, **kwargs)
         settings = settings_from_environment(os.environ)
-        _announce(settings)
+        TALLY.announce(settings, f"transformers {transformers.__version__}")
         if settings.enabled:
-            self.eah_state = PatchedModel(settings)
-            for layer in _layers_of(self, settings):
+            layers = _layers_of(self, settings)
+            self.eah_state = PatchedModel(settings, layers)
+            for layer in layers:
                 _share_in(self.layers[layer], self.eah_state, layer, module)
 
     @functools.wraps(run)
     def patched_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        state = getattr(self, "eah_state", None)
+        state: PatchedModel | None = getattr(self, "eah_state", None)
         if state is None:
             return run(self, *args, **kwargs)
-        arguments = {**dict(zip(names, args)), **kwargs}  # noqa: B905  # OPERA's Python is 3.9
-        if self.training and arguments.get("position_ids") is not None:
-            # Their address tells this pass from others in the backward pass.
-            position_ids = arguments["position_ids"].clone()
-            args, kwargs = (), {**arguments, "position_ids": position_ids}
-        token = _current.set((state, state.read(arguments)))
-        try:
+        if self.training:
+            TALLY.warn(
+                "training",
+                f"{type(self).__name__} is in training mode, so it runs without EAH; call "
+                "model.eval() for EAH",
+            )
             return run(self, *args, **kwargs)
+        arguments = {**dict(zip(names, args)), **kwargs}  # noqa: B905  # OPERA's Python is 3.9
+        under_way = state.begin(self, arguments)
+        token = _current.set(under_way)
+        try:
+            output = run(self, *args, **kwargs)
         finally:
             _current.reset(token)
+        if under_way is not None and not under_way.prompt.is_decoding:
+            check_reached(self, under_way)
+            state.end(under_way, output)
+        return output
 
     model.__init__, model.forward = patched_init, patched_forward
     _patch_generate()
 
 
-@functools.lru_cache(maxsize=None)  # noqa: UP033  # Python 3.8
-def _announce(settings: DropInSettings) -> None:
-    """Show the settings once."""
-    logger.info("EAH %s: %s", VERSION, settings)
-
-
-def _layers_of(model: Any, settings: DropInSettings) -> list[int]:
+def _layers_of(model: Any, settings: DropInSettings) -> tuple[int, ...]:
     """Return the target layers that a model has.
 
     Raises:
@@ -159,8 +180,11 @@ def _layers_of(model: Any, settings: DropInSettings) -> list[int]:
             "or EAH_DISABLE=1"
         )
     if missing:
-        logger.warning("EAH: %s has no layer %s, so it runs without", type(model).__name__, missing)
-    return [layer for layer in settings.config.layers if layer < count]
+        TALLY.warn(
+            f"layers {missing}",
+            f"{type(model).__name__} has no layer {missing}, so it runs without",
+        )
+    return tuple(layer for layer in settings.config.layers if layer < count)
 
 
 def _share_in(layer: Any, state: PatchedModel, index: int, module: ModuleType) -> None:
@@ -193,5 +217,5 @@ def _share_in(layer: Any, state: PatchedModel, index: int, module: ModuleType) -
     attention.eah_state, attention.eah_layer = state, index
 
 
-if __name__.startswith("transformers."):
+if not __name__.startswith("eah."):
     replace_module(__name__, __file__)

@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from eah.drop_in.passes import PatchedModel, _current
-from eah.errors import UnsupportedModelError
+from eah.drop_in.passes import Pass, PatchedModel, _current
+from eah.errors import EAHStateError, UnsupportedModelError
 from eah.method import NO_HEAD, Choice, choose, column_sums, share_head
 from eah.prompt import Prompt
 from eah.settings import DropInSettings
@@ -31,36 +31,65 @@ class SharingAttention:
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the original's attention, at image prefill with the densest head's map for all."""
         forward = super().forward  # type: ignore[misc]  # the original's class follows
-        prompt = self._prompt(hidden_states, kwargs.get("position_ids"))
-        if prompt is None or prompt.is_decoding or prompt.skipped is not None:
+        under_way: Pass | None = _current.get()
+        is_training = self.training  # type: ignore[attr-defined]  # the original's class has it
+        if under_way is None or under_way.state is not self.eah_state or is_training:
+            return forward(hidden_states, *args, **kwargs)
+        prompt = under_way.prompt
+        if prompt.is_decoding or prompt.skipped is not None:
             return forward(hidden_states, *args, **kwargs)
         names = tuple(inspect.signature(forward).parameters)[1:]
         mask = {**dict(zip(names, args)), **kwargs}.get("attention_mask")  # noqa: B905  # Python 3.8
         sharing = HeadSharing(self.eah_state.settings, prompt, hidden_states.dtype, mask)
         with sharing:
             output = forward(hidden_states, *args, **kwargs)
-        if not sharing.done:
+        if sharing.choice is None:
             raise UnsupportedModelError(
                 f"EAH saw no softmax and no scaled_dot_product_attention in layer "
-                f"{self.eah_layer}: its attention kernel can't be shared; load the model with "
-                "attn_implementation='eager' or 'sdpa', or set EAH_DISABLE=1"
+                f"{self.eah_layer}: {self._why_not()}, or set EAH_DISABLE=1"
             )
+        under_way.found[self.eah_layer] = sharing.choice
         return output
 
-    def _prompt(
-        self, hidden_states: torch.Tensor, position_ids: torch.Tensor | None
-    ) -> Prompt | None:
-        """Return the prompt of the pass under way, or of the one whose layer is run again."""
-        state, under_way = self.eah_state, _current.get()
-        is_trained = self.training  # type: ignore[attr-defined]  # the original's class has it
-        if under_way is not None and under_way[0] is state:
-            prompt: Prompt | None = under_way[1]
-            if is_trained and position_ids is not None and prompt is not None:
-                state.remember(position_ids, prompt)
-            return prompt
-        if is_trained and position_ids is not None:
-            return state.checkpointed.get(position_ids.data_ptr())
-        return None
+    def _why_not(self) -> str:
+        """Return why there was no map to share, and what to do."""
+        base = type(self).__mro__[2]
+        run = base.forward  # type: ignore[attr-defined]  # it is an attention class
+        if run.__module__ != base.__module__:
+            return (
+                f"{base.__name__}.forward was replaced by {run.__module__}.{run.__qualname__}, "
+                "which attends by other means; leave that patch out, set other EAH_LAYERS"
+            )
+        return (
+            "its attention kernel can't be shared; load the model with attn_implementation='eager' "
+            "or 'sdpa'"
+        )
+
+
+def check_reached(model: Any, under_way: Pass) -> None:
+    """Refuse an image prefill in which a target layer's attention did not run through EAH.
+
+    Raises:
+        EAHStateError: Naming the layer and the likely cause.
+    """
+    if under_way.prompt.skipped is not None:
+        return
+    depth = getattr(model.config, "num_hidden_layers", len(model.layers))  # less in an early exit
+    for layer in under_way.state.layers:
+        attention = model.layers[layer].self_attn
+        if layer in under_way.found or layer >= depth or attention.training:
+            continue
+        own = vars(attention).get("forward")
+        cause = f"its decoder layer ({type(model.layers[layer]).__name__}) did not call it"
+        if not isinstance(attention, SharingAttention):
+            cause = f"it was replaced by a {type(attention).__name__}"
+        elif own is not None:
+            name = getattr(own, "__qualname__", type(own).__name__)
+            cause = f"its forward was replaced by {getattr(own, '__module__', '?')}.{name}"
+        raise EAHStateError(
+            f"the attention of layer {layer} did not run through EAH: {cause}; leave that change "
+            "out, set EAH_LAYERS to layers without it, or set EAH_DISABLE=1"
+        )
 
 
 class HeadSharing(TorchFunctionMode):
@@ -76,7 +105,7 @@ class HeadSharing(TorchFunctionMode):
         """Take the settings, the prompt, the dtype that the model computes in, and its mask."""
         super().__init__()
         self.config, self.prompt, self.dtype, self.mask = settings.config, prompt, dtype, mask
-        self.done = False
+        self.choice: Choice | None = None
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -117,7 +146,7 @@ class HeadSharing(TorchFunctionMode):
             rounding=query.dtype if self.config.rule == "released_code" else None,
         )
         choice = choose(columns, self.prompt.columns(key.shape[2], key.device), self.config)
-        self.done = True
+        self.choice = choice
         shared = attend(*share_head(query, key, choice.head))  # (B, H, Q, D)
         gets = self._receives(choice)
         return shared if gets is None else torch.where(gets, shared, attend(query, key))
@@ -140,7 +169,7 @@ class HeadSharing(TorchFunctionMode):
             rows=rows,
         )
         choice = choose(columns, self.prompt.columns(keys, weights.device), self.config)
-        self.done = True
+        self.choice = choice
         row = torch.arange(len(weights), device=weights.device)
         shared = weights[row, choice.head.clamp(min=0)][:, None]  # (B, 1, Q, K)
         found = (choice.head != NO_HEAD)[:, None, None, None]

@@ -11,10 +11,9 @@ import copy
 import importlib.util
 import inspect
 import json
-import logging
+import os
 import pickle
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -36,8 +35,9 @@ NEW_TOKENS = 8
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """Start from the settings of these tests, whatever the caller's environment has."""
-    for name in ("EAH_PRESET", "EAH_HEAD", "EAH_DISABLE", "LAYER_NUM", "THRES", "HEAD_NUM"):
-        monkeypatch.delenv(name, raising=False)
+    for name in [*os.environ]:
+        if name.startswith("EAH_") or name in ("LAYER_NUM", "THRES", "HEAD_NUM"):
+            monkeypatch.delenv(name)
     for name, value in SETTINGS.items():
         monkeypatch.setenv(name, value)
     return monkeypatch
@@ -55,18 +55,14 @@ def plain() -> ModuleType:
     return module
 
 
-@pytest.fixture
-def messages() -> Iterator[list[str]]:
-    """Return what the drop-in logs; transformers' loggers do not always pass it on."""
-    found: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
-    logger = logging.getLogger(modeling_llama.__name__)
-    logger.addHandler(handler)
-    logger.setLevel("INFO")
-    yield found
-    logger.setLevel("NOTSET")
-    logger.removeHandler(handler)
+@pytest.fixture(autouse=True)
+def tally(environment: pytest.MonkeyPatch) -> Any:
+    """Let each test start as a process does: nothing counted, nothing said yet."""
+    tally = modeling_llama.TALLY
+    for name, value in vars(type(tally)()).items():
+        environment.setattr(tally, name, value)
+    environment.setattr(tally, "_process", -1)  # what a test did is not shown at exit
+    return tally
 
 
 def tiny_config(kernel: str = "eager", **changes: Any) -> LlamaConfig:
@@ -304,16 +300,16 @@ def test_the_map_shared_is_one_heads(kernel: str, environment: pytest.MonkeyPatc
     torch.testing.assert_close(logits(model, input_ids=ids), logits(oracle, input_ids=ids))
 
 
-def test_a_short_prompt_warns_once(messages: list[str]) -> None:
+def test_a_short_prompt_warns_once(capsys: pytest.CaptureFixture[str]) -> None:
     model = build()
     ids, _ = prompts([SPAN[1] - 1])
 
     for _ in range(3):
         logits(model, input_ids=ids)
 
-    assert [message for message in messages if "too short" in message] == [
+    assert [line for line in capsys.readouterr().err.splitlines() if "too short" in line] == [
         "EAH: a prompt of 18 tokens is too short for the image tokens 3:19, so it runs without "
-        "EAH; EAH_IMAGE_SPAN or image_tokens() says where they are"
+        "EAH; EAH_IMAGE_SPAN=auto finds them, image_tokens() says where they are"
     ]
 
 
@@ -445,18 +441,26 @@ def test_weights_are_the_originals(plain: ModuleType) -> None:
     assert build().state_dict().keys() == build(plain.LlamaForCausalLM).state_dict().keys()
 
 
-def test_gradient_checkpointing_gives_the_same_gradients() -> None:
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_training_is_left_alone_and_said_once(
+    checkpointing: bool, plain: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
     ids, mask = prompts([30, 24])
     gradients = []
-    for checkpointing in (False, True):
-        model = build().train()
+    for cls in (LlamaForCausalLM, plain.LlamaForCausalLM):
+        model = build(cls).train()
         if checkpointing:
             model.gradient_checkpointing_enable()
-        model(input_ids=ids, attention_mask=mask, use_cache=False).logits.square().mean().backward()
+        for _ in range(2):
+            output = model(input_ids=ids, attention_mask=mask, use_cache=False)
+        output.logits.square().mean().backward()
         gradients.append([p.grad.clone() for p in model.parameters()])
 
-    for first, second in zip(*gradients, strict=True):
-        torch.testing.assert_close(first, second)
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(*gradients, strict=True))
+    said = [line for line in capsys.readouterr().err.splitlines() if "training mode" in line]
+    assert said == [
+        "EAH: LlamaModel is in training mode, so it runs without EAH; call model.eval() for EAH"
+    ]
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -510,12 +514,12 @@ def test_unusable_settings_are_one_sentence(
 
 
 def test_defaults_leave_a_model_alone_that_lacks_the_layer(
-    messages: list[str], environment: pytest.MonkeyPatch
+    environment: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     environment.delenv("EAH_LAYERS")
 
     assert sharing_layers(build(num_hidden_layers=1)) == []
-    assert "EAH: LlamaModel has no layer [1], so it runs without" in messages
+    assert "EAH: LlamaModel has no layer [1], so it runs without\n" in capsys.readouterr().err
 
 
 def test_an_attention_class_of_somebody_else_is_refused() -> None:
@@ -525,19 +529,6 @@ def test_an_attention_class_of_somebody_else_is_refused() -> None:
 
     with pytest.raises(ValueError, match="does not know OtherAttention of layer 0"):
         modeling_llama._share_in(layer, model.model.eah_state, 0, modeling_llama)
-
-
-def test_settings_are_shown_once_at_info(
-    messages: list[str], environment: pytest.MonkeyPatch
-) -> None:
-    environment.setenv("EAH_THRESHOLD", "0.0123")
-
-    build()
-    build()
-
-    (shown,) = [message for message in messages if "0.0123" in message]
-    assert shown.startswith("EAH ")
-    assert "layers 1; densest head; threshold 0.0123 (attention); image tokens 3:19" in shown
 
 
 @pytest.mark.parametrize("kernel", ["flash_attention_2", "flex_attention"])

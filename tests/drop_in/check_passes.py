@@ -22,6 +22,7 @@ from check_drop_in import (
     logits,
     plain,  # noqa: F401  # a fixture
     prompts,
+    tally,  # noqa: F401  # a fixture for every test
 )
 from transformers.models.llama import modeling_llama
 

@@ -12,8 +12,8 @@ from eah.drop_in.sharing import HeadSharing
 from eah.method import column_sums
 from eah.prompt import Prompt
 from eah.settings import (
-    DEFAULT_SPAN,
     PRESETS,
+    SPANS,
     DropInSettings,
     EAHConfig,
     settings_from_environment,
@@ -91,8 +91,8 @@ def test_eager_and_sdpa_are_shared_alike(
     with sharing(pads) as sdpa:
         fused = functional.scaled_dot_product_attention(query, key, value, mask)
 
-    assert eager.done
-    assert sdpa.done
+    assert eager.choice is not None
+    assert sdpa.choice is not None
     for row, pad in enumerate(pads):
         torch.testing.assert_close(by_hand[row, :, pad:], fused[row, :, pad:])
     assert torch.equal(weights[0, 0], weights[0, 3])  # one head's map
@@ -116,7 +116,7 @@ def test_other_functions_and_other_shapes_are_left_alone(qkv: tuple[torch.Tensor
         assert torch.equal(torch.softmax(qkv[0][0], -1), qkv[0][0].softmax(-1))
         assert torch.equal(qkv[0] @ qkv[1].transpose(2, 3), qkv[0].matmul(qkv[1].mT))
 
-    assert not mode.done
+    assert mode.choice is None
 
 
 def test_attention_that_is_not_causal_is_counted_so(qkv: tuple[torch.Tensor, ...]) -> None:
@@ -148,7 +148,7 @@ def test_a_mask_of_its_own_for_each_head_is_refused(qkv: tuple[torch.Tensor, ...
         functional.scaled_dot_product_attention(*qkv, causal().repeat(1, HEADS, 1, 1))
 
 
-def of(span: tuple[int, int] = DEFAULT_SPAN, **settings: object) -> EAHConfig:
+def of(span: tuple[int, int] | None = None, **settings: object) -> EAHConfig:
     return EAHConfig(image_span=span, **settings)
 
 
@@ -225,8 +225,35 @@ def test_the_file_states_the_packages_version() -> None:
 
 def test_settings_fit_in_a_line() -> None:
     assert str(PAPER) == (
-        "layers 1; densest head; threshold 0.002 (attention); image tokens 34:610"
+        "layers 1; densest head; threshold 0.002 (attention); image tokens found by their "
+        "embeddings"
     )
     assert str(settings_from_environment({"EAH_DISABLE": "yes"})) == "off (EAH_DISABLE)"
     some = settings_from_environment({"EAH_MIN_DENSITY": "0.2", "EAH_RECEIVERS": "5"})
     assert "threshold 0.002 (attention); min_density 0.2; 5 receivers; image" in str(some)
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        ("auto", None),
+        ("AUTO", None),
+        ("opera", SPANS["opera"]),
+        ("LLaVA-hf", (5, 581)),
+        ("2:9", (2, 9)),
+    ],
+)
+def test_image_tokens_are_found_named_or_given(text: str, span: tuple[int, int] | None) -> None:
+    settings = settings_from_environment({"EAH_IMAGE_SPAN": text})
+
+    assert settings.config.image_span == span
+    assert str(settings).endswith(
+        "image tokens {}:{} of every prompt".format(*span) if span else "found by their embeddings"
+    )
+
+
+def test_the_line_at_the_start_and_the_log_are_settings() -> None:
+    settings = settings_from_environment({"EAH_QUIET": "1", "EAH_LOG": "eah.jsonl"})
+
+    assert (settings.quiet, settings.log) == (True, "eah.jsonl")
+    assert not settings_from_environment({"EAH_QUIET": "0"}).quiet

@@ -10,7 +10,6 @@ import pytest
 
 from eah import EAHConfig, EAHConfigError
 from eah.settings import (
-    DEFAULT_SPAN,
     PRESETS,
     DropInSettings,
     settings_from_environment,
@@ -300,7 +299,7 @@ def test_values_of_another_kind_are_config_errors(settings: dict[str, Any]) -> N
         EAHConfig(**settings)
 
 
-PAPER = DropInSettings(EAHConfig(image_span=DEFAULT_SPAN))
+PAPER = DropInSettings(EAHConfig())
 
 
 @pytest.mark.parametrize(
@@ -320,14 +319,14 @@ PAPER = DropInSettings(EAHConfig(image_span=DEFAULT_SPAN))
 def test_density_and_receivers_come_from_the_environment(
     environment: dict[str, str], changes: dict[str, Any]
 ) -> None:
-    expected = DropInSettings(EAHConfig(image_span=DEFAULT_SPAN, **changes))
+    expected = DropInSettings(EAHConfig(**changes))
 
     assert settings_from_environment(environment) == expected
 
 
 def test_environment_variables_change_a_preset_in_part() -> None:
     environment = {"EAH_PRESET": "scale-free", "EAH_MIN_DENSITY": "0.2", "EAH_RECEIVERS": "2"}
-    config = EAHConfig.preset("scale-free", image_span=DEFAULT_SPAN, min_density=0.2, receivers=2)
+    config = EAHConfig.preset("scale-free", min_density=0.2, receivers=2)
 
     assert settings_from_environment(environment) == DropInSettings(config, layers_named=True)
 
@@ -355,7 +354,7 @@ def test_density_and_receivers_are_named_where_they_are_set() -> None:
     plain = "layers 1; densest head; threshold 0.002 (attention)"
     environment = {"EAH_MIN_DENSITY": "0.15", "EAH_RECEIVERS": "8"}
 
-    assert str(PAPER) == f"{plain}; image tokens 34:610"
+    assert str(PAPER) == f"{plain}; image tokens found by their embeddings"
     assert str(settings_from_environment(environment)) == (
-        f"{plain}; min_density 0.15; 8 receivers; image tokens 34:610"
+        f"{plain}; min_density 0.15; 8 receivers; image tokens found by their embeddings"
     )

@@ -1,0 +1,177 @@
+"""Image tokens among embeddings: the rows that are in no row of the embedding table.
+
+The embeddings of text tokens are copies of the table's rows, bit for bit; what a vision tower makes
+is not. So a caller that passes embeddings need not say where its image tokens are. Soft prompts
+look like image tokens, too.
+
+Shared by the library and the drop-in file. Needs torch alone.
+
+Axes: B batch, S tokens, V rows of the table, W width, C hashed columns.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import torch
+
+HASHED: Final = 16  # columns; rows that agree in them are compared in full
+BLOCK: Final = 4096  # rows of the table that are read at a time
+WORDS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
+FACTOR: Final = 6364136223846793005  # odd, so that its powers keep all bits of what they multiply
+
+
+@dataclass(frozen=True)
+class Table:
+    """What is kept of an embedding table.
+
+    Attributes:
+        identity: Its parameters and the dtype that it was read in.
+        width: Of its rows, W.
+        columns: The hashed columns of its weight, (V, C); None for a weight that is offloaded.
+        hashes: Hashes of its rows in ascending order, (V,) int64.
+        rows: The rows with these hashes, (V,) int64.
+    """
+
+    identity: Any
+    width: int
+    columns: torch.Tensor | None
+    hashes: torch.Tensor
+    rows: torch.Tensor
+
+
+class ImageRows(NamedTuple):
+    """Image tokens among the embeddings of a pass.
+
+    Attributes:
+        image: True at image tokens, shape (B, S) bool.
+        has_text: Whether any embedding of a prompt is a row of the table, shape (B,) bool.
+    """
+
+    image: torch.Tensor
+    has_text: torch.Tensor
+
+
+def image_rows(known: torch.Tensor, embeds: torch.Tensor, valid: torch.Tensor | None) -> ImageRows:
+    """Return the tokens that are in no row of the table; padding and zeros are none.
+
+    Args:
+        known: Rows of the table, shape (B, S) bool.
+        embeds: Shape (B, S, W).
+        valid: True at tokens, shape (B or 1, S); None if nothing is padded.
+    """
+    tokens = (embeds != 0).any(-1)
+    if valid is not None:
+        tokens = tokens & valid.to(tokens.device)
+    return ImageRows(tokens & ~known, (tokens & known).any(-1))
+
+
+class EmbeddingRows:
+    """Tells which embeddings are rows of a model's embedding table.
+
+    Hashes of the table are kept until it changes, by whatever means: a hash only proposes a row,
+    which is then compared in full, and the hashed columns are compared with the weight's each time.
+    """
+
+    def __init__(self) -> None:
+        """Start without a table."""
+        self._table: Table | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles read the table anew."""
+        return EmbeddingRows, ()
+
+    @torch.no_grad()
+    def known(self, embed: Any, embeds: torch.Tensor) -> torch.Tensor | None:
+        """Return which embeddings are rows of the table.
+
+        Args:
+            embed: The model's embedding module; its own output is compared, scaled and adapted as
+                it may be.
+            embeds: Shape (B, S, W).
+        Returns:
+            Shape (B, S) bool; None if the two can't be compared.
+        """
+        weight = getattr(embed, "weight", None)
+        if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
+            return None
+        device = embeds.device if weight.is_meta else weight.device
+        wanted = embeds.detach().to(device)
+        table = self._read(embed, weight, wanted.dtype, device)
+        if table is None or table.width != wanted.shape[-1]:
+            return None
+        hashes = _hashes(wanted[..., _columns(table.width, device)])  # (B, S, W) -> (B, S)
+        place = torch.searchsorted(table.hashes, hashes).clamp(max=len(table.hashes) - 1)
+        has_hash = table.hashes[place] == hashes
+        known = has_hash & _equal(embed.forward(table.rows[place]), wanted)
+        others = has_hash & ~known
+        if bool(others.any()):  # rows of the table with equal hashes
+            for b, s in others.nonzero().tolist():
+                rows = table.rows[table.hashes == hashes[b, s]]
+                known[b, s] = any(
+                    bool(_equal(embed.forward(part), wanted[b, s]).any())
+                    for part in torch.split(rows, BLOCK)
+                )
+        return known.to(embeds.device)
+
+    def _read(
+        self, embed: Any, weight: torch.Tensor, dtype: torch.dtype, device: torch.device
+    ) -> Table | None:
+        """Return the table, from what is kept if that is current; None if it can't be compared."""
+        identity = dtype, tuple((p.data_ptr(), _version(p)) for p in embed.parameters())
+        columns = None
+        if not weight.is_meta:
+            columns = _bits(weight[:, _columns(weight.shape[1], device)])
+        kept = self._table
+        if kept is not None and kept.identity == identity and _same(kept.columns, columns):
+            return kept
+        rows = torch.arange(weight.shape[0], device=device)
+        hashes = torch.cat([_row_hashes(embed, part, dtype) for part in torch.split(rows, BLOCK)])
+        for row in rows[: HASHED // 2].tolist():  # a product's last bits depend on its batch
+            if not torch.equal(_row_hashes(embed, rows[row : row + 1], dtype)[0], hashes[row]):
+                return None
+        hashes, order = hashes.sort()
+        width = int(embed.forward(rows[:1]).shape[-1])
+        self._table = Table(identity, width, columns, hashes, order)
+        return self._table
+
+
+def _columns(width: int, device: torch.device) -> torch.Tensor:
+    """Return the columns that are hashed, spread over the width, (C,)."""
+    count = min(HASHED, width)
+    return torch.arange(count, device=device) * width // count
+
+
+def _row_hashes(embed: Any, rows: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return hashes of rows of the table as embeddings of a dtype, (rows,) int64."""
+    embeds = embed.forward(rows).to(dtype)
+    return _hashes(embeds[:, _columns(embeds.shape[-1], embeds.device)])
+
+
+def _hashes(columns: torch.Tensor) -> torch.Tensor:
+    """Return hashes of rows of which the hashed columns are given, (..., C) -> (...) int64."""
+    powers = [pow(FACTOR, power + 1, 2**64) for power in range(columns.shape[-1])]
+    signed = [power - 2**64 if power >= 2**63 else power for power in powers]
+    return (_bits(columns).long() * torch.tensor(signed, device=columns.device)).sum(-1)
+
+
+def _bits(values: torch.Tensor) -> torch.Tensor:
+    """Return the bits of numbers as integers: NaN equals itself, and 0 differs from -0."""
+    return values.contiguous().view(WORDS[values.element_size()])
+
+
+def _equal(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """Return which rows are bit for bit those wanted, (..., W) -> (...) bool."""
+    return (_bits(rows.to(wanted.dtype)) == _bits(wanted)).all(-1)
+
+
+def _same(kept: torch.Tensor | None, columns: torch.Tensor | None) -> bool:
+    if kept is None or columns is None:
+        return kept is columns
+    return torch.equal(kept, columns)
+
+
+def _version(parameter: torch.Tensor) -> int | None:
+    """Return how often a parameter was written; tensors of inference mode don't count it."""
+    return None if parameter.is_inference() else parameter._version
