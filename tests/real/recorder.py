@@ -1,12 +1,11 @@
 """Record each forward pass of a LLaMA decoder: where image features went in, what came out.
 
 The image tokens are found on a route of their own: rows of the decoder's input that equal an output
-row of the model's projector. What EAH took for image tokens is read from its target layer.
+row of the model's projector.
 """
 
 import hashlib
 import json
-import sys
 
 import torch
 from torch.nn.modules import module as hooks
@@ -30,12 +29,10 @@ def install(path, names):
 
     def entered(module, args, kwargs):
         if is_decoder(module):
-            passes.append({"image": None, "eah": None})
+            passes.append({"image": None})
         elif type(module).__name__ == "LlamaDecoderLayer" and passes:
             if passes[-1]["image"] is None:
                 passes[-1]["image"] = spans(image_rows(args[0] if args else kwargs["hidden_states"]))
-        elif hasattr(module, "eah_state") and hasattr(module, "eah_layer") and passes:
-            passes[-1]["eah"] = taken(module)
 
     def left(module, args, kwargs, output):
         if module in _projectors:
@@ -86,17 +83,6 @@ def image_rows(hidden):
     for batch, row in torch.cartesian_prod(*map(torch.arange, found.shape)).tolist():
         found[batch, row] = hidden[batch, row].detach().numpy().tobytes() in known
     return found
-
-
-def taken(attention):
-    """Return the spans that EAH takes for images in the pass under way; None where it has none."""
-    for name, module in list(sys.modules.items()):
-        if name.endswith("_eah") and hasattr(module, "_current"):
-            _, prompt = module._current.get() or (None, None)
-            if prompt is None or prompt.image is None or prompt.is_decoding:
-                return None
-            return spans(prompt.image.cpu())
-    return None
 
 
 def spans(mask):

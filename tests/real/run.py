@@ -49,11 +49,13 @@ class Run:
         code: Exit status.
         output: What it printed.
         passes: What `recorder.py` wrote of each forward pass.
+        log: What EAH wrote of each prompt that it treated.
     """
 
     code: int
     output: str
     passes: list[dict[str, Any]]
+    log: list[dict[str, Any]]
 
     @property
     def digests(self) -> list[str]:
@@ -65,11 +67,17 @@ class Run:
         """The passes with image features in them."""
         return [line for line in self.passes if line["image"] and any(line["image"])]
 
+    @property
+    def said(self) -> list[str]:
+        """The lines that EAH shows."""
+        return [line for line in self.output.splitlines() if line.startswith("EAH")]
+
 
 def run(row: Row, state: str, python: Path, paths: list[Path], copy: Path, work: Path) -> Run:
     """Run a row's script in one state."""
-    record = work / f"{state}.jsonl"
-    record.write_text("")
+    record, log = work / f"{state}.jsonl", work / f"{state}-eah.jsonl"
+    for file in (record, log):
+        file.write_text("")
     settings = {"record": str(record), "projectors": row.projectors, "stubs": STUBS}
     (work / "settings.json").write_text(json.dumps(settings))
     script = HERE / row.script[1:] if row.script.startswith(".") else copy / row.script
@@ -80,6 +88,7 @@ def run(row: Row, state: str, python: Path, paths: list[Path], copy: Path, work:
         **({"EAH_DISABLE": "1"} if state == "disabled" else {}),
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
         "HF_HUB_OFFLINE": "1",
+        "EAH_LOG": str(log),
     }
     calls = [[str(HERE / "bootstrap.py"), str(work / "settings.json"), str(script), *arguments]]
     if row.after:
@@ -99,7 +108,8 @@ def run(row: Row, state: str, python: Path, paths: list[Path], copy: Path, work:
             )
             output, code = output + done.stdout, done.returncode
     (work / f"{state}.log").write_text(output)
-    return Run(code, output, [json.loads(line) for line in record.read_text().splitlines()])
+    lines = ([json.loads(line) for line in file.read_text().splitlines()] for file in (record, log))
+    return Run(code, output, *lines)
 
 
 def three_states(row: Row, options: argparse.Namespace, work: Path) -> dict[str, Run]:
@@ -136,9 +146,19 @@ def failures(row: Row, runs: dict[str, Run]) -> list[str]:
     for before, after in zip(stock.prompts, swapped.prompts, strict=False):
         if before["digest"] == after["digest"]:
             wrong.append(f"swapped: a prompt of {before['rows'][1]} tokens is as without EAH")
-        if after["eah"] != after["image"]:
-            wrong.append(f"swapped: EAH takes {after['eah']} for the image {after['image']}")
+    # Rows that are beams of one prompt are one line of the log.
+    image = [spans for line in swapped.prompts for spans in unique(line["image"])]
+    taken = [line["image_spans"] for line in swapped.log]
+    if taken != image:
+        wrong.append(f"swapped: EAH takes {taken} for the images {image}")
+    if len(swapped.said) != 2 or f"EAH: {len(image)} prompts treated" not in swapped.said[-1]:
+        wrong.append(f"swapped: EAH shows {swapped.said}")
     return wrong
+
+
+def unique(rows: list[list[list[int]]]) -> list[list[list[int]]]:
+    """Return what rows are, each once."""
+    return [row for index, row in enumerate(rows) if row not in rows[:index]]
 
 
 def line_of(row: Row, runs: dict[str, Run], wrong: list[str]) -> str:
