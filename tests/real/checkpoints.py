@@ -18,6 +18,7 @@ LAYERS: Final = 4
 VOCABULARY: Final = 32_000
 VISION: Final = 32
 SHIKRA_VISION: Final = 1024  # Shikra's code has CLIP-L's width in it
+QFORMER: Final = 48
 SPREAD: Final = 0.2
 CONSTANT: Final = 4.0  # what every token carries in its first channel, which no layer changes
 YES: Final = 3869  # the token that this channel makes likely, so that answers can be scored
@@ -186,3 +187,24 @@ def write_llama(folder: Path, tokenizer: Path) -> None:
     """Write a plain LLaMA, as MiniGPT-4 and InstructBLIP load it."""
     write(folder, {**LLAMA, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}, decoder())
     write_tokenizer(folder, tokenizer)
+
+
+def write_queries(folder: Path) -> None:
+    """Write what MiniGPT-4 and InstructBLIP load beside a LLaMA: 32 queries' projector, BERT."""
+    bert = {
+        "model_type": "bert",
+        "hidden_size": QFORMER,
+        "intermediate_size": 64,
+        "num_attention_heads": 2,
+        "num_hidden_layers": 2,
+        "vocab_size": 64,
+    }
+    (folder / "bert").mkdir()
+    (folder / "bert" / "config.json").write_text(json.dumps(bert))
+    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "is", "there", "a", "in", "the", "image")
+    (folder / "bert" / "vocab.txt").write_text("\n".join(words))
+    torch.save({}, folder / "eva_vit_g.pth")
+    torch.save({"model": {}}, folder / "blip2_pretrained_flant5xxl.pth")
+    torch.save({"model": projector("llama_proj", QFORMER)}, folder / "minigpt4.pth")
+    instructblip = {"model": projector("llm_proj", QFORMER)}
+    torch.save(instructblip, folder / "instruct_blip_vicuna7b_trimmed.pth")

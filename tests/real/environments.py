@@ -9,9 +9,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from repositories import Row
+from row import Row
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(os.environ.get("SWAPROOT") or Path(__file__).resolve().parents[2])
 # Of the scripts' time where it matters; they import nothing of torch's.
 EXTRAS: Final = (
     "accelerate==0.21.0",
@@ -71,7 +71,7 @@ def checkout(row: Row, checkouts: Path, work: Path) -> Path:
     for name, before, after in row.edits:
         text = (copy / name).read_text()
         if before not in text:
-            sys.exit(f"{row.folder}/{name} has no {before!r}; is it the commit in repositories.py?")
+            sys.exit(f"{row.folder}/{name} has no {before!r}; is it the commit in row.py?")
         (copy / name).write_text(text.replace(before, after.format(work=work)))
     return copy
 
@@ -89,10 +89,6 @@ def swapped(row: Row, python: Path, copy: Path, work: Path) -> Path | None:
         for folder in site_packages(python).glob("transformers*"):
             shutil.copytree(folder, site / folder.name)
     modeling = site / "transformers" / "models" / "llama" / "modeling_llama.py"
-    if row.vendored and os.environ.get("BYHAND"):
-        modeling.rename(modeling.with_name("modeling_llama_original.py"))
-        shutil.copy(ROOT / "eah" / "modeling_llama_eah.py", modeling)
-        return site
     if not row.keeps_original:
         shutil.copy(ROOT / "eah" / "modeling_llama_eah.py", modeling)
         return site

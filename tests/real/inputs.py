@@ -19,6 +19,7 @@ def write_inputs(folder: Path, tokenizer: Path) -> None:
     checkpoints.write_llava(folder / "llava-v1.5-7b", folder / "clip-336", tokenizer)
     checkpoints.write_shikra(folder / "shikra-7b", folder / "clip-224", tokenizer)
     checkpoints.write_llama(folder / "vicuna-7b", tokenizer)
+    checkpoints.write_queries(folder)
     questions, chats = [], []
     (folder / "pictures").mkdir()
     for index, (thing, label) in enumerate((("dog", "yes"), ("traffic light", "no")), start=1):

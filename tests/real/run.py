@@ -33,10 +33,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import environments
+import rows
+import rows_opera
+import rows_traps
 from inputs import write_inputs
-from repositories import ROWS, STUBS, Row
+from row import STUBS, Row
 
 HERE: Final = Path(__file__).resolve().parent
+ROWS: Final = (*rows.ROWS, *rows_opera.ROWS, *rows_traps.ROWS)
 STATES: Final = ("stock", "swapped", "disabled")
 SECONDS: Final = 900
 
@@ -81,7 +85,7 @@ def run(row: Row, state: str, python: Path, paths: list[Path], copy: Path, work:
     settings = {"record": str(record), "projectors": row.projectors, "stubs": STUBS}
     (work / "settings.json").write_text(json.dumps(settings))
     script = HERE / row.script[1:] if row.script.startswith(".") else copy / row.script
-    arguments = [argument.format(work=work) for argument in row.arguments]
+    arguments = [argument.format(work=work, checkout=copy) for argument in row.arguments]
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("EAH_")},
         **(row.settings if state == "swapped" else {}),
@@ -135,12 +139,22 @@ def failures(row: Row, runs: dict[str, Run]) -> list[str]:
     wrong = []
     if stock.code != 0 or not stock.prompts:
         wrong.append(f"stock: exit status {stock.code}, {len(stock.prompts)} prompts with an image")
-    if disabled.code != stock.code or (disabled.digests != stock.digests and row.keeps_original):
+    if row.keeps_original and (disabled.code != 0 or disabled.digests != stock.digests):
         wrong.append(f"disabled: exit status {disabled.code}, or not what stock computes")
-    if row.error is not None:
-        if swapped.code == 0 or row.error not in swapped.output:
-            wrong.append(f"swapped: exit status {swapped.code} without {row.error!r}")
-        return wrong
+    if row.expects == "nothing":
+        if swapped.code != 0 or swapped.digests != stock.digests or swapped.said:
+            wrong.append(f"swapped: exit status {swapped.code}, or EAH was there: {swapped.said}")
+    elif row.expects != "acts":
+        if swapped.code == 0 or row.expects not in swapped.output:
+            wrong.append(f"swapped: exit status {swapped.code} without {row.expects!r}")
+    else:
+        wrong += failures_to_act(stock, swapped)
+    return wrong
+
+
+def failures_to_act(stock: Run, swapped: Run) -> list[str]:
+    """Return what is wrong with a run in which EAH has to act."""
+    wrong = []
     if swapped.code != 0 or len(swapped.prompts) != len(stock.prompts):
         wrong.append(f"swapped: exit status {swapped.code}, {len(swapped.prompts)} prompts")
     for before, after in zip(stock.prompts, swapped.prompts, strict=False):
@@ -176,8 +190,10 @@ def line_of(row: Row, runs: dict[str, Run], wrong: list[str]) -> str:
         default=0.0,
     )
     sets = ", ".join(f"`{key}={value}`" for key, value in row.settings.items()) or "nothing"
-    acts = f"refuses: {row.error}" if row.error else f"acts (last row moves by {moved:.2g})"
-    result = "; ".join(wrong) or f"{acts}; disabled: bit for bit stock"
+    does = {"acts": f"acts (last row moves by {moved:.2g})", "nothing": "is not reached"}
+    does_what = does.get(row.expects, f"stops: `... {row.expects} ...`")
+    disabled = "; disabled: bit for bit stock" if row.keeps_original else ""
+    result = "; ".join(wrong) or does_what + disabled
     where = f"{' '.join(spans)} of {image['rows'][1]}"
     return f"| {row.name} | {row.transformers} | {where} | {sets} | {result} |"
 

@@ -1,0 +1,29 @@
+"""Code that keeps EAH from acting, and files that were overwritten: what users are told."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from rows import LLAVA, PAI
+
+PAI_PATCHED: Final = replace(
+    PAI,
+    name="PAI, with EAH at a layer that PAI patches",
+    settings={"EAH_LAYERS": "2"},
+    expects="layer 2 did not run through EAH: its forward was replaced by attention.",
+)
+XFORMERS: Final = replace(
+    LLAVA,
+    name="LLaVA with its xformers patch",
+    script=".llava_xformers.py",
+    arguments=("{checkout}/llava/eval/model_vqa_loader.py", *LLAVA.arguments),
+    expects="LlamaAttention.forward was replaced by llava.train.llama_xformers",
+)
+OVERWRITTEN: Final = replace(
+    LLAVA,
+    name="LLaVA, modeling_llama.py overwritten without its original",
+    keeps_original=False,
+    expects="python -m eah.swap",
+)
+ROWS: Final = (PAI_PATCHED, XFORMERS, OVERWRITTEN)
