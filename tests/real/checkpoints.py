@@ -18,6 +18,7 @@ LAYERS: Final = 4
 VOCABULARY: Final = 32_000
 VISION: Final = 32
 SHIKRA_VISION: Final = 1024  # Shikra's code has CLIP-L's width in it
+EVA: Final = 64
 QFORMER: Final = 48
 SPREAD: Final = 0.2
 CONSTANT: Final = 4.0  # what every token carries in its first channel, which no layer changes
@@ -185,7 +186,9 @@ def write_shikra(folder: Path, vision: Path, tokenizer: Path) -> None:
 
 def write_llama(folder: Path, tokenizer: Path) -> None:
     """Write a plain LLaMA, as MiniGPT-4 and InstructBLIP load it."""
-    write(folder, {**LLAMA, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}, decoder())
+    write(
+        folder, {**LLAMA, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}, decoder()
+    )
     write_tokenizer(folder, tokenizer)
 
 
@@ -204,7 +207,9 @@ def write_queries(folder: Path) -> None:
     words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "is", "there", "a", "in", "the", "image")
     (folder / "bert" / "vocab.txt").write_text("\n".join(words))
     torch.save({}, folder / "eva_vit_g.pth")
-    torch.save({"model": {}}, folder / "blip2_pretrained_flant5xxl.pth")
+    # PAI leaves the norm as it was allocated unless a checkpoint has it.
+    norm = {"ln_vision.weight": torch.ones(EVA), "ln_vision.bias": torch.zeros(EVA)}
+    torch.save({"model": norm}, folder / "blip2_pretrained_flant5xxl.pth")
     torch.save({"model": projector("llama_proj", QFORMER)}, folder / "minigpt4.pth")
     instructblip = {"model": projector("llm_proj", QFORMER)}
     torch.save(instructblip, folder / "instruct_blip_vicuna7b_trimmed.pth")

@@ -1,4 +1,4 @@
-"""Where the scripts run: interpreters, what they import besides, and transformers with EAH's file."""
+"""Where the scripts run: interpreters, what they import besides, transformers with EAH's file."""
 
 from __future__ import annotations
 

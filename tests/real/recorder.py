@@ -29,10 +29,11 @@ def install(path, names):
 
     def entered(module, args, kwargs):
         if is_decoder(module):
-            passes.append({"image": None})
-        elif type(module).__name__ == "LlamaDecoderLayer" and passes:
-            if passes[-1]["image"] is None:
-                passes[-1]["image"] = spans(image_rows(args[0] if args else kwargs["hidden_states"]))
+            passes.append({"image": None, "mask": kwargs.get("attention_mask")})
+        is_first = passes and passes[-1]["image"] is None
+        if is_first and type(module).__name__ == "LlamaDecoderLayer":
+            hidden = args[0] if args else kwargs["hidden_states"]
+            passes[-1]["image"] = spans(image_rows(hidden), passes[-1]["mask"])
 
     def left(module, args, kwargs, output):
         if module in _projectors:
@@ -40,11 +41,12 @@ def install(path, names):
         elif is_decoder(module):
             hidden = output[0]
             _features.clear()
+            seen = passes.pop()
             line = {
                 "rows": list(hidden.shape[:2]),
                 "digest": hashlib.sha256(hidden.float().numpy().tobytes()).hexdigest(),
                 "last": hidden[:, -1].float().tolist(),
-                **passes.pop(),
+                "image": seen["image"],
             }
             with open(path, "a") as file:
                 file.write(json.dumps(line) + "\n")
@@ -85,10 +87,12 @@ def image_rows(hidden):
     return found
 
 
-def spans(mask):
-    """Return the runs of True of each row as lists [start, stop]."""
+def spans(found, mask):
+    """Return the runs of True of each row as lists [start, stop], counted without its padding."""
     result = []
-    for row in mask.int().tolist():
-        edges = [i for i in range(len(row) + 1) if (row + [0])[i] != ([0] + row)[i]]
-        result.append([edges[i : i + 2] for i in range(0, len(edges), 2)])
+    for index, row in enumerate(found):
+        if mask is not None and mask.dim() == 2 and mask.shape[1] == len(row):
+            row = row[mask[index].bool()]
+        edges = torch.diff(row.int(), prepend=torch.zeros(1), append=torch.zeros(1)).nonzero()
+        result.append(edges.reshape(-1, 2).tolist())
     return result

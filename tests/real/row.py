@@ -23,7 +23,8 @@ class Row:
         folder: Sub-folder of the folder with checkouts.
         transformers: The version, whose environment is `transformers-VERSION`.
         script: In the checkout, or beside this file with a leading dot.
-        arguments: Of the script; {work} is the folder with checkpoints and pictures.
+        arguments: Of the script; {work} is the folder with checkpoints and pictures, {checkout} the
+            copy of the checkout, {checkouts} the folder with all of them.
         edits: File, a text in it, and what it becomes, in a copy of the checkout.
         projectors: Attributes under which its models keep their projectors.
         start: Folder that the script is started in.
@@ -35,6 +36,7 @@ class Row:
         expects: What EAH does when swapped: "acts", "nothing" where the swap does not reach the
             model, or a text of the error that it stops with.
         keeps_original: Whether the swap keeps the original, unlike an overwritten file.
+        beams: Rows of each prompt.
         after: Script that scores the answers, and its arguments.
     """
 
@@ -53,6 +55,7 @@ class Row:
     settings: dict[str, str] = field(default_factory=dict)
     expects: str = "acts"
     keeps_original: bool = True
+    beams: int = 1
     after: tuple[str, ...] = ()
 
 

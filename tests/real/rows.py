@@ -42,6 +42,7 @@ PAI_EDITS: Final = (
 PAI_ARGUMENTS: Final = (
     "--pope-type=random",
     "--data-path={work}/pictures",
+    "--batch-size=2",
     "--use-attn",
     "--use-cfg",
     "--gamma=1.1",

@@ -10,7 +10,12 @@ from row import AUTOCAST, QUERY_EDITS, Row
 CONFIGS: Final = "minigpt4/configs/models"
 DATA: Final = "/mnt/petrelfs/share_data"
 CLIP: Final = "openai/clip-vit-large-patch14"
-ARGUMENTS: Final = ("--pope-type=random", "--data_path={work}/pictures", "--beam=2")
+ARGUMENTS: Final = (
+    "--pope-type=random",
+    "--data_path={work}/pictures",
+    "--batch_size=2",
+    "--beam=2",
+)
 EDITS: Final = (
     ("pope_eval.py", "pope_coco/coco_pope_random.json", "{work}/questions.jsonl"),
     *((f"minigpt4/models/{file}.py", *AUTOCAST) for file in ("blip2", "llava", "modeling_shikra")),
@@ -31,6 +36,7 @@ LLAVA: Final = Row(
         (f"{CONFIGS}/llava-1.5_vicuna7b.yaml", f"{CLIP}-336", "{work}/clip-336"),
     ),
     vendored="transformers-4.29.2/src",
+    beams=2,
 )
 SHIKRA: Final = replace(
     LLAVA,

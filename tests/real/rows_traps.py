@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from rows import LLAVA, PAI
+from rows import LLAVA, PAI, VCD
 
 PAI_PATCHED: Final = replace(
     PAI,
@@ -14,11 +14,15 @@ PAI_PATCHED: Final = replace(
     expects="layer 2 did not run through EAH: its forward was replaced by attention.",
 )
 XFORMERS: Final = replace(
-    LLAVA,
-    name="LLaVA with its xformers patch",
-    script=".llava_xformers.py",
-    arguments=("{checkout}/llava/eval/model_vqa_loader.py", *LLAVA.arguments),
-    expects="LlamaAttention.forward was replaced by llava.train.llama_xformers",
+    VCD,
+    name="VCD's LLaVA with LLaVA's xformers patch",
+    script=".xformers_patch.py",
+    arguments=(
+        "{checkouts}/LLaVA/llava/train/llama_xformers_attn_monkey_patch.py",
+        "{checkout}/experiments/eval/object_hallucination_vqa_llava.py",
+        *VCD.arguments,
+    ),
+    expects="LlamaAttention.forward was replaced by llama_xformers_attn_monkey_patch",
 )
 OVERWRITTEN: Final = replace(
     LLAVA,

@@ -25,6 +25,7 @@ import argparse
 import datetime
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -74,18 +75,19 @@ class Run:
     @property
     def said(self) -> list[str]:
         """The lines that EAH shows."""
-        return [line for line in self.output.splitlines() if line.startswith("EAH")]
+        return re.findall(r"EAH[: ].*", self.output)  # maybe behind a progress bar
 
 
-def run(row: Row, state: str, python: Path, paths: list[Path], copy: Path, work: Path) -> Run:
+def run(row: Row, state: str, python: Path, paths: list[Path], places: dict[str, Path]) -> Run:
     """Run a row's script in one state."""
+    work, copy = places["work"], places["checkout"]
     record, log = work / f"{state}.jsonl", work / f"{state}-eah.jsonl"
     for file in (record, log):
         file.write_text("")
     settings = {"record": str(record), "projectors": row.projectors, "stubs": STUBS}
     (work / "settings.json").write_text(json.dumps(settings))
     script = HERE / row.script[1:] if row.script.startswith(".") else copy / row.script
-    arguments = [argument.format(work=work, checkout=copy) for argument in row.arguments]
+    arguments = [argument.format(**places) for argument in row.arguments]
     environment = {
         **{key: value for key, value in os.environ.items() if not key.startswith("EAH_")},
         **(row.settings if state == "swapped" else {}),
@@ -96,7 +98,7 @@ def run(row: Row, state: str, python: Path, paths: list[Path], copy: Path, work:
     }
     calls = [[str(HERE / "bootstrap.py"), str(work / "settings.json"), str(script), *arguments]]
     if row.after:
-        after = [argument.format(work=work) for argument in row.after]
+        after = [argument.format(**places) for argument in row.after]
         calls.append([str(copy / after[0]), *after[1:]])
     output, code = "", 0
     for call in calls:
@@ -122,14 +124,15 @@ def three_states(row: Row, options: argparse.Namespace, work: Path) -> dict[str,
     extras = environments.extras(options.work, python)
     write_inputs(work, options.tokenizer)
     copy = environments.checkout(row, options.checkouts, work)
+    places = {"work": work, "checkout": copy, "checkouts": options.checkouts.resolve()}
     paths = [*(copy / path for path in row.paths), extras]
     vendored = [] if row.vendored is None else [copy / row.vendored]
-    runs = {"stock": run(row, "stock", python, [*vendored, *paths], copy, work)}
+    runs = {"stock": run(row, "stock", python, [*vendored, *paths], places)}
     site = environments.swapped(row, python, copy, work)
     if site is not None:
         vendored = [site]
     for state in STATES[1:]:
-        runs[state] = run(row, state, python, [*vendored, *paths], copy, work)
+        runs[state] = run(row, state, python, [*vendored, *paths], places)
     return runs
 
 
@@ -148,11 +151,11 @@ def failures(row: Row, runs: dict[str, Run]) -> list[str]:
         if swapped.code == 0 or row.expects not in swapped.output:
             wrong.append(f"swapped: exit status {swapped.code} without {row.expects!r}")
     else:
-        wrong += failures_to_act(stock, swapped)
+        wrong += failures_to_act(stock, swapped, row.beams)
     return wrong
 
 
-def failures_to_act(stock: Run, swapped: Run) -> list[str]:
+def failures_to_act(stock: Run, swapped: Run, beams: int) -> list[str]:
     """Return what is wrong with a run in which EAH has to act."""
     wrong = []
     if swapped.code != 0 or len(swapped.prompts) != len(stock.prompts):
@@ -160,19 +163,14 @@ def failures_to_act(stock: Run, swapped: Run) -> list[str]:
     for before, after in zip(stock.prompts, swapped.prompts, strict=False):
         if before["digest"] == after["digest"]:
             wrong.append(f"swapped: a prompt of {before['rows'][1]} tokens is as without EAH")
-    # Rows that are beams of one prompt are one line of the log.
-    image = [spans for line in swapped.prompts for spans in unique(line["image"])]
+    # The beams of a prompt are one line of the log.
+    image = [spans for line in swapped.prompts for spans in line["image"][::beams]]
     taken = [line["image_spans"] for line in swapped.log]
     if taken != image:
         wrong.append(f"swapped: EAH takes {taken} for the images {image}")
-    if len(swapped.said) != 2 or f"EAH: {len(image)} prompts treated" not in swapped.said[-1]:
+    if len(swapped.said) < 2 or f"EAH: {len(image)} prompts treated" not in swapped.said[-1]:
         wrong.append(f"swapped: EAH shows {swapped.said}")
     return wrong
-
-
-def unique(rows: list[list[list[int]]]) -> list[list[list[int]]]:
-    """Return what rows are, each once."""
-    return [row for index, row in enumerate(rows) if row not in rows[:index]]
 
 
 def line_of(row: Row, runs: dict[str, Run], wrong: list[str]) -> str:
@@ -224,6 +222,7 @@ def main() -> int:
         wrong = failures(row, runs)
         failed += bool(wrong)
         print(f"{row.name}: {'; '.join(wrong) or 'as it should be'}", file=sys.stderr)
+        print("\n".join(runs["swapped"].said), file=sys.stderr)
         for state in STATES if wrong else ():
             if runs[state].code != 0:
                 print(f"-- {state}\n{runs[state].output[-2000:]}", file=sys.stderr)

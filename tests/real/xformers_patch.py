@@ -1,11 +1,12 @@
-"""Run a script of LLaVA's after its xformers patch, with a kernel in the place of xformers' own.
+"""Run a script after LLaVA's xformers patch, with a kernel in the place of xformers' own.
 
-llava_xformers.py SCRIPT ARGUMENT...
+    xformers_patch.py PATCH SCRIPT ARGUMENT...
 
 The stand-in computes causal attention without a torch function that EAH could intercept, as the
 real kernel does.
 """
 
+import importlib.util
 import runpy
 import sys
 import types
@@ -32,8 +33,11 @@ package = types.ModuleType("xformers")
 package.ops = ops
 sys.modules.update({"xformers": package, "xformers.ops": ops})
 
-from llava.train import llama_xformers_attn_monkey_patch as patch  # noqa: E402
-
+name = "llama_xformers_attn_monkey_patch"
+spec = importlib.util.spec_from_file_location(name, sys.argv[1])
+patch = importlib.util.module_from_spec(spec)
+sys.modules[name] = patch
+spec.loader.exec_module(patch)
 patch.replace_llama_attn_with_xformers_attn()
-sys.argv = sys.argv[1:]
+sys.argv = sys.argv[2:]
 runpy.run_path(sys.argv[0], run_name="__main__")
