@@ -202,10 +202,10 @@ def write_queries(folder: Path) -> None:
         "num_hidden_layers": 2,
         "vocab_size": 64,
     }
-    (folder / "bert").mkdir()
-    (folder / "bert" / "config.json").write_text(json.dumps(bert))
-    words = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "is", "there", "a", "in", "the", "image")
-    (folder / "bert" / "vocab.txt").write_text("\n".join(words))
+    words = {"bert.embeddings.word_embeddings.weight": random(64, QFORMER)}
+    write(folder / "bert", bert, words)
+    special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+    (folder / "bert" / "vocab.txt").write_text("\n".join((*special, "is", "there", "image")))
     torch.save({}, folder / "eva_vit_g.pth")
     # PAI leaves the norm as it was allocated unless a checkpoint has it.
     norm = {"ln_vision.weight": torch.ones(EVA), "ln_vision.bias": torch.zeros(EVA)}

@@ -9,9 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-COMMON: Final = ("cv2", "decord", "iopath", "nltk", "peft", "timm", "torchvision")
-COMMON_DATA: Final = ("datasets", "matplotlib", "mmengine", "pandas", "scipy", "skimage", "wandb")
-STUBS: Final = (*COMMON, *COMMON_DATA, "visual_genome", "webdataset")
+STUBS: Final = (  # imported, and irrelevant to what is computed; see stubs.py
+    *("IPython", "contexttimer", "cv2", "datasets", "decord", "diffusers", "easydict", "fairscale", "ftfy"),
+    *("iopath", "kornia", "matplotlib", "mmengine", "moviepy", "nltk", "opendatasets", "pandas"),
+    *("peft", "plotly", "pycocoevalcap", "pycocotools", "scipy", "skimage", "soundfile", "spacy"),
+    *("timm", "torchaudio", "torchvision", "visual_genome", "wandb", "webdataset"),
+)
 
 
 @dataclass(frozen=True)
@@ -59,23 +62,25 @@ class Row:
     after: tuple[str, ...] = ()
 
 
-SOURCES: Final = {  # folder: repository and the commit that was tried
-    "LLaVA": ("haotian-liu/LLaVA", "c121f04"),
-    "VCD": ("DAMO-NLP-SG/VCD", "d6568ff"),
-    "PAI": ("LALBJ/PAI", "9bbd8bd"),
-    "OPERA": ("shikiw/OPERA", "61426ef"),
-    "shikra": ("shikras/shikra", "ff79a4c"),
-}
 
 # On a GPU these models compute under autocast; on a CPU they would mix dtypes.
 AUTOCAST: Final = ("contextlib.nullcontext()", "torch.autocast('cpu', dtype=dtype)")
-EVA: Final = "minigpt4/models/eva_vit.py"
-DOWNLOAD: Final = "minigpt4/common/dist_utils.py"
-# MiniGPT-4's and InstructBLIP's vision: tiny, and read from {work} instead of downloaded.
-QUERY_EDITS: Final = (
-    (DOWNLOAD, "timm_hub.download_cached_file(url, check_hash, progress)", "pass"),
-    (DOWNLOAD, "timm_hub.get_cache_dir()", "'{work}'"),
-    (EVA, "embed_dim=1408", "embed_dim=64"),
-    (EVA, "depth=39", "depth=1"),
-    (EVA, "num_heads=1408//88", "num_heads=2"),
-)
+
+
+def query_edits(package: str, file_with_bert: str, bert: str) -> tuple[tuple[str, str, str], ...]:
+    """Return edits for MiniGPT-4's and InstructBLIP's vision: tiny, and read from {work}.
+
+    Args:
+        package: Folder of the package with `common` and `models`.
+        file_with_bert: The file that loads BERT.
+        bert: BERT's name there.
+    """
+    eva, download = f"{package}/models/eva_vit.py", f"{package}/common/dist_utils.py"
+    return (
+        (download, "timm_hub.download_cached_file(url, check_hash, progress)", "pass"),
+        (download, "timm_hub.get_cache_dir()", "'{work}'"),
+        (eva, "embed_dim=1408", "embed_dim=64"),
+        (eva, "depth=39", "depth=1"),
+        (eva, "num_heads=1408//88", "num_heads=2"),
+        (file_with_bert, bert, "{work}/bert"),
+    )

@@ -1,11 +1,11 @@
-"""The scripts of LLaVA, VCD, PAI and Shikra."""
+"""The scripts and models of LLaVA, VCD, PAI, Shikra, MiniGPT-4 and LAVIS."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import Final
 
-from row import AUTOCAST, QUERY_EDITS, Row
+from row import AUTOCAST, Row, query_edits
 
 LLAVA: Final = Row(
     "LLaVA `model_vqa_loader`",
@@ -62,27 +62,56 @@ OPERA_ARGUMENTS: Final = ("--pope-type=random", "--data_path={work}/pictures", "
 PAI_SHIKRA: Final = replace(
     PAI, name="PAI `pope_eval --model shikra`", arguments=("--model=shikra", *PAI_ARGUMENTS)
 )
+VICUNA: Final = "minigpt4/configs/models/minigpt4_vicuna0.yaml"
 PAI_MINIGPT4: Final = replace(
     PAI,
     name="PAI `pope_eval --model minigpt4`",
     arguments=("--model=minigpt4", *PAI_ARGUMENTS),
     edits=(
         *PAI_EDITS,
-        *QUERY_EDITS,
+        *query_edits("minigpt4", "minigpt4/models/minigpt4.py", "google-bert/bert-base-uncased"),
         ("minigpt4/models/base_model.py", *AUTOCAST),
-        ("minigpt4/models/minigpt4.py", "google-bert/bert-base-uncased", "{work}/bert"),
         (
             "minigpt4/eval_config/minigpt4_eval.yaml",
             "/path/to/models/minigpt4/prerained_minigpt4_7b.pth",
             "{work}/minigpt4.pth",
         ),
-        (
-            "minigpt4/configs/models/minigpt4_vicuna0.yaml",
-            "/path/to/models/vision-cair-vicuna-7b",
-            "{work}/vicuna-7b",
-        ),
+        (VICUNA, "/path/to/models/vision-cair-vicuna-7b", "{work}/vicuna-7b"),
     ),
     projectors=("llama_proj",),
 )
 SHIKRA: Final = Row("Shikra's model", "shikra", "4.29.2", ".shikra_model.py", ("{work}",))
-ROWS: Final = (LLAVA, VCD, SHIKRA, PAI, PAI_SHIKRA, PAI_MINIGPT4)
+MINIGPT4_CONFIG: Final = "eval_configs/minigpt4_eval.yaml"
+SET_THIS: Final = "please set this value to the path of "
+MINIGPT4: Final = Row(
+    "MiniGPT-4's model",
+    "MiniGPT-4",
+    "4.30.0",
+    ".minigpt4_model.py",
+    ("{work}", MINIGPT4_CONFIG),
+    edits=(
+        *query_edits("minigpt4", "minigpt4/models/minigpt4.py", "bert-base-uncased"),
+        ("minigpt4/models/base_model.py", *AUTOCAST),
+        (MINIGPT4_CONFIG, f"{SET_THIS}pretrained checkpoint", "{work}/minigpt4.pth"),
+        (MINIGPT4_CONFIG, "low_resource: True", "low_resource: False"),
+        (VICUNA, f"{SET_THIS}vicuna model", "{work}/vicuna-7b"),
+    ),
+    projectors=("llama_proj",),
+)
+BLIP2: Final = "lavis/models/blip2_models"
+VICUNA_CONFIG: Final = "lavis/configs/models/blip2/blip2_instruct_vicuna7b.yaml"
+LAVIS: Final = Row(
+    "LAVIS' InstructBLIP, its modeling_llama swapped",
+    "LAVIS",
+    "4.33.2",
+    ".lavis_model.py",
+    ("{work}",),
+    edits=(
+        *query_edits("lavis", f"{BLIP2}/blip2.py", "bert-base-uncased"),
+        (f"{BLIP2}/blip2.py", *AUTOCAST),
+        (VICUNA_CONFIG, "./llm/vicuna-7b", "{work}/vicuna-7b"),
+    ),
+    projectors=("llm_proj",),
+    file=f"{BLIP2}/modeling_llama.py",
+)
+ROWS: Final = (LLAVA, VCD, SHIKRA, PAI, PAI_SHIKRA, PAI_MINIGPT4, MINIGPT4, LAVIS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from row import AUTOCAST, QUERY_EDITS, Row
+from row import AUTOCAST, Row, query_edits
 
 CONFIGS: Final = "minigpt4/configs/models"
 DATA: Final = "/mnt/petrelfs/share_data"
@@ -20,6 +20,7 @@ EDITS: Final = (
     ("pope_eval.py", "pope_coco/coco_pope_random.json", "{work}/questions.jsonl"),
     *((f"minigpt4/models/{file}.py", *AUTOCAST) for file in ("blip2", "llava", "modeling_shikra")),
 )
+QUERY_EDITS: Final = query_edits("minigpt4", "minigpt4/models/blip2.py", "bert-base-uncased")
 LLAVA: Final = Row(
     "OPERA `pope_eval --model llava-1.5`",
     "OPERA",
@@ -59,7 +60,6 @@ MINIGPT4: Final = replace(
     edits=(
         *EDITS,
         *QUERY_EDITS,
-        ("minigpt4/models/blip2.py", "bert-base-uncased", "{work}/bert"),
         (
             f"{CONFIGS}/minigpt4_vicuna0.yaml",
             f"{DATA}/wangbin/mllm/minigpt4/vicuna-7b-v0",
@@ -81,7 +81,6 @@ INSTRUCTBLIP: Final = replace(
     edits=(
         *EDITS,
         *QUERY_EDITS,
-        ("minigpt4/models/blip2.py", "bert-base-uncased", "{work}/bert"),
         (
             f"{CONFIGS}/blip2_instruct_vicuna7b.yaml",
             f"{DATA}/wangbin/mllm/minigpt4/vicuna-7b-v1-1",
