@@ -207,9 +207,9 @@ def write_queries(folder: Path) -> None:
     special = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
     (folder / "bert" / "vocab.txt").write_text("\n".join((*special, "is", "there", "image")))
     torch.save({}, folder / "eva_vit_g.pth")
-    # PAI leaves the norm as it was allocated unless a checkpoint has it.
+    # PAI and VCD leave the norm as it was allocated unless a checkpoint has it.
     norm = {"ln_vision.weight": torch.ones(EVA), "ln_vision.bias": torch.zeros(EVA)}
     torch.save({"model": norm}, folder / "blip2_pretrained_flant5xxl.pth")
     torch.save({"model": projector("llama_proj", QFORMER)}, folder / "minigpt4.pth")
-    instructblip = {"model": projector("llm_proj", QFORMER)}
+    instructblip = {"model": {**norm, **projector("llm_proj", QFORMER)}}
     torch.save(instructblip, folder / "instruct_blip_vicuna7b_trimmed.pth")

@@ -102,8 +102,13 @@ def eah_swap(*arguments: str) -> None:
     Raises:
         SystemExit: If it fails.
     """
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-m", "eah.swap", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)
+    done = call_swap(*arguments)
     if done.returncode != 0:
         sys.exit(f"eah.swap {' '.join(arguments)}: {done.stdout}{done.stderr}")
+
+
+def call_swap(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run `python -m eah.swap`, whatever comes of it."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "eah.swap", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=ROOT)

@@ -9,11 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-STUBS: Final = (  # imported, and irrelevant to what is computed; see stubs.py
-    *("IPython", "contexttimer", "cv2", "datasets", "decord", "diffusers", "easydict", "fairscale", "ftfy"),
-    *("iopath", "kornia", "matplotlib", "mmengine", "moviepy", "nltk", "opendatasets", "pandas"),
-    *("peft", "plotly", "pycocoevalcap", "pycocotools", "scipy", "skimage", "soundfile", "spacy"),
-    *("timm", "torchaudio", "torchvision", "visual_genome", "wandb", "webdataset"),
+# Imported by the scripts, and irrelevant to what they compute; see stubs.py.
+STUBS: Final = (
+    *("IPython", "contexttimer", "cv2", "datasets", "decord", "diffusers", "easydict"),
+    *("fairscale", "ftfy", "h5py", "iopath", "kornia", "matplotlib", "mmengine", "moviepy"),
+    *("nltk", "open3d", "opendatasets", "pandas", "peft", "plotly", "pycocoevalcap"),
+    *("pycocotools", "scipy", "skimage", "soundfile", "spacy", "timm", "torchaudio"),
+    *("torchvision", "visual_genome", "wandb", "webdataset"),
 )
 
 
@@ -40,6 +42,7 @@ class Row:
             model, or a text of the error that it stops with.
         keeps_original: Whether the swap keeps the original, unlike an overwritten file.
         beams: Rows of each prompt.
+        found: What `python -m eah.swap check` names in the checkout, beside others.
         after: Script that scores the answers, and its arguments.
     """
 
@@ -59,8 +62,8 @@ class Row:
     expects: str = "acts"
     keeps_original: bool = True
     beams: int = 1
+    found: str | None = None
     after: tuple[str, ...] = ()
-
 
 
 # On a GPU these models compute under autocast; on a CPU they would mix dtypes.

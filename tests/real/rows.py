@@ -113,5 +113,26 @@ LAVIS: Final = Row(
     ),
     projectors=("llm_proj",),
     file=f"{BLIP2}/modeling_llama.py",
+    found=f"{BLIP2}/modeling_llama.py",
 )
-ROWS: Final = (LLAVA, VCD, SHIKRA, PAI, PAI_SHIKRA, PAI_MINIGPT4, MINIGPT4, LAVIS)
+VCD_LAVIS: Final = "experiments/lavis/models/blip2_models"
+VCD_CONFIG: Final = f"experiments/{VICUNA_CONFIG}"
+VCD_INSTRUCTBLIP: Final = replace(
+    VCD,
+    name="VCD `object_hallucination_vqa_instructblip`, its modeling_llama swapped",
+    script="experiments/eval/object_hallucination_vqa_instructblip.py",
+    arguments=VCD.arguments[1:],
+    edits=(
+        *query_edits("experiments/lavis", f"{VCD_LAVIS}/blip2.py", "bert-base-uncased"),
+        (f"{VCD_LAVIS}/blip2.py", *AUTOCAST),
+        (VCD_CONFIG, "/mnt/workspace/ckpt/vicuna-7b-v1.1", "{work}/vicuna-7b"),
+        (VCD_CONFIG, "./checkpoints", "{work}"),
+    ),
+    projectors=("llm_proj",),
+    file=f"{VCD_LAVIS}/modeling_llama.py",
+    found=f"{VCD_LAVIS}/modeling_llama.py",
+)
+ROWS: Final = (
+    *(LLAVA, VCD, VCD_INSTRUCTBLIP, PAI, PAI_SHIKRA, PAI_MINIGPT4),
+    *(SHIKRA, MINIGPT4, LAVIS),
+)

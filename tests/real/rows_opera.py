@@ -73,6 +73,7 @@ MINIGPT4: Final = replace(
     ),
     projectors=("llama_proj",),
     file="minigpt4/models/modeling_llama.py",
+    found="minigpt4/models/modeling_llama.py",
 )
 INSTRUCTBLIP: Final = replace(
     MINIGPT4,

@@ -12,6 +12,7 @@ PAI_PATCHED: Final = replace(
     name="PAI, with EAH at a layer that PAI patches",
     settings={"EAH_LAYERS": "2"},
     expects="layer 2 did not run through EAH: its forward was replaced by attention.",
+    found="attention.py:128",
 )
 XFORMERS: Final = replace(
     VCD,

@@ -173,6 +173,16 @@ def failures_to_act(stock: Run, swapped: Run, beams: int) -> list[str]:
     return wrong
 
 
+def failures_to_find(row: Row, checkouts: Path) -> list[str]:
+    """Return what `python -m eah.swap check` does not say of a checkout."""
+    if row.found is None:
+        return []
+    done = environments.call_swap("check", str(checkouts.resolve() / row.folder))
+    if done.returncode == 1 and row.found in done.stdout:
+        return []
+    return [f"check: exit status {done.returncode} without {row.found!r}"]
+
+
 def line_of(row: Row, runs: dict[str, Run], wrong: list[str]) -> str:
     """Return a row of the table."""
     stock, swapped, _ = (runs[state] for state in STATES)
@@ -219,7 +229,7 @@ def main() -> int:
             continue
         with tempfile.TemporaryDirectory(dir=options.work) as folder:
             runs = three_states(row, options, Path(folder))
-        wrong = failures(row, runs)
+        wrong = failures(row, runs) + failures_to_find(row, options.checkouts)
         failed += bool(wrong)
         print(f"{row.name}: {'; '.join(wrong) or 'as it should be'}", file=sys.stderr)
         print("\n".join(runs["swapped"].said), file=sys.stderr)
