@@ -11,7 +11,7 @@ from typing import Final
 
 from row import Row
 
-ROOT: Final = Path(os.environ.get("SWAPROOT") or Path(__file__).resolve().parents[2])
+ROOT: Final = Path(__file__).resolve().parents[2]
 # Of the scripts' time where it matters; they import nothing of torch's.
 EXTRAS: Final = (
     "accelerate==0.21.0",

@@ -4,13 +4,14 @@ The image tokens are found on a route of their own: rows of the decoder's input 
 row of the model's projector.
 """
 
+import collections
 import hashlib
 import json
 
 import torch
 from torch.nn.modules import module as hooks
 
-_features = []  # outputs of the projector since the last pass, each (N, D)
+_features = collections.deque(maxlen=8)  # outputs of the projector, each (N, D)
 _projectors = set()
 
 
@@ -40,7 +41,6 @@ def install(path, names):
             _features.append(output.detach().reshape(-1, output.shape[-1]))
         elif is_decoder(module):
             hidden = output[0]
-            _features.clear()
             seen = passes.pop()
             line = {
                 "rows": list(hidden.shape[:2]),

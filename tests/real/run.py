@@ -5,9 +5,10 @@
 Not collected by pytest and not in CI: it needs checkouts of repositories, of which nothing is kept
 here. FOLDER has any of these as sub-folders, at these or other commits:
 
-    LLaVA    haotian-liu/LLaVA  c121f04        OPERA    shikiw/OPERA     61426ef
-    VCD      DAMO-NLP-SG/VCD    d6568ff        shikra   shikras/shikra   ff79a4c
-    PAI      LALBJ/PAI          9bbd8bd
+    LLaVA    haotian-liu/LLaVA  c121f04        shikra     shikras/shikra         ff79a4c
+    VCD      DAMO-NLP-SG/VCD    d6568ff        MiniGPT-4  Vision-CAIR/MiniGPT-4  d94738a
+    PAI      LALBJ/PAI          9bbd8bd        LAVIS      salesforce/LAVIS       506965b
+    OPERA    shikiw/OPERA       61426ef
 
 The second folder has an environment `transformers-VERSION` for each version that they use
 (`bash scripts/test_matrix.sh VERSION` makes them in .venvs/). Neither folder is changed: everything
