@@ -1,7 +1,7 @@
 """The command `eah`: check a model, or swap EAH's file into transformers (see `eah.swap`).
 
 python -m eah check MODEL_FOLDER
-python -m eah install | status | restore | build
+python -m eah install | status | restore | selftest | build
 """
 
 from __future__ import annotations

@@ -106,7 +106,7 @@ def eah_attention(
         return run_kernel(module, module.config, query, key, value, mask, scaling=scaling, **kwargs)  # type: ignore[no-any-return]
     kernel = Kernel(module, state.config, attention_mask, {"scaling": scaling, **kwargs})
     layer = int(module.layer_idx)  # type: ignore[arg-type]  # nn.Module types attributes as modules
-    under_way = _prefill(state.session, layer, query)
+    under_way = _prefill(state.session, layer, query, is_trained=module.training)
     if under_way is None:
         return kernel(query, key, value), kernel.weights
     prompt = under_way.prompt
@@ -141,7 +141,7 @@ def eah_attention(
     return output, weights
 
 
-def _prefill(session: Session, layer: int, query: torch.Tensor) -> Pass | None:
+def _prefill(session: Session, layer: int, query: torch.Tensor, *, is_trained: bool) -> Pass | None:
     """Return the pass under way if a layer's sinks are counted in it.
 
     Raises:
@@ -150,10 +150,12 @@ def _prefill(session: Session, layer: int, query: torch.Tensor) -> Pass | None:
     under_way = current_pass(session)
     if under_way is not None:
         under_way.reached.add(layer)
+        if under_way.is_open:
+            raise EAHStateError(f"EAH in layer {layer}: {UNKNOWN_IMAGE}")
         prompt = under_way.prompt
-        acts = prompt.skipped is None and not prompt.is_decoding and session.uses(layer)
-        return under_way if acts else None
-    if query.shape[2] > 1 and layer in session.shared_layers:
+        is_skipped = prompt.skipped is not None or prompt.is_decoding or is_trained
+        return under_way if session.uses(layer) and not is_skipped else None
+    if query.shape[2] > 1 and not is_trained and layer in session.shared_layers:
         raise EAHStateError(
             f"EAH in layer {layer}: {UNKNOWN_IMAGE} (the layer was called outside of the model "
             "that EAH was enabled on)"

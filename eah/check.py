@@ -137,8 +137,9 @@ def describe(model: Any, config: EAHConfig) -> Iterator[tuple[str, bool]]:
     ids = placeholder_ids(model)
     named = [f"{kind} {', '.join(map(str, some))}" for kind, some in ids.items() if some]
     source = f"placeholder tokens in input_ids ({'; '.join(named)})"
-    unknown = "not named in the config; callers say `with eah.image_tokens(model, ...)`"
-    yield f"image tokens: {source if named else unknown}", False
+    unknown = "no placeholder in the config"
+    embeddings = "embeddings that are in no row of the embedding table"
+    yield f"image tokens: {source if named else unknown}; {embeddings}", False
     if not usable:
         return
     trial = try_out(model, config)

@@ -61,7 +61,7 @@ def image_rows(known: torch.Tensor, embeds: torch.Tensor, valid: torch.Tensor | 
         embeds: Shape (B, S, W).
         valid: True at tokens, shape (B or 1, S); None if nothing is padded.
     """
-    tokens = (embeds != 0).any(-1)
+    tokens = (embeds.amax(-1) != 0) | (embeds.amin(-1) != 0)
     if valid is not None:
         tokens = tokens & valid.to(tokens.device)
     return ImageRows(tokens & ~known, (tokens & known).any(-1))
@@ -81,6 +81,17 @@ class EmbeddingRows:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles read the table anew."""
         return EmbeddingRows, ()
+
+    @torch.no_grad()
+    def equal(self, embed: Any, ids: tuple[int, ...], embeds: torch.Tensor) -> torch.Tensor:
+        """Return which embeddings are those of some tokens, such as placeholders, (B, S) bool."""
+        found = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        for token in ids:
+            if not 0 <= token < embed.weight.shape[0]:
+                continue  # a number that stands for an image in `input_ids` alone
+            row = embed.forward(torch.tensor([token], device=embeds.device))  # (1, W)
+            found |= _equal(row.to(embeds.device), embeds.detach())
+        return found
 
     @torch.no_grad()
     def known(self, embed: Any, embeds: torch.Tensor) -> torch.Tensor | None:
@@ -103,16 +114,23 @@ class EmbeddingRows:
             return None
         hashes = _hashes(wanted[..., _columns(table.width, device)])  # (B, S, W) -> (B, S)
         place = torch.searchsorted(table.hashes, hashes).clamp(max=len(table.hashes) - 1)
-        has_hash = table.hashes[place] == hashes
-        known = has_hash & _equal(embed.forward(table.rows[place]), wanted)
-        others = has_hash & ~known
-        if bool(others.any()):  # rows of the table with equal hashes
-            for b, s in others.nonzero().tolist():
-                rows = table.rows[table.hashes == hashes[b, s]]
-                known[b, s] = any(
-                    bool(_equal(embed.forward(part), wanted[b, s]).any())
-                    for part in torch.split(rows, BLOCK)
+        candidates = table.hashes[place] == hashes
+        known = torch.zeros_like(candidates)
+        known[candidates] = torch.cat(
+            [
+                _equal(embed.forward(rows), some)
+                for rows, some in zip(  # noqa: B905  # Python 3.8
+                    torch.split(table.rows[place[candidates]], BLOCK),
+                    torch.split(wanted[candidates], BLOCK),
                 )
+            ]
+        )
+        for b, s in (candidates & ~known).nonzero().tolist():  # other rows with equal hashes
+            rows = table.rows[table.hashes == hashes[b, s]]
+            known[b, s] = any(
+                bool(_equal(embed.forward(part), wanted[b, s]).any())
+                for part in torch.split(rows, BLOCK)
+            )
         return known.to(embeds.device)
 
     def _read(

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import inspect
+import logging
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import replace
 from types import FrameType
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import nn
 
-from eah.checkpointing import carry_passes
 from eah.errors import EAHStateError
-from eah.reading import prompt_of
-from eah.state import Findings, Pass, Session, current, current_pass, keep_findings, said
+from eah.prompt import Prompt
+from eah.reading import UNKNOWN_IMAGE, prompt_of
+from eah.state import STATE, Findings, Pass, Session, current, current_pass, keep_findings, said
+
+logger = logging.getLogger(__name__)
+
+TRAINING: Final = "the model is in training mode, so it runs without EAH; call model.eval() for EAH"
 
 
 class ModelHooks:
     """Hooks on a model around patched layers; the outermost model in a call begins and ends it."""
 
-    def __init__(self, session: Session, model: nn.Module) -> None:
+    def __init__(self, session: Session, model: nn.Module, *, is_decoder: bool) -> None:
         """Remember whose session it is, and the names of `forward`'s positional arguments."""
-        self.session = session
+        self.session, self.is_decoder = session, is_decoder
         self.names = tuple(inspect.signature(type(model).forward).parameters)[1:]
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's has no types
@@ -35,9 +40,11 @@ class ModelHooks:
         while outer is not None and not outer.is_running():
             outer = outer.outer
         current.set(outer)
+        arguments = {**dict(zip(self.names, args, strict=False)), **kwargs}
         if outer is None or outer.session is not self.session:
-            arguments = {**dict(zip(self.names, args, strict=False)), **kwargs}
-            current.set(_begin(self.session, model, arguments, outer))
+            current.set(self._begin(model, arguments, outer))
+        elif outer.is_open:
+            self._read(outer, model, arguments)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's has no types
     def after(self, model: nn.Module, _: Any, __: Any, output: Any) -> None:
@@ -48,24 +55,61 @@ class ModelHooks:
             under_way.model = under_way.frame = None
             _end(under_way, output)
 
+    def _begin(
+        self, model: nn.Module, arguments: Mapping[str, Any], outer: Pass | None
+    ) -> Pass | None:
+        """Read a forward pass from the arguments of a model's `forward`; None without a prompt.
 
-def _begin(
-    session: Session, model: nn.Module, arguments: Mapping[str, Any], outer: Pass | None
-) -> Pass | None:
-    """Read a forward pass from the arguments of a model's `forward`; None without a prompt.
+        Raises:
+            EAHStateError: If EAH can't know the image tokens, or can't see all of them.
+        """
+        session = self.session
+        ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+        tokens = ids if ids is not None else embeds
+        if tokens is None:
+            return outer
+        prompt, findings = Prompt(tokens.shape[1], 0), Findings(tokens.shape[0], None)
+        prefix = said(session, "prefix")
+        under_way = Pass(session, model, _call_frame(), outer, prompt, prefix, findings)
+        if model.training and _is_trained(model):
+            _say_training(session, model)
+            under_way.prompt = replace(prompt, skipped=TRAINING)
+            findings.skipped = TRAINING
+        else:
+            self._read(under_way, model, arguments)
+        return under_way
 
-    Raises:
-        EAHStateError: If EAH can't know the image tokens, or can't see all of them.
-    """
-    ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
-    tokens = ids if ids is not None else embeds
-    if tokens is None:
-        return outer
-    prompt = prompt_of(session, arguments, ids, tokens)
-    carry_passes(model, current)
-    findings = Findings(tokens.shape[0], prompt.skipped)
-    prefix = said(session, "prefix")
-    return Pass(session, model, _call_frame(), outer, prompt, prefix, findings)
+    def _read(self, under_way: Pass, model: nn.Module, arguments: Mapping[str, Any]) -> None:
+        """Let a pass know its prompt, from the arguments of its model or of one further in.
+
+        Raises:
+            EAHStateError: If the image tokens are not known in the innermost model either.
+        """
+        if arguments.get("input_ids") is None and arguments.get("inputs_embeds") is None:
+            return
+        prompt = prompt_of(self.session, model, arguments, is_decoder=self.is_decoder)
+        under_way.is_open = prompt is None
+        if prompt is None and self.is_decoder:
+            if self.session.config is not None:
+                raise EAHStateError(UNKNOWN_IMAGE)
+            prompt = replace(under_way.prompt, skipped=UNKNOWN_IMAGE.split(";")[0])
+        if prompt is not None:
+            under_way.prompt, under_way.is_open = prompt, False
+            under_way.findings.skipped = prompt.skipped
+
+
+def _is_trained(model: nn.Module) -> bool:
+    """Return whether all patched layers of a model are in training mode."""
+    patched = [module for module in model.modules() if STATE in module.__dict__]
+    return all(module.training for module in patched)
+
+
+def _say_training(session: Session, model: nn.Module) -> None:
+    """Say once that a model in training mode is left alone."""
+    if not session.is_training_said:
+        session.is_training_said = True
+        name = type(model).__name__
+        logger.warning("EAH: %s %s", name, TRAINING[len("the model ") :])
 
 
 def _end(under_way: Pass, output: Any) -> None:
@@ -81,9 +125,9 @@ def _end(under_way: Pass, output: Any) -> None:
     if output is None:
         under_way.findings.skipped = prompt.skipped or "the forward pass was not completed"
         return
-    if prompt.image is not None and under_way.prefix is None:
-        with suppress(TypeError):  # no cache, or tuples of tensors
-            session.cached_images.setdefault(getattr(output, "past_key_values", None), prompt.image)
+    past = getattr(output, "past_key_values", None)
+    if prompt.image is not None and session.cached_images.get(past) is None:
+        session.cached_images.keep(past, prompt.image)
     missed = sorted(set(session.shared_layers) - under_way.reached)
     if missed and prompt.skipped is None:
         raise EAHStateError(

@@ -825,7 +825,7 @@ def image_rows(known: torch.Tensor, embeds: torch.Tensor, valid: torch.Tensor | 
         embeds: Shape (B, S, W).
         valid: True at tokens, shape (B or 1, S); None if nothing is padded.
     """
-    tokens = (embeds != 0).any(-1)
+    tokens = (embeds.amax(-1) != 0) | (embeds.amin(-1) != 0)
     if valid is not None:
         tokens = tokens & valid.to(tokens.device)
     return ImageRows(tokens & ~known, (tokens & known).any(-1))
@@ -845,6 +845,17 @@ class EmbeddingRows:
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles read the table anew."""
         return EmbeddingRows, ()
+
+    @torch.no_grad()
+    def equal(self, embed: Any, ids: tuple[int, ...], embeds: torch.Tensor) -> torch.Tensor:
+        """Return which embeddings are those of some tokens, such as placeholders, (B, S) bool."""
+        found = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
+        for token in ids:
+            if not 0 <= token < embed.weight.shape[0]:
+                continue  # a number that stands for an image in `input_ids` alone
+            row = embed.forward(torch.tensor([token], device=embeds.device))  # (1, W)
+            found |= _equal(row.to(embeds.device), embeds.detach())
+        return found
 
     @torch.no_grad()
     def known(self, embed: Any, embeds: torch.Tensor) -> torch.Tensor | None:
@@ -867,16 +878,23 @@ class EmbeddingRows:
             return None
         hashes = _hashes(wanted[..., _columns(table.width, device)])  # (B, S, W) -> (B, S)
         place = torch.searchsorted(table.hashes, hashes).clamp(max=len(table.hashes) - 1)
-        has_hash = table.hashes[place] == hashes
-        known = has_hash & _equal(embed.forward(table.rows[place]), wanted)
-        others = has_hash & ~known
-        if bool(others.any()):  # rows of the table with equal hashes
-            for b, s in others.nonzero().tolist():
-                rows = table.rows[table.hashes == hashes[b, s]]
-                known[b, s] = any(
-                    bool(_equal(embed.forward(part), wanted[b, s]).any())
-                    for part in torch.split(rows, BLOCK)
+        candidates = table.hashes[place] == hashes
+        known = torch.zeros_like(candidates)
+        known[candidates] = torch.cat(
+            [
+                _equal(embed.forward(rows), some)
+                for rows, some in zip(  # noqa: B905  # Python 3.8
+                    torch.split(table.rows[place[candidates]], BLOCK),
+                    torch.split(wanted[candidates], BLOCK),
                 )
+            ]
+        )
+        for b, s in (candidates & ~known).nonzero().tolist():  # other rows with equal hashes
+            rows = table.rows[table.hashes == hashes[b, s]]
+            known[b, s] = any(
+                bool(_equal(embed.forward(part), wanted[b, s]).any())
+                for part in torch.split(rows, BLOCK)
+            )
         return known.to(embeds.device)
 
     def _read(
@@ -1696,8 +1714,15 @@ class SharingAttention:
         """Run the original's attention, at image prefill with the densest head's map for all."""
         forward = super().forward  # type: ignore[misc]  # the original's class follows
         under_way: Pass | None = _current.get()
-        is_training = self.training  # type: ignore[attr-defined]  # the original's class has it
-        if under_way is None or under_way.state is not self.eah_state or is_training:
+        if self.training:  # type: ignore[attr-defined]  # the original's class has it
+            return forward(hidden_states, *args, **kwargs)
+        if under_way is None or under_way.state is not self.eah_state:
+            if hidden_states.shape[1] > 1:
+                raise EAHStateError(
+                    f"layer {self.eah_layer} was called outside of the forward of transformers' "
+                    "own model class (a class derived from it has a forward of its own), so the "
+                    "prompt's image tokens are not known; set EAH_DISABLE=1"
+                )
             return forward(hidden_states, *args, **kwargs)
         prompt = under_way.prompt
         if prompt.is_decoding or prompt.skipped is not None:

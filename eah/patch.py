@@ -18,7 +18,6 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from eah.attention import ATTENTION_NAME, LayerState, register
-from eah.checkpointing import restore_checkpointing
 from eah.context import sessions_of
 from eah.errors import EAHStateError, UnsupportedVersionError
 from eah.find import (
@@ -191,19 +190,25 @@ def _patch(model: nn.Module, session: Session, modules: dict[int, Any]) -> None:
         if STATE not in module.__dict__:
             setattr(module, STATE, LayerState(session, module.config))
             module.config = config_naming(module.config, ATTENTION_NAME)
-    for outer in model.modules():
-        if isinstance(outer, PreTrainedModel) and any(STATE in m.__dict__ for m in outer.modules()):
-            _add_hooks(outer, session)
+    around = [
+        outer
+        for outer in model.modules()
+        if isinstance(outer, PreTrainedModel) and any(STATE in m.__dict__ for m in outer.modules())
+    ]
+    for outer in around:
+        inner = {id(module) for module in outer.modules() if module is not outer}
+        is_decoder = not any(id(other) in inner for other in around)
+        _add_hooks(outer, session, is_decoder=is_decoder)
 
 
-def _add_hooks(model: Any, session: Session) -> None:
+def _add_hooks(model: Any, session: Session, *, is_decoder: bool) -> None:
     """Let a model begin and end passes of a session, unless it does so already."""
     ours = [hook for hook in model._forward_pre_hooks.values() if _is_ours(hook)]
     if any(hook.__self__.session is session for hook in ours):
         return
     _remove_hooks(model)  # of a session that was ended on a part of this model
     unwrap_methods(model)
-    hooks = ModelHooks(session, model)
+    hooks = ModelHooks(session, model, is_decoder=is_decoder)
     model.register_forward_pre_hook(hooks.before, with_kwargs=True)
     model.register_forward_hook(hooks.after, with_kwargs=True, always_call=True)
     wrap_methods(session, model)
@@ -217,7 +222,6 @@ def _unpatch(model: nn.Module) -> None:
             module.config = state.config
             delattr(module, STATE)
     if not sessions_of(model):
-        restore_checkpointing(model)
         for module in model.modules():
             _remove_hooks(module)
             unwrap_methods(module)

@@ -6,11 +6,11 @@ Axes: B batch, K keys (cached tokens and this pass's).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, Final
 
 import torch
 
+from eah.detection import image_rows
 from eah.errors import EAHStateError
 from eah.prompt import (
     ImageColumns,
@@ -26,8 +26,9 @@ from eah.prompt import (
 from eah.state import Session, said
 
 UNKNOWN_IMAGE: Final = (
-    "the prompt's image tokens are not known (embeddings, or a model whose config names no image "
-    "token); run it inside `with eah.image_tokens(model, span_or_mask)`, or disable EAH for it"
+    "the prompt's image tokens are not known (the config names no image token, and the model gets "
+    "no embeddings that can be compared with its table); run it inside `with eah.image_tokens("
+    "model, span_or_mask)`, or disable EAH for it"
 )
 OTHER_THREAD: Final = (
     "`eah.image_tokens` is in force in another thread, and this thread has no such block; enter "
@@ -35,19 +36,29 @@ OTHER_THREAD: Final = (
 )
 
 
+# Arguments of a language model that show no image.
+TEXT: Final = frozenset(
+    ("input_ids", "attention_mask", "position_ids", "past_key_values", "cache_position", "labels")
+)
+POSITION_MASK: Final = "image_embeds_position_mask"  # Kosmos's argument: 1 at image tokens
+
+
 def prompt_of(
-    session: Session, arguments: Mapping[str, Any], ids: torch.Tensor | None, tokens: torch.Tensor
-) -> Prompt:
-    """Return what is known of a pass, and what EAH does in it.
+    session: Session, model: Any, arguments: Mapping[str, Any], *, is_decoder: bool
+) -> Prompt | None:
+    """Return what is known of a pass, and what EAH does in it; None if that is not known.
 
     Args:
         session: The patched model's session.
-        arguments: Arguments of the model's `forward` by name.
-        ids: Its token ids, shape (B, Q), if it got any.
-        tokens: Its token ids or embeddings, shape (B, Q) or (B, Q, width).
+        model: The model whose `forward` is called.
+        arguments: Its arguments by name.
+        is_decoder: Whether no model inside of it reads the prompt again.
     Raises:
-        EAHStateError: If EAH can't know the image tokens, or can't see all of them.
+        EAHStateError: If EAH can't see all of the image tokens.
     """
+    ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
+    tokens = ids if ids is not None else embeds
+    assert tokens is not None, "a pass has tokens"
     batch, queries = tokens.shape[:2]
     past = arguments.get("past_key_values")
     cached = cached_tokens(past)
@@ -58,11 +69,16 @@ def prompt_of(
     if length is not None and length.first < cached + queries:
         answer = repeat_rows(length.rows, batch, "prompt length")
     valid = token_mask(arguments.get("attention_mask"), cached, queries)
-    columns = _columns(session, ids, tokens, past, cached, valid)
+    columns = _given(session, batch, cached + queries, valid, tokens.device)
     if columns is None:
-        if session.config is not None:
-            raise EAHStateError(UNKNOWN_IMAGE)
-        return Prompt(queries, cached, skipped=UNKNOWN_IMAGE.split(";")[0])
+        here = (
+            _detect(session, model, tokens, cached, valid)
+            if ids is None
+            else _placeholders(session, arguments, ids, is_decoder=is_decoder)
+        )
+        if here is None:
+            return None
+        columns = ImageColumns(session.cached_images.columns(past, cached, here))
     prompt = read_prompt(
         columns,
         queries=queries,
@@ -71,21 +87,18 @@ def prompt_of(
         answer=answer,
         continues=said(session, "prefix") is not None,
     )
-    with suppress(TypeError):  # no cache, or tuples of tensors
-        session.cached_images[past] = columns.here
+    session.cached_images.keep(past, columns.here)
     return prompt
 
 
-def _columns(
+def _given(
     session: Session,
-    ids: torch.Tensor | None,
-    tokens: torch.Tensor,
-    past: Any,
-    cached: int,
+    batch: int,
+    keys: int,
     valid: torch.Tensor | None,
+    device: torch.device,
 ) -> ImageColumns | None:
-    """Return the image tokens among the keys from the first source that knows them."""
-    batch, keys, device = tokens.shape[0], cached + tokens.shape[1], tokens.device
+    """Return the image tokens that the caller or the settings name; None if they name none."""
     given = said(session, "image_tokens")
     if given is None and session.open_blocks:
         raise EAHStateError(OTHER_THREAD)
@@ -93,37 +106,55 @@ def _columns(
         given = session.config.image_span
     if session.config is not None and session.config.rule == "released_code":
         check_unpadded(valid)
+    if given is None:
+        return None
     if isinstance(given, torch.Tensor):
         return columns_of_mask(given, batch, keys, device)
-    if given is not None:
-        columns, length = columns_of_span(given, batch, keys, valid, device)
-        if bool((length < given[1]).any()):
-            raise EAHStateError(
-                f"image span [{given[0]}, {given[1]}) reaches past the {int(length.min())} tokens "
-                "of the prompt; give the span of this prompt, or disable EAH for it"
-            )
-        return ImageColumns(columns)
-    wanted = session.placeholder_ids()
-    if ids is None or not wanted:
-        return None
-    columns = torch.zeros(batch, keys, dtype=torch.bool, device=device)
-    columns[:, cached:] = torch.isin(ids, torch.tensor(wanted, device=device))
-    columns[:, :cached] = _cached_image(session, past, cached, columns)
+    columns, length = columns_of_span(given, batch, keys, valid, device)
+    if bool((length < given[1]).any()):
+        raise EAHStateError(
+            f"image span [{given[0]}, {given[1]}) reaches past the {int(length.min())} tokens "
+            "of the prompt; give the span of this prompt, or disable EAH for it"
+        )
     return ImageColumns(columns)
 
 
-def _cached_image(
-    session: Session, past: Any, cached: int, columns: torch.Tensor
-) -> torch.Tensor | bool:
-    """Return the image tokens that earlier passes put into a cache, as far as they are known."""
-    found = None
-    with suppress(TypeError):  # tuples of tensors can't be remembered
-        found = session.cached_images.get(past)
-    if found is None or not cached:
-        return False
-    found = found[:, :cached].to(columns.device)
-    if len(found) != len(columns):  # rows were repeated or dropped
-        found = found.any(0, keepdim=True)
-    before = torch.zeros_like(columns[:, :cached])
-    before[:, : found.shape[1]] = found
-    return before
+def _placeholders(
+    session: Session, arguments: Mapping[str, Any], ids: torch.Tensor, *, is_decoder: bool
+) -> torch.Tensor | None:
+    """Return the image tokens among token ids, (B, Q) bool; None if they are not known."""
+    wanted = session.placeholder_ids()
+    if wanted:
+        return torch.isin(ids, torch.tensor(wanted, device=ids.device))
+    position_mask = arguments.get(POSITION_MASK)
+    if isinstance(position_mask, torch.Tensor):
+        batch, width = ids.shape
+        return columns_of_mask(position_mask.bool()[:, -width:], batch, width, ids.device).here
+    tensors = [name for name, value in arguments.items() if isinstance(value, torch.Tensor)]
+    if is_decoder and TEXT.issuperset(tensors):
+        return torch.zeros_like(ids, dtype=torch.bool)
+    return None
+
+
+def _detect(
+    session: Session, model: Any, embeds: torch.Tensor, cached: int, valid: torch.Tensor | None
+) -> torch.Tensor | None:
+    """Return the image tokens among embeddings, (B, Q) bool; None if they are not known.
+
+    They are in no row of the embedding table, or else placeholders that the model replaces.
+    """
+    kinds = [kind for kind, ids in session.vision_ids.items() if ids]
+    kind = "all" if session.config is None else session.config.vision_tokens
+    if kind != "all" and kinds != [kind]:
+        return None  # pictures and videos look alike
+    try:
+        embed = model.get_input_embeddings()
+    except NotImplementedError:
+        return None
+    known = session.rows.known(embed, embeds)
+    if known is None:
+        return None
+    found = image_rows(known, embeds, None if valid is None else valid[:, cached:])
+    if not cached and bool((found.image.any(-1) & ~found.has_text).any()):
+        return None
+    return found.image | session.rows.equal(embed, session.placeholder_ids(), embeds)

@@ -21,6 +21,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from eah.cached_images import CachedImages
+from eah.detection import EmbeddingRows
 from eah.method import Choice
 from eah.prefix import SharedPrefix
 from eah.prompt import (
@@ -69,14 +71,18 @@ class Session:
             config names none.
         observers: Layers that each observer counts in.
         open_blocks: A token for each `image_tokens` block that is in force in any thread.
-        cached_images: Image tokens that went into a KV cache, shape (B, K) bool.
+        cached_images: Image tokens that went into a KV cache.
+        rows: Tells which embeddings are rows of the model's table.
+        is_training_said: Whether it was said that a model in training mode is left alone.
     """
 
     config: EAHConfig | None
     vision_ids: dict[str, tuple[int, ...]]
     observers: dict[ObserverKey, frozenset[int]] = field(default_factory=dict)
     open_blocks: list[object] = field(default_factory=list)
-    cached_images: WeakKeyDictionary[Any, torch.Tensor] = field(default_factory=WeakKeyDictionary)
+    cached_images: CachedImages = field(default_factory=CachedImages)
+    rows: EmbeddingRows = field(default_factory=EmbeddingRows)
+    is_training_said: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles keep the settings and nothing else."""
@@ -115,6 +121,7 @@ class Pass:
         prefix: Shared first tokens, if any.
         findings: What its layers found.
         reached: Layers whose attention ran.
+        is_open: Whether the image tokens are not known yet; a model further in may get embeddings.
     """
 
     session: Session
@@ -125,6 +132,7 @@ class Pass:
     prefix: SharedPrefix | None
     findings: Findings
     reached: set[int] = field(default_factory=set)
+    is_open: bool = False
 
     def is_running(self) -> bool:
         """Return whether the call that began it is still on the stack (Ctrl-C runs no hooks)."""

@@ -32,8 +32,15 @@ class SharingAttention:
         """Run the original's attention, at image prefill with the densest head's map for all."""
         forward = super().forward  # type: ignore[misc]  # the original's class follows
         under_way: Pass | None = _current.get()
-        is_training = self.training  # type: ignore[attr-defined]  # the original's class has it
-        if under_way is None or under_way.state is not self.eah_state or is_training:
+        if self.training:  # type: ignore[attr-defined]  # the original's class has it
+            return forward(hidden_states, *args, **kwargs)
+        if under_way is None or under_way.state is not self.eah_state:
+            if hidden_states.shape[1] > 1:
+                raise EAHStateError(
+                    f"layer {self.eah_layer} was called outside of the forward of transformers' "
+                    "own model class (a class derived from it has a forward of its own), so the "
+                    "prompt's image tokens are not known; set EAH_DISABLE=1"
+                )
             return forward(hidden_states, *args, **kwargs)
         prompt = under_way.prompt
         if prompt.is_decoding or prompt.skipped is not None:

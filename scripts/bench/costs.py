@@ -62,7 +62,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
-        epilog="layer, memory, counting: one attention layer of LLaVA-1.5-7B's shape: plain, with "
+        epilog="layer, memory, counting, detection: one layer of LLaVA-1.5-7B's shape: plain, with "
         "EAH, and as the authors released it. model, pope, chair, long: whole models with random "
         "weights, at the papers' sizes; on a CPU, LLaVA of 8 layers and width 1024. Nothing is "
         "downloaded. On a CPU that has other work to do, set OMP_NUM_THREADS to the cores that are "

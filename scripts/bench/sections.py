@@ -17,6 +17,7 @@ import torch
 from models.base import VLM
 from scripts.bench import counting, released
 from scripts.bench.counting import counting_arms
+from scripts.bench.detection import detection_arms
 from scripts.bench.evaluation import EvalShape, chair_arms, pope_arms
 from scripts.bench.model import MIB, long_arms, model_arms, now
 from scripts.bench.released import WAYS, LayerShape, make_layer
@@ -123,6 +124,13 @@ def time_counting(sizes: Sizes, device: torch.device, repeats: int) -> Result:
     return rows, []
 
 
+def time_detection(sizes: Sizes, device: torch.device, repeats: int) -> Result:
+    """Time finding the image tokens of a prompt, beside one of the layers that it runs through."""
+    arms = detection_arms(sizes.layer, device)
+    title = f"image tokens of {sizes.layer.tokens}, width {sizes.layer.heads * sizes.layer.size}"
+    return interleave(title, arms, repeats), []
+
+
 def time_model(sizes: Sizes, vlm: VLM, name: str, repeats: int) -> Result:
     """Time prefill and decoding of a model, per batch size."""
     rows: list[Row] = []
@@ -190,7 +198,12 @@ def _extra_on_gpu(device: torch.device, way: str, shape: LayerShape) -> float:
     return torch.cuda.max_memory_allocated(device) - before - output.nbytes
 
 
-LAYER_SECTIONS: Final = {"layer": time_layer, "memory": measure_memory, "counting": time_counting}
+LAYER_SECTIONS: Final = {
+    "layer": time_layer,
+    "memory": measure_memory,
+    "counting": time_counting,
+    "detection": time_detection,
+}
 MODEL_SECTIONS: Final = {
     "model": time_model,
     "pope": run_pope,

@@ -214,6 +214,30 @@ def test_an_image_behind_cached_text_is_found(log: Path) -> None:
     assert spans(log) == [[[12, 20]]]
 
 
+def test_each_row_of_a_padded_batch_has_its_image_in_one_pass(log: Path) -> None:
+    """In the first prompt it is cached, in the padded one it begins the second pass."""
+    model = build()
+    embeds, mask, _ = with_images(model, LENGTHS, (4, 10))
+
+    with torch.no_grad():
+        output = model(inputs_embeds=embeds[:, :10], attention_mask=mask[:, :10], use_cache=True)
+        model(inputs_embeds=embeds[:, 10:], attention_mask=mask, use_cache=True,
+              past_key_values=output.past_key_values)  # fmt: skip
+
+    assert spans(log) == [[[4, 10]]] * 2
+
+
+def test_a_pass_of_an_image_alone_behind_cached_text_is_found(log: Path) -> None:
+    model = build()
+    embeds, _, _ = with_images(model, [30], (10, 30))
+
+    with torch.no_grad():
+        past = model(inputs_embeds=embeds[:, :10], use_cache=True).past_key_values
+        model(inputs_embeds=embeds[:, 10:], past_key_values=past, use_cache=True)
+
+    assert spans(log) == [[[10, 30]]]
+
+
 def test_text_behind_a_cached_image_is_untouched(log: Path, plain: Any) -> None:
     model, other = build(), build(plain.LlamaForCausalLM)
     embeds, _, _ = with_images(model, [30])

@@ -44,7 +44,7 @@ def test_a_config_alone_is_built_with_random_weights(
 
     assert status == 0
     assert "model: LlamaForCausalLM" in out
-    assert "not named in the config" in out
+    assert "no placeholder in the config" in out
     assert "layer 0: " in out
     assert "layer 2: " in out
 

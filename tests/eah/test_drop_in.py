@@ -8,6 +8,7 @@ from torch.nn import functional
 
 import eah
 from eah.drop_in.names import VERSION
+from eah.drop_in.passes import PatchedModel
 from eah.drop_in.sharing import HeadSharing
 from eah.method import column_sums
 from eah.prompt import Prompt
@@ -19,6 +20,7 @@ from eah.settings import (
     settings_from_environment,
 )
 from eah.visibility import Visibility
+from tests.eah import tiny
 
 BATCH, HEADS, TOKENS, SIZE = 2, 4, 40, 8
 SETTINGS = DropInSettings(EAHConfig(threshold=0.05, image_span=(3, 19)))
@@ -257,3 +259,29 @@ def test_the_line_at_the_start_and_the_log_are_settings() -> None:
 
     assert (settings.quiet, settings.log) == (True, "eah.jsonl")
     assert not settings_from_environment({"EAH_QUIET": "0"}).quiet
+
+
+@pytest.mark.parametrize("rest", ["input_ids", "inputs_embeds"])
+def test_embeddings_that_a_model_puts_before_the_rest_are_image_tokens(rest: str) -> None:
+    """The argument `query_embeds` of MiniGPT-4's and LAVIS' own files."""
+    model = tiny.tiny_llama()
+    ids = torch.randint(3, 60, (2, 7))
+    text = {
+        "input_ids": ids,
+        "inputs_embeds": model.get_input_embeddings()(ids).detach(),
+    }
+    arguments = {rest: text[rest], "query_embeds": torch.randn(2, 5, 32)}
+
+    under_way = PatchedModel(DropInSettings(EAHConfig()), (1,)).begin(model, arguments)
+
+    assert under_way is not None
+    assert under_way.prompt.queries == 12
+    assert under_way.prompt.image is not None
+    assert under_way.prompt.image.tolist() == [[True] * 5 + [False] * 7] * 2
+
+
+def test_embeddings_that_cant_be_compared_are_refused() -> None:
+    with pytest.raises(eah.EAHStateError, match=r"width 16 are not known: LlamaForCausalLM has"):
+        PatchedModel(DropInSettings(EAHConfig()), (1,)).begin(
+            tiny.tiny_llama(), {"inputs_embeds": torch.randn(1, 5, 16)}
+        )

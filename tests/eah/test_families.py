@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,9 +77,7 @@ def outcome(family: Family, prompt: str, kernel: str) -> Outcome:
     threshold = expected(family, prompt, kernel).threshold
     before = family_oracle.run(model, inputs)
     with eah.enabled(model, eah.EAHConfig(layers=(family.layer,), threshold=threshold)) as handle:
-        image = family.image_columns(inputs)
-        with eah.image_tokens(model, image) if family.given else nullcontext():
-            logits = family_oracle.run(model, inputs)
+        logits = family_oracle.run(model, inputs)
         reports = handle.report()
     return Outcome(reports, logits, before, family_oracle.run(model, inputs))
 
@@ -141,14 +138,10 @@ def test_disabling_restores_the_outputs(family: Family, prompt: str, kernel: str
 @pytest.mark.parametrize("family", WORKING, ids=name_of)
 def test_generation_finds_what_the_forward_pass_finds(family: Family, prompt: str) -> None:
     model, inputs = model_of(family, "sdpa"), family.inputs(prompt)
-    wanted, image = expected(family, prompt, "sdpa"), family.image_columns(inputs)
+    wanted = expected(family, prompt, "sdpa")
     config = eah.EAHConfig(layers=(family.layer,), threshold=wanted.threshold)
-    is_given = family.given or family.embeds
     with eah.enabled(model, config) as handle:
-        with eah.image_tokens(model, image) if is_given else nullcontext():
-            model.generate(
-                **inputs, max_new_tokens=3, do_sample=False, suppress_tokens=[IMAGE, VIDEO]
-            )
+        model.generate(**inputs, max_new_tokens=3, do_sample=False, suppress_tokens=[IMAGE, VIDEO])
         (report,) = handle.report()
     assert (report.counts, report.head) == (wanted.counts, wanted.head)
 

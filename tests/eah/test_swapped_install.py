@@ -6,16 +6,15 @@ scripts/test_matrix.sh runs all of them in twelve versions; here the slow ones a
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import transformers
 
 from eah import swap
+from tests.eah.copied_install import copy_install
 
 ROOT = Path(__file__).resolve().parents[2]
 CHECKS = ROOT / "tests" / "drop_in"
@@ -26,23 +25,10 @@ SLOW = ("compiled", "golden", "authors")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Return a folder with the installed transformers: links, and copies of what is swapped."""
     folder = tmp_path_factory.mktemp("site-packages")
-    installed = Path(transformers.__file__).parent
-    copied = folder / "transformers"
-    _link_children(installed, copied, without="models")
-    _link_children(installed / "models", copied / "models", without="llama")
-    shutil.copytree(installed / "models" / "llama", copied / "models" / "llama")
-    (record,) = installed.parent.glob(f"transformers-{transformers.__version__}.dist-info")
-    shutil.copytree(record, folder / record.name)
+    copy_install(folder)
     assert swap.main(["install", "--site-packages", str(folder)]) == 0
     yield folder
     assert swap.main(["restore", "--site-packages", str(folder)]) == 0
-
-
-def _link_children(source: Path, target: Path, *, without: str) -> None:
-    target.mkdir()
-    for child in source.iterdir():
-        if child.name not in (without, "__pycache__"):
-            (target / child.name).symlink_to(child)
 
 
 def test_the_checks_of_the_drop_in_pass_in_a_copied_install(site: Path) -> None:

@@ -1,52 +1,77 @@
-"""Gradients under EAH: the choice is a constant, and checkpointed layers see their own prompt."""
+"""Models in training mode are left alone; gradients under EAH take its choice for a constant."""
 
 from __future__ import annotations
 
-import copy
+import logging
 
 import pytest
 import torch
 
 import eah
 from tests.eah import tiny
-from tests.eah.tiny import CONFIG, SPAN, TARGET
-
-PROMPTS = 2
+from tests.eah.tiny import CONFIG, SPAN, TARGET, logits
 
 
-def gradients(model: torch.nn.Module, prompts: list[dict[str, torch.Tensor]]) -> list[torch.Tensor]:
-    """Return the gradients of a loss over prompts that differ in their image tokens."""
+def gradients(model: torch.nn.Module, prompt: dict[str, torch.Tensor]) -> list[torch.Tensor]:
     model.zero_grad()
-    losses = []
-    for prompt, span in zip(prompts, (SPAN, (1, 6)), strict=True):
-        with eah.image_tokens(model, span):
-            losses.append(model(**prompt, use_cache=False).logits.square().mean())
-    sum(losses).backward()
-    return [weight.grad.clone() for weight in model.parameters()]
+    model(**prompt, use_cache=False).logits.square().mean().backward()
+    return [weight.grad.clone() for weight in model.parameters() if weight.grad is not None]
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.parametrize("reentrant", [False, True])
-def test_checkpointed_layers_give_the_gradients_of_layers_that_are_not(reentrant: bool) -> None:
+@pytest.mark.parametrize("checkpointing", [None, False, True])
+def test_training_is_left_alone_and_said_once(
+    checkpointing: bool | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    model, prompt = tiny.tiny_llava().train(), tiny.image_prompt()
+    if checkpointing is not None:
+        model.gradient_checkpointing_enable({"use_reentrant": checkpointing})
+    expected = gradients(model, prompt)
+
+    with caplog.at_level(logging.WARNING, "eah"), eah.enabled(model, CONFIG) as handle:
+        gradients(model, prompt)
+        found = gradients(model, prompt)
+
+    assert all(torch.equal(one, other) for one, other in zip(found, expected, strict=True))
+    assert handle.report()[0].skipped == (
+        "the model is in training mode, so it runs without EAH; call model.eval() for EAH"
+    )
+    assert [record.getMessage() for record in caplog.records] == [
+        "EAH: LlavaForConditionalGeneration is in training mode, so it runs without EAH; call "
+        "model.eval() for EAH"
+    ]
+
+
+def test_noise_on_embeddings_does_not_stop_a_training() -> None:
     model = tiny.tiny_llama().train()
-    prompts = [tiny.text_prompt() for _ in range(PROMPTS)]
-    plain = gradients(model, prompts)
+    inputs = {"inputs_embeds": torch.randn(1, 24, 32)}
+    expected = gradients(model, inputs)
+
+    with eah.enabled(model, CONFIG), eah.observe(model) as seen:
+        assert all(map(torch.equal, gradients(model, inputs), expected))
+
+    assert "training mode" in str(seen.report()[0].skipped)
+
+
+def test_a_frozen_decoder_in_a_model_that_is_trained_is_treated() -> None:
+    model, prompt = tiny.tiny_llava(), tiny.image_prompt()
+    with eah.enabled(model, CONFIG) as handle:
+        expected = logits(model, prompt)
+        model.train()
+        model.model.language_model.eval()
+        found = logits(model, prompt)
+
+        assert handle.report()[0].skipped is None
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_target_layer_in_training_mode_is_left_alone() -> None:
+    model, prompt = tiny.tiny_llava(), tiny.image_prompt()
+    before = logits(model, prompt)
+    tiny.attention(model).train()
 
     with eah.enabled(model, CONFIG):
-        expected = gradients(model, prompts)
-        model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-        found = gradients(model, prompts)
-        twin = copy.deepcopy(model)
-
-    for one, other in zip(found, expected, strict=True):
-        torch.testing.assert_close(one, other)
-    assert any(
-        not torch.allclose(one, other, atol=1e-3)
-        for one, other in zip(plain, expected, strict=True)
-    )
-    again = gradients(model, prompts)
-    assert all(torch.equal(one, other) for one, other in zip(again, plain, strict=True))
-    eah.disable(twin)
+        assert torch.equal(logits(model, prompt), before)
 
 
 def test_gradients_are_those_of_attention_with_the_chosen_heads_query_and_key() -> None:

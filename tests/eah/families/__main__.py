@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,7 +33,6 @@ batch and, where there are placeholders for it, a video. Layer numbers are those
 `python -m tests.eah.families` wrote this page.
 
 - "works": on every prompt EAH finds the image tokens by itself, from the name in the third column.
-- "works with `eah.image_tokens`": the caller says where the image tokens are.
 - "refused": `eah.enable`, or the first forward pass, raises the error in the third column.
 """
 HEADER: Final = "| family | EAH | image tokens, or why not | layers |\n|---|---|---|---|"
@@ -84,8 +82,6 @@ def row_of(family: Family) -> Row:
     if missed:
         reason = f"image tokens not found: {', '.join(missed)}"
         return Row(family.name, "fails", reason, family.note)
-    if family.given:
-        return Row(family.name, "works with `eah.image_tokens`", family.source, family.note)
     return Row(family.name, "works", family.source, family.note)
 
 
@@ -97,8 +93,7 @@ def finds_images(model: PreTrainedModel, family: Family, prompt: str) -> bool:
     wanted = tuple(image.sum(dim=1).tolist())
     config = eah.EAHConfig(layers=family.layers, threshold=NO_SINKS)
     with eah.enabled(model, config) as handle:
-        with eah.image_tokens(model, image) if family.given else nullcontext():
-            model(**inputs, use_cache=False)
+        model(**inputs, use_cache=False)
         reports = handle.report()
     found = [report.layer for report in reports if report.image_tokens == wanted]
     return found == list(family.layers)

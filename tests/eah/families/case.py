@@ -80,9 +80,6 @@ class Family:
         layers: Decoder layers with softmax attention.
         refused: Why `eah.enable` refuses it, one of REASONS; None if the family works.
         source: Where the image tokens of a prompt come from.
-        given: Whether the caller has to say where they are: the config doesn't.
-        embeds: Whether `generate` hands the decoder embeddings alone; then the caller has to say so
-            there as well.
         note: What is special about the layers.
         sdpa_as: The family whose eager attention sees what this one's sdpa attention sees, where
             transformers gives the two kernels different masks.
@@ -99,8 +96,6 @@ class Family:
     layers: tuple[int, ...] = (0, 1, 2)
     refused: str | None = None
     source: str = "image_token_id"
-    given: bool = False
-    embeds: bool = False
     note: str = ""
     sdpa_as: str | None = None
     eager_tower: bool = True

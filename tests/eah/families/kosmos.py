@@ -46,8 +46,7 @@ FAMILIES = (
         ),
         Media((START, *placeholders(9), END), SQUARE),
         more=_position_mask,
-        source="the caller: `eah.image_tokens`",
-        given=True,
+        source="image_embeds_position_mask",
     ),
     Family(
         "kosmos-2.5",
@@ -65,7 +64,6 @@ FAMILIES = (
         ),
         Media((START, *(IMAGE,) * 9, END), _flat),
         more=_position_mask,
-        source="the caller: `eah.image_tokens`",
-        given=True,
+        source="image_embeds_position_mask",
     ),
 )

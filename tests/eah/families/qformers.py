@@ -57,7 +57,6 @@ FAMILIES = (
             image_token_index=IMAGE,
         ),
         Media((IMAGE,) * 8, pixels(3, 16, 16)),
-        embeds=True,
         source="image_token_index",
         note="OPT",
     ),
@@ -71,7 +70,6 @@ FAMILIES = (
             image_token_index=IMAGE,
         ),
         Media((IMAGE,) * 8, pixels(3, 16, 16)),
-        embeds=True,
         source="image_token_index",
     ),
     Family(
@@ -96,7 +94,6 @@ FAMILIES = (
         ),
         Media((IMAGE,) * 8, pixels(3, 16, 16)),
         more=_question,
-        embeds=True,
         source="image_token_index",
     ),
     Family(
@@ -121,7 +118,6 @@ FAMILIES = (
         ),
         Media((VIDEO,) * 16, clips(2, 3, 16, 16, key="pixel_values"), VIDEO),
         more=_question,
-        embeds=True,
         source="video_token_index",
     ),
 )

@@ -147,12 +147,11 @@ SITUATIONS = (
         ),
     ),
     Situation(
-        "gradient checkpointing",
+        "training mode, gradient checkpointing",
         "works",
-        "a layer that is run again sees its own prompt",
+        "a model in training mode is left alone, and the report says so",
         (
-            "eah/test_training.py::"
-            "test_checkpointed_layers_give_the_gradients_of_layers_that_are_not",
+            "eah/test_training.py::test_training_is_left_alone_and_said_once",
             "drop_in/check_drop_in.py::test_training_is_left_alone_and_said_once",
         ),
     ),

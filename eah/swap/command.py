@@ -1,0 +1,133 @@
+"""The command line of the swap."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Final
+
+from eah.build import DROP_IN, is_current, write
+from eah.errors import EAHError
+from eah.settings import settings_from_environment
+from eah.swap.content import FAMILY
+from eah.swap.exchange import install, restore
+from eah.swap.locate import find, interpreter_of
+from eah.swap.place import Place
+from eah.swap.report import describe, problems
+from eah.swap.states import status
+
+# Actions with a command line of their own, imported when they are asked for.
+ELSEWHERE: Final = {"check": "eah.swap.reach", "selftest": "eah.swap.selftest"}
+WRONG: Final = 1
+BAD_INPUT: Final = 2
+CLOSED_PIPE: Final = 128 + 13  # as a shell reports a program that SIGPIPE ended
+DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
+OWNER: Final = "; run this as the owner of that transformers, or install one of your own"
+BEYOND: Final = (
+    "code with an attention of its own is out of reach: `python -m eah.swap check FOLDER` lists "
+    "it, and `python -m eah.swap selftest --python PYTHON` tests this install"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    try:
+        code = _dispatch(given)
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # Python would try again, and complain, when it exits.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CLOSED_PIPE
+    except (EAHError, OSError, ValueError) as error:
+        denied = isinstance(error, OSError) and error.errno in DENIED
+        print(f"eah: error: {error}{OWNER if denied else ''}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _dispatch(arguments: list[str]) -> int:
+    """Run one of the actions."""
+    if arguments and arguments[0] in ELSEWHERE:
+        code: int = import_module(ELSEWHERE[arguments[0]]).main(arguments[1:])
+        return code
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.check and given.action != "build":
+        parser.error(f"--check goes with build, not with {given.action}; use status to look only")
+    where = given.python or given.site_packages or given.file
+    if given.action == "build" and (where or given.force):
+        parser.error(
+            "build writes EAH's own file; --python, --site-packages, --file and --force go with "
+            "install"
+        )
+    if given.action == "build":
+        return _build(check=given.check)
+    if given.action != "restore":
+        settings_from_environment(os.environ)
+    place = find(
+        family=given.model, python=given.python, site_packages=given.site_packages, file=given.file
+    )
+    if given.action == "install":
+        print(install(place, force=given.force, say=_say))
+    elif given.action == "restore":
+        print(restore(place, force=given.force, say=_say))
+    return _report(place, given.action)
+
+
+def _report(place: Place, action: str) -> int:
+    """Print what stands in a place; return whether `status` finds something wrong."""
+    found = status(place)
+    print(describe(place, found))
+    if action == "install":
+        print(BEYOND)
+    return WRONG if action == "status" and problems(place, found) else 0
+
+
+def _say(text: str) -> None:
+    print(f"eah: {text}", file=sys.stderr, flush=True)
+
+
+def _build(*, check: bool) -> int:
+    """Write the drop-in file, or say whether it is what its sources give."""
+    if check and not is_current():
+        print(f"{DROP_IN.name} is not what its sources give; run python -m eah.swap build")
+        return WRONG
+    if not check:
+        write()
+    print(f"{DROP_IN.name} is current")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="eah",
+        description="Swap EAH's file into transformers.",
+        epilog="python -m eah.swap check FOLDER lists code that the swap can't reach, and "
+        "python -m eah.swap selftest tests an install (each has --help); eah check MODEL_FOLDER "
+        "says what EAH can do with a model",
+    )
+    parser.add_argument("action", choices=("install", "status", "restore", "build"))
+    parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument(
+        "--python", type=interpreter_of, help="interpreter whose transformers is meant"
+    )
+    where.add_argument(
+        "--site-packages", type=Path, help="folder that holds transformers, or a checkout of it"
+    )
+    where.add_argument(
+        "--file", type=Path, help="the modeling file itself, such as a repository's own copy"
+    )
+    parser.add_argument(
+        "--force", action="store_true",
+        help="install over a file of any origin; restore whatever is kept",
+    )  # fmt: skip
+    parser.add_argument("--check", action="store_true", help="build: exit 1 if the file is stale")
+    return parser

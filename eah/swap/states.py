@@ -1,0 +1,139 @@
+"""What stands in a place, and whether it is sound."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from eah.swap.content import drop_in_for, is_ours, looks_original, sha256, version_of
+from eah.swap.place import Place
+
+NOTE: Final = re.compile(r"([0-9a-f]{64})  \S+\n(?:# beside transformers (\S+), recorded (\S+)\n)?")
+UNKNOWN: Final = "unknown"
+READINGS: Final = 10
+# What may be put back: the original as recorded, or by its content where nothing records it.
+USABLE: Final = ("sound", "unverified")
+
+
+class Note(NamedTuple):
+    """What the swap noted about the original that it kept."""
+
+    checksum: str
+    version: str
+    recorded: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What stands in a place.
+
+    Attributes:
+        kind: "original", "ours", "other" (neither), or "missing".
+        content: What the file holds.
+        version: Version of ours, if it is ours.
+        current: Whether it is ours exactly as installed from here.
+        verified: Whether something records that it is the original, or the judgement is of its
+            content alone.
+        kept: What is kept as the original: "none", "sound", "unverified" (nothing records it),
+            "ours", "edited", "another version", or "foreign" (not what the record says).
+        same: Whether what is kept is what the file holds.
+    """
+
+    kind: str
+    content: bytes = b""
+    version: str | None = None
+    current: bool = False
+    verified: bool = False
+    kept: str = "none"
+    same: bool = False
+
+    @property
+    def usable(self) -> bool:
+        """Whether what is kept can be put back."""
+        return self.kept in USABLE
+
+    @property
+    def rival(self) -> bool:
+        """Whether only the user knows which is wanted, the file or what is kept."""
+        if self.same or self.kept in ("none", "ours"):
+            return False
+        leftover = self.verified or self.kept == "another version"
+        return self.kind == "other" or (self.kind == "original" and not leftover)
+
+
+def status(place: Place) -> Status:
+    """Return what stands in a place. Nothing is changed or fetched.
+
+    Another process may be changing it: what counts is what is read twice.
+    """
+    found = _read_status(place)
+    for _ in range(READINGS):
+        before, found = found, _read_status(place)
+        if found == before:
+            break
+    return found
+
+
+def _read_status(place: Place) -> Status:
+    original, note, content = _read(place.original), read_note(place), _read(place.file)
+    kept = _kept(place, original, note)
+    if content is None:
+        return Status("missing", kept=kept)
+    if is_ours(content):
+        current = content == drop_in_for(place, original or b"").encode()
+        return Status("ours", content, version_of(content), current, kept=kept)
+    same = original == content
+    known = place.recorded
+    if not known and note is not None and _is_beside(note, place):
+        known = note.checksum
+    if known:
+        kind = "original" if sha256(content) == known else "other"
+        return Status(kind, content, verified=True, kept=kept, same=same)
+    kind = "original" if looks_original(place, content) else "other"
+    return Status(kind, content, kept=kept, same=same)
+
+
+def read_note(place: Place) -> Note | None:
+    """Return the note beside the kept original; None if there is none that can be read."""
+    found = NOTE.match((_read(place.checksum) or b"").decode(errors="replace"))
+    return Note(found[1], found[2] or "", found[3] or "") if found else None
+
+
+def note_of(place: Place, content: bytes) -> bytes:
+    """Return the note to write beside an original."""
+    line = f"# beside transformers {place.version or UNKNOWN}, recorded {place.recorded or UNKNOWN}"
+    return f"{sha256(content)}  {place.original.name}\n{line}\n".encode()
+
+
+def _kept(place: Place, content: bytes | None, note: Note | None) -> str:
+    """Return what is kept as the original (see Status)."""
+    if content is None:
+        return "none"
+    if is_ours(content):
+        return "ours"
+    checksum = sha256(content)
+    if checksum == place.recorded:
+        return "sound"
+    if note is None:
+        unverified = not place.recorded and looks_original(place, content)
+        return "unverified" if unverified else "foreign"
+    if not _is_beside(note, place):
+        return "another version"
+    return "sound" if checksum == note.checksum else "edited"
+
+
+def _read(path: Path) -> bytes | None:
+    """Return the content of a file, which another process may be removing."""
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_beside(note: Note, place: Place) -> bool:
+    """Return whether a note was written for the transformers that is there now."""
+    return note.version == (place.version or UNKNOWN) and (
+        note.recorded == place.recorded or UNKNOWN in (note.recorded, place.recorded or UNKNOWN)
+    )

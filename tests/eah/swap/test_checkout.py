@@ -1,0 +1,113 @@
+"""The original comes back from git."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from eah import swap
+from tests.eah.swap.installs import VERSION, error_of, git, ours, run
+
+LLAMA = "transformers/models/llama/modeling_llama.py"
+
+
+def test_an_original_before_the_commit_of_ours_is_found(site: Path) -> None:
+    original = (site / LLAMA).read_bytes()
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    git(site, "init", "--quiet")
+    git(site, "add", ".")
+    git(site, "commit", "--quiet", "-m", "vendored")
+    for number in range(2):
+        (site / LLAMA).write_bytes(ours() + b"\n# edited" * number)
+        git(site, "commit", "--quiet", "-am", "overwritten")
+    assert run(site, "status") == 1
+
+    assert run(site, "install") == 0
+
+    assert run(site, "status") == 0
+    assert (site / LLAMA).with_name("modeling_llama_original.py").read_bytes() == original
+    assert run(site, "restore") == 0
+    assert (site / LLAMA).read_bytes() == original
+
+
+def test_line_ends_are_those_of_the_checkout(site: Path) -> None:
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    git(site, "init", "--quiet")
+    git(site, "config", "core.autocrlf", "true")
+    git(site, "add", ".")
+    git(site, "commit", "--quiet", "-m", "vendored")
+    (site / LLAMA).unlink()
+    git(site, "checkout", "--quiet", ".")
+    original = (site / LLAMA).read_bytes()
+    assert b"\r\n" in original
+    (site / LLAMA).write_bytes(ours())
+
+    assert run(site, "restore") == 0
+
+    assert (site / LLAMA).read_bytes() == original
+    assert run(site, "status") == 0
+
+
+def test_a_commit_of_another_version_is_not_the_original(
+    site: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As where another transformers was unpacked over a committed one."""
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    git(site, "init", "--quiet")
+    git(site, "add", ".")
+    git(site, "commit", "--quiet", "-m", "vendored")
+    (site / "transformers" / "__init__.py").write_text('__version__ = "4.100.0"\n')
+    assert swap.find(family="llama", site_packages=site).record == ""
+    (site / LLAMA).write_bytes(ours())
+
+    assert run(site, "restore") == 2
+
+    assert "could not bring the wheel of transformers 4.100.0" in error_of(capsys)
+
+
+def test_the_repository_of_a_git_hook_is_not_asked(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    git(site, "init", "--quiet")
+    git(site, "add", ".")
+    git(site, "commit", "--quiet", "-m", "vendored")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "none"))
+
+    assert swap.find(family="llama", site_packages=site).record == "git"
+
+
+def test_an_unknown_version_is_one_sentence(site: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    (site / "transformers" / "__init__.py").write_text("")
+    (site / LLAMA).write_bytes(ours())
+
+    assert run(site, "install") == 2
+
+    assert "the version of that transformers is not known" in error_of(capsys)
+
+
+def test_without_git_the_wheel_is_asked(
+    site: Path, overwritten: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    tree_ = tmp_path / "transformers-4.99.0" / "src"
+    tree_.parent.mkdir()
+    site.rename(tree_)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError):
+        subprocess.run(["git"], check=False)
+
+    assert run(tree_, "install") == 2
+
+    error = error_of(capsys)
+    kept = (tree_ / LLAMA).with_name("modeling_llama_original.py")
+    assert error.endswith(
+        f"run: {sys.executable} -m pip download --no-deps transformers==4.99.0 && "
+        f"unzip -p transformers-*.whl {LLAMA} > {kept}"
+    )
