@@ -56,16 +56,23 @@ def extras(work: Path, python: Path) -> Path:
     return folder
 
 
+def missing(row: Row, checkouts: Path) -> str | None:
+    """Return the checkout that a row needs and the user does not have."""
+    others = [argument for argument in row.arguments if argument.startswith("{checkouts}/")]
+    names = [row.folder, *(argument.split("/")[1] for argument in others)]
+    return next((name for name in names if not (checkouts / name).is_dir()), None)
+
+
 def checkout(row: Row, checkouts: Path, work: Path) -> Path:
     """Copy a checkout, with its edits.
 
     Raises:
-        SystemExit: If it is missing, or has no longer what is edited.
+        SystemExit: If it has no longer what is edited.
     """
-    source, copy = checkouts / row.folder, work / "checkout"
-    if not source.is_dir():
-        sys.exit(f"{checkouts} has no {row.folder}; see the top of run.py for what belongs there")
-    shutil.copytree(source, copy, symlinks=True, ignore=shutil.ignore_patterns(".git"))
+    copy = work / "checkout"
+    shutil.copytree(
+        checkouts / row.folder, copy, symlinks=True, ignore=shutil.ignore_patterns(".git")
+    )
     if row.folder_made is not None:
         (copy / row.folder_made).mkdir()
     for name, before, after in row.edits:

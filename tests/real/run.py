@@ -26,13 +26,11 @@ import argparse
 import datetime
 import json
 import os
-import re
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import environments
 import rows
@@ -40,43 +38,11 @@ import rows_opera
 import rows_traps
 from inputs import write_inputs
 from row import STUBS, Row
+from verdict import STATES, Run, failures, failures_to_find, line_of
 
 HERE: Final = Path(__file__).resolve().parent
 ROWS: Final = (*rows.ROWS, *rows_opera.ROWS, *rows_traps.ROWS)
-STATES: Final = ("stock", "swapped", "disabled")
 SECONDS: Final = 900
-
-
-@dataclass(frozen=True)
-class Run:
-    """One run of a script.
-
-    Attributes:
-        code: Exit status.
-        output: What it printed.
-        passes: What `recorder.py` wrote of each forward pass.
-        log: What EAH wrote of each prompt that it treated.
-    """
-
-    code: int
-    output: str
-    passes: list[dict[str, Any]]
-    log: list[dict[str, Any]]
-
-    @property
-    def digests(self) -> list[str]:
-        """Hashes of the decoder's outputs, pass by pass."""
-        return [line["digest"] for line in self.passes]
-
-    @property
-    def prompts(self) -> list[dict[str, Any]]:
-        """The passes with image features in them."""
-        return [line for line in self.passes if line["image"] and any(line["image"])]
-
-    @property
-    def said(self) -> list[str]:
-        """The lines that EAH shows."""
-        return re.findall(r"EAH[: ].*", self.output)  # maybe behind a progress bar
 
 
 def run(row: Row, state: str, python: Path, paths: list[Path], places: dict[str, Path]) -> Run:
@@ -137,78 +103,8 @@ def three_states(row: Row, options: argparse.Namespace, work: Path) -> dict[str,
     return runs
 
 
-def failures(row: Row, runs: dict[str, Run]) -> list[str]:
-    """Return what is wrong with a row's three runs."""
-    stock, swapped, disabled = (runs[state] for state in STATES)
-    wrong = []
-    if stock.code != 0 or not stock.prompts:
-        wrong.append(f"stock: exit status {stock.code}, {len(stock.prompts)} prompts with an image")
-    if row.keeps_original and (disabled.code != 0 or disabled.digests != stock.digests):
-        wrong.append(f"disabled: exit status {disabled.code}, or not what stock computes")
-    if row.expects == "nothing":
-        if swapped.code != 0 or swapped.digests != stock.digests or swapped.said:
-            wrong.append(f"swapped: exit status {swapped.code}, or EAH was there: {swapped.said}")
-    elif row.expects != "acts":
-        if swapped.code == 0 or row.expects not in swapped.output:
-            wrong.append(f"swapped: exit status {swapped.code} without {row.expects!r}")
-    else:
-        wrong += failures_to_act(stock, swapped, row.beams)
-    return wrong
-
-
-def failures_to_act(stock: Run, swapped: Run, beams: int) -> list[str]:
-    """Return what is wrong with a run in which EAH has to act."""
-    wrong = []
-    if swapped.code != 0 or len(swapped.prompts) != len(stock.prompts):
-        wrong.append(f"swapped: exit status {swapped.code}, {len(swapped.prompts)} prompts")
-    for before, after in zip(stock.prompts, swapped.prompts, strict=False):
-        if before["digest"] == after["digest"]:
-            wrong.append(f"swapped: a prompt of {before['rows'][1]} tokens is as without EAH")
-    # The beams of a prompt are one line of the log.
-    image = [spans for line in swapped.prompts for spans in line["image"][::beams]]
-    taken = [line["image_spans"] for line in swapped.log]
-    if taken != image:
-        wrong.append(f"swapped: EAH takes {taken} for the images {image}")
-    if len(swapped.said) < 2 or f"EAH: {len(image)} prompts treated" not in swapped.said[-1]:
-        wrong.append(f"swapped: EAH shows {swapped.said}")
-    return wrong
-
-
-def failures_to_find(row: Row, checkouts: Path) -> list[str]:
-    """Return what `python -m eah.swap check` does not say of a checkout."""
-    if row.found is None:
-        return []
-    done = environments.call_swap("check", str(checkouts.resolve() / row.folder))
-    if done.returncode == 1 and row.found in done.stdout:
-        return []
-    return [f"check: exit status {done.returncode} without {row.found!r}"]
-
-
-def line_of(row: Row, runs: dict[str, Run], wrong: list[str]) -> str:
-    """Return a row of the table."""
-    stock, swapped, _ = (runs[state] for state in STATES)
-    image = stock.prompts[0] if stock.prompts else {"image": [], "rows": [0, 0]}
-    spans = sorted({f"{a}:{b}" for spans in image["image"] for a, b in spans})
-    moved = max(
-        (
-            abs(x - y)
-            for before, after in zip(stock.prompts, swapped.prompts, strict=False)
-            for one, other in zip(before["last"], after["last"], strict=True)
-            for x, y in zip(one, other, strict=True)
-        ),
-        default=0.0,
-    )
-    sets = ", ".join(f"`{key}={value}`" for key, value in row.settings.items()) or "nothing"
-    does = {"acts": f"acts (last row moves by {moved:.2g})", "nothing": "is not reached"}
-    does_what = does.get(row.expects, f"stops: `... {row.expects} ...`")
-    disabled = "; disabled: bit for bit stock" if row.keeps_original else ""
-    result = "; ".join(wrong) or does_what + disabled
-    where = f"{' '.join(spans)} of {image['rows'][1]}"
-    return f"| {row.name} | {row.transformers} | {where} | {sets} | {result} |"
-
-
 def main() -> int:
-    """Run the rows that were asked for; print the table; return 1 if any is wrong."""
+    """Run the rows that were asked for; print the table; return 1 if any is wrong, or none ran."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     for name in ("checkouts", "venvs", "tokenizer"):
         parser.add_argument(f"--{name}", type=Path, required=True)
@@ -218,15 +114,18 @@ def main() -> int:
     options.work = options.work.resolve()
     options.work.mkdir(parents=True, exist_ok=True)
     commit = subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True, cwd=HERE)
-    table = [
+    head = [
         f"Run on {datetime.date.today()} at {commit.strip()}.",
         "",
         "| script | transformers | image tokens | to set | swapped |",
         "|---|---|---|---|---|",
     ]
-    failed = 0
+    table, failed = [], 0
     for row in ROWS:
         if options.only.lower() not in row.name.lower():
+            continue
+        if missing := environments.missing(row, options.checkouts):
+            print(f"{row.name}: left out, as there is no {missing}", file=sys.stderr)
             continue
         with tempfile.TemporaryDirectory(dir=options.work) as folder:
             runs = three_states(row, options, Path(folder))
@@ -238,8 +137,8 @@ def main() -> int:
             if runs[state].code != 0:
                 print(f"-- {state}\n{runs[state].output[-2000:]}", file=sys.stderr)
         table.append(line_of(row, runs, wrong))
-    print("\n".join(table))
-    return int(failed > 0)
+    print("\n".join(head + table))
+    return int(failed > 0 or not table)
 
 
 if __name__ == "__main__":
