@@ -45,7 +45,7 @@ def find(
     if file is not None:
         return _place_of_file(file)
     if site_packages is not None:
-        return _place_in(_package_in(site_packages), family, python=None)
+        return _place_in(package_in(site_packages), family, python=None)
     if python is not None:
         origin = _origin_in(python)
     else:
@@ -70,7 +70,7 @@ def environment_of_target() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name not in CALLERS}
 
 
-def _package_in(folder: Path) -> Path:
+def package_in(folder: Path) -> Path:
     """Return the package in site-packages, in a checkout, or as it is."""
     folder = Path(os.path.abspath(folder))
     candidates = [folder / PACKAGE, folder / "src" / PACKAGE]

@@ -22,8 +22,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from eah.errors import EAHError
-from eah.selftest_program import MARK
 from eah.settings import VARIABLES
+from eah.swap.content import FAMILY
+from eah.swap.locate import interpreter_of, package_in
+from eah.swap.selftest_program import MARK
 
 PROGRAM: Final = Path(__file__).with_name("selftest_program.py")
 FAILED: Final = 1
@@ -58,17 +60,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="eah.swap selftest",
         description="Prove on a tiny model that EAH acts, and that disabling it undoes it.",
     )
-    parser.add_argument("--model", default="llama", help="family of the file (llama)")
+    parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--python", type=Path, help="interpreter whose transformers is meant")
-    where.add_argument("--site-packages", type=Path, help="folder that holds transformers")
+    where.add_argument(
+        "--python", type=interpreter_of, help="interpreter whose transformers is meant"
+    )
+    where.add_argument(
+        "--site-packages", type=Path, help="folder that holds transformers, or a checkout of it"
+    )
     given = parser.parse_args(arguments)
     start = time.monotonic()
     try:
         install = _install(given.python, given.site_packages, given.model)
         results, last_words = run_program(install, given.model)
         lines, failures = describe(results, last_words, install)
-    except SelftestError as error:
+    except EAHError as error:
         print(f"eah: error: {error}", file=sys.stderr)
         return BAD_INPUT
     print("\n".join(lines))
@@ -78,17 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _install(python: Path | None, site_packages: Path | None, family: str) -> Install:
-    options = "" if family == "llama" else f" --model {family}"
+    options = "" if family == FAMILY else f" --model {family}"
     if site_packages is not None:
-        if not (site_packages / "transformers" / "__init__.py").is_file():
-            raise SelftestError(
-                f"{site_packages} has no transformers; install it there, or name another place "
-                "with --python or --site-packages"
-            )
-        options += f" --site-packages {site_packages}"
-    elif python is not None:
+        folder = package_in(site_packages).parent
+        return Install(Path(sys.executable), folder, f"{options} --site-packages {site_packages}")
+    if python is not None:
         options += f" --python {python}"
-    return Install(python or Path(sys.executable), site_packages, options)
+    return Install(python or Path(sys.executable), None, options)
 
 
 def run_program(install: Install, family: str) -> tuple[list[dict[str, Any]], str]:

@@ -13,8 +13,9 @@ import pytest
 import transformers
 
 from eah import swap
-from eah.reach import main
-from eah.reach.classes import SWAPPABLE
+from eah.swap.content import validate_supported
+from eah.swap.reach import main
+from eah.swap.reach.classes import SWAPPABLE
 
 COPY = """
     import torch
@@ -451,10 +452,9 @@ def test_other_decoders_are_named_with_the_family_of_their_swap(check: Check) ->
 
 @pytest.mark.parametrize("family", sorted(SWAPPABLE.values()))
 def test_the_families_named_for_a_swap_can_be_swapped(family: str) -> None:
-    package = Path(transformers.__file__).parent
-    place = swap.Place(family, package, "", "")
+    place = swap.find(family=family, site_packages=Path(transformers.__file__).parents[1])
 
-    swap._check_supported(place, place.file.read_text(encoding="utf-8"))
+    validate_supported(place, place.file.read_bytes())
 
 
 # Folders and files of all kinds ------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Run in the interpreter under test by `eah.selftest`, which hands it over as text.
+"""Run in the interpreter under test by `eah.swap.selftest`, which hands it over as text.
 
 Needs torch and transformers (4.29 or later) alone, and Python 3.8. Prints one JSON object per
 result, each on a line that begins with MARK.

@@ -13,8 +13,9 @@ import pytest
 import torch
 import transformers
 
-from eah import selftest, swap
+from eah import swap
 from eah.drop_in.names import VERSION
+from eah.swap import selftest
 from tests.eah.copied_install import copy_install
 
 LLAMA = Path("transformers", "models", "llama", "modeling_llama.py")

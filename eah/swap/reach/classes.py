@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from eah.reach.findings import Finding, Kind
-from eah.reach.names import ATTENTION, MODEL, Names, last
-from eah.reach.sources import Source
+from eah.swap.reach.findings import Finding, Kind
+from eah.swap.reach.names import ATTENTION, MODEL, Names, last
+from eah.swap.reach.sources import Source
 
 # Family as its classes spell it, in lower case -> name of its folder in transformers, for --model.
 SWAPPABLE: Final = {

@@ -7,11 +7,11 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from eah.reach.classes import VISION
-from eah.reach.findings import Finding, Kind
-from eah.reach.kernels import hides_its_map
-from eah.reach.layers import layers_of
-from eah.reach.names import ATTENTION, MODEL, Functions, Names, last
+from eah.swap.reach.classes import VISION
+from eah.swap.reach.findings import Finding, Kind
+from eah.swap.reach.kernels import hides_its_map
+from eah.swap.reach.layers import layers_of
+from eah.swap.reach.names import ATTENTION, MODEL, Functions, Names, last
 
 TABLES: Final = re.compile(r"(LLAMA|MISTRAL|QWEN2)_ATTENTION_CLASSES")
 FUNCTIONS: Final = ("ALL_ATTENTION_FUNCTIONS", "AttentionInterface")

@@ -16,13 +16,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from eah.reach.classes import class_findings
-from eah.reach.findings import Finding, Kind
-from eah.reach.kernels import kernel_findings
-from eah.reach.names import Functions, Names, functions_of, importers
-from eah.reach.replaced import replacement_findings
-from eah.reach.sources import Folder, Source, read_folder
-from eah.reach.text import text_findings
+from eah.swap.reach.classes import class_findings
+from eah.swap.reach.findings import Finding, Kind
+from eah.swap.reach.kernels import kernel_findings
+from eah.swap.reach.names import Functions, Names, functions_of, importers
+from eah.swap.reach.replaced import replacement_findings
+from eah.swap.reach.sources import Folder, Source, read_folder
+from eah.swap.reach.text import text_findings
 
 FOUND: Final = 1
 BAD_INPUT: Final = 2

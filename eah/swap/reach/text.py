@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-from eah.reach.findings import Finding, Kind
+from eah.swap.reach.findings import Finding, Kind
 
 PATTERNS: Final = (
     (Kind.COPY, r"\s*class\s+\w*llama\w*attention\w{0,3}\s*(\((?!.*attention)[^)]*\))?:", True),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Final
 
-from eah.reach.sources import Source
+from eah.swap.reach.sources import Source
 
 # Attention and model classes of the families that EAH's file is tested with.
 ATTENTION: Final = re.compile(r"(Llama|LLaMA|Mistral|Qwen2)\w*Attention\w*")

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from eah.reach.classes import VISION
-from eah.reach.findings import Finding, Kind
+from eah.swap.reach.classes import VISION
+from eah.swap.reach.findings import Finding, Kind
 
 SEEN: Final = {"softmax", "scaled_dot_product_attention"}
 HIDDEN: Final = re.compile(
