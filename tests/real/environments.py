@@ -30,7 +30,7 @@ def interpreter(venvs: Path, version: str) -> Path:
     """Return the Python of a version of transformers.
 
     Raises:
-        SystemExit: If the folder has none.
+        SystemExit: If the folder has none, or one with EAH's file in it.
     """
     python = venvs / f"transformers-{version}" / "bin" / "python"
     if not python.exists():
@@ -38,6 +38,9 @@ def interpreter(venvs: Path, version: str) -> Path:
             f"{venvs} has no transformers-{version}; `bash scripts/test_matrix.sh {version}` makes "
             "it in .venvs/"
         )
+    llama = site_packages(python) / "transformers" / "models" / "llama"
+    if (llama / "modeling_llama_original.py").exists():
+        sys.exit(f"{python} has EAH's file; `python -m eah.swap restore --python {python}` first")
     return python
 
 
