@@ -23,13 +23,14 @@ pin() { grep "^$1==" constraints.txt | head -1 | cut -d';' -f1; }
 
 # Makes .venvs/transformers-VERSION; fails where this Python has no wheels for it.
 environment() {
-  local version=$1 folder=.venvs/transformers-$1 numpy=numpy
-  [ -f "$folder/done" ] && return
+  local version=$1 folder=.venvs/transformers-$1 numpy=numpy packages
   case $version in 4.[0-4]*) numpy='numpy<2' ;; esac
+  packages=("$(pin torch)" "transformers==$version" "$numpy" safetensors "$(pin pytest)"
+    "$(pin pytest-xdist)")
+  [ "$(cat "$folder/done" 2>/dev/null)" = "${packages[*]}" ] && return
   python -m venv "$folder"
   "$folder/bin/python" -m pip install --quiet --disable-pip-version-check --only-binary=:all: \
-    "$(pin torch)" "transformers==$version" "$numpy" safetensors "$(pin pytest)" \
-    >"$folder.log" 2>&1 && touch "$folder/done"
+    "${packages[@]}" >"$folder.log" 2>&1 && echo "${packages[*]}" >"$folder/done"
 }
 
 # Families whose file is swapped in a version.
@@ -64,7 +65,7 @@ for version in "${versions[@]}"; do
     python -m eah.swap install --model "$family" --python "$interpreter" >&2
   done
   checks=$("$interpreter" -m pytest -c /dev/null --rootdir tests/drop_in --confcutdir tests \
-    -p no:cacheprovider -q tests/drop_in/check_*.py 2>&1 | tee /dev/stderr | tail -1) || failed=1
+    -p no:cacheprovider -q -n 2 --dist loadfile tests/drop_in/check_*.py 2>&1 | tee /dev/stderr | tail -1) || failed=1
   ratios=" | "
   if $bench; then
     ratios=$("$interpreter" scripts/bench/drop_in.py) || failed=1

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from eah import swap
-from eah.swap import exchange, lock
+from eah.swap import exchange, lock, states
 from tests.eah.swap.installs import error_of, ours, run, tree
 
 PAIRS = 200
@@ -224,3 +224,22 @@ def test_what_another_process_did_while_one_waited_counts(
         assert (place.file.read_bytes(), place.original.read_bytes()) == (ours(), original)
         swap.restore(place)
     assert tree(site) == before
+
+
+def test_a_status_read_while_another_process_changes_things_is_read_again(
+    place: swap.Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, readings = states._read, []
+
+    def installed_meanwhile(path: Path) -> bytes | None:
+        content = read(path)
+        readings.append(path)
+        if len(readings) == 2:  # the kept original and its note were not there
+            swap.install(place)
+        return content
+
+    with monkeypatch.context() as patch:
+        patch.setattr(states, "_read", installed_meanwhile)
+        found = swap.status(place)
+
+    assert (found.kind, found.kept) == ("ours", "sound")

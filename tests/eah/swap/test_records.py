@@ -77,14 +77,11 @@ def conda(site: Path, checksum: str, **entry: str) -> Path:
     site.rename(packages)
     path = "lib/python3.9/site-packages/transformers/models/llama/modeling_llama.py"
     (prefix / "conda-meta").mkdir()
-    for name in ("transformers", "transformers-stream"):
-        meta = {
-            "name": name, "version": "4.99.0", "paths_data": {"paths": [
-                {"_path": "bin/transformers-cli"}, {"_path": path, "sha256": checksum, **entry}
-            ]},
-        }  # fmt: skip
+    for name, digest in (("transformers", checksum), ("transformers-0extra", "1" * 64)):
+        entries = [{"_path": "bin/transformers-cli"}, {"_path": path, "sha256": digest, **entry}]
+        meta = {"name": name, "version": "4.99.0", "paths_data": {"paths": entries}}
         file = prefix / "conda-meta" / f"{name}-4.99.0-pyhd8ed1ab_0.json"
-        file.write_text(json.dumps(meta if name == "transformers" else {**meta, "version": "1"}))
+        file.write_text(json.dumps(meta))
     return packages
 
 
@@ -95,7 +92,7 @@ def test_conda_records_the_original(site: Path) -> None:
     place = swap.find(family="llama", site_packages=packages)
 
     assert (place.version, place.record) == ("4.99.0", "records")
-    assert swap.status(place).verified
+    assert swap.status(place).kind == "original"
     place.file.write_bytes(content + b"# edited")
     assert run(packages, "install") == 2
 
