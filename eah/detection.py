@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import torch
+from torch import nn
 
 HASHED: Final = 16  # columns; rows that agree in them are compared in full
 BLOCK: Final = 4096  # rows of the table that are read at a time
@@ -70,13 +71,14 @@ def image_rows(known: torch.Tensor, embeds: torch.Tensor, valid: torch.Tensor | 
 class EmbeddingRows:
     """Tells which embeddings are rows of a model's embedding table.
 
-    Hashes of the table are kept until it changes, by whatever means: a hash only proposes a row,
-    which is then compared in full, and the hashed columns are compared with the weight's each time.
+    Hashes of a plain table are kept until it changes, by whatever means: a hash only proposes a
+    row, which is then compared in full, and the hashed columns are compared with the weight's each
+    time. A scaled or adapted table is hashed for each prompt.
     """
 
     def __init__(self) -> None:
         """Start without a table."""
-        self._table: Table | None = None
+        self._tables: dict[torch.device, Table] = {}  # replicas of a model share this object
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles read the table anew."""
@@ -107,6 +109,8 @@ class EmbeddingRows:
         weight = getattr(embed, "weight", None)
         if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
             return None
+        if getattr(embed, "max_norm", None) is not None:
+            return None  # reading its rows would change them
         device = embeds.device if weight.is_meta else weight.device
         wanted = embeds.detach().to(device)
         table = self._read(embed, weight, wanted.dtype, device)
@@ -137,12 +141,13 @@ class EmbeddingRows:
         self, embed: Any, weight: torch.Tensor, dtype: torch.dtype, device: torch.device
     ) -> Table | None:
         """Return the table, from what is kept if that is current; None if it can't be compared."""
-        identity = dtype, tuple((p.data_ptr(), _version(p)) for p in embed.parameters())
+        identity = dtype, tuple((p.data_ptr(), _version(p)) for p in (weight, *embed.parameters()))
         columns = None
         if not weight.is_meta:
             columns = _bits(weight[:, _columns(weight.shape[1], device)])
-        kept = self._table
-        if kept is not None and kept.identity == identity and _same(kept.columns, columns):
+        kept = self._tables.get(device)
+        is_current = kept is not None and kept.identity == identity and _is_plain(embed)
+        if kept is not None and is_current and _same(kept.columns, columns):
             return kept
         rows = torch.arange(weight.shape[0], device=device)
         hashes = torch.cat([_row_hashes(embed, part, dtype) for part in torch.split(rows, BLOCK)])
@@ -151,8 +156,17 @@ class EmbeddingRows:
                 return None
         hashes, order = hashes.sort()
         width = int(embed.forward(rows[:1]).shape[-1])
-        self._table = Table(identity, width, columns, hashes, order)
-        return self._table
+        self._tables[device] = Table(identity, width, columns, hashes, order)
+        return self._tables[device]
+
+
+def _is_plain(embed: Any) -> bool:
+    """Return whether a module looks rows up and does nothing else, so that its weight says it all.
+
+    accelerate replaces the `forward` of modules whose weights it moves; it changes no values.
+    """
+    is_replaced = "forward" in vars(embed) and "_hf_hook" not in vars(embed)
+    return type(embed).forward is nn.Embedding.forward and not is_replaced
 
 
 def _columns(width: int, device: torch.device) -> torch.Tensor:

@@ -11,11 +11,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any, Final
 
-import torch
 from torch import nn
 
 from eah.errors import EAHStateError
-from eah.state import PromptLength, Session, say
+from eah.generating import generation_of
+from eah.state import Session, say
 
 GENERATE: Final = "generate"
 CONTINUOUS: Final = (
@@ -41,14 +41,10 @@ class Generate:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Run the model's own, its prompt's length known."""
         own: Callable[..., Any] = getattr(type(self.model), GENERATE)
-        inputs = kwargs.get("inputs_embeds")
-        for given in (kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1]):
-            inputs = given if inputs is None else inputs
-        if not self.session.is_active or not isinstance(inputs, torch.Tensor) or inputs.dim() < 2:
+        generation = generation_of(self.model, args, kwargs)
+        if not self.session.is_active or generation is None:
             return own(self.model, *args, **kwargs)
-        length = inputs.shape[1]
-        rows = PromptLength(torch.full((1, 1), length), length, length)
-        with say([self.session], "prompt_length", rows):
+        with say([self.session], "prompt_length", generation):
             return own(self.model, *args, **kwargs)
 
 

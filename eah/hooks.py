@@ -13,6 +13,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from eah.cached_images import cache_of
 from eah.errors import EAHStateError
 from eah.prompt import Prompt
 from eah.reading import UNKNOWN_IMAGE, prompt_of
@@ -54,6 +55,7 @@ class ModelHooks:
             current.set(under_way.outer)
             under_way.model = under_way.frame = None
             _end(under_way, output)
+            self.session.cached_images.carry(under_way.past, output)
 
     def _begin(
         self, model: nn.Module, arguments: Mapping[str, Any], outer: Pass | None
@@ -71,6 +73,7 @@ class ModelHooks:
         prompt, findings = Prompt(tokens.shape[1], 0), Findings(tokens.shape[0], None)
         prefix = said(session, "prefix")
         under_way = Pass(session, model, _call_frame(), outer, prompt, prefix, findings)
+        under_way.past = arguments.get("past_key_values")
         if model.training and _is_trained(model):
             _say_training(session, model)
             under_way.prompt = replace(prompt, skipped=TRAINING)
@@ -125,7 +128,7 @@ def _end(under_way: Pass, output: Any) -> None:
     if output is None:
         under_way.findings.skipped = prompt.skipped or "the forward pass was not completed"
         return
-    past = getattr(output, "past_key_values", None)
+    past = cache_of(output)
     if prompt.image is not None and session.cached_images.get(past) is None:
         session.cached_images.keep(past, prompt.image)
     missed = sorted(set(session.shared_layers) - under_way.reached)

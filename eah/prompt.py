@@ -198,6 +198,7 @@ def read_prompt(
     valid: torch.Tensor | None,
     answer: torch.Tensor | None,
     continues: bool = False,
+    goes_on: bool = False,
 ) -> Prompt:
     """Decide what EAH does in a pass whose image tokens are known.
 
@@ -208,8 +209,9 @@ def read_prompt(
         valid: True at tokens, shape (B or 1, K); None if nothing is padded.
         answer: First position of the answer per batch row, shape (B, 1), or None.
         continues: Whether the pass goes on behind a shared prefix whose sums are kept.
+        goes_on: Whether a later pass has the rest of the prompt.
     Raises:
-        EAHStateError: If a prompt's image tokens are split over passes.
+        EAHStateError: If a prompt is split over passes within or behind its image.
     """
     image = columns.here
     if answer is not None:
@@ -224,11 +226,12 @@ def read_prompt(
     is_split, any_here, any_behind, any_later = torch.stack(
         [split, here.any(), behind.any(), later.any()]
     ).tolist()
-    if is_split:
+    if is_split or (goes_on and any_here):
         raise EAHStateError(
-            "a prompt's image tokens are split over forward passes (some are in this pass, others "
-            "in the cache or in a later pass), so none of them sees the whole image; pass the "
-            "whole prompt at once (no prefill_chunk_size, no cached image), or disable EAH for it"
+            "a prompt's image tokens are split over forward passes (some are in this pass, others, "
+            "or text that follows them, in the cache or in a later pass), so none of them sees the "
+            "whole prompt; pass it at once (no prefill_chunk_size, no cached image), or disable "
+            "EAH for it"
         )
     skipped = None
     if not any_here and not continues:

@@ -12,6 +12,7 @@ import torch
 
 from eah.detection import image_rows
 from eah.errors import EAHStateError
+from eah.generating import Generation
 from eah.prompt import (
     ImageColumns,
     Prompt,
@@ -23,7 +24,7 @@ from eah.prompt import (
     repeat_rows,
     token_mask,
 )
-from eah.state import Session, said
+from eah.state import PromptLength, Session, said
 
 UNKNOWN_IMAGE: Final = (
     "the prompt's image tokens are not known (the config names no image token, and the model gets "
@@ -62,7 +63,12 @@ def prompt_of(
     batch, queries = tokens.shape[:2]
     past = arguments.get("past_key_values")
     cached = cached_tokens(past)
-    length = said(session, "prompt_length")
+    length, end = said(session, "prompt_length"), None
+    generation = length if isinstance(length, Generation) else None
+    if generation is not None:
+        uses_cache = arguments.get("use_cache") is not False
+        end = generation.end_of_prompt(cached, queries, uses_cache=uses_cache)
+        length = PromptLength(torch.full((1, 1), end.length), end.length, end.length)
     if (cached and queries == 1) or (length is not None and cached >= length.last):
         return Prompt(queries, cached, is_decoding=True)
     answer = None
@@ -86,7 +92,10 @@ def prompt_of(
         valid=valid,
         answer=answer,
         continues=said(session, "prefix") is not None,
+        goes_on=end is not None and end.goes_on,
     )
+    if generation is not None and end is not None:
+        generation.note(end)
     session.cached_images.keep(past, columns.here)
     return prompt
 

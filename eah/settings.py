@@ -6,6 +6,7 @@ Needs the standard library alone, so that commands can check settings before tor
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Final
@@ -345,7 +346,7 @@ def settings_from_environment(environment: Mapping[str, str]) -> DropInSettings:
         enabled=not _is_on(given, "disable"),
         layers_named="layers" in given or "preset" in given,
         quiet=_is_on(given, "quiet"),
-        log=given["log"][1] if "log" in given else None,
+        log=os.path.abspath(given["log"][1]) if "log" in given else None,
     )
 
 
@@ -356,9 +357,14 @@ def _is_on(given: Mapping[str, tuple[str, str]], setting: str) -> bool:
 
 def _span(text: str) -> tuple[int, ...] | None:
     """Read a span, by numbers or by name; None for "auto"."""
-    if text.lower() == AUTO:
+    name = text.lower().replace("_", "-")
+    if name == AUTO:
         return None
-    return SPANS[text.lower()] if text.lower() in SPANS else _integers(text, ":")
+    if name not in SPANS and not all(
+        part.strip().lstrip("-").isdigit() for part in text.split(":")
+    ):
+        raise ValueError("it is neither a span nor a name of one")
+    return SPANS[name] if name in SPANS else _integers(text, ":")
 
 
 def _integers(text: str, separator: str) -> tuple[int, ...]:

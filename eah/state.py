@@ -121,6 +121,7 @@ class Pass:
         prefix: Shared first tokens, if any.
         findings: What its layers found.
         reached: Layers whose attention ran.
+        past: The KV cache that it goes on behind.
         is_open: Whether the image tokens are not known yet; a model further in may get embeddings.
     """
 
@@ -132,6 +133,7 @@ class Pass:
     prefix: SharedPrefix | None
     findings: Findings
     reached: set[int] = field(default_factory=set)
+    past: Any = None
     is_open: bool = False
 
     def is_running(self) -> bool:

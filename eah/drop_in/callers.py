@@ -6,38 +6,13 @@ import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from eah.errors import EAHConfigError
+from eah.generating import generation_of
 from eah.settings import is_int, validate_span
-
-ASSISTED: Final = ("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit")
-
-
-class _Generation:
-    """A call of `generate` under way: where its prompt ends."""
-
-    def __init__(self, prompts: int, length: int, is_assisted: bool) -> None:
-        self.prompts, self.length = prompts, length
-        self.is_assisted, self.begun = is_assisted, False
-
-    def copies(self, batch: int) -> int:
-        """Return how many rows of a batch in sequence are the same prompt (beams)."""
-        return batch // self.prompts if self.prompts and batch % self.prompts == 0 else 1
-
-    def prompt_length(self, keys: int) -> int:
-        """Return the length of the prompt, given the tokens of a pass and those before it.
-
-        A model that puts image tokens in the place of one placeholder makes the prompt longer than
-        what `generate` was given; its first pass shows by how much.
-        """
-        if not self.begun and not self.is_assisted:
-            self.length = max(self.length, keys)
-        self.begun = True
-        return self.length
-
 
 _given: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)
 _length: ContextVar[Any] = ContextVar("eah_prompt_length", default=None)
@@ -106,16 +81,10 @@ def _patch_generate() -> None:
 
     @functools.wraps(run)
     def patched_generate(self: Any, *args: Any, **kwargs: Any) -> Any:
-        inputs = kwargs.get("inputs_embeds")
-        for given in (kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1]):
-            inputs = given if inputs is None else inputs
-        if not isinstance(inputs, torch.Tensor) or inputs.dim() < 2:
+        generation = generation_of(self, args, kwargs)
+        if generation is None:
             return run(self, *args, **kwargs)
-        settings = (kwargs.get("generation_config"), getattr(self, "generation_config", None))
-        is_assisted = any(kwargs.get(name) for name in ASSISTED) or any(
-            getattr(config, name, None) for config in settings for name in ASSISTED
-        )
-        token = _length.set(_Generation(inputs.shape[0], inputs.shape[1], is_assisted))
+        token = _length.set(generation)
         try:
             return run(self, *args, **kwargs)
         finally:

@@ -9,11 +9,12 @@ from typing import Any, Final, NamedTuple
 
 import torch
 
-from eah.cached_images import CachedImages
+from eah.cached_images import CachedImages, cache_of
 from eah.detection import EmbeddingRows, image_rows
-from eah.drop_in.callers import _Generation, _given, _length, _open_blocks
+from eah.drop_in.callers import _given, _length, _open_blocks
 from eah.drop_in.messages import TALLY, Findings
 from eah.errors import EAHStateError
+from eah.generating import Generation
 from eah.method import Choice
 from eah.prompt import (
     NO_IMAGE,
@@ -42,6 +43,7 @@ class Pass:
         prompt: What is known of the prompt.
         short: Prompts that are too short for a fixed span, shape (B,) bool; None without one.
         copies: Rows in sequence that are the same prompt (beams).
+        is_repeat: Whether an earlier pass ran this prompt.
         found: The choice of each target layer whose attention ran.
     """
 
@@ -49,6 +51,7 @@ class Pass:
     prompt: Prompt
     short: torch.Tensor | None = None
     copies: int = 1
+    is_repeat: bool = False
     found: dict[int, Choice] = field(default_factory=dict)
 
 
@@ -87,12 +90,15 @@ class PatchedModel:
         layers: The target layers that the model has.
         rows: Tells which embeddings are rows of the model's table.
         cached_images: Image tokens in caches.
+        is_trained: Whether the last forward pass was one of training, so that a backward pass may
+            call its layers again.
     """
 
     settings: DropInSettings
     layers: tuple[int, ...]
     rows: EmbeddingRows = field(default_factory=EmbeddingRows)
     cached_images: CachedImages = field(default_factory=CachedImages)
+    is_trained: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles keep the settings and nothing else."""
@@ -112,10 +118,13 @@ class PatchedModel:
         (batch, queries), past = inputs.shape, arguments.get("past_key_values")
         cached, length = cached_tokens(past), _length.get()
         keys = cached + queries
-        copies = 1
-        if isinstance(length, _Generation):
-            copies = length.copies(batch)
-            length = torch.full((1, 1), length.prompt_length(keys))
+        end, generation = None, length if isinstance(length, Generation) else None
+        if generation is not None:
+            length = None
+            if generation.covers(model):
+                uses_cache = arguments.get("use_cache") is not False
+                end = generation.end_of_prompt(cached, queries, uses_cache=uses_cache)
+                length = torch.full((1, 1), end.length)
         if (cached and queries == 1) or (length is not None and cached >= int(length.max())):
             return Pass(self, Prompt(queries, cached, is_decoding=True))
         answer = None
@@ -130,17 +139,25 @@ class PatchedModel:
             cached=cached,
             valid=None if valid is None else valid.to(inputs.device),
             answer=answer,
+            goes_on=end is not None and end.goes_on,
         )
-        return Pass(self, prompt, short, copies)
+        under_way = Pass(self, prompt, short)
+        if generation is not None and end is not None:
+            under_way.copies, under_way.is_repeat = generation.copies(batch), end.is_repeat
+            generation.note(end)
+        return under_way
 
     def end(self, under_way: Pass, output: Any) -> None:
         """Count a pass, and remember which tokens of a new cache are image tokens."""
-        prompt, past = under_way.prompt, getattr(output, "past_key_values", None)
+        prompt, past = under_way.prompt, cache_of(output)
         if prompt.image is None:
             return
         if self.cached_images.get(past) is None:
             self.cached_images.keep(past, prompt.image)
-        if prompt.skipped is None or under_way.short is not None:
+        if under_way.is_repeat:
+            return
+        is_treated = prompt.skipped is None and bool(under_way.found)
+        if is_treated or under_way.short is not None:
             TALLY.add(
                 Findings(
                     self.settings,
@@ -179,8 +196,12 @@ class PatchedModel:
             TALLY.warn(
                 "short",
                 f"a prompt of {int(length.min())} tokens is too short for the image tokens "
-                f"{span[0]}:{span[1]}, so it runs without EAH; EAH_IMAGE_SPAN=auto finds them, "
-                "image_tokens() says where they are",
+                f"{span[0]}:{span[1]}, so it runs without EAH; "
+                + (
+                    "the preset released-code has fixed columns"
+                    if self.settings.config.rule == "released_code"
+                    else "EAH_IMAGE_SPAN=auto finds them, image_tokens() says where they are"
+                ),
             )
         return ImageColumns(columns & fits[:, None]), ~fits
 
@@ -195,8 +216,9 @@ class PatchedModel:
         if known is None:
             raise EAHStateError(
                 f"the image tokens of embeddings of width {inputs.embeds.shape[-1]} are not known: "
-                f"{type(model).__name__} has no embedding table to compare them with; say where "
-                "they are with EAH_IMAGE_SPAN or image_tokens(), or set EAH_DISABLE=1"
+                f"{type(model).__name__} has no embedding table that they can be compared with, "
+                "bit for bit; say where they are with EAH_IMAGE_SPAN or image_tokens(), or set "
+                "EAH_DISABLE=1"
             )
         width = inputs.embeds.shape[1]
         if valid is not None:

@@ -142,6 +142,7 @@ def _patch_model(model: Any, module: ModuleType) -> None:
         state: PatchedModel | None = getattr(self, "eah_state", None)
         if state is None:
             return run(self, *args, **kwargs)
+        state.is_trained = self.training
         if self.training:
             TALLY.warn(
                 "training",
@@ -156,9 +157,11 @@ def _patch_model(model: Any, module: ModuleType) -> None:
             output = run(self, *args, **kwargs)
         finally:
             _current.reset(token)
-        if under_way is not None and not under_way.prompt.is_decoding:
-            check_reached(self, under_way)
-            state.end(under_way, output)
+        if under_way is not None:
+            state.cached_images.carry(arguments.get("past_key_values"), output)
+            if not under_way.prompt.is_decoding:
+                check_reached(self, under_way)
+                state.end(under_way, output)
         return output
 
     model.__init__, model.forward = patched_init, patched_forward

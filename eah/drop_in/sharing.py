@@ -32,7 +32,8 @@ class SharingAttention:
         """Run the original's attention, at image prefill with the densest head's map for all."""
         forward = super().forward  # type: ignore[misc]  # the original's class follows
         under_way: Pass | None = _current.get()
-        if self.training:  # type: ignore[attr-defined]  # the original's class has it
+        is_trained = self.training or self.eah_state.is_trained  # type: ignore[attr-defined]
+        if is_trained:
             return forward(hidden_states, *args, **kwargs)
         if under_way is None or under_way.state is not self.eah_state:
             if hidden_states.shape[1] > 1:

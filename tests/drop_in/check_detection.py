@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from check_drop_in import (
 from transformers import LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
+OURS = sys.modules["transformers.models.llama.modeling_llama_eah"]
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 LENGTHS = [30, 24]
 
@@ -302,3 +304,66 @@ def test_a_compiled_model_finds_them(log: Path) -> None:
     found = logits(compiled, inputs_embeds=embeds, attention_mask=mask)
     torch.testing.assert_close(found, expected)
     assert spans(log) == [[list(SPAN)]] * 4
+
+
+@pytest.mark.parametrize("is_same", [True, False])
+def test_another_prompt_within_generate_is_a_prompt_of_its_own(is_same: bool, log: Path) -> None:
+    """Contrastive decoding asks one that is longer, of this model or of another one."""
+    model = build()
+    other = model if is_same else build()
+    embeds, found = with_images(model, [60], (30, 50))[0], []
+    expected = logits(other, inputs_embeds=embeds)
+
+    def process(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not found:
+            found.append(logits(other, inputs_embeds=embeds, use_cache=True))
+        return scores
+
+    with torch.no_grad():
+        model.generate(inputs_embeds=with_images(model, [24])[0], max_new_tokens=3, do_sample=False,
+                       logits_processor=[process])  # fmt: skip
+
+    torch.testing.assert_close(found[0], expected)
+    assert spans(log) == [[[30, 50]], [list(SPAN)], [[30, 50]]]
+
+
+def test_without_a_cache_a_prompt_counts_once(log: Path) -> None:
+    model = build()
+    embeds, mask, _ = with_images(model, LENGTHS)
+
+    with torch.no_grad():
+        model.generate(inputs_embeds=embeds, attention_mask=mask, use_cache=False,
+                       max_new_tokens=4, min_new_tokens=4, do_sample=False)  # fmt: skip
+
+    assert spans(log) == [[list(SPAN)]] * 2
+
+
+@pytest.mark.parametrize("way", ["decoded", "copied", "tuple output"])
+def test_a_second_image_behind_a_cache_is_refused_however_it_is_handed_on(way: str) -> None:
+    model = build()
+    embeds, _, _ = with_images(model, [30])
+
+    with torch.no_grad():
+        output = model(inputs_embeds=embeds, use_cache=True, return_dict=way != "tuple output")
+        past = output[1]
+        if way == "decoded":
+            past = model(inputs_embeds=embeds[:, :1], past_key_values=past,
+                         use_cache=True).past_key_values  # fmt: skip
+        elif way == "copied":
+            past = copy.deepcopy(past)
+        with pytest.raises(RuntimeError, match=r"split over forward passes|EAH did not see"):
+            model(inputs_embeds=embeds, past_key_values=past, use_cache=True)
+
+
+def test_a_prompt_that_is_cut_behind_its_image_is_refused() -> None:
+    """As by `prefill_chunk_size`: later rows would have to count, too."""
+    model = build()
+    embeds, _, _ = with_images(model, [30])
+    generation = OURS.Generation(model, (1, 30), is_assisted=False, is_chunked=True)
+    token = OURS._length.set(generation)
+
+    try:
+        with pytest.raises(RuntimeError, match="or text that follows them"):
+            logits(model, inputs_embeds=embeds[:, :25])
+    finally:
+        OURS._length.reset(token)

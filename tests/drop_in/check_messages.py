@@ -300,12 +300,51 @@ def test_a_layer_that_is_called_outside_of_the_models_forward_is_an_error() -> N
         attention(torch.randn(1, 5, 32))
 
 
-def test_an_attention_in_training_mode_is_left_alone(plain: Any) -> None:
+def test_an_attention_in_training_mode_is_left_alone(plain: Any, tally: Any) -> None:
     model, other = build(), build(plain.LlamaForCausalLM)
     ids, _ = prompts([30])
     model.model.layers[1].self_attn.train()
 
     assert torch.equal(logits(model, input_ids=ids), logits(other, input_ids=ids))
+    assert "0 prompts treated" in str(tally)
+
+
+def test_frozen_layers_of_a_model_in_training_are_left_alone(plain: Any) -> None:
+    model, other = build(), build(plain.LlamaForCausalLM)
+    ids, _ = prompts([30])
+    for one in (model, other):
+        one.train()
+        one.model.layers.eval()
+
+    assert torch.equal(logits(model, input_ids=ids), logits(other, input_ids=ids))
+
+
+def test_a_log_stays_where_it_was_named(
+    environment: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    environment.chdir(tmp_path)
+    environment.setenv("EAH_LOG", "eah.jsonl")
+    model, (ids, _) = build(), prompts([30])
+    (tmp_path / "elsewhere").mkdir()
+    environment.chdir(tmp_path / "elsewhere")
+
+    logits(model, input_ids=ids)
+
+    assert len(lines(tmp_path / "eah.jsonl")) == 1
+
+
+def test_a_preset_with_fixed_columns_is_not_told_to_find_them(
+    environment: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("EAH_IMAGE_SPAN", "EAH_LAYERS", "EAH_THRESHOLD"):
+        environment.delenv(name)
+    environment.setenv("EAH_PRESET", "released-code")
+
+    logits(build(num_hidden_layers=16), input_ids=prompts([30])[0])
+
+    assert "without EAH; the preset released-code has fixed columns" in capsys.readouterr().err
 
 
 @pytest.mark.skipif(VERSION < (4, 46), reason="early exit came later")

@@ -13,6 +13,7 @@ from transformers import LlamaForCausalLM
 from transformers.models.gemma3.modeling_gemma3 import Gemma3TextScaledWordEmbedding
 
 import eah
+from eah import detection
 from eah.detection import HASHED, EmbeddingRows, image_rows
 from tests.eah import tiny
 from tests.eah.tiny import CONFIG, IMAGE_TOKENS, SPAN, logits
@@ -136,23 +137,64 @@ def test_a_weight_on_another_device_is_read_through_the_module() -> None:
     assert found.tolist() == by_loops(weight, embeds)
 
 
-def test_the_table_is_hashed_once_until_it_changes() -> None:
-    table, rows = table_of(), EmbeddingRows()
-    asked = []
+def test_a_plain_table_is_hashed_once_until_it_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    table, rows, hashed = table_of(), EmbeddingRows(), []
+    hashes = detection._row_hashes
 
-    class Counted(nn.Embedding):
-        def forward(self, ids: torch.Tensor) -> torch.Tensor:
-            asked.append(ids.numel())
-            return super().forward(ids)
+    def count(embed: Any, ids: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        hashed.append(len(ids))
+        return hashes(embed, ids, dtype)
 
-    table.__class__ = Counted
+    monkeypatch.setattr(detection, "_row_hashes", count)
     for _ in range(3):
         rows.known(table, mixed(table))
-    assert asked.count(ROWS) == 1
+    assert hashed.count(ROWS) == 1
 
     table.weight.data += 1.0
     rows.known(table, mixed(table))
-    assert asked.count(ROWS) == 2
+    assert hashed.count(ROWS) == 2
+
+
+class Switched(nn.Embedding):
+    """An embedding of which an adapter, no parameter of its own, changes some rows."""
+
+    shift = 0.0
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return super().forward(ids) + self.shift * (ids == 7)[..., None]
+
+
+def test_an_adapter_that_is_switched_on_is_noticed() -> None:
+    table, rows = Switched(ROWS, WIDTH), EmbeddingRows()
+    ids = torch.arange(9)[None]
+
+    for shift in (0.0, 1.0, 0.0):
+        table.shift = shift
+        assert bool(rows.known(table, table(ids).detach()).all())  # type: ignore[union-attr]
+
+
+def test_a_table_that_its_own_reading_changes_is_not_read() -> None:
+    table = nn.Embedding(ROWS, WIDTH, max_norm=1.0)
+    before = table.weight.detach().clone()
+
+    assert EmbeddingRows().known(table, torch.randn(1, 3, WIDTH)) is None
+    assert torch.equal(table.weight, before)
+
+
+def test_replicas_on_other_devices_have_tables_of_their_own() -> None:
+    table, rows = table_of(), EmbeddingRows()
+    embeds = mixed(table)
+    expected = rows.known(table, embeds)
+    replica = copy.copy(table)  # as torch makes them: the weight is an attribute, no parameter
+    replica._parameters = {}
+    replica.weight = table.weight.detach().clone()
+
+    found = rows.known(replica, embeds)
+
+    assert found is not None
+    assert expected is not None
+    assert torch.equal(found, expected)
+    assert list(rows._tables) == [torch.device("cpu")]
 
 
 class Adapted(nn.Embedding):
@@ -183,7 +225,7 @@ def test_copies_read_the_table_anew(duplicate: Any) -> None:
 
     other = duplicate(rows)
 
-    assert other._table is None
+    assert other._tables == {}
     assert other.known(table, table.weight[None].detach()).all()
 
 
@@ -394,3 +436,128 @@ def test_a_pass_of_an_image_alone_behind_cached_text_is_found() -> None:
         past = model(inputs_embeds=embeds[:, :10], use_cache=True).past_key_values
         model(inputs_embeds=embeds[:, 10:], past_key_values=past, use_cache=True)
         assert handle.report()[0].image_tokens == (14,)
+
+
+def asking_another(model: Any, embeds: torch.Tensor, handle: Any, found: list[Any]) -> Any:
+    """Return a processor that asks a model a second prompt at the first step of `generate`."""
+
+    def process(_: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        if not found:
+            output = model(inputs_embeds=embeds, use_cache=True)
+            found.extend((output.logits, handle.report()[0].image_tokens))
+        return scores
+
+    return process
+
+
+def image_embeds(model: Any, length: int, span: tuple[int, int]) -> torch.Tensor:
+    torch.manual_seed(3)
+    embeds = model.get_input_embeddings()(torch.randint(3, 60, (1, length))).detach().clone()
+    embeds[:, slice(*span)] = torch.randn(1, span[1] - span[0], 32)
+    return embeds
+
+
+def test_another_prompt_within_generate_is_a_prompt_of_its_own() -> None:
+    """Contrastive decoding asks one that is longer."""
+    model, found = tiny.tiny_llama(), []
+    embeds = image_embeds(model, 60, (30, 50))
+
+    with eah.enabled(model, CONFIG) as handle, torch.no_grad():
+        expected = model(inputs_embeds=embeds, use_cache=True).logits
+        model.generate(
+            inputs_embeds=image_embeds(model, 24, SPAN), max_new_tokens=3, do_sample=False,
+            logits_processor=[asking_another(model, embeds, handle, found)],
+        )  # fmt: skip
+
+    assert torch.equal(found[0], expected)
+    assert found[1] == (20,)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_placeholders_that_grow_do_not_hide_the_prompts_end(use_cache: bool) -> None:
+    """LLaVA's code gives `generate` one id for each image."""
+    model = tiny.tiny_llama()
+    model.__class__ = Growing
+    model.pictures = torch.randn(1, IMAGE_TOKENS, 32)
+    ids = torch.tensor([[5, 6, 7, -200, 8, 9, 10, 11]])
+
+    def generate() -> list[int]:
+        return model.generate(
+            ids, max_new_tokens=5, min_new_tokens=5, do_sample=False, use_cache=use_cache
+        ).tolist()[0][8:]
+
+    with eah.enabled(model, CONFIG) as handle:
+        found = generate()
+        assert handle.report()[0].image_tokens == (IMAGE_TOKENS,)
+        expected = by_hand(model, ids, 5)
+    assert found == expected
+
+
+class Growing(LlamaForCausalLM):
+    """Puts the pictures in the place of one id."""
+
+    def forward(self, input_ids: Any = None, attention_mask: Any = None, **kwargs: Any) -> Any:
+        if (input_ids == -200).any():
+            at = int((input_ids[0] == -200).nonzero())
+            embed = self.get_input_embeddings()
+            parts = [embed(input_ids[:, :at]), self.pictures, embed(input_ids[:, at + 1 :])]
+            kwargs["position_ids"] = None
+            return super().forward(inputs_embeds=torch.cat(parts, 1), **kwargs)
+        return super().forward(input_ids=input_ids, **{**kwargs, "position_ids": None})
+
+
+@torch.no_grad()
+def by_hand(model: Any, ids: torch.Tensor, steps: int) -> list[int]:
+    """Generate greedily with a cache, by calls of the model."""
+    output, found = model(input_ids=ids, use_cache=True), []
+    for _ in range(steps):
+        found.append(int(output.logits[0, -1].argmax()))
+        output = model(input_ids=torch.tensor([found[-1:]]), past_key_values=output.past_key_values)
+    return found
+
+
+def test_a_prompt_that_is_cut_behind_its_image_is_refused() -> None:
+    model = tiny.tiny_llava()
+    ids = tiny.image_prompt()
+
+    with (
+        eah.enabled(model, CONFIG),
+        pytest.raises(eah.EAHStateError, match=r"or text that follows them"),
+    ):
+        model.generate(**ids, max_new_tokens=2, prefill_chunk_size=20)
+
+
+@pytest.mark.parametrize("way", ["tuple output", "copied cache"])
+def test_an_image_that_is_split_is_refused_however_the_cache_is_handed_on(way: str) -> None:
+    model = tiny.tiny_llama()
+    embeds = image_embeds(model, 24, SPAN)
+
+    with eah.enabled(model, CONFIG), torch.no_grad():
+        if way == "tuple output":
+            past = model(inputs_embeds=embeds[:, :10], use_cache=True, return_dict=False)[1]
+        else:
+            past = model(inputs_embeds=embeds[:, :10], use_cache=True).past_key_values
+            past = copy.deepcopy(past)
+        with pytest.raises(eah.EAHStateError, match="split over forward passes"):
+            model(inputs_embeds=embeds[:, 10:], past_key_values=past, use_cache=True)
+
+
+def test_an_image_behind_a_copied_cache_of_text_is_found() -> None:
+    model = tiny.tiny_llama()
+    embeds = image_embeds(model, 24, (12, 20))
+
+    with eah.enabled(model, CONFIG) as handle, torch.no_grad():
+        past = model(inputs_embeds=embeds[:, :10], use_cache=True).past_key_values
+        for _ in range(2):
+            model(inputs_embeds=embeds[:, 10:], past_key_values=copy.deepcopy(past))
+            assert handle.report()[0].image_tokens == (8,)
+
+
+def test_an_image_behind_a_cache_that_was_not_seen_is_refused() -> None:
+    model = tiny.tiny_llama()
+    embeds = image_embeds(model, 24, (12, 20))
+
+    with torch.no_grad():
+        past = model(inputs_embeds=embeds[:, :10], use_cache=True).past_key_values
+        with eah.enabled(model, CONFIG), pytest.raises(eah.EAHStateError, match="10 cached tokens"):
+            model(inputs_embeds=embeds[:, 10:], past_key_values=past)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
 from torch.nn import functional
@@ -210,6 +212,7 @@ def test_settings_come_from_the_environment(
         ("EAH_THRESHOLD", "nan", "threshold=nan, but a finite number is needed"),
         ("EAH_HEAD", "first", "EAH_HEAD='first' can't be used"),
         ("EAH_IMAGE_SPAN", "34", "EAH_IMAGE_SPAN='34' can't be used: image span"),
+        ("EAH_IMAGE_SPAN", "lava", "neither a span nor a name of one; write auto, start:stop such"),
         ("EAH_MIN_DENSITY", "2", "EAH_MIN_DENSITY='2' can't be used: min_density=2.0"),
         ("EAH_RECEIVERS", "0", "EAH_RECEIVERS='0' can't be used: receivers=0"),
         ("EAH_RECEIVERS", "most", "write all, or a number of heads"),
@@ -241,7 +244,7 @@ def test_settings_fit_in_a_line() -> None:
         ("auto", None),
         ("AUTO", None),
         ("opera", SPANS["opera"]),
-        ("LLaVA-hf", (5, 581)),
+        ("LLaVA_hf", (5, 581)),
         ("2:9", (2, 9)),
     ],
 )
@@ -257,7 +260,7 @@ def test_image_tokens_are_found_named_or_given(text: str, span: tuple[int, int] 
 def test_the_line_at_the_start_and_the_log_are_settings() -> None:
     settings = settings_from_environment({"EAH_QUIET": "1", "EAH_LOG": "eah.jsonl"})
 
-    assert (settings.quiet, settings.log) == (True, "eah.jsonl")
+    assert (settings.quiet, settings.log) == (True, os.path.abspath("eah.jsonl"))
     assert not settings_from_environment({"EAH_QUIET": "0"}).quiet
 
 
