@@ -18,6 +18,7 @@ import inspect
 import json
 import math
 import os
+import shlex
 import sys
 import threading
 import torch
@@ -1737,10 +1738,9 @@ class PatchedModel:
             return
         if self.cached_images.get(past) is None:
             self.cached_images.keep(past, prompt.image)
-        if under_way.is_repeat:
-            return
-        is_treated = prompt.skipped is None and bool(under_way.found)
-        if is_treated or under_way.short is not None:
+        if under_way.is_repeat or (prompt.skipped is None and not under_way.found):
+            return  # counted before, or all target layers are in training mode
+        if prompt.skipped is None or under_way.short is not None:
             TALLY.add(
                 Findings(
                     self.settings,
@@ -2093,7 +2093,8 @@ def _check_original(path: Path, original: Path) -> None:
     else:
         return
     message = (
-        f"{path} is EAH's file, but {problem}; run `python -m eah.swap install --file {path}`, "
+        f"{path} is EAH's file, but {problem}; run `python -m eah.swap install --file "
+        f"{shlex.quote(str(path))}`, "
         f"which gets the original back, or reinstall transformers {transformers.__version__}"
     )
     show(f"EAH: error: {message}")

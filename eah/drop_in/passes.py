@@ -154,10 +154,9 @@ class PatchedModel:
             return
         if self.cached_images.get(past) is None:
             self.cached_images.keep(past, prompt.image)
-        if under_way.is_repeat:
-            return
-        is_treated = prompt.skipped is None and bool(under_way.found)
-        if is_treated or under_way.short is not None:
+        if under_way.is_repeat or (prompt.skipped is None and not under_way.found):
+            return  # counted before, or all target layers are in training mode
+        if prompt.skipped is None or under_way.short is not None:
             TALLY.add(
                 Findings(
                     self.settings,

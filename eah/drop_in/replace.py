@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import inspect
 import os
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,7 +95,8 @@ def _check_original(path: Path, original: Path) -> None:
     else:
         return
     message = (
-        f"{path} is EAH's file, but {problem}; run `python -m eah.swap install --file {path}`, "
+        f"{path} is EAH's file, but {problem}; run `python -m eah.swap install --file "
+        f"{shlex.quote(str(path))}`, "
         f"which gets the original back, or reinstall transformers {transformers.__version__}"
     )
     show(f"EAH: error: {message}")

@@ -20,6 +20,7 @@ from check_drop_in import (
     LlavaStyleForCausalLM,
     build,
     environment,  # noqa: F401  # a fixture for every test
+    generated,
     logits,
     plain,  # noqa: F401  # a fixture
     prompts,
@@ -327,13 +328,14 @@ def test_another_prompt_within_generate_is_a_prompt_of_its_own(is_same: bool, lo
     assert spans(log) == [[[30, 50]], [list(SPAN)], [[30, 50]]]
 
 
-def test_without_a_cache_a_prompt_counts_once(log: Path) -> None:
-    model = build()
-    embeds, mask, _ = with_images(model, LENGTHS)
+def test_without_a_cache_a_prompt_counts_once(
+    environment: pytest.MonkeyPatch,
+    log: Path,
+) -> None:
+    environment.setenv("EAH_IMAGE_SPAN", "3:19")
+    ids, mask = prompts(LENGTHS)
 
-    with torch.no_grad():
-        model.generate(inputs_embeds=embeds, attention_mask=mask, use_cache=False,
-                       max_new_tokens=4, min_new_tokens=4, do_sample=False)  # fmt: skip
+    generated(build(), ids, mask, use_cache=False)
 
     assert spans(log) == [[list(SPAN)]] * 2
 

@@ -102,10 +102,12 @@ SITUATIONS = (
         ("eah/test_passes.py::test_padding_is_not_counted_in_a_span",),
     ),
     Situation(
-        "an image split over passes (`prefill_chunk_size`)",
+        "a prompt cut within or behind its image (`prefill_chunk_size`)",
         "refused",
         "no pass sees all of it",
         (
+            "eah/test_detection.py::test_a_prompt_that_is_cut_behind_its_image_is_refused",
+            "drop_in/check_detection.py::test_a_prompt_that_is_cut_behind_its_image_is_refused",
             "eah/test_passes.py::test_an_image_that_is_split_over_passes_is_refused",
             "eah/test_passes.py::test_placeholders_behind_a_cached_image_are_refused",
             "drop_in/check_passes.py::test_an_image_that_is_split_over_passes_is_refused",
@@ -119,6 +121,24 @@ SITUATIONS = (
             "eah/test_passes.py::"
             "test_text_behind_a_cached_image_is_untouched_and_the_report_says_so",
             "drop_in/check_passes.py::test_text_behind_a_cached_image_is_untouched",
+        ),
+    ),
+    Situation(
+        "an image behind a copied cache, or one that EAH did not see",
+        "works",
+        "a copy knows its image tokens; a cache that was not seen is refused",
+        (
+            "eah/test_detection.py::test_an_image_behind_a_copied_cache_of_text_is_found",
+            "eah/test_detection.py::test_an_image_behind_a_cache_that_was_not_seen_is_refused",
+        ),
+    ),
+    Situation(
+        "another prompt asked within `generate` (contrastive decoding)",
+        "works",
+        "a pass without a cache is a prompt of its own",
+        (
+            "eah/test_detection.py::test_another_prompt_within_generate_is_a_prompt_of_its_own",
+            "drop_in/check_detection.py::test_another_prompt_within_generate_is_a_prompt_of_its_own",
         ),
     ),
     Situation(
