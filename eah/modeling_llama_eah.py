@@ -1695,7 +1695,7 @@ class PatchedModel:
             EAHStateError: If EAH can't know the image tokens, or can't see all of them.
         """
         given = [arguments[name] for name in EMBEDS if arguments.get(name) is not None]
-        embeds = torch.cat(given, dim=1) if given else None
+        embeds = torch.cat(given, dim=1) if len(given) > 1 else next(iter(given), None)
         inputs = Inputs(arguments.get("input_ids"), embeds)
         if inputs.ids is None and inputs.embeds is None:
             return None
