@@ -17,6 +17,7 @@ import torch
 from check_drop_in import (
     KERNELS,
     SPAN,
+    VERSION,
     LlavaStyleForCausalLM,
     build,
     environment,  # noqa: F401  # a fixture for every test
@@ -328,6 +329,9 @@ def test_another_prompt_within_generate_is_a_prompt_of_its_own(is_same: bool, lo
     assert spans(log) == [[[30, 50]], [list(SPAN)], [[30, 50]]]
 
 
+@pytest.mark.skipif(
+    (4, 38) <= VERSION < (4, 42), reason="without a cache, these let a prompt see its answer"
+)
 def test_without_a_cache_a_prompt_counts_once(
     environment: pytest.MonkeyPatch,
     log: Path,
