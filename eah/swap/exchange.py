@@ -86,6 +86,8 @@ def _install(place: Place, found: Status, *, force: bool, say: Say) -> str:
         done = f"got the original back as {place.original.name}; {place.file} is EAH {VERSION}"
     else:
         original = found.content
+        if found.unique:
+            _set_aside(place, found, say)
         keep_original(place, original)
     ours = drop_in_for(place, original).encode()
     if ours != found.content:
@@ -109,6 +111,8 @@ def _restore(place: Place, found: Status, *, force: bool, say: Say) -> str:
         replace_file(place.file, original, like=place.file)
     elif found.rival:
         raise SwapError(f"{place.file} is not what {place.original.name} keeps; {choice(place)}")
+    elif found.unique:
+        _set_aside(place, found, say)
     for left in leftovers(place):
         left.unlink(missing_ok=True)
     remove_bytecode(place)
@@ -140,5 +144,4 @@ def _validate_folder(place: Place) -> None:
 def _set_aside(place: Place, found: Status, say: Say) -> None:
     """Keep what was kept and is not ours, beside the original that takes its place."""
     if found.kept not in NOTHING:
-        set_aside(place)
-        say(f"what was kept before is {place.replaced}")
+        say(f"what was kept before is {set_aside(place)}")

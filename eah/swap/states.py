@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -39,6 +39,10 @@ class Status:
         kept: What is kept as the original: "none", "sound", "unverified" (nothing records it),
             "ours", "edited", "another version", or "foreign" (not what the record says).
         same: Whether what is kept is what the file holds.
+        recorded: Whether a record, or a note that repeats one, says that what is kept is an
+            original: it could be had again.
+        left: Name of what a swap keeps beside the file; "" if there is nothing.
+        note: The note beside what is kept.
     """
 
     kind: str
@@ -48,6 +52,9 @@ class Status:
     verified: bool = False
     kept: str = "none"
     same: bool = False
+    recorded: bool = False
+    left: str = ""
+    note: Note | None = None
 
     @property
     def usable(self) -> bool:
@@ -61,6 +68,11 @@ class Status:
             return False
         leftover = self.verified or self.kept == "another version"
         return self.kind == "other" or (self.kind == "original" and not leftover)
+
+    @property
+    def unique(self) -> bool:
+        """Whether what is kept may exist nowhere else, such as a file that somebody edited."""
+        return not (self.same or self.recorded or self.kept in ("none", "ours"))
 
 
 def status(place: Place) -> Status:
@@ -78,6 +90,17 @@ def status(place: Place) -> Status:
 
 def _read_status(place: Place) -> Status:
     original, note, content = _read(place.original), read_note(place), _read(place.file)
+    found = _judge(place, original, note, content)
+    recorded = original is not None and _is_recorded(place, original, note)
+    paths = [path for path in (place.original, place.checksum) if path.is_file()]
+    left = paths[0].name if paths else ""
+    return replace(found, recorded=recorded, left=left, note=note)
+
+
+def _judge(
+    place: Place, original: bytes | None, note: Note | None, content: bytes | None
+) -> Status:
+    """Return what the file is, and what is kept."""
     kept = _kept(place, original, note)
     if content is None:
         return Status("missing", kept=kept)
@@ -122,6 +145,14 @@ def _kept(place: Place, content: bytes | None, note: Note | None) -> str:
     if not _is_beside(note, place):
         return "another version"
     return "sound" if checksum == note.checksum else "edited"
+
+
+def _is_recorded(place: Place, content: bytes, note: Note | None) -> bool:
+    """Return whether what is kept is recorded as an original, of this version or another."""
+    checksum = sha256(content)
+    return checksum == place.recorded or (
+        note is not None and checksum == note.checksum == note.recorded
+    )
 
 
 def _read(path: Path) -> bytes | None:
