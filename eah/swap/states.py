@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from eah.swap.content import drop_in_for, is_ours, looks_original, sha256, version_of
+from eah.swap.content import drop_in_for, is_ours, looks_original, same_text, sha256, version_of
 from eah.swap.place import Place
 
-NOTE: Final = re.compile(r"([0-9a-f]{64})  \S+\n(?:# beside transformers (\S+), recorded (\S+)\n)?")
+NOTE: Final = re.compile(
+    r"([0-9a-f]{64})  [^\n]+\n(?:# beside transformers (\S+), recorded (\S+)\n)?"
+)
 UNKNOWN: Final = "unknown"
 READINGS: Final = 10
 # What may be put back: the original as recorded, or by its content where nothing records it.
@@ -33,7 +35,7 @@ class Status:
         kind: "original", "ours", "other" (neither), or "missing".
         content: What the file holds.
         version: Version of ours, if it is ours.
-        current: Whether it is ours exactly as installed from here.
+        current: Whether it is ours exactly as installed from here, line ends aside.
         verified: Whether something records that it is the original, or the judgement is of its
             content alone.
         kept: What is kept as the original: "none", "sound", "unverified" (nothing records it),
@@ -105,7 +107,7 @@ def _judge(
     if content is None:
         return Status("missing", kept=kept)
     if is_ours(content):
-        current = content == drop_in_for(place, original or b"").encode()
+        current = same_text(content, drop_in_for(place, original or b"").encode())
         return Status("ours", content, version_of(content), current, kept=kept)
     same = original == content
     known = place.recorded

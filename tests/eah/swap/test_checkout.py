@@ -111,3 +111,65 @@ def test_without_git_the_wheel_is_asked(
         f"run: {sys.executable} -m pip download --no-deps transformers==4.99.0 && "
         f"unzip -p transformers-*.whl {LLAMA} > {kept}"
     )
+
+
+def test_our_file_with_the_line_ends_of_windows_is_ours(site: Path, place: swap.Place) -> None:
+    original = place.file.read_bytes()
+    swap.install(place)
+    place.file.write_bytes(ours().replace(b"\n", b"\r\n"))
+
+    found = swap.status(place)
+
+    assert (found.kind, found.current) == ("ours", True)
+    assert run(site, "status") == 0
+    assert run(site, "restore") == 0
+    assert place.file.read_bytes() == original
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_our_file_in_the_last_commit_is_not_the_original_with_any_line_ends(
+    site: Path, earlier: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As git commits and checks it out on Windows."""
+    original = (site / LLAMA).read_bytes()
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    git(site, "init", "--quiet")
+    git(site, "config", "core.autocrlf", "false")
+    if earlier:
+        git(site, "add", ".")
+        git(site, "commit", "--quiet", "-m", "vendored")
+    (site / LLAMA).write_bytes(ours().replace(b"\n", b"\r\n"))
+    git(site, "add", ".")
+    git(site, "commit", "--quiet", "-m", "overwritten")
+    assert run(site, "status") == 1
+    assert swap.find(family="llama", site_packages=site).record == ("git" if earlier else "")
+
+    assert run(site, "restore") == (0 if earlier else 2)
+
+    content = (site / LLAMA).read_bytes()
+    assert content == (original if earlier else ours().replace(b"\n", b"\r\n"))
+
+
+def test_git_checks_our_file_out_with_the_line_ends_of_unix() -> None:
+    root = swap.SOURCE.parents[1]
+    name = swap.SOURCE.relative_to(root).as_posix()
+    rules = (root / ".gitattributes").read_text().splitlines()
+
+    assert f"{name} text eol=lf" in rules
+
+
+def test_a_link_in_git_is_no_record(site: Path) -> None:
+    """Git has the path that it points to as its content."""
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    file, real = site / LLAMA, site / "real.py"
+    file.rename(real)
+    file.symlink_to(real)
+    git(site, "init", "--quiet")
+    git(site, "add", ".")
+    git(site, "commit", "--quiet", "-m", "linked")
+
+    assert swap.find(family="llama", site_packages=site).record == ""
+    assert run(site, "install") == 0
+    assert run(site, "status") == 0
+    assert run(site, "restore") == 0
+    assert file.is_symlink()
