@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from eah import swap
-from tests.eah.swap.installs import VERSION, error_of, git, ours, run
+from eah.swap import repair
+from tests.eah.swap.installs import VERSION, error_of, git, ours, run, write_wheel
 
 LLAMA = "transformers/models/llama/modeling_llama.py"
 
@@ -107,10 +108,38 @@ def test_without_git_the_wheel_is_asked(
 
     error = error_of(capsys)
     kept = (tree_ / LLAMA).with_name("modeling_llama_original.py")
+    folder = "transformers-4.99.0-wheel"
     assert error.endswith(
-        f"run: {sys.executable} -m pip download --no-deps transformers==4.99.0 && "
-        f"unzip -p transformers-*.whl {LLAMA} > {kept}"
+        f"run: {sys.executable} -m pip download --no-deps -d {folder} transformers==4.99.0 && "
+        f"{sys.executable} -m zipfile -e {folder}/transformers-*.whl {folder} && "
+        f"cp -i {folder}/{LLAMA} {kept}"
     )
+
+
+@pytest.mark.parametrize("kept", [None, b"# edited"])
+def test_the_advice_brings_the_original_and_destroys_nothing(
+    site: Path, tmp_path: Path, kept: bytes | None
+) -> None:
+    original = (site / LLAMA).read_bytes()
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    checkout = tmp_path / "a checkout"
+    site.rename(checkout)
+    place = swap.find(family="llama", site_packages=checkout)
+    place.file.write_bytes(ours())
+    if kept is not None:
+        place.original.write_bytes(kept)
+    work = tmp_path / "work"
+    (work / "transformers-4.99.0-wheel").mkdir(parents=True)
+    write_wheel(work / "transformers-4.99.0-wheel", {LLAMA: original})
+    download, *rest = repair.advice(place).removeprefix("run: ").split(" && ")
+    assert "pip download" in download
+
+    subprocess.run(
+        " && ".join(rest), shell=True, cwd=work, stdin=subprocess.DEVNULL, capture_output=True,
+        check=False,
+    )  # fmt: skip
+
+    assert place.original.read_bytes() == (original if kept is None else kept)
 
 
 def test_our_file_with_the_line_ends_of_windows_is_ours(site: Path, place: swap.Place) -> None:
