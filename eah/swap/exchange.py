@@ -60,7 +60,7 @@ def restore(place: Place, *, force: bool = False, say: Say = _silent) -> str:
     """
     found = status(place)
     if found.kind in ("original", "other") and not leftovers(place):
-        return f"{place.file} is not EAH's, nothing to restore"
+        return f"{place.file} is not EAH's; nothing to restore"
     _validate_folder(place)
     with locked(place):
         return _restore(place, status(place), force=force, say=say)
@@ -113,10 +113,15 @@ def _restore(place: Place, found: Status, *, force: bool, say: Say) -> str:
         raise SwapError(f"{place.file} is not what {place.original.name} keeps; {choice(place)}")
     elif found.unique:
         _set_aside(place, found, say)
-    for left in leftovers(place):
+    removed = leftovers(place)
+    for left in removed:
         left.unlink(missing_ok=True)
     remove_bytecode(place)
-    return f"restored {place.file}" if swapped else f"{place.file} is not EAH's, nothing to restore"
+    if swapped:
+        return f"restored {place.file}"
+    names = ", ".join(left.name for left in removed)
+    done = f"removed what was left beside it: {names}" if names else "nothing to restore"
+    return f"{place.file} is not EAH's; {done}"
 
 
 def _validate_exchange(place: Place, found: Status, *, force: bool) -> None:
@@ -138,7 +143,7 @@ def _validate_exchange(place: Place, found: Status, *, force: bool) -> None:
 def _validate_folder(place: Place) -> None:
     """Refuse a folder that is gone."""
     if not place.file.parent.is_dir():
-        raise SwapError(f"{place.file.parent} is missing; reinstall transformers {place.version}")
+        raise SwapError(f"{place.file.parent} is missing; get {place.source} again")
 
 
 def _set_aside(place: Place, found: Status, say: Say) -> None:

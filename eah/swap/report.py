@@ -51,8 +51,8 @@ def problems(place: Place, found: Status) -> list[str]:
     if found.kind == "original" and found.left:
         remedy = f"move it to {place.replaced.name}" if found.unique else "remove what is left"
         return [
-            f"{found.left} is left over from an earlier swap, and EAH is not in use (an upgrade of "
-            f"transformers replaces its file); {remedy}: {restore}, or swap again: {install}"
+            f"{found.left} is left over from an earlier swap, and EAH is not in use (an update of "
+            f"{place.source} replaces its file); {remedy}: {restore}, or swap again: {install}"
         ]
     if found.kind == "original":
         return []
@@ -67,8 +67,13 @@ def problems(place: Place, found: Status) -> list[str]:
 
 def kept_problem(place: Place, found: Status) -> str:
     """Return what is wrong with what is kept as the original."""
-    name, note = place.original.name, found.note
-    version = place.version or "of unknown version"
+    name = place.original.name
+    other = (
+        "another commit of the repository"
+        if place.package is None
+        else f"another transformers ({found.note.version if found.note else 'unknown'}), not of "
+        f"this {place.version or 'of unknown version'}"
+    )
     return {
         "none": f"the original, {name}, is missing",
         "ours": f"{name} is EAH's file, not the original",
@@ -76,8 +81,7 @@ def kept_problem(place: Place, found: Status) -> str:
         "foreign": f"{name} is not the original (its checksum differs)"
         if place.recorded
         else f"{name} does not look like the original",
-        "another version": f"{name} is of another transformers "
-        f"({note.version if note and note.version else 'unknown'}), not of this {version}",
+        "another version": f"{name} is of {other}",
     }[found.kept]
 
 
