@@ -12,6 +12,7 @@ from eah.swap.place import Place
 from eah.swap.records import version_of_package
 
 COMMITS: Final = 50  # looked through if EAH's file was committed
+LINK: Final = b"120000 "  # how ls-tree shows a symbolic link
 # A git hook sets them for the repository that it belongs to.
 HOOKS: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
 
@@ -20,9 +21,12 @@ def committed_original(place: Place) -> bytes | None:
     """Return the newest committed content of a file that is not EAH's; None if there is none.
 
     The content is as git would check it out, so with the line ends of this checkout. A commit of
-    another version of transformers than the one on disk does not count.
+    another version of transformers than the one on disk does not count, and a link has no content
+    of its own.
     """
     for commit in _commits(place):
+        if _is_link(place, commit):
+            return None
         content = _git(place, "cat-file", "--filters", f"{commit}:./{place.file.name}")
         if content is not None and not is_ours(content):
             return content if _is_of_version(place, commit) else None
@@ -35,6 +39,11 @@ def _commits(place: Place) -> Iterator[str]:
     if _git(place, "cat-file", "-e", f"HEAD:./{place.file.name}") is not None:
         commits = _git(place, "log", f"-{COMMITS}", "--format=%H", "--", place.file.name) or b""
         yield from commits.decode().split()
+
+
+def _is_link(place: Place, commit: str) -> bool:
+    found = _git(place, "ls-tree", commit, "--", place.file.name) or b""
+    return found.startswith(LINK)
 
 
 def _is_of_version(place: Place, commit: str) -> bool:

@@ -48,8 +48,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return CLOSED_PIPE
     except (EAHError, OSError, ValueError) as error:
         denied = isinstance(error, OSError) and error.errno in DENIED
-        print(f"eah: error: {error}{OWNER if denied else ''}", file=sys.stderr)
+        print(f"eah: error: {_text_of(error)}{OWNER if denied else ''}", file=sys.stderr)
         return BAD_INPUT
+
+
+def _text_of(error: Exception) -> str:
+    """Return an error as Python shows it, but paths as paths, not as objects."""
+    if isinstance(error, OSError):
+        for name in ("filename", "filename2"):
+            if isinstance(path := getattr(error, name), Path):
+                setattr(error, name, str(path))
+    return str(error)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -13,7 +13,7 @@ from eah.swap.place import Place, SwapError
 
 SOURCE: Final = DROP_IN
 FAMILY: Final = "llama"
-VERSION_LINE: Final = re.compile(r'^VERSION: Final = "(.+)"$', re.MULTILINE)
+VERSION_LINE: Final = re.compile(r'^VERSION: Final = "(.+)"\r?$', re.MULTILINE)
 EXPORTS: Final = re.compile(r"^__all__ = \[(.*?)\]", re.MULTILINE | re.DOTALL)
 MODEL: Final = re.compile(r"^(class (\w+Model)\b.*?)(?=^class |\Z)", re.MULTILINE | re.DOTALL)
 IMPORTED: Final = re.compile(r"^from transformers\.models\.\w+\.modeling_\w+ import", re.MULTILINE)
@@ -36,6 +36,11 @@ def version_of(content: bytes) -> str | None:
     """Return EAH's version in its file."""
     found = VERSION_LINE.search(content.decode(errors="replace"))
     return found and found[1]
+
+
+def same_text(content: bytes, other: bytes) -> bool:
+    """Return whether two files differ in their line ends at most, which git may change."""
+    return content.replace(b"\r\n", b"\n") == other.replace(b"\r\n", b"\n")
 
 
 def looks_original(place: Place, content: bytes) -> bool:

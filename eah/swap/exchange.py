@@ -60,7 +60,7 @@ def restore(place: Place, *, force: bool = False, say: Say = _silent) -> str:
     """
     found = status(place)
     if found.kind in ("original", "other") and not leftovers(place):
-        return f"{place.file} is not EAH's, nothing to restore"
+        return f"{place.file} is not EAH's; nothing to restore"
     _validate_folder(place)
     with locked(place):
         return _restore(place, status(place), force=force, say=say)
@@ -86,6 +86,8 @@ def _install(place: Place, found: Status, *, force: bool, say: Say) -> str:
         done = f"got the original back as {place.original.name}; {place.file} is EAH {VERSION}"
     else:
         original = found.content
+        if found.unique:
+            _set_aside(place, found, say)
         keep_original(place, original)
     ours = drop_in_for(place, original).encode()
     if ours != found.content:
@@ -109,10 +111,17 @@ def _restore(place: Place, found: Status, *, force: bool, say: Say) -> str:
         replace_file(place.file, original, like=place.file)
     elif found.rival:
         raise SwapError(f"{place.file} is not what {place.original.name} keeps; {choice(place)}")
-    for left in leftovers(place):
+    elif found.unique:
+        _set_aside(place, found, say)
+    removed = leftovers(place)
+    for left in removed:
         left.unlink(missing_ok=True)
     remove_bytecode(place)
-    return f"restored {place.file}" if swapped else f"{place.file} is not EAH's, nothing to restore"
+    if swapped:
+        return f"restored {place.file}"
+    names = ", ".join(left.name for left in removed)
+    done = f"removed what was left beside it: {names}" if names else "nothing to restore"
+    return f"{place.file} is not EAH's; {done}"
 
 
 def _validate_exchange(place: Place, found: Status, *, force: bool) -> None:
@@ -134,11 +143,10 @@ def _validate_exchange(place: Place, found: Status, *, force: bool) -> None:
 def _validate_folder(place: Place) -> None:
     """Refuse a folder that is gone."""
     if not place.file.parent.is_dir():
-        raise SwapError(f"{place.file.parent} is missing; reinstall transformers {place.version}")
+        raise SwapError(f"{place.file.parent} is missing; get {place.source} again")
 
 
 def _set_aside(place: Place, found: Status, say: Say) -> None:
     """Keep what was kept and is not ours, beside the original that takes its place."""
     if found.kept not in NOTHING:
-        set_aside(place)
-        say(f"what was kept before is {place.replaced}")
+        say(f"what was kept before is {set_aside(place)}")

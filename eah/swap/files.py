@@ -40,9 +40,14 @@ def keep_original(place: Place, content: bytes) -> None:
     replace_file(place.checksum, note_of(place, content), like=place.file)
 
 
-def set_aside(place: Place) -> None:
-    """Move what is kept as the original, but isn't, out of the way of the real one."""
-    place.original.replace(place.replaced)
+def set_aside(place: Place) -> Path:
+    """Move what is kept as the original, but isn't, to a free name; return that."""
+    free, number = place.replaced, 1
+    while os.path.lexists(free):
+        number += 1
+        free = place.replaced.with_name(f"{place.replaced.name}.{number}")
+    place.original.replace(free)
+    return free
 
 
 def remove_bytecode(place: Place) -> None:

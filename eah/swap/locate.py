@@ -153,9 +153,17 @@ def _origin_in(python: Path) -> str:
     """Return where another interpreter finds transformers."""
     try:
         found = subprocess.run(
-            [python, "-c", FIND], capture_output=True, text=True, check=True,
+            [str(python), "-c", FIND], capture_output=True, text=True, check=True,
             env=environment_of_target(),
         )  # fmt: skip
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise SwapError(f"--python {python} can't be run ({error}); name an interpreter") from error
+    except OSError as error:
+        raise SwapError(
+            f"--python {python} can't be run ({error.strerror}); name an interpreter"
+        ) from error
+    except subprocess.CalledProcessError as error:
+        said = (error.stderr.strip().splitlines() or ["no message"])[-1]
+        raise SwapError(
+            f"--python {python} can't be run (exit status {error.returncode}: {said}); name an "
+            "interpreter"
+        ) from error
     return (found.stdout.splitlines() or [""])[-1]

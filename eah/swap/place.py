@@ -63,6 +63,11 @@ class Place:
         return "transformers' own"
 
     @property
+    def source(self) -> str:
+        """What the original comes from."""
+        return "the repository" if self.package is None else "transformers"
+
+    @property
     def title(self) -> str:
         """What the place belongs to."""
         if self.package is None:

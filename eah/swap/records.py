@@ -7,12 +7,15 @@ import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from eah.drop_in.names import ORIGINAL_SUFFIX
 
+Value = TypeVar("Value")
+
 VERSION: Final = re.compile(r"""^__version__ = ["']([^"']+)["']""", re.MULTILINE)
 RECORDS: Final = "transformers-*.dist-info/RECORD"
+DIGEST: Final = r"[A-Za-z0-9_-]{43}"  # of SHA-256 in base64, as RECORD has it
 METADATA: Final = re.compile(r"transformers-(.+?)(?:-py[\d.]+)?\.(?:dist|egg)-info")
 
 
@@ -57,7 +60,7 @@ def recorded_checksum(package: Path, family: str, version: str | None) -> tuple[
 
 def _checksums(package: Path, name: str) -> Iterator[tuple[str, str]]:
     """Yield the version and the SHA-256 of each record of a file."""
-    row = re.compile(rf"^transformers/{re.escape(name)},sha256=([\w-]+)", re.MULTILINE)
+    row = re.compile(rf"^transformers/{re.escape(name)},sha256=({DIGEST})(?![\w-])", re.MULTILINE)
     sites = dict.fromkeys((package.parent, package.resolve().parent))
     for record in [path for site in sites for path in sorted(site.glob(RECORDS))]:
         if found := row.search(record.read_text(encoding="utf-8", errors="replace")):
@@ -74,9 +77,16 @@ def _conda_checksums(path: Path, name: str) -> Iterator[tuple[str, str]]:
         meta = json.loads(path.read_text(encoding="utf-8"))
     except ValueError:
         return
-    if meta.get("name") != "transformers":
+    version = _get(meta, "version", str)
+    if _get(meta, "name", str) != "transformers":
         return
-    for entry in meta.get("paths_data", {}).get("paths", ()):
-        checksum = entry.get("sha256_in_prefix") or entry.get("sha256")
-        if checksum and entry.get("_path", "").endswith(name):
-            yield meta.get("version", ""), checksum
+    for entry in _get(_get(meta, "paths_data", dict), "paths", list) or ():
+        checksum = _get(entry, "sha256_in_prefix", str) or _get(entry, "sha256", str)
+        if checksum and (_get(entry, "_path", str) or "").endswith(name):
+            yield version or "", checksum
+
+
+def _get(entry: object, key: str, kind: type[Value]) -> Value | None:
+    """Return a value of a JSON object; None if there is none of that kind."""
+    value = entry.get(key) if isinstance(entry, dict) else None
+    return value if isinstance(value, kind) else None

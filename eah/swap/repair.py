@@ -40,8 +40,8 @@ def fetch_original(place: Place, say: Say) -> bytes:
         content = committed_original(place)
     elif place.package is None:
         raise SwapError(
-            f"the original of {place.file} is in no git history that could be asked; put the "
-            f"repository's own file there as {place.original}"
+            f"the original of {place.file} is in no git history that could be asked; "
+            f"{advice(place)}"
         )
     else:
         content = _from_wheel(place, say)
@@ -60,24 +60,35 @@ def fetch_original(place: Place, say: Say) -> bytes:
 
 def interpreters(place: Place) -> list[Path]:
     """Return the interpreters whose pip may be asked, the one of the place first."""
+    return list(dict.fromkeys([*_known_interpreters(place), Path(sys.executable)]))
+
+
+def _known_interpreters(place: Place) -> list[Path]:
+    """Return the interpreters that are known to use a place."""
     found = [place.python] if place.python else []
     if place.package is not None and place.package.parent.name in SITES:
         prefixes = list(place.package.parents)[1:5]
         paths = [prefix / name for prefix in prefixes for name in INTERPRETERS]
         found += [path for path in paths if path.is_file()][:1]
-    return list(dict.fromkeys([*found, Path(sys.executable)]))
+    return found
 
 
 def advice(place: Place) -> str:
-    """Return the command that repairs a place without us."""
+    """Return the command that repairs a place without us. It overwrites nothing that is kept."""
+    if place.package is None:
+        return f"put the repository's own file there as {place.original}"
     wanted = f"transformers=={place.version or 'VERSION'}"
+    if place.package.parent.name in SITES:
+        command = f"-m pip install --force-reinstall --no-deps {wanted}"
+        if known := _known_interpreters(place):
+            return f"run: {shlex.quote(str(known[0]))} {command}"
+        return f"run, with the Python of that environment: PYTHON {command}"
     python = shlex.quote(str(interpreters(place)[0]))
-    if place.package is not None and place.package.parent.name in SITES:
-        return f"run: {python} -m pip install --force-reinstall --no-deps {wanted}"
-    member = _member(place)
+    folder = f"transformers-{place.version or 'VERSION'}-wheel"
     return (
-        f"run: {python} -m pip download --no-deps {wanted} && unzip -p transformers-*.whl "
-        f"{member} > {shlex.quote(str(place.original))}"
+        f"run: {python} -m pip download --no-deps -d {folder} {wanted} && "
+        f"{python} -m zipfile -e {folder}/transformers-*.whl {folder} && "
+        f"cp -i {folder}/{_member(place)} {shlex.quote(str(place.original))}"
     )
 
 

@@ -7,7 +7,7 @@ import os
 from eah.settings import settings_from_environment
 from eah.swap.content import why_unsupported
 from eah.swap.place import Place
-from eah.swap.states import Status, read_note, status
+from eah.swap.states import Status, status
 
 
 def describe(place: Place, found: Status | None = None) -> str:
@@ -37,7 +37,6 @@ def describe(place: Place, found: Status | None = None) -> str:
 def problems(place: Place, found: Status) -> list[str]:
     """Return what is wrong, each with what to do about it."""
     install, restore = place.command("install"), place.command("restore")
-    left = place.original.is_file() or place.checksum.is_file()
     if found.kind == "missing":
         return [f"code that imports {place.file.name} fails; run: {restore}"]
     if found.kind == "other":
@@ -49,12 +48,11 @@ def problems(place: Place, found: Status) -> list[str]:
         return [f"it was edited, or is another project's; {advice}"]
     if found.rival:
         return [f"{place.original.name} beside it is another file; {choice(place)}"]
-    if found.kind == "original" and left:
-        name = (place.original if place.original.is_file() else place.checksum).name
+    if found.kind == "original" and found.left:
+        remedy = f"move it to {place.replaced.name}" if found.unique else "remove what is left"
         return [
-            f"{name} is left over from an earlier swap, and EAH is not in use (an upgrade of "
-            f"transformers replaces its file); remove what is left: {restore}, or swap again: "
-            f"{install}"
+            f"{found.left} is left over from an earlier swap, and EAH is not in use (an update of "
+            f"{place.source} replaces its file); {remedy}: {restore}, or swap again: {install}"
         ]
     if found.kind == "original":
         return []
@@ -69,8 +67,13 @@ def problems(place: Place, found: Status) -> list[str]:
 
 def kept_problem(place: Place, found: Status) -> str:
     """Return what is wrong with what is kept as the original."""
-    name, note = place.original.name, read_note(place)
-    version = place.version or "of unknown version"
+    name = place.original.name
+    other = (
+        "another commit of the repository"
+        if place.package is None
+        else f"another transformers ({found.note.version if found.note else 'unknown'}), not of "
+        f"this {place.version or 'of unknown version'}"
+    )
     return {
         "none": f"the original, {name}, is missing",
         "ours": f"{name} is EAH's file, not the original",
@@ -78,8 +81,7 @@ def kept_problem(place: Place, found: Status) -> str:
         "foreign": f"{name} is not the original (its checksum differs)"
         if place.recorded
         else f"{name} does not look like the original",
-        "another version": f"{name} is of another transformers "
-        f"({note.version if note and note.version else 'unknown'}), not of this {version}",
+        "another version": f"{name} is of {other}",
     }[found.kept]
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -84,12 +85,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _install(python: Path | None, site_packages: Path | None, family: str) -> Install:
-    options = "" if family == FAMILY else f" --model {family}"
+    options = "" if family == FAMILY else f" --model {shlex.quote(family)}"
     if site_packages is not None:
-        folder = package_in(site_packages).parent
-        return Install(Path(sys.executable), folder, f"{options} --site-packages {site_packages}")
+        folder, where = package_in(site_packages).parent, shlex.quote(str(site_packages))
+        return Install(Path(sys.executable), folder, f"{options} --site-packages {where}")
     if python is not None:
-        options += f" --python {python}"
+        options += f" --python {shlex.quote(str(python))}"
     return Install(python or Path(sys.executable), None, options)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from eah.swap.content import drop_in_for, is_ours, looks_original, sha256, version_of
+from eah.swap.content import drop_in_for, is_ours, looks_original, same_text, sha256, version_of
 from eah.swap.place import Place
 
-NOTE: Final = re.compile(r"([0-9a-f]{64})  \S+\n(?:# beside transformers (\S+), recorded (\S+)\n)?")
+NOTE: Final = re.compile(
+    r"([0-9a-f]{64})  [^\n]+\n(?:# beside transformers (\S+), recorded (\S+)\n)?"
+)
 UNKNOWN: Final = "unknown"
 READINGS: Final = 10
 # What may be put back: the original as recorded, or by its content where nothing records it.
@@ -33,12 +35,16 @@ class Status:
         kind: "original", "ours", "other" (neither), or "missing".
         content: What the file holds.
         version: Version of ours, if it is ours.
-        current: Whether it is ours exactly as installed from here.
+        current: Whether it is ours exactly as installed from here, line ends aside.
         verified: Whether something records that it is the original, or the judgement is of its
             content alone.
         kept: What is kept as the original: "none", "sound", "unverified" (nothing records it),
             "ours", "edited", "another version", or "foreign" (not what the record says).
         same: Whether what is kept is what the file holds.
+        recorded: Whether a record, or a note that repeats one, says that what is kept is an
+            original: it could be had again.
+        left: Name of what a swap keeps beside the file; "" if there is nothing.
+        note: The note beside what is kept.
     """
 
     kind: str
@@ -48,6 +54,9 @@ class Status:
     verified: bool = False
     kept: str = "none"
     same: bool = False
+    recorded: bool = False
+    left: str = ""
+    note: Note | None = None
 
     @property
     def usable(self) -> bool:
@@ -61,6 +70,11 @@ class Status:
             return False
         leftover = self.verified or self.kept == "another version"
         return self.kind == "other" or (self.kind == "original" and not leftover)
+
+    @property
+    def unique(self) -> bool:
+        """Whether what is kept may exist nowhere else, such as a file that somebody edited."""
+        return not (self.same or self.recorded or self.kept in ("none", "ours"))
 
 
 def status(place: Place) -> Status:
@@ -78,11 +92,22 @@ def status(place: Place) -> Status:
 
 def _read_status(place: Place) -> Status:
     original, note, content = _read(place.original), read_note(place), _read(place.file)
+    found = _judge(place, original, note, content)
+    recorded = original is not None and _is_recorded(place, original, note)
+    paths = [path for path in (place.original, place.checksum) if path.is_file()]
+    left = paths[0].name if paths else ""
+    return replace(found, recorded=recorded, left=left, note=note)
+
+
+def _judge(
+    place: Place, original: bytes | None, note: Note | None, content: bytes | None
+) -> Status:
+    """Return what the file is, and what is kept."""
     kept = _kept(place, original, note)
     if content is None:
         return Status("missing", kept=kept)
     if is_ours(content):
-        current = content == drop_in_for(place, original or b"").encode()
+        current = same_text(content, drop_in_for(place, original or b"").encode())
         return Status("ours", content, version_of(content), current, kept=kept)
     same = original == content
     known = place.recorded
@@ -122,6 +147,14 @@ def _kept(place: Place, content: bytes | None, note: Note | None) -> str:
     if not _is_beside(note, place):
         return "another version"
     return "sound" if checksum == note.checksum else "edited"
+
+
+def _is_recorded(place: Place, content: bytes, note: Note | None) -> bool:
+    """Return whether what is kept is recorded as an original, of this version or another."""
+    checksum = sha256(content)
+    return checksum == place.recorded or (
+        note is not None and checksum == note.checksum == note.recorded
+    )
 
 
 def _read(path: Path) -> bytes | None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from eah import swap
-from tests.eah.swap.installs import VERSION, error_of, git, ours, run
+from eah.swap import repair
+from tests.eah.swap.installs import VERSION, error_of, git, ours, run, write_wheel
 
 LLAMA = "transformers/models/llama/modeling_llama.py"
 
@@ -107,7 +108,97 @@ def test_without_git_the_wheel_is_asked(
 
     error = error_of(capsys)
     kept = (tree_ / LLAMA).with_name("modeling_llama_original.py")
+    folder = "transformers-4.99.0-wheel"
     assert error.endswith(
-        f"run: {sys.executable} -m pip download --no-deps transformers==4.99.0 && "
-        f"unzip -p transformers-*.whl {LLAMA} > {kept}"
+        f"run: {sys.executable} -m pip download --no-deps -d {folder} transformers==4.99.0 && "
+        f"{sys.executable} -m zipfile -e {folder}/transformers-*.whl {folder} && "
+        f"cp -i {folder}/{LLAMA} {kept}"
     )
+
+
+@pytest.mark.parametrize("kept", [None, b"# edited"])
+def test_the_advice_brings_the_original_and_destroys_nothing(
+    site: Path, tmp_path: Path, kept: bytes | None
+) -> None:
+    original = (site / LLAMA).read_bytes()
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    checkout = tmp_path / "a checkout"
+    site.rename(checkout)
+    place = swap.find(family="llama", site_packages=checkout)
+    place.file.write_bytes(ours())
+    if kept is not None:
+        place.original.write_bytes(kept)
+    work = tmp_path / "work"
+    (work / "transformers-4.99.0-wheel").mkdir(parents=True)
+    write_wheel(work / "transformers-4.99.0-wheel", {LLAMA: original})
+    download, *rest = repair.advice(place).removeprefix("run: ").split(" && ")
+    assert "pip download" in download
+
+    subprocess.run(
+        " && ".join(rest), shell=True, cwd=work, stdin=subprocess.DEVNULL, capture_output=True,
+        check=False,
+    )  # fmt: skip
+
+    assert place.original.read_bytes() == (original if kept is None else kept)
+
+
+def test_our_file_with_the_line_ends_of_windows_is_ours(site: Path, place: swap.Place) -> None:
+    original = place.file.read_bytes()
+    swap.install(place)
+    place.file.write_bytes(ours().replace(b"\n", b"\r\n"))
+
+    found = swap.status(place)
+
+    assert (found.kind, found.current) == ("ours", True)
+    assert run(site, "status") == 0
+    assert run(site, "restore") == 0
+    assert place.file.read_bytes() == original
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_our_file_in_the_last_commit_is_not_the_original_with_any_line_ends(
+    site: Path, earlier: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As git commits and checks it out on Windows."""
+    original = (site / LLAMA).read_bytes()
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    git(site, "init", "--quiet")
+    git(site, "config", "core.autocrlf", "false")
+    if earlier:
+        git(site, "add", ".")
+        git(site, "commit", "--quiet", "-m", "vendored")
+    (site / LLAMA).write_bytes(ours().replace(b"\n", b"\r\n"))
+    git(site, "add", ".")
+    git(site, "commit", "--quiet", "-m", "overwritten")
+    assert run(site, "status") == 1
+    assert swap.find(family="llama", site_packages=site).record == ("git" if earlier else "")
+
+    assert run(site, "restore") == (0 if earlier else 2)
+
+    content = (site / LLAMA).read_bytes()
+    assert content == (original if earlier else ours().replace(b"\n", b"\r\n"))
+
+
+def test_git_checks_our_file_out_with_the_line_ends_of_unix() -> None:
+    root = swap.SOURCE.parents[1]
+    name = swap.SOURCE.relative_to(root).as_posix()
+    rules = (root / ".gitattributes").read_text().splitlines()
+
+    assert f"{name} text eol=lf" in rules
+
+
+def test_a_link_in_git_is_no_record(site: Path) -> None:
+    """Git has the path that it points to as its content."""
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    file, real = site / LLAMA, site / "real.py"
+    file.rename(real)
+    file.symlink_to(real)
+    git(site, "init", "--quiet")
+    git(site, "add", ".")
+    git(site, "commit", "--quiet", "-m", "linked")
+
+    assert swap.find(family="llama", site_packages=site).record == ""
+    assert run(site, "install") == 0
+    assert run(site, "status") == 0
+    assert run(site, "restore") == 0
+    assert file.is_symlink()

@@ -233,3 +233,15 @@ def test_a_file_that_looks_like_one_of_transformers_is_a_copy(tmp_path: Path) ->
     (tmp_path / "mine" / "__init__.py").touch()
 
     assert swap.find(family="llama", file=file).package is None
+
+
+def test_a_name_with_a_space_is_noted(copy: Path) -> None:
+    spaced = copy.with_name("modeling llama.py")
+    copy.rename(spaced)
+    assert run(spaced, "install") == 0
+
+    found = swap.status(swap.find(family="llama", file=spaced))
+
+    assert (found.kept, found.note is not None) == ("sound", True)
+    assert run(spaced, "restore") == 0
+    assert spaced.read_text() == MODEL

@@ -11,6 +11,9 @@ import pytest
 from eah import swap
 from tests.eah.swap.installs import error_of, run, tree
 
+REPLACED = "transformers/models/llama/modeling_llama_original.py.replaced"
+LEFT = b"of = 'an older transformers'\n"
+
 
 def test_an_original_left_by_an_older_transformers_is_not_put_back(
     site: Path, place: swap.Place
@@ -18,7 +21,7 @@ def test_an_original_left_by_an_older_transformers_is_not_put_back(
     before = tree(site)
     swap.install(place)
     # pip replaces the file that it knows, and leaves the ones that it doesn't.
-    place.original.write_text("of = 'an older transformers'\n")
+    place.original.write_bytes(LEFT)
     digest = hashlib.sha256(place.original.read_bytes()).hexdigest()
     place.checksum.write_text(f"{digest}  {place.original.name}\n")
     place.file.write_bytes(before["transformers/models/llama/modeling_llama.py"])
@@ -26,18 +29,18 @@ def test_an_original_left_by_an_older_transformers_is_not_put_back(
 
     swap.restore(place)
 
-    assert tree(site) == before
+    assert tree(site) == {**before, REPLACED: LEFT}
 
 
 def test_an_original_left_is_replaced_by_a_new_install(site: Path, place: swap.Place) -> None:
     before = tree(site)
-    place.original.write_text("of = 'an older transformers'\n")
+    place.original.write_bytes(LEFT)
 
     swap.install(place)
 
     assert place.original.read_bytes() == before["transformers/models/llama/modeling_llama.py"]
     swap.restore(place)
-    assert tree(site) == before
+    assert tree(site) == {**before, REPLACED: LEFT}
 
 
 @pytest.mark.parametrize("kept", [["original"], ["checksum"], ["original", "checksum"]])

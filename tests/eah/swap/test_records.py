@@ -105,12 +105,30 @@ def test_conda_may_have_changed_a_file_for_its_prefix(site: Path) -> None:
     assert swap.find(family="llama", site_packages=packages).recorded == digest
 
 
-def test_a_damaged_record_of_conda_is_none(site: Path) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[]", "7", '{"name": "transformers", "paths_data": null}',
+     '{"name": "transformers", "paths_data": {"paths": null}}',
+     '{"name": "transformers", "version": "4.99.0", "paths_data": {"paths": [null, {}, '
+     '{"_path": null, "sha256": "0"}, {"_path": "PATH", "sha256": 0}]}}'],
+)  # fmt: skip
+def test_a_damaged_record_of_conda_is_none(site: Path, text: str) -> None:
     packages = conda(site, "0" * 64)
+    path = "lib/python3.9/site-packages/transformers/models/llama/modeling_llama.py"
     for file in (packages.parents[2] / "conda-meta").iterdir():
-        file.write_text("{")
+        file.write_text(text.replace("PATH", path))
 
     assert swap.find(family="llama", site_packages=packages).record == ""
+
+
+@pytest.mark.parametrize("length", [1, 2, 3, 42, 44])
+def test_a_truncated_hash_of_pip_is_no_record(site: Path, length: int) -> None:
+    record = site / "transformers-4.99.0.dist-info" / "RECORD"
+    rows = re.sub(r"sha256=([\w-]+)", lambda row: f"sha256={(row[1] * 2)[:length]}",
+                  record.read_text())  # fmt: skip
+    record.write_text(rows)
+
+    assert swap.find(family="llama", site_packages=site).record == ""
 
 
 @pytest.mark.parametrize(

@@ -73,9 +73,20 @@ def test_without_a_wheel_it_is_one_command(
     error = error_of(capsys)
     assert "No matching distribution found for transformers==4.99.0" in error
     assert error.endswith(
-        f"; run: {sys.executable} -m pip install --force-reinstall --no-deps transformers==4.99.0"
+        "; run, with the Python of that environment: PYTHON -m pip install --force-reinstall "
+        "--no-deps transformers==4.99.0"
     )
     assert tree(site) == before
+
+
+def test_the_advice_names_an_interpreter_that_uses_the_place(
+    site: Path, tmp_path: Path, overwritten: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    python = interpreter(tmp_path, f'echo "{site}/transformers/__init__.py"')
+
+    assert swap.main(["install", "--python", str(python)]) == 2
+
+    assert f"; run: {python} -m pip install --force-reinstall" in error_of(capsys)
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,15 @@ CASES: dict[str, Case] = {
         lambda i: i.file.unlink(), 1, "wrong: code that imports modeling_llama.py fails",
         install="is missing; run: python -m eah.swap restore --file ",
     ),
-    "left after an upgrade, by hand": Case(another_version_by_hand, 1, "is left over from"),
+    "left after an upgrade, by hand": Case(
+        another_version_by_hand, 1, "move it to modeling_llama_original.py.replaced: ",
+        replaced=OLD,
+    ),
+    "installed by force, then the original put back": Case(
+        lambda i: (i.file.write_bytes(PATCHED), swap.install(i.place, force=True),
+                   i.file.write_bytes(ORIGINAL)), 1,
+        "move it to modeling_llama_original.py.replaced: ", replaced=PATCHED,
+    ),
     "another version kept by hand": Case(
         lambda i: (another_version_by_hand(i), i.file.write_bytes(ours())), 1,
         "wrong: modeling_llama_original.py is not the original (its checksum differs)",
@@ -182,6 +190,11 @@ CASES: dict[str, Case] = {
 # Where nothing records the original, these can't be told from others.
 UNRECORDED = {
     "by hand": Case(Install.by_hand, 0, "by its content; no record or note says so"),
+    "left after an upgrade": Case(another_version, 1, "is left over from", replaced=OLD),
+    "installed by force, then the original put back": Case(
+        lambda i: (i.file.write_bytes(PATCHED), swap.install(i.place, force=True),
+                   i.file.write_bytes(ORIGINAL)), 1, CHOICE, CHOICE, CHOICE,
+    ),
     "left after an upgrade, by hand": Case(another_version_by_hand, 1, CHOICE, CHOICE, CHOICE),
     "another version kept by hand": Case(
         lambda i: (another_version_by_hand(i), i.file.write_bytes(ours())), 0,
