@@ -19,6 +19,9 @@ for argument in "$@"; do
 done
 [ ${#versions[@]} -gt 0 ] || versions=("${all[@]}")
 
+# Two processes, one thread each, as in scripts/test.sh.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
 pin() { grep "^$1==" constraints.txt | head -1 | cut -d';' -f1; }
 
 # Makes .venvs/transformers-VERSION; fails where this Python has no wheels for it.
