@@ -68,7 +68,7 @@ for version in "${versions[@]}"; do
     python -m eah.swap install --model "$family" --python "$interpreter" >&2
   done
   checks=$("$interpreter" -m pytest -c /dev/null --rootdir tests/drop_in --confcutdir tests \
-    -p no:cacheprovider -q -n 2 --dist loadfile tests/drop_in/check_*.py 2>&1 | tee /dev/stderr | tail -1) || failed=1
+    -p no:cacheprovider -q -n 2 --dist loadfile tests/drop_in/check_*.py 2>&1 | tee -a /dev/stderr | tail -1) || failed=1
   ratios=" | "
   if $bench; then
     ratios=$("$interpreter" scripts/bench/drop_in.py) || failed=1
