@@ -15,7 +15,7 @@ FOLDER: Final = Path(__file__).parent
 DROP_IN: Final = FOLDER / "modeling_llama_eah.py"
 # Each needs those before it only.
 SOURCES: Final = (
-    "errors", "settings", "visibility", "prompt", "cached_images", "generating", "detection",
+    "errors", "settings", "visibility", "prompt", "cached_images", "prompt_end", "detection",
     "blocks", "method",
     "drop_in/names", "drop_in/messages", "drop_in/callers", "drop_in/passes", "drop_in/sharing",
     "drop_in/replace",

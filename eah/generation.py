@@ -14,7 +14,7 @@ from typing import Any, Final
 from torch import nn
 
 from eah.errors import EAHStateError
-from eah.generating import generation_of
+from eah.prompt_end import generation_of
 from eah.state import Session, say
 
 GENERATE: Final = "generate"

@@ -12,7 +12,6 @@ import torch
 
 from eah.detection import image_rows
 from eah.errors import EAHStateError
-from eah.generating import Generation
 from eah.prompt import (
     ImageColumns,
     Prompt,
@@ -24,6 +23,7 @@ from eah.prompt import (
     repeat_rows,
     token_mask,
 )
+from eah.prompt_end import Generation
 from eah.state import PromptLength, Session, said
 
 UNKNOWN_IMAGE: Final = (
@@ -158,7 +158,7 @@ def _detect(
         return None  # pictures and videos look alike
     try:
         embed = model.get_input_embeddings()
-    except NotImplementedError:
+    except NotImplementedError:  # transformers raises it for a model without one table
         return None
     known = session.rows.known(embed, embeds)
     if known is None:

@@ -9,6 +9,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
 from typing import Any, Final
 
 from eah.errors import EAHConfigError, nearest
@@ -263,6 +264,8 @@ VARIABLES: Final = {
     "quiet": (QUIET_VARIABLE,),
     "log": (LOG_VARIABLE,),
 }
+OTHER_VARIABLES: Final = ("EAH_CACHE", "EAH_TRITON")  # of other parts of the project
+CLOSE: Final = 0.8  # similarity of a misspelt name
 READERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "layers": (lambda text: _integers(text, ","), "indices from 0, such as 1 or 1,2"),
     "threshold": (float, "a number, such as 0.002"),
@@ -318,6 +321,7 @@ def settings_from_environment(environment: Mapping[str, str]) -> DropInSettings:
     Raises:
         EAHConfigError: Naming the variable, its value and what is allowed.
     """
+    _refuse_misspelt(environment)
     given = {
         setting: (name, environment[name].strip())
         for setting, names in VARIABLES.items()
@@ -348,6 +352,16 @@ def settings_from_environment(environment: Mapping[str, str]) -> DropInSettings:
         quiet=_is_on(given, "quiet"),
         log=os.path.abspath(given["log"][1]) if "log" in given else None,
     )
+
+
+def _refuse_misspelt(environment: Mapping[str, str]) -> None:
+    """Refuse a variable that is none of ours but nearly so: its value would pass in silence."""
+    known = [name for names in VARIABLES.values() for name in names]
+    for name in environment:
+        if name.startswith("EAH_") and name not in (*known, *OTHER_VARIABLES):
+            close = get_close_matches(name, known, 1, CLOSE)
+            if close:
+                raise EAHConfigError(f"{name} is not a setting; write {close[0]}, or unset it")
 
 
 def _is_on(given: Mapping[str, tuple[str, str]], setting: str) -> bool:

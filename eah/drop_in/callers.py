@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from eah.errors import EAHConfigError
-from eah.generating import generation_of
+from eah.prompt_end import generation_of
 from eah.settings import is_int, validate_span
 
 _given: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)

@@ -14,7 +14,6 @@ from eah.detection import EmbeddingRows, image_rows
 from eah.drop_in.callers import _given, _length, _open_blocks
 from eah.drop_in.messages import TALLY, Findings
 from eah.errors import EAHStateError
-from eah.generating import Generation
 from eah.method import Choice
 from eah.prompt import (
     NO_IMAGE,
@@ -28,6 +27,7 @@ from eah.prompt import (
     repeat_rows,
     token_mask,
 )
+from eah.prompt_end import Generation
 from eah.settings import DropInSettings
 
 # Arguments; the first is of MiniGPT-4's and LAVIS' own files, which put it before the rest.

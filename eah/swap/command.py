@@ -68,6 +68,8 @@ def _dispatch(arguments: list[str]) -> int:
         return code
     parser = _parser()
     given = parser.parse_args(arguments)
+    if given.action in ELSEWHERE:
+        parser.error(f"{given.action} comes first: python -m eah.swap {given.action} --help")
     if given.check and given.action != "build":
         parser.error(f"--check goes with build, not with {given.action}; use status to look only")
     where = given.python or given.site_packages or given.file
@@ -122,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
         "python -m eah.swap selftest tests an install (each has --help); eah check MODEL_FOLDER "
         "says what EAH can do with a model",
     )
-    parser.add_argument("action", choices=("install", "status", "restore", "build"))
+    parser.add_argument("action", choices=("install", "status", "restore", *ELSEWHERE, "build"))
     parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(

@@ -212,6 +212,8 @@ def test_settings_come_from_the_environment(
         ("EAH_THRESHOLD", "nan", "threshold=nan, but a finite number is needed"),
         ("EAH_HEAD", "first", "EAH_HEAD='first' can't be used"),
         ("EAH_IMAGE_SPAN", "34", "EAH_IMAGE_SPAN='34' can't be used: image span"),
+        ("EAH_TRESHOLD", "0.1", "EAH_TRESHOLD is not a setting; write EAH_THRESHOLD, or unset it"),
+        ("EAH_LAYER", "2", "EAH_LAYER is not a setting; write EAH_LAYERS"),
         ("EAH_IMAGE_SPAN", "lava", "neither a span nor a name of one; write auto, start:stop such"),
         ("EAH_MIN_DENSITY", "2", "EAH_MIN_DENSITY='2' can't be used: min_density=2.0"),
         ("EAH_RECEIVERS", "0", "EAH_RECEIVERS='0' can't be used: receivers=0"),
@@ -255,6 +257,12 @@ def test_image_tokens_are_found_named_or_given(text: str, span: tuple[int, int] 
     assert str(settings).endswith(
         "image tokens {}:{} of every prompt".format(*span) if span else "found by their embeddings"
     )
+
+
+def test_variables_of_others_are_no_settings() -> None:
+    environment = {"EAH_CACHE": "x", "EAH_TRITON": "0", "EAH_DATA_FOLDER": "y", "LAYERS": "1"}
+
+    assert settings_from_environment(environment) == PAPER
 
 
 def test_the_line_at_the_start_and_the_log_are_settings() -> None:
