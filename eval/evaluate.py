@@ -245,8 +245,8 @@ def ask(
         `--dry-run`.
     """
     # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
-    from eval.run.answering import answer_all
-    from eval.run.session import describe, plan_session
+    from eval.run.answering import answer_all, first_prompt
+    from eval.run.session import describe, plan_session, show_prompt
 
     if (named := reference_of(task.settings)) is not None:
         # Raises if it is none of them: better now than after the last answer.
@@ -256,7 +256,9 @@ def ask(
     session = plan_session(type(task)(task.settings, protocol), items, described, left_out)
     if task.settings.dry_run:
         total = len(session.plan.prompts)
-        print(f"run folder: {session.folder.path}\nquestions: {total}\n")
+        print(f"run folder: {session.folder.path}\nquestions: {total}")
+        prompt = first_prompt(session, lambda *asked: show_prompt(session, *asked))
+        print(f"first prompt: {prompt.text!r}\nits ids: {prompt.short_ids()}\n")
         rows = [[name, str(done), str(total - done)] for name, done in session.status()]
         print(fit(["arm", "answered", "to ask"], rows))
         return None

@@ -16,8 +16,15 @@ from models.settings import PARTS, ModelSettings, available, model_settings
 
 if TYPE_CHECKING:
     from models.base import VLM
-    from models.generation import Decoding
-    from models.loading import Description, describe, find_checkpoint, load, wrapper_of
+    from models.generation import Decoding, ShownPrompt
+    from models.loading import (
+        Description,
+        describe,
+        find_checkpoint,
+        load,
+        show_prompt,
+        wrapper_of,
+    )
 
 __all__ = [
     "PARTS",
@@ -26,11 +33,13 @@ __all__ = [
     "Description",
     "ModelError",
     "ModelSettings",
+    "ShownPrompt",
     "available",
     "describe",
     "find_checkpoint",
     "load",
     "model_settings",
+    "show_prompt",
     "wrapper_of",
 ]
 
@@ -41,7 +50,9 @@ _HOMES: Final = {
     "Description": "models.loading",
     "describe": "models.loading",
     "find_checkpoint": "models.loading",
+    "ShownPrompt": "models.generation",
     "load": "models.loading",
+    "show_prompt": "models.loading",
     "wrapper_of": "models.loading",
 }
 

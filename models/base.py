@@ -24,11 +24,15 @@ from eah.patch import handle_of
 from models.build import Parts, build_model
 from models.checkpoints import Checkpoint, Family, load_tokenizer
 from models.decoding.base import Contrast, DecodingMethod, Request
+from models.decoding.vcd import Vcd
 from models.generation import (
     PAD,
     Answer,
     Decoding,
     EncodedPrompts,
+    Features,
+    Prompts,
+    ShownPrompt,
     image_tokens,
     joined,
     padded,
@@ -37,7 +41,7 @@ from models.images import Preprocessing
 from models.precision import Precision, uniform
 from models.prefix import generate_sharing
 from models.prefix_store import Sharing
-from models.prompts import IMAGE, prompt_ids
+from models.prompts import IMAGE, prompt_ids, shown
 from models.quantization import Quantization
 from models.tokenizer import ChunkTokenizer
 from models.vocabulary import check_vocabulary
@@ -86,6 +90,8 @@ class VLM(ABC):
         self.tokenizer = tokenizer
         self.protocol = protocol
         self.precision = precision or uniform(next(model.parameters()).dtype)
+        # Nothing that changes scores comes from a checkpoint's generation_config.json.
+        self.language_model.generation_config = GenerationConfig()
         self.prompt_ids("")
 
     @classmethod
@@ -154,6 +160,16 @@ class VLM(ABC):
     def num_image_tokens(self) -> int:
         """Image tokens of a picture, I."""
 
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer."""
+        return (self.tokenizer.eos_id(),)
+
+    @property
+    def pad_id(self) -> int:
+        """Id behind the end of an answer."""
+        return PAD
+
     def prompt_length(self, question: str) -> int:
         """Return the positions of a question's prompt, its image tokens included."""
         return len(self.prompt_ids(question)) - 1 + self.num_image_tokens
@@ -168,7 +184,7 @@ class VLM(ABC):
         return self.preprocessing(images)
 
     @abstractmethod
-    def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
+    def encode_pixels(self, pixels: Any) -> Any:
         """Return what is computed once for a picture, whatever is asked, shape (B, F, C)."""
 
     def image_embeds(self, features: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:
@@ -181,64 +197,115 @@ class VLM(ABC):
         return features
 
     @torch.inference_mode()
-    def encode_images(self, images: Sequence[Image.Image]) -> torch.Tensor:
+    def encode_images(self, images: Sequence[Image.Image]) -> Any:
         """Return the features of pictures, shape (B, F, C), in the model's dtype."""
         return self.encode_pixels(self.preprocess(images))
+
+    def encode(self, prepared: Sequence[Any]) -> list[Any]:
+        """Return the features of each picture.
+
+        Args:
+            prepared: What `preprocessing.prepare` made of each picture.
+        """
+        return list(self.encode_pixels(torch.cat(list(prepared))))
+
+    def add_noise(self, prepared: Any, method: Vcd, seed: int) -> Any:
+        """Return a prepared picture under VCD's noise."""
+        return method.noised(prepared, seed)
+
+    def check_method(self, method: DecodingMethod) -> None:
+        """Refuse a decoding method that this model can't run: none, by default.
+
+        Raises:
+            MethodError: Saying why.
+        """
+        return
+
+    @property
+    def prefix_note(self) -> str | None:
+        """Why prompts about the same picture can't share a prefix under any method; None: they can.
+
+        Models whose image tokens depend on the question give no note: that is known of them.
+        """
+        return None
+
+    def shown_prompt(self, question: str, image: Image.Image) -> ShownPrompt:
+        """Return what is sent to the model for a question, for people to read.
+
+        Args:
+            question: As `generate` takes it.
+            image: Its picture.
+        """
+        return shown(self.family.name, question, self.tokenizer, self.protocol)
 
     def prompt_ids(self, question: str) -> list[int]:
         """Return the prompt's ids with -200 once in the place of the image tokens."""
         return prompt_ids(self.family.name, question, self.tokenizer, self.protocol)
 
+    def encode_prompts(
+        self, features: Features, questions: Sequence[str], *, shared: bool = False
+    ) -> Prompts:
+        """Return a batch of prompts as `generate` takes it; arguments as in `embed_prompts`."""
+        return self.embed_prompts(features, questions, shared=shared)
+
     def embed_prompts(
-        self, features: torch.Tensor, questions: Sequence[str], *, shared: bool = False
+        self, features: Features, questions: Sequence[str], *, shared: bool = False
     ) -> EncodedPrompts:
         """Put image tokens into their prompts and pad, on the left or behind the image.
 
         Args:
-            features: What `encode_pixels` returned, one picture per question, shape (B, F, C).
+            features: What `encode` returned, one picture per question, (F, C) each.
             questions: One per picture.
             shared: Whether to pad behind the image, where a prefix that prompts share ends.
         Returns:
             The batch, on the model's device.
         """
+        if not isinstance(features, torch.Tensor):
+            features = torch.stack(list(features))  # (F, C) each -> (B, F, C)
         image = self.image_embeds(features, questions).to(self.device)
-        rows, spans = [], []
+        rows, masks = [], []
         for picture, question in zip(image, questions, strict=True):
             ids = self.prompt_ids(question)
             place = ids.index(IMAGE)
             # Where the parts' precisions differ, the prompt has the higher one.
             before, after = self._embedded(ids[:place]), self._embedded(ids[place + 1 :])
             rows.append(torch.cat([before, picture, after]))  # (S, E)
-            spans.append((place, place + len(picture)))
-        return padded(rows, spans, prefix=spans[0][1] if shared else 0)
+            mask = torch.zeros(len(rows[-1]), dtype=torch.bool)
+            mask[place : place + len(picture)] = True
+            masks.append(mask)
+        return padded(rows, masks, prefix=place + image.shape[1] if shared else 0)
 
-    def embed_text(self, questions: Sequence[str]) -> EncodedPrompts:
-        """Return the prompts without their image tokens, as `embed_prompts` does with them."""
+    def embed_text(self, features: Features, questions: Sequence[str]) -> EncodedPrompts:
+        """Return the prompts without their image tokens; arguments as in `embed_prompts`."""
         texts = [[id_ for id_ in self.prompt_ids(q) if id_ != IMAGE] for q in questions]
-        return padded([self._embedded(ids) for ids in texts], [(0, 0)] * len(texts))
+        return self._padded_texts(texts)
 
-    def _embedded(self, ids: list[int]) -> torch.Tensor:
+    def _padded_texts(self, texts: Sequence[Sequence[int]]) -> EncodedPrompts:
+        rows = [self._embedded(ids) for ids in texts]
+        return padded(rows, [torch.zeros(len(row), dtype=torch.bool) for row in rows])
+
+    def _embedded(self, ids: Sequence[int]) -> torch.Tensor:
         """Return the embeddings of token ids, shape (S, E)."""
         embeds: torch.Tensor = self.language_model.get_input_embeddings()(
-            torch.tensor(ids, dtype=torch.long, device=self.device)
+            torch.tensor(list(ids), dtype=torch.long, device=self.device)
         )
         return embeds
 
     @torch.inference_mode()
     def answer_batch(
         self,
-        features: torch.Tensor,
+        features: Features,
         questions: Sequence[str],
         decoding: Decoding,
         method: DecodingMethod | None = None,
-        noised: torch.Tensor | None = None,
+        noised: Features | None = None,
         sharing: Sharing | None = None,
         yes_no: YesNoIds | None = None,
     ) -> list[Answer]:
         """Answer a batch of questions about already encoded pictures.
 
         Args:
-            features: What `encode_pixels` returned, one picture per question, shape (B, F, C).
+            features: What `encode` or `encode_images` returned, one picture per question.
             questions: One per picture; prompts of different length are padded.
             decoding: How tokens are chosen.
             method: Another way to choose them; None for transformers' own.
@@ -250,14 +317,17 @@ class VLM(ABC):
         Raises:
             ValueError: If the method can't decode so.
         """
+        if method is not None:
+            method.check(decoding)
+            self.check_method(method)
         shared = sharing is not None and self.shares_prefix(method)
-        prompts = self.embed_prompts(features, questions, shared=shared)
+        prompts = self.encode_prompts(features, questions, shared=shared)
         config = self.generation_config(decoding)
         first = None if yes_no is None else FirstToken(yes_no, len(questions))
 
-        contrast = self._contrast(method, questions, noised, shared=shared) if method else None
+        contrast = None
         if method is not None:
-            method.check(decoding)
+            contrast = self._contrast(method, features, questions, noised, shared=shared)
             request = Request(
                 model=self.language_model,
                 prompts=prompts,
@@ -265,7 +335,7 @@ class VLM(ABC):
                 config=config,
                 processors=self.logits_processors(),
                 stopping=self.stopping(decoding),
-                counted=self.counted_ids(questions, prompts),
+                counted=self._counted(questions, prompts),
                 first=first,
             )
 
@@ -275,17 +345,17 @@ class VLM(ABC):
             # Before the others: the repetition penalty and what sampling cuts off are not in p_yes.
             keep = [] if first is None else [KeepFirst(first)]
             ids: torch.Tensor = self.language_model.generate(
-                inputs_embeds=prompts.embeds,
-                attention_mask=prompts.attention_mask,
+                **prompts.inputs,
                 generation_config=config,
                 logits_processor=LogitsProcessorList([*keep, *self.logits_processors()]),
                 stopping_criteria=self.stopping(decoding),
             )
-            return ids
+            return ids[:, prompts.returned :]
 
         with image_tokens(self.model, prompts.image_mask), self.computing():
-            if shared and sharing is not None:
+            if sharing is not None and isinstance(prompts, EncodedPrompts) and prompts.prefix:
                 whole = prompts if contrast is None else joined([prompts, contrast])
+                assert isinstance(whole, EncodedPrompts), "prompts and their contrast are of a kind"
                 pictures = sharing if contrast is None else sharing.with_noised()
                 output = generate_sharing(self.language_model, whole, pictures, generate)
             else:
@@ -311,6 +381,11 @@ class VLM(ABC):
             and (handle is None or handle.config.is_per_prompt)
         )
 
+    def _counted(self, questions: Sequence[str], prompts: Prompts) -> tuple[int, ...]:
+        if isinstance(prompts, EncodedPrompts):
+            return self.counted_ids(questions, prompts)
+        return (prompts.returned,) * len(questions)
+
     def counted_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
         """Return how many ids of each prompt the reference wrapper hands to `generate`.
 
@@ -321,22 +396,23 @@ class VLM(ABC):
     def _contrast(
         self,
         method: DecodingMethod,
+        features: Features,
         questions: Sequence[str],
-        noised: torch.Tensor | None,
+        noised: Features | None,
         *,
         shared: bool,
-    ) -> EncodedPrompts | None:
+    ) -> Prompts | None:
         """Return the prompts that a method contrasts the questions' with."""
         if method.contrast is Contrast.TEXT:
-            return self.embed_text(questions)
+            return self.embed_text(features, questions)
         if method.contrast is Contrast.NOISED_IMAGE:
             if noised is None:
                 raise ValueError(f"{type(method).__name__} needs the features of noised pictures")
-            return self.embed_prompts(noised, questions, shared=shared)
+            return self.encode_prompts(noised, questions, shared=shared)
         return None
 
     def generate_batch(
-        self, features: torch.Tensor, questions: Sequence[str], decoding: Decoding
+        self, features: Features, questions: Sequence[str], decoding: Decoding
     ) -> list[str]:
         """Return the answers' texts only; arguments as in `answer_batch`."""
         return [answer.text for answer in self.answer_batch(features, questions, decoding)]
@@ -363,8 +439,8 @@ class VLM(ABC):
             do_sample=decoding.do_sample,
             use_cache=True,
             bos_token_id=self.tokenizer.bos_id(),
-            eos_token_id=self.tokenizer.eos_id(),
-            pad_token_id=PAD,
+            eos_token_id=list(self.eos_ids),
+            pad_token_id=self.pad_id,
             **sampling,
         )
 
@@ -384,11 +460,11 @@ class VLM(ABC):
 
     def _answer(self, ids: list[int]) -> Answer:
         """Decode new tokens up to EOS, cut at the stop text and begin after the answer mark."""
-        eos = self.tokenizer.eos_id()
-        finished = eos in ids
+        ends = [at for at, id_ in enumerate(ids) if id_ in self.eos_ids]
+        finished = bool(ends)
         if finished:
-            ids = ids[: ids.index(eos)]
-        while ids and ids[-1] == PAD:
+            ids = ids[: ends[0]]
+        while ids and ids[-1] == self.pad_id:
             ids = ids[:-1]
         tokens = len(ids) + finished
         text = self.tokenizer.decode(ids)

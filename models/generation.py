@@ -5,9 +5,10 @@ Axes: B batch, S prompt positions, E width of the language model.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -56,6 +57,23 @@ class Answer(NamedTuple):
     p_yes: float | None = None
 
 
+class ShownPrompt(NamedTuple):
+    """What is sent to a model for one question.
+
+    Attributes:
+        text: The prompt, special tokens as they are spelled.
+        ids: Its token ids; -200 stands for all image tokens where they have no ids.
+    """
+
+    text: str
+    ids: list[int]
+
+    def short_ids(self) -> str:
+        """Return the ids in one line, such as "1 32000x576 13", repeated ones counted."""
+        runs = [(id_, len(list(same))) for id_, same in groupby(self.ids)]
+        return " ".join(f"{id_}x{count}" if count > 1 else f"{id_}" for id_, count in runs)
+
+
 @dataclass(frozen=True, slots=True)
 class EncodedPrompts:
     """A batch of prompts as embeddings, padded on the left or behind a prefix that they share.
@@ -68,37 +86,88 @@ class EncodedPrompts:
     image_mask: torch.Tensor  # (B, S), True at image tokens
     prefix: int = 0
 
+    @property
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """What `generate` is given."""
+        return {"inputs_embeds": self.embeds, "attention_mask": self.attention_mask}
+
+    @property
+    def returned(self) -> int:
+        """How many ids of the prompt `generate` returns before the new ones: none."""
+        return 0
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self.embeds)
+
     def places(self) -> torch.Tensor:
         """Return each token's position in its prompt, padding left out, (B, S)."""
         return (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
 
 
+@dataclass(frozen=True, slots=True)
+class ProcessedPrompts:
+    """A batch of prompts as a processor of transformers makes them, padded on the left.
+
+    Attributes:
+        inputs: What `generate` is given: ids (B, S), their mask, pixels, and what else there is.
+        image_mask: None: EAH finds the image tokens by their ids.
+    """
+
+    inputs: Mapping[str, torch.Tensor]
+    image_mask: None = None
+
+    @property
+    def returned(self) -> int:
+        """How many ids of the prompt `generate` returns before the new ones."""
+        return int(self.inputs["input_ids"].shape[1])
+
+    def __len__(self) -> int:
+        """Return the number of prompts."""
+        return len(self.inputs["input_ids"])
+
+
+Prompts = EncodedPrompts | ProcessedPrompts
+Features = torch.Tensor | Sequence[Any]
+"""What was computed once for each picture: (B, F, C), or a sequence over pictures."""
+
+
 def padded(
-    rows: Sequence[torch.Tensor], spans: Sequence[tuple[int, int]], *, prefix: int = 0
+    rows: Sequence[torch.Tensor], images: Sequence[torch.Tensor], *, prefix: int = 0
 ) -> EncodedPrompts:
     """Put prompts into one batch, padded on the left, or behind their prefix.
 
     Args:
         rows: Embeddings of each prompt, shape (S, E) with an S of its own.
-        spans: Image tokens [start, stop) of each prompt; empty where there are none.
+        images: True at image tokens of each prompt, shape (S,) bool.
         prefix: Positions at the start of every prompt that the padding comes after.
     """
     length = max(map(len, rows))
     embeds = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
     attention_mask = torch.zeros(len(rows), length, dtype=torch.long, device=embeds.device)
     image_mask = torch.zeros(len(rows), length, dtype=torch.bool, device=embeds.device)
-    for index, (row, (start, stop)) in enumerate(zip(rows, spans, strict=True)):
+    for index, (row, image) in enumerate(zip(rows, images, strict=True)):
         pad = length - len(row)
         places = torch.arange(len(row), device=embeds.device)
         places[prefix:] += pad
         embeds[index, places] = row
         attention_mask[index, places] = 1
-        image_mask[index, places[start:stop]] = True
+        image_mask[index, places] = image.to(embeds.device)
     return EncodedPrompts(embeds, attention_mask, image_mask, prefix)
 
 
-def joined(branches: Sequence[EncodedPrompts]) -> EncodedPrompts:
+def joined(branches: Sequence[Prompts]) -> Prompts:
     """Return the prompts of several branches as one batch, branch after branch."""
+    processed = [branch for branch in branches if isinstance(branch, ProcessedPrompts)]
+    if processed:  # the same prompts about noised pictures, of the same shapes
+        names = processed[0].inputs
+        return ProcessedPrompts(
+            {name: torch.cat([b.inputs[name] for b in processed]) for name in names}
+        )
+    return _joined([branch for branch in branches if isinstance(branch, EncodedPrompts)])
+
+
+def _joined(branches: Sequence[EncodedPrompts]) -> EncodedPrompts:
     length = max(branch.embeds.shape[1] for branch in branches)
     parts = []
     for branch in branches:
@@ -114,9 +183,12 @@ def joined(branches: Sequence[EncodedPrompts]) -> EncodedPrompts:
     return EncodedPrompts(embeds, attention_mask, image_mask, branches[0].prefix)
 
 
-def image_tokens(model: Any, mask: torch.Tensor) -> AbstractContextManager[None]:
-    """Tell EAH where the image tokens are, (B, S) bool, unless its settings fix the columns."""
+def image_tokens(model: Any, mask: torch.Tensor | None) -> AbstractContextManager[None]:
+    """Tell EAH where the image tokens are, (B, S) bool, unless its settings fix the columns.
+
+    None leaves it to EAH to find them.
+    """
     handle = handle_of(model)
-    if handle is not None and handle.config.image_span is not None:
+    if mask is None or (handle is not None and handle.config.image_span is not None):
         return nullcontext()
     return eah.image_tokens(model, mask)

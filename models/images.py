@@ -43,6 +43,13 @@ class Preprocessing(ABC):
             ModelError: If a picture can't be shown to a model, see `models.rgb.to_rgb`.
         """
 
+    def prepare(self, image: Image.Image, questions: Sequence[str]) -> Any:
+        """Return what `VLM.encode` takes of a picture that some questions are about.
+
+        Pixels, shape (1, 3, side, side), whatever is asked.
+        """
+        return self([image])
+
 
 @dataclass(frozen=True, slots=True)
 class ClipPreprocessing(Preprocessing):

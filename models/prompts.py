@@ -15,6 +15,7 @@ from enum import Enum
 from typing import Final
 
 from eah.errors import nearest
+from models.generation import ShownPrompt
 from models.tokenizer import ChunkTokenizer
 
 IMAGE: Final = -200
@@ -39,6 +40,14 @@ class Token(Enum):
     IM_START = "Shikra's <im_start>"
     IM_END = "Shikra's <im_end>"
 
+
+SPELLED: Final = {
+    Token.BOS: "<s>",
+    Token.EOS: "</s>",
+    Token.IMAGE: "<image>",
+    Token.IM_START: "<im_start>",
+    Token.IM_END: "<im_end>",
+}
 
 Template = tuple[str | Token, ...]
 
@@ -131,6 +140,15 @@ def prompt_ids(
         else:
             ids.append(_token_id(piece, tokenizer))
     return ids
+
+
+def shown(model: str, question: str, tokenizer: ChunkTokenizer, protocol: str) -> ShownPrompt:
+    """Return a prompt as text and ids, for people to read; arguments as in `prompt_ids`."""
+    pieces = [
+        part.replace("{question}", question) if isinstance(part, str) else SPELLED[part]
+        for part in template(model, protocol)
+    ]
+    return ShownPrompt("".join(pieces), prompt_ids(model, question, tokenizer, protocol))
 
 
 def _token_id(token: Token, tokenizer: ChunkTokenizer) -> int:

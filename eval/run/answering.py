@@ -11,16 +11,20 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from PIL import Image
+
 import models
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Key
+from eval.files.pictures import read_picture
 from eval.run.arm_folder import ArmFolder
 from eval.run.folder import RUN
-from eval.run.plan import Plan, Prompt, by_count, by_tokens, token_budget
+from eval.run.plan import AskedArm, Plan, Prompt, by_count, by_tokens, token_budget
 from eval.run.processes import launcher_note
 from eval.run.provenance import PACKAGES, code_changes, current_code, provenance, setting_changes
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import Session
+from models.decoding.base import MethodError
 from models.yes_no import yes_no_ids
 
 BATCHES: Final = "batches.json"
@@ -65,12 +69,12 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
     if not left and folder.place.index == 0 and not (folder.path / RUN).exists():
         _begin_run(session)
     if left:
-        vlm = (load or models.load)(session.described.model, **session.arguments)
+        vlm = (load or models.load)(session.settings.model, **session.arguments)
         for arm in plan.arms:
             if arm.name in left:
-                with arm.applied(vlm):
-                    pass  # Raises where the model lacks its layers or heads, before any answer.
-        _begin(session, left, done, {**now, **_yes_no(plan, vlm)})
+                _check_arm(arm, vlm)
+        _note_prefixes(session, vlm)
+        _begin(session, left, done, {**now, **_yes_no(plan, vlm)}, vlm)
         recorder = Recorder(
             lambda name, answers: folders[name].append(answers),
             lambda name, cost: folders[name].spend(cost),
@@ -103,6 +107,34 @@ def _yes_no(plan: Plan, vlm: models.VLM) -> dict[str, Any]:
             )
         print(f"note: {what}, so no probability of yes is recorded", file=sys.stderr)
     return {"yes_no": ids.as_record()}
+
+
+def _check_arm(arm: AskedArm, vlm: models.VLM) -> None:
+    """Refuse an arm that the model can't run, before any answer.
+
+    Raises:
+        EvaluationError: If it can't run the arm's decoding method.
+        EAHError: If it lacks the layers or heads of EAH's settings.
+    """
+    if arm.decoding is not None:
+        try:
+            vlm.check_method(arm.decoding)
+        except MethodError as error:
+            raise EvaluationError(f"method {arm.name}: {error}") from error
+    with arm.applied(vlm):
+        pass
+
+
+def _note_prefixes(session: Session, vlm: models.VLM) -> None:
+    """Say so where questions about the same picture don't share a prefix, and why."""
+    plan, place = session.plan, session.folder.place
+    is_repeated = len({prompt.image for prompt in plan.prompts}) < len(plan.prompts)
+    if plan.prefix_reuse and is_repeated and vlm.prefix_note is not None and place.index == 0:
+        print(
+            "note: each question runs the picture again (no cached prefixes): with "
+            f"{type(vlm.model).__name__} {vlm.prefix_note}",
+            file=sys.stderr,
+        )
 
 
 def _gather(session: Session, folders: dict[str, ArmFolder], asked: set[str]) -> bool:
@@ -176,7 +208,11 @@ def _check_code(
 
 
 def _begin(
-    session: Session, left: set[str], done: dict[str, dict[Key, Answer]], now: dict[str, Any]
+    session: Session,
+    left: set[str],
+    done: dict[str, dict[Key, Answer]],
+    now: dict[str, Any],
+    vlm: models.VLM,
 ) -> None:
     """Write run.json and each arm's arm.json, or note in them that they are taken up again."""
     folder, settings = session.folder, session.settings
@@ -190,7 +226,7 @@ def _begin(
     }
     with folder.common_lock():
         if folder.place.index == 0:
-            _begin_run(session)
+            _begin_run(session, vlm)
         for arm in session.plan.arms:
             if arm.name not in left:
                 continue
@@ -205,11 +241,26 @@ def _begin(
                 arm_folder.write_info({**info, "resumed": resumed})
 
 
-def _begin_run(session: Session) -> None:
+def _begin_run(session: Session, vlm: models.VLM | None = None) -> None:
     """Write run.json, or note in it that the run was started again."""
     checkpoint, device = session.described.checkpoint, session.plan.device
     start = {"checkpoint": checkpoint, **provenance(PACKAGES), "device": device}
+    if vlm is not None:
+        start["prompt"] = first_prompt(session, vlm.shown_prompt)._asdict()
     session.folder.begin(start)
+
+
+def first_prompt(
+    session: Session, show: Callable[[str, Image.Image], models.ShownPrompt]
+) -> models.ShownPrompt:
+    """Return what is sent to the model for the first question.
+
+    Args:
+        session: The run.
+        show: Makes it of a question and its picture.
+    """
+    first = session.plan.prompts[0]
+    return show(first.text, read_picture(session.plan.data_path / first.image))
 
 
 def _set_aside(session: Session, folders: Sequence[ArmFolder]) -> None:

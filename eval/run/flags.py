@@ -91,6 +91,7 @@ def _add_model(parser: Parser) -> None:
     for part, text in PARTS.items():
         flag(f"--{part.replace('_', '-')}", help=text)
     flag("--protocol", help="prompt, preprocessing and answer length: opera, or the model's")
+    flag("--system", metavar="TEXT", help="system message, for --model hf (the template's own)")
     flag("--dtype", help="float32, float16, bfloat16, mixed (as the paper's wrapper), auto")
     flag("--quantization", help="8bit or 4bit weights in the language model (neither)")
     flag("--gpu-id", type=int, help="GPU number; -1 is the CPU (first GPU if there is one)")

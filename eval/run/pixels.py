@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import torch
 from torch.utils.data import DataLoader, Dataset
 
 from eval.errors import EvaluationError
@@ -15,8 +15,8 @@ from eval.files.pictures import read_picture
 from models.file_hashes import file_hashes
 from models.images import Preprocessing
 
-Pixels = dict[str, torch.Tensor]
-"""Pixels by file name, each (1, 3, side, side)."""
+Pixels = dict[str, Any]
+"""What `VLM.encode` takes of pictures, by file name: for most models pixels, (1, 3, side, side)."""
 
 
 @dataclass(frozen=True)
@@ -26,24 +26,26 @@ class _Pictures(Dataset[Pixels | str]):
     groups: Sequence[Sequence[str]]
     folder: Path
     preprocessing: Preprocessing
+    questions: Mapping[str, Sequence[str]]
 
     def __len__(self) -> int:
         return len(self.groups)
 
     def __getitem__(self, at: int) -> Pixels | str:
         try:
-            return {name: self._pixels(self.folder / name) for name in self.groups[at]}
+            return {name: self._prepared(name) for name in self.groups[at]}
         except EvaluationError as error:
             return str(error)  # an exception would arrive with a worker's traceback in its text
 
-    def _pixels(self, path: Path) -> torch.Tensor:
-        return self.preprocessing([read_picture(path)])
+    def _prepared(self, name: str) -> Any:
+        return self.preprocessing.prepare(read_picture(self.folder / name), self.questions[name])
 
 
 def read_ahead(
     groups: Sequence[Sequence[str]],
     folder: Path,
     preprocessing: Preprocessing,
+    questions: Mapping[str, Sequence[str]],
     *,
     workers: int,
     pinned: bool,
@@ -54,13 +56,14 @@ def read_ahead(
         groups: File names.
         folder: Where the pictures are.
         preprocessing: Makes pixels of a picture.
+        questions: What is asked about each picture.
         workers: Processes that read; 0 reads in this one.
         pinned: Whether the pixels are to lie in memory that a GPU copies from directly.
     Raises:
         EvaluationError: If a picture can't be read.
     """
     loader = DataLoader(
-        _Pictures(groups, folder, preprocessing),
+        _Pictures(groups, folder, preprocessing, questions),
         batch_size=None,
         num_workers=min(workers, len(groups)),
         pin_memory=pinned,

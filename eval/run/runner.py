@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -29,7 +30,8 @@ from models.decoding.vcd import Vcd
 from models.prefix_store import PrefixStore, Sharing
 from models.yes_no import yes_no_ids
 
-Features = dict[str, torch.Tensor]
+Features = dict[str, Any]
+"""What was computed of pictures, by file name."""
 
 
 class Asker:
@@ -93,7 +95,7 @@ class Asker:
         with measure(self._vlm.language_model, cost), arm.applied(self._vlm) as handle:
             try:
                 answers = self._vlm.answer_batch(
-                    torch.stack([self._features[name] for name in names]),
+                    [self._features[name] for name in names],
                     [question for _, question in asked],
                     decoding,
                     arm.decoding,
@@ -126,7 +128,7 @@ class Asker:
             return Sharing(names, store)
         return None
 
-    def _contrast(self, arm: AskedArm, names: Sequence[str]) -> torch.Tensor | None:
+    def _contrast(self, arm: AskedArm, names: Sequence[str]) -> list[Any] | None:
         """Return the features of noised pictures, for methods that contrast with them."""
         vcd = arm.decoding
         if not isinstance(vcd, Vcd):
@@ -137,18 +139,17 @@ class Asker:
             # Noise of its own for each picture, the same in every run of a seed.
             known |= self._encoded(
                 {
-                    name: vcd.noised(pixels, seed_of(vcd.seed, "noise", name))
+                    name: self._vlm.add_noise(pixels, vcd, seed_of(vcd.seed, "noise", name))
                     for name, pixels in new.items()
                 }
             )
-        return torch.stack([known[name] for name in names])
+        return [known[name] for name in names]
 
     def _encoded(self, pixels: Pixels) -> Features:
         """Return the features of pictures by name."""
         if not pixels:
             return {}
-        encoded = self._vlm.encode_pixels(torch.cat(list(pixels.values())))
-        return dict(zip(pixels, encoded, strict=True))
+        return dict(zip(pixels, self._vlm.encode(list(pixels.values())), strict=True))
 
     def _forget_prefixes(self) -> None:
         for store in self._prefixes.values():
@@ -231,10 +232,14 @@ def ask_batches(
         [name for name in now if name not in before]
         for before, now in zip([[], *names], names, strict=False)
     ]
+    questions: dict[str, list[str]] = {}
+    for prompt in dict.fromkeys((p.image, p.text) for p in plan.prompts):
+        questions.setdefault(prompt[0], []).append(prompt[1])
     pictures = read_ahead(
         fresh,
         plan.data_path,
         vlm.preprocessing,
+        questions,
         workers=plan.num_workers,
         pinned=vlm.device.type == "cuda",
     )

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import torch
+from PIL import Image
 
 import models
 from eval.errors import EvaluationError
@@ -70,6 +71,11 @@ def describe(settings: RunSettings) -> models.Description:
     return models.describe(settings.model, **{**settings.model_arguments(), "device": device})
 
 
+def show_prompt(session: Session, question: str, image: Image.Image) -> models.ShownPrompt:
+    """Return what is sent to the model for a question about a picture; no model is loaded."""
+    return models.show_prompt(session.settings.model, question, image, **session.arguments)
+
+
 def plan_session(
     task: Task,
     items: Sequence[Item],
@@ -113,11 +119,14 @@ def plan_session(
         p_yes=task.wants_p_yes,
         likelihood=task.likelihood,
     )
+    # A folder that has moved has the same answers; without a system message there is no entry, as in
+    # the run folders of models that take none.
+    unrecorded = {"checkpoint"} if described.system is not None else {"checkpoint", "system"}
     resolved = {
         "benchmark": task.name,
         "questions": questions_record([(p.item, p.text) for p in plan.prompts]),
         **task.asked(),
-        **{key: value for key, value in asdict(described).items() if key != "checkpoint"},
+        **{key: value for key, value in asdict(described).items() if key not in unrecorded},
         # Which GPU it is decides no answer.
         "device": described.device.split(":")[0],
         "decoding": asdict(decoding),

@@ -26,6 +26,7 @@ class RunSettings:
         llm, vision, qformer, projector, qformer_tokenizer: Original files by part, instead of the
             config's.
         protocol: Prompt, preprocessing and answer length; None for the config's.
+        system: System message, for --model hf; None for what its chat template has by itself.
         method: Arms of the run, in the order of the table; None for baseline and EAH, or for
             baseline, OPERA and OPERA on EAH where one of OPERA's settings is given.
         sweep: Grids of arms, as "layers=0,1,2".
@@ -70,6 +71,7 @@ class RunSettings:
     projector: str | None = None
     qformer_tokenizer: str | None = None
     protocol: str | None = None
+    system: str | None = None
     method: tuple[str, ...] | None = None
     sweep: tuple[str, ...] = ()
     scale_factor: float | None = None
@@ -125,7 +127,7 @@ class RunSettings:
     def model_arguments(self) -> dict[str, Any]:
         """Return what `models.load` and `models.describe` take, besides the model's name."""
         parts = {part: value for part in PARTS if (value := getattr(self, part)) is not None}
-        names = ("checkpoint", "protocol", "device", "dtype", "quantization")
+        names = ("checkpoint", "protocol", "system", "device", "dtype", "quantization")
         return {"parts": parts, **{name: getattr(self, name) for name in names}}
 
     def pictures_folder(self) -> Path:

@@ -56,6 +56,9 @@ class Mme(YesNoTask):
         # lmms-eval and LLaVA's scripts: greedy, 16 tokens; the question holds the request.
         ("", "opera"): TaskProtocol(16, parser="mme"),
         ("", "official"): TaskProtocol(16, parser="mme"),
+        # Any model's chat template; the question asks for one word by itself.
+        ("", "chat"): TaskProtocol(16, parser="mme"),
+        ("", "chat-short"): TaskProtocol(16, parser="mme"),
         # LLaVA's convert_answer_to_mme.py and lmms-eval: the request gives way to LLaVA's own.
         ("llava-1.5", "official"): TaskProtocol(
             16, suffix="\nAnswer the question using a single word or phrase.", parser="mme"

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from models.generation import Decoding, EncodedPrompts
+from models.generation import Decoding, EncodedPrompts, Prompts
 from models.yes_no import FirstToken
 
 
@@ -43,13 +43,41 @@ class Request:
     """
 
     model: Any
-    prompts: EncodedPrompts
-    contrast: EncodedPrompts | None
+    prompts: Prompts
+    contrast: Prompts | None
     config: GenerationConfig
     processors: LogitsProcessorList
     stopping: StoppingCriteriaList
     counted: tuple[int, ...]
     first: FirstToken | None = None
+
+    def single_eos(self) -> int:
+        """Return the id that ends an answer, for methods that know of one only.
+
+        Raises:
+            MethodError: If there are several.
+        """
+        ids = self.config.eos_token_id
+        ids = ids if isinstance(ids, list) else [ids]
+        if len(ids) != 1:
+            raise MethodError(
+                f"{len(ids)} tokens end an answer of {type(self.model).__name__} ({ids}), but this "
+                "method knows of one only; use another method"
+            )
+        return int(ids[0])
+
+    def embedded(self) -> EncodedPrompts:
+        """Return the prompts where they are embeddings, which some methods need.
+
+        Raises:
+            MethodError: If the model is not given embeddings.
+        """
+        if not isinstance(self.prompts, EncodedPrompts):
+            raise MethodError(
+                f"{type(self.model).__name__} is not given its prompts as embeddings, which this "
+                "method needs; use another method"
+            )
+        return self.prompts
 
 
 class DecodingMethod(ABC):

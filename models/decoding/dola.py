@@ -10,12 +10,15 @@ Axes: B prompts, L candidate layers, V vocabulary.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from models.decoding.base import DecodingMethod, MethodError, Request, checked
 from models.decoding.loop import decode, plausible
+
+# Of the largest logit: what half precision makes of the same product in another batch.
+HEAD_TOLERANCE: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,7 @@ class Dola(DecodingMethod):
             place = head.weight.device
             states = [output.hidden_states[i][:, -1].to(place) for i in layers]
             scores = head(torch.stack(states)).float().to(logits.device)  # (L, B, V)
+            _check_head(head(output.hidden_states[-1][:, -1].to(place)).to(logits), logits)
             early = scores.log_softmax(-1)
             final = logits.log_softmax(-1)
             return contrasted(final, early, self.relative_top)
@@ -68,6 +72,19 @@ class Dola(DecodingMethod):
         if not chosen or not all(0 <= layer < depth for layer in chosen):
             raise MethodError(f"layers={chosen}, but early layers are 0..{depth - 1}")
         return chosen
+
+
+def _check_head(own: torch.Tensor, logits: torch.Tensor) -> None:
+    """Refuse a model whose logits are more than its output layer on the last hidden state.
+
+    Raises:
+        MethodError: If they are scaled, capped, or made otherwise.
+    """
+    if (own - logits).abs().max() > HEAD_TOLERANCE * logits.abs().max():
+        raise MethodError(
+            "DoLa reads early layers with the output layer, but this model scales or caps its "
+            "logits after it; use another method"
+        )
 
 
 def contrasted(final: torch.Tensor, early: torch.Tensor, share: float) -> torch.Tensor:

@@ -1,19 +1,23 @@
 """Greedy decoding and sampling where the scores of a token come from several prompts.
 
 Every step is one forward pass: the prompts of all branches are rows of one batch, and what a
-method makes of their scores chooses the token that all branches go on with.
+method makes of their scores chooses the token that all branches go on with. transformers' own
+`generate` runs the model, so that positions, caches and inputs are the model's business; the token
+is chosen in a logits processor, which leaves `generate` nothing else to take.
 
 Axes: B prompts, G branches, V vocabulary.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from transformers import (
     GenerationConfig,
+    LogitsProcessor,
     LogitsProcessorList,
     TemperatureLogitsWarper,
     TopKLogitsWarper,
@@ -21,7 +25,7 @@ from transformers import (
 )
 
 from models.decoding.base import Request
-from models.generation import PAD, EncodedPrompts, image_tokens
+from models.generation import Prompts, image_tokens
 
 Combine = Callable[[Any, torch.Tensor], torch.Tensor]
 """Returns scores (B, V) from the model's output and the logits of its last tokens, (G * B, V)."""
@@ -29,56 +33,74 @@ Combine = Callable[[Any, torch.Tensor], torch.Tensor]
 
 @torch.inference_mode()
 def decode(
-    request: Request, prompts: EncodedPrompts, combine: Combine, *, hidden_states: bool = False
+    request: Request, prompts: Prompts, combine: Combine, *, hidden_states: bool = False
 ) -> torch.Tensor:
     """Generate token by token.
 
     Args:
         request: Model, settings, and what ends an answer.
-        prompts: The branches' prompts, `joined`; shape (G * B, S, E).
+        prompts: The branches' prompts, joined: G * B of them.
         combine: Makes the scores of the next token.
         hidden_states: Whether the model's output is to have them.
     Returns:
-        New ids, shape (B, T), padded with 0 behind EOS.
+        New ids, shape (B, T), padded behind EOS.
     """
     model, config = request.model, request.config
-    batch, branches = (
-        len(request.prompts.embeds),
-        len(prompts.embeds) // len(request.prompts.embeds),
-    )
-    warpers = _warpers(config)
-    mask = prompts.attention_mask
-    ids = mask.new_zeros(batch, 0)
-    done = torch.zeros(batch, dtype=torch.bool, device=mask.device)
-    inputs: dict[str, Any] = {"inputs_embeds": prompts.embeds}
-    places = prompts.places()
-    cache = None
-    with image_tokens(model, prompts.image_mask):
-        while True:
-            output = model(
-                **inputs,
-                attention_mask=mask,
-                position_ids=places,
-                past_key_values=cache,
+    with image_tokens(model, prompts.image_mask), _outputs_of(model) as outputs:
+        choice = _Choice(request, prompts, lambda logits: combine(outputs[-1], logits))
+        ids: torch.Tensor = model.generate(
+            **prompts.inputs,
+            generation_config=GenerationConfig(
+                max_new_tokens=config.max_new_tokens,
+                do_sample=False,
                 use_cache=True,
+                bos_token_id=config.bos_token_id,
+                eos_token_id=config.eos_token_id,
+                pad_token_id=config.pad_token_id,
                 output_hidden_states=hidden_states,
-                logits_to_keep=1,
-            )
-            cache = output.past_key_values
-            # A model over several devices leaves its logits on the last one.
-            scores = combine(output, output.logits[:, -1].float().to(mask.device))
-            if request.first is not None:
-                request.first.see(scores)
-            scores = warpers(ids, request.processors(ids, scores))
-            token = _chosen(scores, sample=bool(config.do_sample))
-            token = torch.where(done, PAD, token)
-            ids = torch.cat([ids, token[:, None]], dim=1)
-            done = done | (token == config.eos_token_id) | request.stopping(ids, scores)
-            if done.all() or ids.shape[1] >= config.max_new_tokens:
-                return ids
-            inputs = {"input_ids": token.repeat(branches)[:, None]}
-            places = places[:, -1:] + 1
-            mask = torch.nn.functional.pad(mask, (0, 1), value=1)
+            ),
+            logits_processor=LogitsProcessorList([choice]),
+            stopping_criteria=request.stopping,
+        )
+    return ids[: len(request.prompts), prompts.returned :]
+
+
+class _Choice(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Chooses each prompt's next token, and rules out all others for all of its branches."""
+
+    def __init__(
+        self, request: Request, prompts: Prompts, combine: Callable[[torch.Tensor], torch.Tensor]
+    ) -> None:
+        self._request, self._combine = request, combine
+        self._returned = prompts.returned
+        self._branches = len(prompts) // len(request.prompts)
+        self._warpers = _warpers(request.config)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return 0 for the chosen token and -inf for all others, shape (G * B, V)."""
+        request = self._request
+        ids = input_ids[: len(request.prompts), self._returned :]
+        chosen = self._combine(scores.float())
+        if request.first is not None:
+            request.first.see(chosen)
+        chosen = self._warpers(ids, request.processors(ids, chosen))
+        token = _chosen(chosen, sample=bool(request.config.do_sample)).repeat(self._branches)
+        return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
+
+
+@contextmanager
+def _outputs_of(model: Any) -> Iterator[list[Any]]:
+    """In a `with` block, keep the output of the model's last forward pass."""
+    outputs: list[Any] = []
+
+    def keep(_: Any, __: Any, output: Any) -> None:
+        outputs[:] = [output]
+
+    hook = model.register_forward_hook(keep)
+    try:
+        yield outputs
+    finally:
+        hook.remove()
 
 
 def _warpers(config: GenerationConfig) -> LogitsProcessorList:

@@ -43,7 +43,7 @@ class Opera(OperaSettings, DecodingMethod):
 
     def generate(self, request: Request) -> torch.Tensor:
         """Return new token ids of the best beams, shape (B, T), padded with 0 behind EOS."""
-        eos = int(request.config.eos_token_id)
+        eos = request.single_eos()
         limit = int(request.config.max_new_tokens)
         rows = []
         for state in opera_search(request, self):

@@ -66,8 +66,9 @@ class OperaSearch:
             )
         self.width, self.limit = int(config.num_beams), int(config.max_new_tokens)
         self.first = request.first
-        self.embeds = request.prompts.embeds
-        self.mask, self.image = request.prompts.attention_mask.bool(), request.prompts.image_mask
+        prompts = request.embedded()
+        self.embeds = prompts.embeds
+        self.mask, self.image = prompts.attention_mask.bool(), prompts.image_mask
         device = self.mask.device
         scores = torch.full((self.width,), CLOSED, device=device)
         scores[0] = 0.0
@@ -78,7 +79,7 @@ class OperaSearch:
                 Beams(
                     self.width,
                     length_penalty,
-                    int(config.eos_token_id),
+                    request.single_eos(),
                     counted if settings.parity else None,
                 ),
                 ids=torch.zeros(self.width, 0, dtype=torch.long, device=device),

@@ -46,7 +46,8 @@ class Pai(DecodingMethod):
         """Return new token ids, shape (B, T), padded with 0 behind EOS."""
         assert request.contrast is not None, "PAI without the prompts' text"
         both = self.gamma != 1
-        prompts = joined([request.prompts, request.contrast]) if both else request.prompts
+        prompts = joined([request.embedded(), request.contrast]) if both else request.embedded()
+        assert prompts.image_mask is not None, "prompts as embeddings come with their mask"
 
         def combine(_: object, logits: torch.Tensor) -> torch.Tensor:
             if not both:

@@ -46,7 +46,9 @@ def long_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, length: int) -> di
     width = vlm.language_model.config.get_text_config(decoder=True).hidden_size
     weight = vlm.language_model.get_input_embeddings().weight
     rows = [torch.randn(length, width, device=weight.device).to(weight.dtype)] * batch
-    return ways(vlm, config, padded(rows, [SPAN] * batch), 0)
+    at = torch.arange(length)
+    image = (at >= SPAN[0]) & (at < SPAN[1])
+    return ways(vlm, config, padded(rows, [image] * batch), 0)
 
 
 def ways(vlm: VLM, config: eah.EAHConfig, prompts: EncodedPrompts, new: int) -> dict[str, Arm]:

@@ -92,8 +92,8 @@ def main() -> None:
 
     def beam_search() -> Any:
         return request.model.generate(
-            inputs_embeds=request.prompts.embeds,
-            attention_mask=request.prompts.attention_mask,
+            inputs_embeds=request.embedded().embeds,
+            attention_mask=request.embedded().attention_mask,
             generation_config=request.config,
             logits_processor=request.processors,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -284,8 +285,15 @@ class FixedLogits(torch.nn.Module):
         self.logits = logits
         self.config = PretrainedConfig()
 
-    def forward(self, **_: object) -> object:
+    def forward(self, **_: object) -> Any:
         return type("Output", (), {"logits": self.logits[:, None], "past_key_values": None})()
+
+    def generate(
+        self, inputs_embeds: torch.Tensor, logits_processor: Any, **_: object
+    ) -> torch.Tensor:
+        """Return one token per row, as transformers' generate would choose it greedily."""
+        scores = logits_processor(torch.zeros(len(inputs_embeds), 0).long(), self().logits[:, -1])
+        return torch.as_tensor(scores.argmax(-1)[:, None])
 
 
 def one_step(logits: torch.Tensor) -> Request:
@@ -369,7 +377,7 @@ def test_embeds_of_the_text_alone_leave_the_image_out(
     vlm: models.VLM, enabled: bool, tmp_path: Path
 ) -> None:
     with eah.enabled(vlm.model) if enabled else nullcontext():
-        prompts = vlm.embed_text(QUESTIONS)
+        prompts = vlm.embed_text([], QUESTIONS)
 
     lengths = [len(vlm.prompt_ids(question)) - 1 for question in QUESTIONS]
     assert prompts.attention_mask.sum(-1).tolist() == lengths

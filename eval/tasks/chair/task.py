@@ -90,6 +90,8 @@ class ChairCaptions(Task):
         ("", "opera"): TaskProtocol(512),
         # No model publishes CHAIR: the same question and length, under the model's own prompt.
         ("", "official"): TaskProtocol(512),
+        # Any model's chat template. CHAIR asks for no short answer.
+        ("", "chat"): TaskProtocol(512),
     }
     published = False
     draws_pictures = True

@@ -95,6 +95,9 @@ class Pope(YesNoTask):
         ),
         # The others publish no command for POPE: its own question and parser, room for a sentence.
         ("", "official"): TaskProtocol(128, parser="pope"),
+        # Any model's chat template, with the bare question or a request for one word.
+        ("", "chat"): TaskProtocol(128, parser="pope"),
+        ("", "chat-short"): TaskProtocol(16, suffix="\nAnswer with yes or no.", parser="pope"),
     }
 
     @classmethod

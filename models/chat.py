@@ -1,0 +1,361 @@
+"""Prompts of any vision-language model of transformers, made by its own processor.
+
+A question and its pictures become the text of the processor's chat template, or, where it has none,
+its image token followed by the question; and the text and the pictures become ids and pixels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from typing import Any, Final
+
+import torch
+from PIL import Image
+from transformers import PROCESSOR_MAPPING, AutoProcessor
+
+from eah.errors import nearest
+from models.errors import ModelError
+from models.generation import ProcessedPrompts, ShownPrompt
+from models.images import Preprocessing
+from models.rgb import to_rgb
+
+CHAT: Final = "chat"
+CHAT_SHORT: Final = "chat-short"
+PROTOCOLS: Final = (CHAT, CHAT_SHORT)
+"""Both send what the processor makes; the benchmark adds a request for a short answer or not."""
+IDS: Final = "input_ids"
+TORCHVISION: Final = "torchvision"
+VIDEOS_NEED: Final = "videos_need"  # attribute of processors that were loaded without videos
+SPACE: Final = "▁"
+BYTE_LEVEL_SPACE: Final = "Ġ"
+
+
+def load_processor(folder: str, config: Any) -> Any:
+    """Load the processor of a checkpoint.
+
+    Without torchvision, which transformers' video processors need, it is loaded without its video
+    part, and serves for pictures.
+
+    Args:
+        folder: Folder or hub id.
+        config: The checkpoint's config, which names the kind of model.
+    Raises:
+        ModelError: If there is none, or it needs what is not installed.
+    """
+    try:
+        return AutoProcessor.from_pretrained(folder)
+    except ImportError as error:
+        whole, reason = PROCESSOR_MAPPING.get(type(config), None), error
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(
+            f"{folder} has no processor that transformers can load "
+            f"({' '.join(str(error).split())[:300]}); copy preprocessor_config.json, the tokenizer "
+            "and what else the original checkpoint has of it into that folder"
+        ) from error
+    parts = ["image_processor", "tokenizer"]
+    try:
+        if whole is not None and find_spec("torchvision") is None:
+            body = {"attributes": parts, "get_attributes": classmethod(lambda _: parts)}
+            pictures: Any = type(whole.__name__, (whole,), {**body, VIDEOS_NEED: TORCHVISION})
+            return pictures.from_pretrained(folder)
+    except (ImportError, TypeError) as error:
+        reason = reason if isinstance(error, TypeError) else error
+    raise ModelError(
+        f"the processor of {folder} needs a package that is not installed "
+        f"({' '.join(str(reason).split())[:200]}); install it: pip install torchvision, of the "
+        "release that belongs to your torch"
+    ) from reason
+
+
+def check_protocol(protocol: str) -> None:
+    """Check that a protocol is one of this module's.
+
+    Raises:
+        ModelError: If it is not.
+    """
+    if protocol not in PROTOCOLS:
+        raise ModelError(
+            f"protocol {protocol!r} is unknown to --model hf, which sends what the processor's own "
+            f"chat template makes: {nearest(protocol, PROTOCOLS)}"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedPicture:
+    """A picture, and what the processor made of it for some questions.
+
+    Attributes:
+        image: In 8-bit RGB.
+        pixels: What the processor makes of the picture alone, by name; noise may be added to it.
+        texts: What it makes of each question: tensors of shape (1, S), by name.
+    """
+
+    image: Image.Image
+    pixels: dict[str, torch.Tensor]
+    texts: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Chat(Preprocessing):
+    """Makes prompts of questions and pictures, as the processor does.
+
+    Attributes:
+        processor: transformers' processor of the model.
+        system: System message; None for what the template has by itself.
+    """
+
+    processor: Any
+    system: str | None = None
+
+    @property
+    def tokenizer(self) -> Any:
+        """Transformers' tokenizer of the model."""
+        return self.processor.tokenizer
+
+    @property
+    def template(self) -> Any:
+        """The chat template, a Jinja text (or several by name); None if there is none."""
+        own = getattr(self.processor, "chat_template", None)
+        return own or getattr(self.tokenizer, "chat_template", None)
+
+    def text(self, question: str, *, images: int = 1, videos: int = 0) -> str:
+        """Return the prompt before its image placeholders are repeated.
+
+        Args:
+            question: What is asked; it comes after pictures and videos.
+            images: Number of pictures.
+            videos: Number of videos.
+        Raises:
+            ModelError: If the question holds a special token, or the template can't be used so.
+        """
+        self._refuse_special(question)
+        if self.template is None:
+            return self._plain(question, images, videos)
+        content: list[dict[str, str]] = [{"type": "image"}] * images + [{"type": "video"}] * videos
+        messages = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
+        if self.system is not None:
+            self._refuse_special(self.system)
+            said = [{"type": "text", "text": self.system}]
+            messages.insert(0, {"role": "system", "content": said})
+        from jinja2 import TemplateError  # a template is rendered with it, or not at all
+
+        try:
+            text = self.processor.apply_chat_template(
+                messages,
+                chat_template=self.template,
+                tokenize=False,
+                add_generation_prompt=True,
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"the chat template of {type(self.processor).__name__} can't be used "
+                f"({' '.join(str(error).split())}); "
+                + ("leave --system out" if self.system else "pass another checkpoint")
+            ) from error
+        if self.system is not None and self.system not in text:
+            raise ModelError(
+                f"the chat template of {type(self.processor).__name__} leaves the system message "
+                "out; leave --system out, too"
+            )
+        return str(text)
+
+    def inputs(
+        self, question: str, images: Sequence[Image.Image], videos: Sequence[Any] = ()
+    ) -> dict[str, torch.Tensor]:
+        """Return what the model is given for one question, by name, one batch row.
+
+        Args:
+            question: What is asked.
+            images: Pictures.
+            videos: Each a sequence of pictures, or an array (frames, H, W, 3) uint8.
+        Raises:
+            ModelError: If the processor can't make it.
+        """
+        name = type(self.processor).__name__
+        if videos and (package := getattr(self.processor, VIDEOS_NEED, None)) is not None:
+            raise ModelError(
+                f"{name} needs {package} for videos, which is not installed; install it, of the "
+                "release that belongs to your torch, or pass pictures"
+            )
+        text = self.text(question, images=len(images), videos=len(videos))
+        bos = self.tokenizer.bos_token
+        given: dict[str, Any] = {}
+        if images:
+            given["images"] = [[to_rgb(image) for image in images]]
+        if videos:
+            given["videos"] = [_frames(video) for video in videos]
+        if self.template is not None and bos is not None and text.startswith(bos):
+            given["add_special_tokens"] = False  # the template has BOS, which comes once
+        try:
+            made = self.processor(text=[text], return_tensors="pt", **given)
+        except (ImportError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
+            what = f"{len(images)} picture(s)" + (f" and {len(videos)} video(s)" if videos else "")
+            raise ModelError(
+                f"{name} can't make a prompt of {what} ({' '.join(str(error).split())[:300]})"
+            ) from error
+        odd = [key for key, value in made.items() if not isinstance(value, torch.Tensor)]
+        if odd:
+            raise ModelError(f"{name} returns {odd[0]!r}, which is no tensor; use another model")
+        return dict(made)
+
+    def __call__(self, images: Sequence[Image.Image]) -> Any:
+        """Return prepared pictures that no question has been asked about yet."""
+        return [self.prepare(image, ()) for image in images]
+
+    def prepare(self, image: Image.Image, questions: Sequence[str]) -> PreparedPicture:
+        """Return a picture with what the processor makes of it for questions."""
+        rgb = to_rgb(image)
+        _, pixels = split(self.inputs("", [rgb]))
+        prepared = PreparedPicture(rgb, pixels)
+        for question in questions:
+            self.prepare_text(prepared, question)
+        return prepared
+
+    def prepare_text(self, prepared: PreparedPicture, question: str) -> dict[str, torch.Tensor]:
+        """Return what the processor makes of a question about a picture, and keep it."""
+        if question not in prepared.texts:
+            prepared.texts[question], _ = split(self.inputs(question, [prepared.image]))
+        return prepared.texts[question]
+
+    def shown(self, question: str, image: Image.Image) -> ShownPrompt:
+        """Return the prompt of a question as text and ids, for people to read."""
+        ids = self.inputs(question, [image])[IDS][0].tolist()
+        return ShownPrompt(self.text(question), ids)
+
+    def _plain(self, question: str, images: int, videos: int) -> str:
+        """Return the prompt of a processor without a chat template."""
+        name = type(self.processor).__name__
+        if self.system is not None:
+            raise ModelError(
+                f"{name} has no chat template for a system message; leave --system out"
+            )
+        if videos:
+            raise ModelError(f"{name} has no chat template that places a video; pass pictures")
+        token = getattr(self.processor, "image_token", None)
+        return f"{'' if token is None else token * images}{question}"
+
+    def _refuse_special(self, text: str) -> None:
+        """Refuse text that would become special tokens, image placeholders among them.
+
+        Raises:
+            ModelError: Naming the token.
+        """
+        added = (str(token) for token in self.tokenizer.get_added_vocab())
+        for token in {*map(str, self.tokenizer.all_special_tokens), *added}:
+            if token.strip() and token in text:
+                raise ModelError(
+                    f"the text {text[:80]!r} holds {token!r}, which is a special token of this "
+                    "model, not text; leave it out"
+                )
+
+
+def split(
+    inputs: Mapping[str, torch.Tensor],
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Return what a processor made of the text, tensors (1, S), and what of the picture."""
+    shape = inputs[IDS].shape
+    text = {name: value for name, value in inputs.items() if value.shape == shape}
+    return text, {name: value for name, value in inputs.items() if name not in text}
+
+
+def collate(
+    rows: Sequence[Mapping[str, torch.Tensor]], pad_id: int, device: torch.device, dtype: Any
+) -> ProcessedPrompts:
+    """Put prompts into one batch.
+
+    Args:
+        rows: What `Chat.inputs` returned for each.
+        pad_id: In the place of ids, to the left of shorter prompts.
+        device: Where the batch goes.
+        dtype: Of pixels.
+    """
+    length = max(row[IDS].shape[1] for row in rows)
+    texts, pictures = zip(*map(split, rows), strict=True)
+    inputs = {}
+    for name in texts[0]:
+        fill = pad_id if name == IDS else 0
+        pads = [(length - text[name].shape[1], 0) for text in texts]
+        parts = [
+            torch.nn.functional.pad(text[name], pad, value=fill)
+            for text, pad in zip(texts, pads, strict=True)
+        ]
+        inputs[name] = torch.cat(parts).to(device)
+    for name in pictures[0]:
+        joined = _stacked([picture[name] for picture in pictures])
+        inputs[name] = joined.to(device, dtype if joined.is_floating_point() else None)
+    return ProcessedPrompts(inputs)
+
+
+def _stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Join tensors along the first axis; the others are filled with zeros where they differ.
+
+    So do processors when they make a batch: of pictures that are cut into more or fewer tiles.
+    """
+    sizes = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].dim())]
+    filled = []
+    for part in parts:
+        pad = [(0, size - own) for size, own in zip(sizes, part.shape[1:], strict=True)]
+        flat = [amount for pair in reversed(pad) for amount in pair]
+        filled.append(torch.nn.functional.pad(part, flat) if any(flat) else part)
+    return torch.cat(filled)
+
+
+def _frames(video: Any) -> Any:
+    """Return a video as processors take it: frames in RGB, or an array."""
+    if isinstance(video, Sequence):
+        return [to_rgb(frame) for frame in video]
+    return video
+
+
+class HFTokenizer:
+    """transformers' tokenizer, as wrappers use one (`models.tokenizer.ChunkTokenizer`)."""
+
+    def __init__(self, tokenizer: Any, generation: Any) -> None:
+        """Take the tokenizer, and the checkpoint's generation config for what ends an answer.
+
+        Raises:
+            ModelError: If neither names an end of answers.
+        """
+        self._tokenizer = tokenizer
+        ends = generation.eos_token_id
+        ends = tokenizer.eos_token_id if ends is None else ends
+        if ends is None:
+            raise ModelError(
+                "the checkpoint names no token that ends an answer; set eos_token_id in its "
+                "generation_config.json"
+            )
+        self.eos_ids: tuple[int, ...] = tuple(ends) if isinstance(ends, list) else (int(ends),)
+        pads = (generation.pad_token_id, tokenizer.pad_token_id, self.eos_ids[0])
+        self.pad_id: int = next(int(pad) for pad in pads if pad is not None)
+
+    def encode(self, text: str, /) -> list[int]:
+        """Return the ids of a text, without BOS or EOS."""
+        return list(self._tokenizer.encode(text, add_special_tokens=False))
+
+    def decode(self, ids: Sequence[int], /) -> str:
+        """Return the text of ids, special tokens left out."""
+        return str(
+            self._tokenizer.decode(
+                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+        )
+
+    def bos_id(self) -> int:
+        """Return the id of the beginning-of-sequence token; -1 if there is none."""
+        found = self._tokenizer.bos_token_id
+        return -1 if found is None else int(found)
+
+    def eos_id(self) -> int:
+        """Return the id of the end-of-sequence token, the first where there are several."""
+        return self.eos_ids[0]
+
+    def get_piece_size(self) -> int:
+        """Return the size of the vocabulary."""
+        return len(self._tokenizer)
+
+    def id_to_piece(self, id_: int, /) -> str:
+        """Return a token as it is spelled in the vocabulary, "▁" for a space at its start."""
+        piece = str(self._tokenizer.convert_ids_to_tokens(id_))
+        return SPACE + piece[1:] if piece.startswith(BYTE_LEVEL_SPACE) else piece

@@ -1,0 +1,246 @@
+"""Any vision-language model of transformers: its processor, its chat template, its `generate`.
+
+Where prompts can be given as embeddings (`models.embedding`), a picture is encoded once for all
+questions, cached prefixes serve questions about the same picture, and every decoding method works.
+Other models are given ids and pixels for each question, as in a plain script.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import torch
+from PIL import Image
+
+from eah.find import placeholder_ids
+from models.base import VLM
+from models.chat import IDS, Chat, HFTokenizer, PreparedPicture, check_protocol, collate
+from models.checkpoints import Family
+from models.decoding.base import DecodingMethod, MethodError
+from models.decoding.opera import Opera
+from models.decoding.pai import Pai
+from models.decoding.vcd import Vcd
+from models.embedding import decoder_inputs, reason_against, same_scores
+from models.generation import (
+    EncodedPrompts,
+    Features,
+    ProcessedPrompts,
+    Prompts,
+    ShownPrompt,
+    padded,
+)
+from models.precision import Precision
+
+# Of COCO's pictures: for the length of prompts, and to try a model out.
+TYPICAL_SIZE: Final = (640, 480)
+TRIAL_QUESTIONS: Final = ("Is it?", "Is there a cat in the image?")
+PIXELS: Final = "pixel_values"
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A picture that questions are asked about.
+
+    Attributes:
+        prepared: What the processor made of it.
+        tokens: Embeddings of its image tokens, (I, E); None where the model is given pixels.
+    """
+
+    prepared: PreparedPicture
+    tokens: torch.Tensor | None = None
+
+
+class HFVlm(VLM):
+    """A model of `AutoModelForImageTextToText` with its processor.
+
+    Attributes:
+        chat: Makes prompts.
+        note: Why prompts can't be given as embeddings; None where they are.
+    """
+
+    family = Family("hf", "", ())
+    tokenizer: HFTokenizer
+
+    def __init__(
+        self,
+        model: Any,
+        processor: Any,
+        *,
+        protocol: str = "chat",
+        system: str | None = None,
+        precision: Precision | None = None,
+    ) -> None:
+        """Wrap a loaded model, and try out whether its prompts can be given as embeddings.
+
+        Raises:
+            ModelError: If the processor can't make a prompt of a question about a picture.
+        """
+        check_protocol(protocol)
+        self.chat = Chat(processor, system)
+        tokenizer = HFTokenizer(processor.tokenizer, model.generation_config)
+        super().__init__(model, tokenizer, protocol=protocol, precision=precision)
+        ids = [id_ for found in placeholder_ids(model).values() for id_ in found]
+        self._image_ids = torch.tensor(ids, dtype=torch.long)
+        self._typical_length = len(self.prompt_ids(""))
+        self.note: str | None = None
+        self.note = self._reason_against_embeddings()
+
+    @classmethod
+    def config(cls, checkpoint: Any) -> Any:
+        """TEMPORARY."""
+
+    @property
+    def preprocessing(self) -> Chat:
+        """What makes prompts of pictures and questions."""
+        return self.chat
+
+    @property
+    def eos_ids(self) -> tuple[int, ...]:
+        """Ids that end an answer."""
+        return self.tokenizer.eos_ids
+
+    @property
+    def pad_id(self) -> int:
+        """Id behind the end of an answer, and before shorter prompts."""
+        return self.tokenizer.pad_id
+
+    @property
+    def prefix_note(self) -> str | None:
+        """Why prompts about the same picture can't share a prefix; None where they can."""
+        return self.note
+
+    def prompt_ids(self, question: str) -> list[int]:
+        """Return the ids of a question about a picture of a typical size."""
+        return self.shown_prompt(question, Image.new("RGB", TYPICAL_SIZE, "gray")).ids
+
+    def prompt_length(self, question: str) -> int:
+        """Return about how many positions the prompt of a question has."""
+        return self._typical_length + len(self.tokenizer.encode(question))
+
+    @property
+    def num_image_tokens(self) -> int:
+        """Image tokens of a picture of a typical size."""
+        ids = torch.tensor(self.prompt_ids(""))
+        return int(torch.isin(ids, self._image_ids).sum())
+
+    def shown_prompt(self, question: str, image: Image.Image) -> ShownPrompt:
+        """Return what is sent to the model for a question, for people to read."""
+        return self.chat.shown(question, image)
+
+    def encode_pixels(self, pixels: Any) -> Any:
+        """Return what is computed once for each picture; the same as `encode`."""
+        return self.encode(pixels)
+
+    @torch.inference_mode()
+    def encode(self, prepared: Sequence[PreparedPicture]) -> list[Picture]:
+        """Return the pictures, with the embeddings of their image tokens where these are given."""
+        if self.note is not None:
+            return [Picture(one) for one in prepared]
+        batch = self._batch(prepared, [""] * len(prepared))
+        embeds = decoder_inputs(self.model, batch.inputs)["inputs_embeds"]
+        image = self._image_mask(batch.inputs[IDS])
+        return [
+            Picture(one, row[mask]) for one, row, mask in zip(prepared, embeds, image, strict=True)
+        ]
+
+    def encode_prompts(
+        self, features: Features, questions: Sequence[str], *, shared: bool = False
+    ) -> Prompts:
+        """Return a batch of prompts as `generate` takes it, as embeddings where it can."""
+        if self.note is None:
+            return self.embed_prompts(features, questions, shared=shared)
+        return self._batch([picture.prepared for picture in features], questions)
+
+    def embed_prompts(
+        self, features: Features, questions: Sequence[str], *, shared: bool = False
+    ) -> EncodedPrompts:
+        """Put image tokens into their prompts; padded behind them where all end at one place."""
+        rows, masks, stops = [], [], set()
+        for picture, ids in zip(features, self._ids(features, questions), strict=True):
+            mask = self._image_mask(ids)
+            row = self._embedded(ids.tolist()).clone()
+            row[mask] = picture.tokens.to(row.device)
+            rows.append(row)  # (S, E)
+            masks.append(mask)
+            stops.add(int(mask.nonzero().max()) + 1)
+        return padded(rows, masks, prefix=stops.pop() if shared and len(stops) == 1 else 0)
+
+    def embed_text(self, features: Features, questions: Sequence[str]) -> EncodedPrompts:
+        """Return the prompts without their image tokens; arguments as in `embed_prompts`."""
+        ids = self._ids(features, questions)
+        return self._padded_texts([row[~self._image_mask(row)].tolist() for row in ids])
+
+    def add_noise(self, prepared: PreparedPicture, method: Vcd, seed: int) -> PreparedPicture:
+        """Return a prepared picture under VCD's noise."""
+        pixels = prepared.pixels
+        noised = {**pixels, PIXELS: method.noised(pixels[PIXELS], seed)}
+        return replace(prepared, pixels=noised)
+
+    def check_method(self, method: DecodingMethod) -> None:
+        """Refuse a decoding method that this model can't run.
+
+        Raises:
+            MethodError: Saying why.
+        """
+        name, model = type(method).__name__, type(self.model).__name__
+        if isinstance(method, (Opera, Pai)) and self.note is not None:
+            raise MethodError(
+                f"{name} needs prompts as embeddings and plain causal attention, but with {model} "
+                f"{self.note}; leave it out"
+            )
+        if isinstance(method, Vcd):
+            pixels = self.chat.prepare(Image.new("RGB", (64, 64)), ()).pixels.get(PIXELS)
+            if pixels is None or pixels.dim() < 4 or pixels.shape[-3] != 3:
+                shape = "no pixels" if pixels is None else f"patches of shape {tuple(pixels.shape)}"
+                raise MethodError(
+                    f"{name} adds noise to pixels, but the processor of {model} makes {shape}; "
+                    "leave it out"
+                )
+
+    def _ids(self, features: Features, questions: Sequence[str]) -> list[torch.Tensor]:
+        """Return the ids of each prompt, (S,)."""
+        return [
+            self.chat.prepare_text(picture.prepared, question)[IDS][0]
+            for picture, question in zip(features, questions, strict=True)
+        ]
+
+    def _batch(
+        self, prepared: Sequence[PreparedPicture], questions: Sequence[str]
+    ) -> ProcessedPrompts:
+        rows = [
+            {**self.chat.prepare_text(picture, question), **picture.pixels}
+            for picture, question in zip(prepared, questions, strict=True)
+        ]
+        return collate(rows, self.pad_id, self.device, self.model.dtype)
+
+    def _image_mask(self, ids: torch.Tensor) -> torch.Tensor:
+        """Return True at image tokens, of the shape of the ids."""
+        return torch.isin(ids, self._image_ids.to(ids.device))
+
+    def _reason_against_embeddings(self) -> str | None:
+        """Return why prompts can't be given as embeddings, found out with two of them."""
+        if not len(self._image_ids):
+            return "its config names no image token"
+        picture = self.chat.prepare(_noise(), ())
+        batch = self._batch([picture, picture], TRIAL_QUESTIONS)
+        reason = reason_against(self.model, batch.inputs)
+        if reason is not None:
+            return reason
+        try:
+            pictures = self.encode([picture]) * 2
+            embedded = self.embed_prompts(pictures, TRIAL_QUESTIONS)
+            if same_scores(self.model, batch, embedded):
+                return None
+        except (TypeError, ValueError, IndexError) as error:
+            return f"it takes none ({' '.join(str(error).split())[:200]})"
+        return "it scores them differently when its prompts are given so"
+
+
+def _noise() -> Image.Image:
+    """Return a picture of a typical size in which every place differs."""
+    size = TYPICAL_SIZE[0] * TYPICAL_SIZE[1] * 3
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randint(256, (size,), generator=generator, dtype=torch.uint8)
+    return Image.frombytes("RGB", TYPICAL_SIZE, bytes(values.tolist()))
