@@ -144,17 +144,11 @@ class Family:
         return torch.isin(inputs["input_ids"], torch.tensor(tokens))
 
 
-def tiny(
-    model_type: str,
-    *,
-    text: Mapping[str, Any] | None = MappingProxyType({}),
-    vision: Mapping[str, Any] | None = MappingProxyType({}),
-    model: str | None = None,
-    **settings: Any,
-) -> Callable[[str], PreTrainedModel]:
-    """Return a function that builds a tiny model of a family for an attention kernel.
+@dataclass(frozen=True, eq=False)
+class Recipe:
+    """How a tiny model of a family is built: call it with an attention kernel.
 
-    Args:
+    Attributes:
         model_type: The family's name in transformers' tables.
         text: Settings of the language model beside TEXT; None if it has no config of its own.
         vision: Settings of the vision tower beside VISION; None likewise.
@@ -162,19 +156,46 @@ def tiny(
         settings: Settings of the whole model.
     """
 
-    def build(kernel: str) -> PreTrainedModel:
+    model_type: str
+    text: Mapping[str, Any] | None
+    vision: Mapping[str, Any] | None
+    model: str | None
+    settings: Mapping[str, Any]
+
+    def __call__(self, kernel: str) -> PreTrainedModel:
+        return random_model(self.config(), kernel, self.model)
+
+    def config(
+        self,
+        *,
+        text: Mapping[str, Any] = MappingProxyType({}),
+        vision: Mapping[str, Any] = MappingProxyType({}),
+        **settings: Any,
+    ) -> PretrainedConfig:
+        """Return the tiny config, with some settings replaced."""
         parts = {}
-        if text is not None:
-            parts["text_config"] = {**TEXT, **text}
-        if vision is not None:
-            parts["vision_config"] = {**VISION, **vision}
-        config = AutoConfig.for_model(model_type, **parts, **settings)
-        return random_model(config, kernel, model)
-
-    return build
+        if self.text is not None:
+            parts["text_config"] = {**TEXT, **self.text, **text}
+        if self.vision is not None:
+            parts["vision_config"] = {**VISION, **self.vision, **vision}
+        return AutoConfig.for_model(self.model_type, **{**self.settings, **parts, **settings})
 
 
-def random_model(config: PretrainedConfig, kernel: str, model: str | None) -> PreTrainedModel:
+def tiny(
+    model_type: str,
+    *,
+    text: Mapping[str, Any] | None = MappingProxyType({}),
+    vision: Mapping[str, Any] | None = MappingProxyType({}),
+    model: str | None = None,
+    **settings: Any,
+) -> Recipe:
+    """Return the recipe of a family's tiny model; see Recipe."""
+    return Recipe(model_type, text, vision, model, settings)
+
+
+def random_model(
+    config: PretrainedConfig, kernel: str, model: str | None = None, std: float = WEIGHTS
+) -> PreTrainedModel:
     """Return a model with random weights, the same ones for every kernel."""
     if model is None:
         model_class = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
@@ -188,7 +209,7 @@ def random_model(config: PretrainedConfig, kernel: str, model: str | None) -> Pr
     with torch.no_grad():
         for weight in built.parameters():
             if weight.dim() > 1:
-                weight.normal_(0.0, WEIGHTS, generator=generator)
+                weight.normal_(0.0, std, generator=generator)
             elif not weight.isfinite().all():
                 weight.zero_()
     return built.eval()

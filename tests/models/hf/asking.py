@@ -1,0 +1,86 @@
+"""Load a checkpoint's processor, and make a model's inputs of pictures and questions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from packaging.version import Version
+from PIL import Image
+from transformers import AutoProcessor, ProcessorMixin
+
+from tests.models.hf.checkpoint import Checkpoint
+
+Inputs = dict[str, Any]
+IMAGES_ONLY = ["image_processor", "tokenizer"]
+# transformers 5 wants the processor's own arguments apart from the template's.
+NESTED = Version(transformers.__version__) >= Version("5.0")
+
+
+def missing(packages: Sequence[str]) -> tuple[str, ...]:
+    """Return which packages are not installed."""
+    return tuple(package for package in packages if find_spec(package) is None)
+
+
+def load_processor(checkpoint: Checkpoint, folder: Path) -> ProcessorMixin:
+    """Return the folder's processor, without its video part where torchvision is missing.
+
+    AutoProcessor loads all parts, and transformers' video processors need torchvision.
+    """
+    if not missing(checkpoint.needs):
+        return AutoProcessor.from_pretrained(folder)
+    whole = getattr(transformers, checkpoint.processor["processor_class"])
+    body = {"attributes": IMAGES_ONLY, "get_attributes": classmethod(lambda cls: IMAGES_ONLY)}
+    return type(whole.__name__, (whole,), body).from_pretrained(folder)
+
+
+def encode(
+    processor: ProcessorMixin,
+    checkpoint: Checkpoint,
+    questions: Sequence[str],
+    pictures: Sequence[Sequence[Image.Image]],
+) -> Inputs:
+    """Return the inputs of a padded batch: a question and its pictures each."""
+    if checkpoint.template is None:
+        text = [
+            checkpoint.prefix * len(seen) + question
+            for question, seen in zip(questions, pictures, strict=True)
+        ]
+        nested = [list(seen) for seen in pictures]
+        inputs = processor(images=nested, text=text, padding=True, return_tensors="pt")
+        inputs.pop("labels", None)
+        return dict(inputs)
+    conversations = [
+        _message([{"type": "image", "image": picture} for picture in seen], question)
+        for question, seen in zip(questions, pictures, strict=True)
+    ]
+    return _apply(processor, conversations)
+
+
+def encode_video(processor: ProcessorMixin, question: str, frames: torch.Tensor) -> Inputs:
+    """Return the inputs of a question about one video, frames as (T, C, H, W) uint8."""
+    conversation = _message([{"type": "video", "video": frames}], question)
+    return _apply(processor, [conversation], do_sample_frames=False)
+
+
+def _message(media: list[dict[str, Any]], question: str) -> list[dict[str, Any]]:
+    return [{"role": "user", "content": [*media, {"type": "text", "text": question}]}]
+
+
+def _apply(
+    processor: ProcessorMixin, conversations: list[list[dict[str, Any]]], **settings: Any
+) -> Inputs:
+    called: dict[str, Any] = {"padding": True, **settings}
+    inputs = processor.apply_chat_template(
+        conversations,
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+        **({"processor_kwargs": called} if NESTED else called),
+    )
+    return dict(inputs)

@@ -1,0 +1,60 @@
+"""Checkpoint folders, written once a session, and what is loaded from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from transformers import AutoModelForImageTextToText, PreTrainedModel, ProcessorMixin
+
+from tests.models.hf import CHECKPOINTS, Checkpoint, build
+from tests.models.hf.asking import load_processor, missing
+from tests.models.hf.scenes import Scenes, write
+
+
+class Loaded(NamedTuple):
+    """A checkpoint, and what transformers makes of its folder."""
+
+    checkpoint: Checkpoint
+    folder: Path
+    model: PreTrainedModel
+    processor: ProcessorMixin
+
+
+@pytest.fixture(scope="session")
+def folder_of(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that gives the folder of a checkpoint, by its name."""
+
+    @cache
+    def folder(name: str) -> Path:
+        return build(name, tmp_path_factory.mktemp("checkpoints") / name)
+
+    return folder
+
+
+@pytest.fixture(scope="session")
+def load(folder_of: Callable[[str], Path]) -> Callable[[str], Loaded]:
+    """Return a function that loads a checkpoint, by its name."""
+
+    @cache
+    def loaded(name: str) -> Loaded:
+        checkpoint, folder = CHECKPOINTS[name], folder_of(name)
+        model = AutoModelForImageTextToText.from_pretrained(folder)
+        return Loaded(checkpoint, folder, model.eval(), load_processor(checkpoint, folder))
+
+    def skip_or_load(name: str) -> Loaded:
+        absent = missing(CHECKPOINTS[name].images_need)
+        if absent:
+            pytest.skip(f"the processor of {name} needs {', '.join(absent)}")
+        return loaded(name)
+
+    return skip_or_load
+
+
+@pytest.fixture(scope="session")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
+    """Return 12 scenes with POPE's questions about them."""
+    return write(tmp_path_factory.mktemp("scenes"))
