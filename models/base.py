@@ -91,7 +91,12 @@ class VLM(ABC):
         self.protocol = protocol
         self.precision = precision or uniform(next(model.parameters()).dtype)
         # Nothing that changes scores comes from a checkpoint's generation_config.json.
-        self.language_model.generation_config = GenerationConfig()
+        own = self.language_model.generation_config
+        self.language_model.generation_config = GenerationConfig(
+            bos_token_id=own.bos_token_id,
+            eos_token_id=own.eos_token_id,
+            pad_token_id=own.pad_token_id,
+        )
         self.prompt_ids("")
 
     @classmethod

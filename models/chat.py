@@ -186,6 +186,7 @@ class Chat(Preprocessing):
             given["images"] = [[to_rgb(image) for image in images]]
         if videos:
             given["videos"] = [_frames(video) for video in videos]
+            given["do_sample_frames"] = False  # all frames that were given
         if self.template is not None and bos is not None and text.startswith(bos):
             given["add_special_tokens"] = False  # the template has BOS, which comes once
         try:
@@ -195,6 +196,7 @@ class Chat(Preprocessing):
             raise ModelError(
                 f"{name} can't make a prompt of {what} ({' '.join(str(error).split())[:300]})"
             ) from error
+        made.pop("labels", None)  # for training
         odd = [key for key, value in made.items() if not isinstance(value, torch.Tensor)]
         if odd:
             raise ModelError(f"{name} returns {odd[0]!r}, which is no tensor; use another model")
@@ -207,8 +209,9 @@ class Chat(Preprocessing):
     def prepare(self, image: Image.Image, questions: Sequence[str]) -> PreparedPicture:
         """Return a picture with what the processor makes of it for questions."""
         rgb = to_rgb(image)
-        _, pixels = split(self.inputs("", [rgb]))
-        prepared = PreparedPicture(rgb, pixels)
+        first = questions[0] if questions else ""
+        text, pixels = split(self.inputs(first, [rgb]))
+        prepared = PreparedPicture(rgb, pixels, {first: text})
         for question in questions:
             self.prepare_text(prepared, question)
         return prepared

@@ -138,7 +138,7 @@ class HFVlm(VLM):
         """Return the pictures, with the embeddings of their image tokens where these are given."""
         if self.note is not None:
             return [Picture(one) for one in prepared]
-        batch = self._batch(prepared, [""] * len(prepared))
+        batch = self._batch(prepared, [next(iter(one.texts)) for one in prepared])
         embeds = decoder_inputs(self.model, batch.inputs)["inputs_embeds"]
         image = self._image_mask(batch.inputs[IDS])
         return [

@@ -301,7 +301,7 @@ def expected_scores(
         boosted = by_hand(vlm, tensors, features, boost=(2, 0.2))
         scores = []
         for one, question in zip(boosted, QUESTIONS, strict=True):
-            text = vlm.embed_text(row[None], [question])
+            text = vlm.embed_text([], [question])
             bare = logits_of(
                 tensors, states(tensors, text.embeds[0], text.image_mask[0])[-1]
             ).log_softmax(-1)
