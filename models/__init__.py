@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         describe,
         find_checkpoint,
         load,
+        recognise,
         show_prompt,
         wrapper_of,
     )
@@ -39,6 +40,7 @@ __all__ = [
     "find_checkpoint",
     "load",
     "model_settings",
+    "recognise",
     "show_prompt",
     "wrapper_of",
 ]
@@ -52,6 +54,7 @@ _HOMES: Final = {
     "find_checkpoint": "models.loading",
     "ShownPrompt": "models.generation",
     "load": "models.loading",
+    "recognise": "models.loading",
     "show_prompt": "models.loading",
     "wrapper_of": "models.loading",
 }

@@ -7,7 +7,7 @@ F and C positions and width of a picture's features.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ClassVar, Self
 
@@ -21,10 +21,11 @@ from transformers import (
 )
 
 from eah.patch import handle_of
-from models.build import Parts, build_model
-from models.checkpoints import Checkpoint, Family, load_tokenizer
+from models.checkpoints.convert import converted_checkpoint
+from models.checkpoints.locate import locate
 from models.decoding.base import Contrast, DecodingMethod, Request
 from models.decoding.vcd import Vcd
+from models.errors import ModelError
 from models.generation import (
     PAD,
     Answer,
@@ -38,13 +39,14 @@ from models.generation import (
     padded,
 )
 from models.images import Preprocessing
-from models.precision import Precision, uniform
+from models.loading import check_vocabulary, load_pretrained, load_tokenizer
+from models.precision import Parts, Precision, Quantization, resolve_precision, uniform
 from models.prefix import generate_sharing
 from models.prefix_store import Sharing
-from models.prompts import IMAGE, prompt_ids, shown
-from models.quantization import Quantization
+from models.prompts import IMAGE, prompt_ids, shown, template
+from models.settings import ModelSettings
+from models.sources import WHOLE, Checkpoint, Family, find_source
 from models.tokenizer import ChunkTokenizer
-from models.vocabulary import check_vocabulary
 from models.yes_no import FirstToken, KeepFirst, YesNoIds
 
 
@@ -100,20 +102,75 @@ class VLM(ABC):
         self.prompt_ids("")
 
     @classmethod
+    def check_protocol(cls, protocol: str, system: str | None = None) -> None:
+        """Check that there is such a protocol, and that it takes a system message if one is given.
+
+        Raises:
+            ModelError: If there is none, or it does not.
+        """
+        if system is not None:
+            raise ModelError(
+                f"--system is for --model hf; protocol {protocol!r} of {cls.family.name} has the "
+                "system message that it was published with: leave it out"
+            )
+        try:
+            template(cls.family.name, protocol)
+        except ValueError as error:
+            raise ModelError(str(error)) from error
+
+    @classmethod
+    def resolve_precision(cls, name: str, device: str) -> Precision:
+        """Return how every part computes under a `--dtype`.
+
+        Raises:
+            ModelError: If there is no such precision.
+        """
+        return resolve_precision(name, device, cls.mixed)
+
+    @classmethod
+    def find(
+        cls, settings: ModelSettings, checkpoint: str | None, parts: Mapping[str, str] | None
+    ) -> Checkpoint:
+        """Find the checkpoint that a user's choice and a model's config come to.
+
+        Named parts take the place of the config's checkpoint; a named checkpoint that turns out to
+        hold some parts only is completed by the config's parts.
+
+        Raises:
+            ModelError: If a part is unknown, missing, or of another model.
+        """
+        chosen = settings.checkpoint if checkpoint is None and not parts else checkpoint
+        found = None
+        if chosen is not None:
+            found = find_source(chosen, what="checkpoint", advice="name one of the three")
+            if not parts and found.is_whole(cls.family):
+                return Checkpoint(cls.family, {WHOLE: found})
+        return locate(cls.family, found, parts or {}, settings)
+
+    @classmethod
     def load(
         cls,
         checkpoint: Checkpoint,
         *,
         protocol: str,
         device: str,
-        precision: Precision | None,
+        precision: Precision,
         quantization: Quantization | None = None,
+        converted: str | None = None,
     ) -> Self:
-        """Load a checkpoint; None as precision keeps every tensor as it is stored.
+        """Load a checkpoint; original files are first converted, once, to the folder `converted`.
 
         Raises:
             ModelError: If a file is missing or unreadable, or holds another model.
         """
+        if not checkpoint.is_whole:
+            config = cls.config(checkpoint)
+            checkpoint = converted_checkpoint(checkpoint, cls.model_class, config, converted)
+        elif converted is not None:
+            raise ModelError(
+                f"--converted {converted} is for original files, and checkpoint {checkpoint.name} "
+                "is in transformers' format already; leave it out"
+            )
         parts = cls.load_parts(checkpoint, device, precision, quantization)
         return cls(*parts, protocol=protocol, precision=precision, **cls.extras(checkpoint))
 
@@ -127,22 +184,25 @@ class VLM(ABC):
         cls,
         checkpoint: Checkpoint,
         device: str,
-        precision: Precision | None,
+        precision: Precision,
         quantization: Quantization | None,
     ) -> tuple[Any, ChunkTokenizer]:
         """Return the model and its tokenizer; arguments and errors as in `load`."""
         tokenizer = load_tokenizer(checkpoint.text)
         config = cls.config(checkpoint)
         check_vocabulary(checkpoint, config.get_text_config(decoder=True).vocab_size, tokenizer)
-        model = build_model(
+        kept = cls.parts.modules(*precision.float32)
+        model = load_pretrained(
             cls.model_class,
-            config,
-            checkpoint,
-            cls.parts,
+            checkpoint.name,
+            config=config,
+            dtype=precision.dtype,
+            float32=[name.rpartition(".")[2] for name in kept],
             device=device,
-            precision=precision,
             quantization=quantization,
+            unquantized=cls.parts.modules("vision", "qformer", "projector"),
         )
+        precision.cast(model, cls.parts)
         return model, tokenizer
 
     @classmethod
@@ -242,6 +302,13 @@ class VLM(ABC):
             image: Its picture.
         """
         return shown(self.family.name, question, self.tokenizer, self.protocol)
+
+    @classmethod
+    def prompt_of(
+        cls, checkpoint: Checkpoint, protocol: str, question: str, image: Image.Image
+    ) -> ShownPrompt:
+        """Return what would be sent to a model, without loading it; arguments as elsewhere."""
+        return shown(cls.family.name, question, load_tokenizer(checkpoint.text), protocol)
 
     def prompt_ids(self, question: str) -> list[int]:
         """Return the prompt's ids with -200 once in the place of the image tokens."""

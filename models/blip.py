@@ -7,12 +7,10 @@ from typing import Any, ClassVar
 import torch
 
 from models.base import VLM
-from models.build import Parts
-from models.checkpoints import Checkpoint
-from models.configs import llama_config
+from models.checkpoints.locate import llama_config
 from models.images import SquashPreprocessing
-from models.layouts import WHOLE
-from models.precision import Precision
+from models.precision import Parts, Precision
+from models.sources import WHOLE, Checkpoint
 from models.tokenizer import ChunkTokenizer
 
 # torch's default, which LAVIS's LayerNorm after the tower has; transformers takes the tower's 1e-6.
@@ -39,6 +37,7 @@ class BlipVLM(VLM):
             "qformer.": "qformer",
             "query_tokens": "qformer",
             "language_projection.": "projector",
+            "language_model.": "llm",
         }
     )
 

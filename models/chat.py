@@ -45,7 +45,7 @@ def load_processor(folder: str, config: Any) -> Any:
         ModelError: If there is none, or it needs what is not installed.
     """
     try:
-        return AutoProcessor.from_pretrained(folder)
+        return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
         whole, reason = PROCESSOR_MAPPING.get(type(config), None), error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

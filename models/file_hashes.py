@@ -84,17 +84,22 @@ def file_hashes(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def cache_file() -> Path:
-    """Return where hashes are kept.
+    """Return where hashes are kept; errors as in `cache_folder`."""
+    return cache_folder() / CACHE_FILE
+
+
+def cache_folder() -> Path:
+    """Return the folder of what can be made again: hashes of files, and converted checkpoints.
 
     Raises:
         RuntimeError: If the user has no home folder and no variable names another folder.
     """
     if chosen := os.environ.get(CACHE_VARIABLE):
-        return Path(chosen).expanduser() / CACHE_FILE
+        return Path(chosen).expanduser()
     standard = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # The XDG specification says to ignore relative paths.
     root = standard if standard.is_absolute() else Path.home() / ".cache"
-    return root / "eah" / CACHE_FILE
+    return root / "eah"
 
 
 def _version(state: os.stat_result) -> str:

@@ -7,22 +7,36 @@ Other models are given ids and pixels for each question, as in a plain script.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
+import transformers
 from PIL import Image
+from transformers import (
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    AutoConfig,
+    AutoModelForImageTextToText,
+)
 
 from eah.find import placeholder_ids
 from models.base import VLM
-from models.chat import IDS, Chat, HFTokenizer, PreparedPicture, check_protocol, collate
-from models.checkpoints import Family
+from models.chat import (
+    IDS,
+    Chat,
+    HFTokenizer,
+    PreparedPicture,
+    check_protocol,
+    collate,
+    load_processor,
+)
 from models.decoding.base import DecodingMethod, MethodError
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import Vcd
 from models.embedding import decoder_inputs, reason_against, same_scores
+from models.errors import ModelError
 from models.generation import (
     EncodedPrompts,
     Features,
@@ -31,7 +45,17 @@ from models.generation import (
     ShownPrompt,
     padded,
 )
-from models.precision import Precision
+from models.loading import load_pretrained
+from models.precision import (
+    DTYPES,
+    MIXED,
+    Precision,
+    Quantization,
+    resolve_precision,
+    uniform,
+)
+from models.settings import ModelSettings
+from models.sources import WHOLE, Checkpoint, Family, find_source
 
 # Of COCO's pictures: for the length of prompts, and to try a model out.
 TYPICAL_SIZE: Final = (640, 480)
@@ -88,8 +112,105 @@ class HFVlm(VLM):
         self.note = self._reason_against_embeddings()
 
     @classmethod
-    def config(cls, checkpoint: Any) -> Any:
-        """TEMPORARY."""
+    def check_protocol(cls, protocol: str, system: str | None = None) -> None:
+        """Check that there is such a protocol; both take a system message.
+
+        Raises:
+            ModelError: If there is none.
+        """
+        check_protocol(protocol)
+
+    @classmethod
+    def resolve_precision(cls, name: str, device: str) -> Precision:
+        """Return the one precision of all parts: bfloat16 on a GPU unless another is named.
+
+        Raises:
+            ModelError: If there is no such precision, or it is that of the paper's wrappers.
+        """
+        if name == MIXED:
+            raise ModelError(
+                "--dtype mixed is how the paper's wrappers computed, which --model hf is none of; "
+                f"use auto, {', '.join(DTYPES)}"
+            )
+        return resolve_precision(name, device, uniform(torch.bfloat16))
+
+    @classmethod
+    def find(
+        cls, settings: ModelSettings, checkpoint: str | None, parts: Mapping[str, str] | None
+    ) -> Checkpoint:
+        """Find a folder or hub repository in transformers' format.
+
+        Raises:
+            ModelError: If there is none, or parts of a model are named.
+        """
+        if parts:
+            flags = ", ".join(f"--{part.replace('_', '-')}" for part in parts)
+            raise ModelError(f"--model hf loads a whole model, --checkpoint; leave out {flags}")
+        chosen = settings.checkpoint if checkpoint is None else checkpoint
+        if chosen is None:
+            raise ModelError(
+                "--model hf needs --checkpoint, a folder in transformers' format or a hub id "
+                "(owner/name); name one"
+            )
+        source = find_source(chosen, what="checkpoint", advice="check the path")
+        kind = source.config.get("model_type")
+        if not isinstance(kind, str):
+            raise ModelError(
+                f"checkpoint {source.name} has no config.json that names a model_type; --model hf "
+                "loads folders in transformers' format, as `save_pretrained` writes them"
+            )
+        return Checkpoint(Family(kind, kind, ()), {WHOLE: source})
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        *,
+        protocol: str,
+        device: str,
+        precision: Precision,
+        quantization: Quantization | None = None,
+        converted: str | None = None,
+        system: str | None = None,
+    ) -> Self:
+        """Load a model with its processor.
+
+        Raises:
+            ModelError: If transformers can't load it, or it is no vision-language model.
+        """
+        if converted is not None:
+            raise ModelError(
+                f"--converted {converted} is for original files of the paper's models; leave it out"
+            )
+        config = _config(checkpoint)
+        processor = load_processor(checkpoint.name, config)
+        model = load_pretrained(
+            AutoModelForImageTextToText,
+            checkpoint.name,
+            config=config,
+            dtype=precision.dtype,
+            device=device,
+            quantization=quantization,
+        )
+        return cls(model, processor, protocol=protocol, system=system, precision=precision)
+
+    @classmethod
+    def prompt_of(
+        cls,
+        checkpoint: Checkpoint,
+        protocol: str,
+        question: str,
+        image: Image.Image,
+        system: str | None = None,
+    ) -> ShownPrompt:
+        """Return what would be sent to a model, without loading it; arguments as elsewhere."""
+        processor = load_processor(checkpoint.name, _config(checkpoint))
+        return Chat(processor, system).shown(question, image)
+
+    @classmethod
+    def config(cls, checkpoint: Checkpoint) -> Any:
+        """Return the config of the model that a checkpoint holds."""
+        return _config(checkpoint)
 
     @property
     def preprocessing(self) -> Chat:
@@ -236,6 +357,30 @@ class HFVlm(VLM):
         except (TypeError, ValueError, IndexError) as error:
             return f"it takes none ({' '.join(str(error).split())[:200]})"
         return "it scores them differently when its prompts are given so"
+
+
+def _config(checkpoint: Checkpoint) -> Any:
+    """Return the config of a vision-language model.
+
+    Raises:
+        ModelError: If the installed transformers has no class for it.
+    """
+    kind = checkpoint.family.model_type
+    try:
+        config = AutoConfig.from_pretrained(checkpoint.name, trust_remote_code=False)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"checkpoint {checkpoint.name} is of model_type {kind!r}, which transformers "
+            f"{transformers.__version__} can't load by itself "
+            f"({' '.join(str(error).split())[:200]}); install a newer release, or pass a "
+            "checkpoint in transformers' own format (often named -hf)"
+        ) from error
+    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        raise ModelError(
+            f"checkpoint {checkpoint.name} is of model_type {kind!r}, which is no model that "
+            "answers questions about pictures (AutoModelForImageTextToText); pass another one"
+        )
+    return config
 
 
 def _noise() -> Image.Image:

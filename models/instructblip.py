@@ -10,13 +10,19 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from transformers import InstructBlipConfig, InstructBlipForConditionalGeneration
+from transformers import (
+    BertTokenizerFast,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+)
 
 from models.blip import BlipVLM
-from models.checkpoints import Checkpoint, Family
-from models.instruction import InstructionTokenizer, load_instruction_tokenizer
+from models.errors import ModelError
 from models.precision import EVA, FULL, HALF_AUTOCAST, Precision
+from models.sources import QFORMER_TOKENIZER, WHOLE, Checkpoint, Family
 from models.tokenizer import ChunkTokenizer
+
+MAX_LENGTH = 128
 
 
 class InstructBlip(BlipVLM):
@@ -40,17 +46,42 @@ class InstructBlip(BlipVLM):
         tokenizer: ChunkTokenizer,
         *,
         protocol: str,
-        instruction_tokenizer: InstructionTokenizer,
+        instruction_tokenizer: Any,
         precision: Precision | None = None,
     ) -> None:
-        """Wrap a loaded model; `instruction_tokenizer` is the Q-Former's."""
+        """Wrap a loaded model; `instruction_tokenizer` is the Q-Former's, a `BertTokenizerFast`."""
         super().__init__(model, tokenizer, protocol=protocol, precision=precision)
         self.instruction_tokenizer = instruction_tokenizer
 
     @classmethod
     def extras(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Return the Q-Former's tokenizer."""
-        return {"instruction_tokenizer": load_instruction_tokenizer(checkpoint)}
+        """Return the Q-Former's tokenizer, lower-cased BERT's.
+
+        Raises:
+            ModelError: If the checkpoint has none.
+        """
+        whole = checkpoint.parts[WHOLE]
+        for name in ("vocab.txt", "tokenizer.json"):
+            if (file := whole.file(f"{QFORMER_TOKENIZER}/{name}")) is not None:
+                tokenizer = BertTokenizerFast.from_pretrained(file.parent, truncation_side="left")
+                return {"instruction_tokenizer": tokenizer}
+        raise ModelError(
+            f"checkpoint {checkpoint.name} has no tokenizer for the Q-Former "
+            f"({QFORMER_TOKENIZER}/vocab.txt or {QFORMER_TOKENIZER}/tokenizer.json); copy "
+            "bert-base-uncased's vocab.txt there"
+        )
+
+    def instruction_ids(self, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the Q-Former reads, "[CLS] ... [SEP]", and its mask, both (B, T) int64."""
+        encoded = self.instruction_tokenizer(
+            list(questions),
+            padding=True,
+            truncation=True,  # on the left
+            max_length=MAX_LENGTH,
+            split_special_tokens=True,  # "[SEP]" in a question is text
+            return_tensors="pt",
+        )
+        return encoded["input_ids"], encoded["attention_mask"]
 
     @torch.inference_mode()
     def image_embeds(self, features: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:
@@ -61,7 +92,7 @@ class InstructBlip(BlipVLM):
             questions: One per picture; the Q-Former reads them as they stand, lower-cased.
         """
         queries = self.model.query_tokens.expand(len(questions), -1, -1)
-        ids, mask = (part.to(queries.device) for part in self.instruction_tokenizer(questions))
+        ids, mask = (part.to(queries.device) for part in self.instruction_ids(questions))
         seen = torch.cat([mask.new_ones(queries.shape[:2]), mask], dim=1)
         with self.precision.parts["qformer"].context(queries.device):
             states = self.model.qformer(

@@ -13,14 +13,12 @@ import torch
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from models.base import VLM
-from models.build import Parts
-from models.checkpoints import Checkpoint, Family
-from models.configs import clip_config, llama_config
+from models.checkpoints.locate import clip_config, llama_config
 from models.errors import ModelError
 from models.generation import EncodedPrompts
 from models.images import CLIP_MEAN, ClipPreprocessing, Color
-from models.layouts import WHOLE
-from models.precision import HALF, PART_NAMES, Precision
+from models.precision import HALF, PART_NAMES, Parts, Precision
+from models.sources import WHOLE, Checkpoint, Family
 
 SECOND_TO_LAST = -2
 
@@ -31,7 +29,14 @@ class Llava(VLM):
     family = Family("llava-1.5", "llava", ("llava", "llava_llama"))
     model_class: ClassVar[Any] = LlavaForConditionalGeneration
     config_class: ClassVar[Any] = LlavaConfig
-    parts = Parts({"model.vision_tower.": "vision", "model.multi_modal_projector.": "projector"})
+    parts = Parts(
+        {
+            "model.vision_tower.": "vision",
+            "model.multi_modal_projector.": "projector",
+            "model.language_model.": "llm",
+            "lm_head.": "llm",
+        }
+    )
     # float16 throughout: autocast, which the wrapper also has, finds nothing to cast.
     mixed = Precision("float16", dict.fromkeys(PART_NAMES, HALF))
     stop_text: ClassVar[str | None] = "###"

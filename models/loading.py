@@ -3,17 +3,50 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+import pickle
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 
-from models.base import VLM
-from models.checkpoints import Checkpoint, locate
-from models.devices import resolve_device
+import torch
+from safetensors import SafetensorError
+from transformers.utils import logging as transformers_logging
+
 from models.errors import ModelError
-from models.precision import resolve_precision
-from models.prompts import template
-from models.quantization import check_quantization
-from models.settings import PARTS, ModelSettings, model_settings
+from models.precision import (
+    AUTO,
+    Quantization,
+    bits_and_bytes,
+    check_quantization,
+    resolve_device,
+)
+from models.settings import ModelSettings, model_settings
+from models.sources import (
+    Checkpoint,
+    Source,
+    find_source,
+    refuse_empty,
+    refuse_lfs_pointer,
+    weight_files,
+)
+from models.tokenizer import ChunkTokenizer, JsonTokenizer, SentencePieceTokenizer
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from models.base import VLM
+    from models.generation import ShownPrompt
+
+HF: Final = "hf"
+WIDTH_13B: Final = 5120  # of a LLaMA with 13 billion parameters
+# Buffers that older versions of transformers saved; they are computed when a model is built.
+BUFFERS: Final = re.compile(r"(.*\.)?(position_ids|inv_freq)")
+# The last norm's weights are around 1 in every LLaMA, and what was added to them is near 0.
+SMALLEST_NORM: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +54,7 @@ class Description:
     """What will be loaded: everything that decides a model's answers.
 
     Attributes:
-        model: Name in `configs/`.
+        model: Name in `configs/`; "hf-" and the checkpoint's name for a model of transformers.
         family: What kind of model it is, such as "llava-1.5".
         checkpoint: Folder or hub id, or those of its parts.
         weights: Hub commit or hash of the contents; another one means other weights.
@@ -29,6 +62,7 @@ class Description:
         device: "cpu", "cuda:N" or "auto".
         dtype: "mixed", "float32", "float16" or "bfloat16".
         quantization: "8bit", "4bit" or None.
+        system: System message of a chat template; None for what the prompt has by itself.
     """
 
     model: str
@@ -39,6 +73,7 @@ class Description:
     device: str
     dtype: str
     quantization: str | None = None
+    system: str | None = None
 
 
 def load(
@@ -50,11 +85,14 @@ def load(
     device: str | None = None,
     dtype: str | None = None,
     quantization: str | None = None,
+    converted: str | None = None,
+    system: str | None = None,
 ) -> VLM:
     """Load a model with its wrapper.
 
     Args:
-        name: One of `available()`, such as "llava-1.5" or "tiny-llava".
+        name: One of `available()`, such as "llava-1.5" or "tiny-llava"; "hf" for any
+            vision-language model of transformers, "auto" to find out by the checkpoint's config.
         checkpoint: Folder or hub id, in transformers' format or as the authors published it; None
             for what `configs/<name>.yaml` names.
         parts: Original files by part ("llm", "vision", "qformer", "projector",
@@ -65,22 +103,27 @@ def load(
         dtype: "float32", "float16", "bfloat16", "mixed" (as the paper's wrapper mixes float16 and
             float32) or "auto" (mixed on a GPU, else float32); None for the config's.
         quantization: "8bit" or "4bit" weights in the language model, by bitsandbytes.
+        converted: Folder that original files are converted to, once; None for one in the cache.
+        system: System message, for "hf"; None for what its chat template has by itself.
     Returns:
         The wrapped model, ready to generate.
     Raises:
         ModelError: If one of these does not exist or does not fit the others.
     """
-    settings = model_settings(name)
+    _refuse_empty(locals())
+    settings = model_settings(recognise(name, checkpoint))
     wrapper = wrapper_of(settings)
-    chosen = protocol or settings.protocol
-    _check_protocol(wrapper, chosen)
-    place = resolve_device(device)
+    chosen, place = protocol or settings.protocol, resolve_device(device)
+    wrapper.check_protocol(chosen, system)
+    kind = check_quantization(quantization, place)
     return wrapper.load(
-        find_checkpoint(settings, checkpoint, parts),
+        wrapper.find(settings, checkpoint, parts),
         protocol=chosen,
         device=place,
-        precision=resolve_precision(dtype or settings.dtype, place, wrapper.mixed),
-        quantization=check_quantization(quantization, place),
+        precision=wrapper.resolve_precision(dtype or settings.dtype, place),
+        quantization=kind,
+        converted=converted,
+        **({} if system is None else {"system": system}),
     )
 
 
@@ -93,24 +136,85 @@ def describe(
     device: str | None = None,
     dtype: str | None = None,
     quantization: str | None = None,
+    converted: str | None = None,
+    system: str | None = None,
 ) -> Description:
     """Resolve what `load` would load, without loading it; arguments and errors as there."""
+    _refuse_empty(locals())
+    name = recognise(name, checkpoint)
     settings = model_settings(name)
     wrapper = wrapper_of(settings)
-    chosen = protocol or settings.protocol
-    _check_protocol(wrapper, chosen)
-    place = resolve_device(device)
-    located = find_checkpoint(settings, checkpoint, parts)
+    chosen, place = protocol or settings.protocol, resolve_device(device)
+    wrapper.check_protocol(chosen, system)
+    located = wrapper.find(settings, checkpoint, parts)
     return Description(
-        model=name,
-        family=wrapper.family.name,
+        model=f"{HF}-{Path(located.name).name}" if name == HF else name,
+        family=located.family.name,
         checkpoint=located.name,
         weights=located.identity,
         protocol=chosen,
         device=place,
-        dtype=resolve_precision(dtype or settings.dtype, place, wrapper.mixed).name,
+        dtype=wrapper.resolve_precision(dtype or settings.dtype, place).name,
         quantization=check_quantization(quantization, place),
+        system=system,
     )
+
+
+def show_prompt(
+    name: str,
+    question: str,
+    image: Image.Image,
+    *,
+    checkpoint: str | None = None,
+    parts: Mapping[str, str] | None = None,
+    protocol: str | None = None,
+    system: str | None = None,
+    **_: Any,
+) -> ShownPrompt:
+    """Return what a model would be sent for a question about a picture; no weights are loaded.
+
+    It takes all arguments of `load`, which says what they are and what it raises.
+    """
+    settings = model_settings(recognise(name, checkpoint))
+    wrapper = wrapper_of(settings)
+    located = wrapper.find(settings, checkpoint, parts)
+    options = {} if system is None else {"system": system}
+    return wrapper.prompt_of(located, protocol or settings.protocol, question, image, **options)
+
+
+def recognise(name: str, checkpoint: str | None) -> str:
+    """Return a model's name; for "auto" the one that a checkpoint's config belongs to.
+
+    The paper's four are known by the kinds of their parts; every other model is "hf".
+
+    Raises:
+        ModelError: If it is "auto", and no checkpoint with a config is named.
+    """
+    if name != AUTO:
+        return name
+    if checkpoint is None:
+        raise ModelError(
+            "--model auto needs --checkpoint, a folder or hub id with a config.json; name one, or "
+            "name the model"
+        )
+    source = find_source(checkpoint, what="checkpoint", advice="check the path")
+    config = source.config
+    kind = config.get("model_type")
+    if kind is None:
+        raise ModelError(
+            f"checkpoint {checkpoint} has no config.json that names a model_type, so --model auto "
+            "can't tell what it is; name the model"
+        )
+    text, vision = (config.get(f"{part}_config") or {} for part in ("text", "vision"))
+    if text.get("model_type", "llama") != "llama":
+        return HF
+    if kind == "llava" and text and vision.get("model_type") != "clip_vision_model":
+        return HF
+    size = text.get("hidden_size", config.get("hidden_size"))
+    llava = "llava-1.5-13b" if size == WIDTH_13B else "llava-1.5"
+    families = {"llava": llava, "llava_llama": llava, "shikra": "shikra"}
+    families |= {"instructblip": "instructblip", "blip-2": "minigpt4"}
+    return families.get(kind, HF)
 
 
 def find_checkpoint(
@@ -118,19 +222,10 @@ def find_checkpoint(
 ) -> Checkpoint:
     """Find the checkpoint that a user's choice and a model's config come to.
 
-    Named parts take the place of the config's checkpoint; a named checkpoint that turns out to
-    hold some parts only is completed by the config's parts.
-
     Raises:
         ModelError: If a part is unknown, missing, or of another model.
     """
-    named = dict(parts or {})
-    for part in named:
-        if part not in PARTS:
-            raise ModelError(f"part {part!r} is unknown; a model has {', '.join(PARTS)}")
-    known = {part: value for part in PARTS if (value := getattr(settings, part)) is not None}
-    whole = checkpoint if named else checkpoint or settings.checkpoint
-    return locate(wrapper_of(settings).family, whole, named, known)
+    return wrapper_of(settings).find(settings, checkpoint, parts)
 
 
 def wrapper_of(settings: ModelSettings) -> type[VLM]:
@@ -140,8 +235,184 @@ def wrapper_of(settings: ModelSettings) -> type[VLM]:
     return wrapper
 
 
-def _check_protocol(wrapper: type[VLM], protocol: str) -> None:
+def load_tokenizer(source: Source) -> ChunkTokenizer:
+    """Load `tokenizer.model`, or `tokenizer.json` where there is no such file.
+
+    Raises:
+        ModelError: If the checkpoint has neither.
+    """
+    model = source.file("tokenizer.model")
+    if model is not None:
+        return SentencePieceTokenizer(model)
+    fast = source.file("tokenizer.json")
+    if fast is not None:
+        return JsonTokenizer(fast)
+    raise ModelError(
+        f"checkpoint {source.name} has no tokenizer.model and no tokenizer.json; "
+        "copy one of them from the original checkpoint into it"
+    )
+
+
+def check_vocabulary(checkpoint: Checkpoint, rows: int, tokenizer: ChunkTokenizer) -> None:
+    """Refuse a language model with fewer embeddings than its tokenizer needs.
+
+    Raises:
+        ModelError: If it is one.
+    """
+    family, pieces = checkpoint.family, tokenizer.get_piece_size()
+    where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {pieces} pieces"
+    if rows < pieces:
+        raise ModelError(
+            f"{where}; model and tokenizer are not of the same checkpoint: copy the right "
+            "tokenizer.model into it"
+        )
+    if rows < pieces + family.extra_tokens:
+        raise ModelError(
+            f"{where}, but {family.name} has {family.extra_tokens} more than pieces, for its image "
+            "tokens; it is of another model, or without what was added to it: name the right one"
+        )
+
+
+def load_pretrained(
+    model_class: Any,
+    name: str,
+    *,
+    config: Any = None,
+    dtype: torch.dtype | str,
+    float32: Sequence[str] = (),
+    device: str,
+    quantization: Quantization | None = None,
+    unquantized: Sequence[str] = (),
+) -> Any:
+    """Load a folder or hub repository in transformers' format, all its weights or none.
+
+    Args:
+        model_class: Class of transformers, or one derived from it, or an `AutoModel...`.
+        name: Folder or hub id.
+        config: The model's; None for the folder's.
+        dtype: Of the weights; "auto" for the one that they are stored in.
+        float32: Modules and parameters that stay in float32 under a lower dtype, by the last part
+            of their names. transformers 5 no longer takes a dtype for each part of a model.
+        device: "cpu", "cuda:N", or "auto" to spread over all GPUs.
+        quantization: Of linear layers, by bitsandbytes; None for none.
+        unquantized: Modules whose linear layers keep their precision then, by their full names.
+    Returns:
+        The model in evaluation mode.
+    Raises:
+        ModelError: If a weight is missing, unexpected, of another shape or a delta, or a file is
+            missing or damaged.
+    """
+    folder = Path(name).expanduser()
+    files = weight_files(folder) if folder.is_dir() else []
+    for file in files:
+        refuse_lfs_pointer(file)
+    options: dict[str, Any] = {} if config is None else {"config": config}
+    if quantization is not None:
+        options["quantization_config"] = bits_and_bytes(quantization, dtype, unquantized)
+    loaded = model_class
+    if float32:
+        # transformers takes this from the class alone; the module's name tells it whose class it is
+        own = {"__module__": model_class.__module__, "_keep_in_fp32_modules_strict": [*float32]}
+        loaded = type(model_class.__name__, (model_class,), own)
     try:
-        template(wrapper.family.name, protocol)
-    except ValueError as error:
-        raise ModelError(str(error)) from error
+        with _quiet():
+            model, found = loaded.from_pretrained(
+                folder if files else name,
+                dtype=dtype,
+                device_map=AUTO if device == AUTO else {"": device},
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,  # named below, with whatever else is wrong
+                **options,
+            )
+    except torch.OutOfMemoryError:
+        raise
+    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise _unreadable(name, files, error) from error
+    if float32:
+        model.__class__ = model_class
+    _refuse_wrong_weights(name, found)
+    _refuse_deltas(name, model)
+    return model.requires_grad_(False).eval()
+
+
+def _refuse_empty(arguments: Mapping[str, Any]) -> None:
+    """Refuse empty arguments of `load`, which would otherwise stand for the config's."""
+    for what, value in {**arguments, **(arguments["parts"] or {})}.items():
+        refuse_empty("model" if what == "name" else what, value)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep transformers' own report of wrong weights back, and its bar away from log files."""
+    level = transformers_logging.get_verbosity()
+    bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    if not sys.stderr.isatty():
+        transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(level)
+        if bar:
+            transformers_logging.enable_progress_bar()
+
+
+def _unreadable(name: str, files: Sequence[Path], error: Exception) -> ModelError:
+    """Return what is wrong with a folder's files, in one sentence that names the file."""
+    from models.checkpoints.tensors import stored_tensors  # not needed to load
+
+    try:
+        stored_tensors(files)
+    except ModelError as precise:
+        return precise
+    reason = " ".join(str(error).split())[:300] or type(error).__name__
+    return ModelError(f"{name} can't be loaded ({reason}); download it again, or name another one")
+
+
+def _refuse_wrong_weights(name: str, found: Mapping[str, Any]) -> None:
+    """Refuse what `from_pretrained` would leave random or aside."""
+    missing = sorted({*found["missing_keys"]} - {key for key, *_ in found["mismatched_keys"]})
+    unexpected = sorted(key for key in found["unexpected_keys"] if not BUFFERS.fullmatch(key))
+    wrong = [
+        f"{key} of shape {tuple(there)}, but the model needs {tuple(needed)}"
+        for key, there, needed in sorted(found["mismatched_keys"])
+    ]
+    amiss = []
+    if missing:
+        amiss.append(f"lacks {_listed(missing)}")
+    if unexpected:
+        amiss.append(f"holds {_listed(unexpected)}, which this model does not have")
+    if wrong:
+        amiss.append(f"holds {_listed(wrong)}")
+    if amiss:
+        raise ModelError(
+            f"checkpoint {name} {', and '.join(amiss)}; it is incomplete or of another model: "
+            "download it again, or name the right one"
+        )
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _refuse_deltas(name: str, model: Any) -> None:
+    """Refuse weights that are differences to LLaMA's, as Vicuna and Shikra were published."""
+    for path, module in model.named_modules():
+        if path.endswith("model.norm") and type(module).__name__ == "LlamaRMSNorm":
+            refuse_delta(f"checkpoint {name}", module.weight)
+
+
+def refuse_delta(where: str, norm: torch.Tensor) -> None:
+    """Refuse a language model by the weights of its last norm.
+
+    Raises:
+        ModelError: If they are differences to LLaMA's.
+    """
+    if norm.float().abs().mean() < SMALLEST_NORM:
+        raise ModelError(
+            f"{where} holds delta weights, the differences "
+            "to LLaMA's; add them to LLaMA-7B first (Vicuna: python -m "
+            "fastchat.model.apply_delta, Shikra: mllm/models/shikra/apply_delta.py, each "
+            "with --base LLAMA --target FOLDER --delta DELTA) and pass the result"
+        )

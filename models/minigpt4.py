@@ -13,9 +13,9 @@ import torch
 from transformers import Blip2Config, Blip2ForConditionalGeneration, StoppingCriteriaList
 
 from models.blip import BlipVLM
-from models.checkpoints import Family
 from models.generation import Decoding
 from models.precision import EVA, FULL_AUTOCAST, HALF_AUTOCAST, Precision
+from models.sources import Family
 from models.stopping import StopAtText
 
 STOP = "###"

@@ -1,4 +1,4 @@
-"""In which precision each part of a model computes.
+"""On which device a model runs, and in which precision each of its parts computes.
 
 The reference wrappers mix precisions, each in its own way: some parts in float32, some in float16,
 some of either under autocast. `--dtype mixed` is that way, the default on a GPU; a plain dtype is
@@ -7,19 +7,47 @@ the same everywhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, Final
+from importlib.util import find_spec
+from typing import Any, Final, Literal
 
 import torch
 from torch import nn
+from transformers import BitsAndBytesConfig
 
-from models.devices import AUTO, DTYPES
 from models.errors import ModelError
 
+Quantization = Literal["8bit", "4bit"]
+AUTO: Final = "auto"
 MIXED: Final = "mixed"
 PART_NAMES: Final = ("vision", "qformer", "projector", "llm")
+DTYPES: Final = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+# The output layer is not quantised, as in transformers' own quantised models.
+OUTPUT_LAYERS: Final = ("lm_head", "language_model.lm_head")
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Which part of a model a parameter belongs to, by the start of its name; else "llm"."""
+
+    prefixes: Mapping[str, str]
+
+    def of(self, parameter: str) -> str:
+        """Return "vision", "qformer", "projector" or "llm"."""
+        for prefix, part in self.prefixes.items():
+            if parameter.startswith(prefix):
+                return part
+        return "llm"
+
+    def modules(self, *parts: str) -> list[str]:
+        """Return the modules and parameters that some parts consist of."""
+        return [name.rstrip(".") for name, part in self.prefixes.items() if part in parts]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +78,33 @@ class Precision:
     name: str
     parts: Mapping[str, PartPrecision]
 
-    def dtype_of(self, part: str, module: nn.Module) -> torch.dtype:
-        """Return the dtype of a module's own parameters."""
-        precision = self.parts[part]
-        return precision.linear if isinstance(module, nn.Linear) else precision.other
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype to load a model in: the lowest, so that nothing takes more room than it needs.
+
+        The parts in `float32` are the exception.
+        """
+        dtypes = {dtype for part in self.parts.values() for dtype in (part.linear, part.other)}
+        return min(dtypes, key=lambda dtype: dtype.itemsize)
+
+    @property
+    def float32(self) -> tuple[str, ...]:
+        """The parts of which some or all parameters are more precise than `dtype`."""
+        return tuple(
+            name for name, part in self.parts.items() if {part.linear, part.other} != {self.dtype}
+        )
+
+    def cast(self, model: nn.Module, parts: Parts) -> None:
+        """Give every parameter its dtype, in place: halve what was loaded in float32 needlessly.
+
+        Quantised weights, which are whole numbers, stay as they are.
+        """
+        for name, parameter in model.named_parameters():
+            part = self.parts[parts.of(name)]
+            module = model.get_submodule(name.rpartition(".")[0])
+            dtype = part.linear if isinstance(module, nn.Linear) else part.other
+            if parameter.is_floating_point() and parameter.dtype != dtype:
+                parameter.data = parameter.data.to(dtype)
 
 
 def uniform(dtype: torch.dtype) -> Precision:
@@ -91,3 +142,76 @@ def resolve_precision(name: str, device: str, mixed: Precision) -> Precision:
             f"float32), {', '.join(DTYPES)}"
         )
     return uniform(DTYPES[name])
+
+
+def check_quantization(name: str | None, device: str) -> Quantization | None:
+    """Return a quantisation by name.
+
+    Raises:
+        ModelError: If there is none of this name, or it can't be had here.
+    """
+    if name is None:
+        return None
+    if name not in ("8bit", "4bit"):
+        raise ModelError(f"quantization {name!r} is unknown; use 8bit or 4bit")
+    if device == AUTO:
+        raise ModelError(
+            f"quantization {name} with device auto: a quantised 7B model fits one GPU; "
+            "use --gpu-id N, or leave --quantization out"
+        )
+    if find_spec("bitsandbytes") is None:
+        raise ModelError(
+            f"quantization {name} needs bitsandbytes, which is not installed; "
+            'install it with: pip install -e ".[quantization]"'
+        )
+    return "8bit" if name == "8bit" else "4bit"
+
+
+def bits_and_bytes(
+    kind: Quantization, dtype: torch.dtype | str, unquantized: Sequence[str]
+) -> BitsAndBytesConfig:
+    """Return how transformers quantises: LLM.int8(), or NF4 with double quantisation.
+
+    Args:
+        kind: "8bit" or "4bit".
+        dtype: That 4-bit layers compute in.
+        unquantized: Modules that keep their precision, besides the output layer; none: as
+            transformers chooses.
+    """
+    skipped = [*unquantized, *OUTPUT_LAYERS] if unquantized else None
+    if kind == "8bit":
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_skip_modules=skipped)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype if isinstance(dtype, torch.dtype) else None,
+        llm_int8_skip_modules=skipped,
+    )
+
+
+def resolve_device(device: str | None) -> str:
+    """Return "cpu", "cuda:N", "mps" or "auto" (spread over all GPUs); the first GPU by default.
+
+    Raises:
+        ModelError: If there is no such device on this machine.
+    """
+    if device is None:
+        return "cuda:0" if torch.cuda.is_available() else "cpu"
+    if device == AUTO:
+        return AUTO
+    try:
+        wanted = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"device {device!r} is unknown; use cpu, cuda:N or auto") from error
+    if wanted.type == "cuda":
+        count = torch.cuda.device_count()
+        index = wanted.index or 0
+        if index >= count:
+            have = f"{count} (0..{count - 1})" if count else "none"
+            raise ModelError(
+                f"GPU {index} does not exist; this machine has {have}: "
+                "use --gpu-id with one of them, or --gpu-id -1 for the CPU"
+            )
+        return f"cuda:{index}"
+    return str(wanted)

@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
+import transformers
+from packaging import version
 from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
-from models.checkpoints import Family
 from models.generation import EncodedPrompts
 from models.llava import Llava
 from models.precision import FULL_AUTOCAST, HALF, Precision
+from models.sources import Family
 
 
 class ShikraConfig(LlavaConfig):  # type: ignore[misc]  # transformers is untyped
@@ -38,13 +40,22 @@ class ShikraForConditionalGeneration(LlavaForConditionalGeneration):  # type: ig
         )
 
 
+if version.parse(transformers.__version__).major >= 5:
+    # There a class that is not transformers' own must say that LLaVA's names on disk are its own.
+    from transformers import conversion_mapping
+
+    conversion_mapping.register_checkpoint_conversion_mapping(
+        ShikraConfig.model_type, conversion_mapping.get_checkpoint_conversion_mapping("llava")
+    )
+
+
 class Shikra(Llava):
     """Shikra with the reference wrapper's prompt and preprocessing.
 
     Protocol "official" is Shikra's own: a space after the system message, and padding with white.
     """
 
-    family = Family("shikra", "shikra", ("shikra",))
+    family = Family("shikra", "shikra", ("shikra",), extra_tokens=3)
     model_class: ClassVar[Any] = ShikraForConditionalGeneration
     config_class: ClassVar[Any] = ShikraConfig
     # The wrapper loads the language model in float32 and runs it under autocast.

@@ -6,24 +6,26 @@ import hashlib
 import json
 import os.path
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from huggingface_hub import snapshot_download
-from transformers.utils import cached_file
-
 from models.errors import ModelError
 from models.file_hashes import file_hashes
-from models.lfs import refuse_lfs_pointer
 from models.settings import ROOT
-from models.tensors import tensor_files
+
+WHOLE: Final = "checkpoint"
+"""The one part of a checkpoint in transformers' format."""
 
 HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
 QFORMER_TOKENIZER: Final = "qformer_tokenizer"  # a folder in checkpoints of transformers' format
+SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")
 # Weights, configs, tokenizers and their vocabularies.
-SUFFIXES: Final = {".json", ".model", ".txt", ".safetensors", ".bin", ".pth"}
+SUFFIXES: Final = {".json", ".jinja", ".model", ".txt", ".safetensors", ".bin", ".pth"}
+# The few lines that stand in a clone for a large file that was not fetched.
+POINTER_START: Final = b"version https://git-lfs.github.com/spec/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +52,26 @@ class Source:
         """
         return f"hub:{self.commit}" if self.path is None else _contents_hash(self.path)
 
+    def is_whole(self, family: Family) -> bool:
+        """Return whether it holds a model of a family in transformers' format."""
+        return self.config.get("model_type") == family.model_type and "text_config" in self.config
+
     def local(self) -> Path:
         """Return the file or folder; a hub repository is downloaded first.
 
         Raises:
             ModelError: If the hub can't be reached.
         """
+        from huggingface_hub import snapshot_download  # not needed for folders, slow to import
+
         if self.path is not None:
             return self.path
         # One set of weights is enough, and safetensors are read fastest.
-        weights = "*.safetensors" if _hub_file(self.name, "model.safetensors") else "*.bin"
-        if _hub_file(self.name, "model.safetensors.index.json"):
-            weights = "*.safetensors"
+        safe = ("model.safetensors", "model.safetensors.index.json")
+        weights = "*.safetensors" if any(_hub_file(self.name, name) for name in safe) else "*.bin"
         try:
             folder = snapshot_download(
-                self.name, allow_patterns=["*.json", "*.model", "*.txt", weights]
+                self.name, allow_patterns=["*.json", "*.jinja", "*.model", "*.txt", weights]
             )
         except OSError as error:
             raise _unreachable(self.name, error) from error
@@ -85,6 +92,53 @@ class Source:
         return path
 
 
+@dataclass(frozen=True, slots=True)
+class Family:
+    """What tells checkpoints of a model from others.
+
+    Attributes:
+        name: As `models.prompts` and the layouts of original files know it.
+        model_type: In the `config.json` of a folder in transformers' format.
+        llm_types: In the `config.json` of the original language model.
+        extra_tokens: What its language model has more than its tokenizer has pieces.
+    """
+
+    name: str
+    model_type: str
+    llm_types: tuple[str, ...]
+    extra_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose parts all exist; the only part is `WHOLE` in transformers' format."""
+
+    family: Family
+    parts: Mapping[str, Source]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is one folder in transformers' format."""
+        return WHOLE in self.parts
+
+    @property
+    def name(self) -> str:
+        """Path or hub id, for each part where there are several."""
+        if self.is_whole:
+            return self.parts[WHOLE].name
+        return " ".join(f"{part}={source.name}" for part, source in self.parts.items())
+
+    @property
+    def identity(self) -> str:
+        """Hub commit or hash of each part; another one means other weights."""
+        return " ".join(source.identity for source in self.parts.values())
+
+    @property
+    def text(self) -> Source:
+        """Where the language model's config and tokenizer are."""
+        return self.parts[WHOLE if self.is_whole else "llm"]
+
+
 def find_source(name: str, *, what: str, advice: str) -> Source:
     """Find a file, a folder or a hub repository.
 
@@ -95,26 +149,82 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
     Raises:
         ModelError: If there is nothing of this name, or its `config.json` is unusable.
     """
+    refuse_empty(what, name)
     for path in (Path(name).expanduser(), ROOT / name):
         if path.is_dir():
-            config = _read_config(path / "config.json")
-            return Source(str(path), path, config, "")
+            return Source(str(path), path, _read_config(path / "config.json"), "")
         if path.is_file():
             return Source(str(path), path, {}, "")
     if not HUB_ID.fullmatch(name):
         raise ModelError(
             f"{what} {name!r} is no file, no folder and no hub id (owner/name); {advice}"
         )
-    try:
-        found = Path(str(cached_file(name, "config.json")))
-    except OSError as error:
-        raise _unreachable(name, error) from error
+    found = _hub_file(name, "config.json", required=True)
+    assert found is not None  # or an error
     return Source(name, None, _read_config(found), found.parent.name)
 
 
-def _hub_file(repository: str, name: str) -> Path | None:
+def weight_files(path: Path) -> list[Path]:
+    """Return the files that hold a checkpoint's tensors.
+
+    Args:
+        path: A file, or a folder with one file, or with shards and their index.
+    Raises:
+        ModelError: If there are none, or a shard that the index names is missing.
+    """
+    if path.is_file():
+        return [path]
+    for single in SINGLE_FILES:
+        index = path / f"{single}.index.json"
+        if index.is_file():
+            return _shards(index)
+        if (path / single).is_file():
+            return [path / single]
+    raise ModelError(
+        f"{path} holds no weights ({' or '.join(SINGLE_FILES)}, whole or with an index of shards); "
+        "download it again"
+    )
+
+
+def refuse_empty(what: str, value: object) -> None:
+    """Refuse an empty text, which an unset variable of a shell leaves.
+
+    Raises:
+        ModelError: If it is one.
+    """
+    if isinstance(value, str) and not value.strip():
+        raise ModelError(
+            f"{what} is empty, as an unset shell variable is; name one or leave it out"
+        )
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Tell whether a file is a Git LFS pointer; False where it can't be read."""
     try:
-        found = cached_file(repository, name, _raise_exceptions_for_missing_entries=False)
+        with path.open("rb") as file:
+            return file.read(len(POINTER_START)) == POINTER_START
+    except OSError:
+        return False
+
+
+def refuse_lfs_pointer(path: Path) -> None:
+    """Check that a file of a checkpoint is the file itself.
+
+    Raises:
+        ModelError: If it is a Git LFS pointer.
+    """
+    if is_lfs_pointer(path):
+        raise ModelError(
+            f"{path} is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in "
+            "that folder, or download the checkpoint again"
+        )
+
+
+def _hub_file(repository: str, name: str, *, required: bool = False) -> Path | None:
+    from transformers.utils import cached_file  # slow to import
+
+    try:
+        found = cached_file(repository, name, _raise_exceptions_for_missing_entries=required)
     except OSError as error:
         raise _unreachable(repository, error) from error
     return None if found is None else Path(found)
@@ -141,6 +251,21 @@ def _read_config(path: Path) -> dict[str, Any]:
     return config
 
 
+def _shards(index: Path) -> list[Path]:
+    refuse_lfs_pointer(index)
+    try:
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{index} is not an index of shards; download it again") from error
+    missing = [name for name in names if not (index.parent / name).is_file()]
+    if missing:
+        raise ModelError(
+            f"{len(missing)} of {len(names)} shards that {index} names are missing, "
+            f"{missing[0]} among them; download them"
+        )
+    return [index.parent / name for name in names]
+
+
 def _contents_hash(path: Path) -> str:
     """Return a hash of the names and contents of a part's files."""
     root, files = (path, _files(path)) if path.is_dir() else (path.parent, {path})
@@ -159,5 +284,5 @@ def _files(folder: Path) -> set[Path]:
     # An index can name shards in other folders and of other suffixes. Folders of tokenizers have
     # no weights, and incomplete weights are refused when they are loaded.
     with suppress(ModelError):
-        files.update(tensor_files(folder).files)
+        files.update(weight_files(folder))
     return files

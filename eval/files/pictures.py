@@ -16,8 +16,8 @@ from PIL import Image, UnidentifiedImageError
 
 from eval.errors import EvaluationError
 from models.errors import ModelError
-from models.lfs import is_lfs_pointer
 from models.rgb import to_rgb
+from models.sources import is_lfs_pointer
 
 # What PIL raises for files that are no pictures, are cut off, damaged or far too large, format by
 # format: a broken PNG is a SyntaxError, a TIFF's missing tag a KeyError.

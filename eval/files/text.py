@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from models.lfs import POINTER_START
+from models.sources import POINTER_START
 
 GZIP: Final = b"\x1f\x8b"
 ZIP: Final = b"PK\x03\x04"

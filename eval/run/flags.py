@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -78,6 +79,10 @@ def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
                 f"--device {given['device']} and --gpu-id ({device}) disagree; give one of them"
             )
     settings = merge(settings, given, "command line")  # type: ignore[assignment]
+    if settings.model == "auto":
+        from models.loading import recognise  # loads torch, which takes seconds
+
+        settings = replace(settings, model=recognise(settings.model, settings.checkpoint))
     arms_of(settings)  # raises now, not seconds later when torch is there
     return settings
 
@@ -86,7 +91,7 @@ def _add_model(parser: Parser) -> None:
     def flag(*names: str, **options: Any) -> None:
         parser.flag(*names, group="model", **options)
 
-    flag("--model", help=f"{', '.join(available())} (llava-1.5)")
+    flag("--model", help=f"{', '.join(available())}, auto (llava-1.5)")
     flag("--checkpoint", help="folder or hub id instead of the config's")
     for part, text in PARTS.items():
         flag(f"--{part.replace('_', '-')}", help=text)

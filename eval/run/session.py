@@ -119,8 +119,8 @@ def plan_session(
         p_yes=task.wants_p_yes,
         likelihood=task.likelihood,
     )
-    # A folder that has moved has the same answers; without a system message there is no entry, as in
-    # the run folders of models that take none.
+    # A folder that has moved has the same answers. Without a system message there is no entry, as
+    # in the run folders of models that take none.
     unrecorded = {"checkpoint"} if described.system is not None else {"checkpoint", "system"}
     resolved = {
         "benchmark": task.name,

@@ -124,11 +124,11 @@ class WordTokenizer:
         return str(id_)
 
 
-def words_of(questions: Sequence[str], *, pieces: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return ids and mask for InstructBLIP's Q-Former, each (B, T)."""
+def words_of(questions: Sequence[str], *, pieces: int, **_: Any) -> dict[str, torch.Tensor]:
+    """Return ids and mask for InstructBLIP's Q-Former, each (B, T), as its tokenizer does."""
     rows = [torch.tensor([_id_of(word, pieces) for word in q.split()]) for q in questions]
     ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    return ids, (ids != 0).long()
+    return {"input_ids": ids, "attention_mask": (ids != 0).long()}
 
 
 def _id_of(word: str, pieces: int) -> int:

@@ -21,11 +21,10 @@ from eval.command import finish
 from eval.output.table import render
 from eval.run.flag_parser import FlagParser
 from models import ModelError, available, model_settings, wrapper_of
-from models.build import empty_model
-from models.checkpoints import Checkpoint
-from models.layouts import part_rules
-from models.sources import Source
-from models.tensor_plan import Destination, Shape, originals, plan_tensors, source_shape
+from models.checkpoints.convert import model_shapes
+from models.checkpoints.layouts import LAYOUTS
+from models.checkpoints.plan import Destination, Shape, originals, plan_tensors, source_shape
+from models.sources import Checkpoint, Source
 
 # Of the checkpoints that the papers used. LLaMA-7B: 4096 wide, 32 layers, 32 heads.
 LLAMA: Final = {
@@ -80,10 +79,8 @@ def mapping(model: str) -> list[Mapped]:
         ModelError: If a parameter has no original, or the loader's plan differs.
     """
     wrapper = wrapper_of(model_settings(model))
-    configs = TRUE_CONFIGS[wrapper.family.name]
-    empty = empty_model(wrapper.model_class, true_config(model))
-    expected = {name: tuple(tensor.shape) for name, tensor in empty.state_dict().items()}
-    layout = part_rules(wrapper.family.name, frozenset(configs))
+    expected = model_shapes(wrapper.model_class, true_config(model))
+    layout = LAYOUTS[wrapper.family.name]
     found = [
         Mapped(part, source, source_shape(expected[target], rule), Destination(target, rule.third))
         for target in expected

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from models.checkpoints import load_tokenizer
+from models.checkpoints.tensors import read_tensors
 from models.errors import ModelError
-from models.lfs import is_lfs_pointer
-from models.sources import Source, find_source
-from models.tensors import TensorFiles, tensor_files
+from models.loading import load_pretrained, load_tokenizer
+from models.sources import Source, find_source, is_lfs_pointer, weight_files
 
 POINTER = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 5\n"
 
@@ -20,15 +19,19 @@ def source(folder: Path) -> Source:
     return find_source(str(folder), what="checkpoint", advice="")
 
 
+def loaded(folder: Path) -> object:
+    return load_pretrained(None, str(folder), dtype="auto", device="cpu")
+
+
 READERS: dict[str, Callable[[Path], object]] = {
     "config.json": source,
     "tokenizer.model": lambda folder: load_tokenizer(source(folder)),
     "tokenizer.json": lambda folder: load_tokenizer(source(folder)),
     "vocab.txt": lambda folder: source(folder).file("vocab.txt"),
-    "model.safetensors": lambda folder: tensor_files(folder).shapes(),
-    "model.safetensors.index.json": tensor_files,
-    "pytorch_model.bin": lambda folder: tensor_files(folder).shapes(),
-    "eva_vit_g.pth": lambda folder: TensorFiles((folder / "eva_vit_g.pth",)).shapes(),
+    "model.safetensors": loaded,
+    "model.safetensors.index.json": weight_files,
+    "pytorch_model.bin": loaded,
+    "eva_vit_g.pth": lambda folder: read_tensors(folder / "eva_vit_g.pth"),
 }
 
 

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 import models
-from models.build import empty_model
+from models.checkpoints.convert import model_shapes
+from models.checkpoints.layouts import LAYOUTS
+from models.checkpoints.plan import plan_tensors
 from models.instructblip import InstructBlip
-from models.layouts import part_rules
 from models.minigpt4 import MiniGPT4
 from models.prompts import IMAGE
-from models.tensor_plan import plan_tensors
 from scripts.data.convert_checkpoint import main as convert
 from tests.models import layout_files as files
 from tests.models import plain_forward as plain
@@ -75,7 +75,7 @@ def plain_image_tokens(
     if original.family == "minigpt4":
         x = plain.qformer(tensors["qformer"], x, **shape)
         return plain.linear(tensors["projector"], "llama_proj", x)
-    ids, mask = vlm.instruction_tokenizer(QUESTIONS[:1])  # type: ignore[attr-defined]
+    ids, mask = vlm.instruction_ids(QUESTIONS[:1])  # type: ignore[attr-defined]
     x = plain.qformer(tensors["qformer"], x, **shape, text=ids, text_mask=mask)
     return plain.linear(tensors["qformer"], "llm_proj", x)
 
@@ -122,8 +122,7 @@ def parameters_of(original: Original) -> dict[str, tuple[int, ...]]:
     settings = models.model_settings(original.family)
     wrapper = models.wrapper_of(settings)
     checkpoint = models.find_checkpoint(settings, None, original.parts)
-    model = empty_model(wrapper.model_class, wrapper.config(checkpoint))
-    return shapes(model.state_dict())
+    return model_shapes(wrapper.model_class, wrapper.config(checkpoint))
 
 
 def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -134,7 +133,7 @@ def shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
 def test_one_tensor_amiss_is_an_error_that_names_it(original: Original, change: str) -> None:
     """Every tensor of every file, one after the other, in the plan that loading follows."""
     parameters = parameters_of(original)
-    layout = part_rules(original.family, frozenset(original.tensors))
+    layout = LAYOUTS[original.family]
     every = {part: shapes(tensors) for part, tensors in original.tensors.items()}
     used = 0
     for part, tensors in original.tensors.items():
@@ -279,7 +278,7 @@ def test_a_converted_folder_answers_bitwise_as_the_originals_and_needs_none_of_t
     after = models.load(original.family, checkpoint=str(target), device="cpu")
 
     assert f"--model {original.family} --checkpoint {target}" in capsys.readouterr().out
-    assert [path.name for path in target.parent.iterdir()] == ["converted"]
+    assert {path.name for path in target.parent.iterdir()} == {"converted", ".converted.lock"}
     for name, tensor in before.model.state_dict().items():
         assert torch.equal(tensor, after.model.state_dict()[name])
     decoding = models.Decoding(max_new_tokens=6)
@@ -289,7 +288,7 @@ def test_a_converted_folder_answers_bitwise_as_the_originals_and_needs_none_of_t
     ]
     assert answers[0] == answers[1]
     assert convert(["--model", original.family, "--from", str(target), "--to", str(target)]) == 2
-    assert "exists; name a folder that does not" in capsys.readouterr().err
+    assert "is in transformers' format already; use it as it is" in capsys.readouterr().err
 
 
 def test_a_converted_folder_keeps_each_tensors_precision(tmp_path: Path) -> None:

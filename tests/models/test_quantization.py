@@ -68,6 +68,6 @@ def test_bad_quantisation_is_refused(
         models.load(family, **load, quantization="3bit")
     with pytest.raises(models.ModelError, match="with device auto: a quantised 7B model fits one"):
         models.load(family, checkpoint=str(folder), device="auto", quantization="4bit")
-    monkeypatch.setattr("models.quantization.find_spec", lambda _: None)
+    monkeypatch.setattr("models.precision.find_spec", lambda _: None)
     with pytest.raises(models.ModelError, match="needs bitsandbytes, which is not installed"):
         models.load(family, **load, quantization="4bit")

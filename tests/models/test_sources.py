@@ -154,7 +154,9 @@ def test_a_hub_repository_is_identified_by_its_commit(
     snapshot = tmp_path / "models--a--b/snapshots/0123abc"
     snapshot.mkdir(parents=True)
     (snapshot / "config.json").write_text("{}")
-    monkeypatch.setattr("models.sources.cached_file", lambda *_: str(snapshot / "config.json"))
+    monkeypatch.setattr(
+        "transformers.utils.cached_file", lambda *_, **__: str(snapshot / "config.json")
+    )
 
     source = find_source("a/b", what="checkpoint", advice="")
 

@@ -9,7 +9,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import models
-from models.instruction import MAX_LENGTH
+from models.instructblip import MAX_LENGTH
 from tests.models.toys import PIECES, QUESTIONS, make_folder, pictures
 
 
@@ -69,7 +69,7 @@ def test_instructblips_qformer_reads_the_question(instructblip: models.VLM) -> N
 
 
 def test_instructblips_qformer_reads_the_end_of_a_long_question(instructblip: models.VLM) -> None:
-    ids, mask = instructblip.instruction_tokenizer(["dog " * 200 + "cat"])  # type: ignore[attr-defined]
+    ids, mask = instructblip.instruction_ids(["dog " * 200 + "cat"])  # type: ignore[attr-defined]
 
     cls, sep, cat = 2, 3, 12
     assert ids.shape == mask.shape == (1, MAX_LENGTH)

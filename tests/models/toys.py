@@ -19,7 +19,6 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from models.saving import save_model
 from models.shikra import ShikraConfig, ShikraForConditionalGeneration
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -94,10 +93,7 @@ def make_model(family: str) -> Any:
 
 def make_folder(family: str, folder: Path) -> Path:
     """Save a random model with its tokenizers, as `save_pretrained` writes it."""
-    if family == "shikra":  # not transformers' own
-        save_model(make_model(family), family, folder)
-    else:
-        make_model(family).save_pretrained(folder)
+    make_model(family).save_pretrained(folder)
     shutil.copyfile(TOKENIZER, folder / "tokenizer.model")
     if family == "instructblip":
         write_bert_vocabulary(folder / "qformer_tokenizer")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from models import ModelError
-from models.layouts import LAYOUTS
-from models.rules import PartRules, Rule
+from models.checkpoints.layouts import LAYOUTS
+from models.checkpoints.plan import PartRules, Rule
 from scripts.check.shapes import main, mapping
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,24 +57,24 @@ def test_shapes_are_those_of_the_checkpoints() -> None:
 
 
 def test_a_map_with_a_hole_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, original = LAYOUTS["shikra"]
+    original = LAYOUTS["shikra"]
     shards = original["llm"]
     holed = PartRules(
         tuple(rule for rule in shards.rules if rule.source != "lm_head.weight"), shards.ignored
     )
-    monkeypatch.setitem(LAYOUTS, "shikra", (whole, {**original, "llm": holed}))
+    monkeypatch.setitem(LAYOUTS, "shikra", {**original, "llm": holed})
 
     with pytest.raises(ModelError, match=r"no rule leads to lm_head.weight"):
         mapping("shikra")
 
 
 def test_a_map_that_is_not_one_to_one_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole, original = LAYOUTS["shikra"]
+    original = LAYOUTS["shikra"]
     wrong = PartRules(
         (Rule("model.norm.weight", "lm_head.weight"), *original["llm"].rules[1:]),
         original["llm"].ignored,
     )
-    monkeypatch.setitem(LAYOUTS, "shikra", (whole, {**original, "llm": wrong}))
+    monkeypatch.setitem(LAYOUTS, "shikra", {**original, "llm": wrong})
 
     with pytest.raises(ModelError):
         mapping("shikra")

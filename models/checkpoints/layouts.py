@@ -13,10 +13,7 @@ from typing import Final
 import transformers
 from packaging.version import Version
 
-from models.rules import PartRules, Rule, renamed
-
-WHOLE: Final = "checkpoint"
-"""The one part of a checkpoint in transformers' own format."""
+from models.checkpoints.plan import PartRules, Rule, renamed
 
 # transformers 5 has one level less in its CLIP vision tower.
 CLIP_LEVEL: Final = "" if Version(transformers.__version__) >= Version("5.0") else "vision_model."
@@ -42,24 +39,6 @@ CLIP_FILE: Final = PartRules(
         "logit_scale",
     ),
 )
-
-# What transformers' releases call the parts of LLaVA on disk: up to 4.51, since, and since 5.0.
-HF_LLAVA: Final = PartRules(
-    rules=(
-        Rule("language_model.lm_head.weight", "lm_head.weight"),
-        Rule("lm_head.weight", "lm_head.weight"),
-        Rule("language_model.model.{rest}", "model.language_model.{rest}"),
-        Rule("model.language_model.{rest}", "model.language_model.{rest}"),
-        Rule("vision_tower.vision_model.{rest}", CLIP_TOWER + "{rest}"),
-        Rule("model.vision_tower.vision_model.{rest}", CLIP_TOWER + "{rest}"),
-        Rule("vision_tower.{rest}", CLIP_TOWER + "{rest}"),
-        Rule("model.vision_tower.{rest}", CLIP_TOWER + "{rest}"),
-        Rule("multi_modal_projector.{rest}", "model.multi_modal_projector.{rest}"),
-        Rule("model.multi_modal_projector.{rest}", "model.multi_modal_projector.{rest}"),
-    ),
-    ignored=BUFFERS,
-)
-HF_BLIP: Final = PartRules(rules=(Rule("{rest}", "{rest}"),), ignored=BUFFERS)
 
 LLAVA_SHARDS: Final = PartRules(
     rules=(
@@ -181,29 +160,33 @@ BLIP2_FILE: Final = PartRules(
 )
 MINIGPT4_FILE: Final = PartRules(rules=(Rule("llama_proj.{p}", "language_projection.{p}"),))
 
-# By model family: the parts of its checkpoint, in the order in which they are read. What a later
-# part holds replaces what an earlier one did.
-LAYOUTS: Final[dict[str, tuple[Mapping[str, PartRules], ...]]] = {
-    "llava-1.5": ({WHOLE: HF_LLAVA}, {"vision": CLIP_FILE, "llm": LLAVA_SHARDS}),
-    "shikra": ({WHOLE: HF_LLAVA}, {"vision": CLIP_FILE, "llm": SHIKRA_SHARDS}),
-    "instructblip": (
-        {WHOLE: HF_BLIP},
-        {"vision": EVA_FILE, "qformer": INSTRUCTBLIP_FILE, "llm": VICUNA},
-    ),
-    "minigpt4": (
-        {WHOLE: HF_BLIP},
-        {"vision": EVA_FILE, "qformer": BLIP2_FILE, "projector": MINIGPT4_FILE, "llm": VICUNA},
-    ),
+# By model family: the parts of its original files, in reading order. What a later part holds
+# replaces what an earlier one did.
+LAYOUTS: Final[dict[str, Mapping[str, PartRules]]] = {
+    "llava-1.5": {"vision": CLIP_FILE, "llm": LLAVA_SHARDS},
+    "shikra": {"vision": CLIP_FILE, "llm": SHIKRA_SHARDS},
+    "instructblip": {"vision": EVA_FILE, "qformer": INSTRUCTBLIP_FILE, "llm": VICUNA},
+    "minigpt4": {
+        "vision": EVA_FILE,
+        "qformer": BLIP2_FILE,
+        "projector": MINIGPT4_FILE,
+        "llm": VICUNA,
+    },
+}
+
+# A LLaVA's names on disk, which transformers reads from 4.37 on, whatever it calls them in memory.
+# A model with a Q-Former has the same names in both.
+SAVED_NAMES: Final = {
+    "model.language_model.": "language_model.model.",
+    "lm_head.": "language_model.lm_head.",
+    CLIP_TOWER: "vision_tower.vision_model.",
+    "model.multi_modal_projector.": "multi_modal_projector.",
 }
 
 
-def part_rules(family: str, parts: frozenset[str]) -> Mapping[str, PartRules]:
-    """Return the rules of a checkpoint that consists of some parts, in reading order.
-
-    Raises:
-        KeyError: If the family has no such layout.
-    """
-    for layout in LAYOUTS[family]:
-        if parts == frozenset(layout):
-            return layout
-    raise KeyError(f"{family} has no layout of {sorted(parts)}")
+def saved_name(parameter: str) -> str:
+    """Return the name under which a parameter is written into a folder in transformers' format."""
+    for start, saved in SAVED_NAMES.items():
+        if parameter.startswith(start):
+            return saved + parameter.removeprefix(start)
+    return parameter

@@ -1,21 +1,22 @@
-"""Tell what a checkpoint is by what it holds, and name every part that a model needs.
+"""Find every part of a model's original files: language model, vision tower, Q-Former, projector.
 
-A checkpoint is one folder in transformers' format, or the original files of the papers: language
-model, vision tower, Q-Former and projector, each a part that lies where its authors put it.
+Each lies where its authors put it; what a file or folder is shows in what it holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import logging
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from transformers import CLIPVisionConfig, LlamaConfig
+
+from models.checkpoints.layouts import LAYOUTS
+from models.checkpoints.tensors import read_tensors
 from models.errors import ModelError
-from models.layouts import LAYOUTS, WHOLE
-from models.sources import Source, find_source
-from models.tensors import TensorFiles, tensor_files
-from models.tokenizer import ChunkTokenizer, JsonTokenizer, SentencePieceTokenizer
+from models.settings import PARTS, ModelSettings
+from models.sources import Checkpoint, Family, Source, find_source
 
 LAVIS: Final = "storage.googleapis.com/sfr-vision-language-research/LAVIS/models"
 # Where the paper's README gets the files that no hub repository has.
@@ -37,82 +38,46 @@ ORIGINS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Family:
-    """What tells checkpoints of a model from others.
-
-    Attributes:
-        name: Key of `LAYOUTS`.
-        model_type: In the `config.json` of a folder in transformers' format.
-        llm_types: In the `config.json` of the original language model.
-    """
-
-    name: str
-    model_type: str
-    llm_types: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """A checkpoint whose parts all exist; the only part is `WHOLE` in transformers' format."""
-
-    family: Family
-    parts: Mapping[str, Source]
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether it is one folder in transformers' format."""
-        return WHOLE in self.parts
-
-    @property
-    def name(self) -> str:
-        """Path or hub id, for each part where there are several."""
-        if self.is_whole:
-            return self.parts[WHOLE].name
-        return " ".join(f"{part}={source.name}" for part, source in self.parts.items())
-
-    @property
-    def identity(self) -> str:
-        """Hub commit or hash of each part; another one means other weights."""
-        return " ".join(source.identity for source in self.parts.values())
-
-    @property
-    def text(self) -> Source:
-        """Where the language model's config and tokenizer are."""
-        return self.parts[WHOLE if self.is_whole else "llm"]
-
-    @property
-    def weights(self) -> dict[str, Source]:
-        """Parts that hold weights."""
-        return {part: at for part, at in self.parts.items() if part != "qformer_tokenizer"}
+# What decides a LLaMA's architecture. Everything else in old configs is left aside, wrong ids of
+# BOS, EOS and padding among it: they are pinned when text is generated.
+LLAMA_KEYS: Final = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "vocab_size",
+    "max_position_embeddings",
+    "rms_norm_eps",
+    "rope_theta",
+    "rope_scaling",
+    "hidden_act",
+)
+logger = logging.getLogger(__name__)
 
 
 def locate(
-    family: Family, checkpoint: str | None, chosen: Mapping[str, str], config: Mapping[str, str]
+    family: Family, found: Source | None, chosen: Mapping[str, str], settings: ModelSettings
 ) -> Checkpoint:
-    """Find a checkpoint or its parts.
+    """Find the parts that a model's original files are.
 
     Args:
         family: The model.
-        checkpoint: A folder or hub id: all of it, or some of its parts; None for parts alone.
+        found: A file, folder or repository that holds some of its parts; None for parts alone.
         chosen: Parts that the user named; they win.
-        config: Parts that `configs/<model>.yaml` names.
+        settings: The model's, with the parts that `configs/<model>.yaml` names.
     Raises:
         ModelError: If something is missing, or is of another model.
     """
-    found: dict[str, Source] = {}
-    if checkpoint is not None:
-        found = _recognised(
-            family, find_source(checkpoint, what="checkpoint", advice="name one of the three")
+    for part in chosen:
+        if part not in PARTS:
+            raise ModelError(f"part {part!r} is unknown; a model has {', '.join(PARTS)}")
+    if found is not None and found.is_whole(family):
+        raise ModelError(
+            f"checkpoint {found.name} is a whole model; leave out {', '.join(map(_flag, chosen))}"
         )
-    if WHOLE in found:
-        if chosen:
-            raise ModelError(
-                f"checkpoint {checkpoint} is a whole model; leave out "
-                f"{', '.join(map(_flag, chosen))}"
-            )
-        return Checkpoint(family, found)
-    needed = list(LAYOUTS[family.name][1])
+    inside = {} if found is None else _recognised(family, found)
+    needed = list(LAYOUTS[family.name])
     if (family.name, "qformer_tokenizer") in ORIGINS:
         needed.append("qformer_tokenizer")
     for part in chosen:
@@ -120,7 +85,8 @@ def locate(
             raise ModelError(
                 f"{family.name} has no part {part!r} of its own; its parts are {', '.join(needed)}"
             )
-    names = {**config, **{part: source.name for part, source in found.items()}, **chosen}
+    config = {part: value for part in PARTS if (value := getattr(settings, part)) is not None}
+    names = {**config, **{part: source.name for part, source in inside.items()}, **chosen}
     for part in needed:
         if part not in names:
             raise ModelError(
@@ -132,22 +98,57 @@ def locate(
     return Checkpoint(family, parts)
 
 
-def load_tokenizer(source: Source) -> ChunkTokenizer:
-    """Load `tokenizer.model`, or `tokenizer.json` where there is no such file.
+def check_vicuna(checkpoint: Checkpoint, rows: int, pieces: int) -> None:
+    """Tell the versions of Vicuna apart, by the number of embeddings.
+
+    Vicuna v0 has one more than its tokenizer has pieces, for a padding token; v1.1 as many.
 
     Raises:
-        ModelError: If the checkpoint has neither.
+        ModelError: If it is v0, and InstructBLIP needs v1.1.
     """
-    model = source.file("tokenizer.model")
-    if model is not None:
-        return SentencePieceTokenizer(model)
-    fast = source.file("tokenizer.json")
-    if fast is not None:
-        return JsonTokenizer(fast)
-    raise ModelError(
-        f"checkpoint {source.name} has no tokenizer.model and no tokenizer.json; "
-        "copy one of them from the original checkpoint into it"
+    family = checkpoint.family.name
+    where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {pieces} pieces"
+    if family == "instructblip" and rows != pieces:
+        raise ModelError(
+            f"{where}, as Vicuna v0 does; InstructBLIP was trained with v1.1, which has as many: "
+            f"pass {ORIGINS[family, 'llm']}"
+        )
+    if family == "minigpt4" and rows != pieces + 1:
+        logger.warning(
+            "%s; Vicuna v0, which MiniGPT-4 was trained with, has one more: if this is v1.1, the "
+            "answers will be poor, and %s is needed",
+            where,
+            ORIGINS[family, "llm"],
+        )
+
+
+def llama_config(source: Source) -> Any:
+    """Return the config of a LLaMA, Vicuna, LLaVA or Shikra folder's language model."""
+    known = {key: source.config[key] for key in LLAMA_KEYS if source.config.get(key) is not None}
+    # Configs of LLaMA-1 say "max_sequence_length".
+    if "max_sequence_length" in source.config:
+        known.setdefault("max_position_embeddings", source.config["max_sequence_length"])
+    return LlamaConfig(
+        **known, bos_token_id=1, eos_token_id=2, pad_token_id=0, tie_word_embeddings=False
     )
+
+
+def clip_config(source: Source) -> Any:
+    """Return the config of a CLIP vision tower.
+
+    Raises:
+        ModelError: If the folder is not CLIP's.
+    """
+    kind, config = source.config.get("model_type"), source.config
+    if kind == "clip":
+        config = source.config.get("vision_config", {})
+    elif kind != "clip_vision_model":
+        raise ModelError(
+            f"vision {source.name} has model_type {kind!r} in its config.json, but CLIP is needed: "
+            "openai/clip-vit-large-patch14-336 for LLaVA-1.5, openai/clip-vit-large-patch14 for "
+            "Shikra"
+        )
+    return CLIPVisionConfig.from_dict({**config, "model_type": "clip_vision_model"})
 
 
 def _flag(part: str) -> str:
@@ -164,8 +165,6 @@ def _recognised(family: Family, source: Source) -> dict[str, Source]:
     if not source.config:
         return _bag_of_parts(source)
     found = source.config.get("model_type")
-    if found == family.model_type and "text_config" in source.config:
-        return {WHOLE: source}
     if found in family.llm_types and "text_config" not in source.config:
         return {"llm": source}
     raise ModelError(
@@ -182,7 +181,7 @@ def _bag_of_parts(source: Source) -> dict[str, Source]:
     for entry in inside:
         part = None
         if entry.suffix in {".pth", ".bin", ".safetensors"} and entry.is_file():
-            part = _part_of(set(TensorFiles((entry,)).shapes()))
+            part = _part_of(read_tensors(entry))
         elif (entry / "config.json").is_file():
             part = "llm" if "num_hidden_layers" in _config_of(entry) else "vision"
         elif (entry / "vocab.txt").is_file() or entry.name == "vocab.txt":
@@ -202,7 +201,7 @@ def _bag_of_parts(source: Source) -> dict[str, Source]:
     return found
 
 
-def _part_of(names: set[str]) -> str | None:
+def _part_of(names: Collection[str]) -> str | None:
     """Return which part a file of the BLIP family is."""
     if "query_tokens" in names:
         return "qformer"
@@ -225,8 +224,3 @@ def _require_llm(family: Family, source: Source) -> None:
         )
     if not source.config.get("hidden_size"):
         raise ModelError(f"{source.name}/config.json has no hidden_size; download it again")
-
-
-def weight_files(source: Source) -> TensorFiles:
-    """Return the tensor files of a part, downloaded if need be."""
-    return tensor_files(source.local())

@@ -1,0 +1,256 @@
+"""Make one folder in transformers' format of a model's original files, once.
+
+The folder appears when it is complete, and says what it was made of; whoever needs it next finds
+it. Tensors are copied as they are stored, shard by shard, so that converting takes the memory of
+about two shards, whatever the model's size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from tqdm import tqdm
+
+from models.checkpoints.layouts import LAYOUTS, saved_name
+from models.checkpoints.locate import check_vicuna
+from models.checkpoints.plan import THIRDS, plan_tensors
+from models.checkpoints.tensors import Stored, read_tensors, stored_tensors
+from models.errors import ModelError
+from models.file_hashes import cache_folder
+from models.loading import check_vocabulary, load_tokenizer, refuse_delta
+from models.sources import QFORMER_TOKENIZER, WHOLE, Checkpoint, Source, find_source, weight_files
+
+# Part of the converted folder's name: raise it whenever a folder that is made would be another one.
+MAPS_VERSION: Final = 1
+SHARD_BYTES: Final = 500_000_000
+RECORD: Final = "converted_from.json"
+TOKENIZERS: Final = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
+VOCABULARIES: Final = ("vocab.txt", "tokenizer.json")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A tensor of a file, or what a third of a parameter's rows is made of."""
+
+    source: str
+    stored: Stored
+    third: int | None
+
+
+Pieces = dict[str, list[Piece]]
+"""By parameter: what it is made of, in the files' order."""
+
+
+def converted_checkpoint(
+    checkpoint: Checkpoint, model_class: Any, config: Any, folder: str | None = None
+) -> Checkpoint:
+    """Return the folder that original files were converted to; the first time, convert them.
+
+    Args:
+        checkpoint: The original files.
+        model_class: Class of the model that they hold.
+        config: Its config.
+        folder: The folder; None for one in the cache, of this project and these files.
+    Raises:
+        ModelError: If a tensor is missing, unexpected, of another shape or a delta, a file can't be
+            read or written, or the folder holds anything else.
+    """
+    tokenizer = load_tokenizer(checkpoint.text)
+    rows = config.get_text_config(decoder=True).vocab_size
+    check_vocabulary(checkpoint, rows, tokenizer)
+    check_vicuna(checkpoint, rows, tokenizer.get_piece_size())
+    record = _record(checkpoint)
+    target = _target(record, folder)
+    try:
+        if not _is_made(target, record):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            # Of several processes the first converts, and the others find what it made.
+            with FileLock(target.parent / f".{target.name}.lock"):
+                if not _is_made(target, record):
+                    _convert(checkpoint, model_class, config, target, record)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(
+            f"original files can't be converted to {target}: "
+            f"{' '.join(str(error).split())}; name another folder with --converted"
+        ) from error
+    made = find_source(str(target.absolute()), what="converted", advice="convert again")
+    return Checkpoint(checkpoint.family, {WHOLE: made})
+
+
+def model_shapes(model_class: Any, config: Any) -> dict[str, tuple[int, ...]]:
+    """Return the shape of every parameter of a model, which is built without memory."""
+    with torch.device("meta"):
+        model = model_class(config)
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+def _record(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what a converted folder is made of."""
+    parts = {part: source.identity for part, source in checkpoint.parts.items()}
+    return {"family": checkpoint.family.name, "maps": MAPS_VERSION, "parts": parts}
+
+
+def _target(record: Mapping[str, Any], folder: str | None) -> Path:
+    if folder is not None:
+        return Path(folder).expanduser()
+    digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+    try:
+        return cache_folder() / "converted" / f"{record['family']}-{digest[:16]}"
+    except RuntimeError as error:
+        raise ModelError(f"{error}; name a folder with --converted") from error
+
+
+def _is_made(target: Path, record: Mapping[str, Any]) -> bool:
+    """Tell whether a folder holds these files' conversion; anything else in it is an error."""
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    made = target / RECORD
+    try:
+        if made.is_file() and json.loads(made.read_bytes()) == record:
+            return True
+    except ValueError:
+        pass  # as one of other files
+    raise ModelError(
+        f"--converted {target} holds something else than the conversion of these files; it is not "
+        "overwritten: name a folder that does not exist"
+    )
+
+
+def _convert(
+    checkpoint: Checkpoint,
+    model_class: Any,
+    config: Any,
+    target: Path,
+    record: Mapping[str, Any],
+) -> None:
+    """Write the folder beside its place and move it there."""
+    pieces = _planned(checkpoint, model_shapes(model_class, config))
+    size = sum(map(_nbytes, pieces.values()))
+    free = shutil.disk_usage(target.parent).free
+    if free < size:
+        raise ModelError(
+            f"{target} needs {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free there; make "
+            "room, or name a folder elsewhere with --converted"
+        )
+    logger.warning(
+        "converting original files, this once: %s will be %.3g GB", target.absolute(), size / 1e9
+    )
+    unfinished = target.parent / f".{target.name}.partial"
+    # What a process left that was killed: whoever holds the lock is the only one at work.
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        _write_weights(pieces, unfinished)
+        config.architectures = [model_class.__name__]
+        config.save_pretrained(unfinished)
+        _write_tokenizers(checkpoint, unfinished)
+        (unfinished / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        unfinished.replace(target)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _planned(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> Pieces:
+    """Return what every parameter is made of, after all checks."""
+    layout = LAYOUTS[checkpoint.family.name]
+    names = {part: checkpoint.parts[part].name for part in layout}
+    stored = {part: stored_tensors(weight_files(checkpoint.parts[part].local())) for part in layout}
+    shapes = {
+        part: {name: tensor.shape for name, tensor in found.items()}
+        for part, found in stored.items()
+    }
+    pieces: Pieces = {}
+    for part, found in plan_tensors(expected, layout, shapes, names).items():
+        for source, to in found.items():
+            piece = Piece(source, stored[part][source], to.third)
+            pieces.setdefault(to.target, []).append(piece)
+            if to.target.endswith("model.norm.weight"):
+                refuse_delta(f"{part} ({names[part]})", read_tensors(piece.stored.file)[source])
+    return pieces
+
+
+def _write_weights(pieces: Pieces, folder: Path) -> None:
+    """Write safetensors, and an index of them if there are several."""
+    shards = list(_shards(pieces))
+    homes: dict[str, str] = {}
+    for number, shard in enumerate(tqdm(shards, "convert", unit="shard", disable=None), start=1):
+        name = f"model-{number:05}-of-{len(shards):05}.safetensors"
+        if len(shards) == 1:
+            name = "model.safetensors"
+        save_file(_tensors(shard), folder / name, metadata={"format": "pt"})
+        homes |= dict.fromkeys(map(saved_name, shard), name)
+    if len(shards) > 1:
+        metadata = {"total_size": sum(map(_nbytes, pieces.values()))}
+        index = {"metadata": metadata, "weight_map": homes}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
+
+
+def _shards(pieces: Pieces) -> Iterator[Pieces]:
+    """Yield parameters in groups of at most SHARD_BYTES, or of one that is larger."""
+    shard: Pieces = {}
+    size = 0
+    for target, made_of in pieces.items():
+        if shard and size + _nbytes(made_of) > SHARD_BYTES:
+            yield shard
+            shard, size = {}, 0
+        shard[target] = made_of
+        size += _nbytes(made_of)
+    yield shard
+
+
+def _nbytes(made_of: list[Piece]) -> int:
+    """Return the size of a parameter; a third that no tensor fills is zero, and takes as much."""
+    first = made_of[0]
+    return first.stored.nbytes * (1 if first.third is None else THIRDS)
+
+
+def _tensors(shard: Pieces) -> dict[str, torch.Tensor]:
+    """Read the parameters of a shard, by the names that they are written under."""
+    by_file: dict[Path, list[tuple[str, Piece]]] = {}
+    for target, made_of in shard.items():
+        for piece in made_of:
+            by_file.setdefault(piece.stored.file, []).append((saved_name(target), piece))
+    made: dict[str, torch.Tensor] = {}
+    for file, wanted in by_file.items():
+        tensors = read_tensors(file)
+        for name, piece in wanted:
+            tensor = tensors[piece.source]
+            if piece.third is None:
+                # A copy, so that the file's pages are given back with its mapping.
+                made[name] = tensor.clone(memory_format=torch.contiguous_format)
+                continue
+            rows = tensor.shape[0]
+            whole = made.setdefault(name, tensor.new_zeros(THIRDS * rows, *tensor.shape[1:]))
+            whole[piece.third * rows : (piece.third + 1) * rows] = tensor
+    return made
+
+
+def _write_tokenizers(checkpoint: Checkpoint, folder: Path) -> None:
+    """Copy the language model's tokenizer, and that of InstructBLIP's Q-Former."""
+    _copy(checkpoint.text, TOKENIZERS, folder)
+    if QFORMER_TOKENIZER in checkpoint.parts:
+        (folder / QFORMER_TOKENIZER).mkdir()
+        _copy(checkpoint.parts[QFORMER_TOKENIZER], VOCABULARIES, folder / QFORMER_TOKENIZER)
+
+
+def _copy(source: Source, names: tuple[str, ...], folder: Path) -> None:
+    """Copy small files that a source has, or that it is."""
+    if source.path is not None and source.path.is_file():
+        shutil.copyfile(source.path, folder / names[0])
+        return
+    for name in names:
+        found = source.file(name)
+        if found is not None:
+            shutil.copyfile(found, folder / name)
