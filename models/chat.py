@@ -83,16 +83,18 @@ def check_protocol(protocol: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class PreparedPicture:
-    """A picture, and what the processor made of it for some questions.
+class Prepared:
+    """What questions are about, and what the processor made of it for some of them.
 
     Attributes:
-        image: In 8-bit RGB.
-        pixels: What the processor makes of the picture alone, by name; noise may be added to it.
+        images: Pictures in 8-bit RGB; one in evaluations.
+        videos: As `Chat.inputs` takes them.
+        pixels: What the processor makes of these alone, by name; noise may be added to it.
         texts: What it makes of each question: tensors of shape (1, S), by name.
     """
 
-    image: Image.Image
+    images: tuple[Image.Image, ...]
+    videos: tuple[Any, ...]
     pixels: dict[str, torch.Tensor]
     texts: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
 
@@ -206,20 +208,27 @@ class Chat(Preprocessing):
         """Return prepared pictures that no question has been asked about yet."""
         return [self.prepare(image, ()) for image in images]
 
-    def prepare(self, image: Image.Image, questions: Sequence[str]) -> PreparedPicture:
+    def prepare(self, image: Image.Image, questions: Sequence[str]) -> Prepared:
         """Return a picture with what the processor makes of it for questions."""
-        rgb = to_rgb(image)
+        return self.prepare_all([image], (), questions)
+
+    def prepare_all(
+        self, images: Sequence[Image.Image], videos: Sequence[Any], questions: Sequence[str]
+    ) -> Prepared:
+        """Return pictures and videos with what the processor makes of them for questions."""
+        rgb = tuple(to_rgb(image) for image in images)
         first = questions[0] if questions else ""
-        text, pixels = split(self.inputs(first, [rgb]))
-        prepared = PreparedPicture(rgb, pixels, {first: text})
+        text, pixels = split(self.inputs(first, rgb, videos))
+        prepared = Prepared(rgb, tuple(videos), pixels, {first: text})
         for question in questions:
             self.prepare_text(prepared, question)
         return prepared
 
-    def prepare_text(self, prepared: PreparedPicture, question: str) -> dict[str, torch.Tensor]:
-        """Return what the processor makes of a question about a picture, and keep it."""
+    def prepare_text(self, prepared: Prepared, question: str) -> dict[str, torch.Tensor]:
+        """Return what the processor makes of a question about pictures, and keep it."""
         if question not in prepared.texts:
-            prepared.texts[question], _ = split(self.inputs(question, [prepared.image]))
+            made = self.inputs(question, prepared.images, prepared.videos)
+            prepared.texts[question], _ = split(made)
         return prepared.texts[question]
 
     def shown(self, question: str, image: Image.Image) -> ShownPrompt:

@@ -26,7 +26,7 @@ from models.chat import (
     IDS,
     Chat,
     HFTokenizer,
-    PreparedPicture,
+    Prepared,
     check_protocol,
     collate,
     load_processor,
@@ -72,7 +72,7 @@ class Picture:
         tokens: Embeddings of its image tokens, (I, E); None where the model is given pixels.
     """
 
-    prepared: PreparedPicture
+    prepared: Prepared
     tokens: torch.Tensor | None = None
 
 
@@ -255,7 +255,7 @@ class HFVlm(VLM):
         return self.encode(pixels)
 
     @torch.inference_mode()
-    def encode(self, prepared: Sequence[PreparedPicture]) -> list[Picture]:
+    def encode(self, prepared: Sequence[Prepared]) -> list[Picture]:
         """Return the pictures, with the embeddings of their image tokens where these are given."""
         if self.note is not None:
             return [Picture(one) for one in prepared]
@@ -293,7 +293,7 @@ class HFVlm(VLM):
         ids = self._ids(features, questions)
         return self._padded_texts([row[~self._image_mask(row)].tolist() for row in ids])
 
-    def add_noise(self, prepared: PreparedPicture, method: Vcd, seed: int) -> PreparedPicture:
+    def add_noise(self, prepared: Prepared, method: Vcd, seed: int) -> Prepared:
         """Return a prepared picture under VCD's noise."""
         pixels = prepared.pixels
         noised = {**pixels, PIXELS: method.noised(pixels[PIXELS], seed)}
@@ -327,9 +327,7 @@ class HFVlm(VLM):
             for picture, question in zip(features, questions, strict=True)
         ]
 
-    def _batch(
-        self, prepared: Sequence[PreparedPicture], questions: Sequence[str]
-    ) -> ProcessedPrompts:
+    def _batch(self, prepared: Sequence[Prepared], questions: Sequence[str]) -> ProcessedPrompts:
         rows = [
             {**self.chat.prepare_text(picture, question), **picture.pixels}
             for picture, question in zip(prepared, questions, strict=True)

@@ -246,7 +246,8 @@ def _begin_run(session: Session, vlm: models.VLM | None = None) -> None:
     checkpoint, device = session.described.checkpoint, session.plan.device
     start = {"checkpoint": checkpoint, **provenance(PACKAGES), "device": device}
     if vlm is not None:
-        start["prompt"] = first_prompt(session, vlm.shown_prompt)._asdict()
+        first = first_prompt(session, vlm.shown_prompt)
+        start["prompt"] = {"text": first.text, "ids": first.short_ids()}
     session.folder.begin(start)
 
 
