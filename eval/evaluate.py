@@ -96,7 +96,7 @@ def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None
     if settings.json is not None:
         values = {field.name: getattr(settings, field.name) for field in fields(settings)}
         paths = [Path(value) for name, value in values.items() if value is not None
-                 and (isinstance(value, Path) or name in ("checkpoint", *PARTS))
+                 and (isinstance(value, Path) or name in ("checkpoint", "converted", *PARTS))
                  and name not in ("json", "output_dir")]  # fmt: skip
         check_output("--json", settings.json, [*paths, *filter(None, [config])])
     return settings

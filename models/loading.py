@@ -6,7 +6,7 @@ import importlib
 import pickle
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -371,19 +371,16 @@ def _unreadable(name: str, files: Sequence[Path], error: Exception) -> ModelErro
 
 def _refuse_wrong_weights(name: str, found: Mapping[str, Any]) -> None:
     """Refuse what `from_pretrained` would leave random or aside."""
-    missing = sorted({*found["missing_keys"]} - {key for key, *_ in found["mismatched_keys"]})
-    unexpected = sorted(key for key in found["unexpected_keys"] if not BUFFERS.fullmatch(key))
-    wrong = [
-        f"{key} of shape {tuple(there)}, but the model needs {tuple(needed)}"
-        for key, there, needed in sorted(found["mismatched_keys"])
-    ]
+    wrong = {one if isinstance(one, str) else one[0]: one for one in found["mismatched_keys"]}
+    missing = {*found["missing_keys"]} - wrong.keys()
+    unexpected = [key for key in found["unexpected_keys"] if not BUFFERS.fullmatch(key)]
     amiss = []
     if missing:
         amiss.append(f"lacks {_listed(missing)}")
     if unexpected:
         amiss.append(f"holds {_listed(unexpected)}, which this model does not have")
     if wrong:
-        amiss.append(f"holds {_listed(wrong)}")
+        amiss.append(f"holds {_listed(map(_wrong_shape, wrong.values()))}")
     if amiss:
         raise ModelError(
             f"checkpoint {name} {', and '.join(amiss)}; it is incomplete or of another model: "
@@ -391,9 +388,17 @@ def _refuse_wrong_weights(name: str, found: Mapping[str, Any]) -> None:
         )
 
 
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+def _wrong_shape(found: str | tuple[str, Sequence[int], Sequence[int]]) -> str:
+    """Describe a weight of another shape, of which transformers 4 gives the name only."""
+    if isinstance(found, str):
+        return f"{found} of another shape than the model's"
+    name, there, needed = found
+    return f"{name} of shape {tuple(there)}, but the model needs {tuple(needed)}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    first, *others = sorted(names)
+    return f"{first} and {len(others)} more" if others else first
 
 
 def _refuse_deltas(name: str, model: Any) -> None:

@@ -95,6 +95,7 @@ def _add_model(parser: Parser) -> None:
     flag("--checkpoint", help="folder or hub id instead of the config's")
     for part, text in PARTS.items():
         flag(f"--{part.replace('_', '-')}", help=text)
+    flag("--converted", help="folder that original files are converted to, once (in the cache)")
     flag("--protocol", help="prompt, preprocessing and answer length: opera, or the model's")
     flag("--system", metavar="TEXT", help="system message, for --model hf (the template's own)")
     flag("--dtype", help="float32, float16, bfloat16, mixed (as the paper's wrapper), auto")

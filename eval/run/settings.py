@@ -13,6 +13,15 @@ from eval.files.values import convert
 from models.settings import PARTS
 
 DEFAULT_SEED: Final = 42
+MODEL_FLAGS: Final = (
+    "checkpoint",
+    "protocol",
+    "system",
+    "device",
+    "dtype",
+    "quantization",
+    "converted",
+)
 OPERA_FLAGS: Final = ("scale_factor", "threshold", "num_attn_candidates", "penalty_weights")
 
 
@@ -25,6 +34,7 @@ class RunSettings:
         checkpoint: Folder or hub id instead of the config's.
         llm, vision, qformer, projector, qformer_tokenizer: Original files by part, instead of the
             config's.
+        converted: Folder that original files are converted to, once; None for one in the cache.
         protocol: Prompt, preprocessing and answer length; None for the config's.
         system: System message, for --model hf; None for what its chat template has by itself.
         method: Arms of the run, in the order of the table; None for baseline and EAH, or for
@@ -70,6 +80,7 @@ class RunSettings:
     qformer: str | None = None
     projector: str | None = None
     qformer_tokenizer: str | None = None
+    converted: str | None = None
     protocol: str | None = None
     system: str | None = None
     method: tuple[str, ...] | None = None
@@ -113,6 +124,12 @@ class RunSettings:
         Raises:
             EvaluationError: Naming the setting, its value and what is allowed.
         """
+        for name in ("model", *PARTS, *MODEL_FLAGS):
+            if (text := getattr(self, name)) is not None and not text.strip():
+                raise EvaluationError(
+                    f"--{name.replace('_', '-')} is empty, as an unset shell variable is; name one "
+                    "or leave it out"
+                )
         for name in ("beam", "batch_size", "max_new_tokens", "limit", "repeats"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -127,8 +144,7 @@ class RunSettings:
     def model_arguments(self) -> dict[str, Any]:
         """Return what `models.load` and `models.describe` take, besides the model's name."""
         parts = {part: value for part in PARTS if (value := getattr(self, part)) is not None}
-        names = ("checkpoint", "protocol", "system", "device", "dtype", "quantization")
-        return {"parts": parts, **{name: getattr(self, name) for name in names}}
+        return {"parts": parts, **{name: getattr(self, name) for name in MODEL_FLAGS}}
 
     def pictures_folder(self) -> Path:
         """Return the folder of the pictures.
