@@ -9,16 +9,13 @@ from typing import Any
 
 import torch
 import transformers
-from packaging.version import Version
 from PIL import Image
 from transformers import AutoProcessor, ProcessorMixin
 
-from tests.models.hf.checkpoint import Checkpoint
+from tests.models.hf.checkpoint import FIVE, Checkpoint
 
 Inputs = dict[str, Any]
 IMAGES_ONLY = ["image_processor", "tokenizer"]
-# transformers 5 wants the processor's own arguments apart from the template's.
-NESTED = Version(transformers.__version__) >= Version("5.0")
 
 
 def missing(packages: Sequence[str]) -> tuple[str, ...]:
@@ -81,6 +78,6 @@ def _apply(
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        **({"processor_kwargs": called} if NESTED else called),
+        **({"processor_kwargs": called} if FIVE else called),
     )
     return dict(inputs)

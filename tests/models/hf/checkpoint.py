@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import transformers
+from packaging.version import Version
 from tokenizers import Tokenizer
 from transformers import GenerationConfig
 
@@ -19,6 +21,8 @@ Files = Mapping[str, Any]
 RECIPES: Mapping[str, Recipe] = {
     case.name: case.build for case in CASES if isinstance(case.build, Recipe)
 }
+# Where transformers 5 differs from 4.57.
+FIVE = Version(transformers.__version__) >= Version("5.0")
 FLAGS = dict.fromkeys(["lstrip", "rstrip", "single_word", "normalized"], False)
 
 
@@ -59,6 +63,7 @@ class Words:
                 "additional_special_tokens": sorted(set(self.named.values())),
                 "clean_up_tokenization_spaces": False,
                 "model_max_length": 4096,
+                "model_input_names": ["input_ids", "attention_mask"],
                 "padding_side": "left",
                 **({"extra_special_tokens": dict(self.named)} if self.named else {}),
                 **self.roles,
@@ -142,16 +147,29 @@ class Checkpoint:
             for role in ("bos", "eos", "pad")
         }
         vocabulary = {"vocab_size": tokenizer.get_vocab_size()}
-        config = RECIPES[self.case].config(
-            text={**vocabulary, **special, **self.text},
+        recipe = RECIPES[self.case]
+        config = recipe.config(
+            text={**vocabulary, **special, **_rope(recipe), **self.text},
             vision=self.vision,
             **{name: ids(tokens) for name, tokens in self.ids.items()},
             **self.settings,
-            **(vocabulary if "vocab_size" in RECIPES[self.case].settings else {}),
+            **(vocabulary if "vocab_size" in recipe.settings else {}),
         )
         model = random_model(config, "sdpa", std=self.std)
         model.generation_config = GenerationConfig(**special)
         model.save_pretrained(folder)
+
+
+def _rope(recipe: Recipe) -> Files:
+    """Return the settings of rotary positions by the names of transformers 4."""
+    rope = dict((recipe.text or {}).get("rope_parameters", {}))
+    if not rope or FIVE:
+        return {}
+    return {
+        "rope_theta": rope.pop("rope_theta"),
+        "partial_rotary_factor": rope.pop("partial_rotary_factor", 1.0),
+        "rope_scaling": rope,
+    }
 
 
 def _write(path: Path, content: Files) -> None:
