@@ -26,9 +26,10 @@ def missing(packages: Sequence[str]) -> tuple[str, ...]:
 def load_processor(checkpoint: Checkpoint, folder: Path) -> ProcessorMixin:
     """Return the folder's processor, without its video part where torchvision is missing.
 
-    AutoProcessor loads all parts, and transformers' video processors need torchvision.
+    AutoProcessor loads all parts, and transformers' video processors need torchvision. Leaving one
+    out works for processors that take it after the image processor and the tokenizer.
     """
-    if not missing(checkpoint.needs):
+    if not missing(checkpoint.needs) or missing(checkpoint.images_need):
         return AutoProcessor.from_pretrained(folder)
     whole = getattr(transformers, checkpoint.processor["processor_class"])
     body = {"attributes": IMAGES_ONLY, "get_attributes": classmethod(lambda cls: IMAGES_ONLY)}

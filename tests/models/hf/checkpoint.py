@@ -12,6 +12,7 @@ import transformers
 from packaging.version import Version
 from tokenizers import Tokenizer
 from transformers import GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from tests.eah.families import FAMILIES as CASES
 from tests.eah.families.case import Recipe, random_model
@@ -86,6 +87,7 @@ class Checkpoint:
         template: The chat template; None if prompts hold the image token.
         ids: Settings of the config that are token ids: a token each, or some.
         video: `video_preprocessor_config.json`; None without.
+        tokenizers: Further tokenizers, by their folder's name.
         text: Further settings of the language model.
         vision: Further settings of the vision tower.
         settings: Further settings of the whole model.
@@ -95,6 +97,7 @@ class Checkpoint:
         shown: Largest number of pictures in a prompt.
         needs: Packages that AutoProcessor needs beside Pillow.
         images_need: Those among them that the processor needs without its video part, too.
+        varies: Why a batch of its processor answers differently from single prompts; "" if not.
         positions: "1-D" or "M-RoPE".
         attention: How image tokens attend: "causal", "bidirectional" or "window".
         std: Standard deviation of the weights.
@@ -109,6 +112,7 @@ class Checkpoint:
     ids: Mapping[str, str | tuple[str, ...]]
     placeholder: str
     video: Files | None = None
+    tokenizers: Mapping[str, Words] = field(default_factory=dict)
     text: Files = field(default_factory=dict)
     vision: Files = field(default_factory=dict)
     settings: Files = field(default_factory=dict)
@@ -117,15 +121,24 @@ class Checkpoint:
     shown: int = 2
     needs: tuple[str, ...] = ()
     images_need: tuple[str, ...] = ()
+    varies: str = ""
     positions: str = "1-D"
     attention: str = "causal"
     std: float = 0.5
+
+    def known(self) -> bool:
+        """Tell whether this transformers has the family among its image-text models."""
+        names = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        return RECIPES[self.case].model_type in names
 
     def write(self, folder: Path) -> None:
         """Write the folder that `from_pretrained` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         processor = self.processor["processor_class"]
         tokenizer = self.words.write(folder, processor)
+        for name, words in self.tokenizers.items():
+            (folder / name).mkdir(exist_ok=True)
+            words.write(folder / name, processor)
         self._write_model(folder, tokenizer)
         _write(folder / "processor_config.json", self.processor)
         _write(folder / "preprocessor_config.json", {"processor_class": processor, **self.image})
