@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.models.hf import gemma, idefics, llava, others, qwen
+from tests.models.hf import clips, gemma, idefics, llava, others, qformers, qwen
 from tests.models.hf.checkpoint import Checkpoint
 
 CHECKPOINTS: Mapping[str, Checkpoint] = {
@@ -20,6 +20,8 @@ CHECKPOINTS: Mapping[str, Checkpoint] = {
         *gemma.CHECKPOINTS,
         *idefics.CHECKPOINTS,
         *others.CHECKPOINTS,
+        *clips.CHECKPOINTS,
+        *qformers.CHECKPOINTS,
     )
 }
 

@@ -9,16 +9,13 @@ from typing import Any
 
 import torch
 import transformers
-from packaging.version import Version
 from PIL import Image
 from transformers import AutoProcessor, ProcessorMixin
 
-from tests.models.hf.checkpoint import Checkpoint
+from tests.models.hf.checkpoint import FIVE, Checkpoint
 
 Inputs = dict[str, Any]
 IMAGES_ONLY = ["image_processor", "tokenizer"]
-# transformers 5 wants the processor's own arguments apart from the template's.
-NESTED = Version(transformers.__version__) >= Version("5.0")
 
 
 def missing(packages: Sequence[str]) -> tuple[str, ...]:
@@ -29,9 +26,10 @@ def missing(packages: Sequence[str]) -> tuple[str, ...]:
 def load_processor(checkpoint: Checkpoint, folder: Path) -> ProcessorMixin:
     """Return the folder's processor, without its video part where torchvision is missing.
 
-    AutoProcessor loads all parts, and transformers' video processors need torchvision.
+    AutoProcessor loads all parts, and transformers' video processors need torchvision. Leaving one
+    out works for processors that take it after the image processor and the tokenizer.
     """
-    if not missing(checkpoint.needs):
+    if not missing(checkpoint.needs) or missing(checkpoint.images_need):
         return AutoProcessor.from_pretrained(folder)
     whole = getattr(transformers, checkpoint.processor["processor_class"])
     body = {"attributes": IMAGES_ONLY, "get_attributes": classmethod(lambda cls: IMAGES_ONLY)}
@@ -81,6 +79,6 @@ def _apply(
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        **({"processor_kwargs": called} if NESTED else called),
+        **({"processor_kwargs": called} if FIVE else called),
     )
     return dict(inputs)

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import transformers
+from packaging.version import Version
 from tokenizers import Tokenizer
 from transformers import GenerationConfig
+from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
 
 from tests.eah.families import FAMILIES as CASES
 from tests.eah.families.case import Recipe, random_model
@@ -19,6 +22,8 @@ Files = Mapping[str, Any]
 RECIPES: Mapping[str, Recipe] = {
     case.name: case.build for case in CASES if isinstance(case.build, Recipe)
 }
+# Where transformers 5 differs from 4.57.
+FIVE = Version(transformers.__version__) >= Version("5.0")
 FLAGS = dict.fromkeys(["lstrip", "rstrip", "single_word", "normalized"], False)
 
 
@@ -59,6 +64,7 @@ class Words:
                 "additional_special_tokens": sorted(set(self.named.values())),
                 "clean_up_tokenization_spaces": False,
                 "model_max_length": 4096,
+                "model_input_names": ["input_ids", "attention_mask"],
                 "padding_side": "left",
                 **({"extra_special_tokens": dict(self.named)} if self.named else {}),
                 **self.roles,
@@ -81,6 +87,7 @@ class Checkpoint:
         template: The chat template; None if prompts hold the image token.
         ids: Settings of the config that are token ids: a token each, or some.
         video: `video_preprocessor_config.json`; None without.
+        tokenizers: Further tokenizers, by their folder's name.
         text: Further settings of the language model.
         vision: Further settings of the vision tower.
         settings: Further settings of the whole model.
@@ -90,6 +97,7 @@ class Checkpoint:
         shown: Largest number of pictures in a prompt.
         needs: Packages that AutoProcessor needs beside Pillow.
         images_need: Those among them that the processor needs without its video part, too.
+        varies: Why a batch of its processor answers differently from single prompts; "" if not.
         positions: "1-D" or "M-RoPE".
         attention: How image tokens attend: "causal", "bidirectional" or "window".
         std: Standard deviation of the weights.
@@ -104,6 +112,7 @@ class Checkpoint:
     ids: Mapping[str, str | tuple[str, ...]]
     placeholder: str
     video: Files | None = None
+    tokenizers: Mapping[str, Words] = field(default_factory=dict)
     text: Files = field(default_factory=dict)
     vision: Files = field(default_factory=dict)
     settings: Files = field(default_factory=dict)
@@ -112,15 +121,24 @@ class Checkpoint:
     shown: int = 2
     needs: tuple[str, ...] = ()
     images_need: tuple[str, ...] = ()
+    varies: str = ""
     positions: str = "1-D"
     attention: str = "causal"
     std: float = 0.5
+
+    def known(self) -> bool:
+        """Tell whether this transformers has the family among its image-text models."""
+        names = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+        return RECIPES[self.case].model_type in names
 
     def write(self, folder: Path) -> None:
         """Write the folder that `from_pretrained` reads."""
         folder.mkdir(parents=True, exist_ok=True)
         processor = self.processor["processor_class"]
         tokenizer = self.words.write(folder, processor)
+        for name, words in self.tokenizers.items():
+            (folder / name).mkdir(exist_ok=True)
+            words.write(folder / name, processor)
         self._write_model(folder, tokenizer)
         _write(folder / "processor_config.json", self.processor)
         _write(folder / "preprocessor_config.json", {"processor_class": processor, **self.image})
@@ -142,16 +160,29 @@ class Checkpoint:
             for role in ("bos", "eos", "pad")
         }
         vocabulary = {"vocab_size": tokenizer.get_vocab_size()}
-        config = RECIPES[self.case].config(
-            text={**vocabulary, **special, **self.text},
+        recipe = RECIPES[self.case]
+        config = recipe.config(
+            text={**vocabulary, **special, **_rope(recipe), **self.text},
             vision=self.vision,
             **{name: ids(tokens) for name, tokens in self.ids.items()},
             **self.settings,
-            **(vocabulary if "vocab_size" in RECIPES[self.case].settings else {}),
+            **(vocabulary if "vocab_size" in recipe.settings else {}),
         )
         model = random_model(config, "sdpa", std=self.std)
         model.generation_config = GenerationConfig(**special)
         model.save_pretrained(folder)
+
+
+def _rope(recipe: Recipe) -> Files:
+    """Return the settings of rotary positions by the names of transformers 4."""
+    rope = dict((recipe.text or {}).get("rope_parameters", {}))
+    if not rope or FIVE:
+        return {}
+    return {
+        "rope_theta": rope.pop("rope_theta"),
+        "partial_rotary_factor": rope.pop("partial_rotary_factor", 1.0),
+        "rope_scaling": rope,
+    }
 
 
 def _write(path: Path, content: Files) -> None:

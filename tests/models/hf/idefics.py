@@ -1,13 +1,14 @@
-"""Idefics 3 and SmolVLM: tiles, each between tokens that say where it is."""
+"""Idefics 2 and 3, and SmolVLM: pictures between tokens that mark their edges."""
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from tests.models.hf.checkpoint import Checkpoint, Words
 from tests.models.hf.sizes import HALF, STEPS
 from tests.models.hf.templates import Template, turns
-from tests.models.hf.vocabulary import byte_level
+from tests.models.hf.vocabulary import byte_level, metaspace
 
 AROUND = "<fake_token_around_image>"
 TILES = tuple(f"<row_{row}_col_{column}>" for row in range(1, 7) for column in range(1, 7))
@@ -74,5 +75,31 @@ CHECKPOINTS = (
         placeholder="<image>",
         needs=("torchvision", "num2words"),
         images_need=("torchvision", "num2words"),
+    ),
+    Checkpoint(
+        name="idefics2",
+        case="idefics2",
+        words=Words(
+            partial(metaspace, bos="<s>"),
+            ("<unk>", "<s>", "</s>", AROUND, "<image>", "<end_of_utterance>"),
+            {
+                "bos_token": "<s>",
+                "eos_token": "<end_of_utterance>",
+                "unk_token": "<unk>",
+                "pad_token": "<unk>",
+            },
+        ),
+        processor={"processor_class": "Idefics2Processor", "image_seq_len": 5},
+        image={
+            "image_processor_type": "Idefics2ImageProcessor",
+            **STEPS,
+            **HALF,
+            "size": {"longest_edge": 16, "shortest_edge": 8},
+            "do_image_splitting": False,
+            "do_pad": True,
+        },
+        template=Template(*UTTERANCES, "Assistant:", "<image>"),
+        ids={"image_token_id": "<image>"},
+        placeholder="<image>",
     ),
 )

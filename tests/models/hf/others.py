@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.models.hf.checkpoint import Checkpoint, Words
-from tests.models.hf.qwen import FRAMES, PATCH
+from tests.models.hf.checkpoint import FIVE, Checkpoint, Words
+from tests.models.hf.qwen import FRAMES, PATCH, TOWER
 from tests.models.hf.sizes import CLIP, HALF, STEPS, area, square
 from tests.models.hf.templates import Template, turns
 from tests.models.hf.vocabulary import byte_level, metaspace
@@ -15,6 +15,7 @@ COHERE_TURNS = turns(
 )
 GLM_TURNS = turns("<|{}|>\n", "")
 
+PIXTRAL_NEEDS = ("torchvision",) if FIVE else ()
 
 CHECKPOINTS = (
     Checkpoint(
@@ -52,8 +53,8 @@ CHECKPOINTS = (
         ),
         ids={"image_token_index": "[IMG]"},
         placeholder="[IMG]",
-        needs=("torchvision",),
-        images_need=("torchvision",),
+        needs=PIXTRAL_NEEDS,
+        images_need=PIXTRAL_NEEDS,
     ),
     Checkpoint(
         name="aya-vision",
@@ -145,6 +146,7 @@ CHECKPOINTS = (
             "video_start_token_id": "<|begin_of_video|>",
             "video_end_token_id": "<|end_of_video|>",
         },
+        vision=TOWER,
         placeholder="<|image|>",
         needs=("torchvision",),
         positions="M-RoPE",

@@ -35,6 +35,7 @@ VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 SYSTEM = "You are a helpful assistant."
 PATCH: dict[str, Any] = {"patch_size": 4, "temporal_patch_size": 2, "merge_size": 2}
 FRAMES: dict[str, Any] = {"do_sample_frames": False, "min_frames": 2, "max_frames": 8}
+TOWER: dict[str, Any] = {"depth": 2, "num_heads": 2}  # as transformers 4 names them
 
 
 def _checkpoint(name: str, case: str, processor: str, video: str, system: str) -> Checkpoint:
@@ -61,6 +62,7 @@ def _checkpoint(name: str, case: str, processor: str, video: str, system: str) -
         },
         template=chatml(IMAGE, video=VIDEO, system=system),
         ids=IDS,
+        vision=TOWER,
         placeholder="<|image_pad|>",
         film="<|video_pad|>",
         needs=("torchvision",),

@@ -6,7 +6,16 @@ import random
 from collections.abc import Iterator, Sequence
 from functools import cache
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+from tokenizers import (
+    AddedToken,
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from scripts.scenes.make import scene_of
 from scripts.scenes.scene import CATEGORIES
@@ -43,6 +52,21 @@ def metaspace(special: Sequence[str], *, size: int = 700, bos: str | None = None
             pair=f"{bos} $A {bos} $B",
             special_tokens=[(bos, tokenizer.token_to_id(bos))],
         )
+    return tokenizer
+
+
+def word_piece(special: Sequence[str]) -> Tokenizer:
+    """Return a WordPiece tokenizer, as BERT's: words in lower case between [CLS] and [SEP]."""
+    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=300, special_tokens=list(special), show_progress=False
+    )
+    tokenizer.train_from_iterator(_texts(), trainer)
+    first, last = ((token, int(tokenizer.token_to_id(token))) for token in ("[CLS]", "[SEP]"))
+    tokenizer.post_processor = processors.BertProcessing(last, first)
     return tokenizer
 
 
