@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.util import find_spec
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ CHAT_SHORT: Final = "chat-short"
 PROTOCOLS: Final = (CHAT, CHAT_SHORT)
 """Both send what the processor makes; the benchmark adds a request for a short answer or not."""
 IDS: Final = "input_ids"
+PIXELS: Final = "pixel"  # how names of what holds pixels begin
 TORCHVISION: Final = "torchvision"
 VIDEOS_NEED: Final = "videos_need"  # attribute of processors that were loaded without videos
 SPACE: Final = "▁"
@@ -60,8 +62,8 @@ def load_processor(folder: str, config: Any) -> Any:
             body = {"attributes": parts, "get_attributes": classmethod(lambda _: parts)}
             pictures: Any = type(whole.__name__, (whole,), {**body, VIDEOS_NEED: TORCHVISION})
             return pictures.from_pretrained(folder)
-    except (ImportError, TypeError) as error:
-        reason = reason if isinstance(error, TypeError) else error
+    except (ImportError, TypeError, AttributeError) as error:
+        reason = error if isinstance(error, ImportError) else reason
     raise ModelError(
         f"the processor of {folder} needs a package that is not installed "
         f"({' '.join(str(reason).split())[:200]}); install it: pip install torchvision, of the "
@@ -90,7 +92,7 @@ class Prepared:
         images: Pictures in 8-bit RGB; one in evaluations.
         videos: As `Chat.inputs` takes them.
         pixels: What the processor makes of these alone, by name; noise may be added to it.
-        texts: What it makes of each question: tensors of shape (1, S), by name.
+        texts: What it makes of each question, by name.
     """
 
     images: tuple[Image.Image, ...]
@@ -245,7 +247,7 @@ class Chat(Preprocessing):
             )
         if videos:
             raise ModelError(f"{name} has no chat template that places a video; pass pictures")
-        token = getattr(self.processor, "image_token", None)
+        token = image_token(self.processor)
         return f"{'' if token is None else token * images}{question}"
 
     def _refuse_special(self, text: str) -> None:
@@ -263,13 +265,35 @@ class Chat(Preprocessing):
                 )
 
 
+@cache
+def image_token(processor: Any) -> str | None:
+    """Return what stands for a picture in a prompt; None where the processor places it by itself.
+
+    Some processors put image tokens before any text (BLIP-2's), so that another would be one too
+    many: told by their number with the token in the text and without.
+    """
+    found = getattr(processor, "image_token", None)
+    if found is None:
+        return None
+    token, picture = str(found), Image.new("RGB", (64, 64))
+    id_ = processor.tokenizer.convert_tokens_to_ids(token)
+    counts = []
+    for text in (token, ""):
+        try:
+            made = processor(text=[f"{text}a"], images=[[picture]], return_tensors="pt")
+            counts.append(int((made[IDS] == id_).sum()))
+        except (TypeError, ValueError, IndexError):  # more pictures than placeholders
+            counts.append(0)
+    marked, bare = counts
+    return None if marked > bare > 0 else token
+
+
 def split(
     inputs: Mapping[str, torch.Tensor],
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return what a processor made of the text, tensors (1, S), and what of the picture."""
-    shape = inputs[IDS].shape
-    text = {name: value for name, value in inputs.items() if value.shape == shape}
-    return text, {name: value for name, value in inputs.items() if name not in text}
+    """Return what a processor made of a question, and the pixels, which are the same for all."""
+    pixels = {name: value for name, value in inputs.items() if name.startswith(PIXELS)}
+    return {name: value for name, value in inputs.items() if name not in pixels}, pixels
 
 
 def collate(
@@ -284,18 +308,17 @@ def collate(
         dtype: Of pixels.
     """
     length = max(row[IDS].shape[1] for row in rows)
-    texts, pictures = zip(*map(split, rows), strict=True)
     inputs = {}
-    for name in texts[0]:
-        fill = pad_id if name == IDS else 0
-        pads = [(length - text[name].shape[1], 0) for text in texts]
-        parts = [
-            torch.nn.functional.pad(text[name], pad, value=fill)
-            for text, pad in zip(texts, pads, strict=True)
-        ]
-        inputs[name] = torch.cat(parts).to(device)
-    for name in pictures[0]:
-        joined = _stacked([picture[name] for picture in pictures])
+    for name in rows[0]:
+        parts = [row[name] for row in rows]
+        # What has an entry for each token is padded as ids are.
+        if all(part.shape == row[IDS].shape for part, row in zip(parts, rows, strict=True)):
+            fill = pad_id if name == IDS else 0
+            parts = [
+                torch.nn.functional.pad(part, (length - part.shape[1], 0), value=fill)
+                for part in parts
+            ]
+        joined = _stacked(parts)
         inputs[name] = joined.to(device, dtype if joined.is_floating_point() else None)
     return ProcessedPrompts(inputs)
 

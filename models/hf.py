@@ -329,7 +329,7 @@ class HFVlm(VLM):
 
     def _batch(self, prepared: Sequence[Prepared], questions: Sequence[str]) -> ProcessedPrompts:
         rows = [
-            {**self.chat.prepare_text(picture, question), **picture.pixels}
+            {**picture.pixels, **self.chat.prepare_text(picture, question)}
             for picture, question in zip(prepared, questions, strict=True)
         ]
         return collate(rows, self.pad_id, self.device, self.model.dtype)
@@ -353,7 +353,7 @@ class HFVlm(VLM):
             if same_scores(self.model, batch, embedded):
                 return None
         except (TypeError, ValueError, IndexError) as error:
-            return f"it takes none ({' '.join(str(error).split())[:200]})"
+            return f"it takes no embeddings ({' '.join(str(error).split())[:200]})"
         return "it scores them differently when its prompts are given so"
 
 

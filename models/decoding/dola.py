@@ -9,6 +9,7 @@ Axes: B prompts, L candidate layers, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -47,7 +48,13 @@ class Dola(DecodingMethod):
         head = request.model.get_output_embeddings()
         layers = self.early_layers(request.model.config.get_text_config().num_hidden_layers)
 
-        def combine(output: Any, logits: torch.Tensor) -> torch.Tensor:
+        def combine(outputs: Sequence[Any], logits: torch.Tensor) -> torch.Tensor:
+            if not outputs:
+                raise MethodError(
+                    f"DoLa reads hidden states, which the `generate` of "
+                    f"{type(request.model).__name__} keeps to an inner model; use another method"
+                )
+            output = outputs[-1]
             place = head.weight.device
             states = [output.hidden_states[i][:, -1].to(place) for i in layers]
             scores = head(torch.stack(states)).float().to(logits.device)  # (L, B, V)

@@ -10,7 +10,7 @@ Axes: B prompts, G branches, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -27,8 +27,12 @@ from transformers import (
 from models.decoding.base import Request
 from models.generation import Prompts, image_tokens
 
-Combine = Callable[[Any, torch.Tensor], torch.Tensor]
-"""Returns scores (B, V) from the model's output and the logits of its last tokens, (G * B, V)."""
+Combine = Callable[[Sequence[Any], torch.Tensor], torch.Tensor]
+"""Returns scores (B, V) from the logits of the last tokens, (G * B, V).
+
+The first argument holds the output of the model's last forward pass, and nothing where its
+`generate` runs an inner model (BLIP-2).
+"""
 
 
 @torch.inference_mode()
@@ -47,7 +51,7 @@ def decode(
     """
     model, config = request.model, request.config
     with image_tokens(model, prompts.image_mask), _outputs_of(model) as outputs:
-        choice = _Choice(request, prompts, lambda logits: combine(outputs[-1], logits))
+        choice = _Choice(request, prompts, lambda logits: combine(outputs, logits))
         ids: torch.Tensor = model.generate(
             **prompts.inputs,
             generation_config=GenerationConfig(

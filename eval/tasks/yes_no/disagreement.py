@@ -61,8 +61,8 @@ def disagreement_notes(found: Mapping[str, Disagreement], parser: str) -> list[s
     if any(one.share > WORTH_A_NOTE for one in found.values()):
         lines.append(
             f"the numbers above are of parser {parser}; --parser NAME prints another's, and the "
-            "JSON file has all of them: report both, or ask for one word (--protocol official; with "
-            "--model hf chat-short)"
+            "JSON file has all of them: report both, or ask for one word (--protocol official, or "
+            "chat-short with --model hf)"
         )
     wrapped = [fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in lines]
     return ["\n".join(wrapped)] if wrapped else []

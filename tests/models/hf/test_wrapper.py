@@ -45,14 +45,18 @@ arms = pytest.mark.parametrize("config", [None, CONFIG], ids=["baseline", "eah"]
 # Where each question runs the picture again, and a word of the reason.
 GIVEN_IDS = {
     "aya-vision": "window",
+    "blip-2": "no embeddings",
     "gemma3": "window",
     "glm-4v": "M-RoPE",
+    "idefics2": "window",
+    "instructblip": "no embeddings",
     "ovis2": "differently",
     "paligemma": "masks of its own",
     "qwen2-vl": "M-RoPE",
     "qwen2.5-vl": "M-RoPE",
     "qwen3-vl": "M-RoPE",
 }
+QFORMERS = {"blip-2", "instructblip"}  # their `generate` runs an inner model
 FLAT = {"qwen2-vl", "qwen2.5-vl", "qwen3-vl", "glm-4v"}  # pixels as patches
 
 
@@ -99,6 +103,8 @@ def test_a_batch_is_what_the_processor_makes_of_it(
     name: str, wrap: Wrap, load: Callable[[str], Loaded], pictures: list[Image.Image]
 ) -> None:
     """Ids, masks and pixels, padded; pictures of three shapes."""
+    if name in QFORMERS:
+        pytest.skip("its processor pads behind the image tokens; answers are compared elsewhere")
     vlm, loaded = wrap(name), load(name)
     vlm_note, vlm.note = vlm.note, "as ids"
     try:
@@ -231,14 +237,14 @@ def contrasted_by_hand(vlm: HFVlm, pair: Sequence[Any], question: str) -> str:
     for _ in range(NEW):
         scores = []
         for one in pair:
-            inputs = {**vlm.chat.prepare_text(one, question), **one.pixels}
+            inputs = {**one.pixels, **vlm.chat.prepare_text(one, question)}
             made = vlm.model.generate(
                 **inputs,
                 max_new_tokens=len(ids) + 1,
                 do_sample=False,
                 output_logits=True,
                 return_dict_in_generate=True,
-                logits_processor=[Forced(ids, inputs["input_ids"].shape[1])],
+                logits_processor=[Forced(ids)],
             )
             scores.append(made.logits[len(ids)][0])
         clear, dim = scores
@@ -253,14 +259,13 @@ def contrasted_by_hand(vlm: HFVlm, pair: Sequence[Any], question: str) -> str:
 class Forced:
     """A logits processor that makes `generate` take given tokens."""
 
-    def __init__(self, ids: Sequence[int], start: int) -> None:
-        self.ids, self.start = ids, start
+    def __init__(self, ids: Sequence[int]) -> None:
+        self.left = list(ids)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        step = input_ids.shape[1] - self.start
-        if step < len(self.ids):
+        if self.left:
             scores = torch.full_like(scores, -torch.inf)
-            scores[:, self.ids[step]] = 0
+            scores[:, self.left.pop(0)] = 0
         return scores
 
 
@@ -270,6 +275,10 @@ def test_dola_answers_alone_as_in_a_batch(
 ) -> None:
     vlm = wrap(name)
     shown = features(vlm, pictures)
+    if name in QFORMERS:
+        with pytest.raises(MethodError, match="keeps to an inner model; use another method"):
+            vlm.answer_batch(shown, QUESTIONS, models.Decoding(NEW), Dola("low"))
+        return
     answers = vlm.answer_batch(shown, QUESTIONS, models.Decoding(NEW), Dola("low"))
     alone = [
         vlm.answer_batch([picture], [question], models.Decoding(NEW), Dola("low"))[0]
