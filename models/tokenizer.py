@@ -9,17 +9,21 @@ with the `tokenizers` library set up as sentencepiece splits text.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import sentencepiece
 from tokenizers import Tokenizer, normalizers
-from tokenizers.processors import TemplateProcessing
+from tokenizers.models import BPE
 
 from models.errors import ModelError
 
 LLAMA_BOS, LLAMA_EOS, LLAMA_PAD = 1, 2, 0
+UNKNOWN: Final = "<unk>"
+SPACE: Final = "▁"
+BYTES: Final = tuple(f"<0x{value:02X}>" for value in range(256))
+REPLACEMENTS: Final = dict.fromkeys(range(0xDC80, 0xDD00), "\N{REPLACEMENT CHARACTER}")
 
 
 class ChunkTokenizer(Protocol):
@@ -45,7 +49,11 @@ class ChunkTokenizer(Protocol):
 
 
 class SentencePieceTokenizer:
-    """A `tokenizer.model` file."""
+    """A `tokenizer.model` file.
+
+    Attributes:
+        pieces: The `sentencepiece.SentencePieceProcessor`.
+    """
 
     def __init__(self, path: Path) -> None:
         """Load the file.
@@ -54,7 +62,7 @@ class SentencePieceTokenizer:
             ModelError: If it is not a sentencepiece model.
         """
         try:
-            self._pieces: Any = sentencepiece.SentencePieceProcessor(model_file=str(path))
+            self.pieces: Any = sentencepiece.SentencePieceProcessor(model_file=str(path))
         except RuntimeError as error:
             raise ModelError(
                 f"{path} is not a sentencepiece model ({' '.join(str(error).split())}); copy "
@@ -63,35 +71,39 @@ class SentencePieceTokenizer:
 
     def encode(self, text: str, /) -> list[int]:
         """Return the ids of a chunk of text, without BOS or EOS."""
-        return list(self._pieces.encode(text))
+        return list(self.pieces.encode(text))
 
     def decode(self, ids: Sequence[int], /) -> str:
         """Return the text of ids; control tokens, <unk> and ids added after training are left out.
 
         <unk> is a special token in LLaMA's tokenizers, and pads what generation stopped early.
         """
-        size, unknown = self._pieces.get_piece_size(), self._pieces.unk_id()
-        return str(self._pieces.decode([i for i in ids if i < size and i != unknown]))
+        size, unknown = self.pieces.get_piece_size(), self.pieces.unk_id()
+        return str(self.pieces.decode([i for i in ids if i < size and i != unknown]))
 
     def bos_id(self) -> int:
         """Return the id of the beginning-of-sequence token."""
-        return int(self._pieces.bos_id())
+        return int(self.pieces.bos_id())
 
     def eos_id(self) -> int:
         """Return the id of the end-of-sequence token."""
-        return int(self._pieces.eos_id())
+        return int(self.pieces.eos_id())
 
     def get_piece_size(self) -> int:
         """Return the size of the trained vocabulary, without tokens that were added to it."""
-        return int(self._pieces.get_piece_size())
+        return int(self.pieces.get_piece_size())
 
     def id_to_piece(self, id_: int, /) -> str:
         """Return a token of the trained vocabulary as it is spelled there, "▁" for a space."""
-        return str(self._pieces.id_to_piece(id_))
+        return str(self.pieces.id_to_piece(id_))
 
 
 class JsonTokenizer:
-    """A `tokenizer.json` file of a LLaMA tokenizer, split the way sentencepiece splits."""
+    """A `tokenizer.json` file of LLaMA's kind, split the way sentencepiece splits.
+
+    Only vocabulary and merges are taken from the file: special tokens in a text are text, as in
+    sentencepiece.
+    """
 
     def __init__(self, path: Path) -> None:
         """Load the file.
@@ -101,27 +113,47 @@ class JsonTokenizer:
         """
         try:
             content = json.loads(path.read_bytes())
-            # Pieces of nothing but spaces come last in sentencepiece, whose scores say so; the
-            # files that transformers 5 writes have them first, by id.
-            content["model"]["merges"].sort(key=lambda merge: not set("".join(merge)) - set("▁ "))
-        except (KeyError, TypeError, ValueError) as error:
+            other = _other_kind(content)
+            bpe = None if other else _bpe(content["model"])
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise ModelError(
                 f"{path} is not a LLaMA tokenizer ({error!r}); copy tokenizer.json from the "
                 "original checkpoint again"
             ) from error
-        self._tokenizer: Any = Tokenizer.from_str(json.dumps(content))
-        prefix_and_spaces = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+        if bpe is None:
+            raise ModelError(
+                f"{path} is {other}; the paper's four models have LLaMA's BPE tokenizer with byte "
+                "fallback: put the tokenizer.model of the original checkpoint into the folder"
+            )
+        self._tokenizer: Any = Tokenizer(bpe)
+        prefix_and_spaces = [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
         self._tokenizer.normalizer = normalizers.Sequence(prefix_and_spaces)
-        self._tokenizer.pre_tokenizer = None
-        self._tokenizer.post_processor = TemplateProcessing(single="$A", special_tokens=[])
+        vocabulary: dict[str, int] = content["model"]["vocab"]
+        self._spelled = {id_: piece for piece, id_ in vocabulary.items()}
+        self._bytes = {vocabulary[name]: value for value, name in enumerate(BYTES)}
 
     def encode(self, text: str, /) -> list[int]:
         """Return the ids of a chunk of text, without BOS or EOS."""
         return list(self._tokenizer.encode(text, add_special_tokens=False).ids) if text else []
 
     def decode(self, ids: Sequence[int], /) -> str:
-        """Return the text of ids; special tokens are left out."""
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+        """Return the text of ids; control tokens, <unk> and ids added after training are left out.
+
+        As in sentencepiece, a byte that is no part of a character becomes one "�", which the
+        decoder of the `tokenizers` library makes of all bytes beside it, too.
+        """
+        runs, prefix = [bytearray()], SPACE
+        for id_ in ids:
+            if id_ in self._bytes:
+                runs[-1].append(self._bytes[id_])
+                prefix = ""
+            elif id_ in (LLAMA_BOS, LLAMA_EOS):
+                runs.append(bytearray())  # bytes on its two sides are no character
+            elif id_ in self._spelled and self._spelled[id_] != UNKNOWN:
+                runs[-1] += self._spelled[id_].removeprefix(prefix).encode()
+                prefix = ""
+        text = "".join(run.decode(errors="surrogateescape") for run in runs)
+        return text.replace(SPACE, " ").translate(REPLACEMENTS)
 
     def bos_id(self) -> int:
         """Return the id of the beginning-of-sequence token."""
@@ -133,8 +165,74 @@ class JsonTokenizer:
 
     def get_piece_size(self) -> int:
         """Return the size of the trained vocabulary, without tokens that were added to it."""
-        return int(self._tokenizer.get_vocab_size(with_added_tokens=False))
+        return len(self._spelled)
 
     def id_to_piece(self, id_: int, /) -> str:
         """Return a token of the trained vocabulary as it is spelled there, "▁" for a space."""
-        return str(self._tokenizer.id_to_token(id_))
+        return self._spelled[id_]
+
+
+def _other_kind(content: Any) -> str | None:
+    """Name a file's kind if it splits text in another way than LLaMA's sentencepiece does."""
+    model, steps = content["model"], list(_steps(content))
+    kinds = {step["type"] for step in steps}
+    if "ByteLevel" in kinds or "ByteLevel" in str(content.get("decoder")):
+        return "a byte-level BPE tokenizer, as GPT-2, LLaMA-3 and Qwen have"
+    if model["type"] != "BPE":
+        return f"a {model['type']} tokenizer"
+    if not model.get("byte_fallback") or not set(BYTES) <= model["vocab"].keys():
+        return "a BPE tokenizer without byte fallback"
+    if other := sorted(kinds - {"Prepend", "Replace", "Metaspace"}):
+        return f"a BPE tokenizer that changes or splits text by {', '.join(other)}"
+    if any(step["type"] == "Replace" and not _replaces_spaces(step) for step in steps):
+        return "a BPE tokenizer that replaces characters of a text"
+    if not any(_prefixes(step) for step in steps):
+        return f"a BPE tokenizer that puts no {SPACE!r} in front of a text"
+    ids = [model["vocab"].get(token) for token in (UNKNOWN, "<s>", "</s>")]
+    if ids != [0, LLAMA_BOS, LLAMA_EOS]:
+        return f"a BPE tokenizer whose <unk>, <s> and </s> are {ids}, not [0, 1, 2]"
+    return None
+
+
+def _steps(content: Any) -> Iterator[Any]:
+    """Yield what a file does to a text before its pieces are merged."""
+    for step in (content.get("normalizer"), content.get("pre_tokenizer")):
+        if step is not None:
+            yield from step.get("normalizers") or step.get("pretokenizers") or [step]
+
+
+def _prefixes(step: Any) -> bool:
+    """Tell whether a step puts the dummy prefix in front of a text."""
+    if step["type"] == "Prepend":
+        return bool(step["prepend"] == SPACE)
+    # Files of tokenizers before 0.15 say it with `add_prefix_space`.
+    always = "always" if step.get("add_prefix_space") else "never"
+    return bool(step["type"] == "Metaspace" and step.get("prepend_scheme", always) != "never")
+
+
+def _replaces_spaces(step: Any) -> bool:
+    return (step["pattern"].get("String"), step["content"]) == (" ", SPACE)
+
+
+def _bpe(model: Any) -> BPE:
+    """Return what merges pieces as a file says, best first.
+
+    transformers 4 and `models.tokenizer_json` sort merges by the scores in `tokenizer.model`.
+    transformers 5 sorts them by id. That is the same order but for pieces of nothing but spaces,
+    whose scores are LLaMA's lowest.
+
+    Raises:
+        ValueError: If ids or merges don't fit; so that `tokenizers` has none to refuse, for which
+            it has no error of its own kind.
+    """
+    vocabulary = model["vocab"]
+    if set(vocabulary.values()) != set(range(len(vocabulary))):
+        raise ValueError("its ids are not 0, 1, 2 and so on")
+    merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
+    pairs: list[tuple[str, str]] = [(left, right) for left, right in merges]
+    if missing := {piece for pair in pairs for piece in (*pair, "".join(pair))} - set(vocabulary):
+        raise ValueError(f"its merges name {min(missing)!r}, which is none of its pieces")
+    ids = [vocabulary[left + right] for left, right in pairs]
+    if ids == sorted(ids):
+        pairs.sort(key=lambda pair: set("".join(pair)) == {SPACE})
+    return BPE(vocabulary, pairs, byte_fallback=True, fuse_unk=True, unk_token=UNKNOWN)

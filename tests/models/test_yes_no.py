@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from tokenizers import Tokenizer
+from tokenizers import Tokenizer, normalizers
 from torch.nn import functional as F  # as everyone calls it
 from transformers import LogitsProcessor, LogitsProcessorList
 
@@ -24,7 +24,7 @@ from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import Vcd
 from models.prefix_store import PrefixStore, Sharing
-from models.tokenizer import JsonTokenizer
+from models.tokenizer import BYTES, JsonTokenizer
 from models.yes_no import LARGEST, SMALLEST, FirstToken, YesNoIds, yes_no_ids
 from scripts.scenes.scene import render
 
@@ -214,15 +214,17 @@ def test_the_tokens_are_whole_words_in_any_casing(vlm: VLM) -> None:
 def test_a_tokenizer_json_has_the_same_pieces(tmp_path: Path) -> None:
     from tokenizers.models import BPE
 
-    names = ["<unk>", "y", "e", "s", "▁", "ye", "yes", "▁yes", "YES", "▁No", "no", "not", "N"]
+    learned = ["y", "e", "s", "▁", "ye", "yes", "▁yes", "YES", "▁No", "no", "not", "N"]
+    names = ["<unk>", "<s>", "</s>", *BYTES, *learned]
     vocabulary = {piece: index for index, piece in enumerate(names)}
-    Tokenizer(BPE(vocabulary, [("y", "e"), ("ye", "s"), ("▁", "yes")])).save(
-        str(tmp_path / "tokenizer.json")
-    )
+    merges = [("y", "e"), ("ye", "s"), ("▁", "yes")]
+    tokenizer: Any = Tokenizer(BPE(vocabulary, merges, byte_fallback=True))
+    tokenizer.normalizer = normalizers.Prepend("▁")
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
 
     found = yes_no_ids(JsonTokenizer(tmp_path / "tokenizer.json"))
 
-    assert found == YesNoIds({6: "yes", 7: "▁yes", 8: "YES"}, {9: "▁No", 10: "no"})
+    assert found == YesNoIds({264: "yes", 265: "▁yes", 266: "YES"}, {267: "▁No", 268: "no"})
 
 
 @pytest.mark.parametrize("arm", ["baseline", "eah"])
