@@ -1,0 +1,185 @@
+"""Write `tokenizer.json`, so that transformers gives the ids of a `tokenizer.model`.
+
+transformers converts a lone `tokenizer.model` by itself, but needs protobuf for it, and drops the
+dummy prefix of text that follows a special token: other ids, in silence. Here sentencepiece tells
+pieces and scores, so that protobuf is not needed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import copysign
+from pathlib import Path
+from typing import Any, Final
+
+from tokenizers import Tokenizer
+
+from models.errors import ModelError
+from models.tokenizer import BYTES, SPACE, SentencePieceTokenizer
+
+Merge = tuple[str, str]
+# Classes of LLaMA's name build their own splitting of text in transformers 5, whatever the file
+# says. This one, of all versions since 4, takes the file as it is.
+TOKENIZER_CLASS: Final = "PreTrainedTokenizerFast"
+# What tells LLaMA's way of splitting text from others: normalisation, spaces, unknown characters.
+PROBES: Final = (
+    " ", "  a  b   c ", "\ta\n\nb\r\n", "ﬁ ① Å é e\u0301 \u00a0x\u200b", "猫がいる 고양이 кот",
+    "🐈\u200d⬛🇩🇪", "x" + " " * 40 + "y", "▁a▁▁b", "<s> </s> <unk> <0x41>", "1234567 aAaAaA",
+)  # fmt: skip
+
+
+def write_tokenizer_json(
+    tokenizer_model: Path, folder: Path, *, added: Sequence[str] = (), processor: str | None = None
+) -> None:
+    """Write `tokenizer.json` and `tokenizer_config.json` for transformers 4.37 to 5.x.
+
+    A prompt is encoded as `models.prompts` encodes it: BOS first, and each text between special
+    tokens by itself, with its own dummy prefix, spaces at its ends kept.
+
+    Args:
+        tokenizer_model: A sentencepiece BPE model of LLaMA's kind.
+        folder: Where to write.
+        added: Special tokens after the pieces of the vocabulary, by id: ("<image>", "<pad>") are
+            32000 and 32001 of LLaVA-1.5. "<pad>" pads if it is among them, else "<unk>".
+        processor: Class of the folder's processor, such as "LlavaProcessor".
+    Raises:
+        ModelError: If the model is of another kind, so that its ids can't be reproduced.
+    """
+    pieces = SentencePieceTokenizer(tokenizer_model).pieces
+    unk, bos, eos = (
+        pieces.id_to_piece(id_) if id_ >= 0 else ""
+        for id_ in (pieces.unk_id(), pieces.bos_id(), pieces.eos_id())
+    )
+    content = json.dumps(_content(pieces, (unk, bos, eos), added), ensure_ascii=False, indent=0)
+    _check(tokenizer_model, pieces, content)
+    config = {
+        "tokenizer_class": TOKENIZER_CLASS,
+        "bos_token": bos,
+        "eos_token": eos,
+        "unk_token": unk,
+        "pad_token": "<pad>" if "<pad>" in added else unk,
+        "additional_special_tokens": [token for token in added if token != "<pad>"],
+        "clean_up_tokenization_spaces": False,
+        # Without this, token_type_ids are made, and `generate` refuses them.
+        "model_input_names": ["input_ids", "attention_mask"],
+        "padding_side": "left",
+    }
+    if processor is not None:
+        config["processor_class"] = processor
+    (folder / "tokenizer.json").write_text(content + "\n", encoding="utf-8")
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+
+
+def _content(pieces: Any, special: tuple[str, str, str], added: Sequence[str]) -> dict[str, Any]:
+    """Return what `tokenizer.json` holds."""
+    unk, bos, _ = special
+    vocabulary = {pieces.id_to_piece(id_): id_ for id_ in range(pieces.get_piece_size())}
+    ids = {token: vocabulary[token] for token in special if token in vocabulary}
+    ids |= {token: len(vocabulary) + index for index, token in enumerate(added)}
+    start = {"SpecialToken": {"id": bos, "type_id": 0}}
+    first, second = ({"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB"))
+    return {
+        "version": "1.0",
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [_added_token(content, id_) for content, id_ in ids.items()],
+        "normalizer": {
+            "type": "Sequence",
+            "normalizers": [
+                {"type": "Prepend", "prepend": SPACE},
+                {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
+            ],
+        },
+        "pre_tokenizer": None,
+        "post_processor": {
+            "type": "TemplateProcessing",
+            "single": [start, first],
+            "pair": [start, first, start, second],
+            "special_tokens": {bos: {"id": bos, "ids": [vocabulary.get(bos, 0)], "tokens": [bos]}},
+        },
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+        "model": {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": unk,
+            "continuing_subword_prefix": None,
+            "end_of_word_suffix": None,
+            "fuse_unk": True,
+            "byte_fallback": True,
+            "ignore_merges": False,
+            "vocab": vocabulary,
+            # As text, not as pairs: tokenizers before 0.20 read nothing else.
+            "merges": [" ".join(merge) for merge in _merges(pieces, vocabulary)],
+        },
+    }
+
+
+def _added_token(content: str, id_: int) -> dict[str, Any]:
+    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
+    return {"id": id_, "content": content, **flags, "special": True}
+
+
+def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[Merge]:
+    """Return which two pieces become one, best first.
+
+    sentencepiece joins the two neighbors whose union has the highest score, the leftmost of equals.
+    All pieces of spaces have the same score in LLaMA's vocabulary: a run of spaces grows from the
+    left, so that the merge with the longest left piece comes first.
+    """
+    learned = {piece for piece, id_ in vocabulary.items() if not _is_special(pieces, id_)}
+    ranked = [
+        (-pieces.get_score(vocabulary[piece]), -cut, (piece[:cut], piece[cut:]))
+        for piece in learned
+        for cut in range(1, len(piece))
+        if piece[:cut] in learned and piece[cut:] in learned
+    ]
+    return [merge for *_, merge in sorted(ranked)]
+
+
+def _check(path: Path, pieces: Any, content: str) -> None:
+    """Refuse a model whose ids the file does not give.
+
+    sentencepiece does not tell by which algorithm and which normalisation a model splits text. So
+    every piece of the vocabulary is encoded both ways, and so are texts that tell them apart.
+    """
+    ids = range(pieces.get_piece_size())
+    if min(pieces.unk_id(), pieces.bos_id(), pieces.eos_id()) < 0 or (
+        sum(map(pieces.is_byte, ids)) != len(BYTES)
+    ):
+        raise _unlike_llama(path, "it lacks pieces for <unk>, BOS, EOS or bytes")
+    # Scores of learned pieces begin at -0.0; those of user-defined symbols are 0.0.
+    if any(
+        pieces.is_unused(id_) or copysign(1, pieces.get_score(id_)) > 0
+        for id_ in ids
+        if not _is_special(pieces, id_)
+    ):
+        raise _unlike_llama(path, "it has unused pieces or user-defined symbols")
+    spelled = [pieces.id_to_piece(id_).replace(SPACE, " ") for id_ in ids]
+    written = Tokenizer.from_str(content)
+    written.encode_special_tokens = True  # here they are text, as in sentencepiece
+    texts = [*PROBES, *spelled]
+    found = written.encode_batch(texts, add_special_tokens=False)
+    for text, expected, encoding in zip(texts, pieces.encode(texts), found, strict=True):
+        if encoding.ids != expected:
+            raise _unlike_llama(path, f"it encodes {text!r} as {expected}, not as {encoding.ids}")
+
+
+def _is_special(pieces: Any, id_: int) -> bool:
+    """Tell whether a piece is none that merging makes, even if text spells it."""
+    return bool(pieces.is_control(id_) or pieces.is_unknown(id_) or pieces.is_byte(id_))
+
+
+def _unlike_llama(path: Path, reason: str) -> ModelError:
+    return ModelError(
+        f"{path} is not a byte-fallback BPE model of LLaMA's kind ({reason}), and tokenizer.json "
+        "can be made of no other; use the tokenizer.model of the original checkpoint"
+    )
