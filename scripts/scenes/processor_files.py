@@ -9,36 +9,22 @@ from typing import Any
 from transformers import LlavaConfig
 
 from models.images import CLIP_MEAN, CLIP_STD
+from models.tokenizer_json import write_tokenizer_json
 
 BICUBIC = 3  # PIL's number for it
 
 
 def write_processor_files(output: Path, config: LlavaConfig) -> None:
-    """Write tokenizer and processor configs beside `tokenizer.model`, as hub checkpoints have them.
+    """Write tokenizer and processor files beside `tokenizer.model`, as hub checkpoints have them.
 
     Args:
         output: Checkpoint folder.
-        config: Its image token is `<image>`, and the id after it is `<pad>`.
+        config: Its image token `<image>` follows the pieces of the vocabulary, then comes `<pad>`.
     """
-    image, pad = config.image_token_index, config.image_token_index + 1
-    special = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-    contents = ["<unk>", "<s>", "</s>"]
-    added = {str(index): _token(content) for index, content in enumerate(contents)}
-    added |= {str(image): _token("<image>"), str(pad): _token("<pad>")}
+    model = output / "tokenizer.model"
+    write_tokenizer_json(model, output, added=("<image>", "<pad>"), processor="LlavaProcessor")
     side = config.vision_config.image_size
     files: dict[str, dict[str, Any]] = {
-        "tokenizer_config.json": {
-            "tokenizer_class": "LlamaTokenizer",
-            "add_bos_token": True,
-            "add_eos_token": False,
-            "added_tokens_decoder": added,
-            "additional_special_tokens": ["<image>"],
-            "legacy": False,
-            "padding_side": "left",
-            "processor_class": "LlavaProcessor",
-            **special,
-        },
-        "special_tokens_map.json": {**special, "additional_special_tokens": ["<image>"]},
         "preprocessor_config.json": {
             "image_processor_type": "CLIPImageProcessor",
             "processor_class": "LlavaProcessor",
@@ -64,8 +50,3 @@ def write_processor_files(output: Path, config: LlavaConfig) -> None:
     }
     for name, content in files.items():
         (output / name).write_text(json.dumps(content, indent=1) + "\n")
-
-
-def _token(content: str) -> dict[str, Any]:
-    flags = dict.fromkeys(["lstrip", "normalized", "rstrip", "single_word"], False)
-    return {"content": content, **flags, "special": True}
