@@ -218,8 +218,8 @@ def _bpe(model: Any) -> BPE:
     """Return what merges pieces as a file says, best first.
 
     transformers 4 and `models.tokenizer_json` sort merges by the scores in `tokenizer.model`.
-    transformers 5 sorts them by id. That is the same order but for pieces of nothing but spaces:
-    their scores are LLaMA's lowest, and all the same, so that the longest left piece comes first.
+    transformers 5 sorts them by id. That is the same order but for pieces of nothing but spaces,
+    whose scores are LLaMA's lowest.
 
     Raises:
         ValueError: If ids or merges don't fit; so that `tokenizers` has none to refuse, for which
@@ -234,11 +234,5 @@ def _bpe(model: Any) -> BPE:
         raise ValueError(f"its merges name {min(missing)!r}, which is none of its pieces")
     ids = [vocabulary[left + right] for left, right in pairs]
     if ids == sorted(ids):
-        spaces = {piece for piece in vocabulary if set(piece) == {SPACE}}
-
-        def rank(pair: tuple[str, str]) -> tuple[bool, int, int]:
-            piece = "".join(pair)
-            return piece in spaces, 0 if piece in spaces else vocabulary[piece], -len(pair[0])
-
-        pairs.sort(key=rank)
+        pairs.sort(key=lambda pair: set("".join(pair)) == {SPACE})
     return BPE(vocabulary, pairs, byte_fallback=True, fuse_unk=True, unk_token=UNKNOWN)
