@@ -24,6 +24,7 @@ from eah.patch import handle_of
 from models.build import Parts, build_model
 from models.checkpoints import Checkpoint, Family, load_tokenizer
 from models.decoding.base import Contrast, DecodingMethod, Request
+from models.decoding.yes_no import FirstToken, KeepFirst, YesNoIds
 from models.generation import (
     PAD,
     Answer,
@@ -41,7 +42,6 @@ from models.prompts import IMAGE, prompt_ids
 from models.quantization import Quantization
 from models.tokenizer import ChunkTokenizer
 from models.vocabulary import check_vocabulary
-from models.yes_no import FirstToken, KeepFirst, YesNoIds
 
 
 class VLM(ABC):

@@ -14,9 +14,9 @@ from transformers import Blip2Config, Blip2ForConditionalGeneration, StoppingCri
 
 from models.blip import BlipVLM
 from models.checkpoints import Family
+from models.decoding.stopping import StopAtText
 from models.generation import Decoding
 from models.precision import EVA, FULL_AUTOCAST, HALF_AUTOCAST, Precision
-from models.stopping import StopAtText
 
 STOP = "###"
 

@@ -21,7 +21,7 @@ from eval.run.processes import launcher_note
 from eval.run.provenance import PACKAGES, code_changes, current_code, provenance, setting_changes
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import Session
-from models.yes_no import yes_no_ids
+from models.decoding.yes_no import yes_no_ids
 
 BATCHES: Final = "batches.json"
 Loader = Callable[..., models.VLM]

@@ -26,8 +26,8 @@ from eval.run.processes import Place
 from models import VLM
 from models.decoding.base import MethodError
 from models.decoding.vcd import Vcd
+from models.decoding.yes_no import yes_no_ids
 from models.prefix_store import PrefixStore, Sharing
-from models.yes_no import yes_no_ids
 
 Features = dict[str, torch.Tensor]
 

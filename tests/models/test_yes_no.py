@@ -23,9 +23,9 @@ from models.decoding.dola import Dola
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import Vcd
+from models.decoding.yes_no import LARGEST, SMALLEST, FirstToken, YesNoIds, yes_no_ids
 from models.prefix_store import PrefixStore, Sharing
 from models.tokenizer import JsonTokenizer
-from models.yes_no import LARGEST, SMALLEST, FirstToken, YesNoIds, yes_no_ids
 from scripts.scenes.scene import render
 
 TINY = Path(__file__).resolve().parents[2] / "models/tiny-llava"
