@@ -36,8 +36,7 @@ from models.generation import (
 )
 from models.images import Preprocessing
 from models.precision import Precision, uniform
-from models.prefix import generate_sharing
-from models.prefix_store import Sharing
+from models.prefix_cache import PicturePrefixes, generate_behind_prefixes
 from models.prompts import IMAGE, prompt_ids
 from models.quantization import Quantization
 from models.tokenizer import ChunkTokenizer
@@ -232,7 +231,7 @@ class VLM(ABC):
         decoding: Decoding,
         method: DecodingMethod | None = None,
         noised: torch.Tensor | None = None,
-        sharing: Sharing | None = None,
+        sharing: PicturePrefixes | None = None,
         yes_no: YesNoIds | None = None,
     ) -> list[Answer]:
         """Answer a batch of questions about already encoded pictures.
@@ -286,8 +285,8 @@ class VLM(ABC):
         with image_tokens(self.model, prompts.image_mask), self.computing():
             if shared and sharing is not None:
                 whole = prompts if contrast is None else joined([prompts, contrast])
-                pictures = sharing if contrast is None else sharing.with_noised()
-                output = generate_sharing(self.language_model, whole, pictures, generate)
+                pictures = sharing if contrast is None else sharing.add_noised()
+                output = generate_behind_prefixes(self.language_model, whole, pictures, generate)
             else:
                 output = generate()
         answers = [self._answer(ids) for ids in output.tolist()]

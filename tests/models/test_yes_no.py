@@ -24,7 +24,7 @@ from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import Vcd
 from models.decoding.yes_no import LARGEST, SMALLEST, FirstToken, YesNoIds, yes_no_ids
-from models.prefix_store import PrefixStore, Sharing
+from models.prefix_cache import PicturePrefixes, PrefixCache
 from models.tokenizer import JsonTokenizer
 from scripts.scenes.scene import render
 
@@ -245,7 +245,7 @@ def test_p_yes_is_that_of_a_forward_pass_by_hand_and_changes_no_answer(
     reuse: bool,
     decoding: models.Decoding,
 ) -> None:
-    sharing = Sharing(PICTURES, PrefixStore()) if reuse else None
+    sharing = PicturePrefixes(PICTURES, PrefixCache()) if reuse else None
     ids = yes_no_ids(vlm.tokenizer)
 
     with enabled(vlm, arm):
