@@ -25,6 +25,7 @@ from models.build import Parts, build_model
 from models.checkpoints import Checkpoint, Family, load_tokenizer
 from models.decoding.base import Contrast, DecodingMethod, Request
 from models.decoding.yes_no import FirstToken, KeepFirst, YesNoIds
+from models.errors import ModelError
 from models.generation import (
     PAD,
     Answer,
@@ -35,6 +36,7 @@ from models.generation import (
     padded,
 )
 from models.images import Preprocessing
+from models.pictures import Picture, to_picture
 from models.precision import Precision, uniform
 from models.prefix_cache import PicturePrefixes, generate_behind_prefixes
 from models.prompts import IMAGE, prompt_ids
@@ -341,10 +343,25 @@ class VLM(ABC):
         return [answer.text for answer in self.answer_batch(features, questions, decoding)]
 
     @torch.inference_mode()
-    def generate(self, image: Image.Image, question: str, decoding: Decoding | None = None) -> str:
-        """Answer one question about one picture, greedily unless told otherwise."""
-        features = self.encode_images([image])
-        return self.generate_batch(features, [question], decoding or Decoding())[0]
+    def generate(
+        self, image: Picture, question: str, decoding: Decoding | None = None, **settings: Any
+    ) -> str:
+        """Answer one question about one picture, greedily by default.
+
+        Args:
+            image: A file, a PIL picture, or an array of uint8 from 0 to 255, shape (height, width,
+                3) or (height, width). It is not turned by its EXIF data.
+            question: What is asked; the prompt is made around it.
+            decoding: How tokens are chosen.
+            settings: Settings of `Decoding` by name, in its place: `max_new_tokens=50`.
+        Raises:
+            ModelError: If the picture can't be read, the question is empty, or a setting is wrong.
+        """
+        if not isinstance(question, str) or not question.strip():
+            raise ModelError(f"question {question!r}; pass a text, such as 'What is this?'")
+        chosen = Decoding.of(decoding, settings)
+        features = self.encode_images([to_picture(image)])
+        return self.generate_batch(features, [question], chosen)[0]
 
     def computing(self) -> AbstractContextManager[Any]:
         """Return the context that the language model computes in."""
