@@ -8,20 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import torch
 from torch import nn
 
 from eah.errors import EAHConfigError
-from eah.find import transformers_model
+from eah.find import Model, transformers_model
 from eah.prefix import SharedPrefix
 from eah.settings import is_int, validate_span
 from eah.state import STATE, PromptLength, Session, say
 
 
 @contextmanager
-def image_tokens(model: Any, tokens: torch.Tensor | tuple[int, int]) -> Iterator[None]:
+def image_tokens(model: Model, tokens: torch.Tensor | tuple[int, int]) -> Iterator[None]:
     """Say where the image tokens of the prompts in a `with` block are.
 
     Needed where a caller passes embeddings only. It takes the place of the placeholder tokens and
@@ -29,7 +28,7 @@ def image_tokens(model: Any, tokens: torch.Tensor | tuple[int, int]) -> Iterator
     enter blocks of their own.
 
     Args:
-        model: The model that is called in the block, or a wrapper of `models`.
+        model: The model that is called in the block, or a wrapper that has it as `model`.
         tokens: A span (start, stop) along the prompt, its padding not counted, or a mask of shape
             (B, S) over the padded prompt, True at image tokens. Beams repeat the rows of a mask.
     Raises:
@@ -55,14 +54,14 @@ def image_tokens(model: Any, tokens: torch.Tensor | tuple[int, int]) -> Iterator
 
 
 @contextmanager
-def prompt_length(model: Any, length: int | torch.Tensor) -> Iterator[None]:
+def prompt_length(model: Model, length: int | torch.Tensor) -> Iterator[None]:
     """Say where the answers begin that the forward passes in a `with` block score.
 
     Rows before the length get the shared map. Rows from it on attend as in decoding: with their own
     query and the original keys. `generate` needs no block, it knows its prompt.
 
     Args:
-        model: The model that is called in the block, or a wrapper of `models`.
+        model: The model that is called in the block, or a wrapper that has it as `model`.
         length: Position of the answer's first token in the padded input, for all prompts or one
             per prompt, shape (B,). Beams repeat it.
     Raises:

@@ -10,7 +10,7 @@ import inspect
 import re
 from collections.abc import Iterable
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeAlias
 
 import torch
 from torch import nn
@@ -22,6 +22,10 @@ from eah.settings import EAHConfig
 from eah.state import STATE
 
 KERNELS: Final = ("eager", "sdpa", "flash_attention_*", "flex_attention")
+ALLOWED: Final = (
+    "pass a loaded transformers model, or an object that has one as its attribute `model`, such as "
+    "a wrapper of `models`"
+)
 # Placeholder tokens that families name in their configs, by kind.
 PLACEHOLDERS: Final = {
     "image": ("image_token_id", "image_token_index"),
@@ -39,19 +43,35 @@ SCORE_ARGUMENT: Final = re.compile(
 )
 
 
-def transformers_model(model: Any) -> nn.Module:
-    """Return the transformers model of a wrapper that keeps it as `model`, or the model itself.
+class Wrapper(Protocol):
+    """What a wrapper needs to be passed in the place of its model: an attribute `model`.
+
+    It is no `nn.Module` itself. Wrappers of `models` are such objects, and transformers' pipelines.
+    """
+
+    @property
+    def model(self) -> nn.Module:
+        """The transformers model."""
+
+
+Model: TypeAlias = nn.Module | Wrapper
+"""What the public functions take: a transformers model, or a wrapper that has one."""
+
+
+def transformers_model(model: Model) -> nn.Module:
+    """Return the transformers model of a wrapper, or the model itself.
 
     Raises:
         UnsupportedModelError: If it is neither.
     """
     found = model if isinstance(model, nn.Module) else getattr(model, "model", None)
+    if not isinstance(found, nn.Module):
+        what = f"the class {model.__name__}" if isinstance(model, type) else type(model).__name__
+        raise UnsupportedModelError(f"{what} is not a transformers model and has none; {ALLOWED}")
     if not isinstance(getattr(found, "config", None), PretrainedConfig):
-        raise UnsupportedModelError(
-            f"{type(model).__name__} is not a transformers model; pass a loaded model, or a "
-            "wrapper of `models`"
-        )
-    assert isinstance(found, nn.Module), "what has a transformers config is a module"
+        what = type(found).__name__ if found is model else f"{type(model).__name__}.model"
+        kind = "" if found is model else f" (a {type(found).__name__})"
+        raise UnsupportedModelError(f"{what}{kind} is not a transformers model; {ALLOWED}")
     return found
 
 

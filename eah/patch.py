@@ -21,6 +21,7 @@ from eah.attention import ATTENTION_NAME, LayerState, register
 from eah.context import sessions_of
 from eah.errors import EAHStateError, UnsupportedVersionError
 from eah.find import (
+    Model,
     check_heads,
     num_heads,
     patchable_layers,
@@ -40,12 +41,12 @@ _patching: Final = threading.RLock()  # two threads may enable, observe and disa
 NEWEST_MAJOR: Final = 5
 
 
-def enable(model: Any, config: EAHConfig | None = None) -> EAHHandle:
+def enable(model: Model, config: EAHConfig | None = None) -> EAHHandle:
     """Let the target layers of a loaded model attend with their densest head at image prefill.
 
     Args:
         model: A transformers model with a LLaMA-like decoder, vision-language or language only, or
-            a wrapper of `models`.
+            a wrapper that has one as its attribute `model`.
         config: Settings; the preset "paper" if None.
     Returns:
         A handle with the patched layers and, after a forward pass, what was found.
@@ -70,7 +71,7 @@ def enable(model: Any, config: EAHConfig | None = None) -> EAHHandle:
     return EAHHandle(model, config.layers, config, session, heads, disable)
 
 
-def disable(model: Any) -> None:
+def disable(model: Model) -> None:
     """Take EAH off a model, which restores its original outputs exactly.
 
     Raises:
@@ -89,7 +90,7 @@ def disable(model: Any) -> None:
 
 
 @contextmanager
-def enabled(model: Any, config: EAHConfig | None = None) -> Iterator[EAHHandle]:
+def enabled(model: Model, config: EAHConfig | None = None) -> Iterator[EAHHandle]:
     """Enable EAH for the length of a `with` block; see `enable`."""
     handle = enable(model, config)
     try:
@@ -98,7 +99,7 @@ def enabled(model: Any, config: EAHConfig | None = None) -> Iterator[EAHHandle]:
         disable(model)
 
 
-def is_enabled(model: Any) -> bool:
+def is_enabled(model: Model) -> bool:
     """Return whether EAH is enabled on a model."""
     sessions = sessions_of(transformers_model(model))
     return any(session.config is not None for session in sessions)
@@ -106,7 +107,7 @@ def is_enabled(model: Any) -> bool:
 
 @contextmanager
 def observe(
-    model: Any,
+    model: Model,
     layers: Literal["all"] | Sequence[int] = "all",
     config: EAHConfig | None = None,
 ) -> Iterator[Observer]:
@@ -116,7 +117,7 @@ def observe(
     attended to by themselves. Weights are summed block by block, never kept.
 
     Args:
-        model: A transformers model, or a wrapper of `models`.
+        model: A transformers model, or a wrapper that has one as its attribute `model`.
         layers: Indices from 0, or "all" for all layers that can be counted.
         config: Settings that sinks are counted with; None for those that EAH is enabled with, else
             the preset "paper". Its layers count for nothing here.
@@ -142,18 +143,20 @@ def observe(
             _unpatch(model)
 
 
-def handle_of(model: Any) -> EAHHandle | None:
+def handle_of(model: Model) -> EAHHandle | None:
     """Return what `enable` returned for a model; None if EAH is not enabled on it."""
     model = transformers_model(model)
     for session in sessions_of(model):
         if session.config is not None:
-            modules = {m.layer_idx: m for m in model.modules() if STATE in m.__dict__}
+            modules: dict[Any, Any] = {
+                m.layer_idx: m for m in model.modules() if STATE in m.__dict__
+            }
             heads = {layer: num_heads(modules[layer]) for layer in session.config.layers}
             return EAHHandle(model, session.config.layers, session.config, session, heads, disable)
     return None
 
 
-def _checked(model: Any) -> nn.Module:
+def _checked(model: Model) -> nn.Module:
     """Return a transformers model that may be patched.
 
     Raises:

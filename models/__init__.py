@@ -3,7 +3,7 @@
 import models
 
 vlm = models.load("llava-1.5", checkpoint="llava-hf/llava-1.5-7b-hf")
-print(vlm.generate(image, "Describe this image in detail."))
+print(vlm.generate("cat.jpg", "Describe this image in detail.", max_new_tokens=100))
 """
 
 from __future__ import annotations

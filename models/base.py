@@ -25,6 +25,7 @@ from models.checkpoints.convert import converted_checkpoint
 from models.checkpoints.locate import locate
 from models.decoding.base import Contrast, DecodingMethod, Request
 from models.decoding.vcd import Vcd
+from models.decoding.yes_no import FirstToken, KeepFirst, YesNoIds
 from models.errors import ModelError
 from models.generation import (
     PAD,
@@ -40,14 +41,13 @@ from models.generation import (
 )
 from models.images import Preprocessing
 from models.loading import check_vocabulary, load_pretrained, load_tokenizer
+from models.pictures import Picture, to_picture
 from models.precision import Parts, Precision, Quantization, resolve_precision, uniform
-from models.prefix import generate_sharing
-from models.prefix_store import Sharing
+from models.prefix_cache import PicturePrefixes, generate_behind_prefixes
 from models.prompts import IMAGE, prompt_ids, shown, template
 from models.settings import ModelSettings
 from models.sources import WHOLE, Checkpoint, Family, find_source
 from models.tokenizer import ChunkTokenizer
-from models.yes_no import FirstToken, KeepFirst, YesNoIds
 
 
 class VLM(ABC):
@@ -371,7 +371,7 @@ class VLM(ABC):
         decoding: Decoding,
         method: DecodingMethod | None = None,
         noised: Features | None = None,
-        sharing: Sharing | None = None,
+        sharing: PicturePrefixes | None = None,
         yes_no: YesNoIds | None = None,
     ) -> list[Answer]:
         """Answer a batch of questions about already encoded pictures.
@@ -428,8 +428,8 @@ class VLM(ABC):
             if sharing is not None and isinstance(prompts, EncodedPrompts) and prompts.prefix:
                 whole = prompts if contrast is None else joined([prompts, contrast])
                 assert isinstance(whole, EncodedPrompts), "prompts and their contrast are of a kind"
-                pictures = sharing if contrast is None else sharing.with_noised()
-                output = generate_sharing(self.language_model, whole, pictures, generate)
+                pictures = sharing if contrast is None else sharing.add_noised()
+                output = generate_behind_prefixes(self.language_model, whole, pictures, generate)
             else:
                 output = generate()
         answers = [self._answer(ids) for ids in output.tolist()]
@@ -490,10 +490,25 @@ class VLM(ABC):
         return [answer.text for answer in self.answer_batch(features, questions, decoding)]
 
     @torch.inference_mode()
-    def generate(self, image: Image.Image, question: str, decoding: Decoding | None = None) -> str:
-        """Answer one question about one picture, greedily unless told otherwise."""
-        features = self.encode_images([image])
-        return self.generate_batch(features, [question], decoding or Decoding())[0]
+    def generate(
+        self, image: Picture, question: str, decoding: Decoding | None = None, **settings: Any
+    ) -> str:
+        """Answer one question about one picture, greedily by default.
+
+        Args:
+            image: A file, a PIL picture, or an array of uint8 from 0 to 255, shape (height, width,
+                3) or (height, width). It is not turned by its EXIF data.
+            question: What is asked; the prompt is made around it.
+            decoding: How tokens are chosen.
+            settings: Settings of `Decoding` by name, in its place: `max_new_tokens=50`.
+        Raises:
+            ModelError: If the picture can't be read, the question is empty, or a setting is wrong.
+        """
+        if not isinstance(question, str) or not question.strip():
+            raise ModelError(f"question {question!r}; pass a text, such as 'What is this?'")
+        chosen = Decoding.of(decoding, settings)
+        features = self.encode_images([to_picture(image)])
+        return self.generate_batch(features, [question], chosen)[0]
 
     def computing(self) -> AbstractContextManager[Any]:
         """Return the context that the language model computes in."""

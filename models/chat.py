@@ -20,7 +20,7 @@ from eah.errors import nearest
 from models.errors import ModelError
 from models.generation import ProcessedPrompts, ShownPrompt
 from models.images import Preprocessing
-from models.rgb import to_rgb
+from models.pictures import to_rgb
 
 CHAT: Final = "chat"
 CHAT_SHORT: Final = "chat-short"

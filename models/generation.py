@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Any, Final, NamedTuple
 
 import torch
 
 import eah
+from eah.errors import nearest
 from eah.patch import handle_of
+from models.errors import ModelError
 
 PAD: Final = 0
 
@@ -34,10 +36,40 @@ class Decoding:
 
     def __post_init__(self) -> None:
         """Check the numbers once."""
+        for name, value in (("max_new_tokens", self.max_new_tokens), ("num_beams", self.num_beams)):
+            if not isinstance(value, int):
+                raise ValueError(f"{name}={value!r}, but an int is needed")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens={self.max_new_tokens}, but at least 1 is needed")
         if self.num_beams < 1:
             raise ValueError(f"num_beams={self.num_beams}, but at least 1 is needed (1 is greedy)")
+
+    @classmethod
+    def of(cls, decoding: Decoding | None, settings: Mapping[str, Any]) -> Decoding:
+        """Return what is passed as one object or as single settings; the defaults for neither.
+
+        Raises:
+            ModelError: If both are passed, or a setting is unknown or has a value it can't have.
+        """
+        if decoding is not None and not isinstance(decoding, Decoding):
+            raise ModelError(
+                f"decoding={decoding!r}; pass a Decoding, or settings by name: max_new_tokens=50"
+            )
+        if decoding is not None and settings:
+            raise ModelError(
+                f"a Decoding and {', '.join(settings)} were passed; pass one Decoding with all "
+                "settings, or settings alone"
+            )
+        if decoding is not None:
+            return decoding
+        known = [item.name for item in fields(cls)]
+        for name in settings:
+            if name not in known:
+                raise ModelError(f"setting {name!r} is unknown: {nearest(name, known)}")
+        try:
+            return cls(**settings)
+        except (TypeError, ValueError) as error:
+            raise ModelError(str(error)) from error
 
 
 class Answer(NamedTuple):

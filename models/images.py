@@ -14,7 +14,7 @@ import transformers
 from packaging.version import Version
 from PIL import Image
 
-from models.rgb import to_rgb
+from models.pictures import to_rgb
 
 Color = tuple[int, int, int]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
@@ -40,7 +40,7 @@ class Preprocessing(ABC):
         """Return pixels of pictures, shape (B, 3, side, side), float32.
 
         Raises:
-            ModelError: If a picture can't be shown to a model, see `models.rgb.to_rgb`.
+            ModelError: If a picture can't be shown to a model, see `models.pictures.to_rgb`.
         """
 
     def prepare(self, image: Image.Image, questions: Sequence[str]) -> Any:

@@ -13,10 +13,10 @@ import torch
 from transformers import Blip2Config, Blip2ForConditionalGeneration, StoppingCriteriaList
 
 from models.blip import BlipVLM
+from models.decoding.stopping import StopAtText
 from models.generation import Decoding
 from models.precision import EVA, FULL_AUTOCAST, HALF_AUTOCAST, Precision
 from models.sources import Family
-from models.stopping import StopAtText
 
 STOP = "###"
 

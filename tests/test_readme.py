@@ -35,11 +35,15 @@ def commands(start: str) -> list[list[str]]:
     return [shlex.split(line, comments=True) for line in lines if line.startswith(start)]
 
 
-def test_the_three_lines_run(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_three_lines_run(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    render(random.Random(0)).image.save("cat.jpg")
     snippet = blocks("python")[0].replace('"llava-1.5", checkpoint="llava-hf/llava-1.5-7b-hf"',
                                           '"tiny-llava", device="cpu"')  # fmt: skip
 
-    exec(snippet, {"image": render(random.Random(0)).image})
+    exec(snippet)
 
     assert capsys.readouterr().out.strip()
 

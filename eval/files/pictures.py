@@ -1,12 +1,9 @@
-"""Open pictures: the one place that knows what PIL raises, and pictures inside of pages."""
+"""Pictures of a benchmark, and pictures inside of pages."""
 
 from __future__ import annotations
 
 import base64
 import io
-import struct
-import warnings
-import zlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +12,10 @@ from typing import Final
 from PIL import Image, UnidentifiedImageError
 
 from eval.errors import EvaluationError
+from models import pictures
 from models.errors import ModelError
-from models.rgb import to_rgb
-from models.sources import is_lfs_pointer
+from models.pictures import to_rgb
 
-# What PIL raises for files that are no pictures, are cut off, damaged or far too large, format by
-# format: a broken PNG is a SyntaxError, a TIFF's missing tag a KeyError.
-BROKEN: Final = (
-    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
-    EOFError, MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
-    ModelError,
-)  # fmt: skip
 # Widest and highest that a picture is embedded in a page, in pixels.
 THUMBNAIL_SIZE: Final = (320, 480)
 THUMBNAIL_QUALITY: Final = 75
@@ -41,23 +31,9 @@ def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Imag
         EvaluationError: If it can't be read, or is of a size or depth that models are not shown.
     """
     try:
-        with warnings.catch_warnings():
-            # PIL warns from half the size at which it refuses a picture as a decompression bomb.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if draft is not None:
-                    image.draft("RGB", draft)
-                return to_rgb(image)
-    except BROKEN as error:
-        if is_lfs_pointer(path):
-            raise EvaluationError(
-                f"picture {path} is a Git LFS pointer, not the picture that it stands for; run "
-                "`git lfs pull` in that folder and then the same command again"
-            ) from error
-        raise EvaluationError(
-            f"picture {path} can't be read ({str(error) or type(error).__name__}); replace it and "
-            "run the same command again"
-        ) from error
+        return pictures.read_picture(path, draft)
+    except ModelError as error:
+        raise EvaluationError(str(error)) from error.__cause__
 
 
 def unreadable_pictures(folder: Path, names: Iterable[str]) -> dict[str, str]:

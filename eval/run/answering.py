@@ -25,7 +25,7 @@ from eval.run.provenance import PACKAGES, code_changes, current_code, provenance
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import Session
 from models.decoding.base import MethodError
-from models.yes_no import yes_no_ids
+from models.decoding.yes_no import yes_no_ids
 
 BATCHES: Final = "batches.json"
 Loader = Callable[..., models.VLM]

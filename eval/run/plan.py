@@ -21,6 +21,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import Item, Key
 from models import VLM, Decoding
 from models.decoding.base import DecodingMethod
+from models.prefix_cache import MAX_BYTES
 
 if TYPE_CHECKING:
     from eval.run.arms import Arm
@@ -98,7 +99,8 @@ Answer = TypeVar("Answer")
 MAX_PROMPTS: Final = 64  # a batch is what a kill loses
 GPU_SHARE: Final = 0.8
 CPU_SHARE: Final = 0.5
-CACHE_COPIES: Final = 2.5  # the KV cache, a layer's copy as it grows, and shared prefixes
+CACHE_COPIES: Final = 2.5  # the KV cache, a layer's copy as it grows, and the prompts' prefixes
+PREFIX_SHARE: Final = 0.125  # prefixes that are kept for later batches, beside a batch
 
 
 def by_picture(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
@@ -158,15 +160,23 @@ def token_budget(vlm: VLM, decoding: Decoding) -> int:
     cache = 2 * config.num_hidden_layers * config.num_key_value_heads * width
     activations = 8 * config.hidden_size + 3 * config.intermediate_size
     per_token = size * (CACHE_COPIES * cache + activations) * decoding.num_beams
-    return int(_free_bytes(vlm) / per_token)
+    free, share = _free_bytes(vlm)
+    return int(share * free / per_token)
 
 
-def _free_bytes(vlm: VLM) -> float:
+def prefix_bytes(vlm: VLM) -> int:
+    """Return how many bytes of prefixes are kept for later batches, for all arms together."""
+    free, _ = _free_bytes(vlm)
+    return min(int(PREFIX_SHARE * free), MAX_BYTES)
+
+
+def _free_bytes(vlm: VLM) -> tuple[int, float]:
+    """Return the free memory where a model is, and the share of it that a batch may take."""
     devices = {p.device for p in vlm.model.parameters()}
     gpus = [device for device in devices if device.type == "cuda"]
     if gpus:
-        return GPU_SHARE * sum(torch.cuda.mem_get_info(device)[0] for device in gpus)
-    return CPU_SHARE * float(psutil.virtual_memory().available)
+        return sum(torch.cuda.mem_get_info(device)[0] for device in gpus), GPU_SHARE
+    return int(psutil.virtual_memory().available), CPU_SHARE
 
 
 class Parts:

@@ -22,13 +22,13 @@ from eval.errors import EvaluationError
 from eval.files.answers import Answer, Finding, Key
 from eval.run.costs import BatchCost, measure
 from eval.run.pixels import Pixels, read_ahead
-from eval.run.plan import AskedArm, Parts, Plan, Prompt
+from eval.run.plan import AskedArm, Parts, Plan, Prompt, prefix_bytes
 from eval.run.processes import Place
 from models import VLM
 from models.decoding.base import MethodError
 from models.decoding.vcd import Vcd
-from models.prefix_store import PrefixStore, Sharing
-from models.yes_no import yes_no_ids
+from models.decoding.yes_no import yes_no_ids
+from models.prefix_cache import PicturePrefixes, PrefixCache
 
 Features = dict[str, Any]
 """What was computed of pictures, by file name."""
@@ -44,10 +44,10 @@ class Asker:
         self._pixels: Pixels = {}
         self._features: Features = {}
         self._noised: dict[str, Features] = {arm.name: {} for arm in plan.arms}
-        self._prefixes = {arm.name: PrefixStore() for arm in plan.arms}
+        self._prefixes = PrefixCache(prefix_bytes(vlm))  # one for all arms
         self._asked = Counter(image for image, _ in {(p.image, p.text) for p in plan.prompts})
         self._yes_no = yes_no_ids(vlm.tokenizer) if plan.p_yes else None
-        self._parts = Parts(may_cut=plan.batch_size is None, freed=self._forget_prefixes)
+        self._parts = Parts(may_cut=plan.batch_size is None, freed=self._prefixes.kept.clear)
 
     def take(self, pixels: Pixels) -> None:
         """Encode pictures."""
@@ -59,8 +59,11 @@ class Asker:
         for kept in (self._pixels, self._features, *self._noised.values()):
             for name in kept.keys() - set(names):
                 del kept[name]
-        for store in self._prefixes.values():
-            store.keep(names)
+        self._prefixes.keep(lambda picture: picture[1] in names)
+
+    def end_batch(self, arm: AskedArm, following: Collection[str]) -> None:
+        """Forget an arm's prefixes of all pictures but the next batch's."""
+        self._prefixes.keep(lambda picture: picture[0] != arm.name or picture[1] in following)
 
     def answers(
         self, arm: AskedArm, index: int, batch: Sequence[Prompt], cost: BatchCost
@@ -89,8 +92,7 @@ class Asker:
             unique = list(dict.fromkeys(asked))
             places, asked = [unique.index(prompt) for prompt in asked], unique
         names = [image for image, _ in asked]
-        store = self._prefixes[arm.name]
-        reused, passes = store.reused, store.passes
+        reused, passes = self._prefixes.reused, self._prefixes.passes
         contrast = self._contrast(arm, names)
         with measure(self._vlm.language_model, cost), arm.applied(self._vlm) as handle:
             try:
@@ -100,7 +102,7 @@ class Asker:
                     decoding,
                     arm.decoding,
                     contrast,
-                    self._sharing(names, store),
+                    self._picture_prefixes(arm, names),
                     self._yes_no,
                 )
             except MethodError as error:
@@ -109,8 +111,8 @@ class Asker:
         cost.tokens += max(answer.tokens for answer in answers)
         # A contrast is a prompt of its own, which has a prefix, too.
         cost.prompts += len(asked) * (1 if contrast is None else 2)
-        cost.reused += store.reused - reused
-        cost.forwards -= store.passes - passes
+        cost.reused += self._prefixes.reused - reused
+        cost.forwards -= self._prefixes.passes - passes
         # transformers repeats a prompt for each of its beams; other methods run it once.
         beams = 1 if arm.decoding else decoding.num_beams
         rows = []
@@ -122,10 +124,10 @@ class Asker:
             rows.append(Answer(prompt.item, text, finished, findings, p_yes))
         return rows
 
-    def _sharing(self, names: Sequence[str], store: PrefixStore) -> Sharing | None:
-        """Return how a batch shares prefixes; None where no picture is asked about twice."""
+    def _picture_prefixes(self, arm: AskedArm, names: Sequence[str]) -> PicturePrefixes | None:
+        """Return where a batch's prefixes are; None where no picture is asked about twice."""
         if self._plan.prefix_reuse and any(self._asked[name] > 1 for name in names):
-            return Sharing(names, store)
+            return PicturePrefixes([(arm.name, name) for name in names], self._prefixes)
         return None
 
     def _contrast(self, arm: AskedArm, names: Sequence[str]) -> list[Any] | None:
@@ -150,10 +152,6 @@ class Asker:
         if not pixels:
             return {}
         return dict(zip(pixels, self._vlm.encode(list(pixels.values())), strict=True))
-
-    def _forget_prefixes(self) -> None:
-        for store in self._prefixes.values():
-            store.keep([])
 
 
 def _finding(report: LayerReport, at: int) -> Finding:
@@ -265,6 +263,7 @@ def ask_batches(
                     warned = warned or _warn_if_saturated(arm.name, new)
                     progress.update(len(new))
                 recorder.spend(arm.name, cost)
+                asker.end_batch(arm, following)
             asker.keep(following)
 
 

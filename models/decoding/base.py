@@ -10,8 +10,8 @@ from typing import Any, ClassVar
 import torch
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
+from models.decoding.yes_no import FirstToken
 from models.generation import Decoding, EncodedPrompts, Prompts
-from models.yes_no import FirstToken
 
 
 class MethodError(ValueError):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch import nn
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -174,16 +176,70 @@ def test_vision_tokens_chooses_pictures_or_videos(kind: str, expected: tuple[int
     assert handle.report()[0].image_tokens == expected
 
 
+class Wrapper:
+    """What the protocol asks for, and nothing else."""
+
+    def __init__(self, model: object) -> None:
+        self.model = model
+
+
 def test_a_wrapper_is_enabled_as_its_model_is() -> None:
-    vlm = SimpleNamespace(model=tiny.tiny_llava())
+    wrapper = Wrapper(tiny.tiny_llava())
     prompt = tiny.image_prompt()
 
-    with eah.enabled(vlm, tiny.CONFIG) as handle, eah.prompt_length(vlm, 30):
-        assert eah.is_enabled(vlm)
-        assert eah.is_enabled(vlm.model)
-        with eah.image_tokens(vlm, (2, 5)), eah.observe(vlm) as seen:
-            tiny.logits(vlm.model, prompt)
+    with eah.enabled(wrapper, tiny.CONFIG) as handle, eah.prompt_length(wrapper, 30):
+        assert eah.is_enabled(wrapper)
+        assert eah.is_enabled(wrapper.model)
+        with eah.image_tokens(wrapper, (2, 5)), eah.observe(wrapper) as seen:
+            tiny.logits(wrapper.model, prompt)
 
     assert handle.report()[0].image_tokens == (3,)
     assert len(seen.report()) == 3
-    assert not eah.is_enabled(vlm)
+    assert not eah.is_enabled(wrapper)
+
+
+def test_a_wrapper_and_its_model_are_one() -> None:
+    wrapper = Wrapper(tiny.tiny_llava())
+
+    handle = eah.enable(wrapper, tiny.CONFIG)
+    assert handle.model is wrapper.model
+    with pytest.raises(eah.EAHStateError, match="EAH is enabled on this Llava"):
+        eah.enable(wrapper.model)
+    eah.disable(wrapper.model)
+    with pytest.raises(eah.EAHStateError, match="not enabled on this LlavaForConditionalGen"):
+        eah.disable(wrapper)
+
+
+@pytest.mark.parametrize(
+    ("passed", "what"),
+    [
+        ("llava-hf/llava-1.5-7b-hf", "str is not a transformers model and has none"),
+        (None, "NoneType is not a transformers model and has none"),
+        (tiny.tiny_llava, "function is not a transformers model and has none"),
+        (Wrapper, "the class Wrapper is not a transformers model and has none"),
+        (Wrapper(None), "Wrapper is not a transformers model and has none"),
+        (Wrapper(nn.Linear(2, 2)), r"Wrapper\.model \(a Linear\) is not a transformers model"),
+        (Wrapper(Wrapper(None)), "Wrapper is not a transformers model and has none"),
+        (nn.Linear(2, 2), "Linear is not a transformers model"),
+        (nn.Sequential(nn.Linear(2, 2)), "Sequential is not a transformers model"),
+    ],
+)
+@pytest.mark.parametrize(
+    "call",
+    [
+        eah.enable,
+        eah.disable,
+        eah.is_enabled,
+        lambda model: eah.enabled(model).__enter__(),
+        lambda model: eah.observe(model).__enter__(),
+        lambda model: eah.image_tokens(model, (1, 2)).__enter__(),
+        lambda model: eah.prompt_length(model, 3).__enter__(),
+    ],
+    ids=["enable", "disable", "is_enabled", "enabled", "observe", "image_tokens", "prompt_length"],
+)
+def test_what_is_no_model_is_refused_in_one_sentence(
+    call: Callable[[Any], object], passed: object, what: str
+) -> None:
+    allowed = "pass a loaded transformers model, or an object that has one as its attribute `model`"
+    with pytest.raises(eah.UnsupportedModelError, match=f"^{what}; {allowed}, [^\n]*$"):
+        call(passed)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import re
 import shutil
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -316,3 +319,66 @@ def test_a_gpu_answers_as_the_cpu_does(
             answers.append(model.generate_batch(features, QUESTIONS, decoding))
 
     assert answers[0] == answers[1]
+
+
+def test_a_first_use_takes_files_arrays_and_settings_by_name(
+    vlm: models.VLM, pictures: list[Image.Image], tmp_path: Path
+) -> None:
+    path = tmp_path / "cat.png"
+    pictures[0].save(path)
+    decoding = models.Decoding(max_new_tokens=4, num_beams=2)
+    expected = vlm.generate(pictures[0], QUESTION_DESCRIBE, decoding)
+    features = vlm.encode_images([pictures[0]])
+    assert [expected] == vlm.generate_batch(features, [QUESTION_DESCRIBE], decoding)
+    assert expected != vlm.generate(pictures[0], QUESTION_DESCRIBE, max_new_tokens=9)
+
+    for picture in (path, str(path), np.asarray(pictures[0])):
+        said = vlm.generate(picture, QUESTION_DESCRIBE, max_new_tokens=4, num_beams=2)
+        assert said == expected
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"max_tokens": 5}, "setting 'max_tokens' is unknown: did you mean 'max_new_tokens'"),
+        ({"beams": 5}, "setting 'beams' is unknown: did you mean 'num_beams'"),
+        ({"max_new_tokens": 0}, "max_new_tokens=0, but at least 1 is needed"),
+        ({"max_new_tokens": "50"}, "max_new_tokens='50', but an int is needed"),
+        ({"num_beams": 2.0}, "num_beams=2.0, but an int is needed"),
+        ({"decoding": 50}, "decoding=50; pass a Decoding, or settings by name: max_new_tok"),
+        (
+            {"decoding": models.Decoding(), "num_beams": 2},
+            "a Decoding and num_beams were passed; pass one Decoding with all settings",
+        ),
+        ({"question": " "}, "question ' '; pass a text, such as 'What is this"),
+        ({"question": None}, "question None; pass a text"),
+        ({"image": "no.jpg"}, "picture no.jpg can't be read"),
+    ],
+)
+def test_a_wrong_argument_of_generate_is_one_sentence(
+    vlm: models.VLM, pictures: list[Image.Image], arguments: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(models.ModelError, match=f"^{re.escape(sentence)}[^\n]*$"):
+        vlm.generate(**{"image": pictures[0], "question": "What is this?", **arguments})
+
+
+def test_eah_takes_the_wrapper_itself(vlm: models.VLM, pictures: list[Image.Image]) -> None:
+    config = eah.EAHConfig.preset("scale-free")
+    plain = vlm.generate(pictures[0], QUESTIONS[0])
+
+    with eah.enabled(vlm.model, config) as handle:
+        expected = vlm.generate(pictures[0], QUESTIONS[0]), handle.report()
+    handle = eah.enable(vlm, config)
+    with eah.observe(vlm) as seen:
+        found = vlm.generate(pictures[0], QUESTIONS[0]), handle.report()
+
+    assert found == expected
+    assert handle.report()[0].head[0] is not None
+    text = vlm.language_model.config.get_text_config()
+    assert len(seen.report()) == text.num_hidden_layers
+    with eah.image_tokens(vlm, (1, 4)), eah.prompt_length(vlm, 6):
+        vlm.language_model(inputs_embeds=torch.randn(1, 8, text.hidden_size))
+    assert handle.report()[0].image_tokens == (3,)
+    eah.disable(vlm)
+    assert not eah.is_enabled(vlm.model)
+    assert vlm.generate(pictures[0], QUESTIONS[0]) == plain

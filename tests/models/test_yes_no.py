@@ -23,9 +23,9 @@ from models.decoding.dola import Dola
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import Vcd
-from models.prefix_store import PrefixStore, Sharing
+from models.decoding.yes_no import LARGEST, SMALLEST, FirstToken, YesNoIds, yes_no_ids
+from models.prefix_cache import PicturePrefixes, PrefixCache
 from models.tokenizer import BYTES, JsonTokenizer
-from models.yes_no import LARGEST, SMALLEST, FirstToken, YesNoIds, yes_no_ids
 from scripts.scenes.scene import render
 
 TINY = Path(__file__).resolve().parents[2] / "models/tiny-llava"
@@ -247,7 +247,7 @@ def test_p_yes_is_that_of_a_forward_pass_by_hand_and_changes_no_answer(
     reuse: bool,
     decoding: models.Decoding,
 ) -> None:
-    sharing = Sharing(PICTURES, PrefixStore()) if reuse else None
+    sharing = PicturePrefixes(PICTURES, PrefixCache()) if reuse else None
     ids = yes_no_ids(vlm.tokenizer)
 
     with enabled(vlm, arm):

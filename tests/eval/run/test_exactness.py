@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +12,12 @@ import torch
 
 import models
 from eval.pope_eval import main
+from eval.run import plan, runner
 from eval.run.costs import BatchCost
 from eval.run.recorded import RecordedRun, read_run
 from models.generation import Answer
+from models.prefix_cache import MAX_BYTES, CachedPrefix, PrefixCache
+from models.prompts import IMAGE
 from scripts.scenes.make import write_scenes
 
 QUESTIONS = 120
@@ -93,6 +98,54 @@ def test_answers_heads_and_counts_are_those_of_one_prompt_at_a_time(
     else:
         assert reused["baseline"] > QUESTIONS / 2
         assert 0 < reused["eah"] <= reused["baseline"]
+
+
+@pytest.mark.parametrize("prefixes", [0, 1, 3])
+def test_prefixes_of_all_arms_together_keep_to_their_bytes(
+    flags: list[str],
+    one_by_one: Answers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    prefixes: int,
+) -> None:
+    seen: list[tuple[int, int, set[str]]] = []
+    evict = PrefixCache.evict
+
+    def spied(self: PrefixCache, needed: Collection[CachedPrefix] = ()) -> None:
+        evict(self, needed)
+        if not needed:  # a batch has ended
+            arms = {str(prefix.picture[0]) for prefix in self.kept}  # type: ignore[index]
+            seen.append((sum(prefix.nbytes for prefix in self.kept), self.max_bytes, arms))
+
+    one = prefix_size(models.load("tiny-llava", device="cpu"))
+    monkeypatch.setattr(PrefixCache, "evict", spied)
+    monkeypatch.setattr(runner, "prefix_bytes", lambda _: int(1.1 * prefixes * one))
+
+    answers, spent = run(flags, tmp_path, "--batch-size", "7")
+
+    assert answers == one_by_one
+    assert len(seen) == sum(map(len, spent.values()))
+    assert all(kept <= most == int(1.1 * prefixes * one) for kept, most, _ in seen)
+    assert max(kept for kept, _, _ in seen) >= prefixes * one
+    assert any(len(arms) == 2 for *_, arms in seen) == (prefixes == 3)
+    assert sum(cost.reused for cost in spent["baseline"]) > QUESTIONS / 2
+
+
+def prefix_size(vlm: models.VLM) -> int:
+    """Return the bytes of keys and values of a prefix."""
+    config = vlm.language_model.config.get_text_config()
+    length = vlm.prompt_ids("").index(IMAGE) + vlm.num_image_tokens
+    heads = config.num_key_value_heads / config.num_attention_heads
+    return int(2 * 4 * config.num_hidden_layers * length * config.hidden_size * heads)
+
+
+def test_the_share_of_prefixes_is_free_beside_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    vlm = models.load("tiny-llava", device="cpu")
+    for free, expected in ((8 << 20, 1 << 20), (1 << 40, MAX_BYTES)):
+        memory = SimpleNamespace(available=free)
+        monkeypatch.setattr("psutil.virtual_memory", lambda memory=memory: memory)
+        assert plan.prefix_bytes(vlm) == expected
+    assert max(plan.GPU_SHARE, plan.CPU_SHARE) + plan.PREFIX_SHARE < 1
 
 
 @pytest.fixture(scope="module")

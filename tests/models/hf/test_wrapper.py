@@ -19,11 +19,11 @@ from models.decoding.dola import Dola
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import Vcd
+from models.decoding.yes_no import yes_no_ids
 from models.errors import ModelError
 from models.generation import ProcessedPrompts
 from models.hf import HFVlm, Picture
-from models.prefix_store import PrefixStore, Sharing
-from models.yes_no import yes_no_ids
+from models.prefix_cache import PicturePrefixes, PrefixCache
 from tests.models.hf import CHECKPOINTS
 from tests.models.hf.asking import encode
 from tests.models.hf.conftest import Loaded
@@ -183,7 +183,7 @@ def test_the_reason_for_running_a_picture_again_is_known(name: str, wrap: Wrap) 
 def test_cached_prefixes_change_no_answer(
     name: str, config: eah.EAHConfig | None, wrap: Wrap, pictures: list[Image.Image]
 ) -> None:
-    vlm, store = wrap(name), PrefixStore()
+    vlm, store = wrap(name), PrefixCache()
     decoding = models.Decoding(max_new_tokens=NEW)
     # Of one shape, so that all prefixes are as long as each other.
     same = [picture.resize((128, 96)) for picture in pictures]
@@ -191,7 +191,9 @@ def test_cached_prefixes_change_no_answer(
     with enabled(vlm, config) as handle:
         whole = vlm.answer_batch(shown, QUESTIONS, decoding)
         expected = handle and handle.report()
-        reused = vlm.answer_batch(shown, QUESTIONS, decoding, sharing=Sharing(PICTURES, store))
+        reused = vlm.answer_batch(
+            shown, QUESTIONS, decoding, sharing=PicturePrefixes(PICTURES, store)
+        )
         assert (handle and handle.report()) == expected
 
     assert reused == whole

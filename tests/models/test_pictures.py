@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 
 from models.errors import ModelError
 from models.images import ClipPreprocessing, Preprocessing, SquashPreprocessing
-from models.rgb import MAX_RATIO, MAX_SIDE, to_rgb
+from models.pictures import MAX_RATIO, MAX_SIDE, to_picture, to_rgb
 
 # Every high byte once, with the same byte below it.
 VALUES = (np.arange(16 * 16, dtype=np.uint16) * 257).reshape(16, 16)
@@ -100,3 +102,84 @@ def test_every_preprocessing_shows_models_the_same_grey(shape: Preprocessing) ->
     assert (shape([deep]) == shape([plain])).all()
     with pytest.raises(ModelError, match="it has 1 x 300 pixels"):
         shape([Image.new("RGB", (1, 300))])
+
+
+def saved(path: Path) -> Path:
+    """Save a picture whose EXIF data says that it is turned by 90 degrees."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    pixels = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+    Image.fromarray(pixels).save(path, exif=exif)
+    return path
+
+
+def test_a_file_a_picture_and_an_array_are_the_same_picture(tmp_path: Path) -> None:
+    path = saved(tmp_path / "x.png")
+    image = Image.open(path)
+    pixels = np.asarray(image)
+    grey = pixels[..., 0]
+
+    for given in (path, str(path), image, pixels, np.asfortranarray(pixels)):
+        made = to_picture(given)
+        assert (made.mode, made.size) == ("RGB", (8, 6)), "not turned"
+        assert (np.asarray(made) == pixels).all()
+    assert (np.asarray(to_picture(grey)) == grey[..., None]).all()
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        (np.zeros((6, 8, 3), np.float32), r"an array of shape \(6, 8, 3\) and float32 is no pict"),
+        (np.zeros((3, 6, 8), np.uint8), r"an array of shape \(3, 6, 8\) and uint8 is no picture"),
+        (np.zeros((6, 8, 4), np.uint8), r"an array of shape \(6, 8, 4\) and uint8"),
+        (np.zeros((1, 6, 8, 3), np.uint8), r"an array of shape \(1, 6, 8, 3\) and uint8"),
+        (np.zeros(6, np.uint8), r"an array of shape \(6,\) and uint8"),
+        (np.zeros((0, 8, 3), np.uint8), r"an array of shape \(0, 8, 3\) and uint8"),
+        (None, "NoneType is no picture; pass a file's path, a PIL picture or a numpy array"),
+        (b"bytes", "bytes is no picture; pass a file's path"),
+        (
+            Image.new("F", (9, 9)),
+            r"the picture can't be read \(its pixels are 32-bit floats, .*\)",
+        ),
+        (np.zeros((1, 900, 3), np.uint8), r"the picture can't be read \(it has 900 x 1 pixels; "),
+    ],
+)
+def test_what_is_no_picture_is_one_sentence(given: Any, sentence: str) -> None:
+    with pytest.raises(ModelError, match=f"^{sentence}[^\n]*$"):
+        to_picture(given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("absent", "No such file or directory"),
+        ("folder", "Is a directory"),
+        ("text", "it is no picture that PIL knows"),
+        ("cut off", "image file is truncated.*"),
+    ],
+)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_file_that_is_no_picture_is_one_sentence(
+    tmp_path: Path, kind: str, reason: str, as_text: bool
+) -> None:
+    path = tmp_path / "x.jpg"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "text":
+        path.write_text("no picture")
+    elif kind == "cut off":
+        Image.effect_noise((90, 60), 50).save(path)
+        path.write_bytes(path.read_bytes()[:900])
+
+    sentence = rf"^picture {path} can't be read \({reason}\); replace it and try again$"
+    with pytest.raises(ModelError, match=sentence):
+        to_picture(str(path) if as_text else path)
+
+
+def test_an_opened_file_that_is_cut_off_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "x.jpg"
+    Image.effect_noise((90, 60), 50).save(path)
+    path.write_bytes(path.read_bytes()[:900])
+
+    with pytest.raises(ModelError, match=r"^the picture can't be read \(image file is truncated"):
+        to_picture(Image.open(path))

@@ -1,0 +1,156 @@
+"""Files, arrays and PIL pictures of any mode as 8-bit RGB: for models, judges and report pages.
+
+The only place that knows what PIL raises. PIL's own `convert` clips deep pictures: a 16-bit grey
+one becomes white, one of floats black. EXIF data does not turn a picture, as in the reference
+wrappers.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import warnings
+import zlib
+from pathlib import Path
+from typing import Any, Final, TypeAlias
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
+
+from models.errors import ModelError
+from models.sources import is_lfs_pointer
+
+Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
+"""What a picture may be passed as: a file, a PIL picture, or an array as in `to_picture`."""
+
+# What PIL raises for files that are no pictures, are cut off, damaged or far too large, format by
+# format: a broken PNG is a SyntaxError, a TIFF's missing tag a KeyError.
+BROKEN: Final = (
+    OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
+    EOFError, MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
+    ModelError,
+)  # fmt: skip
+# Preprocessing resizes the short side or pads it to the long one, so that a strip of a few
+# kilobytes would take gigabytes. With these bounds it is 1.2 GB at most.
+MAX_SIDE: Final = 20_000
+MAX_RATIO: Final = 200
+# PIL opens 16-bit files of these formats as 32-bit integers, spread over 16 bits.
+SIXTEEN_BIT_FORMATS: Final = ("PNG", "PPM")
+WHITE_IS_ZERO: Final = 0  # of TIFF
+
+
+def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Image:
+    """Read a picture to its end and return it as 8-bit RGB.
+
+    Args:
+        path: The picture.
+        draft: Decode a JPEG no larger than this size needs; None for all its pixels.
+    Raises:
+        ModelError: If it can't be read, or is of a size or depth that models are not shown.
+    """
+    try:
+        with warnings.catch_warnings():
+            # PIL warns from half the size at which it refuses a picture as a decompression bomb.
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if draft is not None:
+                    image.draft("RGB", draft)
+                return to_rgb(image)
+    except BROKEN as error:
+        if is_lfs_pointer(path):
+            raise ModelError(
+                f"picture {path} is a Git LFS pointer, not the picture that it stands for; run "
+                "`git lfs pull` in that folder and try again"
+            ) from error
+        raise ModelError(
+            f"picture {path} can't be read ({_reason(error)}); replace it and try again"
+        ) from error
+
+
+def to_picture(image: Picture) -> Image.Image:
+    """Return what a user passes as a picture as 8-bit RGB.
+
+    Args:
+        image: A file, a PIL picture, or an array of uint8 from 0 to 255, shape (height, width, 3)
+            or (height, width).
+    Raises:
+        ModelError: If it is something else, or can't be read.
+    """
+    if isinstance(image, (str, os.PathLike)):
+        return read_picture(Path(image))
+    if isinstance(image, np.ndarray):
+        is_grey = image.ndim == 2
+        if not (is_grey or image.shape[2:] == (3,)) or image.dtype != np.uint8 or not image.size:
+            raise ModelError(
+                f"an array of shape {image.shape} and {image.dtype} is no picture; one has shape "
+                "(height, width, 3) or (height, width) and uint8 values from 0 to 255: transpose "
+                "or scale it, or pass a file"
+            )
+        image = Image.fromarray(np.ascontiguousarray(image))
+    if not isinstance(image, Image.Image):
+        raise ModelError(
+            f"{type(image).__name__} is no picture; pass a file's path, a PIL picture or a numpy "
+            "array"
+        )
+    try:
+        return to_rgb(image)
+    except BROKEN as error:
+        raise ModelError(
+            f"the picture can't be read ({_reason(error)}); pass another one"
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return what is wrong with a picture, without the file's name and as one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no picture that PIL knows"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """Return a picture as 8-bit RGB.
+
+    Of 16-bit grey the high byte is taken, as PIL does with 16-bit color. Transparency is left out.
+
+    Raises:
+        ModelError: If the picture is a strip, very large, or of 32 bits.
+    """
+    check_size(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BIT_FORMATS):
+        return _from_16_bits(image)
+    if image.mode in ("I", "F"):
+        kind = "integers" if image.mode == "I" else "floats"
+        raise ModelError(
+            f"its pixels are 32-bit {kind}, and what is black and what is white is not known; "
+            "pictures of 8 or 16 bits are read: scale its values and save it as one of these"
+        )
+    return image.convert("RGB")
+
+
+def check_size(image: Image.Image) -> None:
+    """Check that preprocessing makes no picture of gigabytes of this one.
+
+    Raises:
+        ModelError: Naming the sides and the bounds.
+    """
+    short, long = sorted(image.size)
+    if long > MAX_SIDE or long > MAX_RATIO * short:
+        raise ModelError(
+            f"it has {image.width} x {image.height} pixels; allowed are sides of up to {MAX_SIDE}, "
+            f"one at most {MAX_RATIO} times as long as the other: crop it or cut it into pieces"
+        )
+
+
+def _from_16_bits(image: Image.Image) -> Image.Image:
+    """Return 16-bit grey as RGB, by the highest eight bits of each value."""
+    values: Any = np.asarray(image)
+    bits = 16
+    if isinstance(image, TiffImageFile):
+        # PIL leaves the 12 bits of microscopes and scanners as they are, and white that is zero.
+        bits = int(image.tag_v2.get(BITSPERSAMPLE, (bits,))[0])
+        if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
+            values = (1 << bits) - 1 - values
+    return Image.fromarray((values >> (bits - 8)).astype(np.uint8)).convert("RGB")

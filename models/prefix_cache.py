@@ -1,0 +1,461 @@
+"""Keys and values of prompts that start alike, computed once: the system message and the picture.
+
+What follows the picture is a few tokens out of several hundred. So keys and values up to the end of
+the picture are computed once per picture and method, and each question runs only the rest.
+
+Under EAH the head depends on a few rows of the question too. The first question about a picture
+runs whole, and the others continue behind its prefix. If one of them finds another densest head, it
+runs again behind a prefix that was computed with that head.
+
+Axes: B prompts, R rows (prompts and their beams), U distinct prefixes, M rows of the prefix that
+most rows have, P positions of a prefix, H heads, N key/value heads, Q queries, T keys behind the
+prefix, D head size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple
+
+import torch
+from torch import nn
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+
+from eah.context import sharing_prefix
+from eah.find import attention_modules
+from eah.handle import EAHHandle
+from eah.method import Columns
+from eah.patch import handle_of
+from eah.prefix import SharedPrefix
+from models.decoding.own_attention import replaced, state_of
+from models.generation import EncodedPrompts, image_tokens
+
+# Kernels that `attend_to_prefixes` computes the same as. EAH counts on all keys, and other kernels
+# may see more than tensors: layers with those get a copy of the prefix for each row.
+KERNELS: Final = ("eager", "sdpa")
+ATTENTION_NAME: Final = "cached_prefix"
+LAST_KEYS: Final = "last_keys"
+# Tokens that are prefilled together. They keep a GPU busy, and their activations stay small beside
+# the weights. One prompt keeps a CPU busy.
+PREFILL_TOKENS: Final = {"cuda": 8192}
+MAX_BYTES: Final = 8 << 30
+
+Heads = tuple[int, ...]
+"""Densest head of each target layer, -1 for none; empty without EAH."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CachedPrefix:
+    """The prefix of the prompts about one picture.
+
+    Attributes:
+        picture: Names the picture and the method.
+        layers: Keys and values of each layer, (1, N, P, D).
+        heads: The heads that EAH shared when they were computed.
+        sums: EAH's column sums over the rows of the prefix, by target layer.
+    """
+
+    picture: Hashable
+    layers: list[tuple[torch.Tensor, torch.Tensor]]
+    heads: Heads
+    sums: dict[int, Columns]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(part.nbytes for parts in (*self.layers, *self.sums.values()) for part in parts)
+
+
+class Noised(NamedTuple):
+    """A picture under noise, which has a prefix of its own."""
+
+    picture: Hashable
+
+
+@dataclass(slots=True)
+class PrefixCache:
+    """Prefixes that are kept for later batches, and how often they were used.
+
+    The least recently used ones are dropped first. A batch may hold more while it runs: its own
+    prefixes are kept until it ends.
+
+    Attributes:
+        max_bytes: Bytes that prefixes may take between batches; 0 keeps none.
+        prompts: Prompts that were answered.
+        prefills: Prefixes that were computed for them.
+        passes: Forward passes that this took, besides those of the answers.
+        kept: The prefixes, the least recently used first.
+    """
+
+    max_bytes: int = MAX_BYTES
+    prompts: int = 0
+    prefills: int = 0
+    passes: int = 0
+    kept: list[CachedPrefix] = field(default_factory=list)
+
+    @property
+    def reused(self) -> int:
+        """Prompts that continued behind a prefix that was computed for another one."""
+        return self.prompts - self.prefills
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all prefixes that are kept."""
+        return sum(prefix.nbytes for prefix in self.kept)
+
+    def find(self, picture: Hashable, heads: Heads | None) -> CachedPrefix | None:
+        """Return the most recently used prefix of a picture, with these heads or any (None)."""
+        for prefix in reversed(self.kept):
+            if prefix.picture == picture and heads in (None, prefix.heads):
+                self.kept.remove(prefix)
+                self.kept.append(prefix)
+                return prefix
+        return None
+
+    def evict(self, needed: Collection[CachedPrefix] = ()) -> None:
+        """Drop prefixes until the rest fits into `max_bytes`, but none that a batch needs."""
+        excess = self.nbytes - self.max_bytes
+        for prefix in [prefix for prefix in self.kept if prefix not in needed]:
+            if excess <= 0:
+                break
+            self.kept.remove(prefix)
+            excess -= prefix.nbytes
+
+    def keep(self, is_needed: Callable[[Any], bool]) -> None:
+        """Drop the prefixes of pictures that are not needed, noised or not."""
+        for prefix in list(self.kept):
+            name = prefix.picture
+            if not is_needed(name.picture if isinstance(name, Noised) else name):
+                self.kept.remove(prefix)
+
+
+class PicturePrefixes(NamedTuple):
+    """Which picture each prompt of a batch is about, and where its prefix is kept."""
+
+    pictures: Sequence[Hashable]
+    cache: PrefixCache
+
+    def add_noised(self) -> PicturePrefixes:
+        """Return the same for a batch that is followed by itself about noised pictures."""
+        return PicturePrefixes([*self.pictures, *map(Noised, self.pictures)], self.cache)
+
+
+def generate_behind_prefixes(
+    model: Any,
+    prompts: EncodedPrompts,
+    prefixes: PicturePrefixes,
+    generate: Callable[[], torch.Tensor],
+) -> torch.Tensor:
+    """Generate with the cached prefixes of the prompts.
+
+    Args:
+        model: The language model that `generate` runs.
+        prompts: What `generate` passes to it, padded behind the prefix (`EncodedPrompts.prefix`).
+        prefixes: The pictures of the prompts, and the cache.
+        generate: Runs the prompts from their start; they may be repeated for beams.
+    Returns:
+        What `generate` returns.
+    """
+    batch, cache = _Batch(model, prompts, *prefixes), prefixes.cache
+    cache.prompts += len(prefixes.pictures)
+    wanted: dict[int, Heads | None] = dict.fromkeys(range(len(prefixes.pictures)))
+    try:
+        while True:
+            batch.assign(wanted)
+            try:
+                with batch.splice_prefixes():
+                    return generate()
+            except _OtherHeads as other:
+                cache.passes += 1
+                (wanted,) = other.args
+    finally:
+        cache.evict()
+
+
+class _OtherHeads(Exception):
+    """Some prompts found other heads than their prefixes were computed with: heads by row."""
+
+
+class _Batch:
+    """Prompts, and the prefix that each continues behind."""
+
+    def __init__(
+        self, model: Any, prompts: EncodedPrompts, pictures: Sequence[Hashable], cache: PrefixCache
+    ) -> None:
+        self.model, self.prompts, self.pictures, self.cache = model, prompts, pictures, cache
+        self.prefixes: dict[int, CachedPrefix] = {}  # by row
+        self.corrected: set[int] = set()  # rows that found other heads once
+        self.whole: set[int] = set()  # rows whose prefix was computed from their own prompt
+
+    def assign(self, wanted: dict[int, Heads | None]) -> None:
+        """Give rows a prefix with the heads that they found (None for any), cached or computed.
+
+        With several target layers, heads that are found behind a wrong one may be wrong as well: a
+        row that found other heads twice runs whole.
+        """
+        missing: dict[Hashable, list[int]] = {}
+        for row, heads in wanted.items():
+            if row in self.corrected:
+                missing[row] = [row]
+            elif prefix := self.cache.find(self.pictures[row], heads):
+                self.prefixes[row] = prefix
+            else:
+                missing.setdefault((self.pictures[row], heads), []).append(row)
+            if heads is not None:
+                self.corrected.add(row)
+        together = PREFILL_TOKENS.get(self.prompts.embeds.device.type, 1)
+        size = max(1, together // self.prompts.embeds.shape[1])
+        groups = list(missing.values())
+        for some in (groups[at : at + size] for at in range(0, len(groups), size)):
+            pictures = {rows[0]: self.pictures[rows[0]] for rows in some}
+            computed = compute_prefixes(self.model, self.prompts, pictures)
+            for rows, prefix in zip(some, computed, strict=True):
+                self.prefixes |= dict.fromkeys(rows, prefix)
+                self.whole.add(rows[0])
+                self.cache.kept.append(prefix)
+            self.cache.prefills += len(some)
+            self.cache.passes += 1
+            self.cache.evict(set(self.prefixes.values()))
+
+    @contextmanager
+    def splice_prefixes(self) -> Iterator[None]:
+        """In a `with` block, let the model run only what follows the prefixes of its prompts."""
+        handle = handle_of(self.model)
+        prefixes = [self.prefixes[row] for row in range(len(self.pictures))]
+        sums = {
+            layer: Columns(
+                *map(torch.cat, zip(*(prefix.sums[layer] for prefix in prefixes), strict=True))
+            )
+            for layer in (handle.layers if handle else ())
+        }
+        keys = PrefixKeys()
+        modules = {
+            layer: module
+            for layer, module in attention_modules(self.model).items()
+            if module.config._attn_implementation in KERNELS
+        }
+
+        def splice(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
+            """Put the prefixes into the cache of a prefill, and cut them off its inputs."""
+            embeds = kwargs.get("inputs_embeds")
+            if embeds is None:  # a decode step
+                return None
+            beams, start = len(embeds) // len(prefixes), self.prompts.prefix
+            rows = [prefix for prefix in prefixes for _ in range(beams)]
+            keys.assign(rows, modules, embeds.device)
+            cache = kwargs.get("past_key_values")
+            if cache is None:
+                cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
+            cache.layers = []
+            for index in range(len(rows[0].layers)):
+                if index in modules:
+                    cache.layers.append(RestLayer(start))
+                else:
+                    own = zip(*(prefix.layers[index] for prefix in rows), strict=True)
+                    cache.layers.append(DynamicLayer())
+                    cache.layers[-1].update(*map(torch.cat, own))
+            changed = {
+                "inputs_embeds": embeds[:, start:],
+                "position_ids": self.prompts.places().repeat_interleave(beams, dim=0)[:, start:],
+                "past_key_values": cache,
+            }
+            if kwargs.get("cache_position") is not None:  # transformers 4
+                changed["cache_position"] = kwargs["cache_position"][start:]
+            return args, {**kwargs, **changed}
+
+        hooks = [
+            # Before EAH's own hook, which must see the rest of the prompts only.
+            self.model.register_forward_pre_hook(splice, with_kwargs=True, prepend=True),
+            self.model.register_forward_hook(self._compare_heads, with_kwargs=True),
+        ]
+        try:
+            with (
+                sharing_prefix(self.model, SharedPrefix(self.prompts.prefix, sums)),
+                replaced(list(modules.values()), ATTENTION_NAME, attend_to_prefixes, keys),
+            ):
+                yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+
+    def _compare_heads(self, _: Any, __: Any, kwargs: dict[str, Any], output: Any) -> None:
+        """Raise `_OtherHeads` if a prefill found other heads than those of the prefixes."""
+        handle = handle_of(self.model)
+        if handle is None or kwargs.get("inputs_embeds") is None:
+            return
+        other: dict[int, Heads | None] = {
+            row: heads
+            for row, heads in enumerate(_found_heads(handle, len(self.pictures)))
+            if row not in self.whole and heads != self.prefixes[row].heads
+        }
+        if other:
+            raise _OtherHeads(other)
+
+
+def compute_prefixes(
+    model: Any, prompts: EncodedPrompts, pictures: Mapping[int, Hashable]
+) -> list[CachedPrefix]:
+    """Compute the prefixes of some prompts: by themselves, or under EAH as parts of whole prompts.
+
+    Args:
+        model: The language model.
+        prompts: Prompts that are padded behind their prefix.
+        pictures: Which of them to run in one forward pass, with the pictures that they are about.
+    """
+    handle, rows, length = handle_of(model), list(pictures), prompts.prefix
+    stop = None if handle else length
+    prefix = SharedPrefix(length)
+    cache = DynamicCache(config=model.config.get_text_config(decoder=True))
+    with (
+        image_tokens(model, prompts.image_mask[rows, :stop]),
+        sharing_prefix(model, prefix),
+        _stop_at_last_keys(model),
+    ):
+        model(
+            inputs_embeds=prompts.embeds[rows, :stop],
+            attention_mask=prompts.attention_mask[rows, :stop],
+            position_ids=prompts.places()[rows, :stop],
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
+        )
+    heads: list[Heads] = _found_heads(handle, len(rows)) if handle else [()] * len(rows)
+    found = []
+    for row, picture in enumerate(pictures.values()):
+        mine = slice(row, row + 1)
+        # Copies: a slice would keep the memory of the whole batch.
+        layers = [
+            (one.keys[mine, :, :length].clone(), one.values[mine, :, :length].clone())
+            for one in cache.layers
+        ]
+        sums = {
+            layer: Columns(*(part[mine].clone() for part in parts))
+            for layer, parts in prefix.sums.items()
+        }
+        found.append(CachedPrefix(picture, layers, heads[row], sums))
+    return found
+
+
+class _LastKeys(Exception):
+    """The last layer has its keys and values; nothing after them is needed."""
+
+
+@contextmanager
+def _stop_at_last_keys(model: Any) -> Iterator[None]:
+    """In a `with` block, end a forward pass when the last layer has its keys and values."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise _LastKeys
+
+    modules = attention_modules(model)
+    last = modules[max(modules)]
+    knows_kernel = last.config._attn_implementation in KERNELS
+    with suppress(_LastKeys), replaced([last] if knows_kernel else [], LAST_KEYS, stop, None):
+        yield
+
+
+def _found_heads(handle: EAHHandle, prompts: int) -> list[Heads]:
+    """Return the heads that the last prefill found for each prompt, whose beams all have the same.
+
+    The device is waited for once, for all layers.
+    """
+    chosen = [handle.choices[layer].head for layer in handle.layers]
+    heads = torch.stack([head.to(chosen[0].device) for head in chosen])  # (layers, R)
+    heads = heads[:, :: heads.shape[1] // prompts]  # (layers, R) -> (layers, B)
+    return [tuple(row) for row in heads.T.tolist()]
+
+
+class PrefixKeys:
+    """Keys and values of the prefixes of a batch, and the rows that continue behind each.
+
+    Attributes:
+        layers: By layer, keys and values, each (U, N, P, D).
+        members: The rows of each prefix, (U, M); those with fewer rows have their last one again.
+        slots: Where each row stands in (U * M), (R,).
+    """
+
+    def __init__(self) -> None:
+        """Start empty; the number of beams is known when the model is called."""
+        self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
+        self.members = self.slots = torch.empty(0)
+
+    def assign(
+        self, prefixes: Sequence[CachedPrefix], layers: Collection[int], device: torch.device
+    ) -> None:
+        """Take the prefix of each row, and keys and values of these layers from it."""
+        members: dict[CachedPrefix, list[int]] = {}
+        for row, prefix in enumerate(prefixes):
+            members.setdefault(prefix, []).append(row)
+        most = max(map(len, members.values()))
+        filled = [rows + rows[-1:] * (most - len(rows)) for rows in members.values()]
+        flat = [row for rows in filled for row in rows]
+        self.members = torch.tensor(filled, device=device)
+        self.slots = torch.tensor([flat.index(row) for row in range(len(prefixes))], device=device)
+        for layer in layers:
+            keys, values = zip(*(prefix.layers[layer] for prefix in members), strict=True)
+            self.layers[layer] = torch.cat(keys), torch.cat(values)
+
+
+def attend_to_prefixes(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend to prefixes that rows have in common, and to each row's own keys behind them.
+
+    Scores on both are put side by side before the softmax, so this is plain attention. It saves a
+    copy of the prefix for each row, and its memory traffic in each decode step.
+
+    Args:
+        module: The attention module, whose state (`own_attention`) is `PrefixKeys`.
+        query: Shape (R, H, Q, D).
+        key: Keys behind the prefix, shape (R, N, T, D).
+        value: Shape (R, N, T, D).
+        attention_mask: Of prefix and rest, (R, 1, Q, P + T), bool or additive; None if all is seen.
+        scaling: Factor on the scores; D ** -0.5 if None.
+    Returns:
+        Output, shape (R, Q, H, D), and no weights.
+    """
+    prefixes: PrefixKeys = state_of(module, ATTENTION_NAME)
+    index: Any = module.layer_idx
+    first_keys, first_values = prefixes.layers[index]
+    members, slots = prefixes.members.to(query.device), prefixes.slots.to(query.device)
+    rows, heads, queries, size = query.shape
+    length, rest = first_keys.shape[2], key.shape[2]
+    # Grouped heads are folded into X = H / N * Q rows, so that keys are not repeated per head.
+    folded = query.reshape(rows, key.shape[1], -1, size) * (scaling or size**-0.5)
+    on_prefix = torch.einsum("umnxd,unpd->umnxp", folded[members], first_keys)
+    on_rest = torch.matmul(folded, key.mT)
+    scores = torch.cat([on_prefix.flatten(0, 1)[slots], on_rest], -1).float()  # (R, N, X, P + T)
+    if attention_mask is not None:
+        apart = scores.view(rows, heads, queries, length + rest)
+        behind = attention_mask[..., length : length + rest]
+        if behind.dtype == torch.bool:
+            apart[..., length:].masked_fill_(~behind, torch.finfo(scores.dtype).min)
+        else:
+            apart[..., length:] += behind
+    weights = scores.softmax(-1).to(value.dtype)
+    of_prefix = weights[..., :length][members]  # (R, N, X, P) -> (U, M, N, X, P)
+    output = torch.matmul(weights[..., length:], value)
+    output += torch.einsum("umnxp,unpd->umnxd", of_prefix, first_values).flatten(0, 1)[slots]
+    return output.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None
+
+
+class RestLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
+    """One layer's keys and values behind prefixes that count in its length but are not in it."""
+
+    def __init__(self, prefix: int) -> None:
+        """Start empty, behind so many tokens."""
+        super().__init__()
+        self._prefix = prefix
+
+    def get_seq_length(self, *_: Any) -> int:
+        """Return the number of tokens, the prefix's included."""
+        return self._prefix + int(super().get_seq_length())
