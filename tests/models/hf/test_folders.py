@@ -13,8 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import eah
 from tests.models.hf import CHECKPOINTS
-from tests.models.hf.asking import Inputs, encode, encode_video, load_processor, missing
-from tests.models.hf.conftest import Loaded
+from tests.models.hf.asking import Inputs, Loaded, encode, encode_video, load_processor, missing
 from tests.models.hf.scenes import Scenes
 
 Load = Callable[[str], Loaded]
