@@ -91,6 +91,16 @@ def test_eah_finds_every_placeholder(
 
 
 @families
+def test_a_prompt_begins_only_once(name: str, load: Load, pictures: list[Image.Image]) -> None:
+    """Tokenizer and template both know the first token; the prompt has it once."""
+    loaded = load(name)
+    inputs = encode(loaded.processor, loaded.checkpoint, QUESTIONS[:1], [pictures[:1]])
+    first = loaded.processor.tokenizer.bos_token_id
+    expected = 0 if first is None or name == "blip-2" else 1  # its tokenizer adds none here
+    assert int((inputs["input_ids"] == first).sum() if first is not None else 0) == expected
+
+
+@families
 def test_a_batch_answers_as_one_by_one(name: str, load: Load, pictures: list[Image.Image]) -> None:
     """Prompts of three lengths with pictures of three shapes, padded on the left."""
     loaded = load(name)
