@@ -22,6 +22,7 @@ import eah
 from eval.files.storage import write_atomically
 from tests.eah.families import FAMILIES, SKIPPED, Family
 from tests.eah.families.situations import SITUATIONS
+from tests.models.hf import table as folders
 
 TABLE_FILE: Final = Path(__file__).resolve().parents[3] / "docs" / "models.md"
 INTRODUCTION: Final = """# Models
@@ -114,6 +115,7 @@ def table() -> str:
     skipped = [f"| {name} | {reason} |" for name, reason in SKIPPED.items()]
     situations = [f"| {s.name} | {s.verdict} | {s.meaning} |" for s in SITUATIONS]
     parts = [introduction, f"{summary}.\n", HEADER, *lines, "", SKIPPED_HEADER, *skipped, ""]
+    parts += [*folders.lines(), ""]
     parts += [SITUATION_HEADER, *situations]
     return "\n".join(parts) + "\n"
 

@@ -5,17 +5,26 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import transformers
 from PIL import Image
-from transformers import AutoProcessor, ProcessorMixin
+from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 
 from tests.models.hf.checkpoint import FIVE, Checkpoint
 
 Inputs = dict[str, Any]
 IMAGES_ONLY = ["image_processor", "tokenizer"]
+
+
+class Loaded(NamedTuple):
+    """A checkpoint, and what transformers makes of its folder."""
+
+    checkpoint: Checkpoint
+    folder: Path
+    model: PreTrainedModel
+    processor: ProcessorMixin
 
 
 def missing(packages: Sequence[str]) -> tuple[str, ...]:

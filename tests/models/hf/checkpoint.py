@@ -99,7 +99,8 @@ class Checkpoint:
         images_need: Those among them that the processor needs without its video part, too.
         varies: Why a batch of its processor answers differently from single prompts; "" if not.
         positions: "1-D" or "M-RoPE".
-        attention: How image tokens attend: "causal", "bidirectional" or "window".
+        attention: What image tokens see: "causal", "their picture" or "the whole prompt".
+        window: Whether some layers see the nearest tokens only.
         std: Standard deviation of the weights.
     """
 
@@ -124,6 +125,7 @@ class Checkpoint:
     varies: str = ""
     positions: str = "1-D"
     attention: str = "causal"
+    window: bool = False
     std: float = 0.5
 
     def known(self) -> bool:

@@ -5,28 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 from transformers import (
     AutoModelForImageTextToText,
-    PreTrainedModel,
-    ProcessorMixin,
     __version__,
 )
 
-from tests.models.hf import CHECKPOINTS, Checkpoint, build
-from tests.models.hf.asking import load_processor, missing
+from tests.models.hf import CHECKPOINTS, build
+from tests.models.hf.asking import Loaded, load_processor, missing
 from tests.models.hf.scenes import Scenes, write
-
-
-class Loaded(NamedTuple):
-    """A checkpoint, and what transformers makes of its folder."""
-
-    checkpoint: Checkpoint
-    folder: Path
-    model: PreTrainedModel
-    processor: ProcessorMixin
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,8 @@ CHECKPOINTS = (
             "eoi_token_index": "<end_of_image>",
         },
         placeholder="<image_soft_token>",
-        attention="bidirectional",
+        attention="their picture",
+        window=True,
         std=0.15,  # embeddings are multiplied by the root of the width
     ),
     Checkpoint(
@@ -74,6 +75,6 @@ CHECKPOINTS = (
         prefix="<image>",
         ids={"image_token_index": "<image>"},
         placeholder="<image>",
-        attention="bidirectional",
+        attention="the whole prompt",
     ),
 )

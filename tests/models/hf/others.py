@@ -100,7 +100,7 @@ CHECKPOINTS = (
         ids={"image_token_index": "<|IMG_PATCH|>"},
         text={"sliding_window": 32},
         placeholder="<|IMG_PATCH|>",
-        attention="window",
+        window=True,
     ),
     Checkpoint(
         name="glm-4v",

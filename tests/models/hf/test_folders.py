@@ -13,8 +13,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor
 
 import eah
 from tests.models.hf import CHECKPOINTS
-from tests.models.hf.asking import Inputs, encode, encode_video, load_processor, missing
-from tests.models.hf.conftest import Loaded
+from tests.models.hf.asking import Inputs, Loaded, encode, encode_video, load_processor, missing
 from tests.models.hf.scenes import Scenes
 
 Load = Callable[[str], Loaded]
@@ -89,6 +88,16 @@ def test_eah_finds_every_placeholder(
     columns = image_columns(loaded, inputs)
     assert columns.sum() >= 4 * count
     assert image_tokens(loaded, inputs) == [tuple(columns.sum(dim=1).tolist())] * layers(loaded)
+
+
+@families
+def test_a_prompt_begins_only_once(name: str, load: Load, pictures: list[Image.Image]) -> None:
+    """Tokenizer and template both know the first token; the prompt has it once."""
+    loaded = load(name)
+    inputs = encode(loaded.processor, loaded.checkpoint, QUESTIONS[:1], [pictures[:1]])
+    first = loaded.processor.tokenizer.bos_token_id
+    expected = 0 if first is None or name == "blip-2" else 1  # its tokenizer adds none here
+    assert int((inputs["input_ids"] == first).sum() if first is not None else 0) == expected
 
 
 @families
