@@ -33,9 +33,11 @@ PLACEHOLDERS: Final = {
 }
 # Code that decides by the kernel's name what it hands to the kernel: sparse masks, for one. EAH
 # names a function of its own there, so such a module would take another path.
-# transformers 4 looks the kernel itself up under `!= "eager"`, which is no such decision.
+# transformers 4 looks the kernel itself up under `!= "eager"`, and Qwen2-VL's layers warn under
+# `!= "flash_attention_2"`, which are no such decisions.
 NAME_TEST: Final = re.compile(
-    r"_attn_implementation\s*(not\s+in|in|==|!=)\s(?!\"eager\":\s+attention_interface\b)"
+    r"_attn_implementation\s*(not\s+in|in|==|!=)\s"
+    r"(?!\"\w+\":\s+(attention_interface|logger\.warning_once)\b)"
 )
 # Arguments by which modules change their scores, with the attribute that they pass, if it is one.
 SCORE_ARGUMENT: Final = re.compile(

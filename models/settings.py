@@ -58,18 +58,17 @@ def model_settings(name: str) -> ModelSettings:
     """Read the settings of a model.
 
     Raises:
-        ModelError: If there is no such model, or its file has an unknown key or lacks one.
+        ModelError: If there is no such model, or its file has an unknown key.
     """
-    if name not in available():
+    # The one file: reading all of them, as `available` does, takes a tenth of a second.
+    path = next((path for path in CONFIGS.glob("*.yaml") if path.stem == name), None)
+    values = {} if path is None else read_yaml(path)
+    if path is None or "wrapper" not in values:
         raise ModelError(f"model {name!r} is unknown: {nearest(name, available())}")
-    path = CONFIGS / f"{name}.yaml"
-    values = read_yaml(path)
     known = [item.name for item in fields(ModelSettings)]
     for key in values:
         if key not in known:
             raise ModelError(f"{path.name} has an unknown key {key!r}: {nearest(key, known)}")
-    if "wrapper" not in values:
-        raise ModelError(f"{path.name} lacks the key 'wrapper'; add it")
     return ModelSettings(**values)
 
 

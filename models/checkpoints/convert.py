@@ -190,6 +190,7 @@ def _write_weights(pieces: Pieces, folder: Path) -> None:
         if len(shards) == 1:
             name = "model.safetensors"
         save_file(_tensors(shard), folder / name, metadata={"format": "pt"})
+        (folder / name).chmod(folder.stat().st_mode & 0o666)  # safetensors lets the owner alone in
         homes |= dict.fromkeys(map(saved_name, shard), name)
     if len(shards) > 1:
         metadata = {"total_size": sum(map(_nbytes, pieces.values()))}
