@@ -504,8 +504,7 @@ class VLM(ABC):
         Raises:
             ModelError: If the picture can't be read, the question is empty, or a setting is wrong.
         """
-        if not isinstance(question, str) or not question.strip():
-            raise ModelError(f"question {question!r}; pass a text, such as 'What is this?'")
+        check_question(question)
         chosen = Decoding.of(decoding, settings)
         features = self.encode_images([to_picture(image)])
         return self.generate_batch(features, [question], chosen)[0]
@@ -560,3 +559,13 @@ class VLM(ABC):
         if self.answer_mark is not None:
             text = text.split(self.answer_mark)[-1]
         return Answer(text.strip(), finished, tokens)
+
+
+def check_question(question: object) -> None:
+    """Refuse a question that is no text, or empty.
+
+    Raises:
+        ModelError: If it is.
+    """
+    if not isinstance(question, str) or not question.strip():
+        raise ModelError(f"question {question!r}; pass a text, such as 'What is this?'")

@@ -6,12 +6,14 @@ its image token followed by the question; and the text and the pictures become i
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.util import find_spec
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers import PROCESSOR_MAPPING, AutoProcessor
@@ -20,10 +22,12 @@ from eah.errors import nearest
 from models.errors import ModelError
 from models.generation import ProcessedPrompts, ShownPrompt
 from models.images import Preprocessing
-from models.pictures import to_rgb
+from models.pictures import Picture, to_picture, to_rgb
 
 CHAT: Final = "chat"
 CHAT_SHORT: Final = "chat-short"
+Video: TypeAlias = Sequence[Picture] | np.ndarray[Any, Any]
+"""Frames, as in `read_frames`."""
 PROTOCOLS: Final = (CHAT, CHAT_SHORT)
 """Both send what the processor makes; the benchmark adds a request for a short answer or not."""
 IDS: Final = "input_ids"
@@ -173,7 +177,7 @@ class Chat(Preprocessing):
         Args:
             question: What is asked.
             images: Pictures.
-            videos: Each a sequence of pictures, or an array (frames, H, W, 3) uint8.
+            videos: Frames of each, (frames, 3, height, width) uint8.
         Raises:
             ModelError: If the processor can't make it.
         """
@@ -183,13 +187,15 @@ class Chat(Preprocessing):
                 f"{name} needs {package} for videos, which is not installed; install it, of the "
                 "release that belongs to your torch, or pass pictures"
             )
+        if videos and getattr(self.processor, "video_processor", None) is None:
+            raise ModelError(f"{name} takes no videos; pass pictures, such as some of its frames")
         text = self.text(question, images=len(images), videos=len(videos))
         bos = self.tokenizer.bos_token
         given: dict[str, Any] = {}
         if images:
             given["images"] = [[to_rgb(image) for image in images]]
         if videos:
-            given["videos"] = [_frames(video) for video in videos]
+            given["videos"] = list(videos)
             given["do_sample_frames"] = False  # all frames that were given
         if self.template is not None and bos is not None and text.startswith(bos):
             given["add_special_tokens"] = False  # the template has BOS, which comes once
@@ -337,11 +343,21 @@ def _stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
     return torch.cat(filled)
 
 
-def _frames(video: Any) -> Any:
-    """Return a video as processors take it: frames in RGB, or an array."""
-    if isinstance(video, Sequence):
-        return [to_rgb(frame) for frame in video]
-    return video
+def read_frames(video: Video) -> torch.Tensor:
+    """Return the frames of a video, shape (frames, 3, height, width) uint8.
+
+    Args:
+        video: A list of pictures, or an array of shape (frames, height, width, 3) uint8.
+    Raises:
+        ModelError: If it is something else, or its frames are of several sizes.
+    """
+    if isinstance(video, (str, os.PathLike)) or not len(video):
+        raise ModelError(f"video {video!r}; pass a list of its frames, each a picture")
+    frames = [to_picture(frame) for frame in video]
+    sizes = {frame.size for frame in frames}
+    if len(sizes) > 1:
+        raise ModelError(f"a video with frames of {len(sizes)} sizes; make them the same size")
+    return torch.stack([torch.from_numpy(np.array(frame)) for frame in frames]).permute(0, 3, 1, 2)
 
 
 class HFTokenizer:

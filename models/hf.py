@@ -21,15 +21,17 @@ from transformers import (
 )
 
 from eah.find import placeholder_ids
-from models.base import VLM
+from models.base import VLM, check_question
 from models.chat import (
     IDS,
     Chat,
     HFTokenizer,
     Prepared,
+    Video,
     check_protocol,
     collate,
     load_processor,
+    read_frames,
 )
 from models.decoding.base import DecodingMethod, MethodError
 from models.decoding.opera import Opera
@@ -38,6 +40,7 @@ from models.decoding.vcd import Vcd
 from models.embedding import decoder_inputs, reason_against, same_scores
 from models.errors import ModelError
 from models.generation import (
+    Decoding,
     EncodedPrompts,
     Features,
     ProcessedPrompts,
@@ -46,6 +49,7 @@ from models.generation import (
     padded,
 )
 from models.loading import load_pretrained
+from models.pictures import Picture, to_picture
 from models.precision import (
     DTYPES,
     MIXED,
@@ -64,8 +68,8 @@ PIXELS: Final = "pixel_values"
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A picture that questions are asked about.
+class EncodedPicture:
+    """A picture (or several, or videos) that questions are asked about.
 
     Attributes:
         prepared: What the processor made of it.
@@ -107,7 +111,14 @@ class HFVlm(VLM):
         super().__init__(model, tokenizer, protocol=protocol, precision=precision)
         ids = [id_ for found in placeholder_ids(model).values() for id_ in found]
         self._image_ids = torch.tensor(ids, dtype=torch.long)
-        self._typical_length = len(self.prompt_ids(""))
+        typical = self.prompt_ids("")
+        self._typical_length = len(typical)
+        if ids and not self._image_mask(torch.tensor(typical)).any():
+            raise ModelError(
+                f"the prompt that {type(processor).__name__} makes of a picture holds none of the "
+                f"image tokens that the model's config names ({ids}); its chat template has no "
+                "place for a picture, or belongs to another model: copy the original one"
+            )
         self.note: str | None = None
         self.note = self._reason_against_embeddings()
 
@@ -255,15 +266,16 @@ class HFVlm(VLM):
         return self.encode(pixels)
 
     @torch.inference_mode()
-    def encode(self, prepared: Sequence[Prepared]) -> list[Picture]:
+    def encode(self, prepared: Sequence[Prepared]) -> list[EncodedPicture]:
         """Return the pictures, with the embeddings of their image tokens where these are given."""
         if self.note is not None:
-            return [Picture(one) for one in prepared]
+            return [EncodedPicture(one) for one in prepared]
         batch = self._batch(prepared, [next(iter(one.texts)) for one in prepared])
         embeds = decoder_inputs(self.model, batch.inputs)["inputs_embeds"]
         image = self._image_mask(batch.inputs[IDS])
         return [
-            Picture(one, row[mask]) for one, row, mask in zip(prepared, embeds, image, strict=True)
+            EncodedPicture(one, row[mask])
+            for one, row, mask in zip(prepared, embeds, image, strict=True)
         ]
 
     def encode_prompts(
@@ -298,6 +310,42 @@ class HFVlm(VLM):
         pixels = prepared.pixels
         noised = {**pixels, PIXELS: method.noised(pixels[PIXELS], seed)}
         return replace(prepared, pixels=noised)
+
+    @torch.inference_mode()
+    def generate(
+        self,
+        image: Picture | list[Picture] | tuple[Picture, ...] | None,
+        question: str,
+        decoding: Decoding | None = None,
+        *,
+        videos: Sequence[Video] = (),
+        **settings: Any,
+    ) -> str:
+        """Answer one question about pictures and videos, greedily by default.
+
+        Args:
+            image: A picture as `VLM.generate` takes it, a list of such, or None.
+            question: What is asked; it comes after pictures and videos.
+            decoding: How tokens are chosen.
+            videos: Each a list of pictures, its frames, or an array of them, shape (frames, height,
+                width, 3) uint8. All frames are used.
+            settings: Settings of `Decoding` by name, in its place: `max_new_tokens=50`.
+        Raises:
+            ModelError: If a picture can't be read, there is none, the processor takes no videos,
+                the question is empty, or a setting is wrong.
+        """
+        check_question(question)
+        chosen = Decoding.of(decoding, settings)
+        given: list[Picture] = []
+        if isinstance(image, (list, tuple)):
+            given.extend(image)
+        elif image is not None:
+            given.append(image)
+        if not given and not len(videos):
+            raise ModelError("no picture and no video; pass at least one of them")
+        films = [read_frames(video) for video in videos]
+        prepared = self.chat.prepare_all([to_picture(one) for one in given], films, [question])
+        return self.generate_batch(self.encode([prepared]), [question], chosen)[0]
 
     def check_method(self, method: DecodingMethod) -> None:
         """Refuse a decoding method that this model can't run.

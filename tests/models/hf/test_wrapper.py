@@ -398,6 +398,19 @@ def test_a_template_that_leaves_the_system_message_out_is_refused(wrap: Wrap) ->
         processor.chat_template = own
 
 
+def test_a_template_without_a_place_for_the_picture_is_refused(
+    load: Callable[[str], Loaded],
+) -> None:
+    loaded = load("llava")
+    own = loaded.processor.chat_template
+    loaded.processor.chat_template = "{% for m in messages %}USER: {{ m.role }}{% endfor %}"
+    try:
+        with pytest.raises(ModelError, match=r"no place for a picture|can't make a prompt"):
+            HFVlm(loaded.model, loaded.processor)
+    finally:
+        loaded.processor.chat_template = own
+
+
 @families
 def test_special_tokens_in_a_question_are_refused(name: str, wrap: Wrap) -> None:
     """They would be tokens, not text: another picture's placeholder, or the end of the turn."""
