@@ -210,6 +210,8 @@ def _option(text: str) -> tuple[str, Any]:
     key, equals, value = text.partition("=")
     if not equals:
         raise EvaluationError(f"--options {text!r}: settings are written KEY=VALUE")
+    if not value.strip():
+        raise EvaluationError(f"--options {text!r}: the value is empty; null stands for none")
     try:
         return key, yaml.safe_load(value)
     except yaml.YAMLError as error:

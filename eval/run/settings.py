@@ -124,12 +124,6 @@ class RunSettings:
         Raises:
             EvaluationError: Naming the setting, its value and what is allowed.
         """
-        for name in ("model", *PARTS, *MODEL_FLAGS):
-            if (text := getattr(self, name)) is not None and not text.strip():
-                raise EvaluationError(
-                    f"--{name.replace('_', '-')} is empty, as an unset shell variable is; name one "
-                    "or leave it out"
-                )
         for name in ("beam", "batch_size", "max_new_tokens", "limit", "repeats"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -169,7 +163,7 @@ def merge(defaults: RunSettings, values: Mapping[str, Any], source: str) -> RunS
         values: Setting names and values.
         source: Where the values are from, for error messages.
     Raises:
-        EvaluationError: If a name is unknown, or a value is not of the setting's kind.
+        EvaluationError: If a name is unknown, or a value is empty or not of the setting's kind.
     """
     known = {field.name: field for field in fields(defaults)}
     changes = {}
@@ -178,4 +172,9 @@ def merge(defaults: RunSettings, values: Mapping[str, Any], source: str) -> RunS
         if name not in known:
             raise EvaluationError(f"{source}: setting {name!r} is unknown: {nearest(name, known)}")
         changes[name] = convert(name, str(known[name].type), value, source)
+        if name in ("model", *PARTS, *MODEL_FLAGS) and str(changes[name]).strip() == "":
+            raise EvaluationError(
+                f"{source}: --{name.replace('_', '-')} is empty, as an unset shell variable is; "
+                "name one or leave it out"
+            )
     return replace(defaults, **changes)

@@ -180,7 +180,7 @@ def start(original: Original, target: Path, before: str = "") -> subprocess.Pope
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM.format(before=before), *arguments],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{os.getenv('PYTHONPATH', '')}"},
         stderr=subprocess.PIPE,
         text=True,
     )

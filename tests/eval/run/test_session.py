@@ -227,7 +227,7 @@ def test_the_model_is_loaded_as_resolved(
     assert named.pop("device") in {"cpu", "cuda:0"}
     assert named == {
         "checkpoint": "models/tiny-llava", "protocol": "official", "dtype": "bfloat16",
-        "parts": {}, "quantization": None,
+        "parts": {}, "quantization": None, "converted": None,
     }  # fmt: skip
 
 

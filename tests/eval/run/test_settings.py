@@ -152,3 +152,27 @@ def test_pictures_need_a_folder(tmp_path: Path) -> None:
         settings_of().pictures_folder()
     with pytest.raises(EvaluationError, match=r"--data-path .*nowhere is not a folder"):
         settings_of("--data-path", str(tmp_path / "nowhere")).pictures_folder()
+
+
+@pytest.mark.parametrize(
+    "flag",
+    [
+        *("--checkpoint", "--llm", "--vision", "--qformer", "--projector", "--qformer-tokenizer"),
+        *("--converted", "--device", "--dtype", "--protocol", "--quantization", "--model"),
+    ],
+)
+def test_an_unset_shell_variable_is_an_error_and_not_the_default(flag: str, tmp_path: Path) -> None:
+    config = tmp_path / "my.yaml"
+    config.write_text(f'{flag.removeprefix("--")}: ""\n')
+    name = flag.removeprefix("--").replace("-", "_")
+
+    for arguments in ([flag, ""], [flag, " "], [f"{flag}="], ["--config", str(config)]):
+        with pytest.raises(EvaluationError, match=f"{flag} is empty, as an unset shell variable"):
+            settings_of(*arguments)
+    with pytest.raises(EvaluationError, match=f"'{name}=': the value is empty"):
+        settings_of("--options", f"{name}=")
+
+
+def test_the_converted_folder_reaches_the_model() -> None:
+    assert settings_of("--converted", "x/y").model_arguments()["converted"] == "x/y"
+    assert settings_of().model_arguments()["converted"] is None
