@@ -525,7 +525,7 @@ class VLM(ABC):
             do_sample=decoding.do_sample,
             use_cache=True,
             bos_token_id=self.tokenizer.bos_id(),
-            eos_token_id=list(self.eos_ids),
+            eos_token_id=self.eos_ids[0] if len(self.eos_ids) == 1 else list(self.eos_ids),
             pad_token_id=self.pad_id,
             **sampling,
         )

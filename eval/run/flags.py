@@ -91,12 +91,16 @@ def _add_model(parser: Parser) -> None:
     def flag(*names: str, **options: Any) -> None:
         parser.flag(*names, group="model", **options)
 
-    flag("--model", help=f"{', '.join(available())}, auto (llava-1.5)")
+    known = ", ".join(name for name in available() if name != "hf")
+    flag("--model", help=f"{known}; hf: any model of transformers; auto: see config (llava-1.5)")
     flag("--checkpoint", help="folder or hub id instead of the config's")
     for part, text in PARTS.items():
         flag(f"--{part.replace('_', '-')}", help=text)
     flag("--converted", help="folder that original files are converted to, once (in the cache)")
-    flag("--protocol", help="prompt, preprocessing and answer length: opera, or the model's")
+    flag(
+        "--protocol",
+        help="prompt, pixels and answer length: opera, official; of hf: chat, chat-short",
+    )
     flag("--system", metavar="TEXT", help="system message, for --model hf (the template's own)")
     flag("--dtype", help="float32, float16, bfloat16, mixed (as the paper's wrapper), auto")
     flag("--quantization", help="8bit or 4bit weights in the language model (neither)")

@@ -300,7 +300,7 @@ def test_every_config_is_used_by_a_loader(path: Path) -> None:
     else:
         settings = models.model_settings(path.stem)
         assert eah.EAHConfig.preset(settings.eah["preset"])
-        assert settings.protocol == "opera"
+        assert settings.protocol == ("chat" if path.stem == "hf" else "opera")
         assert models.wrapper_of(settings).family.name in path.stem or path.stem == "tiny-llava"
 
 

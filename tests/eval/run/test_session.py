@@ -228,6 +228,7 @@ def test_the_model_is_loaded_as_resolved(
     assert named == {
         "checkpoint": "models/tiny-llava", "protocol": "official", "dtype": "bfloat16",
         "parts": {}, "quantization": None, "converted": None,
+        "system": None,
     }  # fmt: skip
 
 

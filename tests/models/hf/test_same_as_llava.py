@@ -47,7 +47,6 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[models.VLM, HFVlm]:
 def test_the_same_folder_gives_the_same_answers(
     pair: tuple[models.VLM, HFVlm], scenes: Scenes, preset: str | None, beams: int
 ) -> None:
-    official, any_model = pair
     pictures = [picture.resize((96, 96)) for picture in scenes.pictures()]
     names = [path.name for path in sorted(scenes.images.glob("*.jpg"))]
     asked = [Prompt(item, item.question) for item in scenes.questions["random"]][:48]
