@@ -92,7 +92,7 @@ def _add_model(parser: Parser) -> None:
         parser.flag(*names, group="model", **options)
 
     known = ", ".join(name for name in available() if name != "hf")
-    flag("--model", help=f"{known}; hf: any model of transformers; auto: see config (llava-1.5)")
+    flag("--model", help=f"hf: any of transformers; auto: by its config; {known} (llava-1.5)")
     flag("--checkpoint", help="folder or hub id instead of the config's")
     for part, text in PARTS.items():
         flag(f"--{part.replace('_', '-')}", help=text)
