@@ -55,7 +55,8 @@ def load(way: str, folder: str) -> tuple[float, float]:
         model = models.load("llava-1.5", checkpoint=folder, device="cpu", dtype="float32").model
     else:
         model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    sum(float(parameter.sum()) for parameter in model.parameters())  # files are mapped until then
+    # Files are mapped until their weights are read.
+    sum(float(parameter.detach().sum()) for parameter in model.parameters())
     seconds = time.process_time() - start
     return seconds, (process.memory_info().rss - before) / MIB
 
