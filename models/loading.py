@@ -266,10 +266,10 @@ def check_vocabulary(checkpoint: Checkpoint, rows: int, tokenizer: ChunkTokenize
             f"{where}; model and tokenizer are not of the same checkpoint: copy the right "
             "tokenizer.model into it"
         )
-    if rows < pieces + family.extra_tokens:
+    if rows < pieces + len(family.added_tokens):
         raise ModelError(
-            f"{where}, but {family.name} has {family.extra_tokens} more than pieces, for its image "
-            "tokens; it is of another model, or without what was added to it: name the right one"
+            f"{where}, but {family.name} has {len(family.added_tokens)} more than pieces, for its "
+            "image tokens; it is of another model, or incomplete: name the right one"
         )
 
 

@@ -55,7 +55,7 @@ class Shikra(Llava):
     Protocol "official" is Shikra's own: a space after the system message, and padding with white.
     """
 
-    family = Family("shikra", "shikra", ("shikra",), extra_tokens=3)
+    family = Family("shikra", "shikra", ("shikra",), ("<im_patch>", "<im_start>", "<im_end>"))
     model_class: ClassVar[Any] = ShikraForConditionalGeneration
     config_class: ClassVar[Any] = ShikraConfig
     # The wrapper loads the language model in float32 and runs it under autocast.

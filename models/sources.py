@@ -100,13 +100,13 @@ class Family:
         name: As `models.prompts` and the layouts of original files know it.
         model_type: In the `config.json` of a folder in transformers' format.
         llm_types: In the `config.json` of the original language model.
-        extra_tokens: What its language model has more than its tokenizer has pieces.
+        added_tokens: What its language model has embeddings of behind the tokenizer's pieces.
     """
 
     name: str
     model_type: str
     llm_types: tuple[str, ...]
-    extra_tokens: int = 0
+    added_tokens: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

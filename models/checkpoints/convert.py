@@ -30,6 +30,7 @@ from models.errors import ModelError
 from models.file_hashes import cache_folder
 from models.loading import check_vocabulary, load_tokenizer, refuse_delta
 from models.sources import QFORMER_TOKENIZER, WHOLE, Checkpoint, Source, find_source, weight_files
+from models.tokenizer_json import write_tokenizer_json
 
 # Part of the converted folder's name: raise it whenever a folder that is made would be another one.
 MAPS_VERSION: Final = 1
@@ -239,8 +240,15 @@ def _tensors(shard: Pieces) -> dict[str, torch.Tensor]:
 
 
 def _write_tokenizers(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy the language model's tokenizer, and that of InstructBLIP's Q-Former."""
+    """Copy the language model's tokenizer, and that of InstructBLIP's Q-Former.
+
+    transformers gives the ids of `tokenizer.model` by the `tokenizer.json` that is made of it here,
+    and by none that it makes itself.
+    """
     _copy(checkpoint.text, TOKENIZERS, folder)
+    model = folder / TOKENIZERS[0]
+    if model.exists():
+        write_tokenizer_json(model, folder, added=checkpoint.family.added_tokens)
     if QFORMER_TOKENIZER in checkpoint.parts:
         (folder / QFORMER_TOKENIZER).mkdir()
         _copy(checkpoint.parts[QFORMER_TOKENIZER], VOCABULARIES, folder / QFORMER_TOKENIZER)

@@ -14,11 +14,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
 import models
 from models.checkpoints import convert
 from models.checkpoints.layouts import LAYOUTS, saved_name
 from models.file_hashes import cache_folder
+from models.tokenizer import SentencePieceTokenizer
 from tests.models.layout_files import Original, write_original
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -286,6 +288,19 @@ def test_the_tokenizer_and_the_papers_names_are_in_the_folder(
     assert (tmp_path / "made/tokenizer.model").read_bytes() == (
         llm / "tokenizer.model"
     ).read_bytes()
+
+
+def test_transformers_reads_the_ids_of_the_papers_tokenizer_from_the_folder(
+    original: Original, tmp_path: Path
+) -> None:
+    load(original, tmp_path / "made")
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "made")
+    pieces = SentencePieceTokenizer(Path(original.parts["llm"]) / "tokenizer.model")
+
+    assert [tokenizer.bos_token_id, *pieces.encode("  Is there a cat?")] == tokenizer.encode(
+        "  Is there a cat?"
+    )
+    assert tokenizer.convert_tokens_to_ids("<im_end>") == pieces.get_piece_size() + 2
 
 
 def test_a_change_of_the_maps_changes_the_folders_name() -> None:
