@@ -117,6 +117,10 @@ class Chat(Preprocessing):
     processor: Any
     system: str | None = None
 
+    def describe(self) -> str:
+        """Return what makes pixels: which class it is depends on torchvision being installed."""
+        return type(self.processor.image_processor).__name__
+
     @property
     def tokenizer(self) -> Any:
         """Transformers' tokenizer of the model."""
@@ -145,8 +149,8 @@ class Chat(Preprocessing):
         messages = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
         if self.system is not None:
             self._refuse_special(self.system)
-            said = [{"type": "text", "text": self.system}]
-            messages.insert(0, {"role": "system", "content": said})
+            system = [{"type": "text", "text": self.system}]
+            messages.insert(0, {"role": "system", "content": system})
         from jinja2 import TemplateError  # a template is rendered with it, or not at all
 
         try:
@@ -162,11 +166,13 @@ class Chat(Preprocessing):
                 f"({' '.join(str(error).split())}); "
                 + ("leave --system out" if self.system else "pass another checkpoint")
             ) from error
-        if self.system is not None and self.system not in text:
-            raise ModelError(
-                f"the chat template of {type(self.processor).__name__} leaves the system message "
-                "out; leave --system out, too"
-            )
+        for what, said in (("question", question), ("system message", self.system or "")):
+            if said.strip() not in text:  # templates may strip it
+                raise ModelError(
+                    f"the chat template of {type(self.processor).__name__} leaves the {what} out "
+                    f"({text[:200]!r}); "
+                    + ("leave --system out" if self.system else "pass another checkpoint")
+                )
         return str(text)
 
     def inputs(
@@ -262,8 +268,10 @@ class Chat(Preprocessing):
         Raises:
             ModelError: Naming the token.
         """
-        added = (str(token) for token in self.tokenizer.get_added_vocab())
-        for token in {*map(str, self.tokenizer.all_special_tokens), *added}:
+        added = self.tokenizer.added_tokens_decoder.values()
+        media = (getattr(self.processor, f"{kind}_token", None) for kind in ("image", "video"))
+        special = {str(token) for token in added if token.special} | {str(t) for t in media if t}
+        for token in {*special, *self.tokenizer.all_special_tokens}:
             if token.strip() and token in text:
                 raise ModelError(
                     f"the text {text[:80]!r} holds {token!r}, which is a special token of this "

@@ -193,7 +193,7 @@ class HFVlm(VLM):
             raise ModelError(
                 f"--converted {converted} is for original files of the paper's models; leave it out"
             )
-        config = _config(checkpoint)
+        config = cls.config(checkpoint)
         processor = load_processor(checkpoint.name, config)
         model = load_pretrained(
             AutoModelForImageTextToText,
@@ -215,13 +215,32 @@ class HFVlm(VLM):
         system: str | None = None,
     ) -> ShownPrompt:
         """Return what would be sent to a model, without loading it; arguments as elsewhere."""
-        processor = load_processor(checkpoint.name, _config(checkpoint))
+        processor = load_processor(checkpoint.name, cls.config(checkpoint))
         return Chat(processor, system).shown(question, image)
 
     @classmethod
     def config(cls, checkpoint: Checkpoint) -> Any:
-        """Return the config of the model that a checkpoint holds."""
-        return _config(checkpoint)
+        """Return the config of a vision-language model.
+
+        Raises:
+            ModelError: If the installed transformers has no class for it.
+        """
+        kind = checkpoint.family.model_type
+        try:
+            config = AutoConfig.from_pretrained(checkpoint.name, trust_remote_code=False)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(
+                f"checkpoint {checkpoint.name} is of model_type {kind!r}, which transformers "
+                f"{transformers.__version__} can't load by itself "
+                f"({' '.join(str(error).split())[:200]}); install a newer release, or pass a "
+                "checkpoint in transformers' own format (often named -hf)"
+            ) from error
+        if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+            raise ModelError(
+                f"checkpoint {checkpoint.name} is of model_type {kind!r}, which is no model that "
+                "answers questions about pictures (AutoModelForImageTextToText); pass another one"
+            )
+        return config
 
     @property
     def preprocessing(self) -> Chat:
@@ -289,7 +308,11 @@ class HFVlm(VLM):
     def embed_prompts(
         self, features: Features, questions: Sequence[str], *, shared: bool = False
     ) -> EncodedPrompts:
-        """Put image tokens into their prompts; padded behind them where all end at one place."""
+        """Put image tokens into their prompts, and pad on the left or behind the image.
+
+        Behind it only where it ends at the same position in all of them, and where a picture's
+        prompts are the same up to there whatever is asked.
+        """
         rows, masks, stops = [], [], set()
         for picture, ids in zip(features, self._ids(features, questions), strict=True):
             mask = self._image_mask(ids)
@@ -297,7 +320,9 @@ class HFVlm(VLM):
             row[mask] = picture.tokens.to(row.device)
             rows.append(row)  # (S, E)
             masks.append(mask)
-            stops.add(int(mask.nonzero().max()) + 1)
+            stop = int(mask.nonzero().max()) + 1
+            first = next(iter(picture.prepared.texts.values()))[IDS][0]
+            stops.add(stop if torch.equal(first[:stop], ids[:stop]) else 0)
         return padded(rows, masks, prefix=stops.pop() if shared and len(stops) == 1 else 0)
 
     def embed_text(self, features: Features, questions: Sequence[str]) -> EncodedPrompts:
@@ -403,30 +428,6 @@ class HFVlm(VLM):
         except (TypeError, ValueError, IndexError) as error:
             return f"it takes no embeddings ({' '.join(str(error).split())[:200]})"
         return "it scores them differently when its prompts are given so"
-
-
-def _config(checkpoint: Checkpoint) -> Any:
-    """Return the config of a vision-language model.
-
-    Raises:
-        ModelError: If the installed transformers has no class for it.
-    """
-    kind = checkpoint.family.model_type
-    try:
-        config = AutoConfig.from_pretrained(checkpoint.name, trust_remote_code=False)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(
-            f"checkpoint {checkpoint.name} is of model_type {kind!r}, which transformers "
-            f"{transformers.__version__} can't load by itself "
-            f"({' '.join(str(error).split())[:200]}); install a newer release, or pass a "
-            "checkpoint in transformers' own format (often named -hf)"
-        ) from error
-    if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        raise ModelError(
-            f"checkpoint {checkpoint.name} is of model_type {kind!r}, which is no model that "
-            "answers questions about pictures (AutoModelForImageTextToText); pass another one"
-        )
-    return config
 
 
 def _noise() -> Image.Image:

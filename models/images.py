@@ -43,6 +43,10 @@ class Preprocessing(ABC):
             ModelError: If a picture can't be shown to a model, see `models.pictures.to_rgb`.
         """
 
+    def describe(self) -> str:
+        """Return what makes pixels, for people to read."""
+        return repr(self)
+
     def prepare(self, image: Image.Image, questions: Sequence[str]) -> Any:
         """Return what `VLM.encode` takes of a picture that some questions are about.
 

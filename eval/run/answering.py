@@ -247,7 +247,8 @@ def _begin_run(session: Session, vlm: models.VLM | None = None) -> None:
     start = {"checkpoint": checkpoint, **provenance(PACKAGES), "device": device}
     if vlm is not None:
         first = first_prompt(session, vlm.shown_prompt)
-        start["prompt"] = {"text": first.text, "ids": first.short_ids()}
+        pixels = vlm.preprocessing.describe()
+        start["prompt"] = {"text": first.text, "ids": first.short_ids(), "pixels": pixels}
     session.folder.begin(start)
 
 

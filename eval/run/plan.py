@@ -157,8 +157,12 @@ def token_budget(vlm: VLM, decoding: Decoding) -> int:
     config = vlm.language_model.config.get_text_config(decoder=True)
     size = next(vlm.language_model.parameters()).element_size()
     width = config.hidden_size // config.num_attention_heads
-    cache = 2 * config.num_hidden_layers * config.num_key_value_heads * width
-    activations = 8 * config.hidden_size + 3 * config.intermediate_size
+    # Families without these (OPT) have a key head for each head, and a fourfold inner width.
+    key_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+    inner = getattr(config, "intermediate_size", 4 * config.hidden_size)
+    inner = max(inner) if isinstance(inner, (list, tuple)) else inner
+    cache = 2 * config.num_hidden_layers * key_heads * width
+    activations = 8 * config.hidden_size + 3 * inner
     per_token = size * (CACHE_COPIES * cache + activations) * decoding.num_beams
     free, share = _free_bytes(vlm)
     return int(share * free / per_token)

@@ -202,6 +202,29 @@ def test_cached_prefixes_change_no_answer(
     assert config is not None or (store.reused > 0) == (name not in GIVEN_IDS)
 
 
+def test_a_question_before_the_picture_has_no_common_prefix(
+    load: Callable[[str], Loaded], pictures: list[Image.Image]
+) -> None:
+    """Behind another question's prefix, an answer would be to that question."""
+    loaded = load("llava")
+    own = loaded.processor.chat_template
+    loaded.processor.chat_template = (
+        "USER: {% for part in messages[0]['content'] %}{{ part.get('text', '') }}{% endfor %} "
+        "<image> ASSISTANT:"
+    )
+    try:
+        vlm, prefixes = HFVlm(loaded.model, loaded.processor), PrefixCache()
+        shown = [vlm.encode(vlm.preprocess(pictures[:1]))[0]] * 2
+        questions, decoding = ("Is there a cat?", "Is there a dog?"), models.Decoding(NEW)
+        whole = vlm.answer_batch(shown, questions, decoding)
+        both = PicturePrefixes((0, 0), prefixes)
+        assert vlm.answer_batch(shown, questions, decoding, sharing=both) == whole
+        assert whole[0] != whole[1]
+        assert prefixes.reused == 0
+    finally:
+        loaded.processor.chat_template = own
+
+
 @families
 @arms
 def test_vcd_contrasts_noised_pixels_or_says_that_there_are_none(
@@ -390,7 +413,9 @@ def test_a_system_message_without_a_template_is_refused(wrap: Wrap) -> None:
 def test_a_template_that_leaves_the_system_message_out_is_refused(wrap: Wrap) -> None:
     processor = wrap("llava").chat.processor
     own = processor.chat_template
-    processor.chat_template = "{% for m in messages if m.role == 'user' %}<image>x{% endfor %}"
+    processor.chat_template = (
+        "{% for m in messages if m.role == 'user' %}<image>{{ m.content[1].text }}{% endfor %}"
+    )
     try:
         with pytest.raises(ModelError, match="leaves the system message out"):
             Chat(processor, "Be brief.").text("Is there a cat?")
@@ -418,6 +443,25 @@ def test_special_tokens_in_a_question_are_refused(name: str, wrap: Wrap) -> None
     token = chat.tokenizer.convert_ids_to_tokens(wrap(name).eos_ids[0])
     with pytest.raises(ModelError, match="which is a special token of this model, not text"):
         chat.text(f"Is there a {token} in the image?")
+
+
+def test_a_template_that_leaves_the_question_out_is_refused(wrap: Wrap) -> None:
+    processor = wrap("llava").chat.processor
+    own = processor.chat_template
+    processor.chat_template = "USER: <image> ASSISTANT:"
+    try:
+        with pytest.raises(ModelError, match=r"leaves the question out .*; pass another"):
+            Chat(processor).text("Is there a cat?")
+    finally:
+        processor.chat_template = own
+
+
+def test_added_tokens_that_are_words_are_text(load: Callable[[str], Loaded]) -> None:
+    """Only special tokens are refused: families add words and markup to their vocabularies."""
+    loaded = load("llava")
+    chat = Chat(load_processor(str(loaded.folder), loaded.model.config))
+    chat.tokenizer.add_tokens(["zebra"])
+    assert "zebra" in chat.text("Is there a zebra in the image?")
 
 
 def test_an_unknown_protocol_names_the_two(load: Callable[[str], Loaded]) -> None:
