@@ -202,6 +202,19 @@ def test_cached_prefixes_change_no_answer(
     assert config is not None or (store.reused > 0) == (name not in GIVEN_IDS)
 
 
+def test_pictures_of_different_lengths_share_no_prefix(
+    wrap: Wrap, pictures: list[Image.Image]
+) -> None:
+    """LLaVA-NeXT cuts pictures into more or fewer tiles."""
+    vlm, decoding = wrap("llava-next"), models.Decoding(NEW)
+    shown = features(vlm, pictures)
+    assert len({len(picture.tokens) for picture in shown if picture.tokens is not None}) > 1
+    both = PicturePrefixes(PICTURES, PrefixCache())
+    assert vlm.answer_batch(shown, QUESTIONS, decoding, sharing=both) == vlm.answer_batch(
+        shown, QUESTIONS, decoding
+    )
+
+
 def test_a_question_before_the_picture_has_no_common_prefix(
     load: Callable[[str], Loaded], pictures: list[Image.Image]
 ) -> None:
