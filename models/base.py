@@ -287,6 +287,11 @@ class VLM(ABC):
         return
 
     @property
+    def generation_note(self) -> str | None:
+        """What of the checkpoint's own generation settings is not applied; None for nothing."""
+        return None
+
+    @property
     def prefix_note(self) -> str | None:
         """Why prompts about the same picture can't share a prefix under any method; None: they can.
 
@@ -425,7 +430,12 @@ class VLM(ABC):
             return ids[:, prompts.returned :]
 
         with image_tokens(self.model, prompts.image_mask), self.computing():
-            if sharing is not None and isinstance(prompts, EncodedPrompts) and prompts.prefix:
+            # One token behind the prefix would be a decode step.
+            if (
+                sharing is not None
+                and isinstance(prompts, EncodedPrompts)
+                and 0 < prompts.prefix < prompts.embeds.shape[1] - 1
+            ):
                 whole = prompts if contrast is None else joined([prompts, contrast])
                 assert isinstance(whole, EncodedPrompts), "prompts and their contrast are of a kind"
                 pictures = sharing if contrast is None else sharing.add_noised()

@@ -6,7 +6,6 @@ its image token followed by the question; and the text and the pictures become i
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -31,7 +30,8 @@ Video: TypeAlias = Sequence[Picture] | np.ndarray[Any, Any]
 PROTOCOLS: Final = (CHAT, CHAT_SHORT)
 """Both send what the processor makes; the benchmark adds a request for a short answer or not."""
 IDS: Final = "input_ids"
-PIXELS: Final = "pixel"  # how names of what holds pixels begin
+PIXELS: Final = "pixel"  # in the names of what holds pixels
+TOKENIZER: Final = "tokenizer"
 TORCHVISION: Final = "torchvision"
 VIDEOS_NEED: Final = "videos_need"  # attribute of processors that were loaded without videos
 SPACE: Final = "▁"
@@ -50,17 +50,29 @@ def load_processor(folder: str, config: Any) -> Any:
     Raises:
         ModelError: If there is none, or it needs what is not installed.
     """
+    advice = (
+        "copy preprocessor_config.json, the tokenizer and what else the original checkpoint has of "
+        "its processor into that folder"
+    )
     try:
-        return AutoProcessor.from_pretrained(folder, trust_remote_code=False)
+        found = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
     except ImportError as error:
         whole, reason = PROCESSOR_MAPPING.get(type(config), None), error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except Exception as error:  # tokenizers raises nothing more precise for a damaged file
         raise ModelError(
             f"{folder} has no processor that transformers can load "
-            f"({' '.join(str(error).split())[:300]}); copy preprocessor_config.json, the tokenizer "
-            "and what else the original checkpoint has of it into that folder"
+            f"({' '.join(str(error).split())[:300]}); {advice}"
         ) from error
-    parts = ["image_processor", "tokenizer"]
+    else:
+        if not all(
+            getattr(found, part, None) is not None for part in ("image_processor", TOKENIZER)
+        ):
+            raise ModelError(
+                f"transformers makes a {type(found).__name__} of {folder}, which takes no "
+                f"pictures; {advice}"
+            )
+        return found
+    parts = ["image_processor", TOKENIZER]
     try:
         if whole is not None and find_spec("torchvision") is None:
             body = {"attributes": parts, "get_attributes": classmethod(lambda _: parts)}
@@ -166,6 +178,11 @@ class Chat(Preprocessing):
                 f"({' '.join(str(error).split())}); "
                 + ("leave --system out" if self.system else "pass another checkpoint")
             ) from error
+        if str(messages[-1]["content"]) in text:
+            raise ModelError(
+                f"the chat template of {type(self.processor).__name__} is one for text alone "
+                f"({text[:200]!r}); pass a checkpoint with a template for pictures"
+            )
         for what, said in (("question", question), ("system message", self.system or "")):
             if said.strip() not in text:  # templates may strip it
                 raise ModelError(
@@ -306,7 +323,7 @@ def split(
     inputs: Mapping[str, torch.Tensor],
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Return what a processor made of a question, and the pixels, which are the same for all."""
-    pixels = {name: value for name, value in inputs.items() if name.startswith(PIXELS)}
+    pixels = {name: value for name, value in inputs.items() if PIXELS in name}
     return {name: value for name, value in inputs.items() if name not in pixels}, pixels
 
 
@@ -325,11 +342,13 @@ def collate(
     inputs = {}
     for name in rows[0]:
         parts = [row[name] for row in rows]
-        # What has an entry for each token is padded as ids are.
-        if all(part.shape == row[IDS].shape for part, row in zip(parts, rows, strict=True)):
+        # What has an entry for each token is padded as ids are, on the left.
+        if all(part.shape[:2] == row[IDS].shape for part, row in zip(parts, rows, strict=True)):
             fill = pad_id if name == IDS else 0
             parts = [
-                torch.nn.functional.pad(part, (length - part.shape[1], 0), value=fill)
+                torch.cat(
+                    [part.new_full((1, length - part.shape[1], *part.shape[2:]), fill), part], 1
+                )
                 for part in parts
             ]
         joined = _stacked(parts)
@@ -359,7 +378,7 @@ def read_frames(video: Video) -> torch.Tensor:
     Raises:
         ModelError: If it is something else, or its frames are of several sizes.
     """
-    if isinstance(video, (str, os.PathLike)) or not len(video):
+    if not isinstance(video, (list, tuple, np.ndarray)) or not len(video):
         raise ModelError(f"video {video!r}; pass a list of its frames, each a picture")
     frames = [to_picture(frame) for frame in video]
     sizes = {frame.size for frame in frames}
@@ -371,23 +390,29 @@ def read_frames(video: Video) -> torch.Tensor:
 class HFTokenizer:
     """transformers' tokenizer, as wrappers use one (`models.tokenizer.ChunkTokenizer`)."""
 
-    def __init__(self, tokenizer: Any, generation: Any) -> None:
+    def __init__(self, tokenizer: Any, generation: Any, rows: int, media: Sequence[int]) -> None:
         """Take the tokenizer, and the checkpoint's generation config for what ends an answer.
 
+        Args:
+            tokenizer: Of the processor.
+            generation: The config.
+            rows: Number of the model's embeddings.
+            media: Ids of image and video tokens, which nothing may be padded with.
         Raises:
             ModelError: If neither names an end of answers.
         """
         self._tokenizer = tokenizer
         ends = generation.eos_token_id
-        ends = tokenizer.eos_token_id if ends is None else ends
-        if ends is None:
+        ends = tokenizer.eos_token_id if ends is None or ends == [] else ends
+        self.eos_ids: tuple[int, ...] = tuple(ends if isinstance(ends, list) else [ends])
+        if not all(isinstance(id_, int) for id_ in self.eos_ids):
             raise ModelError(
-                "the checkpoint names no token that ends an answer; set eos_token_id in its "
-                "generation_config.json"
+                f"the checkpoint's eos_token_id is {ends!r}, which is no token that could end an "
+                "answer; set it in generation_config.json"
             )
-        self.eos_ids: tuple[int, ...] = tuple(ends) if isinstance(ends, list) else (int(ends),)
-        pads = (generation.pad_token_id, tokenizer.pad_token_id, self.eos_ids[0])
-        self.pad_id: int = next(int(pad) for pad in pads if pad is not None)
+        pads = (generation.pad_token_id, tokenizer.pad_token_id)
+        usable = (pad for pad in pads if pad is not None and 0 <= pad < rows and pad not in media)
+        self.pad_id: int = next(usable, self.eos_ids[0])
 
     def encode(self, text: str, /) -> list[int]:
         """Return the ids of a text, without BOS or EOS."""

@@ -8,6 +8,7 @@ to each other, or features of the picture enter at later layers.
 from __future__ import annotations
 
 import inspect
+import threading
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -33,11 +34,13 @@ def decoder_inputs(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, 
 
     Empty where the model does not call one.
     """
-    decoder = model.get_decoder()
+    decoder, thread = model.get_decoder(), threading.get_ident()
     names = list(inspect.signature(decoder.forward).parameters)
     found: dict[str, Any] = {}
 
     def keep(_: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if threading.get_ident() != thread:
+            return
         found.update(zip(names, args, strict=False))
         found.update(kwargs)
         raise _Seen

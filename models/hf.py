@@ -18,6 +18,7 @@ from transformers import (
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
     AutoConfig,
     AutoModelForImageTextToText,
+    GenerationConfig,
 )
 
 from eah.find import placeholder_ids
@@ -34,6 +35,7 @@ from models.chat import (
     read_frames,
 )
 from models.decoding.base import DecodingMethod, MethodError
+from models.decoding.dola import Dola
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import Vcd
@@ -86,6 +88,7 @@ class HFVlm(VLM):
     Attributes:
         chat: Makes prompts.
         note: Why prompts can't be given as embeddings; None where they are.
+        left_out: What the checkpoint's generation config changes in scores, which is not applied.
     """
 
     family = Family("hf", "", ())
@@ -107,10 +110,13 @@ class HFVlm(VLM):
         """
         check_protocol(protocol)
         self.chat = Chat(processor, system)
-        tokenizer = HFTokenizer(processor.tokenizer, model.generation_config)
-        super().__init__(model, tokenizer, protocol=protocol, precision=precision)
         ids = [id_ for found in placeholder_ids(model).values() for id_ in found]
         self._image_ids = torch.tensor(ids, dtype=torch.long)
+        own, rows = model.generation_config, model.get_input_embeddings().weight.shape[0]
+        self.left_out = _left_out(own)
+        self._tried: set[DecodingMethod] = set()
+        tokenizer = HFTokenizer(processor.tokenizer, own, rows, ids)
+        super().__init__(model, tokenizer, protocol=protocol, precision=precision)
         typical = self.prompt_ids("")
         self._typical_length = len(typical)
         if ids and not self._image_mask(torch.tensor(typical)).any():
@@ -228,7 +234,7 @@ class HFVlm(VLM):
         kind = checkpoint.family.model_type
         try:
             config = AutoConfig.from_pretrained(checkpoint.name, trust_remote_code=False)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except Exception as error:  # what a damaged config raises is each class's own
             raise ModelError(
                 f"checkpoint {checkpoint.name} is of model_type {kind!r}, which transformers "
                 f"{transformers.__version__} can't load by itself "
@@ -256,6 +262,11 @@ class HFVlm(VLM):
     def pad_id(self) -> int:
         """Id behind the end of an answer, and before shorter prompts."""
         return self.tokenizer.pad_id
+
+    @property
+    def generation_note(self) -> str | None:
+        """What of the checkpoint's own generation settings is not applied; None for nothing."""
+        return ", ".join(f"{name}={value}" for name, value in self.left_out.items()) or None
 
     @property
     def prefix_note(self) -> str | None:
@@ -366,7 +377,9 @@ class HFVlm(VLM):
             given.extend(image)
         elif image is not None:
             given.append(image)
-        if not given and not len(videos):
+        if not isinstance(videos, (list, tuple)):
+            raise ModelError(f"videos={videos!r}; pass a list of videos, each a list of its frames")
+        if not given and not videos:
             raise ModelError("no picture and no video; pass at least one of them")
         films = [read_frames(video) for video in videos]
         prepared = self.chat.prepare_all([to_picture(one) for one in given], films, [question])
@@ -385,13 +398,29 @@ class HFVlm(VLM):
                 f"{self.note}; leave it out"
             )
         if isinstance(method, Vcd):
-            pixels = self.chat.prepare(Image.new("RGB", (64, 64)), ()).pixels.get(PIXELS)
-            if pixels is None or pixels.dim() < 4 or pixels.shape[-3] != 3:
+            made = self.chat.prepare(Image.new("RGB", (64, 64)), ()).pixels
+            pixels = made.get(PIXELS)
+            several = [key for key in made if PIXELS in key and key != PIXELS]
+            if pixels is None or several or pixels.dim() < 4 or pixels.shape[-3] != 3:
                 shape = "no pixels" if pixels is None else f"patches of shape {tuple(pixels.shape)}"
+                shape = f"several kinds ({', '.join(several)})" if several else shape
                 raise MethodError(
                     f"{name} adds noise to pixels, but the processor of {model} makes {shape}; "
                     "leave it out"
                 )
+
+        if isinstance(method, Dola) and method not in self._tried:
+            self._tried.add(method)  # before it runs, which comes here again
+            self._try(method)
+
+    def _try(self, method: DecodingMethod) -> None:
+        """Choose one token by a method.
+
+        Raises:
+            MethodError: If the model is not of a kind that the method knows.
+        """
+        shown = self.encode([self.chat.prepare(Image.new("RGB", (64, 64)), ())])
+        self.answer_batch(shown, TRIAL_QUESTIONS[:1], Decoding(1), method)
 
     def _ids(self, features: Features, questions: Sequence[str]) -> list[torch.Tensor]:
         """Return the ids of each prompt, (S,)."""
@@ -417,7 +446,16 @@ class HFVlm(VLM):
             return "its config names no image token"
         picture = self.chat.prepare(_noise(), ())
         batch = self._batch([picture, picture], TRIAL_QUESTIONS)
-        reason = reason_against(self.model, batch.inputs)
+        try:
+            reason = reason_against(self.model, batch.inputs)
+        except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
+            if isinstance(error, torch.OutOfMemoryError):
+                raise
+            raise ModelError(
+                f"{type(self.model).__name__} can't run what {type(self.chat.processor).__name__} "
+                f"makes of a picture ({' '.join(str(error).split())[:200]}); the processor is of "
+                "another model: copy the original one"
+            ) from error
         if reason is not None:
             return reason
         try:
@@ -425,9 +463,29 @@ class HFVlm(VLM):
             embedded = self.embed_prompts(pictures, TRIAL_QUESTIONS)
             if same_scores(self.model, batch, embedded):
                 return None
-        except (TypeError, ValueError, IndexError) as error:
-            return f"it takes no embeddings ({' '.join(str(error).split())[:200]})"
+        except (TypeError, ValueError, IndexError):
+            return "its `generate` takes no embeddings"
         return "it scores them differently when its prompts are given so"
+
+
+def _left_out(generation: GenerationConfig) -> dict[str, Any]:
+    """Return what a generation config sets beside ids, lengths, caches and sampling."""
+    kept = {
+        "max_length",
+        "max_new_tokens",
+        "do_sample",
+        "temperature",
+        "top_p",
+        "top_k",
+        "use_cache",
+    }
+    return {
+        name: value
+        for name, value in generation.to_diff_dict().items()
+        if name not in kept
+        and not name.endswith(("_token_id", "_version", "_implementation"))
+        and not name.startswith("_")
+    }
 
 
 def _noise() -> Image.Image:

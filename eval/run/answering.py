@@ -73,7 +73,7 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
         for arm in plan.arms:
             if arm.name in left:
                 _check_arm(arm, vlm)
-        _note_prefixes(session, vlm)
+        _print_notes(session, vlm)
         _begin(session, left, done, {**now, **_yes_no(plan, vlm)}, vlm)
         recorder = Recorder(
             lambda name, answers: folders[name].append(answers),
@@ -125,9 +125,15 @@ def _check_arm(arm: AskedArm, vlm: models.VLM) -> None:
         pass
 
 
-def _note_prefixes(session: Session, vlm: models.VLM) -> None:
-    """Say so where questions about the same picture don't share a prefix, and why."""
+def _print_notes(session: Session, vlm: models.VLM) -> None:
+    """Say what is not as a user may expect: settings left out, pictures that run again."""
     plan, place = session.plan, session.folder.place
+    if vlm.generation_note is not None and place.index == 0:
+        print(
+            "note: the checkpoint's generation_config.json sets "
+            f"{vlm.generation_note}, which is not applied: answers are by the flags alone",
+            file=sys.stderr,
+        )
     is_repeated = len({prompt.image for prompt in plan.prompts}) < len(plan.prompts)
     if plan.prefix_reuse and is_repeated and vlm.prefix_note is not None and place.index == 0:
         print(
@@ -246,6 +252,8 @@ def _begin_run(session: Session, vlm: models.VLM | None = None) -> None:
     checkpoint, device = session.described.checkpoint, session.plan.device
     start = {"checkpoint": checkpoint, **provenance(PACKAGES), "device": device}
     if vlm is not None:
+        if vlm.generation_note is not None:
+            start["generation_config_not_applied"] = vlm.generation_note
         first = first_prompt(session, vlm.shown_prompt)
         pixels = vlm.preprocessing.describe()
         start["prompt"] = {"text": first.text, "ids": first.short_ids(), "pixels": pixels}

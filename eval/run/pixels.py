@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from eval.errors import EvaluationError
 from eval.files.pictures import read_picture
+from models.errors import ModelError
 from models.file_hashes import file_hashes
 from models.images import Preprocessing
 
@@ -38,7 +39,11 @@ class _Pictures(Dataset[Pixels | str]):
             return str(error)  # an exception would arrive with a worker's traceback in its text
 
     def _prepared(self, name: str) -> Any:
-        return self.preprocessing.prepare(read_picture(self.folder / name), self.questions[name])
+        try:
+            picture = read_picture(self.folder / name)
+            return self.preprocessing.prepare(picture, self.questions[name])
+        except ModelError as error:
+            raise EvaluationError(f"{self.folder / name}: {error}") from error
 
 
 def read_ahead(
