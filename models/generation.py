@@ -164,7 +164,7 @@ Features = torch.Tensor | Sequence[Any]
 """What was computed once for each picture: (B, F, C), or a sequence over pictures."""
 
 
-def padded(
+def pad_prompts(
     rows: Sequence[torch.Tensor], images: Sequence[torch.Tensor], *, prefix: int = 0
 ) -> EncodedPrompts:
     """Put prompts into one batch, padded on the left, or behind their prefix.
@@ -188,7 +188,7 @@ def padded(
     return EncodedPrompts(embeds, attention_mask, image_mask, prefix)
 
 
-def joined(branches: Sequence[Prompts]) -> Prompts:
+def concat_prompts(branches: Sequence[Prompts]) -> Prompts:
     """Return the prompts of several branches as one batch, branch after branch."""
     processed = [branch for branch in branches if isinstance(branch, ProcessedPrompts)]
     if processed:  # the same prompts about noised pictures, of the same shapes

@@ -46,7 +46,7 @@ from models.generation import (
     ProcessedPrompts,
     Prompts,
     ShownPrompt,
-    padded,
+    pad_prompts,
 )
 from models.loading import load_pretrained
 from models.pictures import Picture, to_picture
@@ -298,7 +298,7 @@ class HFVlm(VLM):
             rows.append(row)  # (S, E)
             masks.append(mask)
             stops.add(int(mask.nonzero().max()) + 1)
-        return padded(rows, masks, prefix=stops.pop() if shared and len(stops) == 1 else 0)
+        return pad_prompts(rows, masks, prefix=stops.pop() if shared and len(stops) == 1 else 0)
 
     def embed_text(self, features: Features, questions: Sequence[str]) -> EncodedPrompts:
         """Return the prompts without their image tokens; arguments as in `embed_prompts`."""

@@ -101,6 +101,6 @@ class Llava(VLM):
             features: torch.Tensor = projector(patches.to(weight.device, weight.dtype))
         return features
 
-    def counted_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
+    def count_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
         """Return the lengths of the prompts, the image counted as one id."""
         return tuple(len(self.prompt_ids(question)) for question in questions)

@@ -359,10 +359,10 @@ def _quiet() -> Iterator[None]:
 
 def _unreadable(name: str, files: Sequence[Path], error: Exception) -> ModelError:
     """Return what is wrong with a folder's files, in one sentence that names the file."""
-    from models.checkpoints.tensors import stored_tensors  # not needed to load
+    from models.checkpoints.tensors import list_tensors  # not needed to load
 
     try:
-        stored_tensors(files)
+        list_tensors(files)
     except ModelError as precise:
         return precise
     reason = " ".join(str(error).split())[:300] or type(error).__name__

@@ -142,7 +142,7 @@ def prompt_ids(
     return ids
 
 
-def shown(model: str, question: str, tokenizer: ChunkTokenizer, protocol: str) -> ShownPrompt:
+def show_prompt(model: str, question: str, tokenizer: ChunkTokenizer, protocol: str) -> ShownPrompt:
     """Return a prompt as text and ids, for people to read; arguments as in `prompt_ids`."""
     pieces = [
         part.replace("{question}", question) if isinstance(part, str) else SPELLED[part]

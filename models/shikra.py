@@ -64,6 +64,6 @@ class Shikra(Llava):
     answer_mark = "ASSISTANT:"
     padding = (255, 255, 255)
 
-    def counted_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
+    def count_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
         """Return the lengths of the prompts, each image token counted: they have ids in Shikra."""
         return tuple(prompts.attention_mask.sum(-1).tolist())

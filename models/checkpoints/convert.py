@@ -25,7 +25,7 @@ from tqdm import tqdm
 from models.checkpoints.layouts import LAYOUTS, saved_name
 from models.checkpoints.locate import check_vicuna
 from models.checkpoints.plan import THIRDS, plan_tensors
-from models.checkpoints.tensors import Stored, read_tensors, stored_tensors
+from models.checkpoints.tensors import Stored, list_tensors, read_tensors
 from models.errors import ModelError
 from models.file_hashes import cache_folder
 from models.loading import check_vocabulary, load_tokenizer, refuse_delta
@@ -53,7 +53,7 @@ Pieces = dict[str, list[Piece]]
 """By parameter: what it is made of, in the files' order."""
 
 
-def converted_checkpoint(
+def convert_checkpoint(
     checkpoint: Checkpoint, model_class: Any, config: Any, folder: str | None = None
 ) -> Checkpoint:
     """Return the folder that original files were converted to; the first time, convert them.
@@ -166,7 +166,7 @@ def _planned(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) ->
     """Return what every parameter is made of, after all checks."""
     layout = LAYOUTS[checkpoint.family.name]
     names = {part: checkpoint.parts[part].name for part in layout}
-    stored = {part: stored_tensors(weight_files(checkpoint.parts[part].local())) for part in layout}
+    stored = {part: list_tensors(weight_files(checkpoint.parts[part].local())) for part in layout}
     shapes = {
         part: {name: tensor.shape for name, tensor in found.items()}
         for part, found in stored.items()

@@ -13,7 +13,7 @@ from typing import Final
 import transformers
 from packaging.version import Version
 
-from models.checkpoints.plan import PartRules, Rule, renamed
+from models.checkpoints.plan import PartRules, Rule, rename_rules
 
 # transformers 5 has one level less in its CLIP vision tower.
 CLIP_LEVEL: Final = "" if Version(transformers.__version__) >= Version("5.0") else "vision_model."
@@ -96,7 +96,7 @@ QFORMER: Final = (
     *(
         rule
         for attention in ("attention", "crossattention")
-        for rule in renamed(
+        for rule in rename_rules(
             f"Qformer.bert.encoder.layer.{{i}}.{attention}.",
             f"qformer.encoder.layer.{{i}}.{attention}.",
             ("output.dense.{p}", "output.LayerNorm.{p}"),
@@ -110,19 +110,19 @@ QFORMER: Final = (
         for attention in ("attention", "crossattention")
         for name in ("query", "key", "value")
     ),
-    *renamed(
+    *rename_rules(
         "Qformer.bert.encoder.layer.{i}.",
         "qformer.encoder.layer.{i}.",
         ("intermediate_query.dense.{p}", "output_query.dense.{p}", "output_query.LayerNorm.{p}"),
     ),
 )
 QFORMER_TEXT: Final = (
-    *renamed(
+    *rename_rules(
         "Qformer.bert.encoder.layer.{i}.",
         "qformer.encoder.layer.{i}.",
         ("intermediate.dense.{p}", "output.dense.{p}", "output.LayerNorm.{p}"),
     ),
-    *renamed(
+    *rename_rules(
         "Qformer.bert.embeddings.",
         "qformer.embeddings.",
         ("word_embeddings.weight", "position_embeddings.weight"),

@@ -98,7 +98,7 @@ class PartRules:
         ]
 
 
-def renamed(source: str, target: str, names: Iterable[str]) -> tuple[Rule, ...]:
+def rename_rules(source: str, target: str, names: Iterable[str]) -> tuple[Rule, ...]:
     """Return rules for names that stand under one prefix here and under another there."""
     return tuple(Rule(source + name, target + name) for name in names)
 

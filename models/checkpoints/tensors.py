@@ -31,7 +31,7 @@ class Stored(NamedTuple):
     nbytes: int
 
 
-def stored_tensors(files: Iterable[Path]) -> dict[str, Stored]:
+def list_tensors(files: Iterable[Path]) -> dict[str, Stored]:
     """Return what the files of a part hold, in their order.
 
     Raises:
