@@ -11,11 +11,10 @@ import pytest
 import torch
 
 import models
+from models.blip import InstructBlip, MiniGPT4
 from models.checkpoints.convert import model_shapes
 from models.checkpoints.layouts import LAYOUTS
 from models.checkpoints.plan import plan_tensors
-from models.instructblip import InstructBlip
-from models.minigpt4 import MiniGPT4
 from models.prompts import IMAGE
 from scripts.data.convert_checkpoint import main as convert
 from tests.models import layout_files as files
