@@ -27,6 +27,14 @@ if TYPE_CHECKING:
         wrapper_of,
     )
 
+# Looked up when first used: torch takes seconds to import, and the commands' flags need none of it.
+_LAZY: Final = {
+    "VLM": "models.base",
+    **dict.fromkeys(("Decoding", "ShownPrompt"), "models.generation"),
+    **dict.fromkeys(("Description", "describe", "find_checkpoint", "load"), "models.loading"),
+    **dict.fromkeys(("recognise", "show_prompt", "wrapper_of"), "models.loading"),
+}
+
 __all__ = [
     "PARTS",
     "VLM",
@@ -45,26 +53,12 @@ __all__ = [
     "wrapper_of",
 ]
 
-# Looked up when first used: torch takes seconds to import, and the commands' flags need none of it.
-_HOMES: Final = {
-    "VLM": "models.base",
-    "Decoding": "models.generation",
-    "Description": "models.loading",
-    "describe": "models.loading",
-    "find_checkpoint": "models.loading",
-    "ShownPrompt": "models.generation",
-    "load": "models.loading",
-    "recognise": "models.loading",
-    "show_prompt": "models.loading",
-    "wrapper_of": "models.loading",
-}
-
 
 def __getattr__(name: str) -> Any:
     """Import a public name's module."""
-    if name not in _HOMES:
+    if name not in _LAZY:
         raise AttributeError(f"module 'models' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -24,8 +24,6 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 def pad_to_square(image: Image.Image, color: Color) -> Image.Image:
     """Return the image centred on a square of `color`, as LLaVA's `expand2square` does."""
     width, height = image.size
-    if width == height:
-        return image
     side = max(width, height)
     square = Image.new("RGB", (side, side), color)
     square.paste(image, ((side - width) // 2, (side - height) // 2))
@@ -44,10 +42,7 @@ class Preprocessing(ABC):
         """
 
     def prepare(self, image: Image.Image, questions: Sequence[str]) -> Any:
-        """Return what `VLM.encode` takes of a picture that some questions are about.
-
-        Pixels, shape (1, 3, side, side), whatever is asked.
-        """
+        """Return what `VLM.encode` takes of a picture: pixels, (1, 3, side, side), by default."""
         return self([image])
 
 
@@ -94,34 +89,28 @@ def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(batch, dtype=np.float32))
 
 
+# Since version 5 transformers' image processors resize tensors with torchvision, which gives other
+# pixels than the reference wrappers had; the PIL processors of either version give the same ones.
+PIL_CLASSES_APART = Version(transformers.__version__).major >= 5
+
+
 @cache
 def _clip_processor(size: int) -> Any:
-    """Build the PIL image processor of the installed transformers.
-
-    Since version 5 `CLIPImageProcessor` resizes tensors with torchvision, which gives other pixels
-    than the reference wrappers had; the PIL processor of either version gives the same ones.
-    """
-    if Version(transformers.__version__) >= Version("5.0"):
+    if PIL_CLASSES_APART:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil as Clip
     else:
         from transformers import CLIPImageProcessor as Clip
+    crop = {"height": size, "width": size}
     return Clip(
-        size={"shortest_edge": size},
-        crop_size={"height": size, "width": size},
-        image_mean=list(CLIP_MEAN),
-        image_std=list(CLIP_STD),
+        size={"shortest_edge": size}, crop_size=crop, image_mean=CLIP_MEAN, image_std=CLIP_STD
     )
 
 
 @cache
 def _blip_processor(size: int) -> Any:
-    """Build the PIL image processor of the installed transformers, as `_clip_processor` does."""
-    if Version(transformers.__version__) >= Version("5.0"):
+    if PIL_CLASSES_APART:
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil as Blip
     else:
         from transformers import BlipImageProcessor as Blip
-    return Blip(
-        size={"height": size, "width": size},
-        image_mean=list(CLIP_MEAN),
-        image_std=list(CLIP_STD),
-    )
+    square = {"height": size, "width": size}
+    return Blip(size=square, image_mean=CLIP_MEAN, image_std=CLIP_STD)

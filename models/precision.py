@@ -1,8 +1,7 @@
 """On which device a model runs, and in which precision each of its parts computes.
 
-The reference wrappers mix precisions, each in its own way: some parts in float32, some in float16,
-some of either under autocast. `--dtype mixed` is that way, the default on a GPU; a plain dtype is
-the same everywhere.
+The reference wrappers mix precisions, each in its own way: float32, float16, either under autocast.
+`--dtype mixed` does the same, the default on a GPU; a plain dtype is the same everywhere.
 """
 
 from __future__ import annotations
@@ -23,11 +22,7 @@ Quantization = Literal["8bit", "4bit"]
 AUTO: Final = "auto"
 MIXED: Final = "mixed"
 PART_NAMES: Final = ("vision", "qformer", "projector", "llm")
-DTYPES: Final = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+DTYPES: Final = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 # The output layer is not quantised, as in transformers' own quantised models.
 OUTPUT_LAYERS: Final = ("lm_head", "language_model.lm_head")
 
@@ -40,10 +35,8 @@ class Parts:
 
     def of(self, parameter: str) -> str:
         """Return "vision", "qformer", "projector" or "llm"."""
-        for prefix, part in self.prefixes.items():
-            if parameter.startswith(prefix):
-                return part
-        return "llm"
+        found = (part for start, part in self.prefixes.items() if parameter.startswith(start))
+        return next(found, "llm")
 
     def modules(self, *parts: str) -> list[str]:
         """Return the modules and parameters that some parts consist of."""
@@ -80,10 +73,7 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype to load a model in: the lowest, so that nothing takes more room than it needs.
-
-        The parts in `float32` are the exception.
-        """
+        """The dtype to load a model in, the lowest; the parts in `float32` are the exception."""
         dtypes = {dtype for part in self.parts.values() for dtype in (part.linear, part.other)}
         return min(dtypes, key=lambda dtype: dtype.itemsize)
 
@@ -95,10 +85,7 @@ class Precision:
         )
 
     def cast(self, model: nn.Module, parts: Parts) -> None:
-        """Give every parameter its dtype, in place: halve what was loaded in float32 needlessly.
-
-        Quantised weights, which are whole numbers, stay as they are.
-        """
+        """Give every parameter its dtype, in place; quantised weights, which are integers, stay."""
         for name, parameter in model.named_parameters():
             part = self.parts[parts.of(name)]
             module = model.get_submodule(name.rpartition(".")[0])
@@ -133,7 +120,7 @@ def resolve_precision(name: str, device: str, mixed: Precision) -> Precision:
         ModelError: If there is no such precision.
     """
     if name == AUTO:
-        return uniform(torch.float32) if device == "cpu" else mixed
+        name = "float32" if device == "cpu" else MIXED
     if name == MIXED:
         return mixed
     if name not in DTYPES:
@@ -175,8 +162,8 @@ def bits_and_bytes(
     Args:
         kind: "8bit" or "4bit".
         dtype: That 4-bit layers compute in.
-        unquantized: Modules that keep their precision, besides the output layer; none: as
-            transformers chooses.
+        unquantized: Modules that keep their precision, besides the output layer; transformers
+            chooses if there are none.
     """
     skipped = [*unquantized, *OUTPUT_LAYERS] if unquantized else None
     if kind == "8bit":

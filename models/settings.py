@@ -24,16 +24,14 @@ class ModelSettings:
         wrapper: Dotted path of the wrapper class.
         checkpoint: Hub id or folder (relative to the checkout) that holds the model, or some of its
             parts; None where the parts below are all there is.
-        llm: Language model and tokenizer, a folder or hub id; with the projector in LLaVA-1.5 and
+        llm: Folder or hub id: language model and tokenizer, and the projector of LLaVA-1.5 and
             Shikra.
         vision: Vision tower: CLIP's folder or hub id, or `eva_vit_g.pth`.
-        qformer: File of the Q-Former, the norm before it and its queries; with the projector in
-            InstructBLIP.
+        qformer: File of Q-Former, norm and queries, and of InstructBLIP's projector.
         projector: File of MiniGPT-4's projector.
-        qformer_tokenizer: BERT's tokenizer for InstructBLIP's Q-Former, a folder or hub id.
+        qformer_tokenizer: Folder or hub id: BERT's tokenizer for InstructBLIP's Q-Former.
         protocol: Default protocol of prompt and preprocessing.
-        dtype: "auto" (as the reference wrapper on a GPU, float32 on a CPU), "mixed" (as the
-            reference wrapper), or a torch dtype's name.
+        dtype: As `models.load` takes it.
         eah: Preset of EAH, and settings that differ from it.
     """
 
