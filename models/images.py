@@ -24,6 +24,8 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 def pad_to_square(image: Image.Image, color: Color) -> Image.Image:
     """Return the image centred on a square of `color`, as LLaVA's `expand2square` does."""
     width, height = image.size
+    if width == height:
+        return image
     side = max(width, height)
     square = Image.new("RGB", (side, side), color)
     square.paste(image, ((side - width) // 2, (side - height) // 2))
