@@ -46,11 +46,12 @@ def write_tokenizer_json(
     Raises:
         ModelError: If the model is of another kind, so that its ids can't be reproduced.
     """
-    pieces = SentencePieceTokenizer(tokenizer_model).pieces
-    unk, bos, eos = (
-        pieces.id_to_piece(id_) if id_ >= 0 else ""
-        for id_ in (pieces.unk_id(), pieces.bos_id(), pieces.eos_id())
-    )
+    pieces = SentencePieceTokenizer(tokenizer_model)
+    ids = range(pieces.get_piece_size())
+    special = (pieces.unk_id(), pieces.bos_id(), pieces.eos_id())
+    if min(special) < 0 or sum(map(pieces.is_byte, ids)) != len(BYTES):
+        raise _unlike_llama(tokenizer_model, "it lacks pieces for <unk>, BOS, EOS or bytes")
+    unk, bos, eos = map(pieces.id_to_piece, special)
     content = json.dumps(_content(pieces, (unk, bos, eos), added), ensure_ascii=False, indent=0)
     _check(tokenizer_model, pieces, content)
     config = {
@@ -65,8 +66,7 @@ def write_tokenizer_json(
         "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "left",
     }
-    if processor is not None:
-        config["processor_class"] = processor
+    config |= {} if processor is None else {"processor_class": processor}
     (folder / "tokenizer.json").write_text(content + "\n", encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
@@ -75,15 +75,18 @@ def _content(pieces: Any, special: tuple[str, str, str], added: Sequence[str]) -
     """Return what `tokenizer.json` holds."""
     unk, bos, _ = special
     vocabulary = {pieces.id_to_piece(id_): id_ for id_ in range(pieces.get_piece_size())}
-    ids = {token: vocabulary[token] for token in special if token in vocabulary}
+    ids = {token: vocabulary[token] for token in special}
     ids |= {token: len(vocabulary) + index for index, token in enumerate(added)}
+    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
     start = {"SpecialToken": {"id": bos, "type_id": 0}}
     first, second = ({"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB"))
     return {
         "version": "1.0",
         "truncation": None,
         "padding": None,
-        "added_tokens": [_added_token(content, id_) for content, id_ in ids.items()],
+        "added_tokens": [
+            {"id": id_, "content": token, **flags, "special": True} for token, id_ in ids.items()
+        ],
         "normalizer": {
             "type": "Sequence",
             "normalizers": [
@@ -96,7 +99,7 @@ def _content(pieces: Any, special: tuple[str, str, str], added: Sequence[str]) -
             "type": "TemplateProcessing",
             "single": [start, first],
             "pair": [start, first, start, second],
-            "special_tokens": {bos: {"id": bos, "ids": [vocabulary.get(bos, 0)], "tokens": [bos]}},
+            "special_tokens": {bos: {"id": bos, "ids": [vocabulary[bos]], "tokens": [bos]}},
         },
         "decoder": {
             "type": "Sequence",
@@ -123,11 +126,6 @@ def _content(pieces: Any, special: tuple[str, str, str], added: Sequence[str]) -
     }
 
 
-def _added_token(content: str, id_: int) -> dict[str, Any]:
-    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
-    return {"id": id_, "content": content, **flags, "special": True}
-
-
 def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[Merge]:
     """Return which two pieces become one, best first.
 
@@ -152,16 +150,9 @@ def _check(path: Path, pieces: Any, content: str) -> None:
     every piece of the vocabulary is encoded both ways, and so are texts that tell them apart.
     """
     ids = range(pieces.get_piece_size())
-    if min(pieces.unk_id(), pieces.bos_id(), pieces.eos_id()) < 0 or (
-        sum(map(pieces.is_byte, ids)) != len(BYTES)
-    ):
-        raise _unlike_llama(path, "it lacks pieces for <unk>, BOS, EOS or bytes")
+    learned = [id_ for id_ in ids if not _is_special(pieces, id_)]
     # Scores of learned pieces begin at -0.0; those of user-defined symbols are 0.0.
-    if any(
-        pieces.is_unused(id_) or copysign(1, pieces.get_score(id_)) > 0
-        for id_ in ids
-        if not _is_special(pieces, id_)
-    ):
+    if any(pieces.is_unused(id_) or copysign(1, pieces.get_score(id_)) > 0 for id_ in learned):
         raise _unlike_llama(path, "it has unused pieces or user-defined symbols")
     spelled = [pieces.id_to_piece(id_).replace(SPACE, " ") for id_ in ids]
     written = Tokenizer.from_str(content)
