@@ -13,7 +13,8 @@ from math import copysign
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
+from tokenizers.models import BPE
 
 from models.errors import ModelError
 from models.tokenizer import BYTES, SPACE, SentencePieceTokenizer
@@ -75,55 +76,21 @@ def _content(pieces: Any, special: tuple[str, str, str], added: Sequence[str]) -
     """Return what `tokenizer.json` holds."""
     unk, bos, _ = special
     vocabulary = {pieces.id_to_piece(id_): id_ for id_ in range(pieces.get_piece_size())}
-    ids = {token: vocabulary[token] for token in special}
-    ids |= {token: len(vocabulary) + index for index, token in enumerate(added)}
-    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
-    start = {"SpecialToken": {"id": bos, "type_id": 0}}
-    first, second = ({"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB"))
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [
-            {"id": id_, "content": token, **flags, "special": True} for token, id_ in ids.items()
-        ],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                {"type": "Prepend", "prepend": SPACE},
-                {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
-            ],
-        },
-        "pre_tokenizer": None,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [start, first],
-            "pair": [start, first, start, second],
-            "special_tokens": {bos: {"id": bos, "ids": [vocabulary[bos]], "tokens": [bos]}},
-        },
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-            ],
-        },
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": unk,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": True,
-            "ignore_merges": False,
-            "vocab": vocabulary,
-            # As text, not as pairs: tokenizers before 0.20 read nothing else.
-            "merges": [" ".join(merge) for merge in _merges(pieces, vocabulary)],
-        },
-    }
+    merges = _merges(pieces, vocabulary)
+    bpe = BPE(vocabulary, merges, unk_token=unk, fuse_unk=True, byte_fallback=True)
+    tokenizer: Any = Tokenizer(bpe)
+    spaces = [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+    tokenizer.normalizer = normalizers.Sequence(spaces)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B:1", special_tokens=[(bos, vocabulary[bos])]
+    )
+    text = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*text, decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens([AddedToken(one, normalized=False) for one in (*special, *added)])
+    content: dict[str, Any] = json.loads(tokenizer.to_str())
+    # As text, not as pairs: tokenizers before 0.20 read nothing else.
+    content["model"]["merges"] = [" ".join(merge) for merge in merges]
+    return content
 
 
 def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[Merge]:
