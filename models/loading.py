@@ -90,12 +90,11 @@ def load(
     """Load a model with its wrapper.
 
     Args:
-        name: One of `available()`, such as "llava-1.5" or "tiny-llava"; "hf" for any
-            vision-language model of transformers, "auto" to find out by the checkpoint's config.
+        name: One of `available()`, such as "llava-1.5"; "hf" for any vision-language model of
+            transformers, "auto" to find out by the checkpoint's config.
         checkpoint: Folder or hub id, in transformers' format or as the authors published it; None
             for what `configs/<name>.yaml` names.
-        parts: Original files by part ("llm", "vision", "qformer", "projector",
-            "qformer_tokenizer") instead of the config's.
+        parts: Original files by part (`PARTS`) instead of the config's.
         protocol: Whose prompt and preprocessing; None for the config's ("opera").
         device: "cpu", "cuda:N", or "auto" to spread over all GPUs; None for the first GPU, else
             the CPU.
@@ -104,8 +103,6 @@ def load(
         quantization: "8bit" or "4bit" weights in the language model, by bitsandbytes.
         converted: Folder that original files are converted to, once; None for one in the cache.
         system: System message, for "hf"; None for what its chat template has by itself.
-    Returns:
-        The wrapped model, ready to generate.
     Raises:
         ModelError: If one of these does not exist or does not fit the others.
     """
@@ -178,9 +175,7 @@ def show_prompt(
 
 
 def recognise(name: str, checkpoint: str | None) -> str:
-    """Return a model's name; for "auto" the one that a checkpoint's config belongs to.
-
-    The paper's four are known by the kinds of their parts; every other model is "hf".
+    """Return a model's name; for "auto" that of the paper's model that a checkpoint holds, or "hf".
 
     Raises:
         ModelError: If it is "auto", and no checkpoint with a config is named.
@@ -248,16 +243,16 @@ def load_tokenizer(source: Source) -> ChunkTokenizer:
 
 def check_vocabulary(checkpoint: Checkpoint, rows: int, tokenizer: ChunkTokenizer) -> None:
     """Raise ModelError for a language model with fewer embeddings than its tokenizer needs."""
-    family, pieces = checkpoint.family, tokenizer.get_piece_size()
+    pieces, more = tokenizer.get_piece_size(), checkpoint.family.extra_tokens
     where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {pieces} pieces"
     if rows < pieces:
         raise ModelError(
             f"{where}; model and tokenizer are not of the same checkpoint: copy the right "
             "tokenizer.model into it"
         )
-    if rows < pieces + family.extra_tokens:
+    if rows < pieces + more:
         raise ModelError(
-            f"{where}, but {family.name} has {family.extra_tokens} more than pieces, for its image "
+            f"{where}, but {checkpoint.family.name} has {more} more than pieces, for its image "
             "tokens; it is of another model, or without what was added to it: name the right one"
         )
 
@@ -394,8 +389,8 @@ def refuse_delta(where: str, norm: torch.Tensor) -> None:
     """
     if norm.float().abs().mean() < SMALLEST_NORM:
         raise ModelError(
-            f"{where} holds delta weights, the differences "
-            "to LLaMA's; add them to LLaMA-7B first (Vicuna: python -m "
-            "fastchat.model.apply_delta, Shikra: mllm/models/shikra/apply_delta.py, each "
-            "with --base LLAMA --target FOLDER --delta DELTA) and pass the result"
+            f"{where} holds delta weights, the differences to LLaMA's; add them to LLaMA-7B first "
+            "(Vicuna: python -m fastchat.model.apply_delta, Shikra: mllm/models/shikra/"
+            "apply_delta.py, each with --base LLAMA --target FOLDER --delta DELTA) and pass the "
+            "result"
         )

@@ -93,10 +93,10 @@ class Family:
     """What tells checkpoints of a model from others.
 
     Attributes:
-        name: As `models.prompts` and the layouts of original files know it.
+        name: In `models.prompts` and the layouts of original files.
         model_type: In the `config.json` of a folder in transformers' format.
         llm_types: In the `config.json` of the original language model.
-        extra_tokens: What its language model has more than its tokenizer has pieces.
+        extra_tokens: Embeddings of its language model beyond its tokenizer's pieces.
     """
 
     name: str
@@ -126,7 +126,7 @@ class Checkpoint:
 
     @property
     def identity(self) -> str:
-        """Hub commit or hash of each part; another one means other weights."""
+        """That of each part."""
         return " ".join(source.identity for source in self.parts.values())
 
     @property
@@ -233,9 +233,9 @@ def _read_config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
         raise ModelError(f"{path} is not JSON ({error}); download the checkpoint again") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} is not a JSON object; download the checkpoint again")
-    return config
+    if isinstance(config, dict):
+        return config
+    raise ModelError(f"{path} is not a JSON object; download the checkpoint again")
 
 
 def _shards(index: Path) -> list[Path]:

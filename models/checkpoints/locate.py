@@ -83,18 +83,24 @@ def locate(
             raise ModelError(
                 f"{family.name} has no part {part!r} of its own; its parts are {', '.join(needed)}"
             )
-    config = {part: value for part in PARTS if (value := getattr(settings, part)) is not None}
-    names = {**config, **{part: source.name for part, source in inside.items()}, **chosen}
     parts = {}
     for part in needed:
         origin = ORIGINS[family.name, part]
-        if part not in names:
+        held = inside[part].name if part in inside else getattr(settings, part)
+        if (name := chosen.get(part, held)) is None:
             raise ModelError(
                 f"{family.name} needs its {part} part, {origin}; pass it with {_flag(part)}"
             )
         what, advice = f"{part} of {family.name}", f"get {origin}, and pass it with {_flag(part)}"
-        parts[part] = find_source(names[part], what=what, advice=advice)
-    _require_llm(family, parts["llm"])
+        parts[part] = find_source(name, what=what, advice=advice)
+    llm = parts["llm"]
+    if (kind := llm.config.get("model_type")) not in family.llm_types:
+        raise ModelError(
+            f"llm of {family.name}: {llm.name} has model_type {kind!r} in its config.json, but "
+            f"{' or '.join(map(repr, family.llm_types))} is needed: {ORIGINS[family.name, 'llm']}"
+        )
+    if not llm.config.get("hidden_size"):
+        raise ModelError(f"{llm.name}/config.json has no hidden_size; download it again")
     return Checkpoint(family, parts)
 
 
@@ -139,10 +145,9 @@ def clip_config(source: Source) -> Any:
     Raises:
         ModelError: If the folder is not CLIP's.
     """
-    kind, config = source.config.get("model_type"), source.config
-    if kind == "clip":
-        config = source.config.get("vision_config", {})
-    elif kind != "clip_vision_model":
+    kind = source.config.get("model_type")
+    config = source.config.get("vision_config", {}) if kind == "clip" else source.config
+    if kind not in ("clip", "clip_vision_model"):
         raise ModelError(
             f"vision {source.name} has model_type {kind!r} in its config.json, but CLIP is needed: "
             "openai/clip-vit-large-patch14-336 for LLaVA-1.5, openai/clip-vit-large-patch14 for "
@@ -195,15 +200,3 @@ def _part_of(source: Source) -> str | None:
         return "llm" if "num_hidden_layers" in source.config else "vision"
     is_vocabulary = path.name == "vocab.txt" or (path / "vocab.txt").is_file()
     return "qformer_tokenizer" if is_vocabulary else None
-
-
-def _require_llm(family: Family, source: Source) -> None:
-    found = source.config.get("model_type")
-    if found not in family.llm_types:
-        raise ModelError(
-            f"llm of {family.name}: {source.name} has model_type {found!r} in its config.json, but "
-            f"{' or '.join(map(repr, family.llm_types))} is needed: "
-            f"{ORIGINS[family.name, 'llm']}"
-        )
-    if not source.config.get("hidden_size"):
-        raise ModelError(f"{source.name}/config.json has no hidden_size; download it again")
