@@ -80,8 +80,7 @@ class Answer(NamedTuple):
         text: What the model said.
         finished: False where `max_new_tokens` came before its end.
         tokens: Number of generated tokens, EOS and what was cut off included.
-        p_yes: Probability of "yes" against "no" at the first token; None if it was not asked for,
-            or there is none.
+        p_yes: Probability of "yes" against "no" at the first token, if asked for.
     """
 
     text: str
@@ -91,15 +90,10 @@ class Answer(NamedTuple):
 
 
 class ShownPrompt(NamedTuple):
-    """What is sent to a model for one question.
+    """What is sent to a model for one question."""
 
-    Attributes:
-        text: The prompt, special tokens as they are spelled.
-        ids: Its token ids; -200 stands for all image tokens where they have no ids.
-    """
-
-    text: str
-    ids: list[int]
+    text: str  # with special tokens as they are spelled
+    ids: list[int]  # -200 stands for all image tokens where they have no ids
 
     def short_ids(self) -> str:
         """Return the ids in one line, such as "1 32000x576 13", repeated ones counted."""
@@ -137,13 +131,9 @@ class EncodedPrompts:
 
 @dataclass(frozen=True, slots=True)
 class ProcessedPrompts:
-    """A batch of prompts as a processor of transformers makes them, padded on the left.
+    """A batch of prompts as a processor of transformers makes them, padded on the left."""
 
-    Attributes:
-        inputs: What `generate` is given: ids (B, S), their mask, pixels, and what else there is.
-    """
-
-    inputs: Mapping[str, torch.Tensor]
+    inputs: Mapping[str, torch.Tensor]  # of `generate`: ids (B, S), their mask, pixels and others
     image_mask: ClassVar[None] = None  # EAH finds the image tokens by their ids
 
     @property

@@ -45,23 +45,16 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class PartPrecision:
-    """How one part computes.
+    """How one part computes."""
 
-    Attributes:
-        linear: Dtype of the linear layers' parameters.
-        other: Dtype of all other parameters: norms, embeddings, convolutions.
-        autocast: Dtype that matrix products are cast to; None for none.
-    """
-
-    linear: torch.dtype
-    other: torch.dtype
-    autocast: torch.dtype | None = None
+    linear: torch.dtype  # of linear layers' parameters
+    other: torch.dtype  # of norms, embeddings, convolutions
+    autocast: torch.dtype | None = None  # that matrix products are cast to
 
     def context(self, device: torch.device) -> AbstractContextManager[Any]:
         """Return the context that the part computes in."""
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(device.type, dtype=self.autocast)
+        enabled = self.autocast is not None
+        return torch.autocast(device.type, self.autocast) if enabled else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,12 +103,8 @@ EVA: Final = PartPrecision(torch.float16, torch.float32, torch.float16)
 
 
 def resolve_precision(name: str, device: str, mixed: Precision) -> Precision:
-    """Return a precision by name.
+    """Return a precision by name, as `models.load` takes it; "mixed" is the wrapper's `mixed`.
 
-    Args:
-        name: "auto" (mixed on a GPU, float32 on a CPU), "mixed", or a torch dtype's name.
-        device: "cpu", "cuda:N" or "auto".
-        mixed: What the model's reference wrapper does.
     Raises:
         ModelError: If there is no such precision.
     """
@@ -162,8 +151,7 @@ def bits_and_bytes(
     Args:
         kind: "8bit" or "4bit".
         dtype: That 4-bit layers compute in.
-        unquantized: Modules that keep their precision, besides the output layer; transformers
-            chooses if there are none.
+        unquantized: Modules that keep their precision; if there are none, transformers chooses.
     """
     skipped = [*unquantized, *OUTPUT_LAYERS] if unquantized else None
     if kind == "8bit":
@@ -191,14 +179,13 @@ def resolve_device(device: str | None) -> str:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ModelError(f"device {device!r} is unknown; use cpu, cuda:N or auto") from error
-    if wanted.type == "cuda":
-        count = torch.cuda.device_count()
-        index = wanted.index or 0
-        if index >= count:
-            have = f"{count} (0..{count - 1})" if count else "none"
-            raise ModelError(
-                f"GPU {index} does not exist; this machine has {have}: "
-                "use --gpu-id with one of them, or --gpu-id -1 for the CPU"
-            )
-        return f"cuda:{index}"
-    return str(wanted)
+    if wanted.type != "cuda":
+        return str(wanted)
+    count, index = torch.cuda.device_count(), wanted.index or 0
+    if index >= count:
+        have = f"{count} (0..{count - 1})" if count else "none"
+        raise ModelError(
+            f"GPU {index} does not exist; this machine has {have}: "
+            "use --gpu-id with one of them, or --gpu-id -1 for the CPU"
+        )
+    return f"cuda:{index}"

@@ -42,46 +42,33 @@ class Token(Enum):
 
 
 Template = tuple[str | Token, ...]
+BOS: Final = Token.BOS
+IMG: Final = Token.IMAGE
 
 # The image comes first, and the tokenizer's BOS is set to "</s>" when the model is built.
-INSTRUCTBLIP: Final[Template] = (Token.IMAGE, Token.EOS, "{question}")
+INSTRUCTBLIP: Final[Template] = (IMG, Token.EOS, "{question}")
 # The slow tokenizer that Shikra was trained and evaluated with strips the spaces on both sides
 # of an added token: none stands before <im_start>, and none after <im_end>.
-SHIKRA_END: Final = (Token.IM_START, Token.IMAGE, Token.IM_END, "{question} ASSISTANT:")
+SHIKRA_END: Final = (Token.IM_START, IMG, Token.IM_END, "{question} ASSISTANT:")
 
 TEMPLATES: Final[dict[tuple[str, str], Template]] = {
     # No space between the system message and "USER:": OPERA glues the two, which makes "USER" the
     # single piece 11889 where LLaVA's own prompt has the pieces "US" and "ER".
-    ("llava-1.5", "opera"): (
-        Token.BOS,
-        VICUNA_SYSTEM + "USER: ",
-        Token.IMAGE,
-        " {question} ASSISTANT:",
-    ),
-    ("llava-1.5", "official"): (
-        Token.BOS,
-        VICUNA_SYSTEM + " USER: ",
-        Token.IMAGE,
-        "\n{question} ASSISTANT:",
-    ),
+    ("llava-1.5", "opera"): (BOS, VICUNA_SYSTEM + "USER: ", IMG, " {question} ASSISTANT:"),
+    ("llava-1.5", "official"): (BOS, VICUNA_SYSTEM + " USER: ", IMG, "\n{question} ASSISTANT:"),
     # LAVIS and OPERA ask the same way.
     ("instructblip", "opera"): INSTRUCTBLIP,
     ("instructblip", "official"): INSTRUCTBLIP,
     # OPERA leaves the system message out and puts a space before the second "###".
-    ("minigpt4", "opera"): (
-        Token.BOS,
-        "###Human: <Img>",
-        Token.IMAGE,
-        "</Img> {question} ###Assistant:",
-    ),
+    ("minigpt4", "opera"): (BOS, "###Human: <Img>", IMG, "</Img> {question} ###Assistant:"),
     ("minigpt4", "official"): (
-        Token.BOS,
+        BOS,
         MINIGPT4_SYSTEM + "###Human: <Img>",
-        Token.IMAGE,
+        IMG,
         "</Img> {question}###Assistant: ",
     ),
-    ("shikra", "opera"): (Token.BOS, VICUNA_SYSTEM + "USER:", *SHIKRA_END),
-    ("shikra", "official"): (Token.BOS, VICUNA_SYSTEM + " USER:", *SHIKRA_END),
+    ("shikra", "opera"): (BOS, VICUNA_SYSTEM + "USER:", *SHIKRA_END),
+    ("shikra", "official"): (BOS, VICUNA_SYSTEM + " USER:", *SHIKRA_END),
 }
 
 

@@ -61,7 +61,7 @@ def convert_checkpoint(
         checkpoint: The original files.
         model_class: Class of the model that they hold.
         config: Its config.
-        folder: The folder; None for one in the cache, of this project and these files.
+        folder: The folder; None for one in the cache.
     Raises:
         ModelError: If a tensor is missing, unexpected, of another shape or a delta, a file can't be
             read or written, or the folder holds anything else.
@@ -119,11 +119,7 @@ def _is_made(target: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _convert(
-    checkpoint: Checkpoint,
-    model_class: Any,
-    config: Any,
-    target: Path,
-    record: Mapping[str, Any],
+    checkpoint: Checkpoint, model_class: Any, config: Any, target: Path, record: Mapping[str, Any]
 ) -> None:
     """Write the folder beside its place and move it there."""
     pieces = _plan_pieces(checkpoint, model_shapes(model_class, config))

@@ -26,13 +26,10 @@ THIRDS: Final = 3  # query, key and value
 
 @dataclass(frozen=True)
 class Rule:
-    """Where a tensor goes.
+    """Where a tensor goes: from its name in the file to that in the model.
 
-    Attributes:
-        source: Name in the file.
-        target: Name in the model.
-        third: The tensor is this third (0, 1 or 2) of the target's rows, as in a fused query, key
-            and value; a third that no rule fills is zero. None: the tensor is all of it.
+    With a `third`, it is this third (0, 1 or 2) of the target's rows, as in a fused query, key and
+    value; a third that no rule fills is zero.
     """
 
     source: str
@@ -46,8 +43,8 @@ class PartRules:
 
     Attributes:
         rules: The first rule that knows a name decides.
-        ignored: Names that are in such files and not in the model, each for a reason.
-        surplus: Parameters that the file may have more of than the model: layers past the last.
+        ignored: Names that are in such files and not in the model.
+        surplus: Parameters that may be missing in the model: layers past the last.
     """
 
     rules: tuple[Rule, ...]
