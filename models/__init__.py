@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from models.loading import (
         Description,
         describe,
-        find_checkpoint,
         load,
         recognise,
         show_prompt,
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
 _LAZY: Final = {
     "VLM": "models.base",
     **dict.fromkeys(("Decoding", "ShownPrompt"), "models.generation"),
-    **dict.fromkeys(("Description", "describe", "find_checkpoint", "load"), "models.loading"),
+    **dict.fromkeys(("Description", "describe", "load"), "models.loading"),
     **dict.fromkeys(("recognise", "show_prompt", "wrapper_of"), "models.loading"),
 }
 
@@ -45,7 +44,6 @@ __all__ = [
     "ShownPrompt",
     "available",
     "describe",
-    "find_checkpoint",
     "load",
     "model_settings",
     "recognise",

@@ -172,10 +172,10 @@ class VLM(ABC):
                 "is in transformers' format already; leave it out"
             )
         parts = cls.load_parts(checkpoint, device, precision, quantization)
-        return cls(*parts, protocol=protocol, precision=precision, **cls.extras(checkpoint))
+        return cls(*parts, protocol=protocol, precision=precision, **cls.extra_kwargs(checkpoint))
 
     @classmethod
-    def extras(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+    def extra_kwargs(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         """Return what a wrapper is made of besides model and tokenizer, by name."""
         return {}
 

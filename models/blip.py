@@ -166,7 +166,7 @@ class InstructBlip(BlipVLM):
         self.instruction_tokenizer = instruction_tokenizer
 
     @classmethod
-    def extras(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+    def extra_kwargs(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         """Return the Q-Former's tokenizer, lower-cased BERT's.
 
         Raises:

@@ -45,15 +45,6 @@ Row = tuple[bytes, str, str, str]
 """Of the cache: path, version, hash, seal."""
 
 
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's contents, 64 hex digits.
-
-    Raises:
-        OSError: If the file can't be read.
-    """
-    return file_hashes([path])[path]
-
-
 def file_hashes(paths: Iterable[Path]) -> dict[Path, str]:
     """Return the SHA-256 of each file's contents, 64 hex digits, in the order of the paths.
 

@@ -204,13 +204,6 @@ def recognise(name: str, checkpoint: str | None) -> str:
     return "llava-1.5-13b" if found == "llava-1.5" and size == WIDTH_13B else found
 
 
-def find_checkpoint(
-    settings: ModelSettings, checkpoint: str | None, parts: Mapping[str, str] | None
-) -> Checkpoint:
-    """Find the checkpoint that a user's choice and a model's config come to, as `VLM.find` does."""
-    return wrapper_of(settings).find(settings, checkpoint, parts)
-
-
 def wrapper_of(settings: ModelSettings) -> type[VLM]:
     """Return the wrapper class that a model's config names."""
     module, _, attribute = settings.wrapper.rpartition(".")

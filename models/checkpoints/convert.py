@@ -45,7 +45,7 @@ class Piece(NamedTuple):
 
     source: str
     stored: Stored
-    third: int | None
+    qkv_slot: int | None
 
 
 Pieces = dict[str, list[Piece]]
@@ -160,7 +160,7 @@ def _plan_pieces(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]
     pieces: Pieces = {}
     for part, found in plan_tensors(expected, layout, shapes, names).items():
         for source, to in found.items():
-            piece = Piece(source, stored[part][source], to.third)
+            piece = Piece(source, stored[part][source], to.qkv_slot)
             pieces.setdefault(to.target, []).append(piece)
             if to.target.endswith("model.norm.weight"):
                 refuse_delta(f"{part} ({names[part]})", read_tensors(piece.stored.file)[source])
@@ -197,7 +197,7 @@ def _shards(pieces: Pieces) -> Iterator[Pieces]:
 def _nbytes(parameters: Iterable[list[Piece]]) -> int:
     """Return the size of parameters; a third that no tensor fills is zero, and takes as much."""
     return sum(
-        first.stored.nbytes * (1 if first.third is None else THIRDS) for first, *_ in parameters
+        first.stored.nbytes * (1 if first.qkv_slot is None else THIRDS) for first, *_ in parameters
     )
 
 
@@ -212,13 +212,13 @@ def _read_shard(shard: Pieces) -> dict[str, torch.Tensor]:
         tensors = read_tensors(file)
         for name, piece in wanted:
             tensor = tensors[piece.source]
-            if piece.third is None:
+            if piece.qkv_slot is None:
                 # A copy, so that the file's pages are given back with its mapping.
                 made[name] = tensor.clone(memory_format=torch.contiguous_format)
             else:
                 rows = tensor.shape[0]
                 whole = made.setdefault(name, tensor.new_zeros(THIRDS * rows, *tensor.shape[1:]))
-                whole[piece.third * rows : (piece.third + 1) * rows] = tensor
+                whole[piece.qkv_slot * rows : (piece.qkv_slot + 1) * rows] = tensor
     return made
 
 

@@ -28,13 +28,13 @@ THIRDS: Final = 3  # query, key and value
 class Rule:
     """Where a tensor goes: from its name in the file to that in the model.
 
-    With a `third`, it is this third (0, 1 or 2) of the target's rows, as in a fused query, key and
-    value; a third that no rule fills is zero.
+    With a `qkv_slot`, it is this third (0, 1 or 2) of the target's rows, as in a fused query, key
+    and value; a third that no rule fills is zero.
     """
 
     source: str
     target: str
-    third: int | None = None
+    qkv_slot: int | None = None
 
 
 @dataclass(frozen=True)
@@ -58,15 +58,6 @@ class PartRules:
                 return rule, target
         return None
 
-    def sources_of(self, target: str) -> list[tuple[str, Rule]]:
-        """Return the names under which this part holds a parameter, the rule for each."""
-        return [
-            (source, rule)
-            for rule in self.rules
-            if (source := _rename(target, rule.target, rule.source)) is not None
-            and self.rule_for(source) == (rule, target)
-        ]
-
 
 def rename_rules(source: str, target: str, names: Iterable[str]) -> tuple[Rule, ...]:
     """Return rules for names that stand under one prefix here and under another there."""
@@ -82,7 +73,7 @@ class Destination:
     """Where a tensor goes: a parameter, or a third of its rows."""
 
     target: str
-    third: int | None = None
+    qkv_slot: int | None = None
 
 
 Plan = dict[str, dict[str, Destination]]
@@ -118,7 +109,7 @@ def plan_tensors(
         (part, source)
         for target in expected
         for part, source, rule in originals(target, layout)
-        if Destination(target, rule.third) not in filled
+        if Destination(target, rule.qkv_slot) not in filled
     ]
     if missing:
         part, source = missing[0]
@@ -146,7 +137,7 @@ def _plan_part(
                 unexpected.append(source)
             continue
         rule, target = match
-        destination = Destination(target, rule.third)
+        destination = Destination(target, rule.qkv_slot)
         if destination in holders:
             raise ModelError(
                 f"{where} holds the same weights twice, as {holders[destination]} and {source}; "
@@ -170,7 +161,7 @@ def _plan_part(
 
 def source_shape(target: Shape, rule: Rule) -> Shape:
     """Return the shape that a tensor of the file must have to fill a parameter by a rule."""
-    return target if rule.third is None else (target[0] // THIRDS, *target[1:])
+    return target if rule.qkv_slot is None else (target[0] // THIRDS, *target[1:])
 
 
 def originals(target: str, layout: Mapping[str, PartRules]) -> list[tuple[str, str, Rule]]:
@@ -180,8 +171,14 @@ def originals(target: str, layout: Mapping[str, PartRules]) -> list[tuple[str, s
         ModelError: If no rule of the layout leads to the parameter.
     """
     for part, rules in layout.items():
-        if found := [(part, source, rule) for source, rule in rules.sources_of(target)]:
-            return [one for one in found if one[2].third is None][:1] or found
+        found = [
+            (part, source, rule)
+            for rule in rules.rules
+            if (source := _rename(target, rule.target, rule.source)) is not None
+            and rules.rule_for(source) == (rule, target)
+        ]
+        if found:
+            return [one for one in found if one[2].qkv_slot is None][:1] or found
     raise ModelError(f"no rule leads to {target}; this layout can't make the model")
 
 

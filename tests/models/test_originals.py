@@ -120,7 +120,7 @@ def parameters_of(original: Original) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the parameters that the original files fill."""
     settings = models.model_settings(original.family)
     wrapper = models.wrapper_of(settings)
-    checkpoint = models.find_checkpoint(settings, None, original.parts)
+    checkpoint = wrapper.find(settings, None, original.parts)
     return model_shapes(wrapper.model_class, wrapper.config(checkpoint))
 
 
