@@ -32,19 +32,12 @@ STOP = "###"
 
 
 class BlipVLM(VLM):
-    """A model with a Q-Former between EVA ViT-g and Vicuna.
+    """A model with a Q-Former between EVA ViT-g and Vicuna."""
 
-    Attributes:
-        config_class: transformers' config.
-        vision_sizes: Of the vision tower, where they differ from ViT-g's.
-        qformer_sizes: Of the Q-Former, where they differ from BERT-base's.
-        num_query_tokens: Image tokens.
-    """
-
-    config_class: ClassVar[Any]
-    vision_sizes: ClassVar[dict[str, int]] = {}
-    qformer_sizes: ClassVar[dict[str, int]] = {}
-    num_query_tokens: ClassVar[int] = 32
+    config_class: ClassVar[Any]  # transformers'
+    vision_sizes: ClassVar[dict[str, int]] = {}  # where they differ from ViT-g's
+    qformer_sizes: ClassVar[dict[str, int]] = {}  # where they differ from BERT-base's
+    num_query_tokens: ClassVar[int] = 32  # image tokens
     parts = Parts(
         {
             "vision_model.": "vision",

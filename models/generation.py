@@ -74,19 +74,12 @@ class Decoding:
 
 
 class Answer(NamedTuple):
-    """A stripped answer.
-
-    Attributes:
-        text: What the model said.
-        finished: False where `max_new_tokens` came before its end.
-        tokens: Number of generated tokens, EOS and what was cut off included.
-        p_yes: Probability of "yes" against "no" at the first token, if asked for.
-    """
+    """A stripped answer."""
 
     text: str
-    finished: bool
-    tokens: int
-    p_yes: float | None = None
+    finished: bool  # False where `max_new_tokens` came before its end
+    tokens: int  # generated ones, EOS and what was cut off included
+    p_yes: float | None = None  # probability of "yes" against "no" at the first token, if asked for
 
 
 class ShownPrompt(NamedTuple):
@@ -138,7 +131,7 @@ class ProcessedPrompts:
 
     @property
     def returned(self) -> int:
-        """How many ids of the prompt `generate` returns before the new ones."""
+        """Ids of the prompt that `generate` returns before the new ones."""
         return int(self.inputs["input_ids"].shape[1])
 
     def __len__(self) -> int:

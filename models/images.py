@@ -50,15 +50,10 @@ class Preprocessing(ABC):
 
 @dataclass(frozen=True, slots=True)
 class ClipPreprocessing(Preprocessing):
-    """Resizes the shortest edge bicubically, centre-crops and normalises as CLIP does.
+    """Resizes the shortest edge bicubically, centre-crops and normalises as CLIP does."""
 
-    Attributes:
-        size: Side of the crop in pixels (336 for LLaVA-1.5).
-        padding: Color to pad to a square with, so that nothing is cropped; None to crop.
-    """
-
-    size: int
-    padding: Color | None = None
+    size: int  # side of the crop in pixels (336 for LLaVA-1.5)
+    padding: Color | None = None  # to pad to a square with, so that nothing is cropped
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return pixels, shape (B, 3, size, size), float32."""
@@ -73,12 +68,9 @@ class SquashPreprocessing(Preprocessing):
     """Resizes to a square bicubically, whatever the picture's proportions, and normalises.
 
     The `blip_image_eval` processor of LAVIS and MiniGPT-4.
-
-    Attributes:
-        size: Side in pixels (224 for InstructBLIP and MiniGPT-4).
     """
 
-    size: int
+    size: int  # side in pixels (224 for InstructBLIP and MiniGPT-4)
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return pixels, shape (B, 3, size, size), float32."""

@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from models.checkpoints.tensors import list_tensors
 from models.errors import ModelError
 from models.precision import AUTO, Quantization, bits_and_bytes, check_quantization, resolve_device
 from models.settings import ModelSettings, model_settings
@@ -55,19 +56,13 @@ SMALLEST_NORM: Final = 0.05
 class Description:
     """What will be loaded: everything that decides a model's answers.
 
-    Attributes:
-        model: Name in `configs/`; "hf-" and the checkpoint's name for a model of transformers.
-        family: What kind of model it is, such as "llava-1.5".
-        checkpoint: Folder or hub id, or those of its parts.
-        weights: Hub commit or hash of the contents; another one means other weights.
-
-    The others are the arguments of `load`, defaults resolved.
+    From `protocol` on these are the arguments of `load`, defaults resolved.
     """
 
-    model: str
-    family: str
-    checkpoint: str
-    weights: str
+    model: str  # name in `configs/`; "hf-" and the checkpoint's name for others
+    family: str  # such as "llava-1.5"
+    checkpoint: str  # folder or hub id, or those of its parts
+    weights: str  # hub commit or hash of the contents; another one means other weights
     protocol: str
     device: str
     dtype: str
@@ -304,8 +299,6 @@ def load_pretrained(
     except torch.OutOfMemoryError:
         raise
     except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        from models.checkpoints.tensors import list_tensors  # not needed to load
-
         list_tensors(files)  # raises the error that names the file
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(

@@ -49,19 +49,12 @@ Heads = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedPrefix:
-    """The prefix of the prompts about one picture.
+    """The prefix of the prompts about one picture."""
 
-    Attributes:
-        picture: Names the picture and the method.
-        layers: Keys and values of each layer, (1, N, P, D).
-        heads: The heads that EAH shared when they were computed.
-        sums: EAH's column sums over the rows of the prefix, by target layer.
-    """
-
-    picture: Hashable
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
-    heads: Heads
-    sums: dict[int, Columns]
+    picture: Hashable  # names the picture and the method
+    layers: list[tuple[torch.Tensor, torch.Tensor]]  # keys and values, (1, N, P, D) each
+    heads: Heads  # that EAH shared when they were computed
+    sums: dict[int, Columns]  # EAH's, over the rows of the prefix, by target layer
 
     @property
     def nbytes(self) -> int:
@@ -81,19 +74,13 @@ class PrefixCache:
 
     The least recently used ones are dropped first; those that a running batch uses are not.
 
-    Attributes:
-        max_bytes: Bytes that prefixes may take between batches; 0 keeps none.
-        prompts: Prompts that were answered.
-        prefills: Prefixes that were computed for them.
-        passes: Forward passes that this took, besides those of the answers.
-        kept: The prefixes, the least recently used first.
     """
 
-    max_bytes: int = MAX_BYTES
-    prompts: int = 0
-    prefills: int = 0
-    passes: int = 0
-    kept: list[CachedPrefix] = field(default_factory=list)
+    max_bytes: int = MAX_BYTES  # that prefixes may take between batches; 0 keeps none
+    prompts: int = 0  # that were answered
+    prefills: int = 0  # prefixes that were computed for them
+    passes: int = 0  # forward passes that this took, besides those of the answers
+    kept: list[CachedPrefix] = field(default_factory=list)  # the least recently used first
 
     @property
     def reused(self) -> int:
@@ -130,7 +117,7 @@ class PrefixCache:
 
 
 class PicturePrefixes(NamedTuple):
-    """Which picture each prompt of a batch is about, and where its prefix is kept."""
+    """The picture of each prompt of a batch, and where prefixes are kept."""
 
     pictures: Sequence[Hashable]
     cache: PrefixCache
@@ -361,10 +348,9 @@ class PrefixKeys:
         slots: Where each row stands in (U * M), (R,).
     """
 
-    def __init__(self) -> None:
-        """Start empty; the number of beams is known when the model is called."""
-        self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self.members = self.slots = torch.empty(0)
+    layers: dict[int, tuple[torch.Tensor, torch.Tensor]]
+    members: torch.Tensor
+    slots: torch.Tensor
 
     def assign(
         self, prefixes: Sequence[CachedPrefix], layers: Collection[int], device: torch.device
@@ -378,6 +364,7 @@ class PrefixKeys:
         flat = [row for rows in filled for row in rows]
         self.members = torch.tensor(filled, device=device)
         self.slots = torch.tensor([flat.index(row) for row in range(len(prefixes))], device=device)
+        self.layers = {}
         for layer in layers:
             keys, values = zip(*(prefix.layers[layer] for prefix in members), strict=True)
             self.layers[layer] = torch.cat(keys), torch.cat(values)

@@ -30,19 +30,12 @@ POINTER_START: Final = b"version https://git-lfs.github.com/spec/"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, a folder or a hub repository that exists.
+    """A file, a folder or a hub repository that exists."""
 
-    Attributes:
-        name: Path or hub id.
-        path: The file or folder; None for a hub repository.
-        config: What its `config.json` holds; empty if it has none.
-        commit: Of the hub repository; empty for a file or folder.
-    """
-
-    name: str
-    path: Path | None
-    config: dict[str, Any]
-    commit: str
+    name: str  # path or hub id
+    path: Path | None  # None for a hub repository
+    config: dict[str, Any]  # what its `config.json` holds; empty if it has none
+    commit: str  # of the hub repository; empty for a file or folder
 
     @property
     def identity(self) -> str:
@@ -90,19 +83,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What tells checkpoints of a model from others.
+    """What tells checkpoints of a model from others."""
 
-    Attributes:
-        name: In `models.prompts` and the layouts of original files.
-        model_type: In the `config.json` of a folder in transformers' format.
-        llm_types: In the `config.json` of the original language model.
-        extra_tokens: Embeddings of its language model beyond its tokenizer's pieces.
-    """
-
-    name: str
-    model_type: str
-    llm_types: tuple[str, ...]
-    extra_tokens: int = 0
+    name: str  # in `models.prompts` and the layouts of original files
+    model_type: str  # in the `config.json` of a folder in transformers' format
+    llm_types: tuple[str, ...]  # in the `config.json` of the original language model
+    extra_tokens: int = 0  # embeddings of its language model beyond its tokenizer's pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +147,8 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Return the files that hold a checkpoint's tensors.
+    """Return the files with a checkpoint's tensors: itself, or a folder's one file or its shards.
 
-    Args:
-        path: A file, or a folder with one file, or with shards and their index.
     Raises:
         ModelError: If there are none, or a shard that the index names is missing.
     """

@@ -39,17 +39,11 @@ class Rule:
 
 @dataclass(frozen=True)
 class PartRules:
-    """How one part of a checkpoint is read.
+    """How one part of a checkpoint is read."""
 
-    Attributes:
-        rules: The first rule that knows a name decides.
-        ignored: Names that are in such files and not in the model.
-        surplus: Parameters that may be missing in the model: layers past the last.
-    """
-
-    rules: tuple[Rule, ...]
-    ignored: tuple[str, ...] = ()
-    surplus: tuple[str, ...] = ()
+    rules: tuple[Rule, ...]  # the first one that knows a name decides
+    ignored: tuple[str, ...] = ()  # names that are in such files and not in the model
+    surplus: tuple[str, ...] = ()  # parameters that the model may lack: layers past the last
 
     def rule_for(self, source: str) -> tuple[Rule, str] | None:
         """Return the rule that knows a tensor, and the parameter that it becomes."""
