@@ -340,17 +340,11 @@ def _found_heads(handle: EAHHandle, prompts: int) -> list[Heads]:
 
 
 class PrefixKeys:
-    """Keys and values of the prefixes of a batch, and the rows that continue behind each.
+    """Keys and values of the prefixes of a batch, and the rows that continue behind each."""
 
-    Attributes:
-        layers: By layer, keys and values, each (U, N, P, D).
-        members: The rows of each prefix, (U, M); those with fewer rows have their last one again.
-        slots: Where each row stands in (U * M), (R,).
-    """
-
-    layers: dict[int, tuple[torch.Tensor, torch.Tensor]]
-    members: torch.Tensor
-    slots: torch.Tensor
+    layers: dict[int, tuple[torch.Tensor, torch.Tensor]]  # by layer, each (U, N, P, D)
+    members: torch.Tensor  # (U, M), rows of each prefix; if fewer, the last one is repeated
+    slots: torch.Tensor  # (R,), where each row stands in (U * M)
 
     def assign(
         self, prefixes: Sequence[CachedPrefix], layers: Collection[int], device: torch.device
