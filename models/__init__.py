@@ -20,12 +20,19 @@ if TYPE_CHECKING:
     from models.loading import (
         Description,
         describe,
-        find_checkpoint,
         load,
         recognise,
         show_prompt,
         wrapper_of,
     )
+
+# Looked up when first used: torch takes seconds to import, and the commands' flags need none of it.
+_LAZY: Final = {
+    "VLM": "models.base",
+    **dict.fromkeys(("Decoding", "ShownPrompt"), "models.generation"),
+    **dict.fromkeys(("Description", "describe", "load"), "models.loading"),
+    **dict.fromkeys(("recognise", "show_prompt", "wrapper_of"), "models.loading"),
+}
 
 __all__ = [
     "PARTS",
@@ -37,7 +44,6 @@ __all__ = [
     "ShownPrompt",
     "available",
     "describe",
-    "find_checkpoint",
     "load",
     "model_settings",
     "recognise",
@@ -45,26 +51,12 @@ __all__ = [
     "wrapper_of",
 ]
 
-# Looked up when first used: torch takes seconds to import, and the commands' flags need none of it.
-_HOMES: Final = {
-    "VLM": "models.base",
-    "Decoding": "models.generation",
-    "Description": "models.loading",
-    "describe": "models.loading",
-    "find_checkpoint": "models.loading",
-    "ShownPrompt": "models.generation",
-    "load": "models.loading",
-    "recognise": "models.loading",
-    "show_prompt": "models.loading",
-    "wrapper_of": "models.loading",
-}
-
 
 def __getattr__(name: str) -> Any:
     """Import a public name's module."""
-    if name not in _HOMES:
+    if name not in _LAZY:
         raise AttributeError(f"module 'models' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    return getattr(import_module(_LAZY[name]), name)
 
 
 def __dir__() -> list[str]:

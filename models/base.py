@@ -21,7 +21,7 @@ from transformers import (
 )
 
 from eah.patch import handle_of
-from models.checkpoints.convert import converted_checkpoint
+from models.checkpoints.convert import convert_checkpoint
 from models.checkpoints.locate import locate
 from models.decoding.base import Contrast, DecodingMethod, Request
 from models.decoding.vcd import Vcd
@@ -35,16 +35,16 @@ from models.generation import (
     Features,
     Prompts,
     ShownPrompt,
+    concat_prompts,
     image_tokens,
-    joined,
-    padded,
+    pad_prompts,
 )
 from models.images import Preprocessing
 from models.loading import check_vocabulary, load_pretrained, load_tokenizer
 from models.pictures import Picture, to_picture
 from models.precision import Parts, Precision, Quantization, resolve_precision, uniform
 from models.prefix_cache import PicturePrefixes, generate_behind_prefixes
-from models.prompts import IMAGE, prompt_ids, shown, template
+from models.prompts import IMAGE, prompt_ids, show_prompt, template
 from models.settings import ModelSettings
 from models.sources import WHOLE, Checkpoint, Family, find_source
 from models.tokenizer import ChunkTokenizer
@@ -165,17 +165,17 @@ class VLM(ABC):
         """
         if not checkpoint.is_whole:
             config = cls.config(checkpoint)
-            checkpoint = converted_checkpoint(checkpoint, cls.model_class, config, converted)
+            checkpoint = convert_checkpoint(checkpoint, cls.model_class, config, converted)
         elif converted is not None:
             raise ModelError(
                 f"--converted {converted} is for original files, and checkpoint {checkpoint.name} "
                 "is in transformers' format already; leave it out"
             )
         parts = cls.load_parts(checkpoint, device, precision, quantization)
-        return cls(*parts, protocol=protocol, precision=precision, **cls.extras(checkpoint))
+        return cls(*parts, protocol=protocol, precision=precision, **cls.extra_kwargs(checkpoint))
 
     @classmethod
-    def extras(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+    def extra_kwargs(cls, checkpoint: Checkpoint) -> dict[str, Any]:
         """Return what a wrapper is made of besides model and tokenizer, by name."""
         return {}
 
@@ -306,14 +306,14 @@ class VLM(ABC):
             question: As `generate` takes it.
             image: Its picture.
         """
-        return shown(self.family.name, question, self.tokenizer, self.protocol)
+        return show_prompt(self.family.name, question, self.tokenizer, self.protocol)
 
     @classmethod
     def prompt_of(
         cls, checkpoint: Checkpoint, protocol: str, question: str, image: Image.Image
     ) -> ShownPrompt:
         """Return what would be sent to a model, without loading it; arguments as elsewhere."""
-        return shown(cls.family.name, question, load_tokenizer(checkpoint.text), protocol)
+        return show_prompt(cls.family.name, question, load_tokenizer(checkpoint.text), protocol)
 
     def prompt_ids(self, question: str) -> list[int]:
         """Return the prompt's ids with -200 once in the place of the image tokens."""
@@ -350,7 +350,7 @@ class VLM(ABC):
             mask = torch.zeros(len(rows[-1]), dtype=torch.bool)
             mask[place : place + len(picture)] = True
             masks.append(mask)
-        return padded(rows, masks, prefix=place + image.shape[1] if shared else 0)
+        return pad_prompts(rows, masks, prefix=place + image.shape[1] if shared else 0)
 
     def embed_text(self, features: Features, questions: Sequence[str]) -> EncodedPrompts:
         """Return the prompts without their image tokens; arguments as in `embed_prompts`."""
@@ -359,7 +359,7 @@ class VLM(ABC):
 
     def _padded_texts(self, texts: Sequence[Sequence[int]]) -> EncodedPrompts:
         rows = [self._embedded(ids) for ids in texts]
-        return padded(rows, [torch.zeros(len(row), dtype=torch.bool) for row in rows])
+        return pad_prompts(rows, [torch.zeros(len(row), dtype=torch.bool) for row in rows])
 
     def _embedded(self, ids: Sequence[int]) -> torch.Tensor:
         """Return the embeddings of token ids, shape (S, E)."""
@@ -436,7 +436,7 @@ class VLM(ABC):
                 and isinstance(prompts, EncodedPrompts)
                 and 0 < prompts.prefix < prompts.embeds.shape[1] - 1
             ):
-                whole = prompts if contrast is None else joined([prompts, contrast])
+                whole = prompts if contrast is None else concat_prompts([prompts, contrast])
                 assert isinstance(whole, EncodedPrompts), "prompts and their contrast are of a kind"
                 pictures = sharing if contrast is None else sharing.add_noised()
                 output = generate_behind_prefixes(self.language_model, whole, pictures, generate)
@@ -465,10 +465,10 @@ class VLM(ABC):
 
     def _counted(self, questions: Sequence[str], prompts: Prompts) -> tuple[int, ...]:
         if isinstance(prompts, EncodedPrompts):
-            return self.counted_ids(questions, prompts)
+            return self.count_ids(questions, prompts)
         return (prompts.returned,) * len(questions)
 
-    def counted_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
+    def count_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
         """Return how many ids of each prompt the reference wrapper hands to `generate`.
 
         1 where it hands over embeddings: transformers 4.29.2 then starts from BOS.

@@ -1,36 +1,43 @@
-"""What InstructBLIP and MiniGPT-4 share: EVA ViT-g, LayerNorm, Q-Former, projection, Vicuna."""
+"""InstructBLIP and MiniGPT-4: EVA ViT-g, LayerNorm, Q-Former, projection, Vicuna-7B."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+from transformers import (
+    BertTokenizerFast,
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    StoppingCriteriaList,
+)
 
 from models.base import VLM
 from models.checkpoints.locate import llama_config
+from models.decoding.stopping import StopAtText
+from models.errors import ModelError
+from models.generation import Decoding
 from models.images import SquashPreprocessing
-from models.precision import Parts, Precision
-from models.sources import WHOLE, Checkpoint
+from models.precision import EVA, FULL, FULL_AUTOCAST, HALF_AUTOCAST, Parts, Precision
+from models.sources import QFORMER_TOKENIZER, WHOLE, Checkpoint, Family
 from models.tokenizer import ChunkTokenizer
 
 # torch's default, which LAVIS's LayerNorm after the tower has; transformers takes the tower's 1e-6.
 LN_VISION_EPS = 1e-5
+MAX_LENGTH = 128  # of a question that the Q-Former reads, in tokens
+STOP = "###"
 
 
 class BlipVLM(VLM):
-    """A model with a Q-Former between EVA ViT-g and Vicuna.
+    """A model with a Q-Former between EVA ViT-g and Vicuna."""
 
-    Attributes:
-        config_class: transformers' config.
-        vision_sizes: Of the vision tower, where they differ from ViT-g's.
-        qformer_sizes: Of the Q-Former, where they differ from BERT-base's.
-        num_query_tokens: Image tokens.
-    """
-
-    config_class: ClassVar[Any]
-    vision_sizes: ClassVar[dict[str, int]] = {}
-    qformer_sizes: ClassVar[dict[str, int]] = {}
-    num_query_tokens: ClassVar[int] = 32
+    config_class: ClassVar[Any]  # transformers'
+    vision_sizes: ClassVar[dict[str, int]] = {}  # where they differ from ViT-g's
+    qformer_sizes: ClassVar[dict[str, int]] = {}  # where they differ from BERT-base's
+    num_query_tokens: ClassVar[int] = 32  # image tokens
     parts = Parts(
         {
             "vision_model.": "vision",
@@ -62,17 +69,12 @@ class BlipVLM(VLM):
         """
         if checkpoint.is_whole:
             return cls.config_class.from_dict(checkpoint.parts[WHOLE].config)
-        return cls.original_config(llama_config(checkpoint.parts["llm"]))
-
-    @classmethod
-    def original_config(cls, text_config: Any) -> Any:
-        """Return the config of the original files with some language model."""
         qformer = cls.config_class().qformer_config.to_dict()
         width = cls.vision_sizes.get("hidden_size", qformer["encoder_hidden_size"])
         return cls.config_class(
             vision_config=dict(cls.vision_sizes),
             qformer_config={**qformer, "encoder_hidden_size": width, **cls.qformer_sizes},
-            text_config=text_config.to_dict(),
+            text_config=llama_config(checkpoint.parts["llm"]).to_dict(),
             num_query_tokens=cls.num_query_tokens,
         )
 
@@ -100,24 +102,132 @@ class BlipVLM(VLM):
         """Return all positions of the vision tower, CLS included, normalised, shape (B, F, C)."""
         tower = self.model.vision_model
         weight = tower.embeddings.patch_embedding.weight
+        pixels = pixels.to(weight.device, weight.dtype, non_blocking=True)
         with self.precision.parts["vision"].context(weight.device):
-            states = tower(
-                pixels.to(weight.device, weight.dtype, non_blocking=True)
-            ).last_hidden_state
-        features: torch.Tensor = states.to(self._norm_dtype)
-        return features
+            features: torch.Tensor = tower(pixels).last_hidden_state
+        return features.to(tower.post_layernorm.weight.dtype)
 
-    @property
-    def _norm_dtype(self) -> torch.dtype:
-        dtype: torch.dtype = self.model.vision_model.post_layernorm.weight.dtype
-        return dtype
+    def _query(self, features: torch.Tensor, **question: torch.Tensor) -> torch.Tensor:
+        """Return what the Q-Former takes from pictures, in the language model's width, (B, I, E).
 
-    def _projected(self, states: torch.Tensor) -> torch.Tensor:
-        """Return the query tokens' output in the language model's width, (B, I, E)."""
-        projection = self.model.language_projection
-        queries = states[:, : self.model.config.num_query_tokens]
-        with self.precision.parts["projector"].context(projection.weight.device):
-            embeds: torch.Tensor = projection(
-                queries.to(projection.weight.device, projection.weight.dtype)
-            )
+        Args:
+            features: What `encode_pixels` returned, shape (B, F, C).
+            question: `input_ids` and `attention_mask` of a Q-Former that reads the question too.
+        """
+        queries = self.model.query_tokens.expand(len(features), -1, -1)
+        with self.precision.parts["qformer"].context(queries.device):
+            states = self.model.qformer(
+                query_embeds=queries,
+                encoder_hidden_states=features.to(queries.device, queries.dtype),
+                **question,
+            ).last_hidden_state[:, : queries.shape[1]]
+        project = self.model.language_projection
+        with self.precision.parts["projector"].context(project.weight.device):
+            embeds: torch.Tensor = project(states.to(project.weight.device, project.weight.dtype))
         return embeds
+
+
+class InstructBlip(BlipVLM):
+    """InstructBLIP, whose Q-Former reads the question: other image tokens for each question.
+
+    They come first in the prompt, then `</s>` (which the reference sets as BOS), then the question.
+    """
+
+    family = Family("instructblip", "instructblip", ("llama",))
+    model_class: ClassVar[Any] = InstructBlipForConditionalGeneration
+    config_class: ClassVar[Any] = InstructBlipConfig
+    # BERT's 30522 pieces and [DEC], which LAVIS added.
+    qformer_sizes: ClassVar[dict[str, int]] = {"vocab_size": 30523}
+    # The wrapper leaves autocast for the Q-Former; its float32 output makes the prompt float32.
+    mixed = Precision(
+        "mixed", {"vision": EVA, "qformer": FULL, "projector": FULL, "llm": HALF_AUTOCAST}
+    )
+    repetition_penalty = 1.5
+    image_reads_question = True
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: ChunkTokenizer,
+        *,
+        protocol: str,
+        instruction_tokenizer: Any,
+        precision: Precision | None = None,
+    ) -> None:
+        """Wrap a loaded model; `instruction_tokenizer` is the Q-Former's, a `BertTokenizerFast`."""
+        super().__init__(model, tokenizer, protocol=protocol, precision=precision)
+        self.instruction_tokenizer = instruction_tokenizer
+
+    @classmethod
+    def extra_kwargs(cls, checkpoint: Checkpoint) -> dict[str, Any]:
+        """Return the Q-Former's tokenizer, lower-cased BERT's.
+
+        Raises:
+            ModelError: If the checkpoint has none.
+        """
+        whole = checkpoint.parts[WHOLE]
+        for name in ("vocab.txt", "tokenizer.json"):
+            if (file := whole.file(f"{QFORMER_TOKENIZER}/{name}")) is not None:
+                tokenizer = BertTokenizerFast.from_pretrained(file.parent, truncation_side="left")
+                return {"instruction_tokenizer": tokenizer}
+        raise ModelError(
+            f"checkpoint {checkpoint.name} has no tokenizer for the Q-Former "
+            f"({QFORMER_TOKENIZER}/vocab.txt or {QFORMER_TOKENIZER}/tokenizer.json); copy "
+            "bert-base-uncased's vocab.txt there"
+        )
+
+    def instruction_ids(self, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return what the Q-Former reads, "[CLS] ... [SEP]", and its mask, both (B, T) int64."""
+        encoded = self.instruction_tokenizer(
+            list(questions),
+            padding=True,
+            truncation=True,  # on the left
+            max_length=MAX_LENGTH,
+            split_special_tokens=True,  # "[SEP]" in a question is text
+            return_tensors="pt",
+        )
+        return encoded["input_ids"], encoded["attention_mask"]
+
+    @torch.inference_mode()
+    def image_embeds(self, features: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:
+        """Return what the Q-Former takes from pictures for their questions, shape (B, I, E)."""
+        device = self.model.query_tokens.device
+        ids, mask = (part.to(device) for part in self.instruction_ids(questions))
+        # Queries come before the question.
+        seen = torch.cat([mask.new_ones(len(mask), self.num_image_tokens), mask], dim=1)
+        return self._query(features, input_ids=ids, attention_mask=seen)
+
+
+class MiniGPT4(BlipVLM):
+    """MiniGPT-4 (Vicuna v0): `Blip2ForConditionalGeneration`, whose Q-Former reads no text."""
+
+    family = Family("minigpt4", "blip-2", ("llama",))
+    model_class: ClassVar[Any] = Blip2ForConditionalGeneration
+    config_class: ClassVar[Any] = Blip2Config
+    # The wrapper encodes pictures under autocast from the tower to the projection.
+    mixed = Precision(
+        "mixed",
+        {
+            "vision": EVA,
+            "qformer": FULL_AUTOCAST,
+            "projector": FULL_AUTOCAST,
+            "llm": HALF_AUTOCAST,
+        },
+    )
+    stop_text = STOP
+    answer_mark = "Assistant:"
+
+    @torch.inference_mode()
+    def image_embeds(self, features: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:
+        """Return what the Q-Former takes from pictures, shape (B, I, E)."""
+        return self._query(features)
+
+    def stopping(self, decoding: Decoding) -> StoppingCriteriaList:
+        """Stop at "###", with which Vicuna v0 begins the next turn instead of ending with EOS.
+
+        The reference wrapper goes on and cuts afterwards, which is the same for one beam. Several
+        beams are ranked by what follows, so that they must go on here as well.
+        """
+        if decoding.num_beams > 1:
+            return StoppingCriteriaList()
+        return StoppingCriteriaList([StopAtText(STOP, self.tokenizer)])

@@ -11,19 +11,15 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from threading import Event
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from tqdm import tqdm
-
-if TYPE_CHECKING:
-    import sqlite3
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +29,8 @@ CACHE_FILE: Final = "file_hashes.sqlite"
 LOCK_TIMEOUT_S: Final = 5.0
 TABLE: Final = """CREATE TABLE IF NOT EXISTS files
                   (path BLOB PRIMARY KEY, version TEXT, hash TEXT, seal TEXT)"""
+QUERY: Final = "SELECT hash, seal FROM files WHERE path = ?"
+INSERT: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
 
 THREADS: Final = 4  # hashlib releases the GIL
 BLOCK_BYTES: Final = 1 << 20
@@ -43,29 +41,8 @@ PROGRESS_BYTES: Final = 2 << 30
 # one. The hash of such a file is not kept.
 ROUNDING_NS: Final = 2_000_000_000
 
-
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """The hash of one version of a file."""
-
-    path: Path
-    version: str
-    hash: str
-
-    @property
-    def seal(self) -> str:
-        """Checksum of the entry; SQLite has none, and a damaged entry must not become a hash."""
-        content = b"\n".join((os.fsencode(self.path), self.version.encode(), self.hash.encode()))
-        return hashlib.sha256(content).hexdigest()
-
-
-def file_hash(path: Path) -> str:
-    """Return the SHA-256 of a file's contents, 64 hex digits.
-
-    Raises:
-        OSError: If the file can't be read.
-    """
-    return file_hashes([path])[path]
+Row = tuple[bytes, str, str, str]
+"""Of the cache: path, version, hash, seal."""
 
 
 def file_hashes(paths: Iterable[Path]) -> dict[Path, str]:
@@ -76,7 +53,7 @@ def file_hashes(paths: Iterable[Path]) -> dict[Path, str]:
     """
     files = {path: path.resolve() for path in paths}
     states = {file: file.stat() for file in files.values()}
-    hashes = _look_up({file: _version(state) for file, state in states.items()})
+    hashes = _use_cache({file: _version(state) for file, state in states.items()}, [])
     unknown = {file: state.st_size for file, state in states.items() if file not in hashes}
     if unknown:
         hashes |= _hash_and_store(unknown)
@@ -123,11 +100,12 @@ def _hash_and_store(sizes: Mapping[Path, int]) -> dict[Path, str]:
             read = list(pool.map(lambda file: _read(file, bar.update, stop), sizes))
         finally:
             stop.set()  # after Ctrl-C or an error the other threads would read on for minutes
-    _store([entry for entry, is_settled in read if is_settled])
-    return {entry.path: entry.hash for entry, _ in read}
+    if settled := [row for row, is_settled in read if is_settled]:
+        _use_cache({}, settled)
+    return {file: row[2] for file, (row, _) in zip(sizes, read, strict=True)}
 
 
-def _read(path: Path, advance: Callable[[int], object], stop: Event) -> tuple[_Entry, bool]:
+def _read(path: Path, advance: Callable[[int], object], stop: Event) -> tuple[Row, bool]:
     """Hash a file; the second result says whether any later change will change its version."""
     digest = hashlib.sha256()
     start = time.time_ns()
@@ -138,51 +116,36 @@ def _read(path: Path, advance: Callable[[int], object], stop: Event) -> tuple[_E
             digest.update(block)
             advance(len(block))
     is_settled = max(state.st_mtime_ns, state.st_ctime_ns) + ROUNDING_NS < start
-    return _Entry(path, _version(state), digest.hexdigest()), is_settled
+    return _row(path, _version(state), digest.hexdigest()), is_settled
 
 
-def _look_up(versions: Mapping[Path, str]) -> dict[Path, str]:
-    """Return the hashes that the cache has of these versions of files."""
+def _row(path: Path, version: str, hash_: str) -> Row:
+    """Return a row with its checksum; SQLite has none, and a damaged row must not be a hash."""
+    content = b"\n".join((os.fsencode(path), version.encode(), hash_.encode()))
+    return os.fsencode(path), version, hash_, hashlib.sha256(content).hexdigest()
+
+
+def _use_cache(versions: Mapping[Path, str], rows: Sequence[Row]) -> dict[Path, str]:
+    """Return the hashes that the cache has of these versions of files, and add rows to it."""
     found: dict[Path, str] = {}
-    query = "SELECT hash, seal FROM files WHERE path = ?"
     try:
-        with closing(_connect()) as database:
+        import sqlite3  # not every Python was built with it
+
+        file = cache_file()
+        file.parent.mkdir(parents=True, exist_ok=True)
+        # IMMEDIATE: a transaction that reads first and writes later could fail without waiting.
+        database = sqlite3.connect(file, timeout=LOCK_TIMEOUT_S, isolation_level="IMMEDIATE")
+        with closing(database), database:
+            database.execute(TABLE)
             for path, version in versions.items():
-                row = database.execute(query, (os.fsencode(path),)).fetchone()
-                if row is not None:
-                    entry = _Entry(path, version, str(row[0]))
-                    if entry.seal == row[1]:  # it covers path and version
-                        found[path] = entry.hash
+                for hash_, seal in database.execute(QUERY, (os.fsencode(path),)).fetchall():
+                    if _row(path, version, str(hash_))[3] == seal:  # it covers path and version
+                        found[path] = str(hash_)
+            if rows:  # else it may be a cache that can only be read
+                database.executemany(INSERT, rows)
     except Exception as error:  # whatever is wrong with the cache, the run can do without
         _warn(repr(error))
     return found
-
-
-def _store(entries: Collection[_Entry]) -> None:
-    """Keep hashes in the cache."""
-    rows = [(os.fsencode(one.path), one.version, one.hash, one.seal) for one in entries]
-    if not rows:
-        return
-    try:
-        with closing(_connect()) as database, database:
-            database.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)", rows)
-    except Exception as error:  # as above
-        _warn(repr(error))
-
-
-def _connect() -> sqlite3.Connection:
-    import sqlite3  # not every Python was built with it
-
-    file = cache_file()
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # IMMEDIATE: a transaction that reads first and writes later could fail without waiting.
-    database = sqlite3.connect(file, timeout=LOCK_TIMEOUT_S, isolation_level="IMMEDIATE")
-    try:
-        database.execute(TABLE)
-    except sqlite3.Error:
-        database.close()
-        raise
-    return database
 
 
 @cache  # once per process and reason

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import groupby
-from typing import Any, Final, NamedTuple
+from typing import Any, ClassVar, Final, NamedTuple
 
 import torch
+from torch.nn import functional as F
 
 import eah
 from eah.errors import nearest
@@ -36,13 +37,12 @@ class Decoding:
 
     def __post_init__(self) -> None:
         """Check the numbers once."""
-        for name, value in (("max_new_tokens", self.max_new_tokens), ("num_beams", self.num_beams)):
+        for name, note in (("max_new_tokens", ""), ("num_beams", " (1 is greedy)")):
+            value = getattr(self, name)
             if not isinstance(value, int):
                 raise ValueError(f"{name}={value!r}, but an int is needed")
-        if self.max_new_tokens < 1:
-            raise ValueError(f"max_new_tokens={self.max_new_tokens}, but at least 1 is needed")
-        if self.num_beams < 1:
-            raise ValueError(f"num_beams={self.num_beams}, but at least 1 is needed (1 is greedy)")
+            if value < 1:
+                raise ValueError(f"{name}={value}, but at least 1 is needed{note}")
 
     @classmethod
     def of(cls, decoding: Decoding | None, settings: Mapping[str, Any]) -> Decoding:
@@ -51,16 +51,17 @@ class Decoding:
         Raises:
             ModelError: If both are passed, or a setting is unknown or has a value it can't have.
         """
-        if decoding is not None and not isinstance(decoding, Decoding):
-            raise ModelError(
-                f"decoding={decoding!r}; pass a Decoding, or settings by name: max_new_tokens=50"
-            )
-        if decoding is not None and settings:
-            raise ModelError(
-                f"a Decoding and {', '.join(settings)} were passed; pass one Decoding with all "
-                "settings, or settings alone"
-            )
         if decoding is not None:
+            if not isinstance(decoding, Decoding):
+                raise ModelError(
+                    f"decoding={decoding!r}; pass a Decoding, or settings by name: "
+                    "max_new_tokens=50"
+                )
+            if settings:
+                raise ModelError(
+                    f"a Decoding and {', '.join(settings)} were passed; pass one Decoding with "
+                    "all settings, or settings alone"
+                )
             return decoding
         known = [item.name for item in fields(cls)]
         for name in settings:
@@ -73,32 +74,19 @@ class Decoding:
 
 
 class Answer(NamedTuple):
-    """A stripped answer.
-
-    Attributes:
-        text: What the model said.
-        finished: False where `max_new_tokens` came before its end.
-        tokens: Number of generated tokens, EOS and what was cut off included.
-        p_yes: Probability of "yes" against "no" at the first token; None if it was not asked for,
-            or there is none.
-    """
+    """A stripped answer."""
 
     text: str
-    finished: bool
-    tokens: int
-    p_yes: float | None = None
+    finished: bool  # False where `max_new_tokens` came before its end
+    tokens: int  # generated ones, EOS and what was cut off included
+    p_yes: float | None = None  # probability of "yes" against "no" at the first token, if asked for
 
 
 class ShownPrompt(NamedTuple):
-    """What is sent to a model for one question.
+    """What is sent to a model for one question."""
 
-    Attributes:
-        text: The prompt, special tokens as they are spelled.
-        ids: Its token ids; -200 stands for all image tokens where they have no ids.
-    """
-
-    text: str
-    ids: list[int]
+    text: str  # with special tokens as they are spelled
+    ids: list[int]  # -200 stands for all image tokens where they have no ids
 
     def short_ids(self) -> str:
         """Return the ids in one line, such as "1 32000x576 13", repeated ones counted."""
@@ -118,15 +106,12 @@ class EncodedPrompts:
     image_mask: torch.Tensor  # (B, S), True at image tokens
     prefix: int = 0
 
+    returned: ClassVar[int] = 0  # `generate` returns no ids of the prompt before the new ones
+
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
         """What `generate` is given."""
         return {"inputs_embeds": self.embeds, "attention_mask": self.attention_mask}
-
-    @property
-    def returned(self) -> int:
-        """How many ids of the prompt `generate` returns before the new ones: none."""
-        return 0
 
     def __len__(self) -> int:
         """Return the number of prompts."""
@@ -139,19 +124,14 @@ class EncodedPrompts:
 
 @dataclass(frozen=True, slots=True)
 class ProcessedPrompts:
-    """A batch of prompts as a processor of transformers makes them, padded on the left.
+    """A batch of prompts as a processor of transformers makes them, padded on the left."""
 
-    Attributes:
-        inputs: What `generate` is given: ids (B, S), their mask, pixels, and what else there is.
-        image_mask: None: EAH finds the image tokens by their ids.
-    """
-
-    inputs: Mapping[str, torch.Tensor]
-    image_mask: None = None
+    inputs: Mapping[str, torch.Tensor]  # of `generate`: ids (B, S), their mask, pixels and others
+    image_mask: ClassVar[None] = None  # EAH finds the image tokens by their ids
 
     @property
     def returned(self) -> int:
-        """How many ids of the prompt `generate` returns before the new ones."""
+        """Ids of the prompt that `generate` returns before the new ones."""
         return int(self.inputs["input_ids"].shape[1])
 
     def __len__(self) -> int:
@@ -164,7 +144,7 @@ Features = torch.Tensor | Sequence[Any]
 """What was computed once for each picture: (B, F, C), or a sequence over pictures."""
 
 
-def padded(
+def pad_prompts(
     rows: Sequence[torch.Tensor], images: Sequence[torch.Tensor], *, prefix: int = 0
 ) -> EncodedPrompts:
     """Put prompts into one batch, padded on the left, or behind their prefix.
@@ -188,37 +168,27 @@ def padded(
     return EncodedPrompts(embeds, attention_mask, image_mask, prefix)
 
 
-def joined(branches: Sequence[Prompts]) -> Prompts:
+def concat_prompts(branches: Sequence[Prompts]) -> Prompts:
     """Return the prompts of several branches as one batch, branch after branch."""
-    processed = [branch for branch in branches if isinstance(branch, ProcessedPrompts)]
-    if processed:  # the same prompts about noised pictures, of the same shapes
-        names = processed[0].inputs
-        return ProcessedPrompts(
-            {name: torch.cat([b.inputs[name] for b in processed]) for name in names}
-        )
-    return _joined([branch for branch in branches if isinstance(branch, EncodedPrompts)])
-
-
-def _joined(branches: Sequence[EncodedPrompts]) -> EncodedPrompts:
-    length = max(branch.embeds.shape[1] for branch in branches)
-    parts = []
-    for branch in branches:
-        pad = (length - branch.embeds.shape[1], 0)
-        parts.append(
-            (
-                torch.nn.functional.pad(branch.embeds, (0, 0, *pad)),
-                torch.nn.functional.pad(branch.attention_mask, pad),
-                torch.nn.functional.pad(branch.image_mask, pad),
-            )
-        )
-    embeds, attention_mask, image_mask = (torch.cat(part) for part in zip(*parts, strict=True))
-    return EncodedPrompts(embeds, attention_mask, image_mask, branches[0].prefix)
+    encoded = [branch for branch in branches if isinstance(branch, EncodedPrompts)]
+    if not encoded:  # the same prompts about noised pictures, of the same shapes
+        inputs = [branch.inputs for branch in branches]
+        return ProcessedPrompts({name: torch.cat([i[name] for i in inputs]) for name in inputs[0]})
+    length = max(branch.embeds.shape[1] for branch in encoded)
+    pads = [(length - branch.embeds.shape[1], 0) for branch in encoded]
+    both = list(zip(encoded, pads, strict=True))
+    return EncodedPrompts(
+        torch.cat([F.pad(branch.embeds, (0, 0, *pad)) for branch, pad in both]),
+        torch.cat([F.pad(branch.attention_mask, pad) for branch, pad in both]),
+        torch.cat([F.pad(branch.image_mask, pad) for branch, pad in both]),
+        encoded[0].prefix,
+    )
 
 
 def image_tokens(model: Any, mask: torch.Tensor | None) -> AbstractContextManager[None]:
-    """Tell EAH where the image tokens are, (B, S) bool, unless its settings fix the columns.
+    """Tell EAH where the image tokens are, (B, S) bool; without a mask it finds them.
 
-    None leaves it to EAH to find them.
+    Settings of EAH that fix the columns win.
     """
     handle = handle_of(model)
     if mask is None or (handle is not None and handle.config.image_span is not None):

@@ -48,7 +48,7 @@ from models.generation import (
     ProcessedPrompts,
     Prompts,
     ShownPrompt,
-    padded,
+    pad_prompts,
 )
 from models.loading import load_pretrained
 from models.pictures import Picture, to_picture
@@ -334,7 +334,7 @@ class HFVlm(VLM):
             stop = int(mask.nonzero().max()) + 1
             first = next(iter(picture.prepared.texts.values()))[IDS][0]
             stops.add(stop if torch.equal(first[:stop], ids[:stop]) else 0)
-        return padded(rows, masks, prefix=stops.pop() if shared and len(stops) == 1 else 0)
+        return pad_prompts(rows, masks, prefix=stops.pop() if shared and len(stops) == 1 else 0)
 
     def embed_text(self, features: Features, questions: Sequence[str]) -> EncodedPrompts:
         """Return the prompts without their image tokens; arguments as in `embed_prompts`."""

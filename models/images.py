@@ -48,24 +48,16 @@ class Preprocessing(ABC):
         return repr(self)
 
     def prepare(self, image: Image.Image, questions: Sequence[str]) -> Any:
-        """Return what `VLM.encode` takes of a picture that some questions are about.
-
-        Pixels, shape (1, 3, side, side), whatever is asked.
-        """
+        """Return what `VLM.encode` takes of a picture: pixels, (1, 3, side, side), by default."""
         return self([image])
 
 
 @dataclass(frozen=True, slots=True)
 class ClipPreprocessing(Preprocessing):
-    """Resizes the shortest edge bicubically, centre-crops and normalises as CLIP does.
+    """Resizes the shortest edge bicubically, centre-crops and normalises as CLIP does."""
 
-    Attributes:
-        size: Side of the crop in pixels (336 for LLaVA-1.5).
-        padding: Color to pad to a square with, so that nothing is cropped; None to crop.
-    """
-
-    size: int
-    padding: Color | None = None
+    size: int  # side of the crop in pixels (336 for LLaVA-1.5)
+    padding: Color | None = None  # to pad to a square with, so that nothing is cropped
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return pixels, shape (B, 3, size, size), float32."""
@@ -80,12 +72,9 @@ class SquashPreprocessing(Preprocessing):
     """Resizes to a square bicubically, whatever the picture's proportions, and normalises.
 
     The `blip_image_eval` processor of LAVIS and MiniGPT-4.
-
-    Attributes:
-        size: Side in pixels (224 for InstructBLIP and MiniGPT-4).
     """
 
-    size: int
+    size: int  # side in pixels (224 for InstructBLIP and MiniGPT-4)
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return pixels, shape (B, 3, size, size), float32."""
@@ -98,34 +87,28 @@ def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
     return torch.from_numpy(np.asarray(batch, dtype=np.float32))
 
 
+# Since version 5 transformers' image processors resize tensors with torchvision, which gives other
+# pixels than the reference wrappers had; the PIL processors of either version give the same ones.
+PIL_CLASSES_APART = Version(transformers.__version__).major >= 5
+
+
 @cache
 def _clip_processor(size: int) -> Any:
-    """Build the PIL image processor of the installed transformers.
-
-    Since version 5 `CLIPImageProcessor` resizes tensors with torchvision, which gives other pixels
-    than the reference wrappers had; the PIL processor of either version gives the same ones.
-    """
-    if Version(transformers.__version__) >= Version("5.0"):
+    if PIL_CLASSES_APART:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil as Clip
     else:
         from transformers import CLIPImageProcessor as Clip
+    crop = {"height": size, "width": size}
     return Clip(
-        size={"shortest_edge": size},
-        crop_size={"height": size, "width": size},
-        image_mean=list(CLIP_MEAN),
-        image_std=list(CLIP_STD),
+        size={"shortest_edge": size}, crop_size=crop, image_mean=CLIP_MEAN, image_std=CLIP_STD
     )
 
 
 @cache
 def _blip_processor(size: int) -> Any:
-    """Build the PIL image processor of the installed transformers, as `_clip_processor` does."""
-    if Version(transformers.__version__) >= Version("5.0"):
+    if PIL_CLASSES_APART:
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil as Blip
     else:
         from transformers import BlipImageProcessor as Blip
-    return Blip(
-        size={"height": size, "width": size},
-        image_mean=list(CLIP_MEAN),
-        image_std=list(CLIP_STD),
-    )
+    square = {"height": size, "width": size}
+    return Blip(size=square, image_mean=CLIP_MEAN, image_std=CLIP_STD)

@@ -1,7 +1,8 @@
-"""LLaVA-1.5, from `llava-hf/llava-1.5-7b-hf`, from `liuhaotian/llava-v1.5-7b` and CLIP, 13b, tiny.
+"""LLaVA-1.5 (7b, 13b, tiny) and Shikra-7B: CLIP, a projector, LLaMA.
 
-Protocol "opera" runs it as the paper's wrapper does: system message glued to "USER:", the picture's
-sides cropped away. Protocol "official" is LLaVA's: `vicuna_v1` prompt, padded to a square.
+Protocol "opera" runs LLaVA-1.5 as the paper's wrapper does: system message glued to "USER:", the
+picture's sides cropped away. Protocol "official" is LLaVA's: `vicuna_v1` prompt, padded to a
+square. Shikra's "official" has a space after the system message and pads with white.
 """
 
 from __future__ import annotations
@@ -10,17 +11,18 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
+import transformers
+from packaging.version import Version
+from torch import nn
 from transformers import LlavaConfig, LlavaForConditionalGeneration
 
 from models.base import VLM
 from models.checkpoints.locate import clip_config, llama_config
 from models.errors import ModelError
 from models.generation import EncodedPrompts
-from models.images import CLIP_MEAN, ClipPreprocessing, Color
-from models.precision import HALF, PART_NAMES, Parts, Precision
+from models.images import ClipPreprocessing, Color
+from models.precision import FULL_AUTOCAST, HALF, PART_NAMES, Parts, Precision
 from models.sources import WHOLE, Checkpoint, Family
-
-SECOND_TO_LAST = -2
 
 
 class Llava(VLM):
@@ -40,8 +42,7 @@ class Llava(VLM):
     # float16 throughout: autocast, which the wrapper also has, finds nothing to cast.
     mixed = Precision("float16", dict.fromkeys(PART_NAMES, HALF))
     stop_text: ClassVar[str | None] = "###"
-    # LLaVA's own padding color: CLIP's mean.
-    padding: ClassVar[Color] = tuple(int(mean * 255) for mean in CLIP_MEAN)  # type: ignore[assignment]  # three
+    padding: ClassVar[Color] = (122, 116, 104)  # CLIP's mean
 
     @classmethod
     def config(cls, checkpoint: Checkpoint) -> Any:
@@ -50,24 +51,20 @@ class Llava(VLM):
         Raises:
             ModelError: If its image features are not LLaVA-1.5's.
         """
-        if not checkpoint.is_whole:
+        if checkpoint.is_whole:
+            config = cls.config_class.from_dict(checkpoint.parts[WHOLE].config)
+        else:
             llm = checkpoint.parts["llm"]
-            layer = llm.config.get("mm_vision_select_layer", SECOND_TO_LAST)
             config = cls.config_class(
                 vision_config=clip_config(checkpoint.parts["vision"]).to_dict(),
                 text_config=llama_config(llm).to_dict(),
-                vision_feature_layer=layer,
+                vision_feature_layer=llm.config.get("mm_vision_select_layer", -2),
                 tie_word_embeddings=False,
             )
-        else:
-            config = cls.config_class.from_dict(checkpoint.parts[WHOLE].config)
-        if (config.vision_feature_select_strategy, type(config.vision_feature_layer)) != (
-            "default",
-            int,
-        ):
+        layer, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
+        if strategy != "default" or not isinstance(layer, int):
             raise ModelError(
-                f"checkpoint {checkpoint.name} takes image features from "
-                f"{config.vision_feature_layer} ({config.vision_feature_select_strategy!r}); "
+                f"checkpoint {checkpoint.name} takes image features from {layer} ({strategy!r}); "
                 f"{cls.__name__} takes them from one layer, 'default'"
             )
         return config
@@ -87,20 +84,67 @@ class Llava(VLM):
     @torch.inference_mode()
     def encode_pixels(self, pixels: torch.Tensor) -> torch.Tensor:
         """Return projected CLIP patches of the second-to-last layer without CLS, (B, I, E)."""
-        model = self.model.model
-        config = self.model.config
+        model, layer = self.model.model, self.model.config.vision_feature_layer
         tower = next(model.vision_tower.parameters())
+        pixels = pixels.to(tower.device, tower.dtype, non_blocking=True)
         with self.precision.parts["vision"].context(tower.device):
-            states = model.vision_tower(
-                pixels.to(tower.device, tower.dtype, non_blocking=True), output_hidden_states=True
-            ).hidden_states
-        patches = states[config.vision_feature_layer][:, 1:]  # (B, 1 + I, C) -> (B, I, C)
-        projector = model.multi_modal_projector
-        weight = next(projector.parameters())
+            states = model.vision_tower(pixels, output_hidden_states=True).hidden_states
+        patches = states[layer][:, 1:]  # (B, 1 + I, C) -> (B, I, C)
+        weight = next(model.multi_modal_projector.parameters())
         with self.precision.parts["projector"].context(weight.device):
-            features: torch.Tensor = projector(patches.to(weight.device, weight.dtype))
+            features: torch.Tensor = model.multi_modal_projector(
+                patches.to(weight.device, weight.dtype)
+            )
         return features
 
-    def counted_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
+    def count_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
         """Return the lengths of the prompts, the image counted as one id."""
         return tuple(len(self.prompt_ids(question)) for question in questions)
+
+
+class ShikraConfig(LlavaConfig):  # type: ignore[misc]  # transformers is untyped
+    """LLaVA's config under a name of its own, so that a saved folder says what it is."""
+
+    model_type = "shikra"
+
+
+class ShikraForConditionalGeneration(LlavaForConditionalGeneration):  # type: ignore[misc]
+    """LLaVA with one linear layer as projector; transformers has no class for Shikra."""
+
+    config_class = ShikraConfig
+
+    def __init__(self, config: Any) -> None:
+        """Build LLaVA and replace its projector."""
+        super().__init__(config)
+        self.model.multi_modal_projector = nn.Linear(
+            config.vision_config.hidden_size, config.text_config.hidden_size
+        )
+
+
+if Version(transformers.__version__).major >= 5:
+    # There a class that is not transformers' own must say that LLaVA's names on disk are its own.
+    from transformers import conversion_mapping
+
+    conversion_mapping.register_checkpoint_conversion_mapping(
+        ShikraConfig.model_type, conversion_mapping.get_checkpoint_conversion_mapping("llava")
+    )
+
+
+class Shikra(Llava):
+    """Shikra: CLIP at 224 pixels, a linear projector, a token on each side of the image tokens.
+
+    Its checkpoint is the merged folder, LLaMA-7B with Shikra's delta added.
+    """
+
+    family = Family("shikra", "shikra", ("shikra",), ("<im_patch>", "<im_start>", "<im_end>"))
+    model_class: ClassVar[Any] = ShikraForConditionalGeneration
+    config_class: ClassVar[Any] = ShikraConfig
+    # The wrapper loads the language model in float32 and runs it under autocast.
+    mixed = Precision("mixed", {"vision": HALF, "projector": FULL_AUTOCAST, "llm": FULL_AUTOCAST})
+    stop_text = None
+    answer_mark = "ASSISTANT:"
+    padding = (255, 255, 255)
+
+    def count_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
+        """Return the lengths of the prompts, each image token counted: they have ids in Shikra."""
+        return tuple(prompts.attention_mask.sum(-1).tolist())

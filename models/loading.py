@@ -1,4 +1,4 @@
-"""From a model's name to the loaded model: its wrapper, its checkpoint, device and precision."""
+"""From a model's name to the loaded model: wrapper, checkpoint, device and precision."""
 
 from __future__ import annotations
 
@@ -16,14 +16,9 @@ import torch
 from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
+from models.checkpoints.tensors import list_tensors
 from models.errors import ModelError
-from models.precision import (
-    AUTO,
-    Quantization,
-    bits_and_bytes,
-    check_quantization,
-    resolve_device,
-)
+from models.precision import AUTO, Quantization, bits_and_bytes, check_quantization, resolve_device
 from models.settings import ModelSettings, model_settings
 from models.sources import (
     Checkpoint,
@@ -42,6 +37,14 @@ if TYPE_CHECKING:
     from models.generation import ShownPrompt
 
 HF: Final = "hf"
+# The paper's models by the model_type of their checkpoints.
+MODEL_TYPES: Final = {
+    "llava": "llava-1.5",
+    "llava_llama": "llava-1.5",
+    "shikra": "shikra",
+    "instructblip": "instructblip",
+    "blip-2": "minigpt4",
+}
 WIDTH_13B: Final = 5120  # of a LLaMA with 13 billion parameters
 # Buffers that older versions of transformers saved; they are computed when a model is built.
 BUFFERS: Final = re.compile(r"(.*\.)?(position_ids|inv_freq)")
@@ -53,22 +56,13 @@ SMALLEST_NORM: Final = 0.05
 class Description:
     """What will be loaded: everything that decides a model's answers.
 
-    Attributes:
-        model: Name in `configs/`; "hf-" and the checkpoint's name for a model of transformers.
-        family: What kind of model it is, such as "llava-1.5".
-        checkpoint: Folder or hub id, or those of its parts.
-        weights: Hub commit or hash of the contents; another one means other weights.
-        protocol: Prompt and preprocessing.
-        device: "cpu", "cuda:N" or "auto".
-        dtype: "mixed", "float32", "float16" or "bfloat16".
-        quantization: "8bit", "4bit" or None.
-        system: System message of a chat template; None for what the prompt has by itself.
+    From `protocol` on these are the arguments of `load`, defaults resolved.
     """
 
-    model: str
-    family: str
-    checkpoint: str
-    weights: str
+    model: str  # name in `configs/`; "hf-" and the checkpoint's name for others
+    family: str  # such as "llava-1.5"
+    checkpoint: str  # folder or hub id, or those of its parts
+    weights: str  # hub commit or hash of the contents; another one means other weights
     protocol: str
     device: str
     dtype: str
@@ -91,12 +85,11 @@ def load(
     """Load a model with its wrapper.
 
     Args:
-        name: One of `available()`, such as "llava-1.5" or "tiny-llava"; "hf" for any
-            vision-language model of transformers, "auto" to find out by the checkpoint's config.
+        name: One of `available()`, such as "llava-1.5"; "hf" for any vision-language model of
+            transformers, "auto" to find out by the checkpoint's config.
         checkpoint: Folder or hub id, in transformers' format or as the authors published it; None
             for what `configs/<name>.yaml` names.
-        parts: Original files by part ("llm", "vision", "qformer", "projector",
-            "qformer_tokenizer") instead of the config's.
+        parts: Original files by part (`PARTS`) instead of the config's.
         protocol: Whose prompt and preprocessing; None for the config's ("opera").
         device: "cpu", "cuda:N", or "auto" to spread over all GPUs; None for the first GPU, else
             the CPU.
@@ -105,22 +98,19 @@ def load(
         quantization: "8bit" or "4bit" weights in the language model, by bitsandbytes.
         converted: Folder that original files are converted to, once; None for one in the cache.
         system: System message, for "hf"; None for what its chat template has by itself.
-    Returns:
-        The wrapped model, ready to generate.
     Raises:
         ModelError: If one of these does not exist or does not fit the others.
     """
     _refuse_empty(locals())
-    settings = model_settings(recognise(name, checkpoint))
-    wrapper = wrapper_of(settings)
-    chosen, place = protocol or settings.protocol, resolve_device(device)
-    wrapper.check_protocol(chosen, system)
-    kind = check_quantization(quantization, place)
+    _, settings, wrapper = _wrapper(name, checkpoint)
+    protocol, device = protocol or settings.protocol, resolve_device(device)
+    wrapper.check_protocol(protocol, system)
+    kind = check_quantization(quantization, device)
     return wrapper.load(
         wrapper.find(settings, checkpoint, parts),
-        protocol=chosen,
-        device=place,
-        precision=wrapper.resolve_precision(dtype or settings.dtype, place),
+        protocol=protocol,
+        device=device,
+        precision=wrapper.resolve_precision(dtype or settings.dtype, device),
         quantization=kind,
         converted=converted,
         **({} if system is None else {"system": system}),
@@ -141,21 +131,19 @@ def describe(
 ) -> Description:
     """Resolve what `load` would load, without loading it; arguments and errors as there."""
     _refuse_empty(locals())
-    name = recognise(name, checkpoint)
-    settings = model_settings(name)
-    wrapper = wrapper_of(settings)
-    chosen, place = protocol or settings.protocol, resolve_device(device)
-    wrapper.check_protocol(chosen, system)
+    name, settings, wrapper = _wrapper(name, checkpoint)
+    protocol, device = protocol or settings.protocol, resolve_device(device)
+    wrapper.check_protocol(protocol, system)
     located = wrapper.find(settings, checkpoint, parts)
     return Description(
         model=f"{HF}-{Path(located.name).name}" if name == HF else name,
         family=located.family.name,
         checkpoint=located.name,
         weights=located.identity,
-        protocol=chosen,
-        device=place,
-        dtype=wrapper.resolve_precision(dtype or settings.dtype, place).name,
-        quantization=check_quantization(quantization, place),
+        protocol=protocol,
+        device=device,
+        dtype=wrapper.resolve_precision(dtype or settings.dtype, device).name,
+        quantization=check_quantization(quantization, device),
         system=system,
     )
 
@@ -173,19 +161,16 @@ def show_prompt(
 ) -> ShownPrompt:
     """Return what a model would be sent for a question about a picture; no weights are loaded.
 
-    It takes all arguments of `load`, which says what they are and what it raises.
+    Other arguments and errors are those of `load`.
     """
-    settings = model_settings(recognise(name, checkpoint))
-    wrapper = wrapper_of(settings)
+    settings, wrapper = _wrapper(name, checkpoint)[1:]
     located = wrapper.find(settings, checkpoint, parts)
     options = {} if system is None else {"system": system}
     return wrapper.prompt_of(located, protocol or settings.protocol, question, image, **options)
 
 
 def recognise(name: str, checkpoint: str | None) -> str:
-    """Return a model's name; for "auto" the one that a checkpoint's config belongs to.
-
-    The paper's four are known by the kinds of their parts; every other model is "hf".
+    """Return a model's name; for "auto" that of the paper's model that a checkpoint holds, or "hf".
 
     Raises:
         ModelError: If it is "auto", and no checkpoint with a config is named.
@@ -197,8 +182,7 @@ def recognise(name: str, checkpoint: str | None) -> str:
             "--model auto needs --checkpoint, a folder or hub id with a config.json; name one, or "
             "name the model"
         )
-    source = find_source(checkpoint, what="checkpoint", advice="check the path")
-    config = source.config
+    config = find_source(checkpoint, what="checkpoint", advice="check the path").config
     kind = config.get("model_type")
     if kind is None:
         raise ModelError(
@@ -210,22 +194,9 @@ def recognise(name: str, checkpoint: str | None) -> str:
         return HF
     if kind == "llava" and text and vision.get("model_type") != "clip_vision_model":
         return HF
+    found = MODEL_TYPES.get(kind, HF)
     size = text.get("hidden_size", config.get("hidden_size"))
-    llava = "llava-1.5-13b" if size == WIDTH_13B else "llava-1.5"
-    families = {"llava": llava, "llava_llama": llava, "shikra": "shikra"}
-    families |= {"instructblip": "instructblip", "blip-2": "minigpt4"}
-    return families.get(kind, HF)
-
-
-def find_checkpoint(
-    settings: ModelSettings, checkpoint: str | None, parts: Mapping[str, str] | None
-) -> Checkpoint:
-    """Find the checkpoint that a user's choice and a model's config come to.
-
-    Raises:
-        ModelError: If a part is unknown, missing, or of another model.
-    """
-    return wrapper_of(settings).find(settings, checkpoint, parts)
+    return "llava-1.5-13b" if found == "llava-1.5" and size == WIDTH_13B else found
 
 
 def wrapper_of(settings: ModelSettings) -> type[VLM]:
@@ -235,17 +206,22 @@ def wrapper_of(settings: ModelSettings) -> type[VLM]:
     return wrapper
 
 
+def _wrapper(name: str, checkpoint: str | None) -> tuple[str, ModelSettings, type[VLM]]:
+    """Return a model's name ("auto" resolved), settings and wrapper class."""
+    name = recognise(name, checkpoint)
+    settings = model_settings(name)
+    return name, settings, wrapper_of(settings)
+
+
 def load_tokenizer(source: Source) -> ChunkTokenizer:
     """Load `tokenizer.model`, or `tokenizer.json` where there is no such file.
 
     Raises:
         ModelError: If the checkpoint has neither.
     """
-    model = source.file("tokenizer.model")
-    if model is not None:
+    if (model := source.file("tokenizer.model")) is not None:
         return SentencePieceTokenizer(model)
-    fast = source.file("tokenizer.json")
-    if fast is not None:
+    if (fast := source.file("tokenizer.json")) is not None:
         return JsonTokenizer(fast)
     raise ModelError(
         f"checkpoint {source.name} has no tokenizer.model and no tokenizer.json; "
@@ -254,22 +230,18 @@ def load_tokenizer(source: Source) -> ChunkTokenizer:
 
 
 def check_vocabulary(checkpoint: Checkpoint, rows: int, tokenizer: ChunkTokenizer) -> None:
-    """Refuse a language model with fewer embeddings than its tokenizer needs.
-
-    Raises:
-        ModelError: If it is one.
-    """
-    family, pieces = checkpoint.family, tokenizer.get_piece_size()
+    """Raise ModelError for a language model with fewer embeddings than its tokenizer needs."""
+    pieces, more = tokenizer.get_piece_size(), len(checkpoint.family.added_tokens)
     where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {pieces} pieces"
     if rows < pieces:
         raise ModelError(
             f"{where}; model and tokenizer are not of the same checkpoint: copy the right "
             "tokenizer.model into it"
         )
-    if rows < pieces + len(family.added_tokens):
+    if rows < pieces + more:
         raise ModelError(
-            f"{where}, but {family.name} has {len(family.added_tokens)} more than pieces, for its "
-            "image tokens; it is of another model, or incomplete: name the right one"
+            f"{where}, but {checkpoint.family.name} has {more} more than pieces, for its image "
+            "tokens; it is of another model, or incomplete: name the right one"
         )
 
 
@@ -293,9 +265,9 @@ def load_pretrained(
         dtype: Of the weights; "auto" for the one that they are stored in.
         float32: Modules and parameters that stay in float32 under a lower dtype, by the last part
             of their names. transformers 5 no longer takes a dtype for each part of a model.
-        device: "cpu", "cuda:N", or "auto" to spread over all GPUs.
-        quantization: Of linear layers, by bitsandbytes; None for none.
-        unquantized: Modules whose linear layers keep their precision then, by their full names.
+        device: As in `load`.
+        quantization: Of linear layers, by bitsandbytes.
+        unquantized: Full names of modules whose linear layers keep their precision then.
     Returns:
         The model in evaluation mode.
     Raises:
@@ -315,7 +287,7 @@ def load_pretrained(
         own = {"__module__": model_class.__module__, "_keep_in_fp32_modules_strict": [*float32]}
         loaded = type(model_class.__name__, (model_class,), own)
     try:
-        with _quiet():
+        with _silence_transformers():
             model, found = loaded.from_pretrained(
                 folder if files else name,
                 dtype=dtype,
@@ -327,11 +299,16 @@ def load_pretrained(
     except torch.OutOfMemoryError:
         raise
     except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise _unreadable(name, files, error) from error
-    if float32:
-        model.__class__ = model_class
+        list_tensors(files)  # raises the error that names the file
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise ModelError(
+            f"{name} can't be loaded ({reason}); download it again, or name another one"
+        ) from error
+    model.__class__ = model_class if float32 else model.__class__
     _refuse_wrong_weights(name, found)
-    _refuse_deltas(name, model)
+    for path, module in model.named_modules():
+        if path.endswith("model.norm") and type(module).__name__ == "LlamaRMSNorm":
+            refuse_delta(f"checkpoint {name}", module.weight)
     return model.requires_grad_(False).eval()
 
 
@@ -342,7 +319,7 @@ def _refuse_empty(arguments: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _silence_transformers() -> Iterator[None]:
     """Keep transformers' own report of wrong weights back, and its bar away from log files."""
     level = transformers_logging.get_verbosity()
     bar = transformers_logging.is_progress_bar_enabled()
@@ -357,30 +334,24 @@ def _quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-def _unreadable(name: str, files: Sequence[Path], error: Exception) -> ModelError:
-    """Return what is wrong with a folder's files, in one sentence that names the file."""
-    from models.checkpoints.tensors import stored_tensors  # not needed to load
-
-    try:
-        stored_tensors(files)
-    except ModelError as precise:
-        return precise
-    reason = " ".join(str(error).split())[:300] or type(error).__name__
-    return ModelError(f"{name} can't be loaded ({reason}); download it again, or name another one")
-
-
 def _refuse_wrong_weights(name: str, found: Mapping[str, Any]) -> None:
     """Refuse what `from_pretrained` would leave random or aside."""
-    wrong = {one if isinstance(one, str) else one[0]: one for one in found["mismatched_keys"]}
-    missing = {*found["missing_keys"]} - wrong.keys()
+    shapes: dict[str, str] = {}
+    for one in found["mismatched_keys"]:
+        if isinstance(one, str):  # all that transformers 4 says
+            shapes[one] = f"{one} of another shape than the model's"
+        else:
+            key, there, needed = one
+            shapes[key] = f"{key} of shape {tuple(there)}, but the model needs {tuple(needed)}"
+    missing = {*found["missing_keys"]} - shapes.keys()
     unexpected = [key for key in found["unexpected_keys"] if not BUFFERS.fullmatch(key)]
     amiss = []
     if missing:
-        amiss.append(f"lacks {_listed(missing)}")
+        amiss.append(f"lacks {_list_names(missing)}")
     if unexpected:
-        amiss.append(f"holds {_listed(unexpected)}, which this model does not have")
-    if wrong:
-        amiss.append(f"holds {_listed(map(_wrong_shape, wrong.values()))}")
+        amiss.append(f"holds {_list_names(unexpected)}, which this model does not have")
+    if shapes:
+        amiss.append(f"holds {_list_names(shapes.values())}")
     if amiss:
         raise ModelError(
             f"checkpoint {name} {', and '.join(amiss)}; it is incomplete or of another model: "
@@ -388,36 +359,24 @@ def _refuse_wrong_weights(name: str, found: Mapping[str, Any]) -> None:
         )
 
 
-def _wrong_shape(found: str | tuple[str, Sequence[int], Sequence[int]]) -> str:
-    """Describe a weight of another shape, of which transformers 4 gives the name only."""
-    if isinstance(found, str):
-        return f"{found} of another shape than the model's"
-    name, there, needed = found
-    return f"{name} of shape {tuple(there)}, but the model needs {tuple(needed)}"
-
-
-def _listed(names: Iterable[str]) -> str:
+def _list_names(names: Iterable[str]) -> str:
     first, *others = sorted(names)
     return f"{first} and {len(others)} more" if others else first
 
 
-def _refuse_deltas(name: str, model: Any) -> None:
-    """Refuse weights that are differences to LLaMA's, as Vicuna and Shikra were published."""
-    for path, module in model.named_modules():
-        if path.endswith("model.norm") and type(module).__name__ == "LlamaRMSNorm":
-            refuse_delta(f"checkpoint {name}", module.weight)
-
-
 def refuse_delta(where: str, norm: torch.Tensor) -> None:
-    """Refuse a language model by the weights of its last norm.
+    """Refuse delta weights, differences to LLaMA's, as Vicuna and Shikra were published.
 
+    Args:
+        where: What holds them, for the message.
+        norm: Weights of the language model's last norm.
     Raises:
-        ModelError: If they are differences to LLaMA's.
+        ModelError: If they are such.
     """
     if norm.float().abs().mean() < SMALLEST_NORM:
         raise ModelError(
-            f"{where} holds delta weights, the differences "
-            "to LLaMA's; add them to LLaMA-7B first (Vicuna: python -m "
-            "fastchat.model.apply_delta, Shikra: mllm/models/shikra/apply_delta.py, each "
-            "with --base LLAMA --target FOLDER --delta DELTA) and pass the result"
+            f"{where} holds delta weights, the differences to LLaMA's; add them to LLaMA-7B first "
+            "(Vicuna: python -m fastchat.model.apply_delta, Shikra: mllm/models/shikra/"
+            "apply_delta.py, each with --base LLAMA --target FOLDER --delta DELTA) and pass the "
+            "result"
         )

@@ -45,7 +45,7 @@ def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Imag
 
     Args:
         path: The picture.
-        draft: Decode a JPEG no larger than this size needs; None for all its pixels.
+        draft: Decode a JPEG no larger than this size needs.
     Raises:
         ModelError: If it can't be read, or is of a size or depth that models are not shown.
     """
@@ -101,15 +101,6 @@ def to_picture(image: Picture) -> Image.Image:
         ) from error
 
 
-def _reason(error: BaseException) -> str:
-    """Return what is wrong with a picture, without the file's name and as one line."""
-    if isinstance(error, UnidentifiedImageError):
-        return "it is no picture that PIL knows"
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
-
-
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return a picture as 8-bit RGB.
 
@@ -118,7 +109,12 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ModelError: If the picture is a strip, very large, or of 32 bits.
     """
-    check_size(image)
+    short, long = sorted(image.size)
+    if long > MAX_SIDE or long > MAX_RATIO * short:
+        raise ModelError(
+            f"it has {image.width} x {image.height} pixels; allowed are sides of up to {MAX_SIDE}, "
+            f"one at most {MAX_RATIO} times as long as the other: crop it or cut it into pieces"
+        )
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BIT_FORMATS):
         return _from_16_bits(image)
     if image.mode in ("I", "F"):
@@ -128,20 +124,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
             "pictures of 8 or 16 bits are read: scale its values and save it as one of these"
         )
     return image.convert("RGB")
-
-
-def check_size(image: Image.Image) -> None:
-    """Check that preprocessing makes no picture of gigabytes of this one.
-
-    Raises:
-        ModelError: Naming the sides and the bounds.
-    """
-    short, long = sorted(image.size)
-    if long > MAX_SIDE or long > MAX_RATIO * short:
-        raise ModelError(
-            f"it has {image.width} x {image.height} pixels; allowed are sides of up to {MAX_SIDE}, "
-            f"one at most {MAX_RATIO} times as long as the other: crop it or cut it into pieces"
-        )
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
@@ -154,3 +136,12 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
         if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
             values = (1 << bits) - 1 - values
     return Image.fromarray((values >> (bits - 8)).astype(np.uint8)).convert("RGB")
+
+
+def _reason(error: BaseException) -> str:
+    """Return what is wrong with a picture, without the file's name and as one line."""
+    if isinstance(error, UnidentifiedImageError):
+        return "it is no picture that PIL knows"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,8 +1,7 @@
 """On which device a model runs, and in which precision each of its parts computes.
 
-The reference wrappers mix precisions, each in its own way: some parts in float32, some in float16,
-some of either under autocast. `--dtype mixed` is that way, the default on a GPU; a plain dtype is
-the same everywhere.
+The reference wrappers mix precisions, each in its own way: float32, float16, either under autocast.
+`--dtype mixed` does the same, the default on a GPU; a plain dtype is the same everywhere.
 """
 
 from __future__ import annotations
@@ -23,11 +22,7 @@ Quantization = Literal["8bit", "4bit"]
 AUTO: Final = "auto"
 MIXED: Final = "mixed"
 PART_NAMES: Final = ("vision", "qformer", "projector", "llm")
-DTYPES: Final = {
-    "float32": torch.float32,
-    "float16": torch.float16,
-    "bfloat16": torch.bfloat16,
-}
+DTYPES: Final = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
 # The output layer is not quantised, as in transformers' own quantised models.
 OUTPUT_LAYERS: Final = ("lm_head", "language_model.lm_head")
 
@@ -40,10 +35,8 @@ class Parts:
 
     def of(self, parameter: str) -> str:
         """Return "vision", "qformer", "projector" or "llm"."""
-        for prefix, part in self.prefixes.items():
-            if parameter.startswith(prefix):
-                return part
-        return "llm"
+        found = (part for start, part in self.prefixes.items() if parameter.startswith(start))
+        return next(found, "llm")
 
     def modules(self, *parts: str) -> list[str]:
         """Return the modules and parameters that some parts consist of."""
@@ -52,23 +45,16 @@ class Parts:
 
 @dataclass(frozen=True, slots=True)
 class PartPrecision:
-    """How one part computes.
+    """How one part computes."""
 
-    Attributes:
-        linear: Dtype of the linear layers' parameters.
-        other: Dtype of all other parameters: norms, embeddings, convolutions.
-        autocast: Dtype that matrix products are cast to; None for none.
-    """
-
-    linear: torch.dtype
-    other: torch.dtype
-    autocast: torch.dtype | None = None
+    linear: torch.dtype  # of linear layers' parameters
+    other: torch.dtype  # of norms, embeddings, convolutions
+    autocast: torch.dtype | None = None  # that matrix products are cast to
 
     def context(self, device: torch.device) -> AbstractContextManager[Any]:
         """Return the context that the part computes in."""
-        if self.autocast is None:
-            return nullcontext()
-        return torch.autocast(device.type, dtype=self.autocast)
+        enabled = self.autocast is not None
+        return torch.autocast(device.type, self.autocast) if enabled else nullcontext()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,10 +66,7 @@ class Precision:
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype to load a model in: the lowest, so that nothing takes more room than it needs.
-
-        The parts in `float32` are the exception.
-        """
+        """The dtype to load a model in, the lowest; the parts in `float32` are the exception."""
         dtypes = {dtype for part in self.parts.values() for dtype in (part.linear, part.other)}
         return min(dtypes, key=lambda dtype: dtype.itemsize)
 
@@ -95,10 +78,7 @@ class Precision:
         )
 
     def cast(self, model: nn.Module, parts: Parts) -> None:
-        """Give every parameter its dtype, in place: halve what was loaded in float32 needlessly.
-
-        Quantised weights, which are whole numbers, stay as they are.
-        """
+        """Give every parameter its dtype, in place; quantised weights, which are integers, stay."""
         for name, parameter in model.named_parameters():
             part = self.parts[parts.of(name)]
             module = model.get_submodule(name.rpartition(".")[0])
@@ -123,17 +103,13 @@ EVA: Final = PartPrecision(torch.float16, torch.float32, torch.float16)
 
 
 def resolve_precision(name: str, device: str, mixed: Precision) -> Precision:
-    """Return a precision by name.
+    """Return a precision by name, as `models.load` takes it; "mixed" is the wrapper's `mixed`.
 
-    Args:
-        name: "auto" (mixed on a GPU, float32 on a CPU), "mixed", or a torch dtype's name.
-        device: "cpu", "cuda:N" or "auto".
-        mixed: What the model's reference wrapper does.
     Raises:
         ModelError: If there is no such precision.
     """
     if name == AUTO:
-        return uniform(torch.float32) if device == "cpu" else mixed
+        name = "float32" if device == "cpu" else MIXED
     if name == MIXED:
         return mixed
     if name not in DTYPES:
@@ -175,8 +151,7 @@ def bits_and_bytes(
     Args:
         kind: "8bit" or "4bit".
         dtype: That 4-bit layers compute in.
-        unquantized: Modules that keep their precision, besides the output layer; none: as
-            transformers chooses.
+        unquantized: Modules that keep their precision; if there are none, transformers chooses.
     """
     skipped = [*unquantized, *OUTPUT_LAYERS] if unquantized else None
     if kind == "8bit":
@@ -204,14 +179,13 @@ def resolve_device(device: str | None) -> str:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ModelError(f"device {device!r} is unknown; use cpu, cuda:N or auto") from error
-    if wanted.type == "cuda":
-        count = torch.cuda.device_count()
-        index = wanted.index or 0
-        if index >= count:
-            have = f"{count} (0..{count - 1})" if count else "none"
-            raise ModelError(
-                f"GPU {index} does not exist; this machine has {have}: "
-                "use --gpu-id with one of them, or --gpu-id -1 for the CPU"
-            )
-        return f"cuda:{index}"
-    return str(wanted)
+    if wanted.type != "cuda":
+        return str(wanted)
+    count, index = torch.cuda.device_count(), wanted.index or 0
+    if index >= count:
+        have = f"{count} (0..{count - 1})" if count else "none"
+        raise ModelError(
+            f"GPU {index} does not exist; this machine has {have}: "
+            "use --gpu-id with one of them, or --gpu-id -1 for the CPU"
+        )
+    return f"cuda:{index}"

@@ -49,19 +49,12 @@ Heads = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class CachedPrefix:
-    """The prefix of the prompts about one picture.
+    """The prefix of the prompts about one picture."""
 
-    Attributes:
-        picture: Names the picture and the method.
-        layers: Keys and values of each layer, (1, N, P, D).
-        heads: The heads that EAH shared when they were computed.
-        sums: EAH's column sums over the rows of the prefix, by target layer.
-    """
-
-    picture: Hashable
-    layers: list[tuple[torch.Tensor, torch.Tensor]]
-    heads: Heads
-    sums: dict[int, Columns]
+    picture: Hashable  # names the picture and the method
+    layers: list[tuple[torch.Tensor, torch.Tensor]]  # keys and values, (1, N, P, D) each
+    heads: Heads  # that EAH shared when they were computed
+    sums: dict[int, Columns]  # EAH's, over the rows of the prefix, by target layer
 
     @property
     def nbytes(self) -> int:
@@ -79,22 +72,15 @@ class Noised(NamedTuple):
 class PrefixCache:
     """Prefixes that are kept for later batches, and how often they were used.
 
-    The least recently used ones are dropped first. A batch may hold more while it runs: its own
-    prefixes are kept until it ends.
+    The least recently used ones are dropped first; those that a running batch uses are not.
 
-    Attributes:
-        max_bytes: Bytes that prefixes may take between batches; 0 keeps none.
-        prompts: Prompts that were answered.
-        prefills: Prefixes that were computed for them.
-        passes: Forward passes that this took, besides those of the answers.
-        kept: The prefixes, the least recently used first.
     """
 
-    max_bytes: int = MAX_BYTES
-    prompts: int = 0
-    prefills: int = 0
-    passes: int = 0
-    kept: list[CachedPrefix] = field(default_factory=list)
+    max_bytes: int = MAX_BYTES  # that prefixes may take between batches; 0 keeps none
+    prompts: int = 0  # that were answered
+    prefills: int = 0  # prefixes that were computed for them
+    passes: int = 0  # forward passes that this took, besides those of the answers
+    kept: list[CachedPrefix] = field(default_factory=list)  # the least recently used first
 
     @property
     def reused(self) -> int:
@@ -110,8 +96,7 @@ class PrefixCache:
         """Return the most recently used prefix of a picture, with these heads or any (None)."""
         for prefix in reversed(self.kept):
             if prefix.picture == picture and heads in (None, prefix.heads):
-                self.kept.remove(prefix)
-                self.kept.append(prefix)
+                self.kept.append(self.kept.pop(self.kept.index(prefix)))
                 return prefix
         return None
 
@@ -126,14 +111,13 @@ class PrefixCache:
 
     def keep(self, is_needed: Callable[[Any], bool]) -> None:
         """Drop the prefixes of pictures that are not needed, noised or not."""
-        for prefix in list(self.kept):
-            name = prefix.picture
-            if not is_needed(name.picture if isinstance(name, Noised) else name):
-                self.kept.remove(prefix)
+        names = [prefix.picture for prefix in self.kept]
+        named = [name.picture if isinstance(name, Noised) else name for name in names]
+        self.kept[:] = [p for p, name in zip(self.kept, named, strict=True) if is_needed(name)]
 
 
 class PicturePrefixes(NamedTuple):
-    """Which picture each prompt of a batch is about, and where its prefix is kept."""
+    """The picture of each prompt of a batch, and where prefixes are kept."""
 
     pictures: Sequence[Hashable]
     cache: PrefixCache
@@ -149,15 +133,13 @@ def generate_behind_prefixes(
     prefixes: PicturePrefixes,
     generate: Callable[[], torch.Tensor],
 ) -> torch.Tensor:
-    """Generate with the cached prefixes of the prompts.
+    """Return what `generate` returns, run with the cached prefixes of the prompts.
 
     Args:
         model: The language model that `generate` runs.
         prompts: What `generate` passes to it, padded behind the prefix (`EncodedPrompts.prefix`).
         prefixes: The pictures of the prompts, and the cache.
         generate: Runs the prompts from their start; they may be repeated for beams.
-    Returns:
-        What `generate` returns.
     """
     batch, cache = _Batch(model, prompts, *prefixes), prefixes.cache
     cache.prompts += len(prefixes.pictures)
@@ -214,8 +196,8 @@ class _Batch:
             computed = compute_prefixes(self.model, self.prompts, pictures)
             for rows, prefix in zip(some, computed, strict=True):
                 self.prefixes |= dict.fromkeys(rows, prefix)
-                self.whole.add(rows[0])
-                self.cache.kept.append(prefix)
+            self.whole |= pictures.keys()
+            self.cache.kept += computed
             self.cache.prefills += len(some)
             self.cache.passes += 1
             self.cache.evict(set(self.prefixes.values()))
@@ -223,13 +205,10 @@ class _Batch:
     @contextmanager
     def splice_prefixes(self) -> Iterator[None]:
         """In a `with` block, let the model run only what follows the prefixes of its prompts."""
-        handle = handle_of(self.model)
         prefixes = [self.prefixes[row] for row in range(len(self.pictures))]
         sums = {
-            layer: Columns(
-                *map(torch.cat, zip(*(prefix.sums[layer] for prefix in prefixes), strict=True))
-            )
-            for layer in (handle.layers if handle else ())
+            layer: Columns(*map(torch.cat, zip(*(p.sums[layer] for p in prefixes), strict=True)))
+            for layer in prefixes[0].sums
         }
         keys = PrefixKeys()
         modules = {
@@ -251,12 +230,11 @@ class _Batch:
                 cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
             cache.layers = []
             for index in range(len(rows[0].layers)):
-                if index in modules:
-                    cache.layers.append(RestLayer(start))
-                else:
+                layer = RestLayer(start) if index in modules else DynamicLayer()
+                if index not in modules:
                     own = zip(*(prefix.layers[index] for prefix in rows), strict=True)
-                    cache.layers.append(DynamicLayer())
-                    cache.layers[-1].update(*map(torch.cat, own))
+                    layer.update(*map(torch.cat, own))
+                cache.layers.append(layer)
             changed = {
                 "inputs_embeds": embeds[:, start:],
                 "position_ids": self.prompts.places().repeat_interleave(beams, dim=0)[:, start:],
@@ -266,20 +244,14 @@ class _Batch:
                 changed["cache_position"] = kwargs["cache_position"][start:]
             return args, {**kwargs, **changed}
 
-        hooks = [
+        with (
             # Before EAH's own hook, which must see the rest of the prompts only.
             self.model.register_forward_pre_hook(splice, with_kwargs=True, prepend=True),
             self.model.register_forward_hook(self._compare_heads, with_kwargs=True),
-        ]
-        try:
-            with (
-                sharing_prefix(self.model, SharedPrefix(self.prompts.prefix, sums)),
-                replaced(list(modules.values()), ATTENTION_NAME, attend_to_prefixes, keys),
-            ):
-                yield
-        finally:
-            for hook in hooks:
-                hook.remove()
+            sharing_prefix(self.model, SharedPrefix(self.prompts.prefix, sums)),
+            replaced(list(modules.values()), ATTENTION_NAME, attend_to_prefixes, keys),
+        ):
+            yield
 
     def _compare_heads(self, _: Any, __: Any, kwargs: dict[str, Any], output: Any) -> None:
         """Raise `_OtherHeads` if a prefill found other heads than those of the prefixes."""
@@ -303,7 +275,7 @@ def compute_prefixes(
     Args:
         model: The language model.
         prompts: Prompts that are padded behind their prefix.
-        pictures: Which of them to run in one forward pass, with the pictures that they are about.
+        pictures: By row, the picture of each prompt to run; all in one forward pass.
     """
     handle, rows, length = handle_of(model), list(pictures), prompts.prefix
     stop = None if handle else length
@@ -339,28 +311,27 @@ def compute_prefixes(
     return found
 
 
-class _LastKeys(Exception):
-    """The last layer has its keys and values; nothing after them is needed."""
-
-
 @contextmanager
 def _stop_at_last_keys(model: Any) -> Iterator[None]:
     """In a `with` block, end a forward pass when the last layer has its keys and values."""
 
+    class LastKeys(Exception):
+        """Nothing after them is needed."""
+
     def stop(*_: Any, **__: Any) -> None:
-        raise _LastKeys
+        raise LastKeys
 
     modules = attention_modules(model)
     last = modules[max(modules)]
     knows_kernel = last.config._attn_implementation in KERNELS
-    with suppress(_LastKeys), replaced([last] if knows_kernel else [], LAST_KEYS, stop, None):
+    with suppress(LastKeys), replaced([last] if knows_kernel else [], LAST_KEYS, stop, None):
         yield
 
 
 def _found_heads(handle: EAHHandle, prompts: int) -> list[Heads]:
     """Return the heads that the last prefill found for each prompt, whose beams all have the same.
 
-    The device is waited for once, for all layers.
+    One synchronisation with the device for all layers.
     """
     chosen = [handle.choices[layer].head for layer in handle.layers]
     heads = torch.stack([head.to(chosen[0].device) for head in chosen])  # (layers, R)
@@ -369,18 +340,11 @@ def _found_heads(handle: EAHHandle, prompts: int) -> list[Heads]:
 
 
 class PrefixKeys:
-    """Keys and values of the prefixes of a batch, and the rows that continue behind each.
+    """Keys and values of the prefixes of a batch, and the rows that continue behind each."""
 
-    Attributes:
-        layers: By layer, keys and values, each (U, N, P, D).
-        members: The rows of each prefix, (U, M); those with fewer rows have their last one again.
-        slots: Where each row stands in (U * M), (R,).
-    """
-
-    def __init__(self) -> None:
-        """Start empty; the number of beams is known when the model is called."""
-        self.layers: dict[int, tuple[torch.Tensor, torch.Tensor]] = {}
-        self.members = self.slots = torch.empty(0)
+    layers: dict[int, tuple[torch.Tensor, torch.Tensor]]  # by layer, each (U, N, P, D)
+    members: torch.Tensor  # (U, M), rows of each prefix; if fewer, the last one is repeated
+    slots: torch.Tensor  # (R,), where each row stands in (U * M)
 
     def assign(
         self, prefixes: Sequence[CachedPrefix], layers: Collection[int], device: torch.device
@@ -394,6 +358,7 @@ class PrefixKeys:
         flat = [row for rows in filled for row in rows]
         self.members = torch.tensor(filled, device=device)
         self.slots = torch.tensor([flat.index(row) for row in range(len(prefixes))], device=device)
+        self.layers = {}
         for layer in layers:
             keys, values = zip(*(prefix.layers[layer] for prefix in members), strict=True)
             self.layers[layer] = torch.cat(keys), torch.cat(values)
@@ -410,8 +375,8 @@ def attend_to_prefixes(
 ) -> tuple[torch.Tensor, None]:
     """Attend to prefixes that rows have in common, and to each row's own keys behind them.
 
-    Scores on both are put side by side before the softmax, so this is plain attention. It saves a
-    copy of the prefix for each row, and its memory traffic in each decode step.
+    This is plain attention without a copy of the prefix for each row: scores on both are put side
+    by side before the softmax.
 
     Args:
         module: The attention module, whose state (`own_attention`) is `PrefixKeys`.

@@ -32,75 +32,43 @@ MINIGPT4_SYSTEM: Final = (
 
 
 class Token(Enum):
-    """What is no text in a prompt. Shikra added its tokens after the LLaMA vocabulary."""
+    """What is no text in a prompt, and how it is spelled."""
 
-    BOS = "beginning of sequence"
-    EOS = "end of sequence"
-    IMAGE = "all image tokens"
-    IM_START = "Shikra's <im_start>"
-    IM_END = "Shikra's <im_end>"
+    BOS = "<s>"
+    EOS = "</s>"
+    IMAGE = "<image>"  # all image tokens
+    IM_START = "<im_start>"  # Shikra's, which it added after the LLaMA vocabulary
+    IM_END = "<im_end>"
 
-
-SPELLED: Final = {
-    Token.BOS: "<s>",
-    Token.EOS: "</s>",
-    Token.IMAGE: "<image>",
-    Token.IM_START: "<im_start>",
-    Token.IM_END: "<im_end>",
-}
 
 Template = tuple[str | Token, ...]
+BOS: Final = Token.BOS
+IMG: Final = Token.IMAGE
+
+# The image comes first, and the tokenizer's BOS is set to "</s>" when the model is built.
+INSTRUCTBLIP: Final[Template] = (IMG, Token.EOS, "{question}")
+# The slow tokenizer that Shikra was trained and evaluated with strips the spaces on both sides
+# of an added token: none stands before <im_start>, and none after <im_end>.
+SHIKRA_END: Final = (Token.IM_START, IMG, Token.IM_END, "{question} ASSISTANT:")
 
 TEMPLATES: Final[dict[tuple[str, str], Template]] = {
     # No space between the system message and "USER:": OPERA glues the two, which makes "USER" the
     # single piece 11889 where LLaVA's own prompt has the pieces "US" and "ER".
-    ("llava-1.5", "opera"): (
-        Token.BOS,
-        VICUNA_SYSTEM + "USER: ",
-        Token.IMAGE,
-        " {question} ASSISTANT:",
-    ),
-    ("llava-1.5", "official"): (
-        Token.BOS,
-        VICUNA_SYSTEM + " USER: ",
-        Token.IMAGE,
-        "\n{question} ASSISTANT:",
-    ),
-    # The image comes first, and the tokenizer's BOS is set to "</s>" when the model is built. LAVIS
-    # and OPERA ask the same way.
-    ("instructblip", "opera"): (Token.IMAGE, Token.EOS, "{question}"),
-    ("instructblip", "official"): (Token.IMAGE, Token.EOS, "{question}"),
+    ("llava-1.5", "opera"): (BOS, VICUNA_SYSTEM + "USER: ", IMG, " {question} ASSISTANT:"),
+    ("llava-1.5", "official"): (BOS, VICUNA_SYSTEM + " USER: ", IMG, "\n{question} ASSISTANT:"),
+    # LAVIS and OPERA ask the same way.
+    ("instructblip", "opera"): INSTRUCTBLIP,
+    ("instructblip", "official"): INSTRUCTBLIP,
     # OPERA leaves the system message out and puts a space before the second "###".
-    ("minigpt4", "opera"): (
-        Token.BOS,
-        "###Human: <Img>",
-        Token.IMAGE,
-        "</Img> {question} ###Assistant:",
-    ),
+    ("minigpt4", "opera"): (BOS, "###Human: <Img>", IMG, "</Img> {question} ###Assistant:"),
     ("minigpt4", "official"): (
-        Token.BOS,
+        BOS,
         MINIGPT4_SYSTEM + "###Human: <Img>",
-        Token.IMAGE,
+        IMG,
         "</Img> {question}###Assistant: ",
     ),
-    # The slow tokenizer that Shikra was trained and evaluated with strips the spaces on both sides
-    # of an added token: none stands before <im_start>, and none after <im_end>.
-    ("shikra", "opera"): (
-        Token.BOS,
-        VICUNA_SYSTEM + "USER:",
-        Token.IM_START,
-        Token.IMAGE,
-        Token.IM_END,
-        "{question} ASSISTANT:",
-    ),
-    ("shikra", "official"): (
-        Token.BOS,
-        VICUNA_SYSTEM + " USER:",
-        Token.IM_START,
-        Token.IMAGE,
-        Token.IM_END,
-        "{question} ASSISTANT:",
-    ),
+    ("shikra", "opera"): (BOS, VICUNA_SYSTEM + "USER:", *SHIKRA_END),
+    ("shikra", "official"): (BOS, VICUNA_SYSTEM + " USER:", *SHIKRA_END),
 }
 
 
@@ -133,31 +101,27 @@ def prompt_ids(
     Returns:
         Token ids with `IMAGE` (-200) once in the place of the image tokens.
     """
+    # Shikra added <im_patch>, <im_start>, <im_end> in this order: 32000, 32001, 32002.
+    added = tokenizer.get_piece_size()
+    special = {
+        Token.BOS: tokenizer.bos_id(),
+        Token.EOS: tokenizer.eos_id(),
+        Token.IMAGE: IMAGE,
+        Token.IM_START: added + 1,
+        Token.IM_END: added + 2,
+    }
     ids: list[int] = []
     for piece in template(model, protocol):
-        if isinstance(piece, str):
-            ids += tokenizer.encode(piece.replace("{question}", question))
+        if isinstance(piece, Token):
+            ids.append(special[piece])
         else:
-            ids.append(_token_id(piece, tokenizer))
+            ids += tokenizer.encode(piece.replace("{question}", question))
     return ids
 
 
-def shown(model: str, question: str, tokenizer: ChunkTokenizer, protocol: str) -> ShownPrompt:
+def show_prompt(model: str, question: str, tokenizer: ChunkTokenizer, protocol: str) -> ShownPrompt:
     """Return a prompt as text and ids, for people to read; arguments as in `prompt_ids`."""
-    pieces = [
-        part.replace("{question}", question) if isinstance(part, str) else SPELLED[part]
-        for part in template(model, protocol)
-    ]
-    return ShownPrompt("".join(pieces), prompt_ids(model, question, tokenizer, protocol))
-
-
-def _token_id(token: Token, tokenizer: ChunkTokenizer) -> int:
-    """Return the id of a special token."""
-    if token is Token.IMAGE:
-        return IMAGE
-    if token is Token.BOS:
-        return tokenizer.bos_id()
-    if token is Token.EOS:
-        return tokenizer.eos_id()
-    # Shikra added <im_patch>, <im_start>, <im_end> in this order: 32000, 32001, 32002.
-    return tokenizer.get_piece_size() + (1 if token is Token.IM_START else 2)
+    pieces = template(model, protocol)
+    text = "".join(piece.value if isinstance(piece, Token) else piece for piece in pieces)
+    ids = prompt_ids(model, question, tokenizer, protocol)
+    return ShownPrompt(text.replace("{question}", question), ids)

@@ -18,34 +18,18 @@ PARTS: Final = ("llm", "vision", "qformer", "projector", "qformer_tokenizer")
 
 @dataclass(frozen=True, slots=True)
 class ModelSettings:
-    """One model of the project.
+    """One model of the project. Parts are files, folders or hub ids."""
 
-    Attributes:
-        wrapper: Dotted path of the wrapper class.
-        checkpoint: Hub id or folder (relative to the checkout) that holds the model, or some of its
-            parts; None where the parts below are all there is.
-        llm: Language model and tokenizer, a folder or hub id; with the projector in LLaVA-1.5 and
-            Shikra.
-        vision: Vision tower: CLIP's folder or hub id, or `eva_vit_g.pth`.
-        qformer: File of the Q-Former, the norm before it and its queries; with the projector in
-            InstructBLIP.
-        projector: File of MiniGPT-4's projector.
-        qformer_tokenizer: BERT's tokenizer for InstructBLIP's Q-Former, a folder or hub id.
-        protocol: Default protocol of prompt and preprocessing.
-        dtype: "auto" (as the reference wrapper on a GPU, float32 on a CPU), "mixed" (as the
-            reference wrapper), or a torch dtype's name.
-        eah: Preset of EAH, and settings that differ from it.
-    """
-
-    wrapper: str
-    checkpoint: str | None = None
-    llm: str | None = None
-    vision: str | None = None
-    qformer: str | None = None
-    projector: str | None = None
-    qformer_tokenizer: str | None = None
-    protocol: str = "opera"
-    dtype: str = "auto"
+    wrapper: str  # dotted path of the wrapper class
+    checkpoint: str | None = None  # hub id or folder (from the checkout) of the model or some parts
+    llm: str | None = None  # language model and tokenizer; with the projector in LLaVA and Shikra
+    vision: str | None = None  # vision tower: CLIP's folder, or `eva_vit_g.pth`
+    qformer: str | None = None  # Q-Former, norm and queries; with the projector in InstructBLIP
+    projector: str | None = None  # of MiniGPT-4
+    qformer_tokenizer: str | None = None  # BERT's tokenizer for InstructBLIP's Q-Former
+    protocol: str = "opera"  # default of prompt and preprocessing
+    dtype: str = "auto"  # as `models.load` takes it
+    # Preset of EAH, and settings that differ from it.
     eah: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})
 
 

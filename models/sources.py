@@ -30,25 +30,18 @@ POINTER_START: Final = b"version https://git-lfs.github.com/spec/"
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file, a folder or a hub repository that exists.
+    """A file, a folder or a hub repository that exists."""
 
-    Attributes:
-        name: Path or hub id.
-        path: The file or folder; None for a hub repository.
-        config: What its `config.json` holds; empty if it has none.
-        commit: Of the hub repository; empty for a file or folder.
-    """
-
-    name: str
-    path: Path | None
-    config: dict[str, Any]
-    commit: str
+    name: str  # path or hub id
+    path: Path | None  # None for a hub repository
+    config: dict[str, Any]  # what its `config.json` holds; empty if it has none
+    commit: str  # of the hub repository; empty for a file or folder
 
     @property
     def identity(self) -> str:
-        """Hub commit, or a hash of the contents; another one means other weights or tokens.
+        """Hub commit, or a hash of all bytes (26 GB take up to a minute, once).
 
-        It covers every byte, so it is computed when asked for: 26 GB take up to a minute once.
+        Another one means other weights or tokens.
         """
         return f"hub:{self.commit}" if self.path is None else _contents_hash(self.path)
 
@@ -69,13 +62,11 @@ class Source:
         # One set of weights is enough, and safetensors are read fastest.
         safe = ("model.safetensors", "model.safetensors.index.json")
         weights = "*.safetensors" if any(_hub_file(self.name, name) for name in safe) else "*.bin"
+        wanted = ["*.json", "*.jinja", "*.model", "*.txt", weights]
         try:
-            folder = snapshot_download(
-                self.name, allow_patterns=["*.json", "*.jinja", "*.model", "*.txt", weights]
-            )
+            return Path(snapshot_download(self.name, allow_patterns=wanted))
         except OSError as error:
             raise _unreachable(self.name, error) from error
-        return Path(folder)
 
     def file(self, name: str) -> Path | None:
         """Return one small file, downloaded if need be; None if there is none of this name.
@@ -86,27 +77,18 @@ class Source:
         if self.path is None:
             return _hub_file(self.name, name)
         path = self.path / name
-        if not path.is_file():
-            return None
         refuse_lfs_pointer(path)
-        return path
+        return path if path.is_file() else None
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What tells checkpoints of a model from others.
+    """What tells checkpoints of a model from others."""
 
-    Attributes:
-        name: As `models.prompts` and the layouts of original files know it.
-        model_type: In the `config.json` of a folder in transformers' format.
-        llm_types: In the `config.json` of the original language model.
-        added_tokens: What its language model has embeddings of behind the tokenizer's pieces.
-    """
-
-    name: str
-    model_type: str
-    llm_types: tuple[str, ...]
-    added_tokens: tuple[str, ...] = ()
+    name: str  # in `models.prompts` and the layouts of original files
+    model_type: str  # in the `config.json` of a folder in transformers' format
+    llm_types: tuple[str, ...]  # in the `config.json` of the original language model
+    added_tokens: tuple[str, ...] = ()  # with embeddings behind those of the tokenizer's pieces
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +112,7 @@ class Checkpoint:
 
     @property
     def identity(self) -> str:
-        """Hub commit or hash of each part; another one means other weights."""
+        """That of each part."""
         return " ".join(source.identity for source in self.parts.values())
 
     @property
@@ -145,9 +127,9 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
     Args:
         name: A path (as given, or relative to the checkout), or a hub id "owner/name".
         what: What is looked for, for messages.
-        advice: What to do if there is nothing of this name.
+        advice: What to do if it is not found, for messages.
     Raises:
-        ModelError: If there is nothing of this name, or its `config.json` is unusable.
+        ModelError: If it is not found, or its `config.json` is unusable.
     """
     refuse_empty(what, name)
     for path in (Path(name).expanduser(), ROOT / name):
@@ -165,21 +147,19 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Return the files that hold a checkpoint's tensors.
+    """Return the files with a checkpoint's tensors: itself, or a folder's one file or its shards.
 
-    Args:
-        path: A file, or a folder with one file, or with shards and their index.
     Raises:
         ModelError: If there are none, or a shard that the index names is missing.
     """
     if path.is_file():
         return [path]
-    for single in SINGLE_FILES:
-        index = path / f"{single}.index.json"
+    for single in (path / name for name in SINGLE_FILES):
+        index = single.with_name(f"{single.name}.index.json")
         if index.is_file():
             return _shards(index)
-        if (path / single).is_file():
-            return [path / single]
+        if single.is_file():
+            return [single]
     raise ModelError(
         f"{path} holds no weights ({' or '.join(SINGLE_FILES)}, whole or with an index of shards); "
         "download it again"
@@ -187,11 +167,7 @@ def weight_files(path: Path) -> list[Path]:
 
 
 def refuse_empty(what: str, value: object) -> None:
-    """Refuse an empty text, which an unset variable of a shell leaves.
-
-    Raises:
-        ModelError: If it is one.
-    """
+    """Raise ModelError for an empty text, which an unset variable of a shell leaves."""
     if isinstance(value, str) and not value.strip():
         raise ModelError(
             f"{what} is empty, as an unset shell variable is; name one or leave it out"
@@ -208,11 +184,7 @@ def is_lfs_pointer(path: Path) -> bool:
 
 
 def refuse_lfs_pointer(path: Path) -> None:
-    """Check that a file of a checkpoint is the file itself.
-
-    Raises:
-        ModelError: If it is a Git LFS pointer.
-    """
+    """Raise ModelError if a file of a checkpoint is a Git LFS pointer."""
     if is_lfs_pointer(path):
         raise ModelError(
             f"{path} is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in "
@@ -239,16 +211,15 @@ def _unreachable(repository: str, error: OSError) -> ModelError:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
     refuse_lfs_pointer(path)
     try:
-        config = json.loads(path.read_bytes())  # bytes: UTF-8 or UTF-16, marked or not
+        # Bytes: UTF-8 or UTF-16, marked or not.
+        config = json.loads(path.read_bytes()) if path.is_file() else {}
     except ValueError as error:
         raise ModelError(f"{path} is not JSON ({error}); download the checkpoint again") from error
-    if not isinstance(config, dict):
-        raise ModelError(f"{path} is not a JSON object; download the checkpoint again")
-    return config
+    if isinstance(config, dict):
+        return config
+    raise ModelError(f"{path} is not a JSON object; download the checkpoint again")
 
 
 def _shards(index: Path) -> list[Path]:
@@ -267,22 +238,17 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _contents_hash(path: Path) -> str:
-    """Return a hash of the names and contents of a part's files."""
-    root, files = (path, _files(path)) if path.is_dir() else (path.parent, {path})
-    names = {Path(os.path.relpath(file, root)).as_posix(): file for file in files}
+    """Return a hash of the names and contents of all files that can decide a model's answers."""
+    root, files = path.parent, {path}
+    if path.is_dir():
+        inside = [*path.iterdir(), *(path / QFORMER_TOKENIZER).glob("*")]
+        root, files = path, {file for file in inside if file.suffix in SUFFIXES and file.is_file()}
+        # An index can name shards in other folders and of other suffixes. Folders of tokenizers
+        # have no weights, and incomplete weights are refused when they are loaded.
+        with suppress(ModelError):
+            files.update(weight_files(path))
     hashes = file_hashes(files)
-    digest = hashlib.sha256()
-    for name in sorted(names):
-        digest.update(f"{hashes[names[name]]} {name}\n".encode(errors="surrogateescape"))
-    return f"sha256:{digest.hexdigest()[:16]}"
-
-
-def _files(folder: Path) -> set[Path]:
-    """Return all files of a folder that can decide a model's answers."""
-    inside = [*folder.iterdir(), *(folder / QFORMER_TOKENIZER).glob("*")]
-    files = {file for file in inside if file.suffix in SUFFIXES and file.is_file()}
-    # An index can name shards in other folders and of other suffixes. Folders of tokenizers have
-    # no weights, and incomplete weights are refused when they are loaded.
-    with suppress(ModelError):
-        files.update(weight_files(folder))
-    return files
+    named = sorted((Path(os.path.relpath(file, root)).as_posix(), hashes[file]) for file in files)
+    lines = "".join(f"{hash_} {name}\n" for name, hash_ in named)
+    digest = hashlib.sha256(lines.encode(errors="surrogateescape")).hexdigest()
+    return f"sha256:{digest[:16]}"

@@ -48,12 +48,8 @@ class ChunkTokenizer(Protocol):
         """Return a token of the trained vocabulary as it is spelled there, "▁" for a space."""
 
 
-class SentencePieceTokenizer:
-    """A `tokenizer.model` file.
-
-    Attributes:
-        pieces: The `sentencepiece.SentencePieceProcessor`.
-    """
+class SentencePieceTokenizer(sentencepiece.SentencePieceProcessor):
+    """A `tokenizer.model` file."""
 
     def __init__(self, path: Path) -> None:
         """Load the file.
@@ -62,47 +58,26 @@ class SentencePieceTokenizer:
             ModelError: If it is not a sentencepiece model.
         """
         try:
-            self.pieces: Any = sentencepiece.SentencePieceProcessor(model_file=str(path))
+            super().__init__(model_file=str(path))
         except RuntimeError as error:
             raise ModelError(
                 f"{path} is not a sentencepiece model ({' '.join(str(error).split())}); copy "
                 "tokenizer.model from the original checkpoint again"
             ) from error
 
-    def encode(self, text: str, /) -> list[int]:
-        """Return the ids of a chunk of text, without BOS or EOS."""
-        return list(self.pieces.encode(text))
-
-    def decode(self, ids: Sequence[int], /) -> str:
+    def decode(self, ids: Sequence[int], /) -> str:  # type: ignore[override]  # of ids alone
         """Return the text of ids; control tokens, <unk> and ids added after training are left out.
 
         <unk> is a special token in LLaMA's tokenizers, and pads what generation stopped early.
         """
-        size, unknown = self.pieces.get_piece_size(), self.pieces.unk_id()
-        return str(self.pieces.decode([i for i in ids if i < size and i != unknown]))
-
-    def bos_id(self) -> int:
-        """Return the id of the beginning-of-sequence token."""
-        return int(self.pieces.bos_id())
-
-    def eos_id(self) -> int:
-        """Return the id of the end-of-sequence token."""
-        return int(self.pieces.eos_id())
-
-    def get_piece_size(self) -> int:
-        """Return the size of the trained vocabulary, without tokens that were added to it."""
-        return int(self.pieces.get_piece_size())
-
-    def id_to_piece(self, id_: int, /) -> str:
-        """Return a token of the trained vocabulary as it is spelled there, "▁" for a space."""
-        return str(self.pieces.id_to_piece(id_))
+        size, unknown = self.get_piece_size(), self.unk_id()
+        return str(super().decode([id_ for id_ in ids if id_ < size and id_ != unknown]))
 
 
 class JsonTokenizer:
-    """A `tokenizer.json` file of LLaMA's kind, split the way sentencepiece splits.
+    """A `tokenizer.json` file of LLaMA's kind, of which vocabulary and merges are taken.
 
-    Only vocabulary and merges are taken from the file: special tokens in a text are text, as in
-    sentencepiece.
+    It splits text as sentencepiece does; special tokens in a text are text.
     """
 
     def __init__(self, path: Path) -> None:
@@ -126,8 +101,8 @@ class JsonTokenizer:
                 "fallback: put the tokenizer.model of the original checkpoint into the folder"
             )
         self._tokenizer: Any = Tokenizer(bpe)
-        prefix_and_spaces = [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
-        self._tokenizer.normalizer = normalizers.Sequence(prefix_and_spaces)
+        steps = [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+        self._tokenizer.normalizer = normalizers.Sequence(steps)
         vocabulary: dict[str, int] = content["model"]["vocab"]
         self._spelled = {id_: piece for piece, id_ in vocabulary.items()}
         self._bytes = {vocabulary[name]: value for value, name in enumerate(BYTES)}
@@ -184,9 +159,10 @@ def _other_kind(content: Any) -> str | None:
         return "a BPE tokenizer without byte fallback"
     if other := sorted(kinds - {"Prepend", "Replace", "Metaspace"}):
         return f"a BPE tokenizer that changes or splits text by {', '.join(other)}"
-    if any(step["type"] == "Replace" and not _replaces_spaces(step) for step in steps):
+    replaced = [step for step in steps if step["type"] == "Replace"]
+    if any((s["pattern"].get("String"), s["content"]) != (" ", SPACE) for s in replaced):
         return "a BPE tokenizer that replaces characters of a text"
-    if not any(_prefixes(step) for step in steps):
+    if not any(map(_adds_prefix, steps)):
         return f"a BPE tokenizer that puts no {SPACE!r} in front of a text"
     ids = [model["vocab"].get(token) for token in (UNKNOWN, "<s>", "</s>")]
     if ids != [0, LLAMA_BOS, LLAMA_EOS]:
@@ -201,7 +177,7 @@ def _steps(content: Any) -> Iterator[Any]:
             yield from step.get("normalizers") or step.get("pretokenizers") or [step]
 
 
-def _prefixes(step: Any) -> bool:
+def _adds_prefix(step: Any) -> bool:
     """Tell whether a step puts the dummy prefix in front of a text."""
     if step["type"] == "Prepend":
         return bool(step["prepend"] == SPACE)
@@ -210,20 +186,15 @@ def _prefixes(step: Any) -> bool:
     return bool(step["type"] == "Metaspace" and step.get("prepend_scheme", always) != "never")
 
 
-def _replaces_spaces(step: Any) -> bool:
-    return (step["pattern"].get("String"), step["content"]) == (" ", SPACE)
-
-
 def _bpe(model: Any) -> BPE:
     """Return what merges pieces as a file says, best first.
 
-    transformers 4 and `models.tokenizer_json` sort merges by the scores in `tokenizer.model`.
-    transformers 5 sorts them by id. That is the same order but for pieces of nothing but spaces,
-    whose scores are LLaMA's lowest.
+    transformers 4 and `models.tokenizer_json` sort merges by the scores in `tokenizer.model`,
+    transformers 5 by id: the same order but for pieces of nothing but spaces, whose scores are
+    LLaMA's lowest.
 
     Raises:
-        ValueError: If ids or merges don't fit; so that `tokenizers` has none to refuse, for which
-            it has no error of its own kind.
+        ValueError: If ids or merges don't fit, for which `tokenizers` has no error of its own kind.
     """
     vocabulary = model["vocab"]
     if set(vocabulary.values()) != set(range(len(vocabulary))):

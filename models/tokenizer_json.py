@@ -13,7 +13,8 @@ from math import copysign
 from pathlib import Path
 from typing import Any, Final
 
-from tokenizers import Tokenizer
+from tokenizers import AddedToken, Tokenizer, decoders, normalizers, processors
+from tokenizers.models import BPE
 
 from models.errors import ModelError
 from models.tokenizer import BYTES, SPACE, SentencePieceTokenizer
@@ -46,11 +47,12 @@ def write_tokenizer_json(
     Raises:
         ModelError: If the model is of another kind, so that its ids can't be reproduced.
     """
-    pieces = SentencePieceTokenizer(tokenizer_model).pieces
-    unk, bos, eos = (
-        pieces.id_to_piece(id_) if id_ >= 0 else ""
-        for id_ in (pieces.unk_id(), pieces.bos_id(), pieces.eos_id())
-    )
+    pieces = SentencePieceTokenizer(tokenizer_model)
+    ids = range(pieces.get_piece_size())
+    special = (pieces.unk_id(), pieces.bos_id(), pieces.eos_id())
+    if min(special) < 0 or sum(map(pieces.is_byte, ids)) != len(BYTES):
+        raise _unlike_llama(tokenizer_model, "it lacks pieces for <unk>, BOS, EOS or bytes")
+    unk, bos, eos = map(pieces.id_to_piece, special)
     content = json.dumps(_content(pieces, (unk, bos, eos), added), ensure_ascii=False, indent=0)
     _check(tokenizer_model, pieces, content)
     config = {
@@ -65,8 +67,7 @@ def write_tokenizer_json(
         "model_input_names": ["input_ids", "attention_mask"],
         "padding_side": "left",
     }
-    if processor is not None:
-        config["processor_class"] = processor
+    config |= {} if processor is None else {"processor_class": processor}
     (folder / "tokenizer.json").write_text(content + "\n", encoding="utf-8")
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
 
@@ -75,57 +76,21 @@ def _content(pieces: Any, special: tuple[str, str, str], added: Sequence[str]) -
     """Return what `tokenizer.json` holds."""
     unk, bos, _ = special
     vocabulary = {pieces.id_to_piece(id_): id_ for id_ in range(pieces.get_piece_size())}
-    ids = {token: vocabulary[token] for token in special if token in vocabulary}
-    ids |= {token: len(vocabulary) + index for index, token in enumerate(added)}
-    start = {"SpecialToken": {"id": bos, "type_id": 0}}
-    first, second = ({"Sequence": {"id": name, "type_id": i}} for i, name in enumerate("AB"))
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": [_added_token(content, id_) for content, id_ in ids.items()],
-        "normalizer": {
-            "type": "Sequence",
-            "normalizers": [
-                {"type": "Prepend", "prepend": SPACE},
-                {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
-            ],
-        },
-        "pre_tokenizer": None,
-        "post_processor": {
-            "type": "TemplateProcessing",
-            "single": [start, first],
-            "pair": [start, first, start, second],
-            "special_tokens": {bos: {"id": bos, "ids": [vocabulary.get(bos, 0)], "tokens": [bos]}},
-        },
-        "decoder": {
-            "type": "Sequence",
-            "decoders": [
-                {"type": "Replace", "pattern": {"String": SPACE}, "content": " "},
-                {"type": "ByteFallback"},
-                {"type": "Fuse"},
-                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
-            ],
-        },
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": unk,
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": True,
-            "ignore_merges": False,
-            "vocab": vocabulary,
-            # As text, not as pairs: tokenizers before 0.20 read nothing else.
-            "merges": [" ".join(merge) for merge in _merges(pieces, vocabulary)],
-        },
-    }
-
-
-def _added_token(content: str, id_: int) -> dict[str, Any]:
-    flags = dict.fromkeys(["single_word", "lstrip", "rstrip", "normalized"], False)
-    return {"id": id_, "content": content, **flags, "special": True}
+    merges = _merges(pieces, vocabulary)
+    bpe = BPE(vocabulary, merges, unk_token=unk, fuse_unk=True, byte_fallback=True)
+    tokenizer: Any = Tokenizer(bpe)
+    spaces = [normalizers.Prepend(SPACE), normalizers.Replace(" ", SPACE)]
+    tokenizer.normalizer = normalizers.Sequence(spaces)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=f"{bos} $A", pair=f"{bos} $A {bos} $B:1", special_tokens=[(bos, vocabulary[bos])]
+    )
+    text = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
+    tokenizer.decoder = decoders.Sequence([*text, decoders.Strip(" ", 1, 0)])
+    tokenizer.add_special_tokens([AddedToken(one, normalized=False) for one in (*special, *added)])
+    content: dict[str, Any] = json.loads(tokenizer.to_str())
+    # As text, not as pairs: tokenizers before 0.20 read nothing else.
+    content["model"]["merges"] = [" ".join(merge) for merge in merges]
+    return content
 
 
 def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[Merge]:
@@ -152,16 +117,9 @@ def _check(path: Path, pieces: Any, content: str) -> None:
     every piece of the vocabulary is encoded both ways, and so are texts that tell them apart.
     """
     ids = range(pieces.get_piece_size())
-    if min(pieces.unk_id(), pieces.bos_id(), pieces.eos_id()) < 0 or (
-        sum(map(pieces.is_byte, ids)) != len(BYTES)
-    ):
-        raise _unlike_llama(path, "it lacks pieces for <unk>, BOS, EOS or bytes")
+    learned = [id_ for id_ in ids if not _is_special(pieces, id_)]
     # Scores of learned pieces begin at -0.0; those of user-defined symbols are 0.0.
-    if any(
-        pieces.is_unused(id_) or copysign(1, pieces.get_score(id_)) > 0
-        for id_ in ids
-        if not _is_special(pieces, id_)
-    ):
+    if any(pieces.is_unused(id_) or copysign(1, pieces.get_score(id_)) > 0 for id_ in learned):
         raise _unlike_llama(path, "it has unused pieces or user-defined symbols")
     spelled = [pieces.id_to_piece(id_).replace(SPACE, " ") for id_ in ids]
     written = Tokenizer.from_str(content)

@@ -11,10 +11,10 @@ import hashlib
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from filelock import FileLock
@@ -25,7 +25,7 @@ from tqdm import tqdm
 from models.checkpoints.layouts import LAYOUTS, saved_name
 from models.checkpoints.locate import check_vicuna
 from models.checkpoints.plan import THIRDS, plan_tensors
-from models.checkpoints.tensors import Stored, read_tensors, stored_tensors
+from models.checkpoints.tensors import Stored, list_tensors, read_tensors
 from models.errors import ModelError
 from models.file_hashes import cache_folder
 from models.loading import check_vocabulary, load_tokenizer, refuse_delta
@@ -41,20 +41,19 @@ VOCABULARIES: Final = ("vocab.txt", "tokenizer.json")
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A tensor of a file, or what a third of a parameter's rows is made of."""
 
     source: str
     stored: Stored
-    third: int | None
+    qkv_slot: int | None
 
 
 Pieces = dict[str, list[Piece]]
 """By parameter: what it is made of, in the files' order."""
 
 
-def converted_checkpoint(
+def convert_checkpoint(
     checkpoint: Checkpoint, model_class: Any, config: Any, folder: str | None = None
 ) -> Checkpoint:
     """Return the folder that original files were converted to; the first time, convert them.
@@ -63,7 +62,7 @@ def converted_checkpoint(
         checkpoint: The original files.
         model_class: Class of the model that they hold.
         config: Its config.
-        folder: The folder; None for one in the cache, of this project and these files.
+        folder: The folder; None for one in the cache.
     Raises:
         ModelError: If a tensor is missing, unexpected, of another shape or a delta, a file can't be
             read or written, or the folder holds anything else.
@@ -72,8 +71,9 @@ def converted_checkpoint(
     rows = config.get_text_config(decoder=True).vocab_size
     check_vocabulary(checkpoint, rows, tokenizer)
     check_vicuna(checkpoint, rows, tokenizer.get_piece_size())
-    record = _record(checkpoint)
-    target = _target(record, folder)
+    parts = {part: source.identity for part, source in checkpoint.parts.items()}
+    record = {"family": checkpoint.family.name, "maps": MAPS_VERSION, "parts": parts}
+    target = _default_folder(record) if folder is None else Path(folder).expanduser()
     try:
         if not _is_made(target, record):
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -97,15 +97,7 @@ def model_shapes(model_class: Any, config: Any) -> dict[str, tuple[int, ...]]:
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
 
 
-def _record(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Return what a converted folder is made of."""
-    parts = {part: source.identity for part, source in checkpoint.parts.items()}
-    return {"family": checkpoint.family.name, "maps": MAPS_VERSION, "parts": parts}
-
-
-def _target(record: Mapping[str, Any], folder: str | None) -> Path:
-    if folder is not None:
-        return Path(folder).expanduser()
+def _default_folder(record: Mapping[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
     try:
         return cache_folder() / "converted" / f"{record['family']}-{digest[:16]}"
@@ -118,11 +110,9 @@ def _is_made(target: Path, record: Mapping[str, Any]) -> bool:
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     made = target / RECORD
-    try:
+    with suppress(ValueError):  # not JSON: something else
         if made.is_file() and json.loads(made.read_bytes()) == record:
             return True
-    except ValueError:
-        pass  # as one of other files
     raise ModelError(
         f"--converted {target} holds something else than the conversion of these files; it is not "
         "overwritten: name a folder that does not exist"
@@ -130,16 +120,11 @@ def _is_made(target: Path, record: Mapping[str, Any]) -> bool:
 
 
 def _convert(
-    checkpoint: Checkpoint,
-    model_class: Any,
-    config: Any,
-    target: Path,
-    record: Mapping[str, Any],
+    checkpoint: Checkpoint, model_class: Any, config: Any, target: Path, record: Mapping[str, Any]
 ) -> None:
     """Write the folder beside its place and move it there."""
-    pieces = _planned(checkpoint, model_shapes(model_class, config))
-    size = sum(map(_nbytes, pieces.values()))
-    free = shutil.disk_usage(target.parent).free
+    pieces = _plan_pieces(checkpoint, model_shapes(model_class, config))
+    size, free = _nbytes(pieces.values()), shutil.disk_usage(target.parent).free
     if free < size:
         raise ModelError(
             f"{target} needs {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free there; make "
@@ -156,26 +141,30 @@ def _convert(
         _write_weights(pieces, unfinished)
         config.architectures = [model_class.__name__]
         config.save_pretrained(unfinished)
-        _write_tokenizers(checkpoint, unfinished)
+        _copy(checkpoint.text, TOKENIZERS, unfinished)
+        model = unfinished / TOKENIZERS[0]
+        if model.exists():  # transformers gives its ids by no tokenizer.json of its own making
+            write_tokenizer_json(model, unfinished, added=checkpoint.family.added_tokens)
+        if QFORMER_TOKENIZER in checkpoint.parts:
+            (unfinished / QFORMER_TOKENIZER).mkdir()
+            words = checkpoint.parts[QFORMER_TOKENIZER]
+            _copy(words, VOCABULARIES, unfinished / QFORMER_TOKENIZER)
         (unfinished / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         unfinished.replace(target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 
 
-def _planned(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> Pieces:
+def _plan_pieces(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> Pieces:
     """Return what every parameter is made of, after all checks."""
     layout = LAYOUTS[checkpoint.family.name]
     names = {part: checkpoint.parts[part].name for part in layout}
-    stored = {part: stored_tensors(weight_files(checkpoint.parts[part].local())) for part in layout}
-    shapes = {
-        part: {name: tensor.shape for name, tensor in found.items()}
-        for part, found in stored.items()
-    }
+    stored = {part: list_tensors(weight_files(checkpoint.parts[part].local())) for part in layout}
+    shapes = {part: {name: s.shape for name, s in found.items()} for part, found in stored.items()}
     pieces: Pieces = {}
     for part, found in plan_tensors(expected, layout, shapes, names).items():
         for source, to in found.items():
-            piece = Piece(source, stored[part][source], to.third)
+            piece = Piece(source, stored[part][source], to.qkv_slot)
             pieces.setdefault(to.target, []).append(piece)
             if to.target.endswith("model.norm.weight"):
                 refuse_delta(f"{part} ({names[part]})", read_tensors(piece.stored.file)[source])
@@ -190,35 +179,33 @@ def _write_weights(pieces: Pieces, folder: Path) -> None:
         name = f"model-{number:05}-of-{len(shards):05}.safetensors"
         if len(shards) == 1:
             name = "model.safetensors"
-        save_file(_tensors(shard), folder / name, metadata={"format": "pt"})
+        save_file(_read_shard(shard), folder / name, metadata={"format": "pt"})
         (folder / name).chmod(folder.stat().st_mode & 0o666)  # safetensors lets the owner alone in
         homes |= dict.fromkeys(map(saved_name, shard), name)
     if len(shards) > 1:
-        metadata = {"total_size": sum(map(_nbytes, pieces.values()))}
-        index = {"metadata": metadata, "weight_map": homes}
+        index = {"metadata": {"total_size": _nbytes(pieces.values())}, "weight_map": homes}
         (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
 
 
 def _shards(pieces: Pieces) -> Iterator[Pieces]:
     """Yield parameters in groups of at most SHARD_BYTES, or of one that is larger."""
     shard: Pieces = {}
-    size = 0
     for target, made_of in pieces.items():
-        if shard and size + _nbytes(made_of) > SHARD_BYTES:
+        if shard and _nbytes([*shard.values(), made_of]) > SHARD_BYTES:
             yield shard
-            shard, size = {}, 0
+            shard = {}
         shard[target] = made_of
-        size += _nbytes(made_of)
     yield shard
 
 
-def _nbytes(made_of: list[Piece]) -> int:
-    """Return the size of a parameter; a third that no tensor fills is zero, and takes as much."""
-    first = made_of[0]
-    return first.stored.nbytes * (1 if first.third is None else THIRDS)
+def _nbytes(parameters: Iterable[list[Piece]]) -> int:
+    """Return the size of parameters; a third that no tensor fills is zero, and takes as much."""
+    return sum(
+        first.stored.nbytes * (1 if first.qkv_slot is None else THIRDS) for first, *_ in parameters
+    )
 
 
-def _tensors(shard: Pieces) -> dict[str, torch.Tensor]:
+def _read_shard(shard: Pieces) -> dict[str, torch.Tensor]:
     """Read the parameters of a shard, by the names that they are written under."""
     by_file: dict[Path, list[tuple[str, Piece]]] = {}
     for target, made_of in shard.items():
@@ -229,29 +216,14 @@ def _tensors(shard: Pieces) -> dict[str, torch.Tensor]:
         tensors = read_tensors(file)
         for name, piece in wanted:
             tensor = tensors[piece.source]
-            if piece.third is None:
+            if piece.qkv_slot is None:
                 # A copy, so that the file's pages are given back with its mapping.
                 made[name] = tensor.clone(memory_format=torch.contiguous_format)
-                continue
-            rows = tensor.shape[0]
-            whole = made.setdefault(name, tensor.new_zeros(THIRDS * rows, *tensor.shape[1:]))
-            whole[piece.third * rows : (piece.third + 1) * rows] = tensor
+            else:
+                rows = tensor.shape[0]
+                whole = made.setdefault(name, tensor.new_zeros(THIRDS * rows, *tensor.shape[1:]))
+                whole[piece.qkv_slot * rows : (piece.qkv_slot + 1) * rows] = tensor
     return made
-
-
-def _write_tokenizers(checkpoint: Checkpoint, folder: Path) -> None:
-    """Copy the language model's tokenizer, and that of InstructBLIP's Q-Former.
-
-    transformers gives the ids of `tokenizer.model` by the `tokenizer.json` that is made of it here,
-    and by none that it makes itself.
-    """
-    _copy(checkpoint.text, TOKENIZERS, folder)
-    model = folder / TOKENIZERS[0]
-    if model.exists():
-        write_tokenizer_json(model, folder, added=checkpoint.family.added_tokens)
-    if QFORMER_TOKENIZER in checkpoint.parts:
-        (folder / QFORMER_TOKENIZER).mkdir()
-        _copy(checkpoint.parts[QFORMER_TOKENIZER], VOCABULARIES, folder / QFORMER_TOKENIZER)
 
 
 def _copy(source: Source, names: tuple[str, ...], folder: Path) -> None:
@@ -260,6 +232,5 @@ def _copy(source: Source, names: tuple[str, ...], folder: Path) -> None:
         shutil.copyfile(source.path, folder / names[0])
         return
     for name in names:
-        found = source.file(name)
-        if found is not None:
+        if (found := source.file(name)) is not None:
             shutil.copyfile(found, folder / name)

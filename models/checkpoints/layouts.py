@@ -1,8 +1,6 @@
-"""Which tensor becomes which parameter, for every file that the papers' readers have.
+"""Which tensor becomes which parameter, for every original file of the paper's models.
 
-One `PartRules` per kind of file. Parameters are named as transformers' classes have them:
-`LlavaForConditionalGeneration`, `InstructBlipForConditionalGeneration` and
-`Blip2ForConditionalGeneration` (MiniGPT-4), with a `LlamaForCausalLM` inside.
+One `PartRules` per kind of file. Parameters are named as transformers' classes have them.
 """
 
 from __future__ import annotations
@@ -13,7 +11,7 @@ from typing import Final
 import transformers
 from packaging.version import Version
 
-from models.checkpoints.plan import PartRules, Rule, renamed
+from models.checkpoints.plan import PartRules, Rule, rename_rules
 
 # transformers 5 has one level less in its CLIP vision tower.
 CLIP_LEVEL: Final = "" if Version(transformers.__version__) >= Version("5.0") else "vision_model."
@@ -51,10 +49,7 @@ LLAVA_SHARDS: Final = PartRules(
     ignored=BUFFERS,
 )
 SHIKRA_SHARDS: Final = PartRules(
-    rules=(
-        Rule("model.mm_projector.{p}", "model.multi_modal_projector.{p}"),
-        *LLAVA_LLM,
-    ),
+    rules=(Rule("model.mm_projector.{p}", "model.multi_modal_projector.{p}"), *LLAVA_LLM),
     ignored=BUFFERS,
 )
 
@@ -78,8 +73,8 @@ def eva_rules(prefix: str) -> tuple[Rule, ...]:
         Rule(block + "norm1.{p}", layer + "layer_norm1.{p}"),
         Rule(block + "norm2.{p}", layer + "layer_norm2.{p}"),
         Rule(block + "attn.qkv.weight", layer + "self_attn.qkv.weight"),
-        Rule(block + "attn.q_bias", layer + "self_attn.qkv.bias", third=0),
-        Rule(block + "attn.v_bias", layer + "self_attn.qkv.bias", third=2),
+        Rule(block + "attn.q_bias", layer + "self_attn.qkv.bias", qkv_slot=0),
+        Rule(block + "attn.v_bias", layer + "self_attn.qkv.bias", qkv_slot=2),
         Rule(block + "attn.proj.{p}", layer + "self_attn.projection.{p}"),
         Rule(block + "mlp.fc1.{p}", layer + "mlp.fc1.{p}"),
         Rule(block + "mlp.fc2.{p}", layer + "mlp.fc2.{p}"),
@@ -90,39 +85,29 @@ def eva_rules(prefix: str) -> tuple[Rule, ...]:
 EVA_SURPLUS: Final = ("vision_model.encoder.layers.{i}.{rest}",)
 EVA_FILE: Final = PartRules(rules=eva_rules(""), surplus=EVA_SURPLUS)
 
+LAYER: Final = ("Qformer.bert.encoder.layer.{i}.", "qformer.encoder.layer.{i}.")
+ATTENTIONS: Final = ("attention", "crossattention")
 QFORMER: Final = (
     Rule("query_tokens", "query_tokens"),
     Rule("ln_vision.{p}", "vision_model.post_layernorm.{p}"),
     *(
-        rule
-        for attention in ("attention", "crossattention")
-        for rule in renamed(
-            f"Qformer.bert.encoder.layer.{{i}}.{attention}.",
-            f"qformer.encoder.layer.{{i}}.{attention}.",
-            ("output.dense.{p}", "output.LayerNorm.{p}"),
-        )
+        Rule(f"{LAYER[0]}{kind}.output.{name}.{{p}}", f"{LAYER[1]}{kind}.output.{name}.{{p}}")
+        for kind in ATTENTIONS
+        for name in ("dense", "LayerNorm")
     ),
     *(
-        Rule(
-            f"Qformer.bert.encoder.layer.{{i}}.{attention}.self.{name}.{{p}}",
-            f"qformer.encoder.layer.{{i}}.{attention}.attention.{name}.{{p}}",
-        )
-        for attention in ("attention", "crossattention")
+        Rule(f"{LAYER[0]}{kind}.self.{name}.{{p}}", f"{LAYER[1]}{kind}.attention.{name}.{{p}}")
+        for kind in ATTENTIONS
         for name in ("query", "key", "value")
     ),
-    *renamed(
-        "Qformer.bert.encoder.layer.{i}.",
-        "qformer.encoder.layer.{i}.",
+    *rename_rules(
+        *LAYER,
         ("intermediate_query.dense.{p}", "output_query.dense.{p}", "output_query.LayerNorm.{p}"),
     ),
 )
 QFORMER_TEXT: Final = (
-    *renamed(
-        "Qformer.bert.encoder.layer.{i}.",
-        "qformer.encoder.layer.{i}.",
-        ("intermediate.dense.{p}", "output.dense.{p}", "output.LayerNorm.{p}"),
-    ),
-    *renamed(
+    *rename_rules(*LAYER, ("intermediate.dense.{p}", "output.dense.{p}", "output.LayerNorm.{p}")),
+    *rename_rules(
         "Qformer.bert.embeddings.",
         "qformer.embeddings.",
         ("word_embeddings.weight", "position_embeddings.weight"),

@@ -1,12 +1,12 @@
 """Find every part of a model's original files: language model, vision tower, Q-Former, projector.
 
-Each lies where its authors put it; what a file or folder is shows in what it holds.
+Each lies where its authors put it; its kind is detected from its contents.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,15 +18,16 @@ from models.errors import ModelError
 from models.settings import PARTS, ModelSettings
 from models.sources import Checkpoint, Family, Source, find_source
 
-LAVIS: Final = "storage.googleapis.com/sfr-vision-language-research/LAVIS/models"
-# Where the paper's README gets the files that no hub repository has.
+LAVIS: Final = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models"
+EVA: Final = f"eva_vit_g.pth, {LAVIS}/BLIP2/eva_vit_g.pth"
+# Where the paper's README gets the parts.
 ORIGINS: Final = {
-    ("instructblip", "vision"): f"eva_vit_g.pth, https://{LAVIS}/BLIP2/eva_vit_g.pth",
-    ("minigpt4", "vision"): f"eva_vit_g.pth, https://{LAVIS}/BLIP2/eva_vit_g.pth",
+    ("instructblip", "vision"): EVA,
+    ("minigpt4", "vision"): EVA,
     ("instructblip", "qformer"): "instruct_blip_vicuna7b_trimmed.pth, "
-    f"https://{LAVIS}/InstructBLIP/instruct_blip_vicuna7b_trimmed.pth",
+    f"{LAVIS}/InstructBLIP/instruct_blip_vicuna7b_trimmed.pth",
     ("minigpt4", "qformer"): "blip2_pretrained_flant5xxl.pth, "
-    f"https://{LAVIS}/BLIP2/blip2_pretrained_flant5xxl.pth",
+    f"{LAVIS}/BLIP2/blip2_pretrained_flant5xxl.pth",
     ("minigpt4", "projector"): "pretrained_minigpt4_7b.pth, linked from MiniGPT-4's README",
     ("instructblip", "llm"): "Vicuna-7B v1.1 in transformers' format, such as lmsys/vicuna-7b-v1.1",
     ("minigpt4", "llm"): "Vicuna-7B v0 in transformers' format, such as Vision-CAIR/vicuna-7b",
@@ -37,22 +38,19 @@ ORIGINS: Final = {
     ("instructblip", "qformer_tokenizer"): "the vocab.txt of bert-base-uncased",
 }
 
-
 # What decides a LLaMA's architecture. Everything else in old configs is left aside, wrong ids of
 # BOS, EOS and padding among it: they are pinned when text is generated.
 LLAMA_KEYS: Final = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "vocab_size",
-    "max_position_embeddings",
-    "rms_norm_eps",
-    "rope_theta",
-    "rope_scaling",
-    "hidden_act",
-)
+    "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
+    "num_key_value_heads", "vocab_size", "max_position_embeddings", "rms_norm_eps", "rope_theta",
+    "rope_scaling", "hidden_act",
+)  # fmt: skip
+# By a tensor that a part of the BLIP family has, and no other part.
+BLIP_PARTS: Final = {
+    "query_tokens": "qformer",
+    "llama_proj.weight": "projector",
+    "blocks.0.attn.qkv.weight": "vision",
+}
 logger = logging.getLogger(__name__)
 
 
@@ -76,7 +74,7 @@ def locate(
         raise ModelError(
             f"checkpoint {found.name} is a whole model; leave out {', '.join(map(_flag, chosen))}"
         )
-    inside = {} if found is None else _recognised(family, found)
+    inside = {} if found is None else _recognise_parts(family, found)
     needed = list(LAYOUTS[family.name])
     if (family.name, "qformer_tokenizer") in ORIGINS:
         needed.append("qformer_tokenizer")
@@ -85,16 +83,24 @@ def locate(
             raise ModelError(
                 f"{family.name} has no part {part!r} of its own; its parts are {', '.join(needed)}"
             )
-    config = {part: value for part in PARTS if (value := getattr(settings, part)) is not None}
-    names = {**config, **{part: source.name for part, source in inside.items()}, **chosen}
+    parts = {}
     for part in needed:
-        if part not in names:
+        origin = ORIGINS[family.name, part]
+        held = inside[part].name if part in inside else getattr(settings, part)
+        if (name := chosen.get(part, held)) is None:
             raise ModelError(
-                f"{family.name} needs its {part} part, {ORIGINS[family.name, part]}; "
-                f"pass it with {_flag(part)}"
+                f"{family.name} needs its {part} part, {origin}; pass it with {_flag(part)}"
             )
-    parts = {part: _part(family, part, names[part]) for part in needed}
-    _require_llm(family, parts["llm"])
+        what, advice = f"{part} of {family.name}", f"get {origin}, and pass it with {_flag(part)}"
+        parts[part] = find_source(name, what=what, advice=advice)
+    llm = parts["llm"]
+    if (kind := llm.config.get("model_type")) not in family.llm_types:
+        raise ModelError(
+            f"llm of {family.name}: {llm.name} has model_type {kind!r} in its config.json, but "
+            f"{' or '.join(map(repr, family.llm_types))} is needed: {ORIGINS[family.name, 'llm']}"
+        )
+    if not llm.config.get("hidden_size"):
+        raise ModelError(f"{llm.name}/config.json has no hidden_size; download it again")
     return Checkpoint(family, parts)
 
 
@@ -139,10 +145,9 @@ def clip_config(source: Source) -> Any:
     Raises:
         ModelError: If the folder is not CLIP's.
     """
-    kind, config = source.config.get("model_type"), source.config
-    if kind == "clip":
-        config = source.config.get("vision_config", {})
-    elif kind != "clip_vision_model":
+    kind = source.config.get("model_type")
+    config = source.config.get("vision_config", {}) if kind == "clip" else source.config
+    if kind not in ("clip", "clip_vision_model"):
         raise ModelError(
             f"vision {source.name} has model_type {kind!r} in its config.json, but CLIP is needed: "
             "openai/clip-vit-large-patch14-336 for LLaVA-1.5, openai/clip-vit-large-patch14 for "
@@ -155,44 +160,28 @@ def _flag(part: str) -> str:
     return "--" + part.replace("_", "-")
 
 
-def _part(family: Family, part: str, name: str) -> Source:
-    advice = f"get {ORIGINS[family.name, part]}, and pass it with {_flag(part)}"
-    return find_source(name, what=f"{part} of {family.name}", advice=advice)
-
-
-def _recognised(family: Family, source: Source) -> dict[str, Source]:
+def _recognise_parts(family: Family, source: Source) -> dict[str, Source]:
     """Return the parts of a checkpoint that a file, folder or repository holds."""
-    if not source.config:
-        return _bag_of_parts(source)
-    found = source.config.get("model_type")
-    if found in family.llm_types and "text_config" not in source.config:
+    kind = source.config.get("model_type")
+    if kind in family.llm_types and "text_config" not in source.config:
         return {"llm": source}
-    raise ModelError(
-        f"checkpoint {source.name} has model_type {found!r} in its config.json, "
-        f"but this model needs {family.model_type!r}; pass another --checkpoint or --model"
-    )
-
-
-def _bag_of_parts(source: Source) -> dict[str, Source]:
-    """Return the parts that lie as files and folders in a folder, told by their tensors' names."""
+    if source.config:
+        raise ModelError(
+            f"checkpoint {source.name} has model_type {kind!r} in its config.json, "
+            f"but this model needs {family.model_type!r}; pass another --checkpoint or --model"
+        )
     path = source.local()
-    inside = [path] if path.is_file() else sorted(path.iterdir())
     found: dict[str, Source] = {}
-    for entry in inside:
-        part = None
-        if entry.suffix in {".pth", ".bin", ".safetensors"} and entry.is_file():
-            part = _part_of(read_tensors(entry))
-        elif (entry / "config.json").is_file():
-            part = "llm" if "num_hidden_layers" in _config_of(entry) else "vision"
-        elif (entry / "vocab.txt").is_file() or entry.name == "vocab.txt":
-            part = "qformer_tokenizer"
+    for entry in [path] if path.is_file() else sorted(filter(Path.exists, path.iterdir())):
+        held = find_source(str(entry), what="part", advice="check the path")
+        part = _part_of(held)
         if part in found:
             raise ModelError(
                 f"checkpoint {source.name} holds two {part} parts, {found[part].name} and {entry}; "
                 "name the right one by its flag"
             )
         if part is not None:
-            found[part] = find_source(str(entry), what=part, advice="check the path")
+            found[part] = held
     if not found:
         raise ModelError(
             f"checkpoint {source.name} has no config.json and none of a model's original files; "
@@ -201,26 +190,13 @@ def _bag_of_parts(source: Source) -> dict[str, Source]:
     return found
 
 
-def _part_of(names: Collection[str]) -> str | None:
-    """Return which part a file of the BLIP family is."""
-    if "query_tokens" in names:
-        return "qformer"
-    if "llama_proj.weight" in names:
-        return "projector"
-    return "vision" if "blocks.0.attn.qkv.weight" in names else None
-
-
-def _config_of(folder: Path) -> dict[str, Any]:
-    return find_source(str(folder), what="folder", advice="check the path").config
-
-
-def _require_llm(family: Family, source: Source) -> None:
-    found = source.config.get("model_type")
-    if found not in family.llm_types:
-        raise ModelError(
-            f"llm of {family.name}: {source.name} has model_type {found!r} in its config.json, but "
-            f"{' or '.join(map(repr, family.llm_types))} is needed: "
-            f"{ORIGINS[family.name, 'llm']}"
-        )
-    if not source.config.get("hidden_size"):
-        raise ModelError(f"{source.name}/config.json has no hidden_size; download it again")
+def _part_of(source: Source) -> str | None:
+    """Return which part a file or folder is, by its tensors' names or its config."""
+    path = Path(source.name)
+    if path.suffix in {".pth", ".bin", ".safetensors"} and path.is_file():
+        names = read_tensors(path)
+        return next((part for name, part in BLIP_PARTS.items() if name in names), None)
+    if source.config:
+        return "llm" if "num_hidden_layers" in source.config else "vision"
+    is_vocabulary = path.name == "vocab.txt" or (path / "vocab.txt").is_file()
+    return "qformer_tokenizer" if is_vocabulary else None

@@ -31,7 +31,7 @@ class Stored(NamedTuple):
     nbytes: int
 
 
-def stored_tensors(files: Iterable[Path]) -> dict[str, Stored]:
+def list_tensors(files: Iterable[Path]) -> dict[str, Stored]:
     """Return what the files of a part hold, in their order.
 
     Raises:
@@ -57,7 +57,11 @@ def read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
     """
     refuse_lfs_pointer(file)
     try:
-        return load_file(file) if file.suffix == ".safetensors" else _state_dict(file)
+        if file.suffix == ".safetensors":
+            tensors: dict[str, torch.Tensor] = load_file(file)
+            return tensors
+        # Files that torch wrote before version 1.6 are no archives and can't be mapped.
+        content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     except pickle.UnpicklingError as error:
         raise ModelError(
             f"{file} holds more than tensors and plain values, or is cut short; nothing of it was "
@@ -69,17 +73,10 @@ def read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
         raise ModelError(
             f"{file} can't be read ({reason}); it is cut short or no checkpoint: download it again"
         ) from error
-
-
-def _state_dict(file: Path) -> Mapping[str, torch.Tensor]:
-    # Files that torch wrote before version 1.6 are no archives and can't be mapped.
-    content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    is_state_dict = isinstance(content, Mapping) and all(
-        isinstance(value, torch.Tensor) for value in content.values()
-    )
-    if not content or not is_state_dict:
+    values = content.values() if isinstance(content, Mapping) else [None]
+    if not values or not all(isinstance(value, torch.Tensor) for value in values):
         raise ModelError(f"{file} holds no tensors by name; pass the checkpoint's weights file")
     return content  # type: ignore[no-any-return]  # checked above

@@ -86,7 +86,7 @@ class DecodingMethod(ABC):
     Attributes:
         contrast: What it compares the model's scores with.
         shares_prefix: Whether its prompts' prefixes may come from a cache: they are run as they
-            are, `joined` with their contrast, and attention is the model's own.
+            are, `concat_prompts` with their contrast, and attention is the model's own.
         scores_first_token: Whether it shows `Request.first` what it chooses the first token from.
     """
 

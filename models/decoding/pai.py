@@ -15,7 +15,7 @@ import torch
 from models.decoding.base import Contrast, DecodingMethod, Request, checked
 from models.decoding.image_attention import boosted
 from models.decoding.loop import decode, plausible
-from models.generation import joined
+from models.generation import concat_prompts
 
 PLAUSIBLE = 0.1  # the authors' constant
 
@@ -46,7 +46,9 @@ class Pai(DecodingMethod):
         """Return new token ids, shape (B, T), padded with 0 behind EOS."""
         assert request.contrast is not None, "PAI without the prompts' text"
         both = self.gamma != 1
-        prompts = joined([request.embedded(), request.contrast]) if both else request.embedded()
+        prompts = (
+            concat_prompts([request.embedded(), request.contrast]) if both else request.embedded()
+        )
         assert prompts.image_mask is not None, "prompts as embeddings come with their mask"
 
         def combine(_: object, logits: torch.Tensor) -> torch.Tensor:

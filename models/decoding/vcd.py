@@ -12,7 +12,7 @@ import torch
 
 from models.decoding.base import Contrast, DecodingMethod, Request, checked
 from models.decoding.loop import decode, plausible
-from models.generation import joined
+from models.generation import concat_prompts
 
 STEPS = 1000
 
@@ -51,7 +51,7 @@ class Vcd(DecodingMethod):
             scores = (1 + self.alpha) * clear - self.alpha * noised
             return plausible(scores, clear, self.beta)
 
-        return decode(request, joined([request.prompts, request.contrast]), combine)
+        return decode(request, concat_prompts([request.prompts, request.contrast]), combine)
 
     def noised(self, pixels: torch.Tensor, seed: int) -> torch.Tensor:
         """Return pixels under the noise of `noise_step` steps of diffusion.

@@ -16,7 +16,7 @@ import torch
 
 import eah
 from models.base import VLM
-from models.generation import EncodedPrompts, padded
+from models.generation import EncodedPrompts, pad_prompts
 from scripts.bench.released_model import SPAN, released_model
 from scripts.bench.rows import Arm
 
@@ -48,7 +48,7 @@ def long_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, length: int) -> di
     rows = [torch.randn(length, width, device=weight.device).to(weight.dtype)] * batch
     at = torch.arange(length)
     image = (at >= SPAN[0]) & (at < SPAN[1])
-    return ways(vlm, config, padded(rows, [image] * batch), 0)
+    return ways(vlm, config, pad_prompts(rows, [image] * batch), 0)
 
 
 def ways(vlm: VLM, config: eah.EAHConfig, prompts: EncodedPrompts, new: int) -> dict[str, Arm]:

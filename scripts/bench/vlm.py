@@ -19,7 +19,7 @@ import models
 from eah.find import attention_modules
 from eah.settings import EAHConfig
 from models.base import VLM
-from models.instructblip import InstructBlip
+from models.blip import InstructBlip
 from scripts.check.shapes import true_config
 
 MODELS: Final = ("llava-1.5", "instructblip", "minigpt4", "shikra")

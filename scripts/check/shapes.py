@@ -82,7 +82,9 @@ def mapping(model: str) -> list[Mapped]:
     expected = model_shapes(wrapper.model_class, true_config(model))
     layout = LAYOUTS[wrapper.family.name]
     found = [
-        Mapped(part, source, source_shape(expected[target], rule), Destination(target, rule.third))
+        Mapped(
+            part, source, source_shape(expected[target], rule), Destination(target, rule.qkv_slot)
+        )
         for target in expected
         for part, source, rule in originals(target, layout)
     ]
@@ -113,8 +115,8 @@ def patterns(found: Sequence[Mapped]) -> list[list[str]]:
     rows: dict[tuple[str, ...], int] = {}
     for item in found:
         target = _pattern(item.destination.target)
-        if item.destination.third is not None:
-            target += f" (rows, third {item.destination.third})"
+        if item.destination.qkv_slot is not None:
+            target += f" (rows, third {item.destination.qkv_slot})"
         key = (item.part, _pattern(item.source), target, "x".join(map(str, item.shape)))
         rows[key] = rows.get(key, 0) + 1
     return [[*key, str(count)] for key, count in rows.items()]

@@ -15,8 +15,8 @@ from typing import Any
 
 from eval.command import finish
 from eval.run.flag_parser import FlagParser
-from models import PARTS, ModelError, find_checkpoint, model_settings, wrapper_of
-from models.checkpoints.convert import converted_checkpoint
+from models import PARTS, ModelError, model_settings, wrapper_of
+from models.checkpoints.convert import convert_checkpoint
 from models.sources import refuse_empty
 
 
@@ -44,11 +44,11 @@ def convert(model: str, source: str | None, parts: dict[str, str], to: str) -> s
     """
     settings = model_settings(model)
     wrapper = wrapper_of(settings)
-    checkpoint = find_checkpoint(settings, source, parts)
+    checkpoint = wrapper.find(settings, source, parts)
     refuse_empty("--to", to)
     if checkpoint.is_whole:
         raise ModelError(f"{checkpoint.name} is in transformers' format already; use it as it is")
-    made = converted_checkpoint(checkpoint, wrapper.model_class, wrapper.config(checkpoint), to)
+    made = convert_checkpoint(checkpoint, wrapper.model_class, wrapper.config(checkpoint), to)
     return made.name
 
 

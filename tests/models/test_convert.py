@@ -306,7 +306,7 @@ def test_transformers_reads_the_ids_of_the_papers_tokenizer_from_the_folder(
 def test_a_change_of_the_maps_changes_the_folders_name() -> None:
     """If this fails, raise MAPS_VERSION, so that folders of the old maps are not taken."""
     rules = [
-        (family, part, rule.source, saved_name(rule.target), rule.third)
+        (family, part, rule.source, saved_name(rule.target), rule.qkv_slot)
         for family, layout in LAYOUTS.items()
         for part, part_rules in layout.items()
         for rule in part_rules.rules

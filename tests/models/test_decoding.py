@@ -20,7 +20,7 @@ from models.decoding.loop import plausible
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import STEPS, Vcd, kept_share
-from models.generation import EncodedPrompts, joined
+from models.generation import EncodedPrompts, concat_prompts
 from tests.models.toys import FAMILIES, QUESTIONS, make_folder, pictures
 
 NO_OPS: dict[str, DecodingMethod] = {
@@ -312,7 +312,7 @@ def test_joined_branches_are_padded_on_the_left() -> None:
     long = EncodedPrompts(torch.ones(1, 4, 2), torch.ones(1, 4).long(), torch.ones(1, 4).bool())
     short = EncodedPrompts(torch.ones(1, 2, 2), torch.ones(1, 2).long(), torch.zeros(1, 2).bool())
 
-    both = joined([long, short])
+    both = concat_prompts([long, short])
 
     assert both.attention_mask.tolist() == [[1, 1, 1, 1], [0, 0, 1, 1]]
     assert both.image_mask.sum(-1).tolist() == [4, 0]
@@ -369,7 +369,7 @@ def test_the_ids_that_count_in_an_answers_length_are_those_of_the_reference(
     length = len(vlm.prompt_ids(QUESTIONS[0]))
     expected = {"llava-1.5": length, "shikra": length + 3, "instructblip": 1, "minigpt4": 1}
 
-    assert vlm.counted_ids(QUESTIONS[:1], prompts) == (expected[vlm.family.name],)
+    assert vlm.count_ids(QUESTIONS[:1], prompts) == (expected[vlm.family.name],)
 
 
 @pytest.mark.parametrize("enabled", [False, True])

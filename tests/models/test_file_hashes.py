@@ -19,11 +19,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models import file_hashes as module
-from models.file_hashes import BLOCK_BYTES, ROUNDING_NS, cache_file, file_hash, file_hashes
+from models.file_hashes import BLOCK_BYTES, ROUNDING_NS, cache_file, file_hashes
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE = 2 * BLOCK_BYTES + 12345
 FAR_FUTURE_NS = 1 << 62
+
+
+def file_hash(path: Path) -> str:
+    return file_hashes([path])[path]
 
 
 def sha256(content: bytes) -> str:
@@ -313,7 +317,8 @@ def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
     program = """
 import resource
 resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
-print(module.file_hash(Path(sys.argv[1])))
+path = Path(sys.argv[1])
+print(module.file_hashes([path])[path])
 """
 
     process = python(program, path)
@@ -332,7 +337,7 @@ def test_processes_share_the_cache(tmp_path: Path, later: None, opened: list[str
     # Each call opens the cache twice, and writes to it unless another process was faster.
     program = """
 for path in sorted(Path(sys.argv[1]).iterdir()):
-    print(path.name, module.file_hash(path))
+    print(path.name, module.file_hashes([path])[path])
 """
     expected = {f"{path.name} {sha256(path.read_bytes())}" for path in folder.iterdir()}
 

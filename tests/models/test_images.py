@@ -11,11 +11,9 @@ from matplotlib import cbook
 from PIL import Image
 
 from models import VLM
+from models.blip import InstructBlip, MiniGPT4
 from models.images import CLIP_MEAN, CLIP_STD, ClipPreprocessing, pad_to_square
-from models.instructblip import InstructBlip
-from models.llava import Llava
-from models.minigpt4 import MiniGPT4
-from models.shikra import Shikra
+from models.llava import Llava, Shikra
 
 
 def photograph(width: int, height: int) -> Image.Image:

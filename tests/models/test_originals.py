@@ -11,11 +11,10 @@ import pytest
 import torch
 
 import models
+from models.blip import InstructBlip, MiniGPT4
 from models.checkpoints.convert import model_shapes
 from models.checkpoints.layouts import LAYOUTS
 from models.checkpoints.plan import plan_tensors
-from models.instructblip import InstructBlip
-from models.minigpt4 import MiniGPT4
 from models.prompts import IMAGE
 from scripts.data.convert_checkpoint import main as convert
 from tests.models import layout_files as files
@@ -121,7 +120,7 @@ def parameters_of(original: Original) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the parameters that the original files fill."""
     settings = models.model_settings(original.family)
     wrapper = models.wrapper_of(settings)
-    checkpoint = models.find_checkpoint(settings, None, original.parts)
+    checkpoint = wrapper.find(settings, None, original.parts)
     return model_shapes(wrapper.model_class, wrapper.config(checkpoint))
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 
 import models
-from models.instructblip import MAX_LENGTH
+from models.blip import MAX_LENGTH
 from tests.models.toys import PIECES, QUESTIONS, make_folder, pictures
 
 

@@ -19,7 +19,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from models.shikra import ShikraConfig, ShikraForConditionalGeneration
+from models.llava import ShikraConfig, ShikraForConditionalGeneration
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKENIZER = ROOT / "models/tiny-llava/tokenizer.model"
