@@ -52,6 +52,7 @@ CHECKPOINTS = (
             start="<s>",
         ),
         ids={"image_token_index": "[IMG]"},
+        text={"sliding_window": None},  # as in Mistral Small 3.1
         placeholder="[IMG]",
         needs=PIXTRAL_NEEDS,
         images_need=PIXTRAL_NEEDS,
