@@ -32,8 +32,9 @@ INTRODUCTION: Final = """# Models
 To evaluate any vision-language model that transformers loads:
 `python eval/pope_eval.py --model hf --checkpoint FOLDER_OR_ID --data-path data/COCO/val2014`. In
 Python, `vlm = models.load("hf", checkpoint="FOLDER_OR_ID")` loads the model with its processor, and
-`with eah.enabled(vlm): vlm.generate("cat.jpg", "Is there a cat?")` answers with EAH. A model that
-you loaded yourself needs `eah.enable(model)` only; [any-model.md](any-model.md) has the details.
+`vlm.generate("cat.jpg", "Is there a cat?")` within
+`with eah.enabled(vlm, eah.EAHConfig.preset("scale-free")):` answers with EAH. A model that you
+loaded yourself needs `eah.enable(model)` only; [any-model.md](any-model.md) has the details.
 
 Families of vision-language models in transformers {version}, with the sdpa kernel. Each row was
 measured on a tiny model with random weights: `tests/eah/test_families.py` compares the sinks, the
