@@ -43,6 +43,10 @@ class Decoding:
                 raise ValueError(f"{name}={value!r}, but an int is needed")
             if value < 1:
                 raise ValueError(f"{name}={value}, but at least 1 is needed{note}")
+        if not self.temperature > 0:
+            raise ValueError(f"temperature={self.temperature}, but it must be above 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p}, but it must be above 0 and at most 1")
 
     @classmethod
     def of(cls, decoding: Decoding | None, settings: Mapping[str, Any]) -> Decoding:

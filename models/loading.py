@@ -45,7 +45,14 @@ MODEL_TYPES: Final = {
     "instructblip": "instructblip",
     "blip-2": "minigpt4",
 }
-WIDTH_13B: Final = 5120  # of a LLaMA with 13 billion parameters
+WIDTHS: Final = (4096, 5120)  # of LLaVA-1.5's 7B and 13B
+MAX_VOCABULARY: Final = 32064  # LLaMA's 32000 pieces, <image>, <pad>, and rows to round up to 64
+CLIP_SIDE: Final = 336
+# What a folder's files can raise beside each other; all of it is said in one sentence.
+LOADING_ERRORS: Final = (
+    SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError,
+    ValueError, TypeError, KeyError, AttributeError, ImportError,
+)  # fmt: skip
 # Buffers that older versions of transformers saved; they are computed when a model is built.
 BUFFERS: Final = re.compile(r"(.*\.)?(position_ids|inv_freq)")
 # The last norm's weights are around 1 in every LLaMA, and what was added to them is near 0.
@@ -192,11 +199,17 @@ def recognise(name: str, checkpoint: str | None) -> str:
     text, vision = (config.get(f"{part}_config") or {} for part in ("text", "vision"))
     if text.get("model_type", "llama") != "llama":
         return HF
-    if kind == "llava" and text and vision.get("model_type") != "clip_vision_model":
-        return HF
     found = MODEL_TYPES.get(kind, HF)
-    size = text.get("hidden_size", config.get("hidden_size"))
-    return "llava-1.5-13b" if found == "llava-1.5" and size == WIDTH_13B else found
+    width = text.get("hidden_size", config.get("hidden_size", WIDTHS[0]))
+    if found != "llava-1.5":
+        return found
+    # Others have LLaVA's classes, too: with LLaMA 3, a small LLaMA, or another vision tower.
+    tower = vision.get("model_type"), vision.get("image_size")
+    if width not in WIDTHS or text.get("vocab_size", 0) > MAX_VOCABULARY:
+        return HF
+    if text and tower != ("clip_vision_model", CLIP_SIDE):
+        return HF
+    return "llava-1.5-13b" if width == WIDTHS[1] else found
 
 
 def wrapper_of(settings: ModelSettings) -> type[VLM]:
@@ -298,7 +311,7 @@ def load_pretrained(
             )
     except torch.OutOfMemoryError:
         raise
-    except (SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except LOADING_ERRORS as error:
         list_tensors(files)  # raises the error that names the file
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise ModelError(

@@ -179,6 +179,8 @@ def resolve_device(device: str | None) -> str:
         wanted = torch.device(device)
     except RuntimeError as error:
         raise ModelError(f"device {device!r} is unknown; use cpu, cuda:N or auto") from error
+    if wanted.type not in ("cpu", "cuda", "mps"):
+        raise ModelError(f"device {device!r} runs no model; use cpu, cuda:N or auto")
     if wanted.type != "cuda":
         return str(wanted)
     count, index = torch.cuda.device_count(), wanted.index or 0

@@ -53,7 +53,7 @@ def test_the_library_snippet_runs(capsys: pytest.CaptureFixture[str]) -> None:
     ids = vlm.prompt_ids("Is there a cat in the image?")
     prompts = vlm.embed_prompts(vlm.encode_images([render(random.Random(0)).image]), ["?"])
     inputs = {"inputs_embeds": prompts.embeds, "attention_mask": prompts.attention_mask}
-    snippet = blocks("python")[1].replace(
+    snippet = blocks("python")[2].replace(
         "output = ", "with eah.image_tokens(model, mask):\n    output = "
     )
 
@@ -72,7 +72,7 @@ def test_a_rule_of_ones_own_is_ten_lines_and_runs(capsys: pytest.CaptureFixture[
     prompts = vlm.embed_prompts(vlm.encode_images([render(random.Random(0)).image]), ["?"])
     inputs = {"inputs_embeds": prompts.embeds, "attention_mask": prompts.attention_mask}
     inputs["max_new_tokens"] = 2
-    snippet = blocks("python")[2]
+    snippet = blocks("python")[3]
 
     assert len([line for line in snippet.splitlines() if line.strip()]) <= 10
     with eah.enabled(vlm, eah.EAHConfig()), eah.image_tokens(vlm, prompts.image_mask):

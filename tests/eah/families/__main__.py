@@ -4,6 +4,8 @@
     python -m tests.eah.families --check    # only says whether it is up to date
 
 Each row is measured: a tiny model of the family is built and asked its prompts with EAH enabled.
+Families whose processor needs torchvision are measured where it is installed, and keep their lines
+elsewhere.
 """
 
 from __future__ import annotations
@@ -26,6 +28,13 @@ from tests.models.hf import table as folders
 
 TABLE_FILE: Final = Path(__file__).resolve().parents[3] / "docs" / "models.md"
 INTRODUCTION: Final = """# Models
+
+To evaluate any vision-language model that transformers loads:
+`python eval/pope_eval.py --model hf --checkpoint FOLDER_OR_ID --data-path data/COCO/val2014`. In
+Python, `vlm = models.load("hf", checkpoint="FOLDER_OR_ID")` loads the model with its processor, and
+`vlm.generate("cat.jpg", "Is there a cat?")` within
+`with eah.enabled(vlm, eah.EAHConfig.preset("scale-free")):` answers with EAH. A model that you
+loaded yourself needs `eah.enable(model)` only; [any-model.md](any-model.md) has the details.
 
 Families of vision-language models in transformers {version}, with the sdpa kernel. Each row was
 measured on a tiny model with random weights: `tests/eah/test_families.py` compares the sinks, the
@@ -115,7 +124,7 @@ def table() -> str:
     skipped = [f"| {name} | {reason} |" for name, reason in SKIPPED.items()]
     situations = [f"| {s.name} | {s.verdict} | {s.meaning} |" for s in SITUATIONS]
     parts = [introduction, f"{summary}.\n", HEADER, *lines, "", SKIPPED_HEADER, *skipped, ""]
-    parts += [*folders.lines(), ""]
+    parts += [*folders.lines(TABLE_FILE.read_text(encoding="utf-8")), ""]
     parts += [SITUATION_HEADER, *situations]
     return "\n".join(parts) + "\n"
 

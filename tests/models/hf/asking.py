@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from importlib.util import find_spec
+from inspect import signature
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import transformers
 from PIL import Image
 from transformers import AutoProcessor, PreTrainedModel, ProcessorMixin
 
-from tests.models.hf.checkpoint import FIVE, Checkpoint
+from tests.models.hf.checkpoint import Checkpoint
 
 Inputs = dict[str, Any]
 IMAGES_ONLY = ["image_processor", "tokenizer"]
@@ -82,12 +83,13 @@ def _apply(
     processor: ProcessorMixin, conversations: list[list[dict[str, Any]]], **settings: Any
 ) -> Inputs:
     called: dict[str, Any] = {"padding": True, **settings}
+    is_nested = "processor_kwargs" in signature(processor.apply_chat_template).parameters
     inputs = processor.apply_chat_template(
         conversations,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=True,
         return_tensors="pt",
-        **({"processor_kwargs": called} if FIVE else called),
+        **({"processor_kwargs": called} if is_nested else called),
     )
     return dict(inputs)

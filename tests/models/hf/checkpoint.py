@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ RECIPES: Mapping[str, Recipe] = {
 }
 # Where transformers 5 differs from 4.57.
 FIVE = Version(transformers.__version__) >= Version("5.0")
+# 4.57 and 5.0 have a class without torchvision for every family, and "fast" ones beside them.
+PILLOW_FIRST = find_spec("transformers.models.clip.image_processing_pil_clip") is None
 FLAGS = dict.fromkeys(["lstrip", "rstrip", "single_word", "normalized"], False)
 
 

@@ -26,6 +26,7 @@ CHECKPOINTS = (
         MISTRAL3,
         name="pixtral",
         case="llava",
+        text={},
         vision={"model_type": "pixtral"},
         processor={**MISTRAL3.processor, "spatial_merge_size": 1},
         settings={"vision_feature_layer": -1, "vision_feature_select_strategy": "full"},

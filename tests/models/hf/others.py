@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from tests.models.hf.checkpoint import FIVE, Checkpoint, Words
+from tests.models.hf.checkpoint import PILLOW_FIRST, Checkpoint, Words
 from tests.models.hf.qwen import FRAMES, PATCH, TOWER
 from tests.models.hf.sizes import CLIP, HALF, STEPS, area, square
 from tests.models.hf.templates import Template, turns
@@ -15,7 +15,7 @@ COHERE_TURNS = turns(
 )
 GLM_TURNS = turns("<|{}|>\n", "")
 
-PIXTRAL_NEEDS = ("torchvision",) if FIVE else ()
+PIXTRAL_NEEDS = () if PILLOW_FIRST else ("torchvision",)
 
 CHECKPOINTS = (
     Checkpoint(
@@ -52,6 +52,7 @@ CHECKPOINTS = (
             start="<s>",
         ),
         ids={"image_token_index": "[IMG]"},
+        text={"sliding_window": None},  # as in Mistral Small 3.1
         placeholder="[IMG]",
         needs=PIXTRAL_NEEDS,
         images_need=PIXTRAL_NEEDS,

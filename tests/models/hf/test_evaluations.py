@@ -54,9 +54,9 @@ def test_pope_and_captions_on_twelve_scenes(
     for size in ("1", "5"):
         common = [*options(folder, scenes, tmp_path / size), "--batch-size", size]
         questions = ["--pope-type", "random", "--pope-path", str(scenes.pope), "--limit", "24"]
-        asked = [*questions, "--max-new-tokens", "6"]
+        asked = [*questions, "--max-new-tokens", "3"]
         assert pope_eval.main([*common, *asked]) == 0, capsys.readouterr().err
-        asked = ["--num-images", str(COUNT), "--max-new-tokens", "12"]
+        asked = ["--num-images", str(COUNT), "--max-new-tokens", "6"]
         common = [*options(folder, scenes, tmp_path / f"captions-{size}"), "--batch-size", size]
         assert chair_eval.main([*common, *asked]) == 0, capsys.readouterr().err
 

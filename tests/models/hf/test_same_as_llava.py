@@ -18,6 +18,7 @@ from eval.run.plan import Prompt
 from models.decoding.yes_no import yes_no_ids
 from models.hf import HFVlm
 from models.prompts import IMAGE, VICUNA_SYSTEM
+from tests.models.hf.asking import missing
 from tests.models.hf.scenes import Scenes
 
 TINY = Path(models.__file__).parent / "tiny-llava"
@@ -81,4 +82,6 @@ def test_prompt_and_pixels_are_the_same(pair: tuple[models.VLM, HFVlm], scenes: 
 
     assert shown == [*ids[:at], *[shown[at]] * any_model.num_image_tokens, *ids[at + 1 :]]
     pixels = any_model.preprocessing.prepare(picture, ()).pixels["pixel_values"]
-    assert torch.equal(pixels, official.preprocessing([picture]))
+    # transformers' torchvision class rescales and normalises in one step, which rounds otherwise.
+    tolerance = {"rtol": 0, "atol": 0} if missing(["torchvision"]) else {}
+    torch.testing.assert_close(pixels, official.preprocessing([picture]), **tolerance)

@@ -26,6 +26,7 @@ from models.hf import HFVlm, Picture
 from models.prefix_cache import PicturePrefixes, PrefixCache
 from tests.models.hf import CHECKPOINTS
 from tests.models.hf.asking import encode
+from tests.models.hf.checkpoint import FIVE
 from tests.models.hf.conftest import Loaded
 from tests.models.hf.scenes import Scenes
 
@@ -38,6 +39,7 @@ QUESTIONS = (
 )
 PICTURES = (0, 0, 1, 2)
 NEW = 8
+NOISED = 4  # tokens under VCD, each checked with forward passes of whole prompts
 # Every column of a random map is below uniform attention's 1.25-fold in most heads.
 CONFIG = eah.EAHConfig.preset("scale-free", layers=(1,), threshold=0.1)
 families = pytest.mark.parametrize("name", CHECKPOINTS)
@@ -56,8 +58,13 @@ GIVEN_IDS = {
     "qwen2.5-vl": "M-RoPE",
     "qwen3-vl": "M-RoPE",
 }
+if not FIVE:  # its decoder is the whole model there
+    GIVEN_IDS["idefics3"] = "not given embeddings"
 QFORMERS = {"blip-2", "instructblip"}  # their `generate` runs an inner model
 FLAT = {"qwen2-vl", "qwen2.5-vl", "qwen3-vl", "glm-4v"}  # pixels as patches
+RENAMED = {"video-llava"}  # no `pixel_values`
+# One by embeddings, one with three axes of positions, one with windows, one with a Q-Former.
+BEAMS = ("llava", "qwen3-vl", "gemma3", "instructblip")
 
 
 @pytest.fixture(scope="session")
@@ -121,13 +128,14 @@ def test_a_batch_is_what_the_processor_makes_of_it(
         assert torch.equal(batch.inputs[key], value), key
 
 
-@families
 @arms
-@pytest.mark.parametrize("beams", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "beams"), [*((name, 1) for name in CHECKPOINTS), *((name, 3) for name in BEAMS)]
+)
 def test_answers_are_a_plain_scripts_alone_and_in_a_batch(
     name: str,
-    config: eah.EAHConfig | None,
     beams: int,
+    config: eah.EAHConfig | None,
     wrap: Wrap,
     load: Callable[[str], Loaded],
     pictures: list[Image.Image],
@@ -166,7 +174,7 @@ def test_eah_finds_the_image_tokens_by_itself(
         for question, at in zip(QUESTIONS, PICTURES, strict=True)
     )
     assert found == {expected}
-    assert min(expected) >= 4
+    assert min(expected) >= 2
 
 
 @families
@@ -250,7 +258,7 @@ def test_vcd_contrasts_noised_pixels_or_says_that_there_are_none(
 ) -> None:
     """Against a loop that runs both prompts whole for every token."""
     vlm, method = wrap(name), Vcd(noise_step=700)
-    if name in FLAT:
+    if name in FLAT | RENAMED:
         with pytest.raises(MethodError, match="adds noise to pixels, but the processor of"):
             vlm.check_method(method)
         return
@@ -260,7 +268,7 @@ def test_vcd_contrasts_noised_pixels_or_says_that_there_are_none(
         answers = vlm.answer_batch(
             vlm.encode(prepared),
             QUESTIONS[:2],
-            models.Decoding(NEW),
+            models.Decoding(NOISED),
             method,
             vlm.encode(noised),
         )
@@ -269,7 +277,7 @@ def test_vcd_contrasts_noised_pixels_or_says_that_there_are_none(
             for clear, dim, question in zip(prepared, noised, QUESTIONS, strict=False)
         ]
     assert [answer.text for answer in answers] == expected
-    plain = vlm.answer_batch(vlm.encode(prepared), QUESTIONS[:2], models.Decoding(NEW))
+    plain = vlm.answer_batch(vlm.encode(prepared), QUESTIONS[:2], models.Decoding(NOISED))
     assert answers != plain
 
 
@@ -277,7 +285,7 @@ def test_vcd_contrasts_noised_pixels_or_says_that_there_are_none(
 def contrasted_by_hand(vlm: HFVlm, pair: Sequence[Any], question: str) -> str:
     """Return VCD's answer without a cache: equations 2 to 4 with alpha 1 and beta 0.1."""
     ids: list[int] = []
-    for _ in range(NEW):
+    for _ in range(NOISED):
         scores = []
         for one in pair:
             inputs = {**one.pixels, **vlm.chat.prepare_text(one, question)}
@@ -320,6 +328,10 @@ def test_dola_answers_alone_as_in_a_batch(
     shown = features(vlm, pictures)
     if name in QFORMERS:
         with pytest.raises(MethodError, match="keeps to an inner model; use another method"):
+            vlm.answer_batch(shown, QUESTIONS, models.Decoding(NEW), Dola("low"))
+        return
+    if name == "qwen3-vl" and not FIVE:  # its last hidden state is not normalised there
+        with pytest.raises(MethodError, match="scales or caps its logits"):
             vlm.answer_batch(shown, QUESTIONS, models.Decoding(NEW), Dola("low"))
         return
     answers = vlm.answer_batch(shown, QUESTIONS, models.Decoding(NEW), Dola("low"))
