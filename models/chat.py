@@ -8,20 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
-from importlib.util import find_spec
 from typing import Any, Final, TypeAlias
 
 import numpy as np
 import torch
 from PIL import Image
-from transformers import PROCESSOR_MAPPING, AutoProcessor
 
 from eah.errors import nearest
 from models.errors import ModelError
 from models.generation import ProcessedPrompts, ShownPrompt
 from models.images import Preprocessing
 from models.pictures import Picture, to_picture, to_rgb
+from models.processor import IDS, VIDEOS_NEED, image_token
 
 CHAT: Final = "chat"
 CHAT_SHORT: Final = "chat-short"
@@ -29,62 +27,7 @@ Video: TypeAlias = Sequence[Picture] | np.ndarray[Any, Any]
 """Frames, as in `read_frames`."""
 PROTOCOLS: Final = (CHAT, CHAT_SHORT)
 """Both send what the processor makes; the benchmark adds a request for a short answer or not."""
-IDS: Final = "input_ids"
 PIXELS: Final = "pixel"  # in the names of what holds pixels
-TOKENIZER: Final = "tokenizer"
-TORCHVISION: Final = "torchvision"
-VIDEOS_NEED: Final = "videos_need"  # attribute of processors that were loaded without videos
-SPACE: Final = "▁"
-BYTE_LEVEL_SPACE: Final = "Ġ"
-
-
-def load_processor(folder: str, config: Any) -> Any:
-    """Load the processor of a checkpoint.
-
-    Without torchvision, which transformers' video processors need, it is loaded without its video
-    part, and serves for pictures.
-
-    Args:
-        folder: Folder or hub id.
-        config: The checkpoint's config, which names the kind of model.
-    Raises:
-        ModelError: If there is none, or it needs what is not installed.
-    """
-    advice = (
-        "copy preprocessor_config.json, the tokenizer and what else the original checkpoint has of "
-        "its processor into that folder"
-    )
-    try:
-        found = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    except ImportError as error:
-        whole, reason = PROCESSOR_MAPPING.get(type(config), None), error
-    except Exception as error:  # tokenizers raises nothing more precise for a damaged file
-        raise ModelError(
-            f"{folder} has no processor that transformers can load "
-            f"({' '.join(str(error).split())[:300]}); {advice}"
-        ) from error
-    else:
-        if not all(
-            getattr(found, part, None) is not None for part in ("image_processor", TOKENIZER)
-        ):
-            raise ModelError(
-                f"transformers makes a {type(found).__name__} of {folder}, which takes no "
-                f"pictures; {advice}"
-            )
-        return found
-    parts = ["image_processor", TOKENIZER]
-    try:
-        if whole is not None and find_spec("torchvision") is None:
-            body = {"attributes": parts, "get_attributes": classmethod(lambda _: parts)}
-            pictures: Any = type(whole.__name__, (whole,), {**body, VIDEOS_NEED: TORCHVISION})
-            return pictures.from_pretrained(folder)
-    except (ImportError, TypeError, AttributeError) as error:
-        reason = error if isinstance(error, ImportError) else reason
-    raise ModelError(
-        f"the processor of {folder} needs a package that is not installed "
-        f"({' '.join(str(reason).split())[:200]}); install it: pip install torchvision, of the "
-        "release that belongs to your torch"
-    ) from reason
 
 
 def check_protocol(protocol: str) -> None:
@@ -296,29 +239,6 @@ class Chat(Preprocessing):
                 )
 
 
-@cache
-def image_token(processor: Any) -> str | None:
-    """Return what stands for a picture in a prompt; None where the processor places it by itself.
-
-    Some processors put image tokens before any text (BLIP-2's), so that another would be one too
-    many: told by their number with the token in the text and without.
-    """
-    found = getattr(processor, "image_token", None)
-    if found is None:
-        return None
-    token, picture = str(found), Image.new("RGB", (64, 64))
-    id_ = processor.tokenizer.convert_tokens_to_ids(token)
-    counts = []
-    for text in (token, ""):
-        try:
-            made = processor(text=[f"{text}a"], images=[[picture]], return_tensors="pt")
-            counts.append(int((made[IDS] == id_).sum()))
-        except (TypeError, ValueError, IndexError):  # more pictures than placeholders
-            counts.append(0)
-    marked, bare = counts
-    return None if marked > bare > 0 else token
-
-
 def split(
     inputs: Mapping[str, torch.Tensor],
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
@@ -385,61 +305,3 @@ def read_frames(video: Video) -> torch.Tensor:
     if len(sizes) > 1:
         raise ModelError(f"a video with frames of {len(sizes)} sizes; make them the same size")
     return torch.stack([torch.from_numpy(np.array(frame)) for frame in frames]).permute(0, 3, 1, 2)
-
-
-class HFTokenizer:
-    """transformers' tokenizer, as wrappers use one (`models.tokenizer.ChunkTokenizer`)."""
-
-    def __init__(self, tokenizer: Any, generation: Any, rows: int, media: Sequence[int]) -> None:
-        """Take the tokenizer, and the checkpoint's generation config for what ends an answer.
-
-        Args:
-            tokenizer: Of the processor.
-            generation: The config.
-            rows: Number of the model's embeddings.
-            media: Ids of image and video tokens, which nothing may be padded with.
-        Raises:
-            ModelError: If neither names an end of answers.
-        """
-        self._tokenizer = tokenizer
-        ends = generation.eos_token_id
-        ends = tokenizer.eos_token_id if ends is None or ends == [] else ends
-        self.eos_ids: tuple[int, ...] = tuple(ends if isinstance(ends, list) else [ends])
-        if not all(isinstance(id_, int) for id_ in self.eos_ids):
-            raise ModelError(
-                f"the checkpoint's eos_token_id is {ends!r}, which is no token that could end an "
-                "answer; set it in generation_config.json"
-            )
-        pads = (generation.pad_token_id, tokenizer.pad_token_id)
-        usable = (pad for pad in pads if pad is not None and 0 <= pad < rows and pad not in media)
-        self.pad_id: int = next(usable, self.eos_ids[0])
-
-    def encode(self, text: str, /) -> list[int]:
-        """Return the ids of a text, without BOS or EOS."""
-        return list(self._tokenizer.encode(text, add_special_tokens=False))
-
-    def decode(self, ids: Sequence[int], /) -> str:
-        """Return the text of ids, special tokens left out."""
-        return str(
-            self._tokenizer.decode(
-                list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
-        )
-
-    def bos_id(self) -> int:
-        """Return the id of the beginning-of-sequence token; -1 if there is none."""
-        found = self._tokenizer.bos_token_id
-        return -1 if found is None else int(found)
-
-    def eos_id(self) -> int:
-        """Return the id of the end-of-sequence token, the first where there are several."""
-        return self.eos_ids[0]
-
-    def get_piece_size(self) -> int:
-        """Return the size of the vocabulary."""
-        return len(self._tokenizer)
-
-    def id_to_piece(self, id_: int, /) -> str:
-        """Return a token as it is spelled in the vocabulary, "▁" for a space at its start."""
-        piece = str(self._tokenizer.convert_ids_to_tokens(id_))
-        return SPACE + piece[1:] if piece.startswith(BYTE_LEVEL_SPACE) else piece

@@ -23,17 +23,7 @@ from transformers import (
 
 from eah.find import placeholder_ids
 from models.base import VLM, check_question
-from models.chat import (
-    IDS,
-    Chat,
-    HFTokenizer,
-    Prepared,
-    Video,
-    check_protocol,
-    collate,
-    load_processor,
-    read_frames,
-)
+from models.chat import Chat, Prepared, Video, check_protocol, collate, read_frames
 from models.decoding.base import DecodingMethod, MethodError
 from models.decoding.dola import Dola
 from models.decoding.opera import Opera
@@ -60,6 +50,7 @@ from models.precision import (
     resolve_precision,
     uniform,
 )
+from models.processor import IDS, HFTokenizer, load_processor
 from models.settings import ModelSettings
 from models.sources import WHOLE, Checkpoint, Family, find_source
 

@@ -120,7 +120,7 @@ def test_another_size_of_weights_is_named(llava: Path, tmp_path: Path) -> None:
             {
                 "model_type": "llava",
                 "text_config": {"model_type": "llama", "hidden_size": 4096},
-                "vision_config": {"model_type": "clip_vision_model"},
+                "vision_config": {"model_type": "clip_vision_model", "image_size": 336},
             },
             "llava-1.5",
         ),
@@ -128,7 +128,7 @@ def test_another_size_of_weights_is_named(llava: Path, tmp_path: Path) -> None:
             {
                 "model_type": "llava",
                 "text_config": {"model_type": "llama", "hidden_size": 5120},
-                "vision_config": {"model_type": "clip_vision_model"},
+                "vision_config": {"model_type": "clip_vision_model", "image_size": 336},
             },
             "llava-1.5-13b",
         ),
@@ -137,6 +137,22 @@ def test_another_size_of_weights_is_named(llava: Path, tmp_path: Path) -> None:
                 "model_type": "llava",
                 "text_config": {"model_type": "mistral"},
                 "vision_config": {"model_type": "pixtral"},
+            },
+            "hf",
+        ),
+        (
+            {
+                "model_type": "llava",
+                "text_config": {"model_type": "llama", "hidden_size": 4096, "vocab_size": 128320},
+                "vision_config": {"model_type": "clip_vision_model", "image_size": 336},
+            },
+            "hf",
+        ),
+        (
+            {
+                "model_type": "llava",
+                "text_config": {"model_type": "llama", "hidden_size": 2048},
+                "vision_config": {"model_type": "clip_vision_model", "image_size": 336},
             },
             "hf",
         ),
@@ -167,8 +183,10 @@ def test_auto_without_a_config_names_what_to_do(tmp_path: Path) -> None:
         models.load("auto", checkpoint=str(tmp_path))
 
 
-def test_auto_loads_the_wrapper_of_the_paper() -> None:
-    assert type(models.load("auto", checkpoint=str(TINY), device="cpu")).__name__ == "Llava"
+def test_auto_loads_what_it_recognises() -> None:
+    """tiny-llava is no LLaVA-1.5, though of its classes."""
+    assert models.describe("auto", checkpoint=str(TINY), device="cpu").model == "hf-tiny-llava"
+    assert type(models.load("auto", checkpoint=str(TINY), device="cpu")).__name__ == "HFVlm"
 
 
 def test_the_papers_models_take_no_system_message() -> None:

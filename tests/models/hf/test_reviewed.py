@@ -17,13 +17,14 @@ from transformers import GenerationConfig
 import eah
 import models
 from eval.pope_eval import main
-from models.chat import Chat, HFTokenizer, collate, split
+from models.chat import Chat, collate, split
 from models.decoding.base import MethodError
 from models.decoding.dola import Dola
 from models.decoding.vcd import Vcd
 from models.errors import ModelError
 from models.hf import HFVlm
 from models.prefix_cache import PicturePrefixes, PrefixCache
+from models.processor import HFTokenizer
 from tests.models.hf.conftest import Loaded
 from tests.models.hf.scenes import Scenes
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import eah
 import models
-from models.chat import Chat, load_processor
+from models.chat import Chat
 from models.decoding.base import MethodError
 from models.decoding.dola import Dola
 from models.decoding.opera import Opera
@@ -24,6 +24,7 @@ from models.errors import ModelError
 from models.generation import ProcessedPrompts
 from models.hf import HFVlm, Picture
 from models.prefix_cache import PicturePrefixes, PrefixCache
+from models.processor import load_processor
 from tests.models.hf import CHECKPOINTS
 from tests.models.hf.asking import encode
 from tests.models.hf.checkpoint import FIVE
