@@ -103,7 +103,7 @@ def _add_model(parser: Parser) -> None:
     )
     flag("--system", metavar="TEXT", help="system message, for --model hf (the template's own)")
     flag("--dtype", help="float32, float16, bfloat16, mixed (as the paper's wrapper), auto")
-    flag("--quantization", help="8bit or 4bit weights in the language model (neither)")
+    flag("--quantization", help="8bit or 4bit weights; the four's towers are left whole (neither)")
     flag("--gpu-id", type=int, help="GPU number; -1 is the CPU (first GPU if there is one)")
     flag("--device", help="cpu, cuda:N, or auto to spread the model over all GPUs")
 
