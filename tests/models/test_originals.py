@@ -159,6 +159,33 @@ def test_one_tensor_amiss_is_an_error_that_names_it(original: Original, change: 
     assert used > 60
 
 
+def test_a_layer_too_many_is_an_error(original: Original) -> None:
+    """Its name fits a rule, but the model has no such layer."""
+    every = {part: shapes(tensors) for part, tensors in original.tensors.items()}
+    more = next(name for name in every["llm"] if ".layers.0." in name).replace("rs.0.", "rs.77.")
+    every["llm"][more] = (2, 2)
+
+    with pytest.raises(models.ModelError, match=rf"holds {more}, which this model does not have"):
+        plan_tensors(
+            parameters_of(original), LAYOUTS[original.family], every, dict.fromkeys(every, "file")
+        )
+
+
+def test_each_parameter_is_filled_once_where_a_later_part_holds_it_too(tmp_path: Path) -> None:
+    original = write_original("llava-1.5", tmp_path / "original")
+    every = {part: shapes(tensors) for part, tensors in original.tensors.items()}
+    name = "vision_model.encoder.layers.0.mlp.fc1.bias"
+    copied = f"model.vision_tower.vision_tower.{name}"
+    every["llm"][copied] = every["vision"][name]
+
+    plan = plan_tensors(
+        parameters_of(original), LAYOUTS["llava-1.5"], every, dict.fromkeys(every, "file")
+    )
+
+    assert copied in plan["llm"]
+    assert name not in plan["vision"]
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_dropped_tensor_fails_the_load(tmp_path: Path, family: str) -> None:
     original = write_original(family, tmp_path / "whole")
