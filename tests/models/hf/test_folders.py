@@ -48,7 +48,9 @@ def test_auto_processor_loads_where_its_packages_are(
         processor = AutoProcessor.from_pretrained(folder_of(name))
         assert type(processor).__name__ == checkpoint.processor["processor_class"]
         return
-    with pytest.raises(ImportError, match=r"Torchvision|num2words|SmolVLMProcessor"):
+    # transformers 5.0 fails on the class that it does not find.
+    kinds, message = (ImportError, TypeError), r"Torchvision|num2words|SmolVLMProcessor|NoneType"
+    with pytest.raises(kinds, match=message):
         AutoProcessor.from_pretrained(folder_of(name))
     if not missing(checkpoint.images_need):
         load_processor(checkpoint, folder_of(name))
