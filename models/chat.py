@@ -106,14 +106,14 @@ class Chat(Preprocessing):
             self._refuse_special(self.system)
             system = [{"type": "text", "text": self.system}]
             messages.insert(0, {"role": "system", "content": system})
+        # A processor that has a template may have another one for videos.
+        own = getattr(self.processor, "chat_template", None) is not None
+        template = {} if own else {"chat_template": self.template}
         from jinja2 import TemplateError  # a template is rendered with it, or not at all
 
         try:
             text = self.processor.apply_chat_template(
-                messages,
-                chat_template=self.template,
-                tokenize=False,
-                add_generation_prompt=True,
+                messages, tokenize=False, add_generation_prompt=True, **template
             )
         except (TemplateError, TypeError, ValueError) as error:
             raise ModelError(

@@ -334,9 +334,9 @@ class HFVlm(VLM):
 
     def add_noise(self, prepared: Prepared, method: Vcd, seed: int) -> Prepared:
         """Return a prepared picture under VCD's noise."""
-        pixels = prepared.pixels
-        noised = {**pixels, PIXELS: method.noised(pixels[PIXELS], seed)}
-        return replace(prepared, pixels=noised)
+        (name,) = _pixel_names(prepared)  # `check_method` refuses others
+        noised = method.noised(prepared.pixels[name], seed)
+        return replace(prepared, pixels={**prepared.pixels, name: noised})
 
     @torch.inference_mode()
     def generate(
@@ -389,12 +389,11 @@ class HFVlm(VLM):
                 f"{self.note}; leave it out"
             )
         if isinstance(method, Vcd):
-            made = self.chat.prepare(Image.new("RGB", (64, 64)), ()).pixels
-            pixels = made.get(PIXELS)
-            several = [key for key in made if PIXELS in key and key != PIXELS]
-            if pixels is None or several or pixels.dim() < 4 or pixels.shape[-3] != 3:
-                shape = "no pixels" if pixels is None else f"patches of shape {tuple(pixels.shape)}"
-                shape = f"several kinds ({', '.join(several)})" if several else shape
+            prepared = self.chat.prepare(Image.new("RGB", (64, 64)), ())
+            shapes = {key: tuple(prepared.pixels[key].shape) for key in _pixel_names(prepared)}
+            if len(shapes) != 1 or any(len(s) < 4 or s[-3] != 3 for s in shapes.values()):
+                listed = ", ".join(f"{key} of shape {shape}" for key, shape in shapes.items())
+                shape = listed or "no pixels"
                 raise MethodError(
                     f"{name} adds noise to pixels, but the processor of {model} makes {shape}; "
                     "leave it out"
@@ -477,6 +476,10 @@ def _left_out(generation: GenerationConfig) -> dict[str, Any]:
         and not name.endswith(("_token_id", "_version", "_implementation"))
         and not name.startswith("_")
     }
+
+
+def _pixel_names(prepared: Prepared) -> list[str]:
+    return [name for name in prepared.pixels if PIXELS in name]
 
 
 def _noise() -> Image.Image:

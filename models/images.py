@@ -6,12 +6,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
-from packaging.version import Version
 from PIL import Image
 
 from models.pictures import to_rgb
@@ -89,7 +88,7 @@ def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
 
 # Since version 5 transformers' image processors resize tensors with torchvision, which gives other
 # pixels than the reference wrappers had; the PIL processors of either version give the same ones.
-PIL_CLASSES_APART = Version(transformers.__version__).major >= 5
+PIL_CLASSES_APART = find_spec("transformers.models.clip.image_processing_pil_clip") is not None
 
 
 @cache

@@ -13,7 +13,7 @@ from transformers import PROCESSOR_MAPPING, AutoProcessor
 from models.errors import ModelError
 
 IDS: Final = "input_ids"
-TOKENIZER: Final = "tokenizer"
+PICTURE_PARTS: Final = ("image_processor", "tokenizer")
 TORCHVISION: Final = "torchvision"
 VIDEOS_NEED: Final = "videos_need"  # attribute of processors that were loaded without videos
 SPACE: Final = "▁"
@@ -32,41 +32,38 @@ def load_processor(folder: str, config: Any) -> Any:
     Raises:
         ModelError: If there is none, or it needs what is not installed.
     """
-    advice = (
-        "copy preprocessor_config.json, the tokenizer and what else the original checkpoint has of "
-        "its processor into that folder"
-    )
+    reason: Exception | None = None
     try:
         found = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    except ImportError as error:
-        whole, reason = PROCESSOR_MAPPING.get(type(config), None), error
     except Exception as error:  # tokenizers raises nothing more precise for a damaged file
-        raise ModelError(
-            f"{folder} has no processor that transformers can load "
-            f"({' '.join(str(error).split())[:300]}); {advice}"
-        ) from error
-    else:
-        if not all(
-            getattr(found, part, None) is not None for part in ("image_processor", TOKENIZER)
-        ):
-            raise ModelError(
-                f"transformers makes a {type(found).__name__} of {folder}, which takes no "
-                f"pictures; {advice}"
-            )
+        found, reason = _load_without_videos(folder, config), error
+    if all(getattr(found, part, None) is not None for part in PICTURE_PARTS):
         return found
-    parts = ["image_processor", TOKENIZER]
-    try:
-        if whole is not None and find_spec("torchvision") is None:
-            body = {"attributes": parts, "get_attributes": classmethod(lambda _: parts)}
-            pictures: Any = type(whole.__name__, (whole,), {**body, VIDEOS_NEED: TORCHVISION})
-            return pictures.from_pretrained(folder)
-    except (ImportError, TypeError, AttributeError) as error:
-        reason = error if isinstance(error, ImportError) else reason
+    what = type(found).__name__ if reason is None else " ".join(str(reason).split())[:300]
+    if isinstance(reason, ImportError):
+        raise ModelError(
+            f"the processor of {folder} needs a package that is not installed ({what}); install "
+            "it: pip install torchvision, of the release that belongs to your torch"
+        ) from reason
     raise ModelError(
-        f"the processor of {folder} needs a package that is not installed "
-        f"({' '.join(str(reason).split())[:200]}); install it: pip install torchvision, of the "
-        "release that belongs to your torch"
+        f"{folder} has no processor for pictures that transformers can load ({what}); copy "
+        "preprocessor_config.json, the tokenizer and what else the original checkpoint has of it "
+        "into that folder"
     ) from reason
+
+
+def _load_without_videos(folder: str, config: Any) -> Any:
+    """Return a processor without its video part where torchvision is missing; None for none."""
+    whole = PROCESSOR_MAPPING.get(type(config), None)
+    if whole is None or find_spec(TORCHVISION) is not None:
+        return None
+    parts = list(PICTURE_PARTS)
+    body = {"attributes": parts, "get_attributes": classmethod(lambda _: parts)}
+    pictures: Any = type(whole.__name__, (whole,), {**body, VIDEOS_NEED: TORCHVISION})
+    try:
+        return pictures.from_pretrained(folder)
+    except Exception:  # the error of the whole processor says more
+        return None
 
 
 @cache

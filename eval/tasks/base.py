@@ -147,6 +147,8 @@ class Task(ABC):
             if key in cls.protocols:
                 return cls.protocols[key]
         known = {protocol for _, protocol in cls.protocols}
+        chats = {protocol for protocol in known if protocol.startswith("chat")}
+        known = chats if name.startswith("chat") else known - chats  # of another kind of model
         raise EvaluationError(f"protocol {name!r} is unknown: {nearest(name, known)}")
 
     @abstractmethod

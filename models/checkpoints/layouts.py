@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import transformers
-from packaging.version import Version
+import torch
+from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from models.checkpoints.plan import PartRules, Rule, rename_rules
 
-# transformers 5 has one level less in its CLIP vision tower.
-CLIP_LEVEL: Final = "" if Version(transformers.__version__) >= Version("5.0") else "vision_model."
+with torch.device("meta"):
+    _TOWER = CLIPVisionModel(CLIPVisionConfig(num_hidden_layers=0))
+# Releases of transformers 5 have one level less in CLIP's vision tower.
+CLIP_LEVEL: Final = "vision_model." if hasattr(_TOWER, "vision_model") else ""
 
 # Buffers that older versions of transformers saved; they are computed when a model is built.
 BUFFERS: Final = ("position_ids", "{rest}.position_ids", "{rest}.rotary_emb.inv_freq")

@@ -63,7 +63,6 @@ if not FIVE:  # its decoder is the whole model there
     GIVEN_IDS["idefics3"] = "not given embeddings"
 QFORMERS = {"blip-2", "instructblip"}  # their `generate` runs an inner model
 FLAT = {"qwen2-vl", "qwen2.5-vl", "qwen3-vl", "glm-4v"}  # pixels as patches
-RENAMED = {"video-llava"}  # no `pixel_values`
 # One by embeddings, one with three axes of positions, one with windows, one with a Q-Former.
 BEAMS = ("llava", "qwen3-vl", "gemma3", "instructblip")
 
@@ -259,7 +258,7 @@ def test_vcd_contrasts_noised_pixels_or_says_that_there_are_none(
 ) -> None:
     """Against a loop that runs both prompts whole for every token."""
     vlm, method = wrap(name), Vcd(noise_step=700)
-    if name in FLAT | RENAMED:
+    if name in FLAT:
         with pytest.raises(MethodError, match="adds noise to pixels, but the processor of"):
             vlm.check_method(method)
         return

@@ -27,7 +27,7 @@ def test_a_note_gives_share_example_readings_and_what_to_do() -> None:
         "eah: the parsers disagree on 75.0 % of 4 answers: 'No!' is yes to opera and pope, no to "
         "strict and substring the numbers above are of parser pope; --parser NAME prints "
         "another's, and the JSON file has all of them: report both, or ask for one word "
-        "(--protocol official)"
+        "(--protocol official, or chat-short with --model hf)"
     )
     assert max(map(len, note.splitlines())) <= 100
 
