@@ -216,7 +216,8 @@ def test_killed_and_started_again_pays_for_nothing_twice(inputs: Path, stub: Stu
 
 
 def finals(inputs: Path) -> set[str]:
-    if not (inputs / "runs/judge" / MODEL).exists():
+    # The model's folder is made before the run's.
+    if not list((inputs / "runs/judge" / MODEL).glob("*")):
         return set()
     path = run_folder(inputs) / "judgements.jsonl"
     content = path.read_bytes() if path.exists() else b""
@@ -226,10 +227,14 @@ def finals(inputs: Path) -> set[str]:
 
 def wait_until(condition: Any, process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + 3600
-    while time.monotonic() < deadline and process.poll() is None:
-        if condition():
-            return
-        time.sleep(0.02)
+    try:
+        while time.monotonic() < deadline and process.poll() is None:
+            if condition():
+                return
+            time.sleep(0.02)
+    except BaseException:
+        process.kill()  # or whoever waits for its end waits for an hour
+        raise
     process.kill()
     raise TimeoutError("it did not come to that within an hour, or the command ended")
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
+from packaging.version import Version
 from PIL import Image
 from transformers import GenerationConfig
 
@@ -180,6 +182,8 @@ def test_damaged_files_are_one_sentence(
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    if file == "config.json" and Version(transformers.__version__).major < 5:
+        pytest.skip("transformers 4 takes such a config, and builds a model of 7 billion weights")
     (folder / file).write_text(content, encoding="utf-8")
     flags = [
         *("--model", "hf", "--checkpoint", str(folder), "--data-path", str(scenes.images)),
