@@ -82,6 +82,8 @@ def test_a_template_for_text_alone_is_refused(load: Callable[[str], Loaded]) -> 
 
 
 def test_threads_do_not_meet(folder: Path) -> None:
+    if Version(transformers.__version__).release[:2] == (5, 0):
+        pytest.skip("transformers 5.0 replaces forwards while they run, for all threads")
     vlm = wrapper(folder)
     questions = [f"Is there a {word} in the image?" for word in ("cat", "dog", "car", "bus")] * 6
     alone = [vlm.generate(GREY, question, max_new_tokens=4) for question in questions]
