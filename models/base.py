@@ -166,11 +166,6 @@ class VLM(ABC):
         if not checkpoint.is_whole:
             config = cls.config(checkpoint)
             checkpoint = convert_checkpoint(checkpoint, cls.model_class, config, converted)
-        elif converted is not None:
-            raise ModelError(
-                f"--converted {converted} is for original files, and checkpoint {checkpoint.name} "
-                "is in transformers' format already; leave it out"
-            )
         parts = cls.load_parts(checkpoint, device, precision, quantization)
         return cls(*parts, protocol=protocol, precision=precision, **cls.extra_kwargs(checkpoint))
 

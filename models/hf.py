@@ -178,7 +178,7 @@ class HFVlm(VLM):
         device: str,
         precision: Precision,
         quantization: Quantization | None = None,
-        converted: str | None = None,
+        converted: str | None = None,  # refused before, for folders in transformers' format
         system: str | None = None,
     ) -> Self:
         """Load a model with its processor.
@@ -186,10 +186,6 @@ class HFVlm(VLM):
         Raises:
             ModelError: If transformers can't load it, or it is no vision-language model.
         """
-        if converted is not None:
-            raise ModelError(
-                f"--converted {converted} is for original files of the paper's models; leave it out"
-            )
         config = cls.config(checkpoint)
         processor = load_processor(checkpoint.name, config)
         model = load_pretrained(

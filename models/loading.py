@@ -102,7 +102,8 @@ def load(
             the CPU.
         dtype: "float32", "float16", "bfloat16", "mixed" (as the paper's wrapper mixes float16 and
             float32) or "auto" (mixed on a GPU, else float32); None for the config's.
-        quantization: "8bit" or "4bit" weights in the language model, by bitsandbytes.
+        quantization: "8bit" or "4bit" weights, by bitsandbytes: in the language model, with "hf" in
+            the vision tower, too.
         converted: Folder that original files are converted to, once; None for one in the cache.
         system: System message, for "hf"; None for what its chat template has by itself.
     Raises:
@@ -113,14 +114,16 @@ def load(
     protocol, device = protocol or settings.protocol, resolve_device(device)
     wrapper.check_protocol(protocol, system)
     kind = check_quantization(quantization, device)
+    located = wrapper.find(settings, checkpoint, parts)
+    _check_converted(located, converted)
     return wrapper.load(
-        wrapper.find(settings, checkpoint, parts),
+        located,
         protocol=protocol,
         device=device,
         precision=wrapper.resolve_precision(dtype or settings.dtype, device),
         quantization=kind,
-        converted=converted,
         **({} if system is None else {"system": system}),
+        **({} if converted is None else {"converted": converted}),
     )
 
 
@@ -142,6 +145,7 @@ def describe(
     protocol, device = protocol or settings.protocol, resolve_device(device)
     wrapper.check_protocol(protocol, system)
     located = wrapper.find(settings, checkpoint, parts)
+    _check_converted(located, converted)
     return Description(
         model=f"{HF}-{Path(located.name).name}" if name == HF else name,
         family=located.family.name,
@@ -323,6 +327,19 @@ def load_pretrained(
         if path.endswith("model.norm") and type(module).__name__ == "LlamaRMSNorm":
             refuse_delta(f"checkpoint {name}", module.weight)
     return model.requires_grad_(False).eval()
+
+
+def _check_converted(checkpoint: Checkpoint, converted: str | None) -> None:
+    """Refuse a folder to convert to for what needs no converting.
+
+    Raises:
+        ModelError: If there is one.
+    """
+    if converted is not None and checkpoint.is_whole:
+        raise ModelError(
+            f"--converted {converted} is for original files, and checkpoint {checkpoint.name} "
+            "is in transformers' format already; leave it out"
+        )
 
 
 def _refuse_empty(arguments: Mapping[str, Any]) -> None:

@@ -32,11 +32,13 @@ def load_processor(folder: str, config: Any) -> Any:
     Raises:
         ModelError: If there is none, or it needs what is not installed.
     """
-    reason: Exception | None = None
-    try:
-        found = AutoProcessor.from_pretrained(folder, trust_remote_code=False)
-    except Exception as error:  # tokenizers raises nothing more precise for a damaged file
-        found, reason = _load_without_videos(folder, config), error
+    found, reason = None, None
+    for loader in filter(None, (AutoProcessor, _without_videos(config))):
+        try:
+            found = loader.from_pretrained(folder, trust_remote_code=False)
+            break
+        except Exception as error:  # tokenizers raises nothing more precise for a damaged file
+            reason = reason or error  # that of the whole processor says more
     if all(getattr(found, part, None) is not None for part in PICTURE_PARTS):
         return found
     what = type(found).__name__ if reason is None else " ".join(str(reason).split())[:300]
@@ -52,18 +54,14 @@ def load_processor(folder: str, config: Any) -> Any:
     ) from reason
 
 
-def _load_without_videos(folder: str, config: Any) -> Any:
-    """Return a processor without its video part where torchvision is missing; None for none."""
+def _without_videos(config: Any) -> Any:
+    """Return a processor's class without its video part where torchvision is missing, or None."""
     whole = PROCESSOR_MAPPING.get(type(config), None)
     if whole is None or find_spec(TORCHVISION) is not None:
         return None
     parts = list(PICTURE_PARTS)
     body = {"attributes": parts, "get_attributes": classmethod(lambda _: parts)}
-    pictures: Any = type(whole.__name__, (whole,), {**body, VIDEOS_NEED: TORCHVISION})
-    try:
-        return pictures.from_pretrained(folder)
-    except Exception:  # the error of the whole processor says more
-        return None
+    return type(whole.__name__, (whole,), {**body, VIDEOS_NEED: TORCHVISION})
 
 
 @cache

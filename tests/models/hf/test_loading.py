@@ -81,6 +81,12 @@ def test_wrong_arguments_are_one_sentence(
     assert "\n" not in str(error.value)
 
 
+def test_a_folder_to_convert_to_is_refused_before_anything_is_loaded(llava: Path) -> None:
+    """Also by --dry-run, and where all answers are recorded."""
+    with pytest.raises(ModelError, match="--converted /x is for original files, and checkpoint"):
+        models.describe("hf", checkpoint=str(llava), converted="/x")
+
+
 def test_a_language_model_alone_is_refused(llava: Path, tmp_path: Path) -> None:
     folder = changed(llava, tmp_path / "x", model_type="llama", architectures=["LlamaForCausalLM"])
     with pytest.raises(ModelError, match="'llama', which is no model that answers questions"):
