@@ -6,13 +6,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from eah.errors import nearest
 from models.errors import ModelError
+from models.yaml_files import parse_yaml
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CONFIGS: Final = ROOT / "configs"
+MOST_BYTES: Final = 16 << 20  # of a file of settings; ours have some kilobytes
 PARTS: Final = ("llm", "vision", "qformer", "projector", "qformer_tokenizer")
 
 
@@ -60,14 +60,18 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file of settings.
 
     Raises:
-        ModelError: If it is missing, not YAML, or not a mapping.
+        ModelError: If it is missing, not YAML, or not a mapping of names to values.
     """
     try:
-        values = yaml.safe_load(path.read_bytes())  # bytes: UTF-8 or UTF-16, marked or not
+        if path.exists() and not path.is_file():
+            raise ModelError(f"config {path} is no file; pass a YAML file of settings")
+        if path.stat().st_size > MOST_BYTES:
+            raise ModelError(f"config {path} has over {MOST_BYTES} bytes; is it the right file?")
+        values = parse_yaml(path.read_bytes())
     except OSError as error:
         raise ModelError(f"config {path} can't be read: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ModelError(f"config {path} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:
+        raise ModelError(f"config {path} is not YAML as settings need it: {error}") from error
     if not isinstance(values, dict):
         raise ModelError(f"config {path} holds {type(values).__name__}; it must be `key: value`")
     return values

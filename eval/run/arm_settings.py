@@ -9,14 +9,13 @@ from dataclasses import dataclass, field, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
-import yaml
-
 from eah.errors import nearest
 from eah.settings import THRESHOLDS, EAHConfig
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE
 from eval.files.values import convert
 from models.settings import CONFIGS, read_yaml
+from models.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from models.decoding.base import DecodingMethod
@@ -43,6 +42,9 @@ class ArmDefaults:
     seed: int | None = None
 
 
+MOST_LAYERS: Final = 9_999  # to be read at all; what a model has is checked when it is there
+
+
 @cache
 def read_methods() -> dict[str, dict[str, Any]]:
     """Return class and published settings of every decoding method, by name."""
@@ -57,6 +59,8 @@ def _layers(text: str) -> tuple[int, ...]:
     found: list[int] = []
     for part in text.split("+"):
         first, dash, last = part.partition("-")
+        if max(len(first), len(last)) > len(str(MOST_LAYERS)):
+            raise ValueError(f"no model has so many layers: {part[:20]}")
         found += range(int(first), int(last if dash else first) + 1)
     return tuple(found)
 
@@ -160,8 +164,8 @@ def read_value(text: str) -> Any:
     if _EXPONENT.fullmatch(text):  # Python writes 1e-05, which YAML takes for text.
         return float(text)
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
+        return parse_yaml(text)
+    except ValueError as error:
         raise EvaluationError(
             f"setting {text!r} can't be read; write a number, a word, or a list as 0-2 or 1+3"
         ) from error

@@ -8,14 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-import yaml
-
 from eval.errors import EvaluationError
 from eval.run.arm_settings import read_methods
 from eval.run.arms import arms_of
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import DEFAULT_SEED, RunSettings, merge
 from models.settings import available, read_yaml
+from models.yaml_files import parse_yaml
 
 PARTS: Final = {
     "llm": "language model: a folder or hub id instead of the config's",
@@ -192,6 +191,7 @@ def _add_running(parser: Parser) -> None:
     flag("--options", nargs="+", metavar="KEY=VALUE", group="running", help="settings by name")
     flag("--output-dir", type=Path, group="output", help="where run folders are made (runs)")
     flag("--json", type=Path, metavar="FILE", group="output", help="write all results here, too")
+    parser.overwrite_flag()
 
 
 def _steps(text: str) -> int:
@@ -217,9 +217,11 @@ def _option(text: str) -> tuple[str, Any]:
     if not value.strip():
         raise EvaluationError(f"--options {text!r}: the value is empty; null stands for none")
     try:
-        return key, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise EvaluationError(f"--options {text!r}: the value can't be read as YAML") from error
+        return key, parse_yaml(value)
+    except ValueError as error:
+        raise EvaluationError(
+            f"--options {text!r:.200}: the value can't be read as YAML ({error})"
+        ) from error
 
 
 def _device_of(gpu_id: int) -> str:

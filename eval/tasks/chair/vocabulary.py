@@ -9,11 +9,9 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-import yaml
-
-from models.settings import CONFIGS
+from models.settings import CONFIGS, read_yaml
 
 OBJECTS_FILE: Final = CONFIGS / "chair_objects.yaml"
 
@@ -105,7 +103,7 @@ def load_vocabulary(*, fixes: bool = False) -> Vocabulary:
     Args:
         fixes: Add the words that CHAIR's list means but never matches.
     """
-    content: dict[str, Any] = yaml.safe_load(OBJECTS_FILE.read_text(encoding="utf-8"))
+    content = read_yaml(OBJECTS_FILE)
     phrases = {pair: pair for pair in content["pairs"]}
     phrases |= {
         f"{age} {animal}": animal
