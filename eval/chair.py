@@ -11,20 +11,23 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Final
 
 from eval.command import finish
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Caption
 from eval.files.coco import SPLITS
-from eval.files.storage import write_json
 from eval.run.flag_parser import FlagParser
+from eval.run.outputs import check_outputs, output_files, paths_in
 from eval.tasks.chair.analyzers import ANALYZERS
 from eval.tasks.chair.captions import read_captions
 from eval.tasks.chair.output import ChairResult, score_captions
-from eval.tasks.chair.report import write_report
+from eval.tasks.chair.report import report_page
 from eval.tasks.chair.scoring import ScoreSettings
+
+FILES: Final = ("save_path", "report", "images", "overwrite")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,18 +86,21 @@ def parser() -> FlagParser:
     flags.flag("--num-workers", type=int, help="processes that read COCO's captions (one a core)")
     flags.flag("--report", type=Path, help="HTML page to write, captions side by side")
     flags.flag("--images", type=Path, help="folder of the pictures, to show them in the report")
+    flags.overwrite_flag()
     return flags
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
+    return finish("chair", lambda: _run(arguments), interrupted="nothing was written")
+
+
+def _run(arguments: Sequence[str] | None) -> None:
     given = parser().parse(arguments)
-    files = {name: given.pop(name, None) for name in ("save_path", "report", "images")}
+    own = {name: given.pop(name) for name in FILES if name in given}
     if "splits" in given:
         given["splits"] = tuple(given["splits"])
-    return finish(
-        "chair", lambda: evaluate(ChairInputs(**given), **files), interrupted="nothing was written"
-    )
+    evaluate(ChairInputs(**given), **own)
 
 
 def evaluate(
@@ -103,16 +109,20 @@ def evaluate(
     save_path: Path | None = None,
     report: Path | None = None,
     images: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
-    """Score captions, print the result, and write the files that are asked for."""
+    """Score captions, write the files that are asked for, and print the result."""
     if images is not None and (report is None or not images.is_dir()):
         raise EvaluationError(f"--images {images}: it must be a folder, and needs --report")
+    files = output_files("chair", overwrite=overwrite, save_path=save_path, report=report)
+    read = paths_in(*(getattr(inputs, item.name) for item in fields(inputs)), images)
+    check_outputs(files.values(), read)
     result = inputs.score()
+    if "save_path" in files:
+        files["save_path"].write_json(result.as_dict())
+    if "report" in files:
+        files["report"].write_page(report_page(result, images))
     print(result.text())
-    if save_path is not None:
-        write_json(save_path, result.as_dict())
-    if report is not None:
-        write_report(report, result, images)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,11 +19,11 @@ from eah.errors import nearest
 from eval.command import RUN_ERRORS, finish
 from eval.errors import EvaluationError
 from eval.files.answers import Item
-from eval.files.storage import write_atomically, write_json
+from eval.files.storage import write_json
+from eval.files.writing import write_atomically
 from eval.output.repeats import repeats_report
 from eval.output.report import reference_arms
 from eval.output.run_report import (
-    REPORT,
     facts_of,
     headline,
     report_run,
@@ -33,7 +33,8 @@ from eval.output.run_report import (
 from eval.output.table import fit
 from eval.run.arms import arms_of, reference_of
 from eval.run.flags import Parser, resolve
-from eval.run.folder import METRICS, RUN
+from eval.run.folder import METRICS
+from eval.run.outputs import check_outputs, output_files, paths_in
 from eval.run.recorded import RecordedRun, read_run
 from eval.run.repeats import check_seed, check_varied, settings_by_repeat
 from eval.run.saved import record_saved
@@ -93,13 +94,17 @@ def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None
     config = given.get("config")
     settings = resolve(task.settings_class(), given)
     check_seed(settings, given)
-    if settings.json is not None:
-        values = {field.name: getattr(settings, field.name) for field in fields(settings)}
-        paths = [Path(value) for name, value in values.items() if value is not None
-                 and (isinstance(value, Path) or name in ("checkpoint", "converted", *PARTS))
-                 and name not in ("json", "output_dir")]  # fmt: skip
-        check_output("--json", settings.json, [*paths, *filter(None, [config])])
+    files = output_files(task.name, overwrite=settings.overwrite, json=settings.json)
+    check_outputs(files.values(), [*_inputs(settings), *paths_in(config)])
     return settings
+
+
+def _inputs(settings: RunSettings) -> list[Path]:
+    """Return the files and folders that settings name, apart from what is written."""
+    read = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    of_model = [Path(text) for name in ("checkpoint", "converted", *PARTS) if (text := read[name])]
+    written = ("json", "output_dir")
+    return [*of_model, *paths_in(*(value for name, value in read.items() if name not in written))]
 
 
 def evaluate(kind: type[Task], settings: RunSettings) -> None:
@@ -152,14 +157,14 @@ def evaluate_repeats(task: Task, items: list[Item]) -> None:
     scored = task_of(kind, runs[0], settings)
     report = repeats_report(scored, runs, names, reference_of(settings))
     text = f"{headline(scored, runs[0])}\n\n{report.text(wide=settings.wide)}"
-    print(f"{text}\n" + "\n".join(f"run folder: {path}" for path in _paths(runs)))
-    print(f"report of all repeats: {report.folder}")
     content = {**facts_of(runs[0]), **report.as_dict()}
     del content["run"]
     write_json(report.folder / METRICS, content)
     write_atomically(report.folder / "table.md", text + "\n")
-    if settings.json is not None:
-        write_json(settings.json, content)
+    for file in output_files(kind.name, overwrite=settings.overwrite, json=settings.json).values():
+        file.write_json(content)
+    print(f"{text}\n" + "\n".join(f"run folder: {path}" for path in _paths(runs)))
+    print(f"report of all repeats: {report.folder}")
 
 
 def _paths(runs: Sequence[RecordedRun]) -> list[Path]:
@@ -205,28 +210,6 @@ def _check_no_model_is_asked(settings: RunSettings) -> None:
             raise EvaluationError(
                 f"--{FLAG_OF.get(field.name, field.name).replace('_', '-')} says how a model is "
                 "asked, but --answers has the answers already; leave one of them out"
-            )
-
-
-def check_output(flag: str, output: Path, inputs: Iterable[Path]) -> None:
-    """Refuse an output file that is an input, lies in a folder of inputs, or belongs to a run.
-
-    Args:
-        flag: Names the output.
-        output: The file; one that is not there yet may lie anywhere else.
-        inputs: Files and folders that the command reads.
-    Raises:
-        EvaluationError: Naming both.
-    """
-    target = output.resolve()
-    runs = [above for above in target.parents if (above / RUN).is_file()]
-    recorded = [run for run in runs if target.relative_to(run).parts[0] != REPORT]
-    for path in (*inputs, *recorded):
-        source = path.resolve()
-        if target == source or (source in target.parents and target.exists()):
-            raise EvaluationError(
-                f"{flag} {output} is in what this command reads or has recorded, {path}; it would "
-                "be overwritten: name another file"
             )
 
 

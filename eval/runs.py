@@ -11,20 +11,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
 from eah.errors import nearest
 from eval.command import finish
 from eval.errors import EvaluationError
-from eval.evaluate import check_output, task_class
-from eval.files.storage import write_atomically, write_json
+from eval.evaluate import task_class
 from eval.output.comparison import compare_runs, setting_notes, why_unpaired
 from eval.output.exports import FORMATS
 from eval.output.run_report import facts_of, headline, relabelled_report, score, task_of
 from eval.output.table import fit
 from eval.run.flag_parser import FlagParser
+from eval.run.outputs import check_outputs, output_files, paths_in
 from eval.run.recorded import RecordedRun, find_run, runs_below
 from eval.tasks.base import Task
 from models.errors import ModelError
@@ -32,8 +32,16 @@ from models.errors import ModelError
 RUNS: Final = Path("runs")
 
 
-def list_runs(given: dict[str, Any]) -> None:
-    """Print all runs below a folder."""
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What an action prints, and what it writes to the file of --json."""
+
+    text: str
+    content: dict[str, Any]
+
+
+def list_runs(given: dict[str, Any]) -> Shown:
+    """Return all runs below a folder."""
     folder = given.get("folder") or given.get("runs_dir", RUNS)
     if not folder.is_dir():
         raise EvaluationError(f"{folder} is no folder; pass the one that holds the runs")
@@ -46,23 +54,21 @@ def list_runs(given: dict[str, Any]) -> None:
             answered = f"{len(arm.answers)} of {run.total}"
             rows.append([f"{_short(run)} {name}", answered, state, date])
     header = ["run and arm", "answers", "state", "begun"]
-    print(fit(header, rows) if rows else f"no runs in {folder}")
-    if "json" in given:
-        write_json(given["json"], {"runs": [_summary(run) for run in runs]})
+    text = fit(header, rows) if rows else f"no runs in {folder}"
+    return Shown(text, {"runs": [_summary(run) for run in runs]})
 
 
-def show(given: dict[str, Any]) -> None:
-    """Print a run's settings and results."""
+def show(given: dict[str, Any]) -> Shown:
+    """Return a run's settings and results."""
     run = _find(given["run"], given)
-    for name, value in run.settings.items():
-        if name not in ("questions", "images"):
-            print(f"{name}: {_in_words(value)}")
-    print(f"questions: {run.total}\n")
-    rescore(given)
+    lines = [f"{name}: {_in_words(value)}" for name, value in run.settings.items()
+             if name not in ("questions", "images")]  # fmt: skip
+    scored = rescore(given)
+    return replace(scored, text="\n".join([*lines, f"questions: {run.total}", "", scored.text]))
 
 
-def rescore(given: dict[str, Any]) -> None:
-    """Compute a run's numbers again from its answers, and print them."""
+def rescore(given: dict[str, Any]) -> Shown:
+    """Compute a run's numbers again from its answers."""
     run = _find(given["run"], given)
     task = _task(run, given)
     reference, wide = given.get("reference"), given.get("wide", False)
@@ -70,58 +76,45 @@ def rescore(given: dict[str, Any]) -> None:
     beside = relabelled_report(task, report.arms, reference=reference, wide=wide)
     notes = task.notes(report.arms)
     texts = [headline(task, run), report.text(wide=wide), *notes, beside.text]
-    print("\n\n".join(text for text in texts if text))
     unfinished = [name for name in run.arms if name not in run.finished()]
     if unfinished:
-        print(f"\nunfinished, not in these numbers: {', '.join(unfinished)}")
-    if "json" in given:
-        write_json(given["json"], {**facts_of(run), **report.as_dict(), **beside.content})
+        texts.append(f"unfinished, not in these numbers: {', '.join(unfinished)}")
+    content = {**facts_of(run), **report.as_dict(), **beside.content}
+    return Shown("\n\n".join(text for text in texts if text), content)
 
 
-def compare(given: dict[str, Any]) -> None:
-    """Print two runs' numbers, paired where they asked the same questions."""
+def compare(given: dict[str, Any]) -> Shown:
+    """Return two runs' numbers, paired where they asked the same questions."""
     first, second = (_find(given[name], given) for name in ("first", "second"))
     if first.task != second.task:
         raise EvaluationError(
             f"A is of {first.task} and B of {second.task}; compare runs of one benchmark"
         )
-    task = _task(first, given)
-    print("\n".join(setting_notes(first, second)), end="\n\n")
-    wide = given.get("wide", False)
+    task, reference, wide = _task(first, given), given.get("reference"), given.get("wide", False)
+    texts = ["\n".join(setting_notes(first, second))]
     if (reason := why_unpaired(first, second)) is None:
-        report = compare_runs(task, first, second, given.get("reference"))
-        print("\n\n".join([report.text(wide=wide), *task.notes(report.arms)]))
-        content = report.as_dict()
-    else:
-        reference = given.get("reference")
-        reports = {n: score(task, run, reference) for n, run in (("A", first), ("B", second))}
-        print(f"not paired: {reason}\n")
-        for name, report in reports.items():
-            texts = [f"{name}:", report.text(wide=wide), *task.notes(report.arms)]
-            print("\n\n".join(texts), end="\n\n")
-        content = {"unpaired": reason, **{n: report.as_dict() for n, report in reports.items()}}
-    if "json" in given:
-        write_json(given["json"], content)
+        report = compare_runs(task, first, second, reference)
+        texts += [report.text(wide=wide), *task.notes(report.arms)]
+        return Shown("\n\n".join(texts), report.as_dict())
+    reports = {name: score(task, run, reference) for name, run in (("A", first), ("B", second))}
+    texts.append(f"not paired: {reason}")
+    for name, report in reports.items():
+        texts += [f"{name}:", report.text(wide=wide), *task.notes(report.arms)]
+    numbers = {name: report.as_dict() for name, report in reports.items()}
+    return Shown("\n\n".join(texts), {"unpaired": reason, **numbers})
 
 
-def export(given: dict[str, Any]) -> None:
-    """Write a run's numbers or answers in the format of another tool."""
+def export(given: dict[str, Any]) -> Shown:
+    """Return a run's numbers or answers in the format of another tool."""
     run = _find(given["run"], given)
     chosen = given.get("format", "csv")
     if chosen not in FORMATS:
         raise EvaluationError(f"format {chosen!r} is unknown: {nearest(chosen, FORMATS)}")
     report = score(_task(run, given), run, given.get("reference"))
-    text = FORMATS[chosen](run, report)
-    if "json" in given:
-        write_json(given["json"], {**facts_of(run), **report.as_dict()})
-    output: Path | None = given.get("output")
-    if output is None:
-        print(text, end="")
-        return
-    write_atomically(output, text)
+    return Shown(FORMATS[chosen](run, report), {**facts_of(run), **report.as_dict()})
 
 
-ACTIONS: Final[dict[str, tuple[Callable[[dict[str, Any]], None], Sequence[str], str]]] = {
+ACTIONS: Final[dict[str, tuple[Callable[[dict[str, Any]], Shown], Sequence[str], str]]] = {
     "list": (list_runs, (), "all runs below a folder: python eval/runs.py list [FOLDER]"),
     "show": (show, ("run",), "a run's settings and numbers: python eval/runs.py show RUN"),
     "compare": (compare, ("first", "second"), "two runs: python eval/runs.py compare A B"),
@@ -146,6 +139,7 @@ def parser(action: str) -> FlagParser:
         flags.add_argument("folder", metavar="FOLDER", nargs="?", type=Path, default=None)
     flags.flag("--runs-dir", type=Path, help="where runs are looked up by their hash (runs)")
     flags.flag("--json", type=Path, metavar="FILE", group="output", help="write everything here")
+    flags.overwrite_flag()
     if action != "list":
         flags.flag("--parser", help="how answers are read (the protocol's)")
         flags.flag("--reference", metavar="ARM", help="arm to compare with (baseline)")
@@ -169,15 +163,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if action not in ACTIONS:
         print(f"runs: error: {action!r} is unknown: {nearest(action, ACTIONS)}", file=sys.stderr)
         return 2
-    given = parser(action).parse(rest)
-    return finish("runs", lambda: _run(action, given), ModelError)
+    return finish("runs", lambda: _run(action, parser(action).parse(rest)), ModelError)
 
 
 def _run(action: str, given: dict[str, Any]) -> None:
-    for name in ("json", "output"):
-        if (path := given.get(name)) is not None:
-            check_output(f"--{name}", path, ())
-    ACTIONS[action][0](given)
+    """Do one action: write the files that are asked for, then print what is left to print."""
+    names, overwrite = ("json", "output"), given.pop("overwrite", False)
+    files = output_files("runs", overwrite=overwrite, **{name: given.get(name) for name in names})
+    if "output" in files:
+        files["output"] = replace(files["output"], marked=False)
+    read = [value for name, value in given.items() if name not in (*names, "runs_dir", "folder")]
+    check_outputs(files.values(), paths_in(*read))
+    shown = ACTIONS[action][0](given)
+    if "json" in files:
+        files["json"].write_json(shown.content)
+    if "output" in files:
+        files["output"].write_text(shown.text)
+    else:
+        print(shown.text, end="" if shown.text.endswith("\n") else "\n")
 
 
 def _find(name: str, given: dict[str, Any]) -> RecordedRun:

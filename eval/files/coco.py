@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from typing import Any, Final
 from eval.errors import EvaluationError
 from eval.files.image_ids import ImageId, image_id_of
 from eval.files.text import read_text
+from models.json_files import json_fault, parse_json
 
 KINDS: Final = ("instances", "captions")
 SPLITS: Final = ("train2014", "val2014")
@@ -83,11 +83,11 @@ def read_captions(path: Path) -> list[tuple[ImageId, str]]:
 
 def _load(path: Path) -> Any:
     try:
-        return json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
+        return parse_json(read_text(path))
+    except ValueError as error:
         raise EvaluationError(
-            f"{path} is not whole JSON ({error}); it may have been cut off, get it again: it is in "
-            f"{SOURCE}"
+            f"{path} is not whole JSON ({json_fault(error)}); it may have been cut off, "
+            f"get it again: it is in {SOURCE}"
         ) from error
 
 

@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.storage import Record, read_json_lines
-from eval.files.text import parse_json, read_text
+from eval.files.text import read_text
+from models.json_files import json_fault, parse_json
 
 DELIMITERS: Final = {".csv": ",;\t", ".tsv": "\t"}
 OBJECT: Final = "JSON object"
@@ -109,7 +110,9 @@ def one_value(path: Path, text: str) -> Any:
             ) from error
         return None
     except ValueError as error:
-        raise EvaluationError(f"{path} can't be read ({error}); is it the right file?") from error
+        raise EvaluationError(
+            f"{path} can't be read ({json_fault(error)}); is it the right file?"
+        ) from error
 
 
 def _table(path: Path, text: str, delimiters: str) -> Iterator[tuple[str, Record]]:

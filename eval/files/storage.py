@@ -1,48 +1,17 @@
-"""Files whole or not at all, and JSON lines that are appended to without losing one."""
+"""JSON files, and JSON lines that are appended to without losing one."""
 
 from __future__ import annotations
 
 import json
 import os
-import secrets
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from eval.errors import EvaluationError
-from eval.files.text import parse_json, read_text
-
-
-def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole, so that a reader or a crash never meets half of it."""
-    # Half of a surrogate pair, which JSON from elsewhere may hold, is written as JSON escapes it.
-    encoded = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    # No process of any machine has another file of this name.
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                file.write(encoded)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one sentence."""
-    try:
-        yield
-    except OSError as error:
-        raise EvaluationError(
-            f"{path} can't be written: {error.strerror}; what was written before is kept: "
-            "make room or choose another place, and run the same command again"
-        ) from error
-
+from eval.files.text import read_bytes, read_text
+from eval.files.writing import write_atomically, writing
+from models.json_files import json_fault, parse_json
 
 Record = dict[str, Any]
 """One JSON object, as it stands in a file."""
@@ -81,11 +50,11 @@ def read_json(path: Path) -> Record:
         EvaluationError: If it can't be read or is no JSON object.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EvaluationError(f"{path} can't be read: {error.strerror}") from error
+        content = parse_json(read_bytes(path))
     except ValueError as error:
-        raise EvaluationError(f"{path} is damaged, it is not whole JSON ({error})") from error
+        raise EvaluationError(
+            f"{path} is damaged, it is not whole JSON ({json_fault(error)})"
+        ) from error
     if not isinstance(content, dict):
         raise EvaluationError(f"{path} is damaged, it holds no JSON object")
     return content
@@ -136,7 +105,7 @@ class AppendedLines:
         """
         parts = []
         for path in self.parts():
-            lines = enumerate(path.read_bytes().split(b"\n")[:-1], start=1)
+            lines = enumerate(read_bytes(path).split(b"\n")[:-1], start=1)
             parts.append([_record(path, number, line) for number, line in lines])
         return parts
 
@@ -172,9 +141,7 @@ def _record(path: Path, number: int, line: str | bytes) -> Record:
     try:
         record = parse_json(line)
     except ValueError as error:
-        reason = getattr(error, "msg", None) or (
-            "not UTF-8" if isinstance(error, UnicodeDecodeError) else error
-        )
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else json_fault(error)
         raise EvaluationError(
             f"{path}, line {number} is not JSON ({reason}); one object a line is needed"
         ) from error

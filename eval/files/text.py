@@ -1,17 +1,22 @@
-"""Text of a file that somebody else wrote: gzipped or not, in UTF-8 or UTF-16, marked or not."""
+"""Text of a file that somebody else wrote: gzipped or not, in UTF-8 or UTF-16, marked or not.
+
+A file is read once, and only so much of it as fits into memory many times over.
+"""
 
 from __future__ import annotations
 
 import codecs
 import gzip
-import json
+import io
 import zlib
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from eval.errors import EvaluationError
 from models.sources import POINTER_START
 
+# COCO's largest file of annotations has a third of it.
+MOST_BYTES: Final = 1 << 30
 GZIP: Final = b"\x1f\x8b"
 ZIP: Final = b"PK\x03\x04"
 # Longer marks first: UTF-16's little-endian mark is the start of UTF-32's.
@@ -26,16 +31,21 @@ MARKS: Final = (
 ZEROS: Final = {(True, False): "utf-16-be", (False, True): "utf-16-le"}
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a file; a byte order mark is left out.
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file, which is unpacked if it is gzipped.
 
     Raises:
-        EvaluationError: If the file can't be read, or is not text.
+        EvaluationError: If it can't be read, is no regular file, or has more than `MOST_BYTES`.
     """
     try:
-        content = path.read_bytes()
+        if path.exists() and not path.is_file():  # a pipe can't be read twice, a device never ends
+            kind = "a folder" if path.is_dir() else "no regular file"
+            raise EvaluationError(f"{path} is {kind}; pass a file, as a copy of what it gives")
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
         if content.startswith(GZIP):
-            content = gzip.decompress(content)
+            with gzip.open(io.BytesIO(content)) as packed:
+                content = packed.read(MOST_BYTES + 1)
     except OSError as error:
         raise EvaluationError(
             f"{path} can't be read: {error.strerror or error}; check the path"
@@ -44,6 +54,21 @@ def read_text(path: Path) -> str:
         raise EvaluationError(
             f"{path} is gzipped and cut off or damaged ({error}); copy it again"
         ) from error
+    if len(content) > MOST_BYTES:
+        raise EvaluationError(
+            f"{path} has more than {MOST_BYTES >> 30} GiB of text; pass the part of it that is "
+            "needed"
+        )
+    return content
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file; a byte order mark is left out.
+
+    Raises:
+        EvaluationError: If the file can't be read, or is not text.
+    """
+    content = read_bytes(path)
     if content.startswith(POINTER_START):
         raise EvaluationError(
             f"{path} is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in "
@@ -63,25 +88,3 @@ def read_text(path: Path) -> str:
         raise EvaluationError(
             f"{path} is not {encoding.upper().removesuffix('-SIG')} text; is it the right file?"
         ) from error
-
-
-def parse_json(text: str | bytes) -> Any:
-    """Return the value of a text of JSON.
-
-    Raises:
-        ValueError: If it is none, is nested too deep, or has an object with a key twice, of which
-            nobody can tell which one counts.
-    """
-    try:
-        return json.loads(text, object_pairs_hook=_object)
-    except RecursionError as error:
-        raise ValueError("nested too deep") from error
-
-
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        doubled = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"key {doubled!r:.60} stands twice in one object")
-    return found

@@ -8,19 +8,20 @@ from typing import Any, Final
 from eval.errors import EvaluationError
 from eval.files.answers import Answer
 from eval.files.saved import NO_MODEL
-from eval.files.storage import write_atomically, write_json
+from eval.files.storage import write_json
+from eval.files.writing import write_atomically
 from eval.output.exports import results_csv
 from eval.output.published import published_table
 from eval.output.report import Report, report_of
 from eval.output.table import fit, render
 from eval.output.tables import result_table, wide_table
 from eval.run.arms import reference_of
-from eval.run.folder import METRICS, RUN
+from eval.run.folder import METRICS, REPORT, RUN
+from eval.run.outputs import output_files
 from eval.run.recorded import RecordedRun
 from eval.run.settings import RunSettings
 from eval.tasks.base import Appendix, Task
 
-REPORT: Final = "report"
 # What of a report does not depend on the labels.
 SAME: Final = ("benchmark", "costs", "eah", "parser_disagreement")
 
@@ -70,8 +71,8 @@ def write_run_report(
         write_json(folder / METRICS, content)
         write_atomically(folder / "table.md", text + "\n")
         write_atomically(folder / "table.csv", results_csv(report))
-    if settings.json is not None:
-        write_json(settings.json, content if saved is None else {**content, "answers": saved})
+    for file in output_files(kind.name, overwrite=settings.overwrite, json=settings.json).values():
+        file.write_json(content if saved is None else {**content, "answers": saved})
     return text
 
 

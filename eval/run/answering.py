@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any
 
 from PIL import Image
 
@@ -18,7 +18,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Key
 from eval.files.pictures import read_picture
 from eval.run.arm_folder import ArmFolder
-from eval.run.folder import RUN
+from eval.run.folder import BATCHES, RUN
 from eval.run.plan import AskedArm, Plan, Prompt, by_count, by_tokens, token_budget
 from eval.run.processes import launcher_note
 from eval.run.provenance import PACKAGES, code_changes, current_code, provenance, setting_changes
@@ -27,7 +27,6 @@ from eval.run.session import Session
 from models.decoding.base import MethodError
 from models.decoding.yes_no import yes_no_ids
 
-BATCHES: Final = "batches.json"
 Loader = Callable[..., models.VLM]
 
 

@@ -18,7 +18,8 @@ from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Key, answer_of, check_types
-from eval.files.storage import AppendedLines, read_json, write_json, writing
+from eval.files.storage import AppendedLines, read_json, write_json
+from eval.files.writing import writing
 from eval.run.costs import BatchCost
 
 ARMS: Final = "arms"

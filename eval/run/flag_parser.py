@@ -53,6 +53,11 @@ class FlagParser(argparse.ArgumentParser):
         spellings = dict.fromkeys(spelling for name in names for spelling in _spellings(name))
         self._named[group].add_argument(*spellings, **options)
 
+    def overwrite_flag(self) -> None:
+        """Add the flag of all commands that write a file where the user says."""
+        text = "replace files that this command did not write"
+        self.flag("--overwrite", action="store_true", group="output", help=text)
+
     def parse(self, arguments: Sequence[str] | None) -> dict[str, Any]:
         """Return the flags that were given."""
         given, unknown = self.parse_known_args(arguments)

@@ -18,11 +18,14 @@ from filelock import FileLock, Timeout
 
 from eval.errors import EvaluationError
 from eval.files.answers import Item
-from eval.files.storage import AppendedLines, Record, read_json, write_json, writing
+from eval.files.storage import AppendedLines, Record, read_json, write_json
+from eval.files.writing import writing
 from eval.run.processes import Place
 
 RUN: Final = "run.json"
+BATCHES: Final = "batches.json"
 METRICS: Final = "metrics.json"
+REPORT: Final = "report"  # a folder; made anew from the answers
 # In version 0.1: the answers of all arms.
 OLD_ANSWERS: Final = "predictions.jsonl"
 

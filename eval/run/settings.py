@@ -71,6 +71,7 @@ class RunSettings:
         dry_run: Say what would be asked, and ask nothing.
         wide: Print all numbers, whatever the width of the table.
         json: File for all results.
+        overwrite: Let it replace a file that this command did not write.
     """
 
     model: str = "llava-1.5"
@@ -117,6 +118,7 @@ class RunSettings:
     dry_run: bool = False
     wide: bool = False
     json: Path | None = None
+    overwrite: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model.

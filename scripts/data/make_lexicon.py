@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from eval.files.storage import write_atomically
+from eval.files.writing import write_atomically
 from eval.tasks.chair.analyzers import HEADER, LEXICON_FILE
 from eval.tasks.chair.vocabulary import Vocabulary, load_vocabulary
 from scripts.data.english import plurals, verb_forms

@@ -13,6 +13,7 @@ from eval.errors import EvaluationError
 from eval.evaluate import task_class
 from eval.tasks.base import TASKS, Task
 from scripts.scenes.make import write_scenes
+from tests.eval.results import result_in
 from tests.eval.tables import table_rows, widest_table_line
 
 
@@ -84,7 +85,7 @@ def test_the_report_is_printed_and_in_files(
 
     printed = capsys.readouterr().out
     (folder,) = runs.glob("pope/tiny-llava/*")
-    content = json.loads(file.read_text())
+    content = result_in(file)
     assert content == json.loads((folder / "report/metrics.json").read_text())
     assert content["run"] == folder.name
     assert content["questions"]["random"]["count"] == 12

@@ -13,6 +13,7 @@ import models
 from eval import chair_eval, gpt4v_eval, pope_eval, runs
 from eval.run.recorded import read_run, runs_below
 from eval.tasks.pope.task import Pope, PopeSettings
+from tests.eval.results import result_in
 from tests.eval.small_runs import count_calls, pope_flags, state_of
 from tests.eval.tables import table_rows
 
@@ -70,7 +71,7 @@ def test_each_repeat_is_the_run_of_its_seed_and_the_model_is_loaded_once(
     found = {run.settings["seed"]: run for run in runs_below(tmp_path / "runs")}
     assert sorted(found) == [0, 1, 2]
     content = report(tmp_path)
-    assert json.loads(out.read_text()) == content
+    assert result_in(out) == content
     assert content["seeds"] == [0, 1, 2]
     assert content["runs"] == [found[seed].path.name for seed in range(3)]
     single = [

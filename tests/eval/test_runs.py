@@ -20,6 +20,7 @@ from eval.files.answers import Item
 from eval.output.exports import FORMATS
 from eval.output.table import WIDTH
 from eval.runs import main
+from tests.eval.results import result_in
 from tests.eval.small_runs import (
     OLD_RUNS,
     ROOT,
@@ -116,7 +117,7 @@ def test_an_empty_folder_has_no_runs(tmp_path: Path, capsys: pytest.CaptureFixtu
     output = tmp_path / "out/x.json"
 
     assert run(capsys, "list", str(tmp_path), "--json", str(output)) == f"no runs in {tmp_path}\n"
-    assert json.loads(output.read_text()) == {"runs": []}
+    assert result_in(output) == {"runs": []}
 
 
 def test_a_folder_that_is_not_there_is_one_sentence(
@@ -163,7 +164,7 @@ def test_answers_are_scored_again_without_model_and_pictures(
 
     assert again.strip() == printed.partition("run folder:")[0].strip()
     metrics = (found / "report/metrics.json").read_text()
-    assert json.loads((tmp_path / "x.json").read_text()) == json.loads(metrics)
+    assert result_in(tmp_path / "x.json") == json.loads(metrics)
     assert state_of(found) == before
 
 

@@ -15,6 +15,7 @@ from eval.evaluate import main as evaluate
 from eval.files.answers import Item
 from eval.run.recorded import RecordedRun, read_run
 from eval.tasks.pope.questions import dump_questions
+from tests.eval.results import result_in
 from tests.eval.small_runs import OLD_RUNS, always_yes, questions, right, state_of, write_run
 
 PARTS = ("random", "popular")
@@ -55,8 +56,7 @@ def scored(
 ) -> tuple[str, dict[str, Any]]:
     """Return what the command prints and writes."""
     assert pope_eval.main(arguments) == 0, capsys.readouterr().err
-    found: dict[str, Any] = json.loads((tmp_path / "all.json").read_text())
-    return capsys.readouterr().out, found
+    return capsys.readouterr().out, result_in(tmp_path / "all.json")
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

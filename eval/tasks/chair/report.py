@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eval.files.image_ids import ImageId
 from eval.files.pictures import Thumbnail, thumbnail
-from eval.files.storage import write_atomically
 from eval.output.page import TEMPLATES, page_template
 from eval.tasks.chair.images import pictures_in
 from eval.tasks.chair.scoring import ScoredArm, ScoredCaption
@@ -63,19 +62,18 @@ class Picture:
         return {"mentioned": self.mentioned, "hallucinated": self.hallucinated, "differs": differs}
 
 
-def write_report(path: Path, result: ChairResult, images: Path | None = None) -> None:
-    """Write scored captions, picture by picture, as one self-contained HTML page.
+def report_page(result: ChairResult, images: Path | None = None) -> str:
+    """Return scored captions, picture by picture, as one self-contained HTML page.
 
     Args:
-        path: The file to write.
         result: The captions; the first arm sets the order of the pictures.
         images: Folder of the pictures, to show them.
     Raises:
-        EvaluationError: If the folder has no pictures, or the page can't be written.
+        EvaluationError: If the folder has no pictures.
     """
     filters = {"pieces": _pieces, "sha256": _sha256}
     pictures = list(_pictures(result.arms, images))
-    page = page_template(TEMPLATE, filters).render(
+    return page_template(TEMPLATE, filters).render(
         methods=[arm.method for arm in result.arms],
         rows=[(arm.method, len(arm.captions), arm.intervals()) for arm in result.arms],
         comparisons=result.comparisons,
@@ -85,7 +83,6 @@ def write_report(path: Path, result: ChairResult, images: Path | None = None) ->
         facets=[picture.facets() for picture in pictures],
         objects=_objects(pictures),
     )
-    write_atomically(path, page)
 
 
 def _pictures(arms: Sequence[ScoredArm], images: Path | None) -> Iterator[Picture]:

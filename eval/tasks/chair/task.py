@@ -17,7 +17,7 @@ from eval.errors import EvaluationError, some_ids
 from eval.files.answers import BASELINE, Answer, Caption, Item
 from eval.files.coco import SPLITS
 from eval.files.image_ids import ImageId
-from eval.files.storage import write_atomically
+from eval.files.writing import write_atomically
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array, ratio

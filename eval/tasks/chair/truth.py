@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final
 
 from tqdm import tqdm
@@ -23,10 +24,11 @@ from tqdm import tqdm
 from eval.errors import EvaluationError, some_ids
 from eval.files.coco import annotation_files, read_captions, read_instances
 from eval.files.image_ids import ImageId, image_id_of, order
-from eval.files.storage import write_atomically
-from eval.files.text import parse_json, read_text
+from eval.files.text import read_text
+from eval.files.writing import write_atomically
 from eval.tasks.chair.analyzers import Analyzer
 from eval.tasks.chair.vocabulary import load_vocabulary
+from models.json_files import json_fault, parse_json
 
 Objects = dict[ImageId, frozenset[str]]
 TEXTS_AT_ONCE: Final = 4000
@@ -70,15 +72,21 @@ def read(path: Path) -> GroundTruth:
         parsed = parse_json(text)
     except ValueError as error:
         raise EvaluationError(
-            f"{path} is not whole JSON ({error}); it may have been cut off, or be another kind of "
-            "file: copy it again, or pass the right one; a cache can be deleted, it is built again"
+            f"{path} is not whole JSON ({json_fault(error)}); it may have been cut off, or "
+            "be another kind of file: copy it again, or pass the right one; a cache can be "
+            "deleted, it is built again"
         ) from error
     if not isinstance(parsed, dict) or not isinstance(parsed.get("objects", parsed), dict):
         raise EvaluationError(f"{path} is no ground truth: it must map image ids to object names")
     if "objects" not in parsed:
         return GroundTruth(_checked(path, parsed))
-    return GroundTruth(_checked(path, parsed["objects"]), parsed.get("analyzer"),
-                       parsed.get("inputs"))  # fmt: skip
+    analyzer, inputs = parsed.get("analyzer"), parsed.get("inputs")
+    if not isinstance(analyzer, (str, NoneType)) or not isinstance(inputs, (dict, NoneType)):
+        raise EvaluationError(
+            f"{path} is no ground truth of ours: its analyzer is {analyzer!r:.40} and its inputs "
+            f"are {inputs!r:.40}; get it again, or delete it if it is a cache"
+        )
+    return GroundTruth(_checked(path, parsed["objects"]), analyzer, inputs)
 
 
 def write(path: Path, truth: GroundTruth) -> None:

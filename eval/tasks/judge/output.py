@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.files.pictures import thumbnail
-from eval.files.storage import write_atomically
+from eval.files.writing import write_atomically
 from eval.output.page import TEMPLATES, page_template
 from eval.output.table import fit
 from eval.stats.intervals import (

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 from eah.errors import nearest
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
-from eval.files.storage import write_atomically
+from eval.files.writing import write_atomically
 from eval.run.flag_parser import FlagParser
 from eval.tasks.base import Relabelled, TaskProtocol
 from eval.tasks.pope.questions import (

@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, __version__
 from transformers.utils import logging
 
 import eah
-from eval.files.storage import write_atomically
+from eval.files.writing import write_atomically
 from tests.eah.families import FAMILIES, SKIPPED, Family
 from tests.eah.families.situations import SITUATIONS
 from tests.models.hf import table as folders

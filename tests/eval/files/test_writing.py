@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from eval.errors import EvaluationError
-from eval.files.storage import write_atomically
+from eval.files.writing import write_atomically
 
 
 @pytest.mark.parametrize(("content", "written"), [("ü\r\n", "ü\r\n".encode()), (b"\xff", b"\xff")])

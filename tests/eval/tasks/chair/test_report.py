@@ -25,7 +25,7 @@ from eval.tasks.chair.analyzers import choose
 from eval.tasks.chair.captions import read_captions
 from eval.tasks.chair.compare import compare
 from eval.tasks.chair.output import ChairResult
-from eval.tasks.chair.report import write_report
+from eval.tasks.chair.report import report_page
 from eval.tasks.chair.scoring import ScoredArm, ScoredCaption, score
 from eval.tasks.chair.vocabulary import Mention
 
@@ -119,7 +119,7 @@ def two() -> list[ScoredArm]:
 def written(path: Path, scored_arms: Sequence[ScoredArm], **options: Any) -> Element:
     comparisons = tuple(options.pop("comparisons", ()))
     result = ChairResult(tuple(scored_arms), comparisons, options.pop("facts", {}), ())
-    write_report(path / "report.html", result, **options)
+    (path / "report.html").write_text(report_page(result, **options), "utf-8", "backslashreplace")
     return Tree((path / "report.html").read_text(encoding="utf-8")).open[0]
 
 

@@ -1,0 +1,211 @@
+"""What a command writes where its flags say: never over what it reads, or what somebody else wrote.
+
+A file of ours names the command that wrote it, so that the same command may replace it. Any other
+file is replaced with `--overwrite` only.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from eval.errors import EvaluationError
+from eval.files.storage import write_json
+from eval.files.writing import what_stands_at, write_atomically, writing
+from eval.run.folder import BATCHES, METRICS, REPORT, RUN
+
+MARK: Final = "written_by"
+RECORDS: Final = (RUN, METRICS, BATCHES)
+HEAD_BYTES: Final = 4096  # of a file of ours, which has the mark in them
+
+
+@dataclass(frozen=True, slots=True)
+class OutputFile:
+    """A file that a command writes.
+
+    Attributes:
+        flag: Names the file, such as "--json".
+        path: The file.
+        command: The command, as the mark has it.
+        overwrite: Whether a file of somebody else may be replaced.
+        marked: Whether its format has a place for the mark; else it is only replaced by itself.
+    """
+
+    flag: str
+    path: Path
+    command: str
+    overwrite: bool = False
+    marked: bool = True
+
+    def write_json(self, content: Mapping[str, Any]) -> None:
+        """Write a JSON object; errors as in `check`."""
+        self.check()
+        write_json(self.path, {MARK: self._mark, **content})
+
+    def write_page(self, page: str) -> None:
+        """Write an HTML page; errors as in `check`."""
+        self.check()
+        mark = f'<meta name="generator" content="{self._mark}">'
+        write_atomically(self.path, page.replace("<head>", f"<head>\n{mark}", 1))
+
+    def write_text(self, text: str) -> None:
+        """Write a file of another tool's format, which has no mark; errors as in `check`."""
+        self.check(text)
+        write_atomically(self.path, text)
+
+    def check(self, text: str | None = None) -> None:
+        """Check that the file can be written, and that nobody else wrote what stands there.
+
+        Args:
+            text: What will be written, if that is known; it may stand there already.
+        Raises:
+            EvaluationError: Saying what stands there.
+        """
+        with writing(self.path):
+            state = what_stands_at(self.path)
+            if state is None:
+                self._check_folder()
+                return
+        is_text = not self.marked and text is None  # whether it may be replaced is not known yet
+        if self.overwrite or is_text or not stat.S_ISREG(state.st_mode) or not state.st_size:
+            return
+        if not (self.is_ours() if text is None else self._holds(text)):
+            raise EvaluationError(
+                f"{self.flag} {self.path} is there already, and this command did not write it: "
+                "name another file, or pass --overwrite to replace it"
+            )
+
+    def is_ours(self) -> bool:
+        """Return whether this command wrote what stands there."""
+        if not self.marked:
+            return False
+        try:
+            with self.path.open("rb") as file:
+                head = file.read(HEAD_BYTES)
+        except OSError:
+            return False
+        marks = (f'"{MARK}": "{self._mark}"', f'name="generator" content="{self._mark}"')
+        return any(mark.encode() in head for mark in marks)
+
+    @property
+    def _mark(self) -> str:
+        return f"EAH {self.command}"
+
+    def _holds(self, text: str) -> bool:
+        """Return whether the file holds just this text."""
+        try:
+            is_file = self.path.is_file()
+            return is_file and self.path.read_bytes() == text.encode("utf-8", "backslashreplace")
+        except OSError:
+            return False
+
+    def _check_folder(self) -> None:
+        """Check that a file can be made, before hours are spent on what it is to hold."""
+        above = Path(os.path.realpath(self.path)).parent
+        while not above.exists():
+            above = above.parent
+        if not above.is_dir():
+            raise NotADirectoryError(0, f"{above} is no folder")
+        if not os.access(above, os.W_OK | os.X_OK):
+            raise PermissionError(0, f"{above} is write-protected")
+
+
+def output_files(
+    command: str, *, overwrite: bool = False, **paths: Path | None
+) -> dict[str, OutputFile]:
+    """Return the files that flags ask a command to write, by the name of the flag."""
+    return {
+        name: OutputFile(f"--{name}", path, command, overwrite)
+        for name, path in paths.items()
+        if path is not None
+    }
+
+
+def check_outputs(outputs: Iterable[OutputFile], inputs: Iterable[Path]) -> None:
+    """Check all files that a command will write, before it reads anything.
+
+    Args:
+        outputs: The files.
+        inputs: Files and folders that the command reads.
+    Raises:
+        EvaluationError: If one is an input under any name, stands in a folder of inputs and is not
+            of this command, belongs to a run, is another output or where standard output goes; or
+            as in `OutputFile.check`.
+    """
+    outputs, read = list(outputs), list(inputs)
+    for number, output in enumerate(outputs):
+        what = f"{output.flag} {output.path}"
+        for path in (*_runs_around(output), *(one for one in read if _is_read(output, one))):
+            raise EvaluationError(
+                f"{what} is in what this command reads or has recorded, {path}; it would be "
+                "overwritten: name another file"
+            )
+        for other in outputs[:number]:
+            if _same(output.path, other.path):
+                raise EvaluationError(
+                    f"{what} is the file of {other.flag}, too; name a file for each"
+                )
+        if any(_is_stream(output.path, stream) for stream in (sys.stdout, sys.stderr)):
+            raise EvaluationError(
+                f"{what} is the file that the command's printed output goes to; name another file"
+            )
+        output.check()
+
+
+def paths_in(*values: object) -> list[Path]:
+    """Return the paths among values and lists of them."""
+    found: list[Path] = []
+    for value in values:
+        if isinstance(value, Path):
+            found.append(value)
+        elif isinstance(value, (list, tuple)):
+            found += paths_in(*value)
+    return found
+
+
+def _runs_around(output: OutputFile) -> list[Path]:
+    """Return the run folders whose records a file is among, or would be taken for one of.
+
+    Reports are no records, and a page or result may be put beside run.json.
+    """
+    target = Path(os.path.realpath(output.path))
+    found = []
+    for run in (above for above in target.parents if (above / RUN).is_file()):
+        below = target.relative_to(run).parts
+        is_new = not target.exists() or output.is_ours()
+        beside = len(below) == 1 and target.suffix != ".jsonl" and target.name not in RECORDS
+        if below[0] != REPORT and not (beside and is_new):
+            found.append(run)
+    return found
+
+
+def _is_read(output: OutputFile, source: Path) -> bool:
+    """Return whether an output is an input, or is there in a folder of inputs and not of ours."""
+    if _same(output.path, source):
+        return True
+    target, folder = (Path(os.path.realpath(path)) for path in (output.path, source))
+    return folder in target.parents and target.exists() and not output.is_ours()
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Return whether two paths are one file: also by symlinks, hard links, or before it exists."""
+    if os.path.realpath(one) == os.path.realpath(other):
+        return True
+    try:
+        return os.path.samefile(one, other)
+    except (OSError, ValueError):
+        return False
+
+
+def _is_stream(path: Path, stream: Any) -> bool:
+    """Return whether a stream of this process is redirected to a regular file at a path."""
+    try:
+        state, own = path.stat(), os.fstat(stream.fileno())
+    except (OSError, ValueError, AttributeError):
+        return False
+    return stat.S_ISREG(own.st_mode) and os.path.samestat(state, own)
