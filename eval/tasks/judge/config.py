@@ -12,14 +12,14 @@ from math import isfinite
 from pathlib import Path
 from typing import Any, Final
 
-import yaml
-
 from eah.errors import nearest
 from eval.errors import EvaluationError
+from eval.files.text import read_text
 from eval.files.values import convert
 from eval.tasks.judge.protocols import MODES, PROTOCOLS
 from eval.tasks.judge.urls import check_url
 from models.settings import CONFIGS
+from models.yaml_files import parse_yaml
 
 DEFAULT_URL: Final = "https://api.openai.com/v1"
 URL_VARIABLE: Final = "OPENAI_BASE_URL"
@@ -157,11 +157,9 @@ def read_config(path: Path, flags: Mapping[str, Any]) -> JudgeConfig:
         EvaluationError: If the file can't be read, a name is unknown or a value not allowed.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EvaluationError(f"judge config {path} can't be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        values = parse_yaml(read_text(path))
+    except ValueError as error:
+        raise EvaluationError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise EvaluationError(f"{path} holds {type(values).__name__}; it must be `key: value`")
     known = {item.name: str(item.type) for item in fields(JudgeConfig)}

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from eval.files.text import parse_json
+from models.json_files import parse_json
 
 PROTOCOLS: Final = ("opera", "json")
 MODES: Final = ("image", "text")

@@ -7,6 +7,7 @@ read of them is named and left out.
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 from collections.abc import Iterator
@@ -15,9 +16,9 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from eval.files.image_ids import ImageId
-from eval.files.text import parse_json
 from eval.tasks.judge.replies import LONGEST_TEXT, MOST_TOKENS
 from eval.tasks.judge.requests import Outcome
+from models.json_files import json_fault, parse_json
 
 # Above all that a setting allows a request to cost, so that sums stay numbers.
 MOST_USD: Final = 1e18
@@ -104,11 +105,16 @@ def _lines(file: BinaryIO) -> Iterator[Sent | Outcome | Damaged]:
         if not line.endswith(b"\n"):
             return
         try:
-            yield event_of(parse_json(line.decode()))
+            text = line.decode()
         except UnicodeDecodeError:
             yield Damaged(number, "it is not UTF-8")
+            continue
+        try:
+            yield event_of(parse_json(text))
+        except json.JSONDecodeError as error:
+            yield Damaged(number, error.msg)
         except ValueError as error:
-            yield Damaged(number, getattr(error, "msg", None) or str(error))
+            yield Damaged(number, json_fault(error))
 
 
 def _is_text(value: Any) -> bool:
