@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zlib
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 from eah.errors import nearest
@@ -44,28 +46,40 @@ def _client_class(sdk: Any) -> Any:
 
     class Bounded(sdk.DefaultAsyncHttpxClient):  # type: ignore[misc]  # known when it is imported
         def __init__(self) -> None:
-            super().__init__(follow_redirects=False)
+            # Packed, a few bytes may stand for gigabytes.
+            super().__init__(follow_redirects=False, headers={"Accept-Encoding": "identity"})
 
         async def send(self, request: Any, *, stream: bool = False, **options: Any) -> Any:
             """Return a response that is there as a whole, and is cut where it goes on for ever."""
             response = await super().send(request, stream=True, **options)
             body = bytearray()
             try:
-                async for chunk in response.aiter_bytes():
+                async for chunk in response.aiter_raw():
                     body += chunk
                     if len(body) > LONGEST_BODY:
                         break
             finally:
                 await response.aclose()
+            content = _unpacked(bytes(body), response.headers.get("content-encoding", ""))
             # Of the headers only what is read: one may name an encoding that means work.
             headers = {name: response.headers[name] for name in KEPT_HEADERS
                        if name in response.headers}  # fmt: skip
             headers["content-type"] = "application/json"
             return type(response)(
-                response.status_code, headers=headers, content=bytes(body), request=request
+                response.status_code, headers=headers, content=content, request=request
             )
 
     return Bounded
+
+
+def _unpacked(body: bytes, encoding: str) -> bytes:
+    """Return a body that a server has packed nevertheless, and no more of it than is read."""
+    if encoding.strip().lower() not in ("gzip", "deflate"):
+        return body
+    try:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, LONGEST_BODY + 1)
+    except zlib.error:
+        return body  # no chat completion
 
 
 class Judge:
@@ -88,15 +102,17 @@ class Judge:
         self._config = config
         self._key = key
         self._url = endpoint(config)
+        client_class = _client_class(openai)
+        http = import_module(openai.DefaultAsyncHttpxClient.__bases__[0].__module__.split(".")[0])
         try:
             self._client = openai.AsyncOpenAI(
                 api_key=key.reveal(),
                 base_url=self._url,
                 max_retries=0,
                 timeout=config.timeout_s,
-                http_client=_client_class(openai)(),
+                http_client=client_class(),
             )
-        except (OSError, ValueError, ImportError, openai.OpenAIError) as error:
+        except (OSError, ValueError, ImportError, http.InvalidURL, openai.OpenAIError) as error:
             # Not in its words, which may hold a proxy's password.
             raise EvaluationError(
                 f"no connection can be set up ({type(error).__name__}); check the proxies in "
@@ -123,11 +139,8 @@ class Judge:
             return await self._no_model() if error.status_code == 404 else self._refused(error)
         except (self._sdk.OpenAIError, RecursionError) as error:
             return self._failure(Kind.GARBLED, str(error))
-        except ValueError as error:
-            # Of a header or an address that the HTTP library can't write; nothing was sent.
-            return self._failure(Kind.HOPELESS, f"no request can be made ({type(error).__name__}); "
-                                 "check the key, --judge-base-url, OPENAI_ORG_ID and "
-                                 "OPENAI_PROJECT_ID")  # fmt: skip
+        except ValueError as error:  # Of a header that can't be written.
+            return self._unmade(type(error).__name__)
         return read_reply(content, self._key)
 
     def _unconnected(self, error: openai.APIConnectionError) -> Failure:
@@ -139,9 +152,16 @@ class Judge:
             what = f"{self._url} can't be reached ({what}); check --judge-base-url and the network"
             return self._failure(Kind.UNREACHED, what)
         if name == "LocalProtocolError":
-            what = f"no request can be made ({what}); check the key and OPENAI_ORG_ID"
-            return self._failure(Kind.HOPELESS, what)
-        return self._failure(Kind.GARBLED if name == "DecodingError" else Kind.CUT, what)
+            return self._unmade(name)
+        return self._failure(Kind.CUT, what)
+
+    def _unmade(self, error: str) -> Failure:
+        """Return that nothing can be sent; not in the library's words, which hold a header."""
+        return self._failure(
+            Kind.HOPELESS,
+            f"no request can be made ({error}); check the key, --judge-base-url, OPENAI_ORG_ID and "
+            "OPENAI_PROJECT_ID",
+        )
 
     def _refused(self, error: openai.APIStatusError) -> Failure:
         """Return what a status other than 200 and 404 means."""
@@ -179,7 +199,10 @@ class Judge:
             found = _names(json.loads(listed.content))
         except (self._sdk.OpenAIError, asyncio.TimeoutError, ValueError, RecursionError):
             found = []
-        hint = nearest(model, found).split("known are")[0].strip() if found else ""
+        if model in found:
+            hint = "it lists that model, so check --judge-base-url"
+        else:
+            hint = nearest(model, found).split("known are")[0].strip() if found else ""
         return self._failure(
             Kind.HOPELESS,
             f"{self._url} has no model {model!r} (HTTP 404): {hint or 'check the name and the URL'}"

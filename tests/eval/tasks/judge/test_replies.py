@@ -170,7 +170,7 @@ def completions(draw: st.DrawFn) -> Any:
     return {**rest, "usage": usage, "choices": [choice]}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=200) | json_values.map(lambda v: json.dumps(v).encode())
        | completions().map(lambda value: json.dumps(value).encode()))  # fmt: skip
 @example(b'{"choices": [{"message": {"content": "\\ud800"}}], "model": {}}')
