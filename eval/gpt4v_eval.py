@@ -10,6 +10,7 @@ files of answers judged and loads no model. Rerun the command to resume.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from eval.command import RUN_ERRORS, finish
+from eval.command import RUN_ERRORS, Terminated, finish
 from eval.errors import EvaluationError
 from eval.files.storage import write_json
 from eval.output.table import WIDTH
@@ -50,6 +51,7 @@ from eval.tasks.judge.store import Judgements, answered_in
 
 NUM_JUDGED: Final = 50
 PACKAGES: Final = ("numpy", "openai", "pillow", "scipy")
+STOPS: Final = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 ANSWERS: Final = ("answers_1", "answers_2", "answers_from")
 
 
@@ -291,7 +293,7 @@ def judge_pair(
             if pair.equal:
                 print(f"not sent: {pair.equal_in_words()}", file=sys.stderr)
             folder.begin(key.hide_in(provenance(PACKAGES)))
-            trouble = asyncio.run(ask_all(left, judgements, budget, config, key))
+            trouble = asyncio.run(ask_all(left, judgements, budget, config, key, STOPS))
         if trouble is None or judgements.final:
             run = JudgedRun(config, plan, pair, judgements)
             content = judgements.hide_in(metrics(run))

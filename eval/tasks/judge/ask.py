@@ -20,7 +20,6 @@ from typing import Final, NoReturn
 
 from tqdm import tqdm
 
-from eval.command import Terminated
 from eval.tasks.judge.client import Judge
 from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.cost import BoundReached, Budget, cost_of
@@ -32,6 +31,8 @@ from eval.tasks.judge.store import Judgements
 # Judgements that fail one after another, before the run stops: the fault is not theirs then.
 MOST_IN_A_ROW: Final = 3
 JITTER: Final = 0.25
+Stops = Mapping[signal.Signals, type[KeyboardInterrupt]]
+CTRL_C: Final[Stops] = {signal.SIGINT: KeyboardInterrupt}
 
 
 async def ask_all(
@@ -40,20 +41,27 @@ async def ask_all(
     budget: Budget,
     config: JudgeConfig,
     key: Key,
+    stops: Stops = CTRL_C,
 ) -> str | None:
     """Send requests, each once, and record their replies, until all have one or something stops it.
 
+    Args:
+        requests: What is asked.
+        judgements: What is known already, and takes what comes.
+        budget: What may be spent.
+        config: The judge's settings.
+        key: For the endpoint.
+        stops: Signals that stop it, each with what it raises in the end.
     Returns:
         What is in the way of the rest; None if there is no rest.
     Raises:
-        KeyboardInterrupt: After Ctrl-C, with all replies recorded that were waited for.
-        Terminated: After SIGTERM, likewise.
+        KeyboardInterrupt: Or another of `stops`, with all replies recorded that were waited for.
     """
     judge = Judge(config, key)
     try:
         with tqdm(total=len(requests), unit="judgement", desc=config.judge_model) as progress:
             asking = _Asking(deque(requests), judge, judgements, budget, config, progress)
-            await asking.run()
+            await asking.run(stops)
     finally:
         await judge.close()
     if asking.interrupted is not None:
@@ -99,7 +107,7 @@ class _Asking:
     hopeless: str | None = None
     given_up: str | None = None
 
-    async def run(self) -> None:
+    async def run(self, stops: Stops) -> None:
         """Ask everything; a first Ctrl-C or SIGTERM means "send nothing more", a second "now"."""
         work = asyncio.ensure_future(self._work())
 
@@ -113,7 +121,7 @@ class _Asking:
             tqdm.write(f"waiting for replies that are paid for; {again} again drops them",
                        file=sys.stderr)  # fmt: skip
 
-        with _signals({signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}, interrupt):
+        with _signals(stops, interrupt):
             await asyncio.wait([work])
         if not work.cancelled():
             work.result()  # Raises what the work has raised.
@@ -221,7 +229,7 @@ class _Asking:
 
 @contextmanager
 def _signals(
-    kinds: Mapping[signal.Signals, type[KeyboardInterrupt]],
+    kinds: Stops,
     interrupt: Callable[[type[KeyboardInterrupt]], None],
 ) -> Iterator[None]:
     """Let signals call a function in the event loop, and do what they did before afterwards."""
