@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import json
 import os
 import resource
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ from typing import Any
 import pytest
 
 from eval.gpt4v_eval import main
-from eval.tasks.judge import client
+from eval.tasks.judge import ask, client
 from tests.eval.judge_inputs import flags_for, rows_of, run_folder, write_inputs
 from tests.eval.judge_stub import MODEL, SECRET, USAGE, Stub, serve
 from tests.eval.tasks.judge.test_replies import pieces
@@ -309,3 +311,22 @@ def test_a_pipe_or_folder_in_the_place_of_the_own_file_is_one_sentence(
 
     assert f"{path} is damaged, it is no file; nothing was asked" in said_of(capsys)
     assert len(stub.calls) == 1
+
+
+def test_signals_do_afterwards_what_they_did_before() -> None:
+    """The event loop alone would leave SIGTERM to the system, which ends the process at once."""
+    called: list[str] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: called.append("before"))
+
+    async def inside() -> None:
+        with ask._signals({signal.SIGTERM: KeyboardInterrupt}, lambda kind: called.append("loop")):
+            os.kill(os.getpid(), signal.SIGTERM)
+            await asyncio.sleep(0.1)
+
+    try:
+        asyncio.run(inside())
+        os.kill(os.getpid(), signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert called == ["loop", "before"]
