@@ -10,6 +10,7 @@ files of answers judged and loads no model. Rerun the command to resume.
 from __future__ import annotations
 
 import asyncio
+import signal
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
-from eval.command import RUN_ERRORS, finish
+from eval.command import RUN_ERRORS, Terminated, finish
 from eval.errors import EvaluationError
 from eval.files.storage import write_json
 from eval.output.table import WIDTH
@@ -30,10 +31,10 @@ from eval.tasks.chair.images import NUM_IMAGES, pictures_in
 from eval.tasks.chair.task import ChairCaptions, ChairSettings
 from eval.tasks.judge.ask import ask_all
 from eval.tasks.judge.captions import Format, from_files, from_model, from_run
-from eval.tasks.judge.client import read_key
-from eval.tasks.judge.config import CONFIG_FILE, JudgeConfig, read_config
+from eval.tasks.judge.config import CONFIG_FILE, JudgeConfig, endpoint, read_config
 from eval.tasks.judge.cost import Budget, estimate
 from eval.tasks.judge.inputs import JudgeInputs
+from eval.tasks.judge.keys import Key, note_readers, read_key
 from eval.tasks.judge.output import (
     JudgedRun,
     headline,
@@ -50,6 +51,7 @@ from eval.tasks.judge.store import Judgements, answered_in
 
 NUM_JUDGED: Final = 50
 PACKAGES: Final = ("numpy", "openai", "pillow", "scipy")
+STOPS: Final = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 ANSWERS: Final = ("answers_1", "answers_2", "answers_from")
 
 
@@ -102,12 +104,58 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return finish("gpt4v_eval", lambda: evaluate(parse(arguments)), *RUN_ERRORS)
+    return finish("gpt4v_eval", lambda: run(parse(arguments)), *RUN_ERRORS)
 
 
-def evaluate(given: dict[str, Any]) -> None:
+def run(given: dict[str, Any]) -> None:
+    """Read the key, and run the command without it in what is said or written.
+
+    Raises:
+        EvaluationError: If something is missing or not allowed, or a flag holds the key.
+    """
+    key = find_key(given.get("api_key_file"))
+    if isinstance(key, EvaluationError):
+        evaluate(given, key)
+        return
+    for name, value in given.items():
+        if key.is_in(str(value)):
+            raise EvaluationError(
+                f"--{name.replace('_', '-')} holds the key, which others can read on a command "
+                "line; leave it in OPENAI_API_KEY, or in a file for --api-key-file"
+            )
+    try:
+        evaluate(given, key)
+    except (EvaluationError, *RUN_ERRORS) as error:
+        said = str(error)
+        if key.hide(said) == said:
+            raise
+        raise EvaluationError(key.hide(said)) from None
+
+
+def find_key(path: Path | None) -> Key | EvaluationError:
+    """Return the key, or why there is none, where that matters only if something is asked.
+
+    Raises:
+        EvaluationError: If a file was named that holds none.
+    """
+    try:
+        key = read_key(path)
+    except EvaluationError as error:
+        if path is not None:
+            raise
+        return error
+    if path is not None and (note := note_readers(path)):
+        print(note, file=sys.stderr)
+    return key
+
+
+def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
     """Get the answers, have them judged, and say what came of it."""
     config = read_config(given.pop("judge_config", CONFIG_FILE), _taken(given, JudgeConfig))
+    for name, value in (("judge_model", config.judge_model), ("the address", endpoint(config))):
+        if isinstance(key, Key) and key.is_in(value):
+            raise EvaluationError(f"{name} of the judge holds the key, which is then written down; "
+                                  "leave it out")  # fmt: skip
     shared: dict[str, Any] = {
         name: given[name] for name in ("data_path", "output_dir") if name in given
     }
@@ -126,7 +174,7 @@ def evaluate(given: dict[str, Any]) -> None:
             print("what judging costs can be said when the descriptions are there")
             return
         pair = found
-    judge_pair(pair, config, inputs)
+    judge_pair(pair, config, inputs, key)
 
 
 def _taken(given: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
@@ -202,7 +250,9 @@ def pair_of_files(given: dict[str, Any], count: int) -> Pair:
     return pair.cut(count)
 
 
-def judge_pair(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> None:
+def judge_pair(
+    pair: Pair, config: JudgeConfig, inputs: JudgeInputs, found: Key | EvaluationError
+) -> None:
     """Get all judgements of two arms, then print and write what they come to.
 
     Raises:
@@ -226,7 +276,9 @@ def judge_pair(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> None:
         if pair.equal:
             print(f"not sent: {pair.equal_in_words()}")
         return
-    key = read_key(inputs.api_key_file) if unpaid else None
+    if unpaid and isinstance(found, EvaluationError):
+        raise found
+    key = None if isinstance(found, EvaluationError) else found
     if unpaid and not folder.path.exists():
         Budget(config).check(unpaid[0].most_usd)
     with folder:
@@ -240,13 +292,14 @@ def judge_pair(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> None:
             print(estimate(config, [request.tokens for request in left]), file=sys.stderr)
             if pair.equal:
                 print(f"not sent: {pair.equal_in_words()}", file=sys.stderr)
-            folder.begin(provenance(PACKAGES))
-            trouble = asyncio.run(ask_all(left, judgements, budget, config, key))
+            folder.begin(key.hide_in(provenance(PACKAGES)))
+            trouble = asyncio.run(ask_all(left, judgements, budget, config, key, STOPS))
         if trouble is None or judgements.final:
             run = JudgedRun(config, plan, pair, judgements)
-            folder.write(METRICS, metrics(run))
+            content = judgements.hide_in(metrics(run))
+            folder.write(METRICS, content)
             if inputs.json is not None:
-                write_json(inputs.json, metrics(run))
+                write_json(inputs.json, content)
             _show(run)
             print(f"run folder: {folder.path}")
             if inputs.report is not None:
@@ -257,9 +310,10 @@ def judge_pair(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> None:
 
 def _show(run: JudgedRun) -> None:
     """Print the result."""
-    print(*headline(run), "", sep="\n")
-    print(result_table(run) + "\n")
-    for line in notes(run):
+    hide_in = run.judgements.hide_in
+    print(*hide_in(headline(run)), "", sep="\n")
+    print(hide_in(result_table(run)) + "\n")
+    for line in hide_in(notes(run)):
         print(textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False))
 
 

@@ -1,11 +1,18 @@
-"""A judge for tests: real HTTP on 127.0.0.1, chat completions, and faults on a plan by seed."""
+"""A judge for tests: real HTTP on 127.0.0.1, chat completions, and faults on a plan by seed.
+
+In a thread by `serve`, or in a process of its own by `serve_apart`, as one that outlives whoever
+asks it; `python -m tests.eval.judge_stub LOG` is that process.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import random
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -13,6 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 MODEL = "stub-judge"
@@ -58,6 +66,11 @@ class Stub:
         fault: Replaces the plan by seed: from text and attempt (from 1) to a fault or "well".
         hold_from: Replies from this one on, counted from 0, wait for `release`.
         release: Lets the replies go that are held.
+        raw: From what is asked to all of a reply: status, headers and body; None for the plan.
+            Without a Content-Length the body ends with the connection.
+        endless: Sent again and again behind a raw body, until nobody listens.
+        log: A file that gets a line when a request comes, and one when its reply is on its way.
+        asked: How often each thing was asked, by `asked_as`; `paid` by text.
     """
 
     answer: Answer = grades_by_hash
@@ -70,7 +83,11 @@ class Stub:
     release: threading.Event = field(default_factory=threading.Event)
     usage: dict[str, int] | None = field(default_factory=lambda: dict(USAGE))
     retry_after: str = str(RETRY_AFTER_S)
+    raw: Callable[[str], tuple[int, dict[str, str], bytes]] | None = None
+    endless: bytes = b""
+    log: Path | None = None
     calls: list[Call] = field(default_factory=list)
+    asked: Counter[str] = field(default_factory=Counter)
     paid: Counter[str] = field(default_factory=Counter)
     most_at_once: int = 0
     url: str = ""
@@ -91,6 +108,13 @@ class Stub:
             return kind
         return kind if self.passing and attempt <= drawn.randint(1, 3) else "well"
 
+    def note(self, event: str, body: dict[str, Any]) -> None:
+        """Write a line to the log, if there is one; its end is on the disk with its start."""
+        if self.log is not None:
+            line = json.dumps({"event": event, "as": asked_as(body), "text": text_of(body)})
+            with self.lock, self.log.open("a") as file:
+                file.write(line + "\n")
+
     def attempts(self, text: str) -> int:
         return sum(call.text == text for call in self.calls)
 
@@ -98,6 +122,11 @@ class Stub:
 def text_of(body: dict[str, Any]) -> str:
     parts = body["messages"][0]["content"]
     return next(str(part["text"]) for part in parts if part["type"] == "text")
+
+
+def asked_as(body: dict[str, Any]) -> str:
+    """Return a hash of all that is asked: text, picture and parameters."""
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
 @contextmanager
@@ -121,10 +150,12 @@ def serve(stub: Stub) -> Iterator[Stub]:
             text = text_of(body)
             with stub.lock:
                 stub.calls.append(Call(text, body, authorization, time.monotonic()))
+                stub.asked[asked_as(body)] += 1
                 attempt = stub.attempts(text)
                 held = stub.hold_from is not None and len(stub.calls) > stub.hold_from
                 stub.at_once += 1
                 stub.most_at_once = max(stub.most_at_once, stub.at_once)
+            stub.note("asked", body)
             try:
                 if held:
                     stub.release.wait(3600)
@@ -134,6 +165,8 @@ def serve(stub: Stub) -> Iterator[Stub]:
                     stub.at_once -= 1
 
         def respond(self, body: dict[str, Any], text: str, attempt: int, sent: str) -> None:
+            if stub.raw is not None:
+                return self.send_raw(*stub.raw(text))
             if sent != f"Bearer {SECRET}":
                 return self.fail(401, f"Incorrect API key provided: {sent.split()[-1]}.")
             if body["model"] != MODEL:
@@ -156,9 +189,9 @@ def serve(stub: Stub) -> Iterator[Stub]:
                 return self.send_bytes(200, b'{"choices": [{"message": {"content": "Accur')
             elif kind == "trickle":
                 return self.trickle()
-            return self.complete(kind, text)
+            return self.complete(kind, text, body)
 
-        def complete(self, kind: str, text: str) -> None:
+        def complete(self, kind: str, text: str, body: dict[str, Any]) -> None:
             message: dict[str, Any] = {"role": "assistant", "content": stub.answer(text)}
             if kind == "refusal":
                 message = {"role": "assistant", "content": None, "refusal": "I can't judge that."}
@@ -169,9 +202,10 @@ def serve(stub: Stub) -> Iterator[Stub]:
                 "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
                 "usage": stub.usage,
             }  # fmt: skip
-            self.send_json(200, completion)
+            stub.note("paid", body)
             with stub.lock:
                 stub.paid[text] += 1
+            self.send_json(200, completion)
 
         def fail(self, status: int, message: str, headers: dict[str, str] | None = None) -> None:
             self.send_json(status, {"error": {"message": message, "code": None}}, headers)
@@ -191,6 +225,17 @@ def serve(stub: Stub) -> Iterator[Stub]:
             self.end_headers()
             self.wfile.write(content)
             self.wfile.flush()
+
+        def send_raw(self, status: int, headers: dict[str, str], content: bytes) -> None:
+            self.send_response(status)
+            for name, value in headers.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+            while stub.endless:
+                self.wfile.write(stub.endless)
+            self.wfile.flush()
+            self.close_connection = "Content-Length" not in headers
 
         def trickle(self) -> None:
             self.send_response(200)
@@ -227,3 +272,37 @@ def serve(stub: Stub) -> Iterator[Stub]:
         stub.release.set()
         server.shutdown()
         server.server_close()
+
+
+@contextmanager
+def serve_apart(log: Path) -> Iterator[str]:
+    """Run a server in a process of its own while in the block, and yield its address.
+
+    The log gets a line for each request that comes, and for each that is paid, see `log_of`.
+    """
+    command = [sys.executable, "-m", "tests.eval.judge_stub", str(log)]
+    root = Path(__file__).resolve().parents[2]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    with subprocess.Popen(
+        command, cwd=root, env=environment, stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout is not None
+            yield process.stdout.readline().strip()
+        finally:
+            process.kill()
+
+
+def log_of(path: Path) -> dict[str, Counter[str]]:
+    """Return how often each thing was asked, and how often it was paid, by `asked_as`."""
+    found: dict[str, Counter[str]] = {"asked": Counter(), "paid": Counter()}
+    for line in path.read_text().splitlines() if path.exists() else ():
+        row = json.loads(line)
+        found[row["event"]][row["as"]] += 1
+    return found
+
+
+if __name__ == "__main__":
+    with serve(Stub(log=Path(sys.argv[1]), latency_s=0.02)) as own:
+        print(own.url, flush=True)
+        threading.Event().wait()

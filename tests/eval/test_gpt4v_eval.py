@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -40,8 +41,10 @@ from tests.eval.judge_stub import (
     RETRY_AFTER_S,
     SECRET,
     Stub,
+    log_of,
     prefers_first,
     serve,
+    serve_apart,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -254,19 +257,25 @@ def test_a_line_that_was_cut_in_writing_is_asked_again_and_no_other(
     assert len(finals(inputs)) == 10
 
 
-def test_ctrl_c_waits_for_what_is_paid_for(inputs: Path, stub: Stub) -> None:
+STOPS = [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+
+
+@pytest.mark.parametrize(("stop", "status", "said_at_end"), STOPS)
+def test_a_stop_waits_for_what_is_paid_for(
+    inputs: Path, stub: Stub, stop: signal.Signals, status: int, said_at_end: str
+) -> None:
     stub.hold_from = 2
     command = [*COMMAND, *flags_for(inputs, stub.url, judge_workers=3)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: len(stub.calls) >= 5, process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
         said = said_until("waiting for replies that are paid for", process)
         assert process.poll() is None  # It waits.
         stub.release.set()
         assert process.stderr is not None
         said += process.stderr.read()
-    assert process.returncode == 130
-    assert "interrupted; what was answered is kept" in said
+    assert process.returncode == status
+    assert f"{said_at_end}; what was answered is kept" in said
     assert len(finals(inputs)) == len(stub.calls) == 5
 
     assert main(flags_for(inputs, stub.url)) == 0
@@ -286,21 +295,60 @@ def said_until(words: str, process: subprocess.Popen[str]) -> str:
     return said
 
 
-def test_a_second_ctrl_c_ends_at_once(inputs: Path, stub: Stub) -> None:
+@pytest.mark.parametrize(("stop", "status", "said_at_end"), STOPS)
+def test_a_second_stop_ends_at_once(
+    inputs: Path, stub: Stub, stop: signal.Signals, status: int, said_at_end: str
+) -> None:
     stub.hold_from = 2
     command = [*COMMAND, *flags_for(inputs, stub.url, judge_workers=3)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: len(stub.calls) >= 5, process)
-        process.send_signal(signal.SIGINT)
-        said_until("Ctrl-C again drops them", process)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(stop)
+        said_until("again drops them", process)
+        process.send_signal(stop)
         try:
             _, said = process.communicate(timeout=300)  # The stub still holds its replies.
         finally:
             process.kill()
-    assert process.returncode == 130
+    assert process.returncode == status
+    assert f"{said_at_end}; what was answered is kept" in said
     assert "Traceback" not in said
     assert len(finals(inputs)) == 2
+
+
+def test_killed_at_random_moments_nothing_is_lost_or_paid_twice(tmp_path: Path) -> None:
+    """Only what was under way at a kill is asked again, and it is counted at its most."""
+    write_inputs(tmp_path, 30)
+    draw, workers, kills = random.Random(0), 3, 4
+    log = tmp_path / "log.jsonl"
+    with serve_apart(log) as url:
+        flags = flags_for(tmp_path, url, judge_workers=workers)
+        for _ in range(kills):
+            seen = sum(log_of(log)["asked"].values())
+            target = seen + draw.randint(1, 12)
+            with subprocess.Popen(
+                [*COMMAND, *flags], cwd=ROOT, stderr=subprocess.DEVNULL
+            ) as process:
+                wait_until(lambda: sum(log_of(log)["asked"].values()) >= target, process)  # noqa: B023
+                time.sleep(draw.random() / 20)
+                process.kill()
+            stored = finals(tmp_path)
+        assert main(flags) == 0
+        asked, paid = log_of(log)["asked"], log_of(log)["paid"]
+
+    assert len(asked) == len(paid) == len(finals(tmp_path)) == 60
+    assert stored <= finals(tmp_path)
+    folder = run_folder(tmp_path)
+    sent, answered = rows_of(folder, "sent"), rows_of(folder)
+    assert len(sent) >= sum(asked.values())
+    assert len({row["key"] for row in answered}) == len(answered) == 60  # no answer twice
+    lost = len(sent) - len(answered)
+    assert sum(asked.values()) - 60 <= lost <= kills * workers
+    spent = metrics_of(folder)["spent"]
+    assert spent["without_reply"] == lost
+    replied = {row["request"] for row in answered}
+    most = sum(row["most_usd"] for row in sent if row["request"] not in replied)
+    assert spent["usd"] == pytest.approx(60 * EACH_USD + most)
 
 
 @pytest.mark.parametrize("workers", [1, 3, 8])

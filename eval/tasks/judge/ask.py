@@ -13,22 +13,26 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, NoReturn
 
 from tqdm import tqdm
 
-from eval.tasks.judge.client import Failure, Judge, Key, Kind, Reply
+from eval.tasks.judge.client import Judge
 from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.cost import BoundReached, Budget, cost_of
+from eval.tasks.judge.keys import Key
+from eval.tasks.judge.replies import Failure, Kind, Reply
 from eval.tasks.judge.requests import Request, unanswered
 from eval.tasks.judge.store import Judgements
 
 # Judgements that fail one after another, before the run stops: the fault is not theirs then.
 MOST_IN_A_ROW: Final = 3
 JITTER: Final = 0.25
+Stops = Mapping[signal.Signals, type[KeyboardInterrupt]]
+CTRL_C: Final[Stops] = {signal.SIGINT: KeyboardInterrupt}
 
 
 async def ask_all(
@@ -37,23 +41,31 @@ async def ask_all(
     budget: Budget,
     config: JudgeConfig,
     key: Key,
+    stops: Stops = CTRL_C,
 ) -> str | None:
     """Send requests, each once, and record their replies, until all have one or something stops it.
 
+    Args:
+        requests: What is asked.
+        judgements: What is known already, and takes what comes.
+        budget: What may be spent.
+        config: The judge's settings.
+        key: For the endpoint.
+        stops: Signals that stop it, each with what it raises in the end.
     Returns:
         What is in the way of the rest; None if there is no rest.
     Raises:
-        KeyboardInterrupt: After Ctrl-C, with all replies recorded that were waited for.
+        KeyboardInterrupt: Or another of `stops`, with all replies recorded that were waited for.
     """
     judge = Judge(config, key)
     try:
         with tqdm(total=len(requests), unit="judgement", desc=config.judge_model) as progress:
             asking = _Asking(deque(requests), judge, judgements, budget, config, progress)
-            await asking.run()
+            await asking.run(stops)
     finally:
         await judge.close()
-    if asking.interrupted:
-        raise KeyboardInterrupt
+    if asking.interrupted is not None:
+        raise asking.interrupted
     open_now = len(unanswered(requests, judgements.final))
     rest = f"{open_now} of {len(requests)} judgements are open; what was paid for is kept"
     if asking.hopeless is not None:
@@ -74,7 +86,7 @@ class _Asking:
         answered: Whether there was any reply.
         in_a_row: Judgements that failed one after another.
         quiet_until: The event loop's time before which a rate limit allows nothing.
-        interrupted: Whether Ctrl-C stopped it.
+        interrupted: What Ctrl-C or SIGTERM is to raise at the end; None if there was neither.
         bound: Which bound stopped it.
         hopeless: Why nothing more was asked.
         given_up: Why the first request without a reply has none.
@@ -90,35 +102,27 @@ class _Asking:
     answered: bool = False
     in_a_row: int = 0
     quiet_until: float = 0.0
-    interrupted: bool = False
+    interrupted: type[KeyboardInterrupt] | None = None
     bound: str | None = None
     hopeless: str | None = None
     given_up: str | None = None
 
-    async def run(self) -> None:
-        """Ask everything; the first Ctrl-C means "send nothing more", and the second "now"."""
+    async def run(self, stops: Stops) -> None:
+        """Ask everything; a first Ctrl-C or SIGTERM means "send nothing more", a second "now"."""
         work = asyncio.ensure_future(self._work())
 
-        def interrupt() -> None:
-            if self.interrupted:
+        def interrupt(kind: type[KeyboardInterrupt]) -> None:
+            if self.interrupted is not None:
                 work.cancel()
                 return
-            self.interrupted = True
+            self.interrupted = kind
             self.stop.set()
-            tqdm.write("waiting for replies that are paid for; Ctrl-C again drops them",
+            again = "Ctrl-C" if kind is KeyboardInterrupt else "SIGTERM"
+            tqdm.write(f"waiting for replies that are paid for; {again} again drops them",
                        file=sys.stderr)  # fmt: skip
 
-        loop = asyncio.get_running_loop()
-        # Elsewhere the loop takes no signals, and Ctrl-C acts at once.
-        in_main = threading.current_thread() is threading.main_thread()
-        takes_signals = in_main and sys.platform != "win32"
-        if takes_signals:
-            loop.add_signal_handler(signal.SIGINT, interrupt)
-        try:
+        with _signals(stops, interrupt):
             await asyncio.wait([work])
-        finally:
-            if takes_signals:
-                loop.remove_signal_handler(signal.SIGINT)
         if not work.cancelled():
             work.result()  # Raises what the work has raised.
 
@@ -153,7 +157,7 @@ class _Asking:
                 self.progress.update()
                 return
             failure = reply
-            unreached = failure.kind is Kind.UNREACHED and not self.answered
+            unreached = failure.kind in (Kind.UNREACHED, Kind.PAGE) and not self.answered
             if unreached or failure.kind is Kind.HOPELESS:
                 self._halt(hopeless=failure.reason)
                 return
@@ -173,7 +177,7 @@ class _Asking:
                 return False
             if told and failure.kind is Kind.BUSY:
                 self.quiet_until = max(self.quiet_until, now() + told)
-            backoff = self.config.first_wait_s * 2 ** (attempt - 1)
+            backoff = self.config.first_wait_s * 2.0 ** (attempt - 1)  # a thousand attempts at most
             await self._sleep(told or min(backoff * (1 + random.uniform(0, JITTER)), longest))
         while self.quiet_until > now() and not self.stop.is_set():
             await self._sleep(self.quiet_until - now())
@@ -221,3 +225,26 @@ class _Asking:
         self.bound = self.bound or bound
         self.hopeless = self.hopeless or hopeless
         self.stop.set()
+
+
+@contextmanager
+def _signals(
+    kinds: Stops,
+    interrupt: Callable[[type[KeyboardInterrupt]], None],
+) -> Iterator[None]:
+    """Let signals call a function in the event loop, and do what they did before afterwards."""
+    # Elsewhere the loop takes no signals, and Ctrl-C acts at once.
+    if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
+        yield
+        return
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in kinds}
+    for number, kind in kinds.items():
+        loop.add_signal_handler(number, interrupt, kind)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            # The loop itself would leave the system's own, and SIGTERM would end the process.
+            loop.remove_signal_handler(number)
+            signal.signal(number, handler)

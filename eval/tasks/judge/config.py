@@ -11,18 +11,27 @@ from dataclasses import dataclass, field, fields
 from math import isfinite
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
-
-import yaml
 
 from eah.errors import nearest
 from eval.errors import EvaluationError
+from eval.files.text import read_text
 from eval.files.values import convert
 from eval.tasks.judge.protocols import MODES, PROTOCOLS
+from eval.tasks.judge.urls import check_url
 from models.settings import CONFIGS
+from models.yaml_files import parse_yaml
 
 DEFAULT_URL: Final = "https://api.openai.com/v1"
+URL_VARIABLE: Final = "OPENAI_BASE_URL"
 CONFIG_FILE: Final = CONFIGS / "judge.yaml"
+# Above any sense, and low enough that what is reckoned from them is a number.
+LARGEST: Final = {
+    "judge_workers": 1000, "image_size": 100_000, "max_output_tokens": 10**8, "max_attempts": 1000,
+    "max_requests": 10**9, "timeout_s": 86_400, "first_wait_s": 86_400, "longest_wait_s": 86_400,
+    "max_cost": 10**9,
+}  # fmt: skip
+HIGHEST_PRICE: Final = 10**6
+LONGEST_NAME: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +110,21 @@ class JudgeConfig:
             value = getattr(self, name)
             if value is not None and not (isfinite(value) and value > 0):
                 raise EvaluationError(f"{name}={value}, but a number above 0 is needed")
+        for name, largest in LARGEST.items():
+            value = getattr(self, name)
+            if value is not None and value > largest:
+                raise EvaluationError(f"{name}={value}, but at most {largest} is allowed")
+        if self.temperature is not None and not isfinite(self.temperature):
+            raise EvaluationError(f"temperature={self.temperature}, but a number is needed")
+        for name in ("judge_model", "image_detail", "reasoning_effort"):
+            value = getattr(self, name)
+            if value is not None and not (value.isprintable() and len(value) <= LONGEST_NAME):
+                raise EvaluationError(
+                    f"{name} {value!r:.60} is no name: at most {LONGEST_NAME} characters that can "
+                    "be printed are allowed"
+                )
         if self.judge_base_url is not None:
-            _check_url(self.judge_base_url)
+            check_url(self.judge_base_url, "judge_base_url")
         if self.max_cost is not None and self.price is None:
             raise EvaluationError(
                 f"max_cost={self.max_cost:g}, but {self.judge_model!r} has no price: add it to "
@@ -121,8 +143,10 @@ def endpoint(config: JudgeConfig) -> str:
     Raises:
         EvaluationError: If the variable holds no address, or a secret.
     """
-    url = config.judge_base_url or os.environ.get("OPENAI_BASE_URL") or DEFAULT_URL
-    _check_url(url)
+    url = config.judge_base_url
+    if url is None:
+        url = os.environ.get(URL_VARIABLE) or DEFAULT_URL
+        check_url(url, f"the variable {URL_VARIABLE}")
     return url.rstrip("/")
 
 
@@ -133,11 +157,9 @@ def read_config(path: Path, flags: Mapping[str, Any]) -> JudgeConfig:
         EvaluationError: If the file can't be read, a name is unknown or a value not allowed.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise EvaluationError(f"judge config {path} can't be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise EvaluationError(f"{path} is not YAML: {' '.join(str(error).split())}") from error
+        values = parse_yaml(read_text(path))
+    except ValueError as error:
+        raise EvaluationError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
         raise EvaluationError(f"{path} holds {type(values).__name__}; it must be `key: value`")
     known = {item.name: str(item.type) for item in fields(JudgeConfig)}
@@ -161,7 +183,9 @@ def _price(model: Any, values: Any, path: Path) -> Price:
         image = ImageTokens(**values["image"])
         price = Price(values["input"], values["output"], image)
         numbers = (price.input, price.output, image.per_patch, image.base)
-        if image.patch >= 1 and all(number >= 0 and isfinite(number) for number in numbers):
+        # Neither a text nor a truth value; nan is in no range.
+        right = all(type(one) in (int, float) and 0 <= one <= HIGHEST_PRICE for one in numbers)
+        if right and type(image.patch) is int and 1 <= image.patch <= HIGHEST_PRICE:
             return price
     except (KeyError, TypeError):
         pass
@@ -169,20 +193,3 @@ def _price(model: Any, values: Any, path: Path) -> Price:
         f"{path}: the price of {model} is {values!r}; it must read "
         "{input: 0.75, output: 4.50, image: {patch: 32, per_patch: 1.62, base: 0}}"
     )
-
-
-def _check_url(url: str) -> None:
-    """Refuse what is no address, and addresses that carry a secret, which would be written down."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise EvaluationError(
-            f"judge_base_url {url!r} is no address; it must read http://127.0.0.1:8000/v1"
-        )
-    if parts.username or parts.password or parts.query:
-        raise EvaluationError(
-            "judge_base_url holds a user, a password or a query; put the key into OPENAI_API_KEY "
-            "or into a file for --api-key-file, and leave it out of the address"
-        )

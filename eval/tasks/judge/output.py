@@ -236,16 +236,18 @@ def write_report(path: Path, run: JudgedRun, *, images: Path | None) -> None:
         "flips": flips_in_words,
         "grade": lambda grade: f"{grade:g}",
     }
-    title, about = headline(run)
+    # An answer in somebody's file may hold the key, too; results are numbers.
+    hide_in = run.judgements.hide_in
+    title, about = hide_in(headline(run))
     page = page_template(TEMPLATE, filters).render(
-        names=[arm.name for arm in run.pair.arms],
+        names=hide_in([arm.name for arm in run.pair.arms]),
         title=title,
         about=about,
         criteria=CRITERIA,
         results=run.results,
-        nothing=result_table(run),
-        notes=notes(run),
-        facts=_facts(run),
+        nothing=hide_in(result_table(run)),
+        notes=hide_in(notes(run)),
+        facts=hide_in(_facts(run)),
         cards=_cards(run, images),
     )
     write_atomically(path, page.encode("utf-8", errors="replace"))
@@ -254,12 +256,13 @@ def write_report(path: Path, run: JudgedRun, *, images: Path | None) -> None:
 def _cards(run: JudgedRun, images: Path | None) -> list[dict[str, Any]]:
     """Return what the template shows of each picture; no thumbnail if it shows no pictures."""
     files = {} if images is None else pictures_in(images)
+    hide_in = run.judgements.hide_in
     return [
         {
-            "image_id": picture.image_id,
-            "answers": {arm.name: arm.texts[picture.image_id] for arm in run.pair.arms},
+            "image_id": hide_in(picture.image_id),
+            "answers": hide_in({arm.name: arm.texts[picture.image_id] for arm in run.pair.arms}),
             "judgements": picture.judgements,
-            "verdict": _verdict(run.pair, picture),
+            "verdict": hide_in(_verdict(run.pair, picture)),
             "thumbnail": None if images is None else thumbnail(images, files.get(picture.image_id)),
         }
         for picture in run.pictures

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from eval.errors import EvaluationError
 from eval.files.image_ids import ImageId
 from eval.run.folder import RunFolder
 from eval.tasks.chair.images import ids_hash
@@ -27,6 +28,7 @@ from eval.tasks.judge.inputs import (
     read_references,
 )
 from eval.tasks.judge.protocols import render, response_format
+from eval.tasks.judge.replies import LONGEST_TEXT
 from eval.tasks.judge.requests import ORDERS, QUALITY, Pair, Picture, Request, parameters
 
 # Settings that decide the replies.
@@ -106,6 +108,11 @@ def _request(
         objects=None if references is None else references.objects[image_id],
         kinds=() if references is None else references.kinds,
     )
+    if len(text) > LONGEST_TEXT:
+        raise EvaluationError(
+            f"the two answers about image id {image_id} have {len(text):,} characters; a judge is "
+            f"asked at most {LONGEST_TEXT:,}: are these the right files?"
+        )
     schema = json.dumps(response_format(config.judge_protocol))
     size = None if picture is None else (picture.width, picture.height)
     num_bytes = len((text + schema).encode("utf-8", errors="replace"))

@@ -10,11 +10,12 @@ several times alike. What is not plain is not read: nothing is guessed.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+
+from models.json_files import parse_json
 
 PROTOCOLS: Final = ("opera", "json")
 MODES: Final = ("image", "text")
@@ -231,10 +232,9 @@ def _in_order(
 
 def _find_in_json(text: str, criterion: str) -> Pair | Unparsed:
     """Return a criterion's pair in a JSON reply, which may stand in a fenced block."""
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL | re.IGNORECASE)
     try:
-        content = json.loads(fenced[1] if fenced else text)
-    except (ValueError, RecursionError):
+        content = parse_json(_unfenced(text))
+    except ValueError:
         return Unparsed("the reply is not JSON")
     grades = content.get(criterion) if isinstance(content, dict) else None
     if not isinstance(grades, dict):
@@ -243,6 +243,15 @@ def _find_in_json(text: str, criterion: str) -> Pair | Unparsed:
     if one is None or two is None:
         return Unparsed(f"no two grades from {LOWEST} to {HIGHEST} in the JSON")
     return one, two
+
+
+def _unfenced(text: str) -> str:
+    """Return what stands in a fenced block that is all of a text; else the text."""
+    # No regular expression: it would take hours for a reply of empty lines.
+    first, _, rest = text.strip().partition("\n")
+    inner, _, last = rest.rpartition("\n")
+    opens = first.strip().lower() in ("```", "```json")
+    return inner if opens and last.strip() == "```" else text
 
 
 def _grade(value: Any) -> float | None:

@@ -7,17 +7,19 @@ are asked again.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.files.image_ids import ImageId
-from eval.files.storage import AppendedLines, Record
+from eval.files.storage import Record
 from eval.run.folder import RunFolder
 from eval.run.provenance import now
-from eval.tasks.judge.client import Failure, Key, Reply
+from eval.tasks.judge.keys import Key
+from eval.tasks.judge.records import Damaged, Sent, event_of, read_events
+from eval.tasks.judge.replies import Failure, Reply
 from eval.tasks.judge.requests import (
     ANSWERED,
     FINAL,
@@ -28,17 +30,10 @@ from eval.tasks.judge.requests import (
 )
 
 JUDGEMENTS: Final = "judgements.jsonl"
-
-
-@dataclass(frozen=True, slots=True)
-class Sent:
-    """What a later start needs to know of a request that was about to be sent; numbers from 1."""
-
-    request: int
-    key: str
-    image_id: ImageId
-    order: str
-    most_usd: float
+# Of a record: hashes of ours, and what others have said.
+HASHES: Final = ("key", "sha256")
+FROM_OUTSIDE: Final = ("text", "reason", "model", "finish_reason")
+SHOWN: Final = 3  # Files that are named.
 
 
 class Judgements:
@@ -51,15 +46,19 @@ class Judgements:
     """
 
     def __init__(self, folder: RunFolder, key: Key | None) -> None:
-        """Read what a run's folder holds; no key is needed where nothing will be asked."""
+        """Read what a run's folder holds; no key is needed where nothing will be asked.
+
+        Raises:
+            EvaluationError: If a line of it is damaged.
+        """
         self._lines = folder.lines(JUDGEMENTS)
         self._key = key
         self._sent: dict[int, Sent] = {}
         self._open: dict[int, Sent] = {}
         self.outcomes: list[Outcome] = []
         self.final: dict[str, Outcome] = {}
-        for record in self._lines.read():
-            self._note(record)
+        for event in own_events(self._lines.path):
+            self._note(event)
         self.lost = list(self._open.values())
 
     @property
@@ -72,6 +71,10 @@ class Judgements:
         """What they cost in US dollars; those without an outcome count at their most."""
         known = sum(one.cost_usd for one in self.outcomes)
         return float(known + sum(one.most_usd for one in self._open.values()))
+
+    def hide_in(self, value: Any) -> Any:
+        """Return a value of JSON without the key, if it is known."""
+        return value if self._key is None else self._key.hide_in(value)
 
     def left(self, requests: Sequence[Request], *, ask_again: bool = False) -> list[Request]:
         """Return the requests that have no final outcome, or no answer if `ask_again`."""
@@ -131,21 +134,43 @@ class Judgements:
     def _append(self, *records: Record) -> None:
         """Write lines, and know of them what a later start would read."""
         if records:
-            written = [_without(record, self._key) for record in records]
+            written = [_writable(record, self._key) for record in records]
+            # What could not be read again is not written.
+            events = [event_of(record) for record in written]
             self._lines.append(written)
-            for record in written:
-                self._note(record)
+            for event in events:
+                self._note(event)
 
-    def _note(self, record: Record) -> None:
-        event = _event_of(record, self._lines.path)
+    def _note(self, event: Sent | Outcome) -> None:
         if isinstance(event, Sent):
             self._sent[event.request] = self._open[event.request] = event
             return
+        if self._key is not None:  # Earlier versions have cut replies before they hid it.
+            event = replace(event, **{name: self._key.hide_in(getattr(event, name))
+                                      for name in FROM_OUTSIDE})  # fmt: skip
         self.outcomes.append(event)
         if event.request is not None:
             self._open.pop(event.request, None)
         if event.outcome in FINAL:
             self.final[event.key] = event
+
+
+def own_events(path: Path) -> list[Sent | Outcome]:
+    """Return what a run's own file says.
+
+    Raises:
+        EvaluationError: If a line of it is damaged.
+    """
+    found: list[Sent | Outcome] = []
+    for event in read_events(path):
+        if isinstance(event, Damaged):
+            what = "the file" if event.number is None else "that line"
+            raise EvaluationError(
+                f"{path} is damaged, {event.where}; nothing was asked. Take {what} from a copy if "
+                f"there is one; else delete {what}: an answer in it is then paid for again"
+            )
+        found.append(event)
+    return found
 
 
 def answered_in(
@@ -154,38 +179,55 @@ def answered_in(
     """Return what need not be asked, by key: answers that any run of a folder has paid for.
 
     In this run's own folder, named `own`, refusals and rejections are final too, unless they are to
-    be asked again.
+    be asked again. What can't be read of other runs is named on standard error and left out.
+
+    Raises:
+        EvaluationError: If a line of this run's own file is damaged.
     """
     found: dict[str, Outcome] = {}
-    for path in sorted(root.glob(f"*/{JUDGEMENTS}")):
+    left_out: list[str] = []
+    for path in _files_in(root):
         name = path.parent.name
         taken = FINAL if name == own and not ask_again else (ANSWERED,)
-        # As of another process: it may be writing the last line just now, which stays then.
-        for record in AppendedLines(path, process=0).read():
-            if record.get("outcome") in taken and record["key"] in wanted:
-                event = _event_of({"borrowed_from": name, **record}, path)
-                assert isinstance(event, Outcome)
-                found.setdefault(event.key, event)
+        events = own_events(path) if name == own else read_events(path)
+        damaged: list[Damaged] = []
+        for event in events:
+            if isinstance(event, Damaged):
+                damaged.append(event)
+            elif isinstance(event, Outcome) and event.outcome in taken and event.key in wanted:
+                payer = event.borrowed_from or name
+                found.setdefault(event.key, replace(event, borrowed_from=payer))
+        if damaged:
+            more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
+            left_out.append(f"{path} ({damaged[0].where}{more})")
+    if left_out:
+        more = f" and {len(left_out) - SHOWN} more files" if len(left_out) > SHOWN else ""
+        print(
+            f"note: of other runs, what can't be read is left out: {', '.join(left_out[:SHOWN])}"
+            f"{more}",
+            file=sys.stderr,
+        )
     return found
 
 
-def _event_of(record: Record, path: Path) -> Sent | Outcome:
-    kind: type[Sent] | type[Outcome] = Sent if record.get("event") == "sent" else Outcome
-    known = {item.name: record[item.name] for item in fields(kind) if item.name in record}
+def _files_in(root: Path) -> list[Path]:
+    """Return the files of all runs of a folder, whatever they are."""
     try:
-        return kind(**known)
-    except TypeError as error:
-        raise EvaluationError(
-            f"{path} holds a line that is no request and no reply ({error}); delete that line and "
-            "run again"
-        ) from error
+        return sorted(folder / JUDGEMENTS for folder in root.iterdir() if folder.is_dir())
+    except OSError:  # Not there yet; whether it can be written shows later.
+        return []
 
 
-def _without(value: Any, key: Key | None) -> Any:
-    """Return a value without the key and without halves of characters, which UTF-8 can't write."""
+def _writable(record: Record, key: Key | None) -> Record:
+    """Return a record without the key, but in our own hashes, and without halves of characters."""
+    return {name: value if name in HASHES else _whole(value, key) for name, value in record.items()}
+
+
+def _whole(value: Any, key: Key | None) -> Any:
     if isinstance(value, dict):
-        return {name: _without(one, key) for name, one in value.items()}
+        return _writable(value, key)
     if not isinstance(value, str):
         return value
+    # UTF-8 can't write half of a surrogate pair.
     whole = value.encode("utf-8", errors="replace").decode()
     return whole if key is None else key.hide(whole)

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from eval.errors import EvaluationError
 from eval.run.folder import RunFolder
-from eval.tasks.judge.client import Failure, Key, Kind, Reply
+from eval.tasks.judge import records
 from eval.tasks.judge.cost import Tokens
 from eval.tasks.judge.inputs import Picture
-from eval.tasks.judge.requests import Request
+from eval.tasks.judge.keys import Key
+from eval.tasks.judge.replies import Failure, Kind, Reply
+from eval.tasks.judge.requests import Outcome, Request
 from eval.tasks.judge.store import JUDGEMENTS, Judgements, answered_in
 
 KEY = Key("sk-0123456789abcdef")
@@ -131,11 +136,149 @@ def test_the_key_and_half_characters_are_not_written(tmp_path: Path) -> None:
         assert judgements.final["k"].model == "[key]"
 
 
-@pytest.mark.parametrize("row", [{"event": "sent"}, {"event": "reply", "key": "k"}, {}])
-def test_a_line_that_is_no_event_is_one_sentence(tmp_path: Path, row: dict[str, Any]) -> None:
-    write(tmp_path, row)
+HUGE = int("9" * 400)
 
-    with folder(tmp_path, "old") as run, pytest.raises(EvaluationError) as caught:
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"event": "sent"}', "missing 5 required positional arguments: 'request'"),
+        ('{"event": "reply", "key": "k"}', "missing"),
+        ("{}", "its event is None, neither"),
+        ('{"event": ["sent"]}', "its event is ['sent'], neither"),
+        ("[1]", "it is no JSON object"),
+        ("7", "it is no JSON object"),
+        ("", "Expecting value"),
+        ("not JSON", "Expecting value"),
+        ('{"event": "reply", "event": "sent"}', "key 'event' stands twice"),
+        ("[" * 90_000, "nested too deep"),
+        (b"\xff\xfe1\x00", "it is not UTF-8"),
+        (b'{"event": "\xe4"}', "it is not UTF-8"),
+        ({**SENT, "most_usd": "x"}, "most_usd is 'x', but it must be a number from 0 on"),
+        ({**SENT, "most_usd": -1}, "most_usd is -1"),
+        ({**SENT, "most_usd": float("nan")}, "most_usd is nan"),
+        ({**SENT, "most_usd": None}, "most_usd is None"),
+        ({**SENT, "most_usd": HUGE}, "most_usd is 999"),
+        ({**SENT, "request": True}, "request is True, but it must be a whole number from 1 on"),
+        ({**SENT, "request": None}, "its request has no number"),
+        ({**SENT, "request": 0}, "request is 0"),
+        ({**SENT, "request": "1"}, "request is '1'"),
+        ({**SENT, "request": [1]}, "request is [1]"),
+        ({**SENT, "key": []}, "key is []"),
+        ({**SENT, "image_id": {}}, "image_id is {}"),
+        ({**SENT, "order": 12}, "order is 12"),
+        ({**ANSWERED, "cost_usd": float("inf")}, "cost_usd is inf"),
+        ({**ANSWERED, "cost_usd": False}, "cost_usd is False"),
+        ({**ANSWERED, "model": {}}, "model is {}, but it must be a text or null"),
+        ({**ANSWERED, "finish_reason": 5}, "finish_reason is 5"),
+        ({**ANSWERED, "text": ["x"]}, "text is ['x']"),
+        ({**ANSWERED, "reason": 0}, "reason is 0"),
+        ({**ANSWERED, "outcome": None}, "outcome is None"),
+        ({**ANSWERED, "prompt_tokens": 1.5}, "prompt_tokens is 1.5"),
+        ({**ANSWERED, "prompt_tokens": HUGE}, "prompt_tokens is 999"),
+        ({**ANSWERED, "reply_tokens": -1}, "reply_tokens is -1"),
+        ({**ANSWERED, "borrowed_from": 7}, "borrowed_from is 7"),
+        ({**ANSWERED, "at": 7}, "at is 7"),
+    ],
+)
+def test_a_damaged_line_of_the_own_file_is_one_sentence_and_of_another_is_left_out(
+    tmp_path: Path, line: Any, reason: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write(tmp_path, SENT, ANSWERED)
+    raw = json.dumps({"at": "now", **line}) if isinstance(line, dict) else line
+    written = raw.encode() if isinstance(raw, str) else raw
+    path.write_bytes(path.read_bytes() + written + b"\n" + b'{"event": "se')
+
+    with folder(tmp_path, "old") as run, pytest.raises(EvaluationError) as own:
         Judgements(run, KEY)
+    with pytest.raises(EvaluationError) as again:
+        answered_in(tmp_path, {"k"}, own=path.parent.name)
+    found = answered_in(tmp_path, {"k"}, own="new")
 
-    assert "holds a line that is no request and no reply" in str(caught.value)
+    said = str(own.value)
+    assert said == str(again.value)
+    assert f"{path} is damaged, line 3: " in said
+    assert reason in said
+    assert "nothing was asked" in said
+    assert "\n" not in said
+    assert len(said) - len(str(path)) < 400
+    assert found["k"].text == "Accuracy: 8 7"
+    note = capsys.readouterr().err
+    assert note.count("\n") == 1
+    assert f"what can't be read is left out: {path} (line 3: " in note
+
+
+def test_files_that_are_none_are_named_in_one_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(tmp_path, SENT, ANSWERED)
+    for name in ("a", "b", "c", "d", "e"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "a" / JUDGEMENTS).mkdir()
+    os.mkfifo(tmp_path / "b" / JUDGEMENTS)
+    (tmp_path / "c" / JUDGEMENTS).symlink_to(JUDGEMENTS)
+    (tmp_path / "d" / JUDGEMENTS).symlink_to("/dev/zero")
+    (tmp_path / "e" / JUDGEMENTS).symlink_to("absent")
+    (tmp_path / "a file").write_text("")
+    (tmp_path / "loop").symlink_to("loop")
+
+    found = answered_in(tmp_path, {"k"}, own="new")
+
+    assert found.keys() == {"k"}
+    (note,) = capsys.readouterr().err.splitlines()
+    assert f"{tmp_path / 'a' / JUDGEMENTS} (it is no file)" in note
+    assert f"{tmp_path / 'b' / JUDGEMENTS} (it is no file)" in note
+    assert "Too many levels of symbolic links" in note
+    assert "more files" in note
+
+
+def test_a_line_without_an_end_is_not_read_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(records, "LONGEST_LINE", 1000)
+    path = write(tmp_path, SENT, ANSWERED, {**ANSWERED, "text": "x" * 2000}, SENT)
+
+    events = list(records.read_events(path))
+
+    assert events[2:] == [records.Damaged(3, "it is longer than any of ours")]
+
+
+def test_pieces_of_the_key_that_an_earlier_version_stored_are_not_shown(tmp_path: Path) -> None:
+    garbled = {**HEAD, "outcome": "garbled", "cost_usd": 0.0, "reason": KEY.reveal()[:12]}
+    write(tmp_path, SENT, garbled, {**ANSWERED, "text": f"x {KEY.reveal()[3:15]}"})
+
+    with folder(tmp_path, "old") as run:
+        outcomes = Judgements(run, KEY).outcomes
+
+    assert [(one.reason, one.text) for one in outcomes] == [("[key]", None), (None, "x [key]")]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text(), inner, max_size=2),
+    max_leaves=3,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.sampled_from([SENT, ANSWERED]).flatmap(
+        lambda row: st.fixed_dictionaries({}, optional={name: json_values for name in row}).map(
+            lambda changes: json.dumps({**row, **changes}).encode()
+        )
+    )
+    | json_values.map(lambda value: json.dumps(value).encode())
+    | st.binary(max_size=30)
+)
+def test_any_line_is_an_event_or_damaged(
+    tmp_path_factory: pytest.TempPathFactory, line: bytes
+) -> None:
+    path = tmp_path_factory.mktemp("run") / JUDGEMENTS
+    path.write_bytes(line + b"\n")
+
+    for event in records.read_events(path):
+        assert isinstance(event, (records.Sent, records.Damaged, Outcome))
+        if isinstance(event, Outcome):
+            assert 0 <= event.cost_usd < float("inf")
+        if isinstance(event, records.Damaged):
+            assert event.where.isprintable()

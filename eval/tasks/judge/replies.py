@@ -1,0 +1,190 @@
+"""What comes back from an endpoint, which any server may have written: checked when it comes.
+
+What is needed is the text. Of what stands beside it, values of another type or of a size that
+nothing real has count as not said: a reply that is paid for is not thrown away for them. All of it
+is bounded and free of the key before it is stored, and reads back as it is.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from enum import Enum
+from math import isnan
+from time import time
+from typing import Any, Final
+
+from eval.tasks.judge.keys import Key
+
+LONGEST_REASON: Final = 300
+LONGEST_NAME: Final = 200
+LONGEST_TEXT: Final = 1_000_000
+# Of a body, in bytes: JSON writes a character in at most six.
+LONGEST_BODY: Final = 8 * LONGEST_TEXT
+MOST_TOKENS: Final = 10**8
+# Digits of a number that is read as one.
+MOST_DIGITS: Final = 20
+SHOWN_BODY: Final = 80
+# Characters behind which nothing is looked at of what is cut after a few hundred.
+FAR: Final = 50_000
+# What more than one text may be part of, as some servers have it.
+TEXT_PARTS: Final = ("text", "output_text")
+
+
+class Kind(str, Enum):
+    """What went wrong with a request; the last two do not pass."""
+
+    BUSY = "rate limit"
+    SERVER = "server error"
+    TIMEOUT = "timeout"
+    CUT = "connection cut"
+    UNREACHED = "endpoint can't be reached"
+    GARBLED = "reply is no chat completion"
+    PAGE = "reply is a web page"
+    REJECTED = "rejected"  # This request.
+    HOPELESS = "hopeless"  # Every request.
+
+    @property
+    def free(self) -> bool:
+        """Whether nothing is charged for it: the endpoint said that it did no work."""
+        return self not in (Kind.TIMEOUT, Kind.CUT, Kind.GARBLED, Kind.PAGE)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What the judge said, and what it took; None where the endpoint did not say."""
+
+    text: str
+    refusal: str | None
+    finish_reason: str | None
+    model: str | None
+    prompt_tokens: int | None
+    reply_tokens: int | None
+
+    @property
+    def refused(self) -> str | None:
+        """Why it is no answer; None if it is one."""
+        if not self.refusal and self.finish_reason == "content_filter":
+            return "stopped by the endpoint's content filter"
+        return self.refusal or None
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request without a reply.
+
+    Attributes:
+        kind: What went wrong.
+        reason: In words, without the key.
+        wait_s: How long the endpoint tells to wait; None if it does not.
+    """
+
+    kind: Kind
+    reason: str
+    wait_s: float | None = None
+
+
+def read_reply(body: bytes, key: Key) -> Reply | Failure:
+    """Read the body of a reply; the key is hidden before anything is cut."""
+    try:
+        # A mark at the start is left out, and a byte that is no UTF-8 costs its character only.
+        content = json.loads(
+            body.decode("utf-8-sig", errors="replace"),
+            object_pairs_hook=_object,
+            parse_int=_integer,
+        )
+        choice = content["choices"][0]
+        message = choice["message"]
+        text, refusal = _text(message.get("content")), message.get("refusal")
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return _no_reply(body, key)
+    usage = content.get("usage")
+    counts = usage if isinstance(usage, dict) else {}
+    return Reply(
+        text=cut(text, key, LONGEST_TEXT),
+        refusal=cut(refusal, key, LONGEST_REASON) if isinstance(refusal, str) else None,
+        finish_reason=_name(choice.get("finish_reason"), key),
+        model=_name(content.get("model"), key),
+        prompt_tokens=_count(counts.get("prompt_tokens")),
+        reply_tokens=_count(counts.get("completion_tokens")),
+    )
+
+
+def cut(text: str, key: Key, longest: int) -> str:
+    """Return the start of a text from outside, without the key and without halves of characters.
+
+    The key is hidden before the cut, which may leave a piece of it that is too short to know.
+    """
+    # Far more than is kept: of a piece of the key at this end, as much is hidden as anywhere else.
+    start = text[: 2 * longest + FAR].encode("utf-8", errors="replace").decode()
+    return key.hide(start)[:longest]
+
+
+def words(text: str, key: Key, longest: int = LONGEST_REASON) -> str:
+    """Return an endpoint's words on one line that a terminal can show, without the key."""
+    line = " ".join(cut(text, key, FAR).split())
+    return cut("".join(one if one.isprintable() else "?" for one in line), key, longest)
+
+
+def wait_of(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that Retry-After tells to wait, as a number or a date; None without it."""
+    for name, per_second in (("retry-after-ms", 1000), ("retry-after", 1)):
+        with suppress(KeyError, ValueError):
+            seconds = float(headers[name]) / per_second
+            return None if isnan(seconds) else max(0.0, seconds)
+    with suppress(KeyError, ValueError, TypeError, OverflowError, OSError):
+        return max(0.0, parsedate_to_datetime(headers["retry-after"]).timestamp() - time())
+    return None
+
+
+def _no_reply(body: bytes, key: Key) -> Failure:
+    text = body.decode("utf-8", errors="replace").strip()
+    if not text:
+        return Failure(Kind.GARBLED, "the endpoint sent nothing where a chat completion was due")
+    start = cut(text, key, SHOWN_BODY)
+    if text.startswith("<"):
+        return Failure(Kind.PAGE, f"a web page came where a chat completion was due ({start!r}); "
+                       "check --judge-base-url, which mostly ends in /v1")  # fmt: skip
+    if len(body) > LONGEST_BODY:
+        return Failure(Kind.GARBLED, f"more than {LONGEST_BODY:,} bytes came, from {start!r} on")
+    return Failure(Kind.GARBLED, f"{start!r} is no chat completion")
+
+
+def _text(content: Any) -> str:
+    """Return a message's text, which some servers send in parts."""
+    if isinstance(content, list):
+        return "".join(_part(part) for part in content)
+    if content is not None and not isinstance(content, str):
+        raise TypeError
+    return content or ""
+
+
+def _part(part: Any) -> str:
+    if isinstance(part, dict) and part.get("type") in TEXT_PARTS:
+        return _text(part.get("text"))
+    raise TypeError
+
+
+def _name(value: Any, key: Key) -> str | None:
+    return words(value, key, LONGEST_NAME) if isinstance(value, str) else None
+
+
+def _count(value: Any) -> int | None:
+    """Return a number of tokens; None for what is none, or is more than anything takes."""
+    if type(value) is float and value.is_integer():
+        value = int(value)
+    return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
+
+
+def _integer(digits: str) -> int | None:
+    return int(digits) if len(digits) <= MOST_DIGITS else None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
