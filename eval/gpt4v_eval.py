@@ -20,11 +20,11 @@ from typing import Any, Final
 
 from eval.command import RUN_ERRORS, Terminated, finish
 from eval.errors import EvaluationError
-from eval.files.storage import write_json
 from eval.output.table import WIDTH
 from eval.run.arms import DEFAULT_ARMS, arms_of, with_arms
 from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS
+from eval.run.outputs import check_outputs, paths_in
 from eval.run.processes import this_place
 from eval.run.provenance import provenance
 from eval.tasks.chair.images import NUM_IMAGES, pictures_in
@@ -41,8 +41,8 @@ from eval.tasks.judge.output import (
     metrics,
     notes,
     nothing_judged,
+    report_page,
     result_table,
-    write_report,
 )
 from eval.tasks.judge.plan import plan_judging
 from eval.tasks.judge.protocols import MODES, PROTOCOLS
@@ -53,6 +53,7 @@ NUM_JUDGED: Final = 50
 PACKAGES: Final = ("numpy", "openai", "pillow", "scipy")
 STOPS: Final = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 ANSWERS: Final = ("answers_1", "answers_2", "answers_from")
+WRITTEN: Final = ("json", "report", "output_dir")
 
 
 def parser() -> Parser:
@@ -151,6 +152,7 @@ def find_key(path: Path | None) -> Key | EvaluationError:
 
 def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
     """Get the answers, have them judged, and say what came of it."""
+    read = paths_in(*(of for name, of in given.items() if name not in WRITTEN))
     config = read_config(given.pop("judge_config", CONFIG_FILE), _taken(given, JudgeConfig))
     for name, value in (("judge_model", config.judge_model), ("the address", endpoint(config))):
         if isinstance(key, Key) and key.is_in(value):
@@ -160,6 +162,7 @@ def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
         name: given[name] for name in ("data_path", "output_dir") if name in given
     }
     inputs = JudgeInputs(**_taken(given, JudgeInputs))
+    check_outputs(inputs.files().values(), read)
     count = given.pop("num_images", NUM_JUDGED)
     if min(count, given.get("limit", count)) < 1:
         raise EvaluationError(f"num_images={count}, limit={given.get('limit')}: at least 1 each")
@@ -258,13 +261,14 @@ def judge_pair(
     Raises:
         EvaluationError: If something is missing or not allowed, or judgements stay open.
     """
+    files = inputs.files()
     if len(pair.equal) == len(pair.ids):
+        if "json" in files:
+            files["json"].write_json(nothing_judged(pair))
         print(
             f"nothing to judge: {pair.first.name} and {pair.second.name} say the same of all "
             f"{len(pair.ids)} pictures"
         )
-        if inputs.json is not None:
-            write_json(inputs.json, nothing_judged(pair))
         return
     plan = plan_judging(pair, config, inputs)
     folder = plan.folder(inputs.output_dir)
@@ -298,12 +302,12 @@ def judge_pair(
             run = JudgedRun(config, plan, pair, judgements)
             content = judgements.hide_in(metrics(run))
             folder.write(METRICS, content)
-            if inputs.json is not None:
-                write_json(inputs.json, content)
+            if "json" in files:
+                files["json"].write_json(content)
+            if "report" in files:
+                files["report"].write_page(report_page(run, images=inputs.data_path))
             _show(run)
             print(f"run folder: {folder.path}")
-            if inputs.report is not None:
-                write_report(inputs.report, run, images=inputs.data_path)
     if trouble is not None:
         raise EvaluationError(trouble)
 

@@ -52,7 +52,7 @@ def test_plain_values_are_read_as_the_safe_loader_reads_them(value: Any) -> None
     ],
 )
 def test_what_can_not_be_read_is_one_line_that_says_where(text: str, sentence: str) -> None:
-    with pytest.raises(ValueError, match=".") as error:
+    with pytest.raises(ValueError, match=r"\S") as error:
         parse_yaml(text)
 
     assert sentence in str(error.value)
@@ -72,7 +72,10 @@ def test_any_text_is_a_value_or_refused(text: str | bytes) -> None:
     try:
         parse_yaml(text)
     except ValueError as error:
-        assert str(error)
+        said = str(error)
+    else:
+        said = "read"
+    assert said
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_any_text_is_a_value_or_refused(text: str | bytes) -> None:
         ("é: 1".encode("latin-1"), "is not YAML as settings need it: "),
         (b"- a\n", "holds list; it must be `key: value`"),
         (b"", "holds NoneType; it must be `key: value`"),
-        (b"a: 1\na: 2\n", "is not YAML as settings need it: key 'a' stands twice, line 2, column 1"),
+        (b"a: 1\na: 2\n", "is not YAML as settings need it: key 'a' stands twice, line 2, col"),
     ],
 )
 def test_a_file_of_settings_is_named(tmp_path: Path, content: bytes, sentence: str) -> None:

@@ -13,6 +13,7 @@ from eval.errors import EvaluationError
 from eval.files.coco import SOURCE, SPLITS, read_instances
 from eval.files.image_ids import ImageId, order
 from eval.files.pictures import read_picture
+from eval.run.outputs import OutputFile, output_files
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.images import pictures_in
 from eval.tasks.chair.vocabulary import load_vocabulary
@@ -33,6 +34,7 @@ class JudgeInputs:
         dry_run: Say what would be sent, and send nothing.
         report: HTML page to write.
         json: File for all results.
+        overwrite: Let the two replace files that this command did not write.
     """
 
     data_path: Path | None = None
@@ -45,6 +47,11 @@ class JudgeInputs:
     dry_run: bool = False
     report: Path | None = None
     json: Path | None = None
+    overwrite: bool = False
+
+    def files(self) -> dict[str, OutputFile]:
+        """Return the files that are asked for, by the names of their flags."""
+        return output_files("judge", overwrite=self.overwrite, json=self.json, report=self.report)
 
     def pictures_folder(self) -> Path:
         """Return the folder of the pictures.

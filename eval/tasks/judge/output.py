@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.files.pictures import thumbnail
-from eval.files.writing import write_atomically
 from eval.output.page import TEMPLATES, page_template
 from eval.output.table import fit
 from eval.stats.intervals import (
@@ -225,11 +224,11 @@ def flips_in_words(result: Result) -> str:
     return f"{flips.changed} of {flips.pictures} ({100 * flips.rate:.0f} %)"
 
 
-def write_report(path: Path, run: JudgedRun, *, images: Path | None) -> None:
-    """Write a judging run, picture by picture, as one page; without a folder, show no pictures.
+def report_page(run: JudgedRun, *, images: Path | None) -> str:
+    """Return a judging run, picture by picture, as one page; without a folder, show no pictures.
 
     Raises:
-        EvaluationError: If the folder has no pictures, or the page can't be written.
+        EvaluationError: If the folder has no pictures.
     """
     filters = {
         "difference": grade_difference,
@@ -239,7 +238,7 @@ def write_report(path: Path, run: JudgedRun, *, images: Path | None) -> None:
     # An answer in somebody's file may hold the key, too; results are numbers.
     hide_in = run.judgements.hide_in
     title, about = hide_in(headline(run))
-    page = page_template(TEMPLATE, filters).render(
+    return page_template(TEMPLATE, filters).render(
         names=hide_in([arm.name for arm in run.pair.arms]),
         title=title,
         about=about,
@@ -250,7 +249,6 @@ def write_report(path: Path, run: JudgedRun, *, images: Path | None) -> None:
         facts=hide_in(_facts(run)),
         cards=_cards(run, images),
     )
-    write_atomically(path, page.encode("utf-8", errors="replace"))
 
 
 def _cards(run: JudgedRun, images: Path | None) -> list[dict[str, Any]]:

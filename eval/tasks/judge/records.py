@@ -82,6 +82,8 @@ def event_of(record: Any) -> Sent | Outcome:
         raise ValueError(f"its event is {event!r:.40}, neither 'sent' nor 'reply'")
     kind: type[Sent] | type[Outcome] = Sent if event == "sent" else Outcome
     known = {item.name: record[item.name] for item in fields(kind) if item.name in record}
+    # Of runs that were paid for before replies were checked when they came.
+    known |= {name: None for name in _UNSAID if name in known and not _FORM[name][1](known[name])}
     try:
         found = kind(**known)
     except TypeError as error:
@@ -142,6 +144,7 @@ def _is_count(value: Any) -> bool:
     return value is None or (type(value) is int and 0 <= value <= MOST_TOKENS)
 
 
+_UNSAID: Final = ("finish_reason", "model", "prompt_tokens", "reply_tokens")
 _TEXT: Final = ("a text", _is_text)
 _SAID: Final = ("a text or null", _is_said)
 _USD: Final = ("a number from 0 on", _is_usd)
