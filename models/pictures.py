@@ -7,10 +7,13 @@ wrappers.
 
 from __future__ import annotations
 
+import io
 import os
+import stat
 import struct
 import warnings
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -28,13 +31,25 @@ Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 # format: a broken PNG is a SyntaxError, a TIFF's missing tag a KeyError.
 BROKEN: Final = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
-    EOFError, MemoryError, RuntimeError, struct.error, zlib.error, Image.DecompressionBombError,
-    ModelError,
+    AssertionError, BufferError, EOFError, MemoryError, RuntimeError, struct.error, zlib.error,
+    Image.DecompressionBombError, ModelError,
 )  # fmt: skip
+# PIL's other formats are left alone: it starts a program for EPS, reads FITS without a bound, and
+# knows no more than the name of some.
+FORMATS: Final = (
+    "JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "DIB", "TGA", "PCX",
+    "PSD", "SGI", "QOI", "DDS", "ICO", "ICNS",
+)  # fmt: skip
+POSTSCRIPT: Final = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 # Preprocessing resizes the short side or pads it to the long one, so that a strip of a few
-# kilobytes would take gigabytes. With these bounds it is 1.2 GB at most.
-MAX_SIDE: Final = 20_000
+# kilobytes would take gigabytes. With these bounds it is 2.5 GB at most.
+MAX_SIDE: Final = 12_000
 MAX_RATIO: Final = 200
+# Several formats are read whole before their pixels are. As many pixels take less.
+MAX_BYTES: Final = 1 << 29
+# PIL makes a Python object of each strip that the header of a TIFF lists: 100 bytes of one.
+MAX_TIFF_HEADER: Final = 4 << 20
+SHOWN: Final = 200  # characters of what a library says
 # PIL opens 16-bit files of these formats as 32-bit integers, spread over 16 bits.
 SIXTEEN_BIT_FORMATS: Final = ("PNG", "PPM")
 WHITE_IS_ZERO: Final = 0  # of TIFF
@@ -50,22 +65,28 @@ def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Imag
         ModelError: If it can't be read, or is of a size or depth that models are not shown.
     """
     try:
-        with warnings.catch_warnings():
-            # PIL warns from half the size at which it refuses a picture as a decompression bomb.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+        with warnings.catch_warnings(), _opened(path) as stream:
+            # PIL warns of what models do not see, and of half of what it takes for a bomb.
+            warnings.simplefilter("ignore")
+            with _identified(stream) as image:
                 if draft is not None:
                     image.draft("RGB", draft)
                 return to_rgb(image)
     except BROKEN as error:
-        if is_lfs_pointer(path):
+        # Only where it is a file: to open a pipe waits for ever.
+        if os.path.isfile(path) and is_lfs_pointer(path):
             raise ModelError(
-                f"picture {path} is a Git LFS pointer, not the picture that it stands for; run "
-                "`git lfs pull` in that folder and try again"
+                f"picture {printable(path)} is a Git LFS pointer, not the picture that it stands "
+                "for; run `git lfs pull` in that folder and try again"
             ) from error
         raise ModelError(
-            f"picture {path} can't be read ({_reason(error)}); replace it and try again"
+            f"picture {printable(path)} can't be read ({_reason(error)}); replace it and try again"
         ) from error
+
+
+def printable(text: object) -> str:
+    """Return a name from outside without what would break a line or steer a terminal."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def to_picture(image: Picture) -> Image.Image:
@@ -109,12 +130,9 @@ def to_rgb(image: Image.Image) -> Image.Image:
     Raises:
         ModelError: If the picture is a strip, very large, or of 32 bits.
     """
-    short, long = sorted(image.size)
-    if long > MAX_SIDE or long > MAX_RATIO * short:
-        raise ModelError(
-            f"it has {image.width} x {image.height} pixels; allowed are sides of up to {MAX_SIDE}, "
-            f"one at most {MAX_RATIO} times as long as the other: crop it or cut it into pieces"
-        )
+    _check_size(image.size)
+    image.load()
+    _check_size(image.size)  # an icon's own size may be another than the one that its file lists
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BIT_FORMATS):
         return _from_16_bits(image)
     if image.mode in ("I", "F"):
@@ -124,6 +142,70 @@ def to_rgb(image: Image.Image) -> Image.Image:
             "pictures of 8 or 16 bits are read: scale its values and save it as one of these"
         )
     return image.convert("RGB")
+
+
+def _check_size(size: tuple[int, int]) -> None:
+    """Raise ModelError for a picture that is a strip or very large."""
+    short, long = sorted(size)
+    if long > MAX_SIDE or long > MAX_RATIO * short or not short:
+        raise ModelError(
+            f"it has {size[0]} x {size[1]} pixels; allowed are sides of up to {MAX_SIDE}, one at "
+            f"most {MAX_RATIO} times as long as the other: crop it or cut it into pieces"
+        )
+
+
+class _Stream(io.BufferedReader):
+    """A picture's file; what is read of it is counted up to a limit, if one is set."""
+
+    left: int | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        found = super().read(size)
+        if self.left is not None:
+            self.left -= len(found)
+            if self.left < 0:
+                raise ModelError(
+                    f"the list of its parts takes more than {MAX_TIFF_HEADER:,} bytes; save it as "
+                    "a .png"
+                )
+        return found
+
+
+def _opened(path: Path) -> _Stream:
+    """Open a file that is one, and not a pipe or device named like a picture."""
+    # Without O_NONBLOCK a pipe waits for whoever writes into it.
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    stream = _Stream(io.FileIO(path, opener=lambda name, _: os.open(name, flags)))
+    state = os.fstat(stream.fileno())
+    problem = None
+    if not stat.S_ISREG(state.st_mode):
+        problem = "it is a pipe or a device, not a file"
+    elif not state.st_size:
+        problem = "it is empty"
+    elif state.st_size > MAX_BYTES:
+        problem = f"it has {state.st_size:,} bytes; allowed are {MAX_BYTES:,}"
+    if problem is not None:
+        stream.close()
+        raise ModelError(problem)
+    return stream
+
+
+@cache
+def _formats() -> tuple[str, ...]:
+    Image.init()  # imports what knows them
+    return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _identified(stream: _Stream) -> Image.Image:
+    """Return the picture in a file, whose pixels are not read yet."""
+    start = stream.peek(4)
+    if start.startswith(POSTSCRIPT):
+        raise ModelError("PostScript is not read, it is a program; save it as a .png")
+    if start.startswith((b"II", b"MM")):
+        stream.left = MAX_TIFF_HEADER
+    image = Image.open(stream, formats=_formats())
+    stream.left = None
+    return image
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
@@ -144,4 +226,5 @@ def _reason(error: BaseException) -> str:
         return "it is no picture that PIL knows"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return " ".join(str(error).split()) or type(error).__name__
+    text = printable(" ".join(str(error).split()))
+    return text[:SHOWN] or type(error).__name__

@@ -16,7 +16,8 @@ PICTURE_SUFFIXES: Final = (
 _NUMBER: Final = re.compile(r"([0-9]{1,99})(\.0)?")
 # COCO pads its numbers to twelve digits: such a name is the same picture in any folder.
 _COCO_NAME: Final = re.compile(r"(.*[/\\])?([^/\\]*[^/\\0-9])?([0-9]{12})(\.[A-Za-z0-9]+)?")
-_NUMBERED_FILE: Final = re.compile(r"[^/\\]*?([0-9]+)(\.[A-Za-z0-9]+)")
+MAX_DIGITS: Final = 99
+DIGITS: Final = "0123456789"
 
 
 def image_id_of(value: Any) -> ImageId | None:
@@ -33,7 +34,7 @@ def image_id_of(value: Any) -> ImageId | None:
         return _id_of_text(value.strip())
     if type(value) is float and value.is_integer():
         value = int(value)
-    return value if type(value) is int and value >= 0 else None
+    return value if type(value) is int and 0 <= value < 10**MAX_DIGITS else None
 
 
 def order(image_id: ImageId) -> tuple[bool, int, str]:
@@ -48,9 +49,12 @@ def _id_of_text(text: str) -> ImageId | None:
         return int(number[1])
     if coco := _COCO_NAME.fullmatch(text):
         return int(coco[3])
-    numbered = _NUMBERED_FILE.fullmatch(text)
-    if numbered and numbered[2].lower() in PICTURE_SUFFIXES:
-        return int(numbered[1])
+    name, dot, suffix = text.rpartition(".")
+    number_at = len(name.rstrip(DIGITS))
+    is_picture = f"{dot}{suffix.lower()}" in PICTURE_SUFFIXES
+    is_outside = "/" not in name and "\\" not in name
+    if is_picture and is_outside and 0 < len(name) - number_at <= MAX_DIGITS:
+        return int(name[number_at:])
     return None if _is_number(text) or not text else text
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import os.path
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,11 @@ def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Imag
         return pictures.read_picture(path, draft)
     except ModelError as error:
         raise EvaluationError(str(error)) from error.__cause__
+
+
+def is_inside(folder: Path, name: str) -> bool:
+    """Return whether a picture's name stays in a folder; links in the folder are the user's own."""
+    return Path(os.path.abspath(folder / name)).is_relative_to(os.path.abspath(folder))
 
 
 def unreadable_pictures(folder: Path, names: Iterable[str]) -> dict[str, str]:

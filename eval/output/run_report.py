@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from eval.errors import EvaluationError
+from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Answer
 from eval.files.saved import NO_MODEL
 from eval.files.storage import write_json
@@ -21,6 +21,7 @@ from eval.run.outputs import output_files
 from eval.run.recorded import RecordedRun
 from eval.run.settings import RunSettings
 from eval.tasks.base import Appendix, Task
+from models.pictures import printable
 
 # What of a report does not depend on the labels.
 SAME: Final = ("benchmark", "costs", "eah", "parser_disagreement")
@@ -110,6 +111,8 @@ def facts_of(run: RecordedRun) -> dict[str, Any]:
     """Return what a run's numbers depend on, for a JSON file."""
     names = ("model", "weights", "protocol", "dtype", "decoding", "questions")
     saved = {"answers": run.settings["answers"]} if run.saved else {}
+    if left_out := run.settings.get("left_out"):
+        saved["left_out"] = left_out
     return {"run": run.path.name, **{name: run.settings.get(name) for name in names}, **saved}
 
 
@@ -146,7 +149,18 @@ def headline(task: Task, run: RecordedRun) -> str:
         how = f"scoring by {settings['scoring']} of the first token"
     return (
         f"{task.title}, {settings['model']} ({settings['dtype']}, {settings['device']}), protocol "
-        f"{settings['protocol']},\n{_facts(task)}{how}"
+        f"{settings['protocol']},\n{_facts(task)}{how}{_left_out(settings)}"
+    )
+
+
+def _left_out(settings: Mapping[str, Any]) -> str:
+    """Return a line on the pictures that could not be read; empty for none."""
+    names = settings.get("left_out")
+    if not names:
+        return ""
+    return (
+        f"\nwithout {len(names)} picture(s) that can't be read, and their questions: "
+        f"{printable(some_ids(names))}"
     )
 
 

@@ -6,6 +6,7 @@ turns sums of counts into numbers. Asking, resuming, arms, intervals, tables and
 
 from __future__ import annotations
 
+import os.path
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -17,12 +18,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, NamedTuple
 from eah.errors import nearest
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
-from eval.files.pictures import unreadable_pictures
+from eval.files.pictures import is_inside, unreadable_pictures
 from eval.files.saved import SavedAnswers
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array
 from eval.stats.metric import Metric, Scorer
+from models.pictures import printable
 
 if TYPE_CHECKING:
     from eval.run.recorded import RecordedRun
@@ -240,14 +242,22 @@ def pictures_missing(folder: Path, items: Sequence[Item]) -> None:
     """Check that all pictures are there, before anything costly starts.
 
     Raises:
-        EvaluationError: Naming the first that is missing, and how many are.
+        EvaluationError: Naming the first that is missing, and how many are, or one that is not in
+            the folder.
     """
     names = dict.fromkeys(item.image for item in items)
-    missing = [name for name in names if not (folder / name).is_file()]
+    for name in names:
+        if not is_inside(folder, name):
+            raise EvaluationError(
+                f"the questions ask about {printable(name)}, which is not in {folder}; pictures "
+                "are read from the folder --data-path and below only, so that nobody's question "
+                "file shows a model or a judge other files: pass a folder that holds them all"
+            )
+    missing = [name for name in names if not os.path.isfile(folder / name)]
     if missing:
         raise EvaluationError(
-            f"{len(missing)} of {len(names)} pictures are not in {folder}, {missing[0]} among "
-            "them; pass the right --data-path (scripts/download_data.sh fetches COCO's)"
+            f"{len(missing)} of {len(names)} pictures are not in {folder}, {printable(missing[0])} "
+            "among them; pass the right --data-path (scripts/download_data.sh fetches COCO's)"
         )
 
 

@@ -6,6 +6,7 @@ questions right. Source: the benchmark's `eval_tool/calculation.py`.
 
 from __future__ import annotations
 
+import os.path
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -137,8 +138,8 @@ def _read(path: Path, folder: Path, root: Path) -> list[Item]:
                 f"{'' if inside else 'picture, '}question and Yes or No are needed, tabs between"
             )
         places = [pictures / name for name in names]
-        picture = next((place for place in places if place.is_file()), places[0])
-        name = picture.relative_to(root).as_posix()
+        picture = next((place for place in places if os.path.isfile(place)), places[0])
+        name = Path(os.path.relpath(picture, root)).as_posix()
         key = f"{picture.name}/{number}"
         items.append(Item(key, name, fields[0], fields[1].lower(), folder.name))
     return items

@@ -34,6 +34,10 @@ Environment variables, for mirrors:
                    pope-opera-2910/coco_pope_random.json (carriage returns not counted; its sha256
                    is then not checked), questions in pope-official-3000/coco_pope_random.json and
                    in repope/coco_repope_random.json (likewise), images in val2014
+  TRIES            how often a file is asked for (default: 20)
+  WAIT             seconds before the second time, twice as many before each further one, 60 at most
+                   (default: 1)
+  STALL            seconds after which a server that sends nearly nothing is left (default: 60)
 END
 }
 
@@ -42,12 +46,12 @@ POPE_URL=${POPE_URL:-https://raw.githubusercontent.com/AoiDragon/POPE/main/outpu
 POPE_OPERA_URL=${POPE_OPERA_URL:-https://raw.githubusercontent.com/shikiw/OPERA/main/pope_coco}
 REPOPE_URL=${REPOPE_URL:-https://raw.githubusercontent.com/YanNeu/RePOPE/main/annotations}
 
-# expected NAME: print what NAME should be: bytes, images or questions, and a sha256 if it is known.
+# expected NAME: print what NAME should be: bytes, images or questions, and each sha256 that is known.
 # Archives: the lengths that images.cocodataset.org announces, as public download logs show them.
 # Images: COCO's count. OPERA's questions: computed from the copies in the EAH authors' repository,
 # which end lines with LF. OPERA's own end them with CRLF and hold the same text; so carriage
-# returns are left out. POPE's current files are published without a sum: questions are counted.
-# RePOPE's: computed from its repository's commit bcf22e5.
+# returns are left out. POPE's current files: computed from its repository's commit 08d957b,
+# and from the copies that RePOPE keeps of them. RePOPE's: from its repository's commit bcf22e5.
 expected() {
   local pair
   for pair in ${EXPECT:-}; do
@@ -66,7 +70,15 @@ expected() {
       echo 367234 7bb5ad04f3c58e13a726942a6779224f2f03520611d6733efb88fc597ccf3bb2 ;;
     pope-opera-2910/coco_pope_adversarial.json)
       echo 367459 9ca9c075445ce7fa090c7d191816584b23ad8ebad537e80229e5926fe07a6f76 ;;
-    pope-official-3000/*) echo 3000 ;;
+    pope-official-3000/coco_pope_random.json)
+      echo 3000 ac25245170b975a5bdf9080b23fd431dfe6be458bc038259c1f4f09a6bef7994 \
+        196144ab005fcd23af78c7b11d7c110dbbc4ed17e361e05e11a927c8856cfde2 ;;
+    pope-official-3000/coco_pope_popular.json)
+      echo 3000 fa3a986eb3d586ceb527371112ad7170f398835cbe0a3f08a7e888771dbd8bd6 \
+        f31727768b228d0409a3ffe86b808958c05c26b5db4d593b137b14a2ec45ac98 ;;
+    pope-official-3000/coco_pope_adversarial.json)
+      echo 3000 44bfb0b27f0d438e15164be7fea25addf46d31885be46e15af02fa7ffaa48b60 \
+        85436f0517a167e8034013458d47507ea75b89da7853d380f13530399f7d4018 ;;
     repope/coco_repope_random.json)
       echo 2774 f464fcaf60b24ce2f280cf33f122e000dbdd35c8e88f77c4141c9c2cba864611 ;;
     repope/coco_repope_popular.json)
@@ -93,32 +105,94 @@ sha256() {
   fi
 }
 
-# fetch URL PART: append to PART what is missing of URL.
+# run COMMAND...: run it so that a signal ends it with this script: bash waits for others first.
+run() {
+  local status=0
+  "$@" &
+  CHILD=$!
+  wait "$CHILD" || status=$?
+  CHILD=
+  return "$status"
+}
+
+# interrupted STATUS: end what is running and say what is left.
+interrupted() {
+  trap '' INT TERM
+  if [[ -n $CHILD ]]; then kill "$CHILD" 2>/dev/null || true; fi
+  say "error: interrupted; what was fetched is kept, run this command again to go on."
+  exit "$1"
+}
+
+# transfer LIMIT URL PART: append to PART what is missing of URL, and never more than LIMIT bytes.
+transfer() {
+  # --max-filesize goes by the length that a server announces, which it need not do.
+  trap '' XFSZ
+  ulimit -f $(($1 / 1024 + 1))
+  exec curl --fail --location --connect-timeout 30 --speed-limit 100 --speed-time "$STALL" \
+    --max-filesize "$1" --show-error "${PROGRESS[@]}" --continue-at - --output "$3" \
+    --write-out '%{http_code}' "$2" >"$DIR/.status.part"
+}
+
+# fetch LIMIT URL PART: append to PART what is missing of URL; on failure WHY says why.
 # curl's --retry throws away what a broken transfer has brought; so here a transfer that broke off
-# is taken up again, as long as each try brings something.
+# is taken up again, a limited number of times.
 fetch() {
-  local url=$1 part=$2 before status
-  while true; do
+  local limit=$1 url=$2 part=$3 before status code try wait=$WAIT
+  for ((try = 1; ; try++)); do
     before=$(bytes_of "$part")
     status=0
-    curl --fail --location --retry 3 --connect-timeout 30 --show-error "${PROGRESS[@]}" \
-      --continue-at - --output "$part" "$url" || status=$?
+    run transfer "$limit" "$url" "$part" || status=$?
+    code=$(cat "$DIR/.status.part" 2>/dev/null || true)
+    rm -f "$DIR/.status.part"
+    if ((status == 0)); then return 0; fi
+    WHY="could not be fetched"
+    if (($(bytes_of "$part") > limit)) || ((status == 63)); then
+      WHY="could not be fetched: its server sends more than $limit bytes"
+      return 1
+    fi
     case $status in
-      18 | 55 | 56 | 92) (($(bytes_of "$part") > before)) || return "$status" ;;
+      16 | 18 | 28 | 52 | 55 | 56 | 92) ;;
+      22) if [[ ! $code =~ ^(408|429|5..)$ ]]; then return 1; fi ;;
+      23)
+        WHY="could not be written: make room if the disk is full"
+        return 1
+        ;;
       33) # the server can't resume: from the start
-        ((before > 0)) || return "$status"
+        ((before > 0)) || return 1
         rm "$part"
         ;;
-      *) return "$status" ;;
+      *) return 1 ;;
     esac
-    say "the transfer broke off; going on from $(bytes_of "$part") bytes"
+    if ((try >= TRIES)); then
+      WHY="could not be fetched, its transfer broke off $try times; $(bytes_of "$part") bytes are"
+      WHY+=" kept, run this command again to go on"
+      return 1
+    fi
+    say "the transfer broke off; going on from $(bytes_of "$part") bytes in $wait s"
+    run sleep "$wait"
+    wait=$((wait * 2 > 60 ? 60 : wait * 2))
   done
+}
+
+# folder_at FOLDER: have it.
+folder_at() {
+  if mkdir -p "$1" 2>/dev/null && [[ -w $1 ]]; then return 0; fi
+  say "error: $1 can't be a folder that is written into; choose another --dir, or move away what" \
+    "is there."
+  return 1
+}
+
+# no_file FILE: refuse what is there and is no file.
+no_file() {
+  if [[ ! -e $1 || -f $1 ]]; then return 1; fi
+  say "error: $1 is not a file; move it away and run this command again."
 }
 
 # archive NAME URL: have DIR/NAME, of the right size.
 archive() {
   local file=$DIR/$1 url=$2 want have
   want=$(expected "$1")
+  if no_file "$file" || no_file "$file.part"; then return 1; fi
   have=$(bytes_of "$file")
   if ((have == want)); then return 0; fi
   if ((have > 0)); then
@@ -128,8 +202,9 @@ archive() {
   if (($(bytes_of "$file.part") > want)); then rm "$file.part"; fi
   if (($(bytes_of "$file.part") < want)); then
     say "fetching $url ($want bytes)"
-    if ! fetch "$url" "$file.part"; then
-      by_hand "$1 could not be fetched" "$file" "$url"
+    # A little more than it should be: enough to say that it is another file.
+    if ! fetch $((want + (1 << 20))) "$url" "$file.part"; then
+      by_hand "$1 $WHY" "$file" "$url"
       return 1
     fi
   fi
@@ -147,7 +222,7 @@ unpack() {
   local zip=$DIR/$1 into=$DIR/$2
   say "unpacking $zip"
   rm -rf "$into"
-  if ! unzip -q "$zip" "${@:3}" -d "$into"; then
+  if ! run unzip -q "$zip" "${@:3}" -d "$into"; then
     rm -rf "$into"
     say "error: $zip can't be unpacked: make room if the disk is full, else remove it, and run" \
       "this command again."
@@ -158,6 +233,10 @@ unpack() {
 images() {
   local folder=$DIR/val2014 want have
   want=$(expected val2014)
+  if [[ -e $folder && ! -d $folder ]]; then
+    say "error: $folder is not a folder; move it away and run this command again."
+    return 1
+  fi
   if [[ -d $folder ]]; then
     have=$(images_in "$folder")
     if ((have == want)); then
@@ -192,31 +271,29 @@ annotations() {
   name=annotations_trainval2014.zip
   archive "$name" "$COCO_URL/annotations/$name" || return 1
   unpack "$name" annotations.part "${names[@]}" || return 1
-  mkdir -p "$folder" &&
+  folder_at "$folder" &&
     mv "$folder.part/annotations/"* "$folder/" &&
     rm -r "$folder.part" "${DIR:?}/$name"
 }
 
 # fault NAME FILE: print what is wrong with a question file, if anything.
 fault() {
-  local want sum have
-  read -r want sum <<<"$(expected "$1")"
+  local want sums have what
+  read -r want sums <<<"$(expected "$1")"
   if [[ $1 == pope-official-* || $1 == repope/* ]]; then
+    what=questions
     have=$(grep -c '"label"' "$2" || true)
-    if ((have != want)); then
-      echo "$have questions instead of $want"
-    elif [[ -n $sum ]]; then
-      have=$(tr -d '\r' <"$2" | sha256)
-      if [[ ${have:-$sum} != "$sum" ]]; then echo "sha256 $have instead of $sum"; fi
-    fi
-    return
+  else
+    what='bytes, carriage returns not counted'
+    have=$(tr -d '\r' <"$2" | wc -c | tr -d ' ')
   fi
-  have=$(tr -d '\r' <"$2" | wc -c | tr -d ' ')
   if ((have != want)); then
-    echo "$have bytes instead of $want, carriage returns not counted"
-  elif [[ -n $sum ]]; then
+    echo "$have ${what%%,*} instead of $want${what#"${what%%,*}"}"
+  elif [[ -n $sums ]]; then
     have=$(tr -d '\r' <"$2" | sha256)
-    if [[ ${have:-$sum} != "$sum" ]]; then echo "sha256 $have instead of $sum"; fi
+    if [[ -n $have && " $sums " != *" $have "* ]]; then
+      echo "sha256 $have instead of ${sums// / or }"
+    fi
   fi
 }
 
@@ -232,11 +309,13 @@ questions() {
     say "error: $file has $wrong; remove it and run this command again."
     return 1
   fi
-  mkdir -p "${file%/*}"
+  if no_file "$file" || no_file "$file.part"; then return 1; fi
+  folder_at "${file%/*}" || return 1
   rm -f "$file.part"
   say "fetching $url"
-  if ! fetch "$url" "$file.part"; then
-    by_hand "$name could not be fetched" "$file" "$url"
+  if ! fetch "$QUESTION_BYTES" "$url" "$file.part"; then
+    rm -f "$file.part"
+    by_hand "$name ${WHY%;*}" "$file" "$url"
     return 1
   fi
   wrong=$(fault "$name" "$file.part")
@@ -266,6 +345,15 @@ repope() {
   done
   return "$failed"
 }
+
+for number in TRIES=20 WAIT=1 STALL=60; do
+  name=${number%=*}
+  if [[ ! ${!name:=${number#*=}} =~ ^[0-9]{1,4}$ ]]; then
+    say "error: $name=${!name}, but it is a whole number of up to four digits."
+    exit 2
+  fi
+done
+QUESTION_BYTES=$((8 << 20)) # of any; those of today have 400,000
 
 DIR=data/COCO
 only=
@@ -303,7 +391,17 @@ for tool in curl unzip; do
 done
 PROGRESS=(--silent)
 if [[ -t 2 ]]; then PROGRESS=(--progress-bar); fi
-mkdir -p "$DIR"
+folder_at "$DIR" || exit 1
+# Two at once would write into one file. The lock ends with whoever has it open.
+exec 9<"$DIR"
+if command -v flock >/dev/null && ! flock --nonblock 9; then
+  say "error: another download into $DIR is running; wait for it, or choose another --dir."
+  exit 1
+fi
+CHILD=
+WHY=
+trap 'interrupted 130' INT
+trap 'interrupted 143' TERM
 
 failed=0
 for what in ${only:-pope repope annotations images}; do

@@ -129,6 +129,10 @@ def import_cache(cache: Path, output: Path, *, force: bool = False) -> None:
         raise EvaluationError(f"--output {output}: the name must end in .json or .json.gz")
     if os.path.lexists(output) and not force:
         raise EvaluationError(f"--output {output} exists; pass --force to replace it")
+    if os.path.exists(cache) and not os.path.isfile(cache) and not os.path.isdir(cache):
+        raise EvaluationError(f"{cache} can't be read: it is not a file")
+    if os.path.exists(cache) and os.path.exists(output) and os.path.samefile(cache, output):
+        raise EvaluationError(f"--output {output} is the cache itself; name another file")
     try:
         content = cache.read_bytes()
     except OSError as error:

@@ -9,10 +9,12 @@ read as a verb's. The table follows from `configs/chair_objects.yaml` and the li
 
 from __future__ import annotations
 
-import argparse
 import sys
+from collections.abc import Sequence
 
+from eval.command import finish
 from eval.files.writing import write_atomically
+from eval.run.flag_parser import FlagParser
 from eval.tasks.chair.analyzers import HEADER, LEXICON_FILE
 from eval.tasks.chair.vocabulary import Vocabulary, load_vocabulary
 from scripts.data.english import plurals, verb_forms
@@ -68,15 +70,14 @@ def table(vocabulary: Vocabulary) -> str:
     return "\n".join([HEADER, *lines]) + "\n"
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Write or check the table."""
-    parser = argparse.ArgumentParser(description="Write configs/chair_lexicon.tsv.")
-    parser.add_argument("--check", action="store_true", help="only compare, write nothing")
+    flags = FlagParser(__doc__ or "")
+    flags.flag("--check", action="store_true", help="only compare, write nothing")
     made = table(load_vocabulary())
-    if parser.parse_args().check:
+    if flags.parse(arguments):
         return int(made != LEXICON_FILE.read_text(encoding="utf-8"))
-    write_atomically(LEXICON_FILE, made)
-    return 0
+    return finish("make_lexicon", lambda: write_atomically(LEXICON_FILE, made))
 
 
 if __name__ == "__main__":

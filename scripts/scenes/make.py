@@ -7,16 +7,25 @@ The pictures need no network and no licence; the annotations are in the format o
 
 from __future__ import annotations
 
-import argparse
 import json
+import os.path
 import random
+import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from eval.command import finish
+from eval.errors import EvaluationError
+from eval.files.writing import writing
+from eval.run.flag_parser import FlagParser
 from scripts.scenes.scene import CATEGORIES, Placed, Scene, render
 from scripts.scenes.text import captions
 
 JPEG_QUALITY = 92
+FILES: Final = ("instances_val2014.json", "captions_val2014.json")
+HEAD_BYTES: Final = 4096  # of a file of ours, which has its description in them
+ADVICE: Final = "name another folder, or pass --overwrite to write into this one"
 INFO = {"description": "Rendered scenes of COCO categories", "version": "1.0"}
 
 
@@ -69,20 +78,62 @@ def _instance(number: int, image_id: int, category_id: int, placed: Placed) -> d
     }
 
 
-def main() -> None:
-    """Parse the command line and write the scenes."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, required=True, help="folder to write into")
-    parser.add_argument("--count", type=int, default=200, help="number of scenes (default 200)")
-    parser.add_argument(
+def check_folder(output: Path) -> None:
+    """Refuse a folder whose pictures and annotations are not of this command, such as COCO's.
+
+    Raises:
+        EvaluationError: Naming what would be overwritten.
+    """
+    for name in FILES:
+        path = output / "annotations" / name
+        if os.path.lexists(path) and not _is_ours(path):
+            raise EvaluationError(
+                f"--output {output} holds {path.name} of another source; {ADVICE}"
+            )
+    pictures = output / "val2014"
+    holds_pictures = pictures.is_dir() and any(pictures.iterdir())
+    if holds_pictures and not (output / "annotations" / FILES[0]).exists():
+        raise EvaluationError(f"--output {output} holds pictures of another source; {ADVICE}")
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return INFO["description"].encode() in file.read(HEAD_BYTES)
+    except OSError:
+        return False
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    flags = FlagParser(__doc__ or "")
+    flags.flag("--output", required=True, help="folder to write into")
+    flags.flag("--count", type=int, default=200, help="number of scenes (default 200)")
+    flags.flag(
         "--seed", type=int, default=2014, help="scenes of another seed share nothing (default 2014)"
     )
-    args = parser.parse_args()
-    if args.count < 1:
-        parser.error(f"--count {args.count}: at least one scene is needed")
-    write_scenes(args.output, count=args.count, seed=args.seed)
-    print(f"{args.count} scenes in {args.output}")
+    flags.flag("--overwrite", action="store_true", help="write among files of another source")
+    given = flags.parse(arguments)
+    return finish("make", lambda: make(**given), interrupted="what was written is kept")
+
+
+def make(output: str, *, count: int, seed: int, overwrite: bool = False) -> None:
+    """Write scenes after checking that the folder is free for them, and print how many.
+
+    Raises:
+        EvaluationError: If the folder can't be written, or holds files of another source.
+    """
+    if not output.strip():
+        raise EvaluationError("--output is empty, as an unset shell variable is; name a folder")
+    if count < 1:
+        raise EvaluationError(f"--count {count}, but at least one scene is needed")
+    folder = Path(output)
+    with writing(folder):
+        if not overwrite:
+            check_folder(folder)
+        write_scenes(folder, count=count, seed=seed)
+    print(f"{count} scenes in {folder}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

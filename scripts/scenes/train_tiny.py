@@ -13,15 +13,16 @@ embedding of the name of what covers it. Then everything is trained together, on
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import random
 import re
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import sentencepiece
 import torch
@@ -35,6 +36,10 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
+from eval.command import finish
+from eval.errors import EvaluationError
+from eval.files.writing import writing
+from eval.run.flag_parser import FlagParser
 from models.llava import Llava
 from models.prompts import TEMPLATES
 from models.tokenizer import LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, SentencePieceTokenizer
@@ -45,6 +50,7 @@ from scripts.scenes.samples import TRAIN_SEED, Sample, load_samples
 from scripts.scenes.scene import CATEGORIES
 from scripts.scenes.text import QUESTION_DESCRIBE, answer, captions, describe, question
 
+RECIPE: Final = "training.json"
 INITIALIZER_RANGE = 0.06  # 0.02 is made for width 4096; at width 128 yes/no stays at chance
 EMBEDDING_STD = 0.5
 DECISIVE_WEIGHT = 5.0
@@ -247,31 +253,53 @@ def save(model: LlavaForConditionalGeneration, output: Path) -> None:
     write_processor_files(output, model.config)
 
 
-def main() -> None:
-    """Parse the command line, train and save."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--output", type=Path, default=Path("models/tiny-llava"))
-    parser.add_argument("--align-steps", type=int, default=1200)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--scenes", type=int, default=12000)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    torch.manual_seed(args.seed)
-    args.output.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(args.output)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    flags = FlagParser(__doc__ or "")
+    flags.flag("--output", type=Path, default=Path("models/tiny-llava"), help="folder to write")
+    flags.flag("--overwrite", action="store_true", help="write among files of another source")
+    for name, value in (("align-steps", 1200), ("steps", 1200), ("batch", 16), ("scenes", 12000)):
+        flags.flag(f"--{name}", type=int, default=value, help=f"({value})")
+    flags.flag("--seed", type=int, default=0, help="(0)")
+    given = flags.parse(arguments)
+    return finish("train_tiny", lambda: make(**given), interrupted="no checkpoint was written")
+
+
+def make(output: Path, *, overwrite: bool = False, **recipe: int) -> None:
+    """Train and save.
+
+    Args:
+        output: Folder to write.
+        overwrite: Write among files that this command did not write.
+        recipe: Numbers of steps, scenes and prompts at once, and the seed.
+    Raises:
+        EvaluationError: If a number is too small, or the folder can't be written.
+    """
+    for name in ("align_steps", "steps", "batch", "scenes"):
+        if recipe[name] < 1:
+            flag = f"--{name.replace('_', '-')}"
+            raise EvaluationError(f"{flag} {recipe[name]}, but at least 1 is needed")
+    with writing(output):
+        output.mkdir(parents=True, exist_ok=True)
+        is_foreign = any(output.iterdir()) and not (output / RECIPE).is_file()
+    if is_foreign and not overwrite:
+        raise EvaluationError(
+            f"--output {output} holds files that this command did not write; name another folder, "
+            "or pass --overwrite to write into this one"
+        )
+    torch.manual_seed(recipe["seed"])
+    tokenizer = train_tokenizer(output)
     pieces = sentencepiece.SentencePieceProcessor(
-        model_file=str(args.output / "tokenizer.model")
+        model_file=str(output / "tokenizer.model")
     ).get_piece_size()
     vlm = Llava(build_model(pieces), tokenizer, protocol="opera")
-    samples = load_samples(vlm, args.scenes)
+    samples = load_samples(vlm, recipe["scenes"])
     vlm.model.train()
-    align(vlm, samples, steps=args.align_steps, batch=32, seed=args.seed)
-    train(vlm, samples, steps=args.steps, batch=args.batch, seed=args.seed)
-    save(vlm.model.eval(), args.output)
-    recipe = {key: value for key, value in vars(args).items() if key != "output"}
-    (args.output / "training.json").write_text(json.dumps(recipe, indent=1) + "\n")
+    align(vlm, samples, steps=recipe["align_steps"], batch=32, seed=recipe["seed"])
+    train(vlm, samples, steps=recipe["steps"], batch=recipe["batch"], seed=recipe["seed"])
+    save(vlm.model.eval(), output)
+    (output / RECIPE).write_text(json.dumps(recipe, indent=1) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

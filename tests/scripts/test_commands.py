@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+
+from scripts.scenes import make
+from tests.eval.small_runs import state_of
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRIPTS = ROOT / "scripts"
@@ -88,6 +92,77 @@ def test_flags_and_status_pass_through(command: str, status: int, said: str) -> 
 
     assert (done.returncode, done.stdout) == (status, "")
     assert done.stderr.startswith(said)
+
+
+@pytest.fixture(scope="module")
+def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with a picture and annotations of somebody else, and a file."""
+    folder = tmp_path_factory.mktemp("mine")
+    for name in ("coco/annotations/instances_val2014.json", "coco/val2014/1.jpg",
+                 "pictures/val2014/1.jpg", "tiny/notes.txt", "file"):  # fmt: skip
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("mine")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--output {}/file", "{}/file can't be written: Not a directory"),
+        ("--output {}/file/below", "can't be written: Not a directory"),
+        ("--output /proc/none", "can't be written: No such file or directory"),
+        ("--output {}/coco", "holds instances_val2014.json of another source; name another folder"),
+        ("--output {}/pictures", "holds pictures of another source; name another folder"),
+        ("--output= --count 1", "--output is empty"),
+        ("--output {}/new --count 0", "--count 0, but at least one scene is needed"),
+        ("--output {}/new --count many", "argument --count: invalid int value: 'many'"),
+        ("--outpt {}/new", "the following arguments are required: --output"),
+    ],
+)
+def test_scenes_are_written_over_nothing_of_others(
+    annotated: Path, capsys: pytest.CaptureFixture[str], flags: str, said: str
+) -> None:
+    before = state_of(annotated)
+    try:
+        status = make.main(flags.replace("{}", str(annotated)).split())
+    except SystemExit as ended:  # wrong flags
+        status = int(str(ended.code))
+
+    assert status == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("make: error: ") or ": error: " in line
+    assert said.replace("{}", str(annotated)) in line
+    assert state_of(annotated) == before
+
+
+def test_scenes_are_written_again_and_over_others_if_asked(annotated: Path, tmp_path: Path) -> None:
+    assert make.main(["--output", str(tmp_path), "--count", "2"]) == 0
+    before = {name: content for name, (content, _) in state_of(tmp_path).items()}
+    assert make.main(["--output", str(tmp_path), "--count", "2"]) == 0
+    assert {name: content for name, (content, _) in state_of(tmp_path).items()} == before
+    shutil.copytree(annotated / "coco", tmp_path / "coco")
+    assert make.main(["--output", str(tmp_path / "coco"), "--count", "1", "--overwrite"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ("--output {}/file", "{}/file can't be written: File exists"),
+        ("--output {}/tiny", "holds files that this command did not write"),
+        ("--output {}/new --steps -1", "--steps -1, but at least 1 is needed"),
+        ("--output {}/new --scenes 0", "--scenes 0, but at least 1 is needed"),
+    ],
+)
+def test_training_starts_with_free_folders_and_whole_numbers_only(
+    annotated: Path, capsys: pytest.CaptureFixture[str], flags: str, said: str
+) -> None:
+    train_tiny = pytest.importorskip("scripts.scenes.train_tiny")
+
+    assert train_tiny.main(flags.replace("{}", str(annotated)).split()) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said.replace("{}", str(annotated)) in line
+    assert not (annotated / "new").exists()
 
 
 def test_nothing_else_lies_at_the_top() -> None:

@@ -45,7 +45,8 @@ NLTK_DATA: Final = {
     "wordnet": ("corpora/wordnet", "corpora/wordnet.zip"),
 }
 PARTS_OF_SPEECH: Final = {"J": "a", "V": "v", "N": "n", "R": "r"}  # Penn's tag -> WordNet's
-QUOTES: Final = ("``", "''")  # what the tokenizer writes for a double quote
+QUOTES: Final = ("``", "''")  # what the tokenizer writes for a double quote or either of these
+QUOTE: Final = re.compile("\"|``|''")
 
 
 class Analyzer(Protocol):
@@ -172,8 +173,10 @@ def _spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
     spans = []
     at = 0
     for word in words:
-        places = [text.find(mark, at) for mark in ('"', word)] if word in QUOTES else []
-        start = min((place for place in places if place >= 0), default=text.find(word, at))
-        at = start + (1 if places and text[start] == '"' else len(word))
+        # The nearest mark, whichever the tokenizer made of it. To look for each by itself would
+        # read the rest of the text for those that are not there, every time.
+        mark = QUOTE.search(text, at) if word in QUOTES else None
+        start = text.find(word, at) if mark is None else mark.start()
+        at = start + len(word if mark is None else mark.group())
         spans.append((start, at))
     return spans

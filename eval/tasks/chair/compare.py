@@ -6,6 +6,7 @@ interval of the difference excludes 0. McNemar's p stands beside it and decides 
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isnan
@@ -205,24 +206,34 @@ def _cut(method: ScoredArm, baseline: ScoredArm, analyzer: Analyzer) -> CutBasel
     punctuation. The last place whose mean is not above the method's is taken.
     """
     target = _mean_length(method.captions)
-    max_words = _first_guess(baseline, target)
-    captions = _cut_at(max_words, baseline, analyzer)
-    while max_words > 1 and _mean_length(captions) > target:
-        max_words -= 1
-        captions = _cut_at(max_words, baseline, analyzer)
-    while _mean_length(more := _cut_at(max_words + 1, baseline, analyzer)) <= target:
-        max_words, captions = max_words + 1, more
+    fits, exceeds = 0, max(len(one.text.split(" ")) for one in baseline.captions)
+    captions = _cut_at(1, baseline, analyzer)
+    max_words, step = _first_guess(baseline, target), 1
+    # By steps that grow: punctuation may be at one end of a caption of any length.
+    while fits + 1 < exceeds:
+        if not fits < max_words < exceeds:
+            max_words = (fits + exceeds) // 2
+        cut = _cut_at(max_words, baseline, analyzer)
+        if _mean_length(cut) <= target:
+            fits, captions = max_words, cut
+            max_words += step
+        else:
+            exceeds = max_words
+            max_words -= step
+        step *= 2
     arm = ScoredArm(baseline.method, captions)
-    return CutBaseline(max_words, arm.values(), _differences(arm, method))
+    return CutBaseline(max(fits, 1), arm.values(), _differences(arm, method))
 
 
 def _first_guess(baseline: ScoredArm, target: float) -> int:
     """Return about where to cut, as if punctuation were spread evenly; analyzing takes seconds."""
     words = [(len(one.text.split(" ")), one.num_words) for one in baseline.captions]
-    guess = 1
-    while fmean(length * min(1.0, (guess + 1) / count) for count, length in words) <= target:
-        guess += 1
-    return guess
+    guesses = range(1, max(length for length, _ in words) + 1)
+
+    def mean(guess: int) -> float:
+        return fmean(count * min(1.0, (guess + 1) / length) for length, count in words)
+
+    return 1 + bisect_right(guesses, target, key=mean)
 
 
 def _cut_at(max_words: int, baseline: ScoredArm, analyzer: Analyzer) -> tuple[ScoredCaption, ...]:

@@ -11,44 +11,53 @@ import hashlib
 import os
 import random
 import sys
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePath
 from typing import Final
 
 from eval.errors import EvaluationError
 from eval.files.image_ids import PICTURE_SUFFIXES, ImageId, image_id_of
+from models.pictures import printable
 
 # Pictures that PIL does not read.
 OTHER_SUFFIXES: Final = (".heic", ".heif", ".jxl", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw")
 NUM_IMAGES: Final = 500
+# Why files are left out.
+NOT_READ: Final = "their format is not read; convert them to .jpg or .png to use them"
+NO_PICTURE: Final = f"their names end in none of {', '.join(PICTURE_SUFFIXES)}"
+HIDDEN: Final = "their names begin with a dot, as those of macOS's own files beside pictures do"
+NO_FILE: Final = "they are links to nothing, or pipes or devices"
 
 
 def pictures_in(folder: Path) -> dict[ImageId, str]:
     """Return the names of the pictures in a folder and below by image id, in their own order.
 
     The id is a number where `image_id_of` finds one in the name, else the name below the folder.
-    Pictures in formats that are not read are left out, with a note.
+    Notes say how many files are left out, and why.
 
     Raises:
-        EvaluationError: If there is none, or two have the same id.
+        EvaluationError: If there is none, two have the same id, or a folder can't be read.
     """
-    names = sorted(_files(folder, "", {os.path.realpath(folder)}))
     found: dict[ImageId, str] = {}
-    for name in names:
-        image_id = image_id_of(name)
-        if PurePath(name).suffix.lower() not in PICTURE_SUFFIXES or image_id is None:
+    left_out: dict[str, list[str]] = {}
+    for name, is_file in sorted(_files(folder)):
+        if (reason := _why_not(name, is_file)) is not None:
+            left_out.setdefault(reason, []).append(name)
             continue
+        image_id = image_id_of(name)
+        assert image_id is not None  # it ends in a suffix
         if image_id in found:
             raise EvaluationError(
                 f"{found[image_id]} and {name} in {folder} have the same image id {image_id}; "
                 "remove one of them, or pass the folder of one as --data-path"
             )
         found[image_id] = name
-    others = [name for name in names if PurePath(name).suffix.lower() in OTHER_SUFFIXES]
-    if others:
+    for reason, of in left_out.items():
+        what = "pictures" if reason == NOT_READ else "files"
         print(
-            f"note: {len(others)} pictures in {folder} are left out, {others[0]} is the first: "
-            f"their format is not read; convert them to .jpg or .png to use them",
+            f"note: {len(of)} {what} in {folder} are left out, {printable(of[0])} is the first: "
+            f"{reason}",
             file=sys.stderr,
         )
     if not found:
@@ -59,23 +68,52 @@ def pictures_in(folder: Path) -> dict[ImageId, str]:
     return found
 
 
-def _files(folder: Path, above: str, seen: set[str]) -> Iterator[str]:
-    """Yield the names of all files below a folder, with their folders; hidden ones are left out.
+def _why_not(name: str, is_file: bool) -> str | None:
+    """Return why a file is not taken for a picture; None if it is."""
+    path = PurePath(name)
+    suffix = path.suffix.lower()
+    if suffix in OTHER_SUFFIXES:
+        return NOT_READ
+    if suffix not in PICTURE_SUFFIXES:
+        return NO_PICTURE
+    if path.name.startswith("."):
+        return HIDDEN
+    return None if is_file else NO_FILE
 
-    Args:
-        folder: The folder.
-        above: Put before the names: the folders between the first one and this one.
-        seen: Real paths of the folders so far, so that a link to one of them is no endless loop.
+
+def _files(folder: Path) -> Iterator[tuple[str, bool]]:
+    """Yield the names of what is no folder, here and below, and whether each is a file.
+
+    Hidden folders are left out, and of hidden files all but pictures. A folder that is linked from
+    several places is read once, under its own name if that is below, too.
     """
-    with os.scandir(folder) as entries:
-        # A leading dot: macOS leaves "._COCO_val2014_000000226988.jpg" on foreign disks.
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-    for entry in visible:
-        if entry.is_file():
-            yield above + entry.name
-        elif entry.is_dir() and (real := os.path.realpath(entry.path)) not in seen:
-            seen.add(real)
-            yield from _files(folder / entry.name, f"{above}{entry.name}/", seen)
+    seen: set[str] = set()
+    here, links = deque([""]), deque[str]()
+    while here or links:
+        above = here.popleft() if here else links.popleft()
+        real = os.path.realpath(folder / above)
+        if real in seen:  # or a link to a folder above would be an endless loop
+            continue
+        seen.add(real)
+        for entry in _entries(folder / above):
+            name = f"{above}{entry.name}"
+            is_hidden = entry.name.startswith(".")
+            is_link = entry.is_symlink()  # to ask the disk for each of 40,000 takes long
+            if not (os.path.isdir(entry.path) if is_link else entry.is_dir()):
+                if not is_hidden or PurePath(name).suffix.lower() in PICTURE_SUFFIXES:
+                    yield name, os.path.isfile(entry.path) if is_link else entry.is_file()
+            elif not is_hidden:
+                (links if is_link else here).append(f"{name}/")
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entries, key=lambda entry: entry.name)
+    except OSError as error:
+        raise EvaluationError(
+            f"{folder} can't be read: {error.strerror}; its pictures would be left out"
+        ) from error
 
 
 def sample_ids(pictures: Mapping[ImageId, str], count: int, *, seed: int) -> list[ImageId]:
@@ -104,7 +142,7 @@ def find_ids(
         stems.setdefault(PurePath(name).stem, []).append(image_id)
     found: dict[ImageId, None] = {}
     missing: list[ImageId] = []
-    for image_id in ids:
+    for image_id in dict.fromkeys(ids):
         called = [] if isinstance(image_id, int) else stems.get(_stem(image_id), [])
         if image_id in pictures:
             found[image_id] = None
@@ -112,6 +150,12 @@ def find_ids(
             found[called[0]] = None
         else:
             missing.append(image_id)
+    if len(found) + len(missing) < len(ids):
+        print(
+            f"note: {path} has {len(ids)} image ids of {len(found)} pictures: some have two names "
+            "there, and each is taken once",
+            file=sys.stderr,
+        )
     if missing:
         raise EvaluationError(
             f"{len(missing)} of {len(ids)} image ids of {path} have no picture in {folder}, "

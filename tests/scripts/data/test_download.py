@@ -3,11 +3,14 @@
 import io
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -43,6 +46,11 @@ class Server:
         self.url = ""
         self.requests: list[tuple[str, str | None]] = []
         self.break_off_after: int | None = None
+        self.breaks_off_always = False
+        self.statuses: list[int] = []  # of the next answers
+        self.endless = False
+        self.stalls = threading.Event()
+        self.stalls.set()
         self.resumes = True
         self.files = {
             "/zips/val2014.zip": zipped({f"val2014/{i}.jpg": os.urandom(2000) for i in range(3)}),
@@ -75,6 +83,15 @@ class Handler(BaseHTTPRequestHandler):
         site, asked = self.site, self.headers.get("Range")
         site.requests.append((self.path, asked))
         content = site.files.get(self.path)
+        if site.statuses:
+            self.send_error(site.statuses.pop(0))
+            return
+        if site.endless:
+            self.send_response(200)
+            self.end_headers()
+            with suppress(OSError):  # the other side has seen enough
+                while True:
+                    self.wfile.write(bytes(1 << 20))
         if content is None:
             self.send_error(404)
             return
@@ -89,8 +106,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         stop = len(content)
         if site.break_off_after is not None:
-            stop, site.break_off_after = start + site.break_off_after, None
+            stop = start + site.break_off_after
+            if not site.breaks_off_always:
+                site.break_off_after = None
         self.wfile.write(content[start:stop])
+        self.wfile.flush()
+        site.stalls.wait(30)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -104,23 +125,31 @@ def server() -> Iterator[Server]:
     thread = threading.Thread(target=http.serve_forever, args=(0.01,))
     thread.start()
     yield site
+    site.stalls.set()
     http.shutdown()
     thread.join()
     http.server_close()
 
 
-def download(site: Server, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {
+def environment_of(site: Server, **variables: str) -> dict[str, str]:
+    return {
         **{name: value for name, value in os.environ.items() if "proxy" not in name.lower()},
         "COCO_URL": site.url,
         "POPE_URL": f"{site.url}/official",
         "POPE_OPERA_URL": f"{site.url}/opera",
         "REPOPE_URL": f"{site.url}/repope",
         "EXPECT": " ".join(f"{name}={number}" for name, number in site.expect.items()),
+        "WAIT": "0",
+        **variables,
     }
+
+
+def download(
+    site: Server, folder: Path, *arguments: str, **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", str(SCRIPT), "--dir", str(folder), *arguments],
-        env=environment,
+        env=environment_of(site, **variables),
         capture_output=True,
         text=True,
         timeout=600,
@@ -202,6 +231,140 @@ def test_transfer_that_breaks_off_goes_on_in_the_same_run(server: Server, tmp_pa
     assert done.returncode == 0, done.stderr
     assert [asked for _, asked in server.requests] == [None, "bytes=1000-"]
     assert "going on from 1000 bytes" in done.stderr
+
+
+def test_a_server_that_always_breaks_off_is_left_and_its_bytes_are_kept(
+    server: Server, tmp_path: Path
+) -> None:
+    server.break_off_after, server.breaks_off_always = 100, True
+
+    done = download(server, tmp_path, "--only", "images", TRIES="4")
+
+    assert done.returncode == 1
+    assert [asked for _, asked in server.requests] == [None, *(f"bytes={n}00-" for n in (1, 2, 3))]
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: val2014.zip could not be fetched, its transfer broke off 4 times; 400 bytes are "
+        "kept, run this command again to go on; fetch "
+    )
+    assert contents(tmp_path) == {"val2014.zip.part"}
+    server.break_off_after = None
+    assert download(server, tmp_path, "--only", "images").returncode == 0
+    assert server.requests[-1][1] == "bytes=400-"
+
+
+def test_the_waits_double(server: Server, tmp_path: Path) -> None:
+    server.statuses = [503, 429, 500, 408, 502, 503, 504, 503]
+    (tmp_path / "sleep").write_text('#!/bin/sh\necho "slept $1" >&2\n')
+    (tmp_path / "sleep").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+
+    done = download(server, tmp_path / "data", "--only", "images", WAIT="1", PATH=path)
+
+    assert done.returncode == 0, done.stderr
+    waits = [int(line[6:]) for line in done.stderr.splitlines() if line.startswith("slept ")]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60]
+
+
+def test_a_file_that_is_not_there_is_asked_for_once(server: Server, tmp_path: Path) -> None:
+    del server.files["/zips/val2014.zip"]
+
+    assert download(server, tmp_path, "--only", "images").returncode == 1
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(("what", "count"), [("images", 1), ("repope", 3)])
+def test_an_endless_answer_does_not_fill_the_disk(
+    server: Server, tmp_path: Path, what: str, count: int
+) -> None:
+    server.endless = True
+
+    done = download(server, tmp_path, "--only", what)
+
+    assert done.returncode == 1
+    said = done.stderr.splitlines()
+    assert len([line for line in said if "its server sends more than" in line]) == count
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*")) < 9 << 20
+
+
+def test_a_server_that_falls_silent_is_left(server: Server, tmp_path: Path) -> None:
+    server.break_off_after = 100
+    server.stalls.clear()
+
+    done = download(server, tmp_path, "--only", "images", STALL="1", TRIES="1")
+
+    assert done.returncode == 1
+    assert "its transfer broke off 1 times; 100 bytes are kept" in done.stderr
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_it_at_once_and_another_is_kept_out_until_then(
+    server: Server, tmp_path: Path, number: int, status: int
+) -> None:
+    server.break_off_after = 5000  # curl writes 4,096 at once
+    server.stalls.clear()
+    begun = subprocess.Popen(
+        ["bash", str(SCRIPT), "--dir", str(tmp_path), "--only", "images"],
+        env=environment_of(server), stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    part = tmp_path / "val2014.zip.part"
+    for _ in range(500):
+        if part.exists() and part.stat().st_size:
+            break
+        time.sleep(0.01)
+
+    if shutil.which("flock"):
+        second = download(server, tmp_path)
+        assert second.returncode == 1
+        assert second.stderr == (
+            f"error: another download into {tmp_path} is running; wait for it, or choose another "
+            "--dir.\n"
+        )
+    begun.send_signal(number)
+    _, said = begun.communicate(timeout=10)
+
+    assert begun.returncode == status
+    assert said.splitlines()[-1] == (
+        "error: interrupted; what was fetched is kept, run this command again to go on."
+    )
+    assert part.stat().st_size >= 4096
+    server.stalls.set()
+    assert download(server, tmp_path, "--only", "images").returncode == 0
+
+
+def test_what_is_in_the_way_is_named(server: Server, tmp_path: Path) -> None:
+    for name in ("pope-opera-2910", "val2014", "repope"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "annotations_trainval2014.zip").mkdir()
+
+    done = download(server, tmp_path)
+    whole = download(server, tmp_path / "repope")
+
+    assert (done.returncode, whole.returncode) == (1, 1)
+    for name in ("pope-opera-2910", "repope"):
+        assert f"error: {tmp_path}/{name} can't be a folder that is written into" in done.stderr
+    assert f"error: {tmp_path}/val2014 is not a folder" in done.stderr
+    assert f"error: {tmp_path}/annotations_trainval2014.zip is not a file" in done.stderr
+    assert all(line.startswith(("error: ", "fetching ")) for line in done.stderr.splitlines())
+    assert whole.stderr.startswith(f"error: {tmp_path}/repope can't be a folder")
+    assert (tmp_path / "val2014").read_text() == "mine"
+
+
+def test_a_full_disk_is_said(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "curl").write_text("#!/bin/sh\nexit 23\n")
+    (tmp_path / "curl").chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+
+    done = download(server, tmp_path / "data", "--only", "images", PATH=path)
+
+    assert done.returncode == 1
+    assert "val2014.zip could not be written: make room if the disk is full; fetch" in done.stderr
+
+
+def test_an_odd_number_is_refused(server: Server, tmp_path: Path) -> None:
+    done = download(server, tmp_path, TRIES="many")
+
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: TRIES=many, but it is a whole number")
 
 
 def test_server_that_cannot_resume_starts_again(server: Server, tmp_path: Path) -> None:

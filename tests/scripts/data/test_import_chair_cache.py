@@ -360,6 +360,20 @@ def test_files_that_cannot_be_used_are_one_sentence(
     assert error.count("\n") == 1
 
 
+def test_the_cache_is_never_the_output(
+    genuine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cache, link = tmp_path / "cache.json", tmp_path / "link.json"
+    cache.write_bytes((genuine / "set-4.pkl").read_bytes())
+    link.hardlink_to(cache)
+    before = cache.read_bytes()
+
+    for output in (cache, link):
+        assert main([str(cache), "--output", str(output), "--force"]) == 2
+        assert f"--output {output} is the cache itself" in capsys.readouterr().err
+    assert cache.read_bytes() == before
+
+
 def test_an_output_is_replaced_only_if_asked_to(
     genuine: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,9 +15,11 @@ import pytest
 
 from eval.tasks.chair.analyzers import (
     LEXICON_FILE,
+    QUOTES,
     Analyzer,
     LexiconAnalyzer,
     NltkMissing,
+    _spans,
     choose,
 )
 from eval.tasks.chair.captions import read_captions
@@ -273,3 +275,39 @@ def test_long_texts_take_linear_time() -> None:
 
     for text in ("a" * 200_000, "'" * 200_000, ".," * 100_000, "n't" * 70_000, mixed):
         assert LEXICON.analyze(text).num_words > 0
+
+
+def test_every_word_of_the_tokenizer_is_found_where_it_stands(nltk_analyzer: Analyzer) -> None:
+    """Quotes are the hard part: the tokenizer writes others than the text has."""
+    nltk = pytest.importorskip("nltk")
+    rng = random.Random(19)
+    pieces = ['"', "''", "``", "'", "`", " ", " ", "a", "dog", ".", ",", "\u201c"]
+    for _ in range(500):
+        text = "".join(rng.choices(pieces, k=rng.randrange(25)))
+        words = nltk.word_tokenize(text)
+
+        spans = _spans(text, words)
+
+        said = [text[start:stop] for start, stop in spans]
+        assert all(a == b or b in QUOTES for a, b in zip(said, words, strict=True)), text
+        assert spans == sorted(spans), text
+
+
+class Counted(str):
+    """A text that counts how many of its characters are looked at."""
+
+    looked = 0
+
+    def find(self, *asked: Any) -> int:
+        at = super().find(*asked)
+        self.looked += (len(self) if at < 0 else at) - asked[1]
+        return at
+
+
+@pytest.mark.parametrize("mark", QUOTES)
+def test_many_quotes_are_found_in_one_pass(mark: str) -> None:
+    """There is no other mark: who looks for it reads the rest of the text, for every word."""
+    text = Counted(f"{mark} a " * 2000)
+
+    assert len(_spans(text, [mark, "a"] * 2000)) == 4000
+    assert text.looked <= len(text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from math import isnan
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,7 +12,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import Caption
 from eval.tasks.chair.analyzers import choose
 from eval.tasks.chair.captions import read_captions
-from eval.tasks.chair.compare import DIFFERENCES, compare, with_holm
+from eval.tasks.chair.compare import DIFFERENCES, _cut_at, compare, with_holm
 from eval.tasks.chair.scoring import METRICS, ScoredArm, cut_words, drop_unfinished, score
 from eval.tasks.chair.truth import read
 
@@ -133,6 +134,26 @@ def test_the_cut_is_right_where_punctuation_is_at_the_front() -> None:
 
     assert cut is not None
     assert (cut.max_words, cut.values["Len"]) == (5, pytest.approx(0.07))
+
+
+def test_a_long_baseline_is_cut_after_few_tries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its exclamation marks are one word between spaces: half of it is at its very end."""
+    count = 4000
+    long = arm("long", {0: "kite " * count + "!" * count, 1: "A kite."})
+    method = arm("method", {0: "dog " * 1234, 1: "A dog."})
+    tried: list[int] = []
+
+    def counted(words: int, *others: Any) -> Any:
+        tried.append(words)
+        return _cut_at(words, *others)
+
+    monkeypatch.setattr("eval.tasks.chair.compare._cut_at", counted)
+
+    cut = compare(method, long, LEXICON).cut
+
+    assert cut is not None
+    assert cut.max_words == 1234
+    assert len(tried) <= 30
 
 
 def test_a_baseline_that_names_nothing_at_that_length_explains() -> None:

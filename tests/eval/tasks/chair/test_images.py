@@ -69,6 +69,57 @@ def test_pictures_that_are_not_read_are_noted(
     assert "1.heic is the first: their format is not read" in said
 
 
+def test_nothing_is_left_out_in_silence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = pictures_in(folder)
+    assert capsys.readouterr().err == ""
+    for name in ("1.svg", "._a7.jpg", "noext", "notes.txt", ".hidden"):
+        (folder / name).touch()
+    (folder / "gone.jpg").symlink_to("absent.jpg")
+    (folder / "loop.jpg").symlink_to("loop.jpg")
+    os.mkfifo(folder / "pipe.png")
+
+    assert pictures_in(folder) == before
+
+    starts = [line.split(":")[1] for line in capsys.readouterr().err.splitlines()]
+    assert starts == [
+        f" 1 files in {folder} are left out, ._a7.jpg is the first",
+        f" 1 pictures in {folder} are left out, 1.svg is the first",
+        f" 3 files in {folder} are left out, gone.jpg is the first",
+        f" 2 files in {folder} are left out, noext is the first",
+    ]
+
+
+def test_a_folder_that_is_linked_is_read_once_under_its_own_name(tmp_path: Path) -> None:
+    (tmp_path / "z/deep").mkdir(parents=True)
+    (tmp_path / "z/deep/x.jpg").touch()
+    (tmp_path / "a").symlink_to(tmp_path / "z/deep")
+    (tmp_path / "b").symlink_to(tmp_path / "z")
+
+    assert pictures_in(tmp_path) == {"z/deep/x.jpg": "z/deep/x.jpg"}
+
+
+def test_a_webp_beside_a_jpg_is_another_picture_or_refused(tmp_path: Path) -> None:
+    for name in ("kitchen.jpg", "kitchen.webp"):
+        (tmp_path / name).touch()
+    assert set(pictures_in(tmp_path)) == {"kitchen.jpg", "kitchen.webp"}
+    for name in ("1.jpg", "0001.webp"):
+        (tmp_path / name).touch()
+
+    with pytest.raises(EvaluationError, match=r"0001\.webp and 1\.jpg in .* the same image id 1;"):
+        pictures_in(tmp_path)
+
+
+def test_two_names_of_one_picture_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures: dict[ImageId, str] = {"kitchen.jpg": "kitchen.jpg"}
+
+    found = find_ids(["kitchen", "kitchen.jpg"], pictures, path=tmp_path / "ids", folder=tmp_path)
+
+    assert found == ["kitchen.jpg"]
+    assert "has 2 image ids of 1 pictures: some have two names" in capsys.readouterr().err
+
+
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
 
