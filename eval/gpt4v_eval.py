@@ -24,7 +24,7 @@ from eval.output.table import WIDTH
 from eval.run.arms import DEFAULT_ARMS, arms_of, with_arms
 from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS
-from eval.run.outputs import check_outputs, paths_in
+from eval.run.outputs import OutputFile, check_outputs, output_files, paths_in
 from eval.run.processes import this_place
 from eval.run.provenance import provenance
 from eval.tasks.chair.images import NUM_IMAGES, pictures_in
@@ -162,7 +162,7 @@ def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
         name: given[name] for name in ("data_path", "output_dir") if name in given
     }
     inputs = JudgeInputs(**_taken(given, JudgeInputs))
-    check_outputs(inputs.files().values(), read)
+    check_outputs(_files(inputs).values(), read)
     count = given.pop("num_images", NUM_JUDGED)
     if min(count, given.get("limit", count)) < 1:
         raise EvaluationError(f"num_images={count}, limit={given.get('limit')}: at least 1 each")
@@ -261,7 +261,7 @@ def judge_pair(
     Raises:
         EvaluationError: If something is missing or not allowed, or judgements stay open.
     """
-    files = inputs.files()
+    files = _files(inputs)
     if len(pair.equal) == len(pair.ids):
         if "json" in files:
             files["json"].write_json(nothing_judged(pair))
@@ -310,6 +310,12 @@ def judge_pair(
             print(f"run folder: {folder.path}")
     if trouble is not None:
         raise EvaluationError(trouble)
+
+
+def _files(inputs: JudgeInputs) -> dict[str, OutputFile]:
+    """Return the files that flags ask for, by the names of the flags."""
+    paths = {"json": inputs.json, "report": inputs.report}
+    return output_files("judge", overwrite=inputs.overwrite, **paths)
 
 
 def _show(run: JudgedRun) -> None:

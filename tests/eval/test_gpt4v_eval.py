@@ -810,7 +810,8 @@ def test_a_picture_that_goes_away_meanwhile_stops_the_run_and_nothing_paid_is_lo
 def test_settings_of_judge_and_model_have_different_names() -> None:
     """One command takes both, and a flag goes to the settings that have its name."""
     of_model = {item.name for item in fields(ChairSettings)}
-    shared = {"data_path", "output_dir", "coco_path", "ground_truth", "dry_run", "json"}
+    shared = {"data_path", "output_dir", "coco_path", "ground_truth", "dry_run", "json",
+              "overwrite"}  # fmt: skip
 
     assert not of_model & {item.name for item in fields(JudgeConfig)}
     assert of_model & {item.name for item in fields(JudgeInputs)} == shared

@@ -13,7 +13,6 @@ from eval.errors import EvaluationError
 from eval.files.coco import SOURCE, SPLITS, read_instances
 from eval.files.image_ids import ImageId, order
 from eval.files.pictures import read_picture
-from eval.run.outputs import OutputFile, output_files
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.images import pictures_in
 from eval.tasks.chair.vocabulary import load_vocabulary
@@ -48,10 +47,6 @@ class JudgeInputs:
     report: Path | None = None
     json: Path | None = None
     overwrite: bool = False
-
-    def files(self) -> dict[str, OutputFile]:
-        """Return the files that are asked for, by the names of their flags."""
-        return output_files("judge", overwrite=self.overwrite, json=self.json, report=self.report)
 
     def pictures_folder(self) -> Path:
         """Return the folder of the pictures.
