@@ -108,6 +108,13 @@ def read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
     pairs = content.items() if isinstance(content, Mapping) else [("", None)]
-    if not pairs or not all(isinstance(k, str) and isinstance(v, torch.Tensor) for k, v in pairs):
+    if not pairs or not all(isinstance(key, str) and _is_plain(value) for key, value in pairs):
         raise ModelError(f"{file} holds no tensors by name; pass the checkpoint's weights file")
     return content  # type: ignore[no-any-return]  # checked above
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether something is a tensor with its numbers one after the other."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return False
+    return not (value.is_quantized or value.is_meta)
