@@ -19,7 +19,7 @@ import torch
 from models.errors import ModelError
 
 # A prompt takes some 50 milliseconds and megabytes.
-CPU_SECONDS: Final = 20
+CPU_SECONDS: Final = 10
 MORE_BYTES: Final = 4 << 30
 # Of waiting, for instance for a slow disk; then nothing is known, and the run goes on.
 WALL_SECONDS: Final = 60
@@ -43,7 +43,10 @@ def try_out(what: str, make: Callable[[], object]) -> None:
     with warnings.catch_warnings():
         # Python warns of threads, whose locks the child could wait for: it is given up then.
         warnings.simplefilter("ignore", DeprecationWarning)
-        child = os.fork()
+        try:
+            child = os.fork()
+        except OSError:  # no process or memory is left for it
+            return
     if child == 0:
         _be_the_child(make)
     ended = _wait(child)
@@ -72,13 +75,19 @@ def _be_the_child(make: Callable[[], object]) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (bound, bound))
         resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 1))
         make()
-    except MemoryError:
-        status = NO_MEMORY
     except BaseException as error:
-        # torch says so in words
-        status = NO_MEMORY if "can't allocate memory" in str(error) else 0
+        status = NO_MEMORY if _lacks_memory(error) else 0
     finally:
         os._exit(status)
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Tell whether an error, or what it came of, is a lack of memory; torch says so in words."""
+    return error is not None and (
+        isinstance(error, MemoryError)
+        or "can't allocate memory" in str(error)
+        or _lacks_memory(error.__cause__)
+    )
 
 
 def _wait(child: int) -> int | None:
