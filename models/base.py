@@ -23,6 +23,7 @@ from transformers import (
 from eah.patch import handle_of
 from models.checkpoints.convert import convert_checkpoint
 from models.checkpoints.finite import refuse_nonfinite
+from models.checkpoints.kinds import check_kinds
 from models.checkpoints.locate import locate
 from models.decoding.base import Contrast, DecodingMethod, Request
 from models.decoding.vcd import Vcd
@@ -214,7 +215,9 @@ class VLM(ABC):
         where = f"the config.json of {checkpoint.name} describes no {cls.family.name}"
         advice = "copy it again from the original checkpoint"
         with library_errors(where, advice):
-            return cls.config(checkpoint)
+            config = cls.config(checkpoint)
+            check_kinds(config)
+        return config
 
     @classmethod
     @abstractmethod

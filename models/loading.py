@@ -247,6 +247,11 @@ def load_tokenizer(source: Source) -> ChunkTokenizer:
 
 def check_vocabulary(checkpoint: Checkpoint, rows: int, tokenizer: ChunkTokenizer) -> None:
     """Raise ModelError for a language model with fewer embeddings than its tokenizer needs."""
+    if not isinstance(rows, int):
+        raise ModelError(
+            f"the config.json of {checkpoint.text.name} says that vocab_size is {rows!r}; copy it "
+            "again from the original checkpoint"
+        )
     pieces, more = tokenizer.get_piece_size(), len(checkpoint.family.added_tokens)
     where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {pieces} pieces"
     if rows < pieces:

@@ -245,8 +245,8 @@ def test_a_folder_is_loaded_through_eight_files_of_ours_at_most(
 
     assert "models/loading.py" in files
     # Beside those that read one format, or refuse what is damaged.
-    readers = {f"models/{file}.py" for file in ("json_files", "library_errors")}
-    readers |= {f"models/checkpoints/{file}.py" for file in ("tensors", "finite")}
+    readers = {f"models/{file}.py" for file in ("json_files", "yaml_files", "library_errors")}
+    readers |= {f"models/checkpoints/{file}.py" for file in ("tensors", "finite", "kinds")}
     assert files > readers
     assert len(files - readers) <= 8, sorted(files)
 

@@ -77,7 +77,9 @@ def load(folder: Path) -> models.VLM:
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_that_can_t_be_used_is_one_sentence(folder: Path, name: str) -> None:
     (folder / "chat_template.jinja").write_text(TEMPLATES[name])
-    refused(lambda: show(folder), "LlavaProcessor")
+    # Before 5.1 transformers counts no image tokens, and loading the model tells.
+    late = name in ("no picture", "many pictures")
+    refused(lambda: load(folder) if late else show(folder), "LlavaProcessor")
 
 
 @pytest.mark.parametrize("name", ENDLESS)
