@@ -30,7 +30,7 @@ def check_kinds(config: Any) -> None:
             elif isinstance(default, float):
                 is_right = isinstance(value, (int, float))
             elif isinstance(default, int):  # a bool, too
-                is_right = all(isinstance(number, (int, float)) for number in numbers)
+                is_right = all(isinstance(number, int) for number in numbers)
             else:
                 continue
             if not is_right and value is not None:
