@@ -22,6 +22,8 @@ from transformers import (
 
 from eah.patch import handle_of
 from models.checkpoints.convert import convert_checkpoint
+from models.checkpoints.finite import refuse_nonfinite
+from models.checkpoints.kinds import check_kinds
 from models.checkpoints.locate import locate
 from models.decoding.base import Contrast, DecodingMethod, Request
 from models.decoding.vcd import Vcd
@@ -40,6 +42,7 @@ from models.generation import (
     pad_prompts,
 )
 from models.images import Preprocessing
+from models.library_errors import library_errors
 from models.loading import check_vocabulary, load_pretrained, load_tokenizer
 from models.pictures import Picture, to_picture
 from models.precision import Parts, Precision, Quantization, resolve_precision, uniform
@@ -47,7 +50,7 @@ from models.prefix_cache import PicturePrefixes, generate_behind_prefixes
 from models.prompts import IMAGE, prompt_ids, show_prompt, template
 from models.settings import ModelSettings
 from models.sources import WHOLE, Checkpoint, Family, find_source
-from models.tokenizer import ChunkTokenizer
+from models.tokenizer import ChunkTokenizer, check_token_ids
 
 
 class VLM(ABC):
@@ -94,6 +97,7 @@ class VLM(ABC):
         self.precision = precision or uniform(next(model.parameters()).dtype)
         # Nothing that changes scores comes from a checkpoint's generation_config.json.
         own = self.language_model.generation_config
+        check_token_ids(own)
         self.language_model.generation_config = GenerationConfig(
             bos_token_id=own.bos_token_id,
             eos_token_id=own.eos_token_id,
@@ -164,7 +168,7 @@ class VLM(ABC):
             ModelError: If a file is missing or unreadable, or holds another model.
         """
         if not checkpoint.is_whole:
-            config = cls.config(checkpoint)
+            config = cls.checked_config(checkpoint)
             checkpoint = convert_checkpoint(checkpoint, cls.model_class, config, converted)
         parts = cls.load_parts(checkpoint, device, precision, quantization)
         return cls(*parts, protocol=protocol, precision=precision, **cls.extra_kwargs(checkpoint))
@@ -184,7 +188,7 @@ class VLM(ABC):
     ) -> tuple[Any, ChunkTokenizer]:
         """Return the model and its tokenizer; arguments and errors as in `load`."""
         tokenizer = load_tokenizer(checkpoint.text)
-        config = cls.config(checkpoint)
+        config = cls.checked_config(checkpoint)
         check_vocabulary(checkpoint, config.get_text_config(decoder=True).vocab_size, tokenizer)
         kept = cls.parts.modules(*precision.float32)
         model = load_pretrained(
@@ -198,7 +202,22 @@ class VLM(ABC):
             unquantized=cls.parts.modules("vision", "qformer", "projector"),
         )
         precision.cast(model, cls.parts)
+        refuse_nonfinite(f"checkpoint {checkpoint.name}", model.named_parameters())
         return model, tokenizer
+
+    @classmethod
+    def checked_config(cls, checkpoint: Checkpoint) -> Any:
+        """Return what `config` does.
+
+        Raises:
+            ModelError: If transformers can't make it of what the files say.
+        """
+        where = f"the config.json of {checkpoint.name} describes no {cls.family.name}"
+        advice = "copy it again from the original checkpoint"
+        with library_errors(where, advice):
+            config = cls.config(checkpoint)
+            check_kinds(config)
+        return config
 
     @classmethod
     @abstractmethod

@@ -21,6 +21,7 @@ from models.decoding.stopping import StopAtText
 from models.errors import ModelError
 from models.generation import Decoding
 from models.images import SquashPreprocessing
+from models.library_errors import library_errors
 from models.precision import EVA, FULL, FULL_AUTOCAST, HALF_AUTOCAST, Parts, Precision
 from models.sources import QFORMER_TOKENIZER, WHOLE, Checkpoint, Family
 from models.tokenizer import ChunkTokenizer
@@ -157,6 +158,12 @@ class InstructBlip(BlipVLM):
         """Wrap a loaded model; `instruction_tokenizer` is the Q-Former's, a `BertTokenizerFast`."""
         super().__init__(model, tokenizer, protocol=protocol, precision=precision)
         self.instruction_tokenizer = instruction_tokenizer
+        last = max(instruction_tokenizer.get_vocab().values())
+        if last >= (rows := self.model.config.qformer_config.vocab_size):
+            raise ModelError(
+                f"the Q-Former has {rows} embeddings, and its tokenizer goes up to id {last}; "
+                "copy bert-base-uncased's vocab.txt into the checkpoint"
+            )
 
     @classmethod
     def extra_kwargs(cls, checkpoint: Checkpoint) -> dict[str, Any]:
@@ -165,10 +172,14 @@ class InstructBlip(BlipVLM):
         Raises:
             ModelError: If the checkpoint has none.
         """
-        whole = checkpoint.parts[WHOLE]
+        whole, advice = checkpoint.parts[WHOLE], "copy bert-base-uncased's vocab.txt there"
         for name in ("vocab.txt", "tokenizer.json"):
             if (file := whole.file(f"{QFORMER_TOKENIZER}/{name}")) is not None:
-                tokenizer = BertTokenizerFast.from_pretrained(file.parent, truncation_side="left")
+                with library_errors(f"{file} is no tokenizer for the Q-Former", advice):
+                    tokenizer = BertTokenizerFast.from_pretrained(
+                        file.parent, truncation_side="left"
+                    )
+                    tokenizer("is there?")  # fails where it lacks [UNK]
                 return {"instruction_tokenizer": tokenizer}
         raise ModelError(
             f"checkpoint {checkpoint.name} has no tokenizer for the Q-Former "

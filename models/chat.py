@@ -18,6 +18,7 @@ from eah.errors import nearest
 from models.errors import ModelError
 from models.generation import ProcessedPrompts, ShownPrompt
 from models.images import Preprocessing
+from models.library_errors import library_errors
 from models.pictures import Picture, to_picture, to_rgb
 from models.processor import IDS, VIDEOS_NEED, image_token
 
@@ -109,18 +110,12 @@ class Chat(Preprocessing):
         # A processor that has a template may have another one for videos.
         own = getattr(self.processor, "chat_template", None) is not None
         template = {} if own else {"chat_template": self.template}
-        from jinja2 import TemplateError  # a template is rendered with it, or not at all
-
-        try:
+        where = f"the chat template of {type(self.processor).__name__} can't be used"
+        advice = "leave --system out" if self.system else "pass another checkpoint"
+        with library_errors(where, advice):
             text = self.processor.apply_chat_template(
                 messages, tokenize=False, add_generation_prompt=True, **template
             )
-        except (TemplateError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"the chat template of {type(self.processor).__name__} can't be used "
-                f"({' '.join(str(error).split())}); "
-                + ("leave --system out" if self.system else "pass another checkpoint")
-            ) from error
         if str(messages[-1]["content"]) in text:
             raise ModelError(
                 f"the chat template of {type(self.processor).__name__} is one for text alone "
@@ -165,13 +160,10 @@ class Chat(Preprocessing):
             given["do_sample_frames"] = False  # all frames that were given
         if self.template is not None and bos is not None and text.startswith(bos):
             given["add_special_tokens"] = False  # the template has BOS, which comes once
-        try:
+        what = f"{len(images)} picture(s)" + (f" and {len(videos)} video(s)" if videos else "")
+        advice = "pass others, or the original files of the processor"
+        with library_errors(f"{name} can't make a prompt of {what}", advice):
             made = self.processor(text=[text], return_tensors="pt", **given)
-        except (ImportError, TypeError, ValueError, IndexError, KeyError, AttributeError) as error:
-            what = f"{len(images)} picture(s)" + (f" and {len(videos)} video(s)" if videos else "")
-            raise ModelError(
-                f"{name} can't make a prompt of {what} ({' '.join(str(error).split())[:300]})"
-            ) from error
         made.pop("labels", None)  # for training
         odd = [key for key, value in made.items() if not isinstance(value, torch.Tensor)]
         if odd:

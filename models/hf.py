@@ -24,6 +24,7 @@ from transformers import (
 from eah.find import placeholder_ids
 from models.base import VLM, check_question
 from models.chat import Chat, Prepared, Video, check_protocol, collate, read_frames
+from models.checkpoints.finite import refuse_nonfinite
 from models.decoding.base import DecodingMethod, MethodError
 from models.decoding.dola import Dola
 from models.decoding.opera import Opera
@@ -40,6 +41,7 @@ from models.generation import (
     ShownPrompt,
     pad_prompts,
 )
+from models.library_errors import library_errors
 from models.loading import load_pretrained
 from models.pictures import Picture, to_picture
 from models.precision import (
@@ -53,6 +55,7 @@ from models.precision import (
 from models.processor import IDS, HFTokenizer, load_processor
 from models.settings import ModelSettings
 from models.sources import WHOLE, Checkpoint, Family, find_source
+from models.trial import try_out
 
 # Of COCO's pictures: for the length of prompts, and to try a model out.
 TYPICAL_SIZE: Final = (640, 480)
@@ -187,7 +190,7 @@ class HFVlm(VLM):
             ModelError: If transformers can't load it, or it is no vision-language model.
         """
         config = cls.config(checkpoint)
-        processor = load_processor(checkpoint.name, config)
+        processor = cls.tried_processor(checkpoint, config, system)
         model = load_pretrained(
             AutoModelForImageTextToText,
             checkpoint.name,
@@ -196,6 +199,7 @@ class HFVlm(VLM):
             device=device,
             quantization=quantization,
         )
+        refuse_nonfinite(f"checkpoint {checkpoint.name}", model.named_parameters())
         return cls(model, processor, protocol=protocol, system=system, precision=precision)
 
     @classmethod
@@ -208,8 +212,19 @@ class HFVlm(VLM):
         system: str | None = None,
     ) -> ShownPrompt:
         """Return what would be sent to a model, without loading it; arguments as elsewhere."""
-        processor = load_processor(checkpoint.name, cls.config(checkpoint))
+        processor = cls.tried_processor(checkpoint, cls.config(checkpoint), system)
         return Chat(processor, system).shown(question, image)
+
+    @classmethod
+    def tried_processor(cls, checkpoint: Checkpoint, config: Any, system: str | None) -> Any:
+        """Return a checkpoint's processor, which made a prompt once; errors as in `load`."""
+        processor = load_processor(checkpoint.name, config)
+        typical = Image.new("RGB", TYPICAL_SIZE, "gray")
+        try_out(
+            f"checkpoint {checkpoint.name}: making a prompt of a picture",
+            lambda: Chat(processor, system).shown("", typical),
+        )
+        return processor
 
     @classmethod
     def config(cls, checkpoint: Checkpoint) -> Any:
@@ -219,15 +234,16 @@ class HFVlm(VLM):
             ModelError: If the installed transformers has no class for it.
         """
         kind = checkpoint.family.model_type
-        try:
+        where = (
+            f"checkpoint {checkpoint.name} is of model_type {kind!r:.80}, which transformers "
+            f"{transformers.__version__} can't load by itself"
+        )
+        advice = (
+            "install a newer release, or pass a checkpoint in transformers' own format (often "
+            "named -hf)"
+        )
+        with library_errors(where, advice):
             config = AutoConfig.from_pretrained(checkpoint.name, trust_remote_code=False)
-        except Exception as error:  # what a damaged config raises is each class's own
-            raise ModelError(
-                f"checkpoint {checkpoint.name} is of model_type {kind!r}, which transformers "
-                f"{transformers.__version__} can't load by itself "
-                f"({' '.join(str(error).split())[:200]}); install a newer release, or pass a "
-                "checkpoint in transformers' own format (often named -hf)"
-            ) from error
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ModelError(
                 f"checkpoint {checkpoint.name} is of model_type {kind!r}, which is no model that "
@@ -432,16 +448,13 @@ class HFVlm(VLM):
             return "its config names no image token"
         picture = self.chat.prepare(_noise(), ())
         batch = self._batch([picture, picture], TRIAL_QUESTIONS)
-        try:
+        where = (
+            f"{type(self.model).__name__} can't run what {type(self.chat.processor).__name__} "
+            "makes of a picture"
+        )
+        advice = "the processor is of another model: copy the original one"
+        with library_errors(where, advice):
             reason = reason_against(self.model, batch.inputs)
-        except (TypeError, ValueError, IndexError, AttributeError, RuntimeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
-            raise ModelError(
-                f"{type(self.model).__name__} can't run what {type(self.chat.processor).__name__} "
-                f"makes of a picture ({' '.join(str(error).split())[:200]}); the processor is of "
-                "another model: copy the original one"
-            ) from error
         if reason is not None:
             return reason
         try:

@@ -64,7 +64,7 @@ class Llava(VLM):
         layer, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
         if strategy != "default" or not isinstance(layer, int):
             raise ModelError(
-                f"checkpoint {checkpoint.name} takes image features from {layer} ({strategy!r}); "
+                f"checkpoint {checkpoint.name} takes image features from {layer!r} ({strategy!r}); "
                 f"{cls.__name__} takes them from one layer, 'default'"
             )
         return config

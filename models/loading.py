@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import pickle
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
-from safetensors import SafetensorError
 from transformers.utils import logging as transformers_logging
 
-from models.checkpoints.tensors import list_tensors
+from models.checkpoints.tensors import check_tensors, list_tensors
 from models.errors import ModelError
+from models.library_errors import library_errors, one_line
 from models.precision import AUTO, Quantization, bits_and_bytes, check_quantization, resolve_device
 from models.settings import ModelSettings, model_settings
 from models.sources import (
@@ -25,7 +24,6 @@ from models.sources import (
     Source,
     find_source,
     refuse_empty,
-    refuse_lfs_pointer,
     weight_files,
 )
 from models.tokenizer import ChunkTokenizer, JsonTokenizer, SentencePieceTokenizer
@@ -48,11 +46,6 @@ MODEL_TYPES: Final = {
 WIDTHS: Final = (4096, 5120)  # of LLaVA-1.5's 7B and 13B
 MAX_VOCABULARY: Final = 32064  # LLaMA's 32000 pieces, <image>, <pad>, and rows to round up to 64
 CLIP_SIDE: Final = 336
-# What a folder's files can raise beside each other; all of it is said in one sentence.
-LOADING_ERRORS: Final = (
-    SafetensorError, OSError, RuntimeError, EOFError, pickle.UnpicklingError,
-    ValueError, TypeError, KeyError, AttributeError, ImportError,
-)  # fmt: skip
 # Buffers that older versions of transformers saved; they are computed when a model is built.
 BUFFERS: Final = re.compile(r"(.*\.)?(position_ids|inv_freq)")
 # The last norm's weights are around 1 in every LLaMA, and what was added to them is near 0.
@@ -195,12 +188,12 @@ def recognise(name: str, checkpoint: str | None) -> str:
         )
     config = find_source(checkpoint, what="checkpoint", advice="check the path").config
     kind = config.get("model_type")
-    if kind is None:
+    if not isinstance(kind, str):
         raise ModelError(
             f"checkpoint {checkpoint} has no config.json that names a model_type, so --model auto "
             "can't tell what it is; name the model"
         )
-    text, vision = (config.get(f"{part}_config") or {} for part in ("text", "vision"))
+    text, vision = (_section(config, f"{part}_config") for part in ("text", "vision"))
     if text.get("model_type", "llama") != "llama":
         return HF
     found = MODEL_TYPES.get(kind, HF)
@@ -209,11 +202,17 @@ def recognise(name: str, checkpoint: str | None) -> str:
         return found
     # Others have LLaVA's classes, too: with LLaMA 3, a small LLaMA, or another vision tower.
     tower = vision.get("model_type"), vision.get("image_size")
-    if width not in WIDTHS or text.get("vocab_size", 0) > MAX_VOCABULARY:
+    rows = text.get("vocab_size", 0)
+    if width not in WIDTHS or not isinstance(rows, int) or rows > MAX_VOCABULARY:
         return HF
     if text and tower != ("clip_vision_model", CLIP_SIDE):
         return HF
     return "llava-1.5-13b" if width == WIDTHS[1] else found
+
+
+def _section(config: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    found = config.get(name)
+    return found if isinstance(found, dict) else {}
 
 
 def wrapper_of(settings: ModelSettings) -> type[VLM]:
@@ -248,6 +247,11 @@ def load_tokenizer(source: Source) -> ChunkTokenizer:
 
 def check_vocabulary(checkpoint: Checkpoint, rows: int, tokenizer: ChunkTokenizer) -> None:
     """Raise ModelError for a language model with fewer embeddings than its tokenizer needs."""
+    if not isinstance(rows, int):
+        raise ModelError(
+            f"the config.json of {checkpoint.text.name} says that vocab_size is {rows!r}; copy it "
+            "again from the original checkpoint"
+        )
     pieces, more = tokenizer.get_piece_size(), len(checkpoint.family.added_tokens)
     where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {pieces} pieces"
     if rows < pieces:
@@ -293,8 +297,7 @@ def load_pretrained(
     """
     folder = Path(name).expanduser()
     files = weight_files(folder) if folder.is_dir() else []
-    for file in files:
-        refuse_lfs_pointer(file)
+    check_tensors(files, quantized=getattr(config, "quantization_config", None) is not None)
     options: dict[str, Any] = {} if config is None else {"config": config}
     if quantization is not None:
         options["quantization_config"] = bits_and_bytes(quantization, dtype, unquantized)
@@ -303,8 +306,9 @@ def load_pretrained(
         # transformers takes this from the class alone; the module's name tells it whose class it is
         own = {"__module__": model_class.__module__, "_keep_in_fp32_modules_strict": [*float32]}
         loaded = type(model_class.__name__, (model_class,), own)
-    try:
-        with _silence_transformers():
+    advice = "download it again, or name another one"
+    with library_errors(f"{name} can't be loaded", advice), _silence_transformers():
+        try:
             model, found = loaded.from_pretrained(
                 folder if files else name,
                 dtype=dtype,
@@ -313,14 +317,11 @@ def load_pretrained(
                 ignore_mismatched_sizes=True,  # named below, with whatever else is wrong
                 **options,
             )
-    except torch.OutOfMemoryError:
-        raise
-    except LOADING_ERRORS as error:
-        list_tensors(files)  # raises the error that names the file
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelError(
-            f"{name} can't be loaded ({reason}); download it again, or name another one"
-        ) from error
+        except torch.OutOfMemoryError:
+            raise
+        except Exception:
+            list_tensors(files)  # raises the error that names the file
+            raise
     model.__class__ = model_class if float32 else model.__class__
     _refuse_wrong_weights(name, found)
     for path, module in model.named_modules():
@@ -390,7 +391,7 @@ def _refuse_wrong_weights(name: str, found: Mapping[str, Any]) -> None:
 
 
 def _list_names(names: Iterable[str]) -> str:
-    first, *others = sorted(names)
+    first, *others = sorted(map(one_line, names))
     return f"{first} and {len(others)} more" if others else first
 
 

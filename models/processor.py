@@ -11,6 +11,8 @@ from PIL import Image
 from transformers import PROCESSOR_MAPPING, AutoProcessor
 
 from models.errors import ModelError
+from models.library_errors import library_errors, one_line
+from models.tokenizer import check_token_ids
 
 IDS: Final = "input_ids"
 PICTURE_PARTS: Final = ("image_processor", "tokenizer")
@@ -35,13 +37,14 @@ def load_processor(folder: str, config: Any) -> Any:
     found, reason = None, None
     for loader in filter(None, (AutoProcessor, _without_videos(config))):
         try:
-            found = loader.from_pretrained(folder, trust_remote_code=False)
+            with library_errors("", ""):
+                found = loader.from_pretrained(folder, trust_remote_code=False)
             break
-        except Exception as error:  # tokenizers raises nothing more precise for a damaged file
-            reason = reason or error  # that of the whole processor says more
+        except ModelError as error:
+            reason = reason or error.__cause__  # that of the whole processor says more
     if all(getattr(found, part, None) is not None for part in PICTURE_PARTS):
         return found
-    what = type(found).__name__ if reason is None else " ".join(str(reason).split())[:300]
+    what = type(found).__name__ if reason is None else one_line(reason)
     if isinstance(reason, ImportError):
         raise ModelError(
             f"the processor of {folder} needs a package that is not installed ({what}); install "
@@ -102,13 +105,14 @@ class HFTokenizer:
             ModelError: If neither names an end of answers.
         """
         self._tokenizer = tokenizer
+        check_token_ids(generation)
         ends = generation.eos_token_id
         ends = tokenizer.eos_token_id if ends is None or ends == [] else ends
         self.eos_ids: tuple[int, ...] = tuple(ends if isinstance(ends, list) else [ends])
-        if not all(isinstance(id_, int) for id_ in self.eos_ids):
+        if not all(isinstance(id_, int) and 0 <= id_ < rows for id_ in self.eos_ids):
             raise ModelError(
-                f"the checkpoint's eos_token_id is {ends!r}, which is no token that could end an "
-                "answer; set it in generation_config.json"
+                f"the checkpoint's eos_token_id is {ends!r:.80}, which is no token that could end "
+                "an answer; set it in generation_config.json"
             )
         pads = (generation.pad_token_id, tokenizer.pad_token_id)
         usable = (pad for pad in pads if pad is not None and 0 <= pad < rows and pad not in media)

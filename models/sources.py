@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os.path
+import os
 import re
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,6 +13,8 @@ from typing import Any, Final
 
 from models.errors import ModelError
 from models.file_hashes import file_hashes
+from models.json_files import read_json_object
+from models.library_errors import one_line
 from models.settings import ROOT
 
 WHOLE: Final = "checkpoint"
@@ -24,6 +25,13 @@ QFORMER_TOKENIZER: Final = "qformer_tokenizer"  # a folder in checkpoints of tra
 SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")
 # Weights, configs, tokenizers and their vocabularies.
 SUFFIXES: Final = {".json", ".jinja", ".model", ".txt", ".safetensors", ".bin", ".pth"}
+# The largest models have some hundred layers, and some hundred experts in each of them.
+MOST_LAYERS: Final = 10_000
+DEPTHS: Final = {"depth", "num_experts", "num_local_experts", "n_routed_experts"}
+POSITIVE: Final = {
+    "hidden_size", "vocab_size", "image_size", "patch_size", "num_channels", "num_attention_heads",
+    "num_key_value_heads",
+}  # fmt: skip
 # The few lines that stand in a clone for a large file that was not fetched.
 POINTER_START: Final = b"version https://git-lfs.github.com/spec/"
 
@@ -42,8 +50,19 @@ class Source:
         """Hub commit, or a hash of all bytes (26 GB take up to a minute, once).
 
         Another one means other weights or tokens.
+
+        Raises:
+            ModelError: If a file can't be read.
         """
-        return f"hub:{self.commit}" if self.path is None else _contents_hash(self.path)
+        if self.path is None:
+            return f"hub:{self.commit}"
+        try:
+            return _contents_hash(self.path)
+        except OSError as error:
+            raise ModelError(
+                f"{error.filename or self.path} can't be read ({error.strerror}), or was changed "
+                "meanwhile; look what is wrong with it, and start again"
+            ) from error
 
     def is_whole(self, family: Family) -> bool:
         """Return whether it holds a model of a family in transformers' format."""
@@ -78,7 +97,7 @@ class Source:
             return _hub_file(self.name, name)
         path = self.path / name
         refuse_lfs_pointer(path)
-        return path if path.is_file() else None
+        return path if os.path.isfile(path) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +151,24 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
         ModelError: If it is not found, or its `config.json` is unusable.
     """
     refuse_empty(what, name)
-    for path in (Path(name).expanduser(), ROOT / name):
-        if path.is_dir():
+    if not isinstance(name, (str, os.PathLike)):
+        raise ModelError(f"{what} is {name!r}; it must be a path or hub id: {advice}")
+    name = os.fspath(name)
+    for path in (Path(os.path.expanduser(name)), ROOT / name):
+        # Of os.path, as they say no to what can be no path: of 300 characters, or with a NUL in it.
+        if os.path.isdir(path):
+            _refuse_closed(path)
             return Source(str(path), path, _read_config(path / "config.json"), "")
-        if path.is_file():
+        if os.path.isfile(path):
             return Source(str(path), path, {}, "")
+        if os.path.lexists(path):
+            raise ModelError(
+                f"{what} {name!r:.300} is neither a file nor a folder, but a device, a pipe or a "
+                f"link to nothing; {advice}"
+            )
     if not HUB_ID.fullmatch(name):
         raise ModelError(
-            f"{what} {name!r} is no file, no folder and no hub id (owner/name); {advice}"
+            f"{what} {name!r:.300} is no file, no folder and no hub id (owner/name); {advice}"
         )
     found = _hub_file(name, "config.json", required=True)
     assert found is not None  # or an error
@@ -152,13 +181,13 @@ def weight_files(path: Path) -> list[Path]:
     Raises:
         ModelError: If there are none, or a shard that the index names is missing.
     """
-    if path.is_file():
+    if os.path.isfile(path):
         return [path]
     for single in (path / name for name in SINGLE_FILES):
         index = single.with_name(f"{single.name}.index.json")
-        if index.is_file():
+        if os.path.isfile(index):
             return _shards(index)
-        if single.is_file():
+        if os.path.isfile(single):
             return [single]
     raise ModelError(
         f"{path} holds no weights ({' or '.join(SINGLE_FILES)}, whole or with an index of shards); "
@@ -176,6 +205,8 @@ def refuse_empty(what: str, value: object) -> None:
 
 def is_lfs_pointer(path: Path) -> bool:
     """Tell whether a file is a Git LFS pointer; False where it can't be read."""
+    if not os.path.isfile(path):  # to open a pipe is to wait for whoever writes into it
+        return False
     try:
         with path.open("rb") as file:
             return file.read(len(POINTER_START)) == POINTER_START
@@ -203,36 +234,61 @@ def _hub_file(repository: str, name: str, *, required: bool = False) -> Path | N
 
 
 def _unreachable(repository: str, error: OSError) -> ModelError:
-    reason = str(error).strip().splitlines()[0]
     return ModelError(
-        f"{repository!r} is no local folder and could not be fetched from the hub "
-        f"({reason}); download it and name its folder instead"
+        f"{repository!r:.100} is no local folder and could not be fetched from the hub "
+        f"({one_line(str(error).strip().splitlines()[0])}); download it and name its folder instead"
     )
+
+
+def _refuse_closed(folder: Path) -> None:
+    """Raise ModelError for a folder that this user may not list."""
+    try:
+        with os.scandir(folder):
+            pass
+    except OSError as error:
+        raise ModelError(
+            f"folder {folder} can't be read ({error.strerror}); change its permissions, or copy it"
+        ) from error
 
 
 def _read_config(path: Path) -> dict[str, Any]:
     refuse_lfs_pointer(path)
-    try:
-        # Bytes: UTF-8 or UTF-16, marked or not.
-        config = json.loads(path.read_bytes()) if path.is_file() else {}
-    except ValueError as error:
-        raise ModelError(f"{path} is not JSON ({error}); download the checkpoint again") from error
-    if isinstance(config, dict):
-        return config
-    raise ModelError(f"{path} is not a JSON object; download the checkpoint again")
+    config = read_json_object(path, "config") if os.path.lexists(path) else {}
+    _check_sizes(path, config)
+    return config
+
+
+def _check_sizes(path: Path, config: Any) -> None:
+    """Raise ModelError for sizes that no model has, some of which would take for ever to build."""
+    for name, value in config.items() if isinstance(config, dict) else enumerate(config):
+        if isinstance(value, (dict, list)):
+            _check_sizes(path, value)
+        elif isinstance(value, (int, float)):
+            is_count = "layer" in str(name) or name in DEPTHS
+            if (is_count and value > MOST_LAYERS) or (name in POSITIVE and value <= 0):
+                raise ModelError(
+                    f"config {path} says that {one_line(name)} is {value}, which no model has; it "
+                    "is damaged: copy it again"
+                )
 
 
 def _shards(index: Path) -> list[Path]:
     refuse_lfs_pointer(index)
-    try:
-        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ModelError(f"{index} is not an index of shards; download it again") from error
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    homes = read_json_object(index, "index of shards").get("weight_map")
+    if not isinstance(homes, dict) or not homes:
+        raise ModelError(f"{index} is not an index of shards, with a weight_map; download it again")
+    for tensor, home in homes.items():
+        if not isinstance(home, str) or not home:
+            raise ModelError(
+                f"{index} is not an index of shards: it says that {one_line(tensor)} is in "
+                f"{home!r:.80}, which is no file's name; download it again"
+            )
+    names = sorted(set(homes.values()))
+    missing = [name for name in names if not os.path.isfile(index.parent / name)]
     if missing:
         raise ModelError(
             f"{len(missing)} of {len(names)} shards that {index} names are missing, "
-            f"{missing[0]} among them; download them"
+            f"{one_line(missing[0])} among them; download them"
         )
     return [index.parent / name for name in names]
 
@@ -242,7 +298,10 @@ def _contents_hash(path: Path) -> str:
     root, files = path.parent, {path}
     if path.is_dir():
         inside = [*path.iterdir(), *(path / QFORMER_TOKENIZER).glob("*")]
-        root, files = path, {file for file in inside if file.suffix in SUFFIXES and file.is_file()}
+        root, files = (
+            path,
+            {one for one in inside if one.suffix in SUFFIXES and os.path.isfile(one)},
+        )
         # An index can name shards in other folders and of other suffixes. Folders of tokenizers
         # have no weights, and incomplete weights are refused when they are loaded.
         with suppress(ModelError):

@@ -8,7 +8,6 @@ with the `tokenizers` library set up as sentencepiece splits text.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -18,8 +17,11 @@ from tokenizers import Tokenizer, normalizers
 from tokenizers.models import BPE
 
 from models.errors import ModelError
+from models.json_files import read_json_object
+from models.library_errors import library_errors
 
 LLAMA_BOS, LLAMA_EOS, LLAMA_PAD = 1, 2, 0
+MOST_TOKENS: Final = 1 << 31  # no vocabulary is larger, and not all of torch counts further
 UNKNOWN: Final = "<unk>"
 SPACE: Final = "▁"
 BYTES: Final = tuple(f"<0x{value:02X}>" for value in range(256))
@@ -48,6 +50,22 @@ class ChunkTokenizer(Protocol):
         """Return a token of the trained vocabulary as it is spelled there, "▁" for a space."""
 
 
+def check_token_ids(generation: Any) -> None:
+    """Check what a checkpoint's generation config says of special tokens.
+
+    Raises:
+        ModelError: If one of them is no id, nor a list of ids.
+    """
+    for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(generation, name)
+        ids = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
+        if not all(type(id_) is int and abs(id_) < MOST_TOKENS for id_ in ids):
+            raise ModelError(
+                f"the checkpoint's {name} is {value!r:.80}, which is no token's id; set it in "
+                "generation_config.json"
+            )
+
+
 class SentencePieceTokenizer(sentencepiece.SentencePieceProcessor):
     """A `tokenizer.model` file."""
 
@@ -57,13 +75,9 @@ class SentencePieceTokenizer(sentencepiece.SentencePieceProcessor):
         Raises:
             ModelError: If it is not a sentencepiece model.
         """
-        try:
+        advice = "copy tokenizer.model from the original checkpoint again"
+        with library_errors(f"{path} is not a sentencepiece model", advice):
             super().__init__(model_file=str(path))
-        except RuntimeError as error:
-            raise ModelError(
-                f"{path} is not a sentencepiece model ({' '.join(str(error).split())}); copy "
-                "tokenizer.model from the original checkpoint again"
-            ) from error
 
     def decode(self, ids: Sequence[int], /) -> str:  # type: ignore[override]  # of ids alone
         """Return the text of ids; control tokens, <unk> and ids added after training are left out.
@@ -86,15 +100,12 @@ class JsonTokenizer:
         Raises:
             ModelError: If it is not the BPE tokenizer of a LLaMA model.
         """
-        try:
-            content = json.loads(path.read_bytes())
+        content = read_json_object(path, "tokenizer")
+        advice = "copy tokenizer.json from the original checkpoint again"
+        # The file is nested a dozen deep: whatever has another type at some place is damage.
+        with library_errors(f"{path} is not a LLaMA tokenizer", advice):
             other = _other_kind(content)
             bpe = None if other else _bpe(content["model"])
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ModelError(
-                f"{path} is not a LLaMA tokenizer ({error!r}); copy tokenizer.json from the "
-                "original checkpoint again"
-            ) from error
         if bpe is None:
             raise ModelError(
                 f"{path} is {other}; the paper's four models have LLaMA's BPE tokenizer with byte "

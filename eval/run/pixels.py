@@ -87,5 +87,5 @@ def pictures_hash(folder: Path, names: Collection[str]) -> str:
     hashes = file_hashes([folder / name for name in names])
     digest = hashlib.sha256()
     for name in sorted(set(names)):
-        digest.update(f"{name}:{hashes[folder / name]}\n".encode())
+        digest.update(f"{name}:{hashes[folder / name]}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -22,12 +23,15 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from models.checkpoints.finite import refuse_nonfinite
 from models.checkpoints.layouts import LAYOUTS, saved_name
 from models.checkpoints.locate import check_vicuna
 from models.checkpoints.plan import THIRDS, plan_tensors
 from models.checkpoints.tensors import Stored, list_tensors, read_tensors
 from models.errors import ModelError
-from models.file_hashes import cache_folder
+from models.file_hashes import cache_folder, file_hashes
+from models.json_files import parse_json
+from models.library_errors import library_errors, one_line
 from models.loading import check_vocabulary, load_tokenizer, refuse_delta
 from models.sources import QFORMER_TOKENIZER, WHOLE, Checkpoint, Source, find_source, weight_files
 from models.tokenizer_json import write_tokenizer_json
@@ -73,18 +77,20 @@ def convert_checkpoint(
     check_vicuna(checkpoint, rows, tokenizer.get_piece_size())
     parts = {part: source.identity for part, source in checkpoint.parts.items()}
     record = {"family": checkpoint.family.name, "maps": MAPS_VERSION, "parts": parts}
-    target = _default_folder(record) if folder is None else Path(folder).expanduser()
+    target = _default_folder(record) if folder is None else _chosen_folder(folder)
+    lock = target.parent / f".{target.name}.lock"
     try:
         if not _is_made(target, record):
             target.parent.mkdir(parents=True, exist_ok=True)
+            lock.touch()  # FileLock would wait for ever where no file can be made
             # Of several processes the first converts, and the others find what it made.
-            with FileLock(target.parent / f".{target.name}.lock"):
+            with FileLock(lock):
                 if not _is_made(target, record):
                     _convert(checkpoint, model_class, config, target, record)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"original files can't be converted to {target}: "
-            f"{' '.join(str(error).split())}; name another folder with --converted"
+            f"original files can't be converted to {target}: {one_line(error)}; name another "
+            "folder with --converted"
         ) from error
     made = find_source(str(target.absolute()), what="converted", advice="convert again")
     return Checkpoint(checkpoint.family, {WHOLE: made})
@@ -105,13 +111,28 @@ def _default_folder(record: Mapping[str, Any]) -> Path:
         raise ModelError(f"{error}; name a folder with --converted") from error
 
 
+def _chosen_folder(name: str) -> Path:
+    try:
+        os.fsencode(name)
+    except ValueError as error:
+        raise ModelError(f"--converted {name!r} is no path ({error}); name another one") from error
+    if "\0" in name:
+        raise ModelError(f"--converted {name!r} is no path; leave the NUL out")
+    return Path(os.path.expanduser(name))
+
+
 def _is_made(target: Path, record: Mapping[str, Any]) -> bool:
     """Tell whether a folder holds these files' conversion; anything else in it is an error."""
-    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+    if not os.path.lexists(target) or (target.is_dir() and not any(target.iterdir())):
         return False
-    made = target / RECORD
+    made, found = target / RECORD, None
     with suppress(ValueError):  # not JSON: something else
-        if made.is_file() and json.loads(made.read_bytes()) == record:
+        found = parse_json(made.read_bytes()) if made.is_file() else None
+    if isinstance(found, dict):
+        # Version 0.1 wrote none.
+        files = found.pop("files", None) or {}
+        if found == record and isinstance(files, dict):
+            _refuse_changed(target, files)
             return True
     raise ModelError(
         f"--converted {target} holds something else than the conversion of these files; it is not "
@@ -119,11 +140,32 @@ def _is_made(target: Path, record: Mapping[str, Any]) -> bool:
     )
 
 
+def _refuse_changed(target: Path, files: Mapping[str, Any]) -> None:
+    """Refuse a converted folder that is no longer what was written.
+
+    Runs record what the original files are, so that they would be taken for the same run.
+
+    Raises:
+        ModelError: Naming a file of it.
+    """
+    there = [target / name for name in files if (target / name).is_file()]
+    hashes = file_hashes(there)
+    for name, hash_ in files.items():
+        if hashes.get(target / name) != hash_:
+            raise ModelError(
+                f"{target / name} was changed or removed after it was converted; delete {target}, "
+                "and it is made again"
+            )
+
+
 def _convert(
     checkpoint: Checkpoint, model_class: Any, config: Any, target: Path, record: Mapping[str, Any]
 ) -> None:
     """Write the folder beside its place and move it there."""
-    pieces = _plan_pieces(checkpoint, model_shapes(model_class, config))
+    where = f"the config of {checkpoint.name} describes no {checkpoint.family.name}"
+    with library_errors(where, "copy config.json again from the original checkpoint"):
+        expected = model_shapes(model_class, config)
+    pieces = _plan_pieces(checkpoint, expected)
     size, free = _nbytes(pieces.values()), shutil.disk_usage(target.parent).free
     if free < size:
         raise ModelError(
@@ -149,7 +191,13 @@ def _convert(
             (unfinished / QFORMER_TOKENIZER).mkdir()
             words = checkpoint.parts[QFORMER_TOKENIZER]
             _copy(words, VOCABULARIES, unfinished / QFORMER_TOKENIZER)
-        (unfinished / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        written = sorted(file for file in unfinished.rglob("*") if file.is_file())
+        hashes = {
+            file.relative_to(unfinished).as_posix(): hash_
+            for file, hash_ in file_hashes(written).items()
+        }
+        text = json.dumps({**record, "files": hashes}, indent=2)
+        (unfinished / RECORD).write_text(text + "\n")
         unfinished.replace(target)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -216,6 +264,7 @@ def _read_shard(shard: Pieces) -> dict[str, torch.Tensor]:
         tensors = read_tensors(file)
         for name, piece in wanted:
             tensor = tensors[piece.source]
+            refuse_nonfinite(str(file), [(piece.source, tensor)])
             if piece.qkv_slot is None:
                 # A copy, so that the file's pages are given back with its mapping.
                 made[name] = tensor.clone(memory_format=torch.contiguous_format)

@@ -6,6 +6,7 @@ Each lies where its authors put it; its kind is detected from its contents.
 from __future__ import annotations
 
 import logging
+import os.path
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -172,7 +173,7 @@ def _recognise_parts(family: Family, source: Source) -> dict[str, Source]:
         )
     path = source.local()
     found: dict[str, Source] = {}
-    for entry in [path] if path.is_file() else sorted(filter(Path.exists, path.iterdir())):
+    for entry in [path] if path.is_file() else sorted(filter(_is_part, path.iterdir())):
         held = find_source(str(entry), what="part", advice="check the path")
         part = _part_of(held)
         if part in found:
@@ -188,6 +189,11 @@ def _recognise_parts(family: Family, source: Source) -> dict[str, Source]:
             "pass the folder that `save_pretrained` wrote or a hub download made"
         )
     return found
+
+
+def _is_part(path: Path) -> bool:
+    """Tell whether a part could be there: no pipe, device or link to nothing."""
+    return os.path.isfile(path) or os.path.isdir(path)
 
 
 def _part_of(source: Source) -> str | None:

@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, Final
 
 from models.errors import ModelError
+from models.library_errors import one_line
 
 PLACEHOLDERS: Final = {
     "{i}": r"(?P<i>\d+)",  # index of a layer
@@ -147,8 +148,8 @@ def _plan_part(
         holders[destination] = source
     if unexpected:
         raise ModelError(
-            f"{where} holds {unexpected[0]}{_others(unexpected)}, which this model does not have; "
-            "it is of another model, or a file of another kind: name the right one"
+            f"{where} holds {one_line(unexpected[0])}{_others(unexpected)}, which this model does "
+            "not have; it is of another model, or a file of another kind: name the right one"
         )
     return found
 

@@ -6,6 +6,7 @@ files are read with `weights_only`: nothing in them is executed.
 
 from __future__ import annotations
 
+import os.path
 import pickle
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import Final, NamedTuple
 from zipfile import is_zipfile
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from models.errors import ModelError
+from models.library_errors import library_errors, one_line
 from models.sources import refuse_lfs_pointer
 
 # Training runners save {"model": weights, "optimizer": ..., "epoch": ...}.
@@ -29,6 +30,35 @@ class Stored(NamedTuple):
     file: Path
     shape: tuple[int, ...]
     nbytes: int
+    dtype: torch.dtype
+
+
+def is_mapped(file: Path) -> bool:
+    """Tell whether a file's tensors can be looked at without reading them.
+
+    Files that torch wrote before version 1.6 are no archives and can't be mapped.
+    """
+    return file.suffix == ".safetensors" or is_zipfile(file)
+
+
+def check_tensors(files: Iterable[Path], *, quantized: bool = False) -> None:
+    """Look at what can be mapped of the files of a model, before a library reads them.
+
+    Args:
+        files: The model's weights.
+        quantized: Whether weights may be whole numbers, which are otherwise taken for damage.
+    Raises:
+        ModelError: If a file can't be read, or holds what no model does; a library might take it.
+    """
+    for name, stored in list_tensors(file for file in files if is_mapped(file)).items():
+        is_weight = name.endswith((".weight", ".bias"))
+        if is_weight and not stored.dtype.is_floating_point and not quantized:
+            kind = str(stored.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{stored.file} holds {one_line(name)} as {kind}, and weights are floating-point "
+                "numbers; it is damaged, or quantised in a way that its config.json does not name: "
+                "download it again"
+            )
 
 
 def list_tensors(files: Iterable[Path]) -> dict[str, Stored]:
@@ -42,10 +72,10 @@ def list_tensors(files: Iterable[Path]) -> dict[str, Stored]:
         for name, tensor in read_tensors(file).items():
             if name in found:
                 raise ModelError(
-                    f"{file} holds {name} once more; remove the files that do not belong "
+                    f"{file} holds {one_line(name)} once more; remove the files that do not belong "
                     "to the checkpoint"
                 )
-            found[name] = Stored(file, tuple(tensor.shape), tensor.nbytes)
+            found[name] = Stored(file, tuple(tensor.shape), tensor.nbytes, tensor.dtype)
     return found
 
 
@@ -56,27 +86,35 @@ def read_tensors(file: Path) -> Mapping[str, torch.Tensor]:
         ModelError: If it can't be read, or holds anything else; in one sentence.
     """
     refuse_lfs_pointer(file)
-    try:
+    if not os.path.isfile(file):
+        raise ModelError(f"{file} is no regular file; download it again")
+    advice = "it is cut short or no checkpoint: download it again"
+    with library_errors(f"{file} can't be read", advice):
         if file.suffix == ".safetensors":
             tensors: dict[str, torch.Tensor] = load_file(file)
             return tensors
-        # Files that torch wrote before version 1.6 are no archives and can't be mapped.
-        content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_zipfile(file))
-    except pickle.UnpicklingError as error:
-        raise ModelError(
-            f"{file} holds more than tensors and plain values, or is cut short; nothing of it was "
-            "executed: download it again, or save its tensors alone with "
-            "safetensors.torch.save_file"
-        ) from error
-    except (SafetensorError, OSError, RuntimeError, EOFError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ModelError(
-            f"{file} can't be read ({reason}); it is cut short or no checkpoint: download it again"
-        ) from error
+        try:
+            content = torch.load(file, map_location="cpu", weights_only=True, mmap=is_mapped(file))
+        except (pickle.UnpicklingError, RuntimeError) as error:
+            # Of formats that it does not read safely torch says to read them unsafely.
+            if isinstance(error, pickle.UnpicklingError) or "weights_only" in str(error):
+                raise ModelError(
+                    f"{file} holds more than tensors and plain values, or is cut short; nothing of "
+                    "it was executed: download it again, or save its tensors alone with "
+                    "safetensors.torch.save_file"
+                ) from error
+            raise
     for key in WRAPPERS:
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    values = content.values() if isinstance(content, Mapping) else [None]
-    if not values or not all(isinstance(value, torch.Tensor) for value in values):
+    pairs = content.items() if isinstance(content, Mapping) else [("", None)]
+    if not pairs or not all(isinstance(key, str) and _is_plain(value) for key, value in pairs):
         raise ModelError(f"{file} holds no tensors by name; pass the checkpoint's weights file")
     return content  # type: ignore[no-any-return]  # checked above
+
+
+def _is_plain(value: object) -> bool:
+    """Tell whether something is a tensor with its numbers one after the other."""
+    if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
+        return False
+    return not (value.is_quantized or value.is_meta)

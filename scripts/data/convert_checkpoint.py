@@ -48,7 +48,9 @@ def convert(model: str, source: str | None, parts: dict[str, str], to: str) -> s
     refuse_empty("--to", to)
     if checkpoint.is_whole:
         raise ModelError(f"{checkpoint.name} is in transformers' format already; use it as it is")
-    made = convert_checkpoint(checkpoint, wrapper.model_class, wrapper.config(checkpoint), to)
+    made = convert_checkpoint(
+        checkpoint, wrapper.model_class, wrapper.checked_config(checkpoint), to
+    )
     return made.name
 
 

@@ -324,3 +324,37 @@ def test_a_wrong_original_leaves_nothing(original: Original, tmp_path: Path) -> 
     with pytest.raises(models.ModelError, match=r"lacks vision_model.pre_layrnorm.weight of the"):
         load(original, tmp_path / "made/shikra")
     assert left_over(tmp_path / "made") == []
+
+
+@pytest.mark.parametrize("change", ["weights", "config", "removed", "same size and time"])
+def test_a_converted_folder_that_was_edited_is_refused(
+    original: Original, tmp_path: Path, change: str
+) -> None:
+    target = tmp_path / "made"
+    options = {"parts": original.parts, "device": "cpu", "converted": str(target)}
+    models.load(original.family, **options)  # type: ignore[arg-type]
+    assert models.load(original.family, **options).num_image_tokens  # type: ignore[arg-type]
+    file = target / ("config.json" if change == "config" else "model.safetensors")
+    state, content = file.stat(), file.read_bytes()
+    if change == "removed":
+        file.unlink()
+    else:
+        file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        os.utime(file, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+    with pytest.raises(models.ModelError, match=rf"{file.name} was changed or removed .*delete"):
+        models.load(original.family, **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_that_an_older_version_converted_is_used(
+    original: Original, tmp_path: Path
+) -> None:
+    """It has no hashes of its files."""
+    target = tmp_path / "made"
+    options = {"parts": original.parts, "device": "cpu", "converted": str(target)}
+    models.load(original.family, **options)  # type: ignore[arg-type]
+    record = json.loads((target / "converted_from.json").read_text())
+    assert {"config.json", "model.safetensors"} <= record.pop("files").keys()
+    (target / "converted_from.json").write_text(json.dumps(record))
+
+    assert models.load(original.family, **options).num_image_tokens  # type: ignore[arg-type]

@@ -235,7 +235,6 @@ def add_part(content: Json) -> Json:
         repeat_id,
         name_id,
         add_part,
-        lambda content: [content],
         lambda content: {**content, "model": 3},
     ],
 )
@@ -248,10 +247,11 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: Callable[[Json], Any]
 
 
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "tokenizer.json").write_text("{")
+    for text, reason in (("{", r"not whole JSON \(.* line 1"), ("[]", "holds list")):
+        (tmp_path / "tokenizer.json").write_text(text)
 
-    with pytest.raises(ModelError, match="is not a LLaMA tokenizer"):
-        JsonTokenizer(tmp_path / "tokenizer.json")
+        with pytest.raises(ModelError, match=rf"tokenizer \S*tokenizer.json .*{reason}"):
+            JsonTokenizer(tmp_path / "tokenizer.json")
 
 
 def test_merges_may_be_written_either_way(tmp_path: Path) -> None:

@@ -192,6 +192,28 @@ def test_one_byte_of_the_weights_is_another_folder_wherever_they_lie(
     assert folder_of(same) != before
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.model", "chat_template.jinja"])
+def test_a_replaced_file_behind_a_link_is_another_folder(
+    captions: ChairSettings, tmp_path: Path, name: str
+) -> None:
+    """As in the hub's cache; size and times stay."""
+    copied = Path(shutil.copytree(ROOT / "models/tiny-llava", tmp_path / "snapshots/abc"))
+    (copied / "chat_template.jinja").write_text("{{ messages }}")
+    blobs = tmp_path / "blobs"
+    blobs.mkdir()
+    for file in sorted(copied.iterdir()):
+        file.rename(blobs / file.name)
+        file.symlink_to(f"../../blobs/{file.name}")
+    same = replace(captions, checkpoint=str(copied))
+    before, blob = folder_of(same), blobs / name
+    state, new = blob.stat(), blobs / "new"
+    new.write_bytes(blob.read_bytes()[:-1] + b"!")
+    os.utime(new, ns=(state.st_atime_ns, state.st_mtime_ns))
+    new.replace(blob)
+
+    assert folder_of(same) != before
+
+
 def test_a_changed_tokenizer_is_another_folder(captions: ChairSettings, tmp_path: Path) -> None:
     copied = shutil.copytree(ROOT / "models/tiny-llava", tmp_path / "copied")
     same = replace(captions, checkpoint=str(copied))
