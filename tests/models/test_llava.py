@@ -227,7 +227,7 @@ def remove_weights(folder: Path) -> None:
     [
         (break_config, "has no config.json"),
         (break_type, "model_type 'qwen2_vl' in its config.json, but this model needs 'llava'"),
-        (break_json, "is not JSON"),
+        (break_json, "is not whole JSON"),
         (break_tokenizer, "has no tokenizer.model and no tokenizer.json"),
         (break_weights, r"lacks model.multi_modal_projector.linear_1.weight; it is incomplete"),
         (
