@@ -118,7 +118,7 @@ def test_padding_is_never_an_image_token_and_always_a_token(
     loaded = load("llava")
     image = loaded.processor.tokenizer.convert_tokens_to_ids("<image>")
     config = GenerationConfig(eos_token_id=[], pad_token_id=image if pad == "image" else pad)
-    tokenizer = HFTokenizer(loaded.processor.tokenizer, config, 600, [image])
+    tokenizer = HFTokenizer(loaded.processor.tokenizer, config, 700, [image])
 
     assert tokenizer.eos_ids == (loaded.processor.tokenizer.eos_token_id,)
     assert tokenizer.pad_id not in (-1, 10**6, image)
