@@ -93,17 +93,23 @@ def origin_of(path: Path) -> Origin | None:
     """
     folders = [path] if path.is_dir() else path.absolute().parents[:2]
     found = next((folder / RUN for folder in folders if (folder / RUN).is_file()), None)
-    settings = {} if found is None else read_json(found).get("settings", {})
-    try:
-        decoding, question = settings["decoding"], settings["question"]
-        how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
-        words = (
-            f"{settings['model']}, protocol {settings['protocol']}, {how}, at most "
-            f"{decoding['max_new_tokens']} tokens, question {question!r}"
-        )
-        return Origin(settings["model"], words)
-    except KeyError:
+    settings = {} if found is None else read_json(found).get("settings")
+    if not isinstance(settings, dict):
         return None
+    texts = [settings.get(name) for name in ("model", "protocol", "question")]
+    decoding = settings.get("decoding")
+    known = ("do_sample", "num_beams", "max_new_tokens")
+    if not isinstance(decoding, dict) or not all(name in decoding for name in known):
+        return None
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    model, protocol, question = map(str, texts)
+    how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
+    words = (
+        f"{model}, protocol {protocol}, {how}, at most {decoding['max_new_tokens']} tokens, "
+        f"question {question!r}"
+    )
+    return Origin(model, words)
 
 
 def _of_run(path: Path) -> dict[str, list[Caption]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from collections import Counter
@@ -185,9 +186,9 @@ def _named_arms(
 def _record_of(path: Path) -> Record | None:
     """Return the settings in the run.json of the run that a file of answers is in."""
     depth = {ANSWERS: 2, OLD_ANSWERS: 0}.get(path.name)
-    if depth is None or len(path.parents) <= depth:
+    if depth is None:
         return None
-    folder = path.resolve().parents[depth]
+    folder = Path(os.path.realpath(path)).parents[depth]
     if not (folder / RUN).is_file() or (depth and not path.with_name(ARM).is_file()):
         return None
     settings = read_json(folder / RUN).get("settings")

@@ -6,11 +6,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.tasks.yes_no.identity import asks, id_of, picture_key, same_picture, words
+
+SHOWN_PARTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +204,9 @@ def check_recorded(path: Path, answers: Iterable[Answer], items: Sequence[Item])
 
 def rows_of_parts(counts: Mapping[str, int]) -> str:
     """Return in words how many rows are of which parts."""
-    return ", ".join(f"{part} ({count} rows)" for part, count in counts.items())
+    first = [f"{part:.40} ({count} rows)" for part, count in list(counts.items())[:SHOWN_PARTS]]
+    more = sum(list(counts.values())[SHOWN_PARTS:])
+    return ", ".join([*first, *([f"others ({more} rows)"] if more else [])])
 
 
 def _of_ours(answer: Answer) -> Said:
