@@ -178,7 +178,8 @@ def _check_items(
             if answer.item != items[key]:
                 raise EvaluationError(
                     f"{folders[name].path}, answer {at}: question {key} is recorded as "
-                    f"{answer.item}, but it is {items[key]}; pass --fresh to set the arm's answers aside and ask again"
+                    f"{answer.item}, but it is {items[key]}; pass --fresh to set the arm's answers "
+                    "aside and ask again"
                 )
 
 

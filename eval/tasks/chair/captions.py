@@ -14,6 +14,7 @@ from eval.files.answers import Caption
 from eval.files.image_ids import ImageId, image_id_of
 from eval.files.storage import AppendedLines, read_json
 from eval.run.arm_folder import ANSWERS, ARMS
+from eval.run.edited import check_questions
 from eval.run.folder import OLD_ANSWERS, RUN
 from eval.run.recorded import read_run
 from eval.tasks.chair.caption_rows import caption_rows
@@ -118,7 +119,9 @@ def _of_run(path: Path) -> dict[str, list[Caption]]:
     Raises:
         EvaluationError: If there are none, or an arm lacks some that another has.
     """
-    arms = {name: arm.answers for name, arm in read_run(path).arms.items()}
+    run = read_run(path)
+    check_questions(run, lambda item: item.question)
+    arms = {name: arm.answers for name, arm in run.arms.items()}
     ids = dict.fromkeys(answer.item.id for answers in arms.values() for answer in answers)
     if not ids:
         raise EvaluationError(f"{path} holds no answers")

@@ -27,6 +27,7 @@ from models.settings import available
 UNNAMED: Final = "answers"
 MADE: Final = ("model", "family", "protocol")  # what run.json says of answers of this project
 METHOD: Final = "method"
+LABEL_WORDS: Final = {1: "yes", 0: "no"}  # as PAI's rows have it
 LONGEST_PICTURE: Final = 500  # a longer text is the picture itself, as VLMEvalKit has it
 
 
@@ -100,7 +101,16 @@ def _said(path: Path, layout: Layout, where: str, row: Record) -> Said:
     if layout is layouts.LAYOUTS[0]:
         answer = answer_of(row, at)
     question = " ".join(_texts(value_of(row, layout.question))) or None
-    return Said(where, arm, part, row_id, question, picture, answer)
+    return Said(where, arm, part, row_id, question, picture, answer, _label(row, layout))
+
+
+def _label(row: Record, layout: Layout) -> str | None:
+    """Return what a row has for the right answer; None if that is neither yes nor no."""
+    keys = [key for key in (*layout.label, *layouts.LABEL) if key not in layout.answer]
+    value = _single(value_of(row, keys))
+    said = LABEL_WORDS.get(value, value) if isinstance(value, int) else value
+    label = said.strip().lower() if isinstance(said, str) else None
+    return label if label in LABEL_WORDS.values() else None
 
 
 def _picture(value: Any) -> int | str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -27,6 +28,7 @@ class Said:
         question: What was asked; None if the row does not have it.
         picture: Name of the picture; None if the row does not have it.
         answer: What the model said, with what else an answer of ours holds.
+        label: What the row has for the right answer; None if it has none that is yes or no.
     """
 
     where: str
@@ -36,6 +38,7 @@ class Said:
     question: str | None
     picture: int | str | None
     answer: Answer
+    label: str | None = None
 
 
 def match(
@@ -113,6 +116,7 @@ def _match_part(path: Path, said: Sequence[Said], items: Sequence[Item]) -> list
     ordered = _without_ids(path, said, items) if in_order else _by_id(what, said, items)
     for one, item in zip(ordered, items, strict=True):
         _check_same(path, one, item)
+    _note_labels(path, ordered, items)
     return [replace(one.answer, item=item) for one, item in zip(ordered, items, strict=True)]
 
 
@@ -182,6 +186,20 @@ def _check_same(path: Path, one: Said, item: Item) -> None:
             f"{at} is about picture {one.picture!r:.200}, but question {item.id} is about "
             f"{item.image!r}; pass the question file that the answers were made from, and the same "
             "--pope-type"
+        )
+
+
+def _note_labels(path: Path, said: Sequence[Said], items: Sequence[Item]) -> None:
+    """Say how many rows have another label than their question; the question's counts."""
+    other = [(one, item) for one, item in zip(said, items, strict=True)
+             if one.label is not None and item.label and one.label != item.label]  # fmt: skip
+    if other:
+        one, item = other[0]
+        print(
+            f"note: {len(other)} of {len(items)} rows of {path.name} have another label than the "
+            f"question file, {one.where} is the first ({one.label!r}, and {item.label!r} there); "
+            "the numbers are by the question file",
+            file=sys.stderr,
         )
 
 

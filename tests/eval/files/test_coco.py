@@ -58,7 +58,7 @@ def test_a_caption_is_text(tmp_path: Path) -> None:
         ('{"images": [{"id": -1, "file_name": "x"}], "annotations": [], "categories": []}',
          "entry 1 of its images has 'id' -1, which is no image id"),
         ('{"images": [], "annotations": [{"image_id": 1, "category_id": 1}], '
-         '"categories": [{"id": 1, "name": "car"}]}', "entry 1 of its annotations is of image 1, which"),
+         '"categories": [{"id": 1, "name": "car"}]}', "is of image 1, which its images lack"),
         ("[" * 100_000, "is not whole JSON"),
     ],
 )  # fmt: skip
