@@ -149,6 +149,5 @@ def _record(path: Path, number: int, line: str | bytes) -> Record:
             f"{path}, line {number} is not JSON ({reason}); one object a line is needed"
         ) from error
     if not isinstance(record, dict):
-        shown = line if isinstance(line, str) else line.decode()
-        raise EvaluationError(f"{path}, line {number} is not a JSON object: {shown[:60]}")
+        raise EvaluationError(f"{path}, line {number} is not a JSON object: {record!r:.60}")
     return record

@@ -137,7 +137,7 @@ class RunSettings:
             value = getattr(self, item.name)
             if type(value) is int and abs(value) >= LARGEST:
                 raise EvaluationError(
-                    f"{item.name} is {value:.1e}; no number has a use beyond 2**63"
+                    f"{item.name} has {len(str(abs(value)))} digits, but has to be below 2**63"
                 )
         if self.repeats > MOST_REPEATS:
             raise EvaluationError(f"repeats={self.repeats}, but {MOST_REPEATS} are the most")
