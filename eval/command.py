@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Final
 
 from eah.errors import EAHError
-from eval.errors import EvaluationError
+from eval.errors import EvaluationError, shown
 from models.errors import ModelError
 
 OK, BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 141, 143
@@ -33,7 +33,6 @@ RUN_ERRORS: Final = (EAHError, ModelError)
 KEPT: Final = "what was answered is kept, the same command goes on from there"
 SECRET_VARIABLES: Final = ("OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SHORTEST_SECRET: Final = 8
-SHOWN_END: Final = 600  # characters at each end of a sentence that is too long
 LONGEST: Final = 200  # characters of an error that are shown
 
 
@@ -108,18 +107,6 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def shown(sentence: str) -> str:
-    """Return a sentence for a terminal: on one line, in printable characters, of some lines.
-
-    What it quotes from a file may be megabytes, or steer the terminal.
-    """
-    if len(sentence) > 2 * SHOWN_END:
-        sentence = f"{sentence[:SHOWN_END]} [...] {sentence[-SHOWN_END:]}"
-    return "".join(
-        sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(sentence.split())
-    )
 
 
 def _say(sentence: str, status: int) -> int:

@@ -18,11 +18,11 @@ from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Key, answer_of
-from eval.files.storage import AppendedLines, write_json
+from eval.files.storage import AppendedLines, read_json, write_json
 from eval.files.typed import row_of
 from eval.files.writing import writing
 from eval.run.costs import BatchCost
-from eval.run.records import read_arm
+from eval.run.records import check_arm
 
 ARMS: Final = "arms"
 ARM: Final = "arm.json"
@@ -149,7 +149,8 @@ def arm_names(run: Path) -> list[str]:
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    info = read_arm(path)
+    info = read_json(path)
+    check_arm(info, path)
     if _folder_name(info["name"]) != path.parent.name:
         raise EvaluationError(
             f"{path} is of arm {info['name']!r:.60}, whose folder has another name; move this one "

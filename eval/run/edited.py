@@ -7,13 +7,15 @@ nobody has the question file any more.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item, Key
 from eval.run.arm_folder import ANSWERS, ArmFolder
 from eval.run.folder import RUN, questions_record
-from eval.run.recorded import RecordedRun
+
+if TYPE_CHECKING:
+    from eval.run.recorded import RecordedRun
 
 
 def check_questions(run: RecordedRun, text_of: Callable[[Item], str]) -> None:

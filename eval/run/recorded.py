@@ -12,13 +12,13 @@ from pathlib import Path
 
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Key, answer_of
-from eval.files.storage import AppendedLines, Record, read_json_lines
+from eval.files.storage import AppendedLines, Record, read_json, read_json_lines
 from eval.files.typed import row_of
 from eval.files.values import path_of
 from eval.run.arm_folder import ARMS, COSTS, ArmFolder, arm_names
 from eval.run.costs import BatchCost
 from eval.run.folder import OLD_ANSWERS, RUN
-from eval.run.records import number_of_questions, read_settings
+from eval.run.records import number_of_questions, settings_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +105,8 @@ def read_run(path: Path, arms: Sequence[str] | None = None) -> RecordedRun:
     """
     if not (path / RUN).is_file():
         raise EvaluationError(f"{path} is no run folder, it holds no {RUN}")
-    settings, begun = read_settings(path / RUN)
+    content = read_json(path / RUN)
+    settings, begun = settings_in(content, path / RUN), str(content.get("started", ""))
     is_old = (path / OLD_ANSWERS).is_file() and not (path / ARMS).exists()
     found = _old_arms(path) if is_old else {}
     for name in () if is_old else arm_names(path) if arms is None else arms:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.files.storage import Record, read_json
 from eval.files.typed import LARGEST
 
+Record = dict[str, Any]
 _NONE: Final = type(None)
 # Keys of the settings, and the types of their values where they are there.
 SETTINGS: Final[dict[str, tuple[type, ...]]] = {
@@ -32,13 +32,12 @@ _WORDS: Final = {
 }  # fmt: skip
 
 
-def read_settings(path: Path) -> tuple[Record, str]:
-    """Return the settings that a run.json holds, and when the run was begun.
+def settings_in(content: Record, path: Path) -> Record:
+    """Return the settings that a run.json at a path holds.
 
     Raises:
         EvaluationError: Naming the first key that is missing or of another type.
     """
-    content = read_json(path)
     settings = content.get("settings")
     if not isinstance(settings, dict):
         raise _damaged(path, "settings", settings, (dict,))
@@ -48,18 +47,16 @@ def read_settings(path: Path) -> tuple[Record, str]:
     asked = {name: settings[name] for name in ("questions", "images") if name in settings}
     if asked and number_of_questions(settings) is None:
         raise _damaged(path, next(iter(asked)), next(iter(asked.values())), ())
-    return settings, str(content.get("started", ""))
+    return settings
 
 
-def read_arm(path: Path) -> Record:
-    """Return the content of an arm.json.
+def check_arm(info: Record, path: Path) -> None:
+    """Check the content of an arm.json at a path.
 
     Raises:
         EvaluationError: Naming the first key that is missing or of another type.
     """
-    info = read_json(path)
     _check(path, info, ARM, needed=("name", "started"), advice="--fresh sets the arm aside")
-    return info
 
 
 def number_of_questions(settings: Mapping[str, Any]) -> int | None:
