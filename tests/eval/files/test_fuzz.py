@@ -149,7 +149,7 @@ def ours_or_nothing(read: Callable[[], object]) -> None:
         read()
     except (EvaluationError, ModelError) as error:
         said = str(error)
-    for words in ("object is not", "has no attribute", "__init__", "argument after"):
+    for words in ("object is not", "has no attribute", "__init__", "argument "):
         assert words not in said
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from eval import pope_eval, runs
-from tests.eval.small_runs import always_yes, right, write_run
+from eval.errors import EvaluationError
+from eval.tasks.pope.questions import dump_questions, read_questions
+from tests.eval.small_runs import always_yes, questions, right, write_run
 
 
 def edit(run: Path, arm: str, line: int, **changes: Any) -> None:
@@ -84,3 +86,34 @@ def test_folders_of_no_arm_are_refused(run: Path, capsys: pytest.CaptureFixture[
     (copy / "arm.json").unlink()
     assert runs.main(["rescore", str(run)]) == 2
     assert "holds answers, but no arm.json" in capsys.readouterr().err
+
+
+def test_rows_with_other_labels_are_counted(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [
+        {"question_id": i.id, "answer": "Yes.", "label": "yes"} for i in questions()
+    ]  # three of six labels are no
+    (tmp_path / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "q.json").write_text(dump_questions(questions()))
+
+    asked = ["--pope-path", str(tmp_path / "q.json"), "--output-dir", str(tmp_path / "runs")]
+    assert pope_eval.main(["--answers", str(tmp_path / "a.jsonl"), *asked]) == 0
+    assert "3 of 6 rows of a.jsonl have another label" in capsys.readouterr().err
+
+
+def test_questions_of_other_types_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = dump_questions(questions()).splitlines()
+    rows = [json.loads(line) | {"category": "random"} for line in lines]
+    rows[0]["category"] = "popular"
+    path = tmp_path / "q.json"
+    path.write_text(json.dumps(rows))
+    assert len(read_questions(path, "random")) == 5
+    assert "popular (1 rows)" in capsys.readouterr().err
+
+    rows[1]["category"] = "randm"
+    path.write_text(json.dumps(rows))
+    with pytest.raises(EvaluationError, match="category 'randm' is none of"):
+        read_questions(path, "random")
