@@ -24,7 +24,7 @@ from types import FrameType
 from typing import Final
 
 from eah.errors import EAHError
-from eval.errors import EvaluationError
+from eval.errors import EvaluationError, shown
 from models.errors import ModelError
 
 OK, BUG, BAD_INPUT, INTERRUPTED, BROKEN_PIPE, TERMINATED = 0, 1, 2, 130, 141, 143
@@ -112,7 +112,7 @@ def _terminable() -> Iterator[None]:
 def _say(sentence: str, status: int) -> int:
     """Print a sentence and return an exit status; if nobody can be told, the status has to do."""
     with suppress(OSError, ValueError):
-        print(sentence, file=sys.stderr, flush=True)
+        print(shown(sentence), file=sys.stderr, flush=True)
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -21,7 +21,14 @@ from eval.errors import EvaluationError
 from eval.evaluate import task_class
 from eval.output.comparison import compare_runs, setting_notes, why_unpaired
 from eval.output.exports import FORMATS
-from eval.output.run_report import facts_of, headline, relabelled_report, score, task_of
+from eval.output.run_report import (
+    check_asked,
+    facts_of,
+    headline,
+    relabelled_report,
+    score,
+    task_of,
+)
 from eval.output.table import fit
 from eval.run.flag_parser import FlagParser
 from eval.run.outputs import check_outputs, output_files, paths_in
@@ -92,6 +99,8 @@ def compare(given: dict[str, Any]) -> Shown:
         )
     task, reference, wide = _task(first, given), given.get("reference"), given.get("wide", False)
     texts = ["\n".join(setting_notes(first, second))]
+    for run in (first, second):
+        check_asked(_task(run, given), run)
     if (reason := why_unpaired(first, second)) is None:
         report = compare_runs(task, first, second, reference)
         texts += [report.text(wide=wide), *task.notes(report.arms)]

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple
 
 from eval.errors import EvaluationError
 from eval.files.image_ids import ImageId
+from eval.files.typed import check_types, row_of
 
 BASELINE: Final = "baseline"
-_ROW_TYPES: Final = {
-    "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "None": (type(None),),
-}  # fmt: skip
 Key = tuple[str, int | str]
 
 
@@ -106,6 +104,9 @@ def answer_of(record: Mapping[str, Any], where: str) -> Answer:
         EvaluationError: If something is missing in it, or of another type.
     """
     try:
+        for name in ("id", "image", "question", "answer"):
+            if name not in record:
+                raise TypeError(f"it has no {name!r}")
         item = Item(
             record["id"],
             record["image"],
@@ -113,29 +114,27 @@ def answer_of(record: Mapping[str, Any], where: str) -> Answer:
             record.get("label", ""),
             record.get("part", ""),
         )
-        findings = tuple(Finding(**finding) for finding in record.get("eah", ()))
+        findings = findings_of(record)
         p_yes = record.get("p_yes")
         answer = Answer(item, record["answer"], record.get("finished", True), findings, p_yes)
-        for row in (answer, item, *findings):
+        for row in (answer, item):
             check_types(row)
-        if p_yes is not None and not 0 <= p_yes <= 1:  # nan neither
+        if p_yes is not None and not 0 <= p_yes <= 1:
             raise TypeError(f"p_yes is {p_yes}, not a probability from 0 to 1")
         return answer
-    except (KeyError, TypeError) as error:
+    except TypeError as error:
         raise EvaluationError(
             f"{where} is no recorded answer ({error}); delete that line and run again"
         ) from error
 
 
-def check_types(row: Any) -> None:
-    """Check that a dataclass that was read from a file holds what its fields declare.
+def findings_of(record: Mapping[str, Any]) -> tuple[Finding, ...]:
+    """Return what EAH found, as a recorded answer has it.
 
     Raises:
-        TypeError: Naming the first field that does not. Fields of other types are not checked.
+        TypeError: If it is something else.
     """
-    for item in fields(row):
-        value, kinds = getattr(row, item.name), str(item.type).split(" | ")
-        if all(kind in _ROW_TYPES for kind in kinds) and not any(
-            type(value) in _ROW_TYPES[kind] for kind in kinds
-        ):
-            raise TypeError(f"{item.name} is {value!r:.60}, not {item.type}")
+    found = record.get("eah", [])
+    if not isinstance(found, list):
+        raise TypeError(f"eah is {found!r:.60}, not a list of what was found")
+    return tuple(row_of(Finding, one, f"finding {at}") for at, one in enumerate(found, start=1))

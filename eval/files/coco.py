@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ SPLITS: Final = ("train2014", "val2014")
 SOURCE: Final = (
     "annotations_trainval2014.zip of cocodataset.org, which scripts/download_data.sh fetches"
 )
+
+
+_NUMBER: Final = re.compile(r"[0-9]{1,18}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,13 +62,24 @@ def read_instances(path: Path) -> Instances:
     Raises:
         EvaluationError: If it can't be read or is not COCO's.
     """
-    content = _load(path)
-    with _reading(path):
-        names = {_number(one["id"]): str(one["name"]) for one in content["categories"]}
-        file_names = {_image_id(one["id"]): str(one["file_name"]) for one in content["images"]}
+    with _reading(path) as content:
+        names: dict[Any, str] = {}
+        for where, one in _entries(content, "categories"):
+            _add(names, _number(one, "id", where), _text(one, "name", where), where)
+        file_names: dict[ImageId, str] = {}
+        for where, one in _entries(content, "images"):
+            _add(file_names, _image_id(one, "id", where), _text(one, "file_name", where), where)
         objects: dict[ImageId, set[str]] = {image_id: set() for image_id in file_names}
-        for one in content["annotations"]:
-            objects[_image_id(one["image_id"])].add(names[_number(one["category_id"])])
+        for where, one in _entries(content, "annotations"):
+            image_id, number = (
+                _image_id(one, "image_id", where),
+                _number(one, "category_id", where),
+            )
+            if image_id not in objects:
+                raise ValueError(f"{where} is of image {image_id}, which its images lack")
+            if number not in names:
+                raise ValueError(f"{where} is of category {number}, which its categories lack")
+            objects[image_id].add(names[number])
     return Instances(file_names, objects)
 
 
@@ -74,10 +89,10 @@ def read_captions(path: Path) -> list[tuple[ImageId, str]]:
     Raises:
         EvaluationError: If it can't be read or is not COCO's.
     """
-    content = _load(path)
-    with _reading(path):
+    with _reading(path) as content:
         return [
-            (_image_id(one["image_id"]), _text(one["caption"])) for one in content["annotations"]
+            (_image_id(one, "image_id", where), _text(one, "caption", where))
+            for where, one in _entries(content, "annotations")
         ]
 
 
@@ -91,31 +106,62 @@ def _load(path: Path) -> Any:
         ) from error
 
 
-def _image_id(value: Any) -> ImageId:
+def _entries(content: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the objects of a list of the file, each with the place where it stands."""
+    entries = content.get(name) if isinstance(content, dict) else None
+    if not isinstance(entries, list):
+        raise ValueError(f"it has no list of {name}")
+    for number, one in enumerate(entries, start=1):
+        where = f"entry {number} of its {name}"
+        if not isinstance(one, dict):
+            raise ValueError(f"{where} is {one!r:.60}, not an object")
+        yield where, one
+
+
+def _value(entry: dict[str, Any], key: str, where: str) -> Any:
+    if key not in entry:
+        raise ValueError(f"{where} has no {key!r}")
+    return entry[key]
+
+
+def _image_id(entry: dict[str, Any], key: str, where: str) -> ImageId:
+    value = _value(entry, key, where)
     image_id = image_id_of(value)
     if image_id is None:
-        raise ValueError(f"{value!r} is no image id")
+        raise ValueError(f"{where} has {key!r} {value!r:.60}, which is no image id")
     return image_id
 
 
-def _text(value: Any) -> str:
+def _text(entry: dict[str, Any], key: str, where: str) -> str:
+    value = _value(entry, key, where)
     if not isinstance(value, str):
-        raise TypeError(f"caption {value!r:.60} is not text")
+        raise ValueError(f"{where} has {key!r} {value!r:.60}, which is not text")
     return value
 
 
-def _number(value: Any) -> Any:
+def _number(entry: dict[str, Any], key: str, where: str) -> int | float | str:
     """Return a category's id; some tools write numbers as text in one place and not in another."""
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
+    value = _value(entry, key, where)
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"{where} has {key!r} {value!r:.60}, which is no number")
+    is_number = isinstance(value, str) and _NUMBER.fullmatch(value)
+    return int(value) if is_number else value
+
+
+def _add(found: dict[Any, str], key: Any, value: str, where: str) -> None:
+    """Add what an entry says of an id, once: of two, nobody can tell which of them counts."""
+    if key in found:
+        raise ValueError(f"{where} has the id {key!r:.60}, as another one before it")
+    found[key] = value
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """Turn what a file of another shape raises into one sentence."""
+def _reading(path: Path) -> Iterator[Any]:
+    """Yield the content of a file; what says that it is of another shape becomes one sentence."""
+    content = _load(path)
     try:
-        yield
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        yield content
+    except ValueError as error:
         raise EvaluationError(
-            f"{path} is not a COCO annotation file of that kind ({type(error).__name__}: {error}); "
-            f"pass one as in {SOURCE}"
+            f"{path} is not a COCO annotation file of that kind ({error}); pass one as in {SOURCE}"
         ) from error

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 
 from eval.errors import EvaluationError
 from eval.files.text import read_bytes, read_text
 from eval.files.writing import write_atomically, writing
 from models.json_files import json_fault, parse_json
 
+_PROCESS: Final = re.compile(r"[0-9]{1,6}")
 Record = dict[str, Any]
 """One JSON object, as it stands in a file."""
 
@@ -86,7 +88,8 @@ class AppendedLines:
         found = self.path.parent.glob(f"{self.path.stem}.*{self.path.suffix}")
         numbered = {p: p.name.split(".")[-2] for p in found}
         parts = sorted(
-            (p for p, n in numbered.items() if n.isdigit()), key=lambda p: int(numbered[p])
+            (p for p, n in numbered.items() if _PROCESS.fullmatch(n)),
+            key=lambda p: int(numbered[p]),
         )
         return [path for path in (self.path, *parts) if path.exists()]
 
@@ -146,6 +149,5 @@ def _record(path: Path, number: int, line: str | bytes) -> Record:
             f"{path}, line {number} is not JSON ({reason}); one object a line is needed"
         ) from error
     if not isinstance(record, dict):
-        shown = line if isinstance(line, str) else line.decode()
-        raise EvaluationError(f"{path}, line {number} is not a JSON object: {shown[:60]}")
+        raise EvaluationError(f"{path}, line {number} is not a JSON object: {record!r:.60}")
     return record

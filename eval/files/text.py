@@ -50,6 +50,8 @@ def read_bytes(path: Path) -> bytes:
         raise EvaluationError(
             f"{path} can't be read: {error.strerror or error}; check the path"
         ) from error
+    except ValueError as error:  # a zero byte, or half of a surrogate pair
+        raise EvaluationError(f"{str(path)!r:.200} is the name of no file; check it") from error
     except (EOFError, zlib.error) as error:
         raise EvaluationError(
             f"{path} is gzipped and cut off or damaged ({error}); copy it again"

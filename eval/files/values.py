@@ -30,9 +30,28 @@ def convert(name: str, kind: str, value: Any, source: str) -> Any:
         item_kind = kind.removeprefix("tuple[").split(",")[0].removesuffix("]")
         return tuple(convert(name, item_kind, item, source) for item in items)
     if kind == "Path" and isinstance(value, (str, Path)):
-        return Path(value).expanduser()
+        return path_of(value, f"{source}: {name}")
     if kind == "float" and type(value) is int:
         return float(value)
     if kind not in _TYPES or type(value) is not _TYPES[kind]:
-        raise EvaluationError(f"{source}: {name} is {value!r}, but it must be of type {kind}")
+        raise EvaluationError(f"{source}: {name} is {value!r:.60}, but it must be of type {kind}")
     return value
+
+
+def path_of(value: str | Path, what: str) -> Path:
+    """Return a path, which may begin with ~.
+
+    Args:
+        value: As it was given.
+        what: What it is the path of, for error messages.
+    Raises:
+        EvaluationError: If no system has such a path.
+    """
+    if "\0" in str(value):
+        raise EvaluationError(f"{what}: {str(value)!r:.60} has a zero byte, which no path has")
+    try:
+        return Path(value).expanduser()
+    except RuntimeError as error:
+        raise EvaluationError(
+            f"{what}: {str(value)!r:.60} begins with the name of no user; write the path out"
+        ) from error

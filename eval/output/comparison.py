@@ -42,7 +42,7 @@ def setting_notes(first: RecordedRun, second: RecordedRun) -> list[str]:
         one, two = (run.settings.get(name) for run in (first, second))
         if one != two:
             lines.append(f"{name}: {_differing(one, two)}")
-    codes = [{arm.info.get("code") for arm in run.arms.values()} for run in (first, second)]
+    codes = [{str(arm.info.get("code")) for arm in run.arms.values()} for run in (first, second)]
     if codes[0] != codes[1] and not (first.saved or second.saved):
         lines.append("the answers were given by different code (arm.json of each arm says which)")
     return lines

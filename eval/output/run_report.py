@@ -16,6 +16,7 @@ from eval.output.report import Report, report_of
 from eval.output.table import fit, render
 from eval.output.tables import result_table, wide_table
 from eval.run.arms import reference_of
+from eval.run.edited import check_questions
 from eval.run.folder import METRICS, REPORT, RUN
 from eval.run.outputs import output_files
 from eval.run.recorded import RecordedRun
@@ -102,9 +103,26 @@ def relabelled_report(
 
 
 def score(task: Task, run: RecordedRun, reference: str | None) -> Report:
-    """Compute all numbers of a run's finished arms."""
+    """Compute all numbers of a run's finished arms.
+
+    Raises:
+        EvaluationError: If there is none, or the questions, pictures or labels were changed.
+    """
+    check_asked(task, run)
     costs = {name: arm.costs for name, arm in run.arms.items()}
     return report_of(task, run.answers(), reference=reference, costs=None if run.saved else costs)
+
+
+def check_asked(task: Task, run: RecordedRun) -> None:
+    """Check that a run's answers name what was asked.
+
+    Raises:
+        EvaluationError: If their questions, pictures or labels were changed.
+    """
+    protocol = None if run.saved else task.protocol
+    check_questions(
+        run, lambda item: item.question if protocol is None else task.prompt(item, protocol)
+    )
 
 
 def facts_of(run: RecordedRun) -> dict[str, Any]:

@@ -169,11 +169,17 @@ def _check_items(
     """
     items = {prompt.key: prompt.item for prompt in session.plan.prompts}
     for name, answers in done.items():
-        for key, answer in answers.items():
-            if key in items and answer.item != items[key]:
+        for at, (key, answer) in enumerate(answers.items(), start=1):
+            if key not in items:
                 raise EvaluationError(
-                    f"{folders[name].path}: question {key} is recorded as {answer.item}, but it is "
-                    f"{items[key]}; pass --fresh to set the arm's answers aside and ask again"
+                    f"{folders[name].path}, answer {at} is to {answer.item}, which this run does "
+                    "not ask; remove that line, or pass --fresh to set the arm's answers aside"
+                )
+            if answer.item != items[key]:
+                raise EvaluationError(
+                    f"{folders[name].path}, answer {at}: question {key} is recorded as "
+                    f"{answer.item}, but it is {items[key]}; pass --fresh to set the arm's answers "
+                    "aside and ask again"
                 )
 
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.files.answers import BASELINE, Answer, Key, answer_of, check_types
+from eval.files.answers import BASELINE, Answer, Key, answer_of
 from eval.files.storage import AppendedLines, read_json, write_json
+from eval.files.typed import row_of
 from eval.files.writing import writing
 from eval.run.costs import BatchCost
+from eval.run.records import check_arm
 
 ARMS: Final = "arms"
 ARM: Final = "arm.json"
@@ -86,14 +88,12 @@ class ArmFolder:
     def costs(self) -> list[BatchCost]:
         """Return what the recorded batches cost."""
         try:
-            costs = [BatchCost(**record) for record in self._costs.read()]
-            for cost in costs:
-                check_types(cost)
+            return [row_of(BatchCost, record, f"batch {at}") for at, record in
+                    enumerate(self._costs.read(), start=1)]  # fmt: skip
         except TypeError as error:
             raise EvaluationError(
                 f"{self.path / COSTS} is damaged ({error}); delete it, it holds times only"
             ) from error
-        return costs
 
     def append(self, answers: Sequence[Answer]) -> None:
         """Record answers."""
@@ -128,8 +128,20 @@ class ArmFolder:
 
 
 def arm_names(run: Path) -> list[str]:
-    """Return the arms of a run folder in the order in which they were begun, baseline first."""
-    infos = [_read_info(path) for path in run.glob(f"{ARMS}/*/{ARM}")]
+    """Return the arms of a run folder in the order in which they were begun, baseline first.
+
+    Raises:
+        EvaluationError: If a folder is damaged or a copy, or does not say which arm it is of.
+    """
+    infos = []
+    for folder in sorted(run.glob(f"{ARMS}/*")):
+        if (folder / ARM).is_file():
+            infos.append(_read_info(folder / ARM))
+        elif AppendedLines(folder / ANSWERS).parts():
+            raise EvaluationError(
+                f"{folder} holds answers, but no {ARM} that says what gave them; copy that file, "
+                "too, or move the folder away"
+            )
     ordered = sorted(
         infos, key=lambda info: (info["name"] != BASELINE, info["started"], info["name"])
     )
@@ -138,11 +150,12 @@ def arm_names(run: Path) -> list[str]:
 
 def _read_info(path: Path) -> dict[str, Any]:
     info = read_json(path)
-    for name in ("name", "started"):
-        if not isinstance(info.get(name), str):
-            raise EvaluationError(
-                f"{path} is damaged, its {name!r} is {info.get(name)!r}; --fresh sets the arm aside"
-            )
+    check_arm(info, path)
+    if _folder_name(info["name"]) != path.parent.name:
+        raise EvaluationError(
+            f"{path} is of arm {info['name']!r:.60}, whose folder has another name; move this one "
+            "away if it is a copy, or give it its old name"
+        )
     return info
 
 

@@ -89,7 +89,9 @@ def read_eah(key: str, text: str) -> Any:
     try:
         return reader(text)
     except ValueError as error:
-        raise EvaluationError(f"{key}={text!r} of an arm can't be read; write {usage}") from error
+        raise EvaluationError(
+            f"{key}={text!r:.60} of an arm can't be read; write {usage}"
+        ) from error
 
 
 def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig, dict[str, Any]]:
@@ -159,15 +161,15 @@ def read_value(text: str) -> Any:
     Raises:
         EvaluationError: If it can't be read.
     """
-    if _LIST.fullmatch(text) and not text.isdigit():
-        return list(_layers(text))
-    if _EXPONENT.fullmatch(text):  # Python writes 1e-05, which YAML takes for text.
-        return float(text)
     try:
+        if _LIST.fullmatch(text) and not text.isdigit():
+            return list(_layers(text))
+        if _EXPONENT.fullmatch(text):  # Python writes 1e-05, which YAML takes for text.
+            return float(text)
         return parse_yaml(text)
     except ValueError as error:
         raise EvaluationError(
-            f"setting {text!r} can't be read; write a number, a word, or a list as 0-2 or 1+3"
+            f"setting {text!r:.60} can't be read; write a number, a word, or a list as 0-2 or 1+3"
         ) from error
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
+from math import prod
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from eah.errors import EAHConfigError, nearest
@@ -41,6 +42,7 @@ DEFAULT_ARMS: Final = (BASELINE, EAH)
 # What the paper's command lines mean by OPERA's flags: OPERA, and OPERA on top of EAH.
 OPERA_ARMS: Final = (BASELINE, OPERA, f"{OPERA}+{EAH}")
 Settings = TypeVar("Settings", bound=RunSettings)
+MOST_ARMS: Final = 1000
 EAH_FLAGS: Final = ("preset", "layers", "head", "min_density", "receivers")
 
 
@@ -219,10 +221,17 @@ def expand(names: Sequence[str], sweep: Sequence[str]) -> list[str]:
         if key in grid:
             raise EvaluationError(f"--sweep {key}: its values stand in two places; give one list")
         grid[key] = [part.strip() for part in values.split(",")]
-    found, used = [], set()
+    found: list[str] = []
+    used: set[str] = set()
     for name in names:
         keys = [key for key in grid if _parse(name).takes(key)]
         used.update(keys)
+        points = prod(len(grid[key]) for key in keys)
+        if len(found) + points > MOST_ARMS:
+            raise EvaluationError(
+                f"--sweep asks for {len(found) + points} arms or more, but {MOST_ARMS} are the "
+                "most of a run; sweep fewer values at a time"
+            )
         joint = "," if "@" in name else "@"
         for point in product(*(grid[key] for key in keys)):
             settings = ",".join(f"{k}={v}" for k, v in zip(keys, point, strict=True))

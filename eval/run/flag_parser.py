@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from eval.errors import shown
+
 WIDTH: Final = 100
 # In the order of the help; what a command alone has comes first.
 OWN: Final = "this command"
@@ -71,7 +73,7 @@ class FlagParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence and exit with status 2."""
-        self.exit(2, f"{Path(self.prog).stem}: error: {message}\n")
+        self.exit(2, shown(f"{Path(self.prog).stem}: error: {message}") + "\n")
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):

@@ -195,9 +195,9 @@ def _add_running(parser: Parser) -> None:
 
 
 def _steps(text: str) -> int:
-    if not re.fullmatch(r"\d+", text):
+    if not re.fullmatch(r"\d{1,18}", text):
         raise argparse.ArgumentTypeError(
-            f"{text!r} is no number of steps, which OPERA's threshold is; EAH's own is --THRES"
+            f"{text!r:.60} is no number of steps, which OPERA's threshold is; EAH's own is --THRES"
         )
     return int(text)
 
@@ -205,8 +205,8 @@ def _steps(text: str) -> int:
 def _auto_or_number(text: str) -> int | None:
     if text == "auto":
         return None
-    if not re.fullmatch(r"\d+", text):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither auto nor a number")
+    if not re.fullmatch(r"\d{1,18}", text):
+        raise argparse.ArgumentTypeError(f"{text!r:.60} is neither auto nor a number")
     return int(text)
 
 

@@ -6,19 +6,19 @@ and scored; nothing is written to them.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from eval.errors import EvaluationError
-from eval.files.answers import BASELINE, Answer, Finding, Item
-from eval.files.storage import Record, read_json, read_json_lines
-from eval.run.arm_folder import ArmFolder, arm_names
+from eval.files.answers import BASELINE, Answer, Key, answer_of
+from eval.files.storage import AppendedLines, Record, read_json, read_json_lines
+from eval.files.typed import row_of
+from eval.files.values import path_of
+from eval.run.arm_folder import ARMS, COSTS, ArmFolder, arm_names
 from eval.run.costs import BatchCost
 from eval.run.folder import OLD_ANSWERS, RUN
+from eval.run.records import number_of_questions, settings_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +69,7 @@ class RecordedRun:
     @property
     def total(self) -> int:
         """Number of questions."""
-        questions = self.settings.get("questions") or self.settings.get("images") or {}
-        # Version 0.1 has the number of pictures there; MME has a part of that name.
-        if isinstance(count := questions.get("count"), int):
-            return count
-        return sum(int(part["count"]) for part in questions.values())
+        return number_of_questions(self.settings) or 0
 
     @property
     def hash(self) -> str:
@@ -110,18 +106,21 @@ def read_run(path: Path, arms: Sequence[str] | None = None) -> RecordedRun:
     if not (path / RUN).is_file():
         raise EvaluationError(f"{path} is no run folder, it holds no {RUN}")
     content = read_json(path / RUN)
-    settings = content.get("settings", {})
-    if not isinstance(settings, dict) or not isinstance(settings.get("benchmark"), str):
-        raise EvaluationError(f"{path / RUN} does not say which benchmark it is of")
-    begun = str(content.get("started", ""))
-    if (path / OLD_ANSWERS).is_file():
-        return RecordedRun(path, settings, _old_arms(path), begun, old=True)
-    found = {}
-    for name in arm_names(path) if arms is None else arms:
+    settings, begun = settings_in(content, path / RUN), str(content.get("started", ""))
+    is_old = (path / OLD_ANSWERS).is_file() and not (path / ARMS).exists()
+    found = _old_arms(path) if is_old else {}
+    for name in () if is_old else arm_names(path) if arms is None else arms:
         folder = ArmFolder(path, name)
         answers = list(folder.answers().values())
         found[name] = RecordedArm(name, answers, folder.info() or {}, folder.costs())
-    return RecordedRun(path, settings, found, begun)
+    run = RecordedRun(path, settings, found, begun, is_old)
+    for name, arm in found.items():
+        if number_of_questions(settings) is not None and len(arm.answers) > run.total:
+            raise EvaluationError(
+                f"arm {name} of {path} has {len(arm.answers)} answers, but the run asks "
+                f"{run.total} questions; remove the lines that were added"
+            )
+    return run
 
 
 def runs_below(
@@ -146,7 +145,7 @@ def find_run(name: str, runs_dir: Path) -> RecordedRun:
     Raises:
         EvaluationError: If there is none, or more than one.
     """
-    path = Path(name).expanduser()
+    path = path_of(name, "run")
     if path.is_dir():
         return read_run(path)
     found = [p.parent for p in sorted(runs_dir.rglob(RUN)) if _is_named(p.parent.name, name)]
@@ -167,38 +166,35 @@ def _is_named(folder: str, name: str) -> bool:
 def _old_arms(path: Path) -> dict[str, RecordedArm]:
     """Return the arms of a run of version 0.1."""
     arms: dict[str, RecordedArm] = {}
+    places: dict[tuple[str, Key], int] = {}
     for number, row in read_json_lines(path / OLD_ANSWERS):
-        try:
-            answer = _old_answer(row)
-            arms.setdefault(row["method"], RecordedArm(row["method"], [])).answers.append(answer)
-        except (KeyError, TypeError) as error:
+        where, method = f"{path / OLD_ANSWERS}, line {number}", row.get("method")
+        if not isinstance(method, str):
+            raise EvaluationError(f"{where} is no recorded answer (its method is {method!r:.60})")
+        answer = answer_of(_in_todays_words(row), where)
+        if (first := places.setdefault((method, answer.item.key), number)) != number:
             raise EvaluationError(
-                f"{path / OLD_ANSWERS}, line {number} is no recorded answer ({error})"
+                f"{where} answers the question of line {first} again; delete one of the lines"
+            )
+        arms.setdefault(method, RecordedArm(method, [])).answers.append(answer)
+    costs = path / COSTS
+    for number, cost in enumerate(AppendedLines(costs).read(), start=1):
+        try:
+            batch = {name: value for name, value in cost.items() if name != "method"}
+            batch["batch"] = str(batch.get("batch"))
+            found = row_of(BatchCost, batch, f"batch {number}")
+        except TypeError as error:
+            raise EvaluationError(
+                f"{costs} is damaged ({error}); delete it, it holds times only"
             ) from error
-    for cost in _old_costs(path):
-        if (arm := arms.get(cost.pop("method", ""))) is not None:
-            arm.costs.append(BatchCost(**{**cost, "batch": str(cost["batch"])}))
+        if isinstance(method := cost.get("method"), str) and method in arms:
+            arms[method].costs.append(found)
     return dict(sorted(arms.items(), key=lambda item: item[0] != BASELINE))
 
 
-def _old_answer(row: Mapping[str, Any]) -> Answer:
-    caption = "caption" in row
-    item = Item(
-        row["image_id" if caption else "question_id"],
-        row["image"],
-        row["question"],
-        row.get("label", ""),
-        row.get("pope_type", ""),
-    )
-    findings = tuple(Finding(**found) for found in row.get("eah", ()))
-    return Answer(
-        item, row["caption" if caption else "answer"], row.get("finished", True), findings
-    )
-
-
-def _old_costs(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the costs of a run of version 0.1; lines that were cut off are left out."""
-    for file in sorted(path.glob("costs*.jsonl")):
-        for line in file.read_text(encoding="utf-8").splitlines():
-            with suppress(ValueError):
-                yield json.loads(line)
+def _in_todays_words(row: Record) -> Record:
+    """Return a row of version 0.1 under the keys of today's answers."""
+    kind = ("image_id", "caption") if "caption" in row else ("question_id", "answer")
+    names = dict(zip((*kind, "pope_type"), ("id", "answer", "part"), strict=True))
+    same = ("image", "question", "label", "finished", "eah")
+    return {names.get(key, key): of for key, of in row.items() if key in (*names, *same)}

@@ -9,10 +9,13 @@ from typing import Any, Final
 
 from eah.errors import nearest
 from eval.errors import EvaluationError
+from eval.files.typed import LARGEST
 from eval.files.values import convert
 from models.settings import PARTS
 
 DEFAULT_SEED: Final = 42
+MOST_REPEATS: Final = 1000
+MOST_WORKERS: Final = 256
 MODEL_FLAGS: Final = (
     "checkpoint",
     "protocol",
@@ -130,6 +133,18 @@ class RunSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EvaluationError(f"{name}={value}, but at least 1 is needed")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if type(value) is int and abs(value) >= LARGEST:
+                raise EvaluationError(
+                    f"{item.name} has {len(str(abs(value)))} digits, but has to be below 2**63"
+                )
+        if self.repeats > MOST_REPEATS:
+            raise EvaluationError(f"repeats={self.repeats}, but {MOST_REPEATS} are the most")
+        if self.num_workers is not None and self.num_workers > MOST_WORKERS:
+            raise EvaluationError(
+                f"num_workers={self.num_workers}, but {MOST_WORKERS} processes are the most"
+            )
         if self.fresh and self.accept_old:
             raise EvaluationError(
                 "--fresh sets recorded answers aside and --accept-old keeps them; give one of them"

@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 import models
+from eval.evaluate import task_class
 from eval.files.answers import Answer, Finding, Item
 from eval.run.arm_folder import ArmFolder
 from eval.run.costs import BatchCost
+from eval.run.folder import questions_record
 from scripts.scenes.make import write_scenes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -128,12 +130,14 @@ def write_run(
 ) -> Path:
     """Write a run whose arms answer as functions say; arms with EAH have findings."""
     items = questions() if items is None else items
-    counts: dict[str, int] = {}
-    for item in items:
-        counts[item.part] = counts.get(item.part, 0) + 1
-    asked = {part: {"count": count, "sha256": "0"} for part, count in counts.items()}
+    recorded = {**SETTINGS, **settings}
+    kind = task_class(recorded["benchmark"])
+    protocol = kind.protocol_of(recorded["protocol"], recorded["family"])
+    asked = questions_record(
+        [(item, kind(kind.settings_class()).prompt(item, protocol)) for item in items]
+    )
     path.mkdir(parents=True)
-    content = {"settings": {**SETTINGS, "questions": asked, **settings}, "started": "2026-01-02"}
+    content = {"settings": {"questions": asked, **recorded}, "started": "2026-01-02"}
     (path / "run.json").write_text(json.dumps(content))
     for number, (name, answer) in enumerate(arms.items()):
         folder = ArmFolder(path, name)

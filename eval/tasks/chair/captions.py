@@ -14,6 +14,7 @@ from eval.files.answers import Caption
 from eval.files.image_ids import ImageId, image_id_of
 from eval.files.storage import AppendedLines, read_json
 from eval.run.arm_folder import ANSWERS, ARMS
+from eval.run.edited import check_questions
 from eval.run.folder import OLD_ANSWERS, RUN
 from eval.run.recorded import read_run
 from eval.tasks.chair.caption_rows import caption_rows
@@ -93,17 +94,23 @@ def origin_of(path: Path) -> Origin | None:
     """
     folders = [path] if path.is_dir() else path.absolute().parents[:2]
     found = next((folder / RUN for folder in folders if (folder / RUN).is_file()), None)
-    settings = {} if found is None else read_json(found).get("settings", {})
-    try:
-        decoding, question = settings["decoding"], settings["question"]
-        how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
-        words = (
-            f"{settings['model']}, protocol {settings['protocol']}, {how}, at most "
-            f"{decoding['max_new_tokens']} tokens, question {question!r}"
-        )
-        return Origin(settings["model"], words)
-    except KeyError:
+    settings = {} if found is None else read_json(found).get("settings")
+    if not isinstance(settings, dict):
         return None
+    texts = [settings.get(name) for name in ("model", "protocol", "question")]
+    decoding = settings.get("decoding")
+    known = ("do_sample", "num_beams", "max_new_tokens")
+    if not isinstance(decoding, dict) or not all(name in decoding for name in known):
+        return None
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    model, protocol, question = map(str, texts)
+    how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
+    words = (
+        f"{model}, protocol {protocol}, {how}, at most {decoding['max_new_tokens']} tokens, "
+        f"question {question!r}"
+    )
+    return Origin(model, words)
 
 
 def _of_run(path: Path) -> dict[str, list[Caption]]:
@@ -112,7 +119,9 @@ def _of_run(path: Path) -> dict[str, list[Caption]]:
     Raises:
         EvaluationError: If there are none, or an arm lacks some that another has.
     """
-    arms = {name: arm.answers for name, arm in read_run(path).arms.items()}
+    run = read_run(path)
+    check_questions(run, lambda item: item.question)
+    arms = {name: arm.answers for name, arm in run.arms.items()}
     ids = dict.fromkeys(answer.item.id for answers in arms.values() for answer in answers)
     if not ids:
         raise EvaluationError(f"{path} holds no answers")

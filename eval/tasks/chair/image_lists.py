@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -75,7 +76,12 @@ def _of_rows(path: Path) -> list[ImageId]:
     rows = caption_rows(path, image_id_key=COLUMN, caption_key="caption")
     if not rows:
         raise EvaluationError(f"{path} holds no image ids; name at least one picture")
-    return list(dict.fromkeys(_id_of_row(row, f"{path}, {place}") for place, row in rows))
+    ids = [_id_of_row(row, f"{path}, {place}") for place, row in rows]
+    found = list(dict.fromkeys(ids))
+    if len(found) < len(ids) and not any("method" in row for _, row in rows):
+        print(f"note: {len(ids) - len(found)} of {len(ids)} rows of {path} repeat an image id, "
+              "which counts once", file=sys.stderr)  # fmt: skip
+    return found
 
 
 def _id_of_row(row: Mapping[str, Any], where: str) -> ImageId:

@@ -21,6 +21,7 @@ from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Caption
 from eval.files.coco import SPLITS
 from eval.files.image_ids import ImageId
+from eval.run.settings import MOST_WORKERS
 from eval.stats.intervals import NONE, Interval, bootstrap_intervals, ratio
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import Analyzer
@@ -68,6 +69,10 @@ class ScoreSettings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise EvaluationError(f"--{name} {value}, but at least 1 is needed")
+        if self.num_workers is not None and self.num_workers > MOST_WORKERS:
+            raise EvaluationError(
+                f"--num_workers {self.num_workers}, but {MOST_WORKERS} processes are the most"
+            )
         if self.coco_path is None and self.ground_truth is None:
             raise EvaluationError(
                 "no ground truth: pass --coco_path with the folder of COCO's annotations "

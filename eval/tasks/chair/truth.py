@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -196,13 +197,21 @@ def _objects_in(
 ) -> Iterator[list[str]]:
     """Yield the objects that each text mentions, read by several processes."""
     parts = [texts[at : at + TEXTS_AT_ONCE] for at in range(0, len(texts), TEXTS_AT_ONCE)]
-    with (
-        tqdm(total=len(texts), unit="caption", desc=label) as progress,
-        ProcessPoolExecutor(num_workers, initializer=_start, initargs=(analyzer,)) as pool,
-    ):
-        for part in pool.map(_read_part, parts):
-            yield from part
-            progress.update(len(part))
+    # Where processes are forked, all of them are started, also those that get nothing to do.
+    count = max(min(num_workers, len(parts)), 1)
+    try:
+        with (
+            tqdm(total=len(texts), unit="caption", desc=label) as progress,
+            ProcessPoolExecutor(count, initializer=_start, initargs=(analyzer,)) as pool,
+        ):
+            for part in pool.map(_read_part, parts):
+                yield from part
+                progress.update(len(part))
+    except BrokenProcessPool as error:
+        raise EvaluationError(
+            f"a process that reads {label} was ended from outside, as the system does where memory "
+            "is short; pass --num-workers 1"
+        ) from error
 
 
 # Each worker process keeps the analyzer that it was started with: NLTK's takes a second to load.

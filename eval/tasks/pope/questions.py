@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import random
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,7 +41,7 @@ def read_questions(path: Path, pope_type: str) -> list[Item]:
     """Read a question file: question_id, image, text and label in each row.
 
     JSON lines as published, a JSON list, CSV or TSV. The keys of lmms-eval's copy are read, too;
-    where rows name their POPE type in `category`, those of other types are left out.
+    where rows name their POPE type in `category`, those of other types are left out, with a note.
 
     Raises:
         EvaluationError: Naming the row that is no question, or if there is none.
@@ -53,9 +54,18 @@ def read_questions(path: Path, pope_type: str) -> list[Item]:
         )
     questions: dict[int | str, Item] = {}
     places: dict[int | str, str] = {}
-    for where, row in read_rows(path).rows:
-        category = str(row.get("category", "")).strip().lower()
-        if category in POPE_TYPES and category != pope_type:
+    others: Counter[str] = Counter()
+    rows = read_rows(path).rows
+    by_type = any(_category(row) in POPE_TYPES for _, row in rows)
+    for where, row in rows:
+        category = _category(row)
+        if by_type and category not in POPE_TYPES:
+            raise EvaluationError(
+                f"{path}, {where}: category {row.get('category')!r:.60} is none of "
+                f"{', '.join(POPE_TYPES)}, which other rows name there; correct it"
+            )
+        if by_type and category != pope_type:
+            others[category] += 1
             continue
         item = _question(row, pope_type, f"{path}, {where}")
         if item.id in questions:
@@ -68,7 +78,15 @@ def read_questions(path: Path, pope_type: str) -> list[Item]:
         raise EvaluationError(
             f"{path} holds no questions of type {pope_type}; download it again, or pass its type"
         )
+    if others:
+        counts = ", ".join(f"{name} ({count} rows)" for name, count in others.items())
+        print(f"note: {path.name} has questions of other types, too, which are not asked here: "
+              f"{counts}", file=sys.stderr)  # fmt: skip
     return list(questions.values())
+
+
+def _category(row: Record) -> str:
+    return str(row.get("category", "")).strip().lower()
 
 
 def dump_questions(items: Iterable[Item]) -> str:

@@ -59,6 +59,10 @@ class PopeSettings(YesNoSettings):
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
         YesNoSettings.__post_init__(self)
+        if not self.pope_type:
+            raise EvaluationError(f"pope_type names none: {', '.join(POPE_TYPES)}, or all")
+        if len(set(self.pope_type)) < len(self.pope_type):
+            raise EvaluationError(f"pope_type {' '.join(self.pope_type)}: name each once")
         if "all" in self.pope_type:
             object.__setattr__(self, "pope_type", POPE_TYPES)
         for name in self.pope_type:

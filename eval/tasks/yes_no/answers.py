@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import sys
 from collections import Counter
@@ -26,6 +27,7 @@ from models.settings import available
 UNNAMED: Final = "answers"
 MADE: Final = ("model", "family", "protocol")  # what run.json says of answers of this project
 METHOD: Final = "method"
+LABEL_WORDS: Final = {1: "yes", 0: "no"}  # as PAI's rows have it
 LONGEST_PICTURE: Final = 500  # a longer text is the picture itself, as VLMEvalKit has it
 
 
@@ -99,7 +101,16 @@ def _said(path: Path, layout: Layout, where: str, row: Record) -> Said:
     if layout is layouts.LAYOUTS[0]:
         answer = answer_of(row, at)
     question = " ".join(_texts(value_of(row, layout.question))) or None
-    return Said(where, arm, part, row_id, question, picture, answer)
+    return Said(where, arm, part, row_id, question, picture, answer, _label(row, layout))
+
+
+def _label(row: Record, layout: Layout) -> str | None:
+    """Return what a row has for the right answer; None if that is neither yes nor no."""
+    keys = [key for key in (*layout.label, *layouts.LABEL) if key not in layout.answer]
+    value = _single(value_of(row, keys))
+    said = LABEL_WORDS.get(value, value) if isinstance(value, int) else value
+    label = said.strip().lower() if isinstance(said, str) else None
+    return label if label in LABEL_WORDS.values() else None
 
 
 def _picture(value: Any) -> int | str | None:
@@ -185,9 +196,9 @@ def _named_arms(
 def _record_of(path: Path) -> Record | None:
     """Return the settings in the run.json of the run that a file of answers is in."""
     depth = {ANSWERS: 2, OLD_ANSWERS: 0}.get(path.name)
-    if depth is None or len(path.parents) <= depth:
+    if depth is None:
         return None
-    folder = path.resolve().parents[depth]
+    folder = Path(os.path.realpath(path)).parents[depth]
     if not (folder / RUN).is_file() or (depth and not path.with_name(ARM).is_file()):
         return None
     settings = read_json(folder / RUN).get("settings")

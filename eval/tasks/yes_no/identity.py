@@ -8,7 +8,7 @@ from typing import Any, Final
 PICTURE_SUFFIXES: Final = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # MME's questions end in a request that LLaVA and lmms-eval replace by their own.
 REQUEST: Final = " Please answer yes or no."
-_COCO: Final = re.compile(r"(?:coco_(?:train|val|test)\d{4}_)?0*(\d+)")
+_COCO: Final = re.compile(r"(?:coco_(?:train|val|test)\d{4}_)?(\d+)")
 _NUMBER: Final = re.compile(r"([0-9]{1,18})(\.0+)?")
 
 
@@ -33,7 +33,7 @@ def picture_key(name: int | str) -> str:
     suffix = next((end for end in PICTURE_SUFFIXES if last.endswith(end)), "")
     stem = last.removesuffix(suffix)
     number = _COCO.fullmatch(stem)
-    return number[1] if number else stem
+    return number[1].lstrip("0") or "0" if number else stem
 
 
 def words(text: str) -> str:

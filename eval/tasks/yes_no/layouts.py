@@ -52,6 +52,8 @@ PICTURE: Final = (
 )  # fmt: skip
 PART: Final = ("pope_type", "part", "category", "doc.category", "metadata.category")
 ARM: Final = ("method", "model_id", "model")
+LABEL: Final = ("label", "labels", "gt", "gt_answer", "gt_ans", "gold", "ground_truth", "target",
+                "doc.answer")  # fmt: skip
 LAYOUTS: Final = (
     Layout("answers of an arm", ("id", "image", "question", "answer", "finished"), ("answer",)),
     Layout("version 0.1", ("method", "question_id", "image", "answer", "finished"), ("answer",)),

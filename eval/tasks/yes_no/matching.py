@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.tasks.yes_no.identity import asks, id_of, picture_key, same_picture, words
+
+SHOWN_PARTS: Final = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +28,7 @@ class Said:
         question: What was asked; None if the row does not have it.
         picture: Name of the picture; None if the row does not have it.
         answer: What the model said, with what else an answer of ours holds.
+        label: What the row has for the right answer; None if it has none that is yes or no.
     """
 
     where: str
@@ -34,6 +38,7 @@ class Said:
     question: str | None
     picture: int | str | None
     answer: Answer
+    label: str | None = None
 
 
 def match(
@@ -111,6 +116,7 @@ def _match_part(path: Path, said: Sequence[Said], items: Sequence[Item]) -> list
     ordered = _without_ids(path, said, items) if in_order else _by_id(what, said, items)
     for one, item in zip(ordered, items, strict=True):
         _check_same(path, one, item)
+    _note_labels(path, ordered, items)
     return [replace(one.answer, item=item) for one, item in zip(ordered, items, strict=True)]
 
 
@@ -183,6 +189,20 @@ def _check_same(path: Path, one: Said, item: Item) -> None:
         )
 
 
+def _note_labels(path: Path, said: Sequence[Said], items: Sequence[Item]) -> None:
+    """Say how many rows have another label than their question; the question's counts."""
+    other = [(one, item) for one, item in zip(said, items, strict=True)
+             if one.label is not None and item.label and one.label != item.label]  # fmt: skip
+    if other:
+        one, item = other[0]
+        print(
+            f"note: {len(other)} of {len(items)} rows of {path.name} have another label than the "
+            f"question file, {one.where} is the first ({one.label!r}, and {item.label!r} there); "
+            "the numbers are by the question file",
+            file=sys.stderr,
+        )
+
+
 def check_recorded(path: Path, answers: Iterable[Answer], items: Sequence[Item]) -> None:
     """Refuse the answers of a run folder whose questions are others than those of question files.
 
@@ -202,7 +222,9 @@ def check_recorded(path: Path, answers: Iterable[Answer], items: Sequence[Item])
 
 def rows_of_parts(counts: Mapping[str, int]) -> str:
     """Return in words how many rows are of which parts."""
-    return ", ".join(f"{part} ({count} rows)" for part, count in counts.items())
+    first = [f"{part:.40} ({count} rows)" for part, count in list(counts.items())[:SHOWN_PARTS]]
+    more = sum(list(counts.values())[SHOWN_PARTS:])
+    return ", ".join([*first, *([f"others ({more} rows)"] if more else [])])
 
 
 def _of_ours(answer: Answer) -> Said:

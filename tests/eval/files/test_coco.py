@@ -46,7 +46,7 @@ def test_a_caption_is_text(tmp_path: Path) -> None:
     path = tmp_path / "captions.json"
     path.write_text('{"annotations": [{"image_id": 7, "caption": null}]}')
 
-    with pytest.raises(EvaluationError, match="caption None is not text"):
+    with pytest.raises(EvaluationError, match="entry 1 of its annotations has 'caption' None"):
         read_captions(path)
 
 
@@ -56,9 +56,9 @@ def test_a_caption_is_text(tmp_path: Path) -> None:
         ("[]", "is not a COCO annotation file of that kind"),
         ('{"images": 5, "annotations": [], "categories": []}', "is not a COCO annotation file"),
         ('{"images": [{"id": -1, "file_name": "x"}], "annotations": [], "categories": []}',
-         "ValueError: -1 is no image id"),
+         "entry 1 of its images has 'id' -1, which is no image id"),
         ('{"images": [], "annotations": [{"image_id": 1, "category_id": 1}], '
-         '"categories": [{"id": 1, "name": "car"}]}', "KeyError: 1"),
+         '"categories": [{"id": 1, "name": "car"}]}', "is of image 1, which its images lack"),
         ("[" * 100_000, "is not whole JSON"),
     ],
 )  # fmt: skip

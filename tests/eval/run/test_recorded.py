@@ -58,7 +58,7 @@ def test_an_unfinished_arm_has_no_part_in_the_numbers(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("run.json", None, "is no run folder, it holds no run.json"),
-        ("run.json", "{}", "run.json does not say which benchmark it is of"),
+        ("run.json", "{}", "run.json is damaged, its 'settings' is None"),
         ("run.json", '{"settings"', "run.json is damaged"),
         ("arms/eah/arm.json", "[]", "arm.json is damaged, it holds no JSON object"),
         ("arms/eah/answers.jsonl", "{}\n", "is no recorded answer"),

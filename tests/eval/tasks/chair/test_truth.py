@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import pytest
 
 from eval.errors import EvaluationError
 from eval.tasks.chair.analyzers import Analyzer, choose
-from eval.tasks.chair.truth import GroundTruth, cached_truth, read, write
+from eval.tasks.chair.truth import GroundTruth, _objects_in, cached_truth, read, write
 from scripts.scenes.make import write_scenes
 
 LEXICON = choose("lexicon")
@@ -199,7 +201,11 @@ def test_missing_annotations_are_named(annotations: Path, tmp_path: Path) -> Non
         ("captions_val2014.json", '{"annotations": [{"ima', "is not whole JSON"),
         ("captions_val2014.json", "[]", "is not a COCO annotation file"),
         ("captions_val2014.json", "{}", "is not a COCO annotation file of that kind"),
-        ("instances_val2014.json", '{"images": [], "annotations": []}', "KeyError: 'categories'"),
+        (
+            "instances_val2014.json",
+            '{"images": [], "annotations": []}',
+            "no list of categories",
+        ),
         ("instances_val2014.json", "", "is not whole JSON"),
     ],
 )
@@ -250,3 +256,15 @@ def test_unusable_ground_truth_is_one_sentence(
 def test_a_missing_ground_truth_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="can't be read: No such file"):
         read(tmp_path / "absent.json")
+
+
+def test_a_killed_process_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("eval.tasks.chair.truth._read_part", _die)
+    analyzer = choose("lexicon")
+
+    with pytest.raises(EvaluationError, match="pass --num-workers 1"):
+        list(_objects_in(["A dog."], analyzer, "captions", 100_000))
+
+
+def _die(_: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)

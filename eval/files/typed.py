@@ -1,0 +1,57 @@
+"""Dataclasses that a file holds, checked field by field."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, fields
+from math import isfinite
+from typing import Any, Final, TypeVar
+
+_TYPES: Final = {
+    "int": (int,), "float": (int, float), "str": (str,), "bool": (bool,), "None": (type(None),),
+}  # fmt: skip
+# No count or time of ours is near it, and numbers above overflow where means are computed.
+LARGEST: Final = 1 << 63
+Row = TypeVar("Row")
+
+
+def row_of(kind: type[Row], value: Any, what: str) -> Row:
+    """Return the dataclass that an object of JSON holds.
+
+    Args:
+        kind: The dataclass.
+        value: Should be an object with its fields.
+        what: The object in words, for error messages.
+    Raises:
+        TypeError: Saying in words what is wrong with it.
+    """
+    if not isinstance(value, dict):
+        raise TypeError(f"{what} is {value!r:.60}, not an object")
+    known = {item.name: item for item in fields(kind)}  # type: ignore[arg-type]  # a dataclass
+    for name, item in known.items():
+        if item.default is MISSING and item.default_factory is MISSING and name not in value:
+            raise TypeError(f"{what} has no {name!r}")
+    for name in value:
+        if name not in known:
+            raise TypeError(f"{what} has {name!r:.60}, which is unknown there")
+    row = kind(**value)
+    check_types(row)
+    return row
+
+
+def check_types(row: Any) -> None:
+    """Check that a dataclass that was read from a file holds what its fields declare.
+
+    Raises:
+        TypeError: Naming the first field that does not, or is out of all bounds. Fields of other
+            types are not checked.
+    """
+    for item in fields(row):
+        value, kinds = getattr(row, item.name), str(item.type).split(" | ")
+        if not all(kind in _TYPES for kind in kinds):
+            continue
+        if not any(type(value) in _TYPES[kind] for kind in kinds):
+            raise TypeError(f"{item.name} is {value!r:.60}, not {item.type}")
+        # An id, which may be text, is not computed with.
+        is_number = type(value) in (int, float) and "str" not in kinds
+        if is_number and not (abs(value) < LARGEST and isfinite(value)):
+            raise TypeError(f"{item.name} is {value!r:.60}, no number that can be counted with")

@@ -1,0 +1,101 @@
+"""What run.json and arm.json must hold, key by key, so that whoever reads a run can rely on it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from eval.errors import EvaluationError
+from eval.files.typed import LARGEST
+
+Record = dict[str, Any]
+_NONE: Final = type(None)
+# Keys of the settings, and the types of their values where they are there.
+SETTINGS: Final[dict[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("benchmark", "model", "family", "protocol", "dtype", "device"), (str,)),
+    **dict.fromkeys(("pictures", "question", "scoring"), (str,)),
+    **dict.fromkeys(("decoding", "questions", "images", "answers"), (dict,)),
+    "left_out": (list,),
+}
+DECODING: Final = {"do_sample": (bool,), "num_beams": (int,), "max_new_tokens": (int,)}
+ARM: Final[dict[str, tuple[type, ...]]] = {
+    **dict.fromkeys(("name", "started"), (str,)),
+    **dict.fromkeys(("versions", "files"), (dict,)),
+    **dict.fromkeys(("settings", "eah"), (dict, _NONE)),
+    "code": (str,),
+    "resumed": (list,),
+}
+_WORDS: Final = {
+    str: "text", dict: "an object", list: "a list", bool: "true or false", int: "a whole number",
+    _NONE: "null",
+}  # fmt: skip
+
+
+def settings_in(content: Record, path: Path) -> Record:
+    """Return the settings that a run.json at a path holds.
+
+    Raises:
+        EvaluationError: Naming the first key that is missing or of another type.
+    """
+    settings = content.get("settings")
+    if not isinstance(settings, dict):
+        raise _damaged(path, "settings", settings, (dict,))
+    _check(path, settings, SETTINGS, needed=("benchmark", "model"))
+    if (decoding := settings.get("decoding")) is not None:
+        _check(path, decoding, DECODING, needed=tuple(DECODING), inside="decoding.")
+    asked = {name: settings[name] for name in ("questions", "images") if name in settings}
+    if asked and number_of_questions(settings) is None:
+        raise _damaged(path, next(iter(asked)), next(iter(asked.values())), ())
+    return settings
+
+
+def check_arm(info: Record, path: Path) -> None:
+    """Check the content of an arm.json at a path.
+
+    Raises:
+        EvaluationError: Naming the first key that is missing or of another type.
+    """
+    _check(path, info, ARM, needed=("name", "started"), advice="--fresh sets the arm aside")
+
+
+def number_of_questions(settings: Mapping[str, Any]) -> int | None:
+    """Return how many questions a run asks by its settings; None if they do not say."""
+    questions = settings.get("questions") or settings.get("images") or {}
+    # Version 0.1 has the number of pictures there; MME has a part of that name.
+    if "count" in questions and not isinstance(questions["count"], dict):
+        counts = [questions["count"]]
+    else:
+        counts = [part.get("count") if isinstance(part, dict) else None
+                  for part in questions.values()]  # fmt: skip
+    known = [count for count in counts if type(count) is int and 0 <= count < LARGEST]
+    return sum(known) if known and len(known) == len(counts) else None
+
+
+def _check(
+    path: Path,
+    record: Record,
+    kinds: Mapping[str, tuple[type, ...]],
+    *,
+    needed: tuple[str, ...],
+    inside: str = "",
+    advice: str = "copy it again, or delete the run folder",
+) -> None:
+    for name, types in kinds.items():
+        if name in record and type(record[name]) not in types:
+            raise _damaged(path, inside + name, record[name], types, advice)
+        if name in needed and name not in record:
+            raise EvaluationError(f"{path} is damaged, it has no {inside + name!r}; {advice}")
+
+
+def _damaged(
+    path: Path,
+    name: str,
+    value: Any,
+    types: tuple[type, ...],
+    advice: str = "copy it again, or delete the run folder",
+) -> EvaluationError:
+    wanted = " or ".join(_WORDS[kind] for kind in types) or "the number of questions by part"
+    return EvaluationError(
+        f"{path} is damaged, its {name!r} is {value!r:.60}, not {wanted}; {advice}"
+    )
