@@ -106,11 +106,7 @@ class AppendedLines:
         Raises:
             EvaluationError: If any other line is damaged.
         """
-        parts = []
-        for path in self.parts():
-            lines = enumerate(read_bytes(path).split(b"\n")[:-1], start=1)
-            parts.append([_record(path, number, line) for number, line in lines])
-        return parts
+        return [_records(path) for path in self.parts()]
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Append records and flush them to the disk, so that they survive whatever comes next.
@@ -124,11 +120,32 @@ class AppendedLines:
             os.fsync(file.fileno())
 
     def join(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Replace all parts by one file with these records."""
-        write_atomically(self.path, dump_lines(records))
-        for path in self.parts():
-            if path != self.path:
-                path.unlink()
+        """Replace all parts by one file with these records.
+
+        A part with another record is not one of ours, whatever its name says: it is kept, under a
+        name that is no part's.
+        """
+        joined = dump_lines(records)
+        write_atomically(self.path, joined)
+        known = {_canonical(record) for record in _records(self.path)}
+        with writing(self.path):
+            for path in self.parts():
+                if path == self.path:
+                    continue
+                if all(_canonical(record) in known for record in _records(path)):
+                    path.unlink()
+                else:
+                    path.rename(path.with_name(f"{path.name}.kept"))
+
+
+def _records(path: Path) -> list[Record]:
+    """Return the records of a part, without a last line that was cut off."""
+    lines = enumerate(read_bytes(path).split(b"\n")[:-1], start=1)
+    return [_record(path, number, line) for number, line in lines]
+
+
+def _canonical(record: Record) -> str:
+    return json.dumps(record, sort_keys=True)
 
 
 def _drop_cut_off(file: BinaryIO) -> None:

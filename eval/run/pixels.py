@@ -73,13 +73,30 @@ def read_ahead(
         num_workers=min(workers, len(groups)),
         pin_memory=pinned,
     )
-    for pixels in loader:
+    for pixels in _by_living_workers(loader):
         if isinstance(pixels, str):
             raise EvaluationError(
                 f"{pixels}; --skip-unreadable of pope_eval.py, chair_eval.py and evaluate.py "
                 "leaves such pictures out"
             )
         yield pixels
+
+
+def _by_living_workers(loader: DataLoader[Pixels | str]) -> Iterator[Pixels | str]:
+    """Yield what a loader's processes read.
+
+    Raises:
+        EvaluationError: If one of them was ended from outside.
+    """
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise EvaluationError(
+            "a process that reads pictures was ended, perhaps for lack of memory; what was "
+            "answered is kept: run the same command again, with a smaller --num-workers"
+        ) from error
 
 
 def pictures_hash(folder: Path, names: Collection[str]) -> str:

@@ -160,10 +160,13 @@ def test_each_process_appends_to_a_part_of_its_own(tmp_path: Path) -> None:
     assert common.read_parts() == [[{"by": "one"}], [{"by": 0}], [{"by": 1}], [{"by": 2}]]
     assert parts[0].read() == common.read()
 
-    parts[1].join([{"all": 1}])
+    whole = [{"by": 1}, {"by": "one"}, {"by": 0}]  # and not what part 10 holds
+    parts[1].join(whole)
 
-    assert {path.name for path in tmp_path.iterdir()} == {"x.jsonl", "x.copy.jsonl"}
-    assert common.read() == [{"all": 1}]
+    names = {"x.jsonl", "x.copy.jsonl", "x.10.jsonl.kept"}
+    assert {path.name for path in tmp_path.iterdir()} == names
+    assert (tmp_path / "x.10.jsonl.kept").read_text() == '{"by": 2}\n'
+    assert common.read() == whole
 
 
 @contextmanager
