@@ -113,9 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags.add_argument("cache", type=Path, metavar="chair.pkl", help="the tool's cache")
     flags.flag("--output", type=Path, required=True, help="file to write, .json or .json.gz")
     flags.flag("--force", action="store_true", help="replace the output if there is one")
-    given = flags.parse(arguments)
     return finish(
-        "import_chair_cache", lambda: import_cache(**given), interrupted="nothing was written"
+        "import_chair_cache",
+        lambda: import_cache(**flags.parse(arguments)),
+        interrupted="nothing was written",
     )
 
 

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
+from eval.command import finish
 from eval.files.writing import write_atomically
 from eval.tasks.chair.analyzers import HEADER, LEXICON_FILE
 from eval.tasks.chair.vocabulary import Vocabulary, load_vocabulary
@@ -68,15 +70,20 @@ def table(vocabulary: Vocabulary) -> str:
     return "\n".join([HEADER, *lines]) + "\n"
 
 
-def main() -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Write or check the table."""
     parser = argparse.ArgumentParser(description="Write configs/chair_lexicon.tsv.")
     parser.add_argument("--check", action="store_true", help="only compare, write nothing")
     made = table(load_vocabulary())
-    if parser.parse_args().check:
+    if parser.parse_args(arguments).check:
         return int(made != LEXICON_FILE.read_text(encoding="utf-8"))
     write_atomically(LEXICON_FILE, made)
     return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return finish("make_lexicon", lambda: run(arguments), interrupted="the table is as it was")
 
 
 if __name__ == "__main__":

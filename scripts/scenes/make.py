@@ -10,9 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from eval.command import finish
+from eval.files.writing import write_atomically
 from scripts.scenes.scene import CATEGORIES, Placed, Scene, render
 from scripts.scenes.text import captions
 
@@ -53,7 +57,9 @@ def write_scenes(output: Path, *, count: int, seed: int) -> None:
         ("captions", {"annotations": texts}),
     ):
         path = output / "annotations" / f"{name}_val2014.json"
-        path.write_text(json.dumps({"info": INFO, "licenses": [], "images": images, **content}))
+        write_atomically(
+            path, json.dumps({"info": INFO, "licenses": [], "images": images, **content})
+        )
 
 
 def _instance(number: int, image_id: int, category_id: int, placed: Placed) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def _instance(number: int, image_id: int, category_id: int, placed: Placed) -> d
     }
 
 
-def main() -> None:
+def run(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and write the scenes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, required=True, help="folder to write into")
@@ -77,12 +83,17 @@ def main() -> None:
     parser.add_argument(
         "--seed", type=int, default=2014, help="scenes of another seed share nothing (default 2014)"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     if args.count < 1:
         parser.error(f"--count {args.count}: at least one scene is needed")
     write_scenes(args.output, count=args.count, seed=args.seed)
     print(f"{args.count} scenes in {args.output}")
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return finish("make", lambda: run(arguments), interrupted="run it again")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

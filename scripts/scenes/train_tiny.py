@@ -18,9 +18,10 @@ import json
 import math
 import random
 import re
+import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -35,6 +36,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
+from eval.command import finish
 from models.llava import Llava
 from models.prompts import TEMPLATES
 from models.tokenizer import LLAMA_BOS, LLAMA_EOS, LLAMA_PAD, SentencePieceTokenizer
@@ -247,7 +249,7 @@ def save(model: LlavaForConditionalGeneration, output: Path) -> None:
     write_processor_files(output, model.config)
 
 
-def main() -> None:
+def run(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line, train and save."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("models/tiny-llava"))
@@ -256,7 +258,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--scenes", type=int, default=12000)
     parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
+    args = parser.parse_args(arguments)
     torch.manual_seed(args.seed)
     args.output.mkdir(parents=True, exist_ok=True)
     tokenizer = train_tokenizer(args.output)
@@ -273,5 +275,10 @@ def main() -> None:
     (args.output / "training.json").write_text(json.dumps(recipe, indent=1) + "\n")
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return finish("train_tiny", lambda: run(arguments), interrupted="run it again")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
