@@ -39,6 +39,7 @@ SIGNALS: Final = {
     if hasattr(signal, name)
 }
 GRACE_S: Final = 5.0  # so long a second signal can't break off the tidying up after the first
+AGAIN_S: Final = 0.01
 SECRET_VARIABLES: Final = ("OPENAI_API_KEY", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN")
 SHORTEST_SECRET: Final = 8
 LONGEST: Final = 200  # characters of an error that are shown
@@ -132,13 +133,26 @@ def _asked_to_end() -> Iterator[_Asked]:
         signal.signal(number, signal.SIG_DFL)
         os.kill(os.getpid(), number)
 
-    before: dict[int, Any] = {}
+    def unraisable(what: Any) -> None:
+        # Python drops what is raised while an object is deleted: asked once more, a moment later.
+        number = asked.number
+        if number is None or not issubclass(what.exc_type, KeyboardInterrupt):
+            hook(what)
+            return
+        asked.number = None
+        later = threading.Timer(AGAIN_S, os.kill, (own, number))
+        later.daemon = True
+        later.start()
+
+    hook, before = sys.unraisablehook, dict[int, Any]()
+    sys.unraisablehook = unraisable
     if threading.current_thread() is threading.main_thread():
         usual = (signal.SIG_DFL, signal.default_int_handler)
         before = {n: signal.signal(n, ask) for n in SIGNALS if signal.getsignal(n) in usual}
     try:
         yield asked
     finally:
+        sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)
 
