@@ -81,7 +81,10 @@ def test_any_text_is_a_value_or_refused(text: str | bytes) -> None:
         ("é: 1".encode("latin-1"), "is not YAML as settings need it: "),
         (b"- a\n", "holds list; it must be `key: value`"),
         (b"", "holds NoneType; it must be `key: value`"),
-        (b"a: 1\na: 2\n", "is not YAML as settings need it: key 'a' stands twice, line 2, column 1"),
+        (
+            b"a: 1\na: 2\n",
+            "is not YAML as settings need it: key 'a' stands twice, line 2, column 1",
+        ),
     ],
 )
 def test_a_file_of_settings_is_named(tmp_path: Path, content: bytes, sentence: str) -> None:
