@@ -1,6 +1,6 @@
 """No test changes what others read: the inputs of all tests are the same after the session.
 
-A plugin of the whole suite. Small files are hashed; of large ones size, time and inode are compared.
+A plugin of the whole suite. Small files are hashed; of large ones size, time and inode count.
 """
 
 from __future__ import annotations

@@ -130,7 +130,7 @@ def import_cache(cache: Path, output: Path, *, force: bool = False) -> None:
         raise EvaluationError(f"--output {output}: the name must end in .json or .json.gz")
     if os.path.lexists(output) and not force:
         raise EvaluationError(f"--output {output} exists; pass --force to replace it")
-    if output.exists() and cache.exists() and output.samefile(cache):
+    if os.path.realpath(output) == os.path.realpath(cache):
         raise EvaluationError(f"--output {output} is the cache that is read; name another file")
     try:
         content = cache.read_bytes()
