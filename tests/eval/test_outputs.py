@@ -186,3 +186,22 @@ def test_two_outputs_at_one_path_are_refused(
 
     assert "is the file of --save_path, too" in capsys.readouterr().err
     assert not Path("one.json").exists()
+
+
+@pytest.mark.parametrize("name", [name for name in REFUSED if "captions" in name])
+def test_an_input_is_not_overwritten_on_any_wish(
+    folder: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = REFUSED[name]()
+    before = state_of(folder)
+    assert chair.main([*CHAIR, "--save_path", path, "--overwrite"]) == 2
+
+    assert "it would be overwritten" in capsys.readouterr().err
+    assert state_of(folder) == before
+
+
+def test_a_file_of_somebody_else_is_replaced_on_wish(folder: Path) -> None:
+    assert chair.main([*CHAIR, "--save_path", file("theirs.json", "mine\n"), "--overwrite"]) == 0
+    assert chair.main([*CHAIR, "--save_path", "new.json"]) == 0
+
+    assert Path("theirs.json").read_bytes() == Path("new.json").read_bytes()
