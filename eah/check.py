@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from eah.ending import finish
 from eah.errors import EAHError, nearest
 from eah.settings import PRESETS, EAHConfig
 
@@ -29,7 +30,6 @@ PROMPT_TOKENS: Final = 96
 IMAGE: Final = (8, 80)
 WEIGHTS: Final = ("*.safetensors", "*.bin")
 FAILED: Final = 1
-BAD_INPUT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,26 +60,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, nargs="+", help="layers to try (the preset's)")
     parser.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (paper)")
     parser.add_argument("--random", action="store_true", help="build from the config alone")
-    given = parser.parse_args(arguments)
+    return finish(
+        "eah check",
+        lambda: _check(parser.parse_args(arguments)),
+        sentence_of=_sentence_of,
+        interrupted="nothing was changed",
+    )
+
+
+def _check(given: argparse.Namespace) -> int:
+    """Print what there is to say about a model, and return the exit status."""
+    config = _config(given.preset, given.layers)
     try:
-        config = _config(given.preset, given.layers)
         model = load(given.model, random=given.random)
-        failures = 0
-        for line, is_failure in describe(model, config):
-            print(line)
-            failures += is_failure
     except OSError as error:
-        reason = " ".join(str(error).split())
-        print(
-            f"eah check: error: {given.model} is no folder that can be read, and no model of that "
-            f"name could be loaded: {reason}",
-            file=sys.stderr,
-        )
-        return BAD_INPUT
-    except (EAHError, ValueError, ImportError) as error:
-        print(f"eah check: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return BAD_INPUT
+        raise EAHError(
+            f"{given.model} is no folder that can be read, and no model of that name could be "
+            f"loaded: {error}"
+        ) from error
+    failures = 0
+    for line, is_failure in describe(model, config):
+        print(line)
+        failures += is_failure
     return FAILED if failures else 0
+
+
+def _sentence_of(error: Exception) -> str | None:
+    if isinstance(error, (EAHError, ValueError, ImportError)):
+        return " ".join(str(error).split())
+    return None
 
 
 def _config(preset: str, layers: list[int] | None) -> EAHConfig:

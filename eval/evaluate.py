@@ -65,20 +65,19 @@ def task_class(name: str) -> type[Task]:
     return found
 
 
-def task_main(
-    task: type[Task], documentation: str, arguments: Sequence[str] | None, name: str | None = None
-) -> int:
+def task_main(task: type[Task], documentation: str, arguments: Sequence[str] | None) -> int:
     """Run the command of one benchmark and return its exit status.
 
     Args:
         task: The benchmark.
         documentation: The command's, for its help.
         arguments: Of the command line; None for the process's own.
-        name: The command, in error messages; None for the benchmark's own.
     """
-    flags = parser_of(task, documentation)
-    name = name or f"{task.name}_eval"
-    return finish(name, lambda: evaluate(task, settings_of(task, flags, arguments)), *RUN_ERRORS)
+    return finish(
+        f"{task.name}_eval",
+        lambda: evaluate(task, settings_of(task, parser_of(task, documentation), arguments)),
+        *RUN_ERRORS,
+    )
 
 
 def parser_of(task: type[Task], documentation: str) -> Parser:
@@ -256,17 +255,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     name = _taken(given, "--task")
     documentation = __doc__ or ""
+    return finish("evaluate", lambda: _evaluate_task(name, documentation, given), *RUN_ERRORS)
+
+
+def _evaluate_task(name: str | None, documentation: str, given: Sequence[str]) -> None:
+    """Run a benchmark by its name, or say that one is needed."""
     if name is None:
         flags = Parser(documentation)
         flags.flag("--task", required=True, help=f"the benchmark: {', '.join(TASKS)}")
         flags.parse(given)
-        return 2
-    try:
-        kind = task_class(name)
-    except EvaluationError as error:
-        print(f"evaluate: error: {error}", file=sys.stderr)
-        return 2
-    return task_main(kind, documentation, given, "evaluate")
+        return
+    kind = task_class(name)
+    evaluate(kind, settings_of(kind, parser_of(kind, documentation), given))
 
 
 def _taken(arguments: list[str], flag: str) -> str | None:

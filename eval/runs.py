@@ -165,14 +165,18 @@ def parser(action: str) -> FlagParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     action, *rest = [*(sys.argv[1:] if arguments is None else arguments)] or ["--help"]
+    return finish("runs", lambda: _act(action, rest), ModelError)
+
+
+def _act(action: str, rest: list[str]) -> None:
+    """Do what the first argument names."""
     if action in ("-h", "--help"):
         print(__doc__)
         print("\n".join(f"{name:8} {usage}" for name, (_, _, usage) in ACTIONS.items()))
-        return 0
-    if action not in ACTIONS:
-        print(f"runs: error: {action!r} is unknown: {nearest(action, ACTIONS)}", file=sys.stderr)
-        return 2
-    return finish("runs", lambda: _run(action, parser(action).parse(rest)), ModelError)
+    elif action in ACTIONS:
+        _run(action, parser(action).parse(rest))
+    else:
+        raise EvaluationError(f"{action!r} is unknown: {nearest(action, ACTIONS)}")
 
 
 def _run(action: str, given: dict[str, Any]) -> None:

@@ -6,6 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests import inputs
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    inputs.register(config)
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if torch.cuda.is_available():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from eah.build import DROP_IN, is_current, write
+from eah.ending import finish
 from eah.errors import EAHError
 from eah.settings import settings_from_environment
 from eah.swap.content import FAMILY
@@ -24,8 +25,7 @@ from eah.swap.states import status
 # Actions with a command line of their own, imported when they are asked for.
 ELSEWHERE: Final = {"check": "eah.swap.reach", "selftest": "eah.swap.selftest"}
 WRONG: Final = 1
-BAD_INPUT: Final = 2
-CLOSED_PIPE: Final = 128 + 13  # as a shell reports a program that SIGPIPE ended
+INTERRUPTED: Final = "the file is the original or EAH's, whole; the same command does the rest"
 DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
 OWNER: Final = "; run this as the owner of that transformers, or install one of your own"
 BEYOND: Final = (
@@ -37,28 +37,21 @@ BEYOND: Final = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    try:
-        code = _dispatch(given)
-        if sys.stdout is not None:
-            sys.stdout.flush()
-        return code
-    except BrokenPipeError:
-        # Python would try again, and complain, when it exits.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return CLOSED_PIPE
-    except (EAHError, OSError, ValueError) as error:
-        denied = isinstance(error, OSError) and error.errno in DENIED
-        print(f"eah: error: {_text_of(error)}{OWNER if denied else ''}", file=sys.stderr)
-        return BAD_INPUT
+    return finish(
+        "eah", lambda: _dispatch(given), sentence_of=_sentence_of, interrupted=INTERRUPTED
+    )
 
 
-def _text_of(error: Exception) -> str:
+def _sentence_of(error: Exception) -> str | None:
     """Return an error as Python shows it, but paths as paths, not as objects."""
+    if not isinstance(error, (EAHError, OSError, ValueError)):
+        return None
     if isinstance(error, OSError):
         for name in ("filename", "filename2"):
             if isinstance(path := getattr(error, name), Path):
                 setattr(error, name, str(path))
-    return str(error)
+    denied = isinstance(error, OSError) and error.errno in DENIED
+    return f"{error}{OWNER if denied else ''}"
 
 
 def _dispatch(arguments: list[str]) -> int:

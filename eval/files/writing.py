@@ -6,14 +6,17 @@ import errno
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from eval.errors import EvaluationError
 
 SHOWN_NAME: Final = 40  # characters of a file's name in that of the temporary file beside it
+READER_S: Final = 10.0  # so long a pipe's reader may take to start
+PAUSE_S: Final = 0.01
 REFUSED: Final = {
     stat.S_IFDIR: (errno.EISDIR, "Is a directory"),
     stat.S_IFBLK: (errno.EINVAL, "it is a disk, not a file"),
@@ -35,7 +38,7 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     with writing(path):
         state = what_stands_at(path)
         if state is not None and not stat.S_ISREG(state.st_mode):
-            with path.open("ab") as special:
+            with _opened_special(path, state) as special:
                 special.write(encoded)
             return
         target = Path(os.path.realpath(path))
@@ -72,6 +75,25 @@ def writing(path: Path) -> Iterator[None]:
             f"{path} can't be written: {reason}; what was written before is kept: "
             "make room or choose another place, and run the same command again"
         ) from error
+
+
+def _opened_special(path: Path, state: os.stat_result) -> BinaryIO:
+    """Open a pipe or device for writing; a pipe that nobody reads is refused after a while."""
+    if not stat.S_ISFIFO(state.st_mode):
+        return path.open("ab")
+    end = time.monotonic() + READER_S
+    while True:
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            if time.monotonic() > end:
+                raise OSError(errno.ENXIO, "it is a pipe that nobody reads") from error
+            time.sleep(PAUSE_S)
+        else:
+            os.set_blocking(descriptor, True)
+            return os.fdopen(descriptor, "wb")
 
 
 def _replace(path: Path, content: bytes, state: os.stat_result | None) -> None:

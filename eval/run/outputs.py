@@ -80,6 +80,11 @@ class OutputFile:
                 "name another file, or pass --overwrite to replace it"
             )
 
+    def check_name(self) -> None:
+        """Check that a system can look the path up at all; errors as in `check`."""
+        with writing(self.path):
+            os.path.realpath(self.path)
+
     def is_ours(self) -> bool:
         """Return whether this command wrote what stands there."""
         if not self.marked:
@@ -140,6 +145,7 @@ def check_outputs(outputs: Iterable[OutputFile], inputs: Iterable[Path]) -> None
     outputs, read = list(outputs), list(inputs)
     for number, output in enumerate(outputs):
         what = f"{output.flag} {output.path}"
+        output.check_name()
         for path in (*_runs_around(output), *(one for one in read if _is_read(output, one))):
             raise EvaluationError(
                 f"{what} is in what this command reads or has recorded, {path}; it would be "

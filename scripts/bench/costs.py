@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import platform
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -22,6 +23,8 @@ from typing import Any
 import torch
 import transformers
 
+from eval.command import finish
+from eval.files.writing import write_atomically
 from eval.run.provenance import git_commit
 from models.base import VLM
 from scripts.bench.rows import table
@@ -131,7 +134,7 @@ def measure(args: argparse.Namespace) -> Result:
     ]
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def run(arguments: Sequence[str] | None = None) -> None:
     """Measure the chosen sections; the tables go to stdout, progress to stderr."""
     args = parse(arguments)
     rows, lines = measure(args)
@@ -139,13 +142,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     text = "\n\n".join(
         ["; ".join(f"{name} {value}" for name, value in around.items()), table(rows), *lines]
     )
-    print(text)
     content = {"environment": around, "rows": [asdict(row) for row in rows], "compared": lines}
     for path, written in ((args.json, json.dumps(content, indent=1)), (args.markdown, text)):
         if path:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(written + "\n")
+            write_atomically(path, written + "\n")
+    print(text)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return finish("bench", lambda: run(arguments), interrupted="nothing was written")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

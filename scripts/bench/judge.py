@@ -24,6 +24,7 @@ from typing import Any
 from PIL import Image
 
 from eval import gpt4v_eval
+from eval.command import finish
 
 REPLY = "Accuracy: 8 7\nReason: a.\n\nDetailedness: 6 5\nReason: b."
 
@@ -103,7 +104,7 @@ def measure(latency_s: float, workers: int, judgements: int) -> float:
     return judgements / (max(clock.times) - min(clock.times))
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def run(arguments: Sequence[str] | None = None) -> None:
     """Print one line per number of workers."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--latency", type=float, default=0.2, metavar="SECONDS")
@@ -119,5 +120,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.stdout.flush()
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return finish("bench_judge", lambda: run(arguments), interrupted="run it again")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -9,7 +9,9 @@ alternately in one run; the answers must be equal.
 from __future__ import annotations
 
 import argparse
+import sys
 import time
+from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
@@ -23,6 +25,7 @@ from transformers import (
     SuppressTokensLogitsProcessor,
 )
 
+from eval.command import finish
 from eval.output.table import render
 from models.decoding.base import Request
 from models.decoding.opera_search import OperaSearch
@@ -79,14 +82,14 @@ def timed(work: Any, model: Any) -> tuple[float, int, Any]:
     return seconds, len(passes), result
 
 
-def main() -> None:
+def run(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark and print its table."""
     flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     for name, value in (("width", 512), ("layers", 4), ("beams", 5), ("tokens", 64)):
         flags.add_argument(f"--{name}", type=int, default=value)
     flags.add_argument("--prompt", type=int, default=60)
     flags.add_argument("--repeats", type=int, default=5)
-    given = flags.parse_args()
+    given = flags.parse_args(arguments)
     request = make_request(given.width, given.layers, given.beams, given.tokens, given.prompt)
     settings = OperaSettings()
 
@@ -127,5 +130,10 @@ def main() -> None:
     print(render(["", "seconds", "ratio", "forward passes per token"], rows))
 
 
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return finish("bench_opera", lambda: run(arguments), interrupted="run it again")
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -28,6 +28,8 @@ from eah.settings import PRESETS
 from eah.triton_host import column_sums as kernel_sums
 from eah.triton_host import is_usable
 from eah.visibility import Visibility
+from eval.command import finish
+from eval.errors import EvaluationError
 from eval.output.table import render
 
 HEADER: Final = ("S", "dtype", "H/N", "padded", "largest difference", "near", "excused", "result")
@@ -221,13 +223,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def run(arguments: Sequence[str] | None = None) -> int:
     """Compare everything and return 0, 1 after a difference, or 2 where nothing can be compared."""
     args = parse(arguments)
     reason = obstacle(args.device, tiny=args.tiny)
     if reason:
-        print(f"{Path(sys.argv[0]).stem}: error: {reason}", file=sys.stderr)
-        return 2
+        raise EvaluationError(reason)
     results = [check(setup, args.device) for setup in setups(tiny=args.tiny)]
     print(render(HEADER, [row(result) for result in results]))
     for title, kind in (("Within one rounding of the threshold", "excused"), ("Wrong", "failures")):
@@ -239,6 +240,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if lines:
             print(f"\n{title}:", *lines, sep="\n")
     return 1 if any(result.failures for result in results) else 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return finish(Path(sys.argv[0]).stem, lambda: run(arguments), interrupted="run it again")
 
 
 if __name__ == "__main__":

@@ -142,8 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = FlagParser((__doc__ or "").splitlines()[0])
     known = [name for name in available() if name in TRUE_CONFIGS]
     flags.add_argument("model", choices=known, help=f"one of {', '.join(known)}")
-    given = flags.parse(arguments)
-    return finish(Path(flags.prog).stem, lambda: report(given["model"]), ModelError)
+    name = Path(flags.prog).stem
+    return finish(name, lambda: report(flags.parse(arguments)["model"]), ModelError)
 
 
 if __name__ == "__main__":

@@ -56,10 +56,9 @@ def convert(model: str, source: str | None, parts: dict[str, str], to: str) -> s
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    given = parser().parse(arguments)
     return finish(
         "convert_checkpoint",
-        lambda: run(given),
+        lambda: run(parser().parse(arguments)),
         ModelError,
         OSError,
         interrupted="nothing was written",

@@ -113,9 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags.add_argument("cache", type=Path, metavar="chair.pkl", help="the tool's cache")
     flags.flag("--output", type=Path, required=True, help="file to write, .json or .json.gz")
     flags.flag("--force", action="store_true", help="replace the output if there is one")
-    given = flags.parse(arguments)
     return finish(
-        "import_chair_cache", lambda: import_cache(**given), interrupted="nothing was written"
+        "import_chair_cache",
+        lambda: import_cache(**flags.parse(arguments)),
+        interrupted="nothing was written",
     )
 
 
@@ -131,7 +132,8 @@ def import_cache(cache: Path, output: Path, *, force: bool = False) -> None:
         raise EvaluationError(f"--output {output} exists; pass --force to replace it")
     if os.path.exists(cache) and not os.path.isfile(cache) and not os.path.isdir(cache):
         raise EvaluationError(f"{cache} can't be read: it is not a file")
-    if os.path.exists(cache) and os.path.exists(output) and os.path.samefile(cache, output):
+    same = os.path.realpath(output) == os.path.realpath(cache)
+    if same or (cache.exists() and output.exists() and os.path.samefile(cache, output)):
         raise EvaluationError(f"--output {output} is the cache itself; name another file")
     try:
         content = cache.read_bytes()

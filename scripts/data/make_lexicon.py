@@ -71,13 +71,23 @@ def table(vocabulary: Vocabulary) -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write or check the table."""
+    """Run the command and return its exit status."""
     flags = FlagParser(__doc__ or "")
     flags.flag("--check", action="store_true", help="only compare, write nothing")
+    return finish(
+        "make_lexicon",
+        lambda: run(**flags.parse(arguments)),
+        interrupted="the table is as it was",
+    )
+
+
+def run(*, check: bool = False) -> int:
+    """Write or check the table, and return the exit status."""
     made = table(load_vocabulary())
-    if flags.parse(arguments):
+    if check:
         return int(made != LEXICON_FILE.read_text(encoding="utf-8"))
-    return finish("make_lexicon", lambda: write_atomically(LEXICON_FILE, made))
+    write_atomically(LEXICON_FILE, made)
+    return 0
 
 
 if __name__ == "__main__":

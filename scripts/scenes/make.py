@@ -113,8 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--seed", type=int, default=2014, help="scenes of another seed share nothing (default 2014)"
     )
     flags.flag("--overwrite", action="store_true", help="write among files of another source")
-    given = flags.parse(arguments)
-    return finish("make", lambda: make(**given), interrupted="what was written is kept")
+    interrupted = "what was written is kept"
+    return finish("make", lambda: make(**flags.parse(arguments)), interrupted=interrupted)
 
 
 def make(output: str, *, count: int, seed: int, overwrite: bool = False) -> None:

@@ -261,8 +261,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, value in (("align-steps", 1200), ("steps", 1200), ("batch", 16), ("scenes", 12000)):
         flags.flag(f"--{name}", type=int, default=value, help=f"({value})")
     flags.flag("--seed", type=int, default=0, help="(0)")
-    given = flags.parse(arguments)
-    return finish("train_tiny", lambda: make(**given), interrupted="no checkpoint was written")
+    return finish(
+        "train_tiny",
+        lambda: make(**flags.parse(arguments)),
+        interrupted="no checkpoint was written",
+    )
 
 
 def make(output: Path, *, overwrite: bool = False, **recipe: int) -> None:

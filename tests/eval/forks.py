@@ -9,14 +9,15 @@ import json
 import os
 import subprocess
 import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
+CLOSED, FULL, NOBODY = "closed", "/dev/full", "a pipe that nobody reads"
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 
@@ -30,16 +31,33 @@ class Ended:
 
 
 class Forks:
-    """A server that forks a process for each start of `pope_eval`."""
+    """A server that forks a process for each start of a command."""
 
     def __init__(self, server: subprocess.Popen[str], folder: Path) -> None:
         self._server = server
         self._folder = folder
 
-    def start(self, arguments: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-        """Start the command and return its process id."""
+    def start(
+        self,
+        arguments: Sequence[str],
+        environment: Mapping[str, str] | None = None,
+        *,
+        module: str = "eval.pope_eval",
+        before: str = "",
+        streams: Mapping[int, str] | None = None,
+    ) -> int:
+        """Start a command, in a process group of its own, and return its process id.
+
+        Args:
+            arguments: The command's.
+            environment: Variables that it gets besides the server's.
+            module: Where its `main` is.
+            before: A function that the process calls first, such as "tests.eval.some:function".
+            streams: Where 1, standard output, and 2 go: CLOSED, FULL or NOBODY; None for files.
+        """
         request = {"arguments": [*arguments], "environment": dict(environment or {})}
-        return int(self._ask({**request, "folder": str(self._folder)}))
+        where = {"module": module, "before": before, "folder": str(self._folder)}
+        return int(self._ask({**request, **where, "streams": dict(streams or {})}))
 
     def is_running(self, pid: int) -> bool:
         return bool(self._ask({"running": pid}))
@@ -62,11 +80,16 @@ class Forks:
 
 
 @contextmanager
-def forks(folder: Path) -> Iterator[Forks]:
-    """Start the server, with a folder for what the processes print."""
+def forks(folder: Path, *, warm: bool = True) -> Iterator[Forks]:
+    """Start the server.
+
+    Args:
+        folder: For what the processes print.
+        warm: Whether it loads a model first, and with it all that a run imports.
+    """
     environment = {key: value for key, value in os.environ.items() if key not in PLACE}
     with subprocess.Popen(
-        [sys.executable, __file__],
+        [sys.executable, __file__, *(["warm"] if warm else [])],
         cwd=ROOT,
         # One thread: a process with several can't be forked safely.
         env={**environment, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
@@ -80,32 +103,40 @@ def forks(folder: Path) -> Iterator[Forks]:
 
 
 def _child(request: Mapping[str, Any]) -> None:
-    """Run the command in a forked process; never returns."""
-    from eval.pope_eval import main
-
+    """Run the command in a forked process, which ends as one that was started anew."""
+    os.setpgid(0, 0)
     for number, name in ((1, "out"), (2, "err")):
-        path = Path(request["folder"]) / f"{os.getpid()}.{name}"
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        where = request["streams"].get(str(number))
+        if where == CLOSED:  # as Python starts then
+            os.close(number)
+            setattr(sys, f"std{name}", None)
+        elif where == NOBODY:
+            reader, writer = os.pipe()
+            os.dup2(writer, number)
+            os.close(reader)
+            os.close(writer)
+        else:
+            path = where or Path(request["folder"]) / f"{os.getpid()}.{name}"
+            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), number)
+        if where != CLOSED:  # a new one, as that of the server may remember that it can seek
+            setattr(sys, f"std{name}", open(number, "w", buffering=number - 1 or -1, closefd=False))  # noqa: SIM115
     os.environ.update(request["environment"])
-    status = 1
-    try:
-        status = main(request["arguments"])
-        sys.stdout.flush()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        sys.stderr.flush()
-        os._exit(status)
+    if request["before"]:
+        module, _, name = request["before"].partition(":")
+        getattr(import_module(module), name)()
+    sys.exit(import_module(request["module"]).main(request["arguments"]))
 
 
 def _serve() -> None:
-    import models
+    if sys.argv[1:]:
+        import models
 
-    models.load("tiny-llava", device="cpu")  # imports what a run imports
+        models.load("tiny-llava", device="cpu")  # imports what a run imports
     ended: dict[int, int] = {}
     for line in iter(sys.stdin.readline, ""):
         request = json.loads(line)
         if "arguments" in request:
+            import_module(request["module"])
             answer = os.fork()
             if not answer:
                 _child(request)

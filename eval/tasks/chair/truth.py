@@ -10,8 +10,11 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -33,6 +36,7 @@ from models.json_files import json_fault, parse_json
 
 Objects = dict[ImageId, frozenset[str]]
 TEXTS_AT_ONCE: Final = 4000
+PARENT_S: Final = 1.0  # how often a worker looks whether the main process is still there
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +206,9 @@ def _objects_in(
     try:
         with (
             tqdm(total=len(texts), unit="caption", desc=label) as progress,
-            ProcessPoolExecutor(count, initializer=_start, initargs=(analyzer,)) as pool,
+            ProcessPoolExecutor(
+                count, initializer=_start, initargs=(analyzer, os.getpid())
+            ) as pool,
         ):
             for part in pool.map(_read_part, parts):
                 yield from part
@@ -218,10 +224,18 @@ def _objects_in(
 _analyzer: Analyzer
 
 
-def _start(analyzer: Analyzer) -> None:
+def _start(analyzer: Analyzer, parent: int) -> None:
     global _analyzer
     _analyzer = analyzer
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+
+
+def _end_with(parent: int) -> None:
+    """End this worker once the main process was killed, which else waits for work for ever."""
+    while os.getppid() == parent:
+        time.sleep(PARENT_S)
+    os._exit(1)
 
 
 def _read_part(texts: Sequence[str]) -> list[list[str]]:

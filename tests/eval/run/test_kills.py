@@ -12,7 +12,7 @@ from tests.eval.forks import Forks
 from tests.eval.small_runs import lines_of, numbers_of, only_run, pope_flags, same_answers
 
 ARMS = ("baseline", "eah", "vcd")
-KILLS = 20
+KILLS = 8
 SIZES = (1, 2, 3, 5, 7, 12)
 PAUSE_S = 0.1  # at most, from the answer that is waited for to the kill: about two batches
 
