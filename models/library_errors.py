@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-import torch
-
 from models.errors import ModelError
 
 LONGEST: Final = 300  # characters of a reason or a name that are shown
 # A library in Rust raises it for what it did not think of; it is no Exception.
 PANIC: Final = "PanicException"
+# Of torch, which takes seconds to load, and which many that come here do without.
+NO_MEMORY: Final = "OutOfMemoryError"
 
 
 @contextmanager
@@ -31,9 +31,11 @@ def library_errors(where: str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (ModelError, torch.OutOfMemoryError):
+    except ModelError:
         raise
     except Exception as error:
+        if type(error).__name__ == NO_MEMORY:
+            raise
         raise ModelError(f"{where} ({reason(error)}); {advice}") from error
     except BaseException as error:
         if type(error).__name__ != PANIC:

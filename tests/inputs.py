@@ -6,7 +6,7 @@ A plugin of the whole suite. Small files are hashed; of large ones size, time an
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,13 @@ State = dict[str, tuple[int, int, int, str]]
 
 
 def state_of_inputs(root: Path = ROOT) -> State:
-    """Return what identifies the content of each input file."""
-    return {str(path): _state(path) for path in _files(root)}
+    """Return what identifies the content of each input file of the suite."""
+    return state_of(_files(root))
+
+
+def state_of(paths: Iterable[Path]) -> State:
+    """Return what identifies the content of files."""
+    return {str(path): _state(path) for path in paths}
 
 
 def changes(before: State, after: State) -> list[str]:

@@ -1,14 +1,23 @@
-"""What is checked in every test of the evaluations: printed tables fit into 100 columns."""
+"""What is checked in every test of the evaluations: tables fit, and inputs stay as they are."""
 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
+from eah import ending
+from eval.run.flag_parser import FlagParser
 from tests.eval.tables import widest_table_line
+from tests.inputs import State, changes, state_of
+
+# Flags of what is written, not read; and where in a folder that is read a command writes.
+WRITTEN: Final = ("json", "save_path", "report", "output", "output_dir", "cache")
+KEPT_OUT: Final = ("report", "set_aside", "judgements.jsonl", "metrics.json")
+MOST_FILES: Final = 3000
 
 
 @pytest.fixture
@@ -30,3 +39,57 @@ def tables_fit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     yield
     if "wide_tables" not in request.fixturenames:
         assert len(widest[-1]) <= 100, widest[-1]
+
+
+@pytest.fixture
+def inputs_change() -> None:
+    """Taken by a test that itself changes an input while a command reads it."""
+
+
+@pytest.fixture(autouse=True)
+def inputs_stay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail a test in whose process a command changed or removed what its flags name as an input."""
+    states: list[State] = []
+    changed: list[str] = []
+    parse, finish = FlagParser.parse, ending.finish
+
+    def parsing(self: FlagParser, arguments: Sequence[str] | None) -> dict[str, Any]:
+        given = parse(self, arguments)
+        states.append(state_of(_inputs_of(given)))
+        return given
+
+    def finishing(*arguments: Any, **options: Any) -> int:
+        start = len(states)
+        status = finish(*arguments, **options)
+        for before in states[start:]:
+            changed.extend(changes(before, state_of(p for p in map(Path, before) if p.is_file())))
+        return status
+
+    monkeypatch.setattr(FlagParser, "parse", parsing)
+    monkeypatch.setattr(ending, "finish", finishing)
+    yield
+    if "inputs_change" not in request.fixturenames:
+        assert not changed
+
+
+def _inputs_of(given: dict[str, Any]) -> Iterator[Path]:
+    """Yield the files that flags name as inputs, also those in folders."""
+    written = {Path(of).resolve() for name, of in given.items() if name in WRITTEN and of}
+    for name, value in given.items():
+        if name in WRITTEN or not isinstance(value, (str, Path)):
+            continue
+        try:
+            path = Path(value)
+            found = list(path.rglob("*"))[:MOST_FILES] if path.is_dir() else [path]
+            yield from (
+                one
+                for one in found
+                if one.is_file() and not _is_written(one, path) and one.resolve() not in written
+            )
+        except (OSError, ValueError):
+            continue  # a name that no system takes
+
+
+def _is_written(path: Path, folder: Path) -> bool:
+    below = path.relative_to(folder).parts if path != folder else ()
+    return any(part in KEPT_OUT or part.startswith((".lock", ".chair")) for part in below)
