@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final
 
 import torch
@@ -73,8 +72,8 @@ def make_vlm(name: str, device: torch.device, config: Any = None) -> VLM:
         _flatten_head(attention_modules(model)[layer])
     extras: dict[str, Any] = {}
     if wrapper is InstructBlip:
-        pieces = model.config.qformer_config.vocab_size
-        extras["instruction_tokenizer"] = partial(words_of, pieces=pieces)
+        words_of = QuestionTokenizer(model.config.qformer_config.vocab_size)
+        extras["instruction_tokenizer"] = words_of
     words = WordTokenizer(model.config.get_text_config(decoder=True).vocab_size)
     return wrapper(model, words, protocol="opera", **extras)
 
@@ -124,11 +123,22 @@ class WordTokenizer:
         return str(id_)
 
 
-def words_of(questions: Sequence[str], *, pieces: int, **_: Any) -> dict[str, torch.Tensor]:
-    """Return ids and mask for InstructBLIP's Q-Former, each (B, T), as its tokenizer does."""
-    rows = [torch.tensor([_id_of(word, pieces) for word in q.split()]) for q in questions]
-    ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    return {"input_ids": ids, "attention_mask": (ids != 0).long()}
+class QuestionTokenizer:
+    """Words as tokens, for InstructBLIP's Q-Former."""
+
+    def __init__(self, pieces: int) -> None:
+        """Know so many tokens."""
+        self._pieces = pieces
+
+    def __call__(self, questions: Sequence[str], **_: Any) -> dict[str, torch.Tensor]:
+        """Return ids and mask, each (B, T), as the Q-Former's own tokenizer does."""
+        rows = [torch.tensor([_id_of(word, self._pieces) for word in q.split()]) for q in questions]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+        return {"input_ids": ids, "attention_mask": (ids != 0).long()}
+
+    def get_vocab(self) -> dict[str, int]:
+        """Return ids by token."""
+        return {str(number): number for number in range(self._pieces)}
 
 
 def _id_of(word: str, pieces: int) -> int:

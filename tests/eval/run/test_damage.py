@@ -10,8 +10,9 @@ import pytest
 
 from eval import runs
 from eval.errors import EvaluationError
-from eval.files.answers import answer_of
+from eval.files.answers import Item, answer_of
 from eval.files.storage import read_json
+from eval.run.folder import questions_record
 
 OLD = Path(__file__).resolve().parents[1] / "data/runs-0.1/pope/tiny-llava"
 ANSWER: dict[str, Any] = {"id": 1, "image": "1.jpg", "question": "Is there a cat?", "label": "yes",
@@ -22,7 +23,9 @@ FINDING = {"layer": 1, "head": 3, "sinks": 4, "image_tokens": 64, "saturated": F
 @pytest.fixture
 def run(tmp_path: Path) -> Path:
     (old,) = OLD.iterdir()
-    settings = read_json(old / "run.json")["settings"] | {"questions": {"random": {"count": 1}}}
+    item = Item(*(ANSWER[name] for name in ("id", "image", "question", "label", "part")))
+    asked = questions_record([(item, item.question)])
+    settings = read_json(old / "run.json")["settings"] | {"questions": asked}
     folder = tmp_path / "opera-random-0123abcd"
     arm = folder / "arms/baseline"
     arm.mkdir(parents=True)
