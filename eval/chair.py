@@ -20,7 +20,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Caption
 from eval.files.coco import SPLITS
 from eval.run.flag_parser import FlagParser
-from eval.run.outputs import check_outputs, output_files, paths_in
+from eval.run.outputs import check_outputs, output_files, paths_in, same_file
 from eval.tasks.chair.analyzers import ANALYZERS
 from eval.tasks.chair.captions import read_captions
 from eval.tasks.chair.output import ChairResult, score_captions
@@ -92,7 +92,7 @@ def parser() -> FlagParser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return finish("chair", lambda: _run(arguments), interrupted="nothing was written")
+    return finish("chair", lambda: _run(arguments), interrupted="run it again")
 
 
 def _run(arguments: Sequence[str] | None) -> None:
@@ -116,6 +116,11 @@ def evaluate(
         raise EvaluationError(f"--images {images}: it must be a folder, and needs --report")
     files = output_files("chair", overwrite=overwrite, save_path=save_path, report=report)
     read = paths_in(*(getattr(inputs, item.name) for item in fields(inputs)), images)
+    for path in read:
+        if inputs.cache not in (None, path) and same_file(inputs.cache, path):
+            raise EvaluationError(
+                f"--cache {inputs.cache} is what this command reads; name a file of its own"
+            )
     check_outputs(files.values(), read)
     result = inputs.score()
     if "save_path" in files:

@@ -93,9 +93,14 @@ def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None
     config = given.get("config")
     settings = resolve(task.settings_class(), given)
     check_seed(settings, given)
-    files = output_files(task.name, overwrite=settings.overwrite, json=settings.json)
-    check_outputs(files.values(), [*_inputs(settings), *paths_in(config)])
+    _check_json(task, settings, [*_inputs(settings), *paths_in(config)])
     return settings
+
+
+def _check_json(task: type[Task], settings: RunSettings, read: Sequence[Path]) -> None:
+    """Check the file of --json against what is read."""
+    files = output_files(task.name, overwrite=settings.overwrite, json=settings.json)
+    check_outputs(files.values(), read)
 
 
 def _inputs(settings: RunSettings) -> list[Path]:
@@ -113,6 +118,7 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
         _check_no_model_is_asked(settings)
         report_saved(task, saved)
         return
+    _check_json(kind, settings, task.reads())
     items = task.items()
     if settings.repeats > 1:
         evaluate_repeats(task, items)
@@ -190,6 +196,7 @@ def report_saved(task: Task, saved: Path) -> None:
         for name in (name for name in run.arms if name not in run.finished()):
             print(f"note: arm {name} is unfinished, and not in these numbers", file=sys.stderr)
     else:
+        _check_json(type(task), settings, task.reads())
         items = task.items()
         answers = task.read_saved(saved, items)
         label = task.label(items)

@@ -20,7 +20,7 @@ from eval.command import finish
 from eval.errors import EvaluationError
 from eval.evaluate import task_class
 from eval.output.comparison import compare_runs, setting_notes, why_unpaired
-from eval.output.exports import FORMATS
+from eval.output.exports import FORMATS, MARKS
 from eval.output.run_report import (
     check_asked,
     facts_of,
@@ -184,9 +184,9 @@ def _run(action: str, given: dict[str, Any]) -> None:
     names, overwrite = ("json", "output"), given.pop("overwrite", False)
     files = output_files("runs", overwrite=overwrite, **{name: given.get(name) for name in names})
     if "output" in files:
-        files["output"] = replace(files["output"], marked=False)
+        files["output"] = replace(files["output"], mark=MARKS.get(given.get("format", "csv"), ""))
     read = [value for name, value in given.items() if name not in (*names, "runs_dir", "folder")]
-    check_outputs(files.values(), paths_in(*read))
+    check_outputs(files.values(), [*paths_in(*read), *_labels(given)])
     shown = ACTIONS[action][0](given)
     if "json" in files:
         files["json"].write_json(shown.content)
@@ -194,6 +194,15 @@ def _run(action: str, given: dict[str, Any]) -> None:
         files["output"].write_text(shown.text)
     else:
         print(shown.text, end="" if shown.text.endswith("\n") else "\n")
+
+
+def _labels(given: dict[str, Any]) -> list[Path]:
+    """Return where labels are read that no flag says the place of."""
+    if "labels" not in given:
+        return []
+    from eval.tasks.pope.repope import LABELS_FOLDER  # of this one benchmark
+
+    return [LABELS_FOLDER]
 
 
 def _find(name: str, given: dict[str, Any]) -> RecordedRun:

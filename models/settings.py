@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -63,11 +64,13 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ModelError: If it is missing, not YAML, or not a mapping of names to values.
     """
     try:
-        if path.exists() and not path.is_file():
+        if os.path.exists(path) and not os.path.isfile(path):
             raise ModelError(f"config {path} is no file; pass a YAML file of settings")
         if path.stat().st_size > MOST_BYTES:
             raise ModelError(f"config {path} has over {MOST_BYTES} bytes; is it the right file?")
         values = parse_yaml(path.read_bytes())
+    except ModelError:
+        raise
     except OSError as error:
         raise ModelError(f"config {path} can't be read: {error.strerror}") from error
     except ValueError as error:

@@ -5,6 +5,7 @@ It takes what settings need: values, lists, and mappings whose keys are text, ea
 
 from __future__ import annotations
 
+from types import NoneType
 from typing import Any, NoReturn
 
 import yaml
@@ -14,10 +15,11 @@ class _Settings(yaml.SafeLoader):
     """Reads plain values; what could mean two things, or grow without bound, is refused."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse `*name`: a few lines of these stand for gigabytes, or hold themselves."""
+        """Refuse `*name` of a list or mapping: a few lines of these stand for gigabytes."""
         if self.check_event(yaml.AliasEvent):
             at = self.peek_event()  # type: ignore[no-untyped-call]  # PyYAML's stubs lack it
-            _refuse("*names of other values are not read; write the value out", at)
+            if not isinstance(self.anchors.get(at.anchor), (yaml.ScalarNode, NoneType)):
+                _refuse("*names of lists and mappings are not read; write the value out", at)
         return super().compose_node(parent, index)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:

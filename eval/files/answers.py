@@ -37,6 +37,12 @@ class Item:
         """What identifies the question in a run."""
         return self.part, self.id
 
+    def __str__(self) -> str:
+        """Return the question as messages show it."""
+        part = f" of {self.part}" if self.part else ""
+        label = f" (label {self.label})" if self.label else ""
+        return f"{self.id}{part}, {self.question!r:.80} about {self.image}{label}"
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:

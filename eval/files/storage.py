@@ -55,7 +55,7 @@ def read_json(path: Path) -> Record:
         content = parse_json(read_bytes(path))
     except ValueError as error:
         raise EvaluationError(
-            f"{path} is damaged, it is not whole JSON ({json_fault(error)})"
+            f"{path} is damaged, it is not whole JSON ({json_fault(error)}); copy it again"
         ) from error
     if not isinstance(content, dict):
         raise EvaluationError(f"{path} is damaged, it holds no JSON object")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import MISSING, fields
 from math import isfinite
 from typing import Any, Final, TypeVar
@@ -11,6 +12,10 @@ _TYPES: Final = {
 }  # fmt: skip
 # No count or time of ours is near it, and numbers above overflow where means are computed.
 LARGEST: Final = 1 << 63
+_WORDS: Final = {
+    "int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false",
+    "None": "null",
+}  # fmt: skip
 Row = TypeVar("Row")
 
 
@@ -38,6 +43,11 @@ def row_of(kind: type[Row], value: Any, what: str) -> Row:
     return row
 
 
+def in_words(kinds: Sequence[str]) -> str:
+    """Return types for people: "a number or null" for float | None."""
+    return " or ".join(_WORDS[kind] for kind in kinds)
+
+
 def check_types(row: Any) -> None:
     """Check that a dataclass that was read from a file holds what its fields declare.
 
@@ -50,7 +60,7 @@ def check_types(row: Any) -> None:
         if not all(kind in _TYPES for kind in kinds):
             continue
         if not any(type(value) in _TYPES[kind] for kind in kinds):
-            raise TypeError(f"{item.name} is {value!r:.60}, not {item.type}")
+            raise TypeError(f"{item.name} is {value!r:.60}, not {in_words(kinds)}")
         # An id, which may be text, is not computed with.
         is_number = type(value) in (int, float) and "str" not in kinds
         if is_number and not (abs(value) < LARGEST and isfinite(value)):

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from eval.output.report import Report
     from eval.run.recorded import RecordedRun
 
+LATEX_MARK: Final = "% written by EAH runs"
+CSV_MARK: Final = "arm,part,n,"  # and then the metrics
 Export = Callable[["RecordedRun", "Report"], str]
 
 
@@ -39,8 +41,8 @@ def results_latex(report: Report) -> str:
     kinds = "".join("l" if name in ("arm", "part") else "r" for name in header)
     lines = [" & ".join(map(_escape, cells)) + r" \\" for cells in (header, *rows)]
     return "\n".join(
-        [rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", lines[0], r"\midrule", *lines[1:],
-         r"\bottomrule", r"\end{tabular}", ""]
+        [LATEX_MARK, rf"\begin{{tabular}}{{{kinds}}}", r"\toprule", lines[0], r"\midrule",
+         *lines[1:], r"\bottomrule", r"\end{tabular}", ""]
     )  # fmt: skip
 
 
@@ -116,6 +118,8 @@ def _json(run: RecordedRun, report: Report) -> str:
     return json.dumps({**content, **report.as_dict()}, indent=1, ensure_ascii=False) + "\n"
 
 
+# What says in a file of a format that this project wrote it; the others are other tools' own.
+MARKS: Final = {"csv": CSV_MARK, "latex": LATEX_MARK}
 FORMATS: Final[dict[str, Export]] = {
     "csv": lambda _, report: results_csv(report),
     "latex": lambda _, report: results_latex(report),

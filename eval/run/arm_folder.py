@@ -149,7 +149,12 @@ def arm_names(run: Path) -> list[str]:
 
 
 def _read_info(path: Path) -> dict[str, Any]:
-    info = read_json(path)
+    try:
+        info = read_json(path)
+    except EvaluationError as error:
+        raise EvaluationError(
+            f"{error}, or run the command that made it with --fresh, which sets the arm aside"
+        ) from error
     check_arm(info, path)
     if _folder_name(info["name"]) != path.parent.name:
         raise EvaluationError(

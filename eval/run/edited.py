@@ -71,6 +71,7 @@ def _compare(
         if (other := items.get(answer.item.key)) != answer.item:
             path = ArmFolder(run.path, name).path / ANSWERS
             raise EvaluationError(
-                f"{path}, answer {at} is to {answer.item}, but arm {first} was asked {other}; one "
-                "of them was changed: copy the old file back, or ask again with --fresh"
+                f"{path}, answer {at} is to {answer.item}, but arm {first} was asked "
+                f"{other or 'no such question'}; one of them was changed: copy the old file back, "
+                "or ask again with --fresh"
             )

@@ -19,7 +19,7 @@ from eval.files.storage import write_json
 from eval.files.writing import what_stands_at, write_atomically, writing
 from eval.run.folder import BATCHES, METRICS, REPORT, RUN
 
-MARK: Final = "written_by"
+WRITTEN_BY: Final = "written_by"
 RECORDS: Final = (RUN, METRICS, BATCHES)
 HEAD_BYTES: Final = 4096  # of a file of ours, which has the mark in them
 
@@ -33,28 +33,27 @@ class OutputFile:
         path: The file.
         command: The command, as the mark has it.
         overwrite: Whether a file of somebody else may be replaced.
-        marked: Whether its format has a place for the mark; else it is only replaced by itself.
+        mark: What says in a file of its format that this command wrote it; empty if nothing can.
     """
 
     flag: str
     path: Path
     command: str
     overwrite: bool = False
-    marked: bool = True
+    mark: str = ""
 
     def write_json(self, content: Mapping[str, Any]) -> None:
         """Write a JSON object; errors as in `check`."""
         self.check()
-        write_json(self.path, {MARK: self._mark, **content})
+        write_json(self.path, {WRITTEN_BY: f"EAH {self.command}", **content})
 
     def write_page(self, page: str) -> None:
         """Write an HTML page; errors as in `check`."""
         self.check()
-        mark = f'<meta name="generator" content="{self._mark}">'
-        write_atomically(self.path, page.replace("<head>", f"<head>\n{mark}", 1))
+        write_atomically(self.path, page.replace("<head>", f"<head>\n<meta {self.mark}>", 1))
 
     def write_text(self, text: str) -> None:
-        """Write a file of another tool's format, which has no mark; errors as in `check`."""
+        """Write a file of another tool's format; errors as in `check`."""
         self.check(text)
         write_atomically(self.path, text)
 
@@ -71,13 +70,13 @@ class OutputFile:
             if state is None:
                 self._check_folder()
                 return
-        is_text = not self.marked and text is None  # whether it may be replaced is not known yet
-        if self.overwrite or is_text or not stat.S_ISREG(state.st_mode) or not state.st_size:
+        is_later = not self.mark and text is None  # what will be written may stand there already
+        if self.overwrite or is_later or not stat.S_ISREG(state.st_mode) or not state.st_size:
             return
-        if not (self.is_ours() if text is None else self._holds(text)):
+        if not (self.is_ours() or (text is not None and self._holds(text))):
             raise EvaluationError(
-                f"{self.flag} {self.path} is there already, and this command did not write it: "
-                "name another file, or pass --overwrite to replace it"
+                f"{self.flag} {self.path} is there already, and does not say that this command "
+                "wrote it: name another file, or pass --overwrite to replace it"
             )
 
     def check_name(self) -> None:
@@ -87,19 +86,14 @@ class OutputFile:
 
     def is_ours(self) -> bool:
         """Return whether this command wrote what stands there."""
-        if not self.marked:
+        if not self.mark:
             return False
         try:
             with self.path.open("rb") as file:
                 head = file.read(HEAD_BYTES)
         except OSError:
             return False
-        marks = (f'"{MARK}": "{self._mark}"', f'name="generator" content="{self._mark}"')
-        return any(mark.encode() in head for mark in marks)
-
-    @property
-    def _mark(self) -> str:
-        return f"EAH {self.command}"
+        return self.mark.encode() in head
 
     def _holds(self, text: str) -> bool:
         """Return whether the file holds just this text."""
@@ -125,10 +119,17 @@ def output_files(
 ) -> dict[str, OutputFile]:
     """Return the files that flags ask a command to write, by the name of the flag."""
     return {
-        name: OutputFile(f"--{name}", path, command, overwrite)
+        name: OutputFile(f"--{name}", path, command, overwrite, _mark(name, command))
         for name, path in paths.items()
         if path is not None
     }
+
+
+def _mark(name: str, command: str) -> str:
+    """Return the mark of pages, as --report asks for, or of JSON files."""
+    if name == "report":
+        return f'name="generator" content="EAH {command}"'
+    return f'"{WRITTEN_BY}": "EAH {command}"'
 
 
 def check_outputs(outputs: Iterable[OutputFile], inputs: Iterable[Path]) -> None:
@@ -152,7 +153,7 @@ def check_outputs(outputs: Iterable[OutputFile], inputs: Iterable[Path]) -> None
                 "overwritten: name another file"
             )
         for other in outputs[:number]:
-            if _same(output.path, other.path):
+            if same_file(output.path, other.path):
                 raise EvaluationError(
                     f"{what} is the file of {other.flag}, too; name a file for each"
                 )
@@ -192,13 +193,13 @@ def _runs_around(output: OutputFile) -> list[Path]:
 
 def _is_read(output: OutputFile, source: Path) -> bool:
     """Return whether an output is an input, or is there in a folder of inputs and not of ours."""
-    if _same(output.path, source):
+    if same_file(output.path, source):
         return True
     target, folder = (Path(os.path.realpath(path)) for path in (output.path, source))
     return folder in target.parents and target.exists() and not output.is_ours()
 
 
-def _same(one: Path, other: Path) -> bool:
+def same_file(one: Path, other: Path) -> bool:
     """Return whether two paths are one file: also by symlinks, hard links, or before it exists."""
     if os.path.realpath(one) == os.path.realpath(other):
         return True

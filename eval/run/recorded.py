@@ -6,6 +6,7 @@ and scored; nothing is written to them.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -132,11 +133,22 @@ def runs_below(
         folder: Holds run folders at any depth.
         failed: Called with the reason for each folder that can't be read, which is left out.
     """
-    for path in sorted(folder.rglob(RUN)):
+    for path in sorted(_run_folders(folder, failed)):
         try:
-            yield read_run(path.parent)
+            yield read_run(path)
         except EvaluationError as error:
             failed(error)
+
+
+def _run_folders(folder: Path, failed: Callable[[EvaluationError], None]) -> Iterator[Path]:
+    """Yield the folders at any depth that hold run.json; say which can't be looked into."""
+
+    def unreadable(error: OSError) -> None:
+        failed(EvaluationError(f"{error.filename} can't be read: {error.strerror}"))
+
+    for at, _, names in os.walk(folder, onerror=unreadable):
+        if RUN in names:
+            yield Path(at)
 
 
 def find_run(name: str, runs_dir: Path) -> RecordedRun:
@@ -148,7 +160,7 @@ def find_run(name: str, runs_dir: Path) -> RecordedRun:
     path = path_of(name, "run")
     if path.is_dir():
         return read_run(path)
-    found = [p.parent for p in sorted(runs_dir.rglob(RUN)) if _is_named(p.parent.name, name)]
+    found = [p for p in sorted(_run_folders(runs_dir, lambda _: None)) if _is_named(p.name, name)]
     if len(found) != 1:
         what = "no run" if not found else f"{len(found)} runs"
         hint = "runs.py list shows all" if not found else ", ".join(p.name for p in found)

@@ -161,6 +161,10 @@ class Task(ABC):
             EvaluationError: If the data can't be read.
         """
 
+    def reads(self) -> list[Path]:
+        """Return files and folders that are read or made, besides those that settings name."""
+        return []
+
     def prompt(self, item: Item, protocol: TaskProtocol) -> str:
         """Return what the model is asked, without its own prompt around it."""
         return item.question + protocol.suffix

@@ -7,7 +7,6 @@ questions right. Source: the benchmark's `eval_tool/calculation.py`.
 from __future__ import annotations
 
 import os.path
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar, Final
@@ -74,12 +73,16 @@ class Mme(YesNoTask):
         for category in (*PERCEPTION, *COGNITION):
             files = _question_files(folder / category)
             items = [item for file in files for item in _read(file, folder / category, root)]
-            for picture, count in Counter(item.image for item in items).items():
-                if count != PAIR:
-                    raise EvaluationError(
-                        f"{picture} in {root} has {count} question(s), but MME asks two about each "
-                        "picture; download the question files again"
+            asked = [(item.image, item.question) for item in items]
+            paths = (p for p in _place(folder / category).glob("*") if p.suffix.lower() in SUFFIXES)
+            names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
+            for name in dict.fromkeys([*names, *dict(asked)]):
+                of = [question for image, question in asked if image == name]
+                if len(of) != PAIR or len(set(of)) != PAIR:
+                    what = (
+                        f"{name} in {root} has {len(of)} question(s), but MME asks two that differ"
                     )
+                    raise EvaluationError(f"{what}; download the question files again")
             found += items[: self.settings.limit]
         if not found:
             raise EvaluationError(
@@ -120,14 +123,17 @@ def _question_files(folder: Path) -> list[Path]:
     return sorted((inside if inside.is_dir() else folder).glob("*.txt"))
 
 
+def _place(folder: Path) -> Path:
+    """Return where a category's pictures are; some keep them in a folder of their own."""
+    return folder / "images" if (folder / "images").is_dir() else folder
+
+
 def _read(path: Path, folder: Path, root: Path) -> list[Item]:
     """Read a category's question file: picture, question and answer a line, tabs between.
 
     The file of one picture is called like it, and its lines do not name it.
     """
     inside = path.parent != folder.parent
-    # Some categories keep their pictures in a folder of their own.
-    pictures = folder / "images" if (folder / "images").is_dir() else folder
     items = []
     for number, line in read_lines(path):
         fields = [field.strip() for field in line.split("\t")]
@@ -137,9 +143,8 @@ def _read(path: Path, folder: Path, root: Path) -> list[Item]:
                 f"{path}, line {number}: {line[:60]!r} is no question; "
                 f"{'' if inside else 'picture, '}question and Yes or No are needed, tabs between"
             )
-        places = [pictures / name for name in names]
+        places = [_place(folder) / name for name in names]
         picture = next((place for place in places if os.path.isfile(place)), places[0])
-        name = Path(os.path.relpath(picture, root)).as_posix()
-        key = f"{picture.name}/{number}"
+        key, name = f"{picture.name}/{number}", Path(os.path.relpath(picture, root)).as_posix()
         items.append(Item(key, name, fields[0], fields[1].lower(), folder.name))
     return items

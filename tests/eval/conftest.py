@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -74,7 +75,7 @@ def inputs_stay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 def _inputs_of(given: dict[str, Any]) -> Iterator[Path]:
     """Yield the files that flags name as inputs, also those in folders."""
-    written = {Path(of).resolve() for name, of in given.items() if name in WRITTEN and of}
+    written = {_real(of) for name, of in given.items() if name in WRITTEN and of}
     for name, value in given.items():
         if name in WRITTEN or not isinstance(value, (str, Path)):
             continue
@@ -84,10 +85,17 @@ def _inputs_of(given: dict[str, Any]) -> Iterator[Path]:
             yield from (
                 one
                 for one in found
-                if one.is_file() and not _is_written(one, path) and one.resolve() not in written
+                if one.is_file() and not _is_written(one, path) and _real(one) not in written
             )
         except (OSError, ValueError):
             continue  # a name that no system takes
+
+
+def _real(path: Any) -> str:
+    try:
+        return os.path.realpath(path)
+    except ValueError:  # a name that no system takes
+        return ""
 
 
 def _is_written(path: Path, folder: Path) -> bool:

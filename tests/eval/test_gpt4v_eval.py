@@ -790,7 +790,7 @@ def test_a_picture_that_is_missing_or_broken_is_one_sentence_before_anything_is_
 
 
 def test_a_picture_that_goes_away_meanwhile_stops_the_run_and_nothing_paid_is_lost(
-    inputs: Path, stub: Stub, capsys: pytest.CaptureFixture[str]
+    inputs: Path, stub: Stub, capsys: pytest.CaptureFixture[str], inputs_change: None
 ) -> None:
     plain = stub.answer
 

@@ -43,8 +43,14 @@ def test_plain_values_are_read_as_the_safe_loader_reads_them(value: Any) -> None
         ("? [a]\n: 1", "key ['a'] is no text; put quotes around it, line 1, column 3"),
         ("a: 2024-13-45", "'2024-13-45' can't be read; put quotes around it if it is text, line 1"),
         ("a: " + "9" * 5000, "can't be read; put quotes around it if it is text, line 1, column 4"),
-        ("a: &x [1]\nb: *x", "*names of other values are not read; write the value out, line 2"),
-        ("a: &x\n  b: *x", "*names of other values are not read; write the value out, line 2"),
+        (
+            "a: &x [1]\nb: *x",
+            "*names of lists and mappings are not read; write the value out",
+        ),
+        (
+            "a: &x\n  b: *x",
+            "*names of lists and mappings are not read; write the value out",
+        ),
         ("a: !!python/object/apply:os.getcwd []", "could not determine a constructor"),
         ("[" * 100_000, "nested too deep"),
         ("a: \0", "special characters are not allowed"),

@@ -136,6 +136,10 @@ class ChairCaptions(Task):
             _check_ids_can_be_scored(ids, settings.ground_truth)
         return [Item(i, pictures[i], settings.question or QUESTION) for i in ids]
 
+    def reads(self) -> list[Path]:
+        """Return the annotations that score the captions."""
+        return [annotations_of(self.settings)[0]] if self.settings.score else []
+
     def asked(self) -> dict[str, Any]:
         """Return the question."""
         return self.facts()

@@ -11,6 +11,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -35,6 +36,7 @@ from eval.tasks.chair.vocabulary import load_vocabulary
 from models.json_files import json_fault, parse_json
 
 Objects = dict[ImageId, frozenset[str]]
+SHA256: Final = re.compile("[0-9a-f]{64}")
 TEXTS_AT_ONCE: Final = 4000
 PARENT_S: Final = 1.0  # how often a worker looks whether the main process is still there
 
@@ -91,7 +93,16 @@ def read(path: Path) -> GroundTruth:
             f"{path} is no ground truth of ours: its analyzer is {analyzer!r:.40} and its inputs "
             f"are {inputs!r:.40}; get it again, or delete it if it is a cache"
         )
-    return GroundTruth(_checked(path, parsed["objects"]), analyzer, inputs)
+    objects = _checked(path, parsed["objects"])
+    return GroundTruth(objects, analyzer, inputs if _is_cache(parsed) else None)
+
+
+def _is_cache(parsed: Mapping[str, Any]) -> bool:
+    """Return whether a ground truth is a cache of ours, which may be replaced."""
+    inputs = parsed.get("inputs")
+    return bool(parsed.keys() == {"analyzer", "inputs", "objects"} and parsed["analyzer"] and inputs
+                and all(name.endswith(".json") and SHA256.fullmatch(str(of))
+                        for name, of in inputs.items()))  # fmt: skip
 
 
 def write(path: Path, truth: GroundTruth) -> None:

@@ -183,7 +183,7 @@ class Judge:
             return Failure(Kind.HOPELESS, f"{self._url} does not accept the key ({said}); set "
                            "OPENAI_API_KEY, or --api-key-file, to one that may use "
                            f"{self._config.judge_model}")  # fmt: skip
-        if status == 429 and error.code == "insufficient_quota":
+        if status == 402 or (status == 429 and error.code == "insufficient_quota"):
             return Failure(Kind.HOPELESS, f"the account at {self._url} has no credit left ({said})")
         if status in (408, 429) or status >= 500:
             kind = Kind.SERVER if status >= 500 else Kind.BUSY

@@ -27,7 +27,7 @@ from eval.tasks.chair.images import pictures_in
 from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.plan import DECISIVE, Plan
 from eval.tasks.judge.protocols import CRITERIA
-from eval.tasks.judge.requests import Pair
+from eval.tasks.judge.requests import ANSWERED, Pair
 from eval.tasks.judge.scoring import (
     UNPARSED,
     JudgedPicture,
@@ -50,6 +50,7 @@ class Spent:
 
     requests: int
     without_reply: int
+    uncounted: int
     borrowed: int
     prompt_tokens: int
     reply_tokens: int
@@ -93,6 +94,10 @@ class JudgedRun:
         return Spent(
             requests=judgements.requests,
             without_reply=len(judgements.lost),
+            uncounted=sum(
+                one.outcome == ANSWERED and None in (one.prompt_tokens, one.reply_tokens)
+                for one in own
+            ),
             borrowed=len(judgements.outcomes) - len(own),
             prompt_tokens=sum(one.prompt_tokens or 0 for one in own),
             reply_tokens=sum(one.reply_tokens or 0 for one in own),
@@ -196,6 +201,11 @@ def notes(run: JudgedRun) -> list[str]:
         lines.append(
             f"note: {took.without_reply} requests were cut off before their reply came; they "
             "count at the most they may have cost"
+        )
+    if took.uncounted:
+        lines.append(
+            f"note: the endpoint did not say, or said no possible number, how many tokens "
+            f"{took.uncounted} replies took; they count at the most they may have cost"
         )
     if len(run.judges) > 1:
         lines.append(f"note: several models replied: {', '.join(run.judges)}")

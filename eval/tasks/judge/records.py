@@ -106,6 +106,8 @@ def _lines(file: BinaryIO) -> Iterator[Sent | Outcome | Damaged]:
             return
         if not line.endswith(b"\n"):
             return
+        if not line.strip():
+            continue
         try:
             text = line.decode()
         except UnicodeDecodeError:

@@ -18,6 +18,7 @@ from time import time
 from typing import Any, Final
 
 from eval.tasks.judge.keys import Key
+from models.json_files import json_fault
 
 LONGEST_REASON: Final = 300
 LONGEST_NAME: Final = 200
@@ -99,8 +100,12 @@ def read_reply(body: bytes, key: Key) -> Reply | Failure:
         choice = content["choices"][0]
         message = choice["message"]
         text, refusal = _text(message.get("content")), message.get("refusal")
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return _no_reply(body, key)
+    except RecursionError:
+        return _no_reply(body, key, ": nested too deep")
+    except ValueError as error:
+        return _no_reply(body, key, f": {json_fault(error)}")
+    except (KeyError, IndexError, TypeError, AttributeError):
+        return _no_reply(body, key, ", which has choices with a message each")
     usage = content.get("usage")
     counts = usage if isinstance(usage, dict) else {}
     return Reply(
@@ -140,7 +145,7 @@ def wait_of(headers: Mapping[str, str]) -> float | None:
     return None
 
 
-def _no_reply(body: bytes, key: Key) -> Failure:
+def _no_reply(body: bytes, key: Key, why: str) -> Failure:
     text = body.decode("utf-8", errors="replace").strip()
     if not text:
         return Failure(Kind.GARBLED, "the endpoint sent nothing where a chat completion was due")
@@ -150,7 +155,7 @@ def _no_reply(body: bytes, key: Key) -> Failure:
                        "check --judge-base-url, which mostly ends in /v1")  # fmt: skip
     if len(body) > LONGEST_BODY:
         return Failure(Kind.GARBLED, f"more than {LONGEST_BODY:,} bytes came, from {start!r} on")
-    return Failure(Kind.GARBLED, f"{start!r} is no chat completion")
+    return Failure(Kind.GARBLED, f"{start!r} is no chat completion{cut(why, key, SHOWN_BODY)}")
 
 
 def _text(content: Any) -> str:

@@ -22,7 +22,7 @@ from eval.tasks.pope.questions import (
     question_file,
     read_questions,
 )
-from eval.tasks.pope.repope import LABEL_SETS, REPOPE, Labels, read_labels, relabel
+from eval.tasks.pope.repope import LABEL_SETS, LABELS_FOLDER, REPOPE, Labels, read_labels, relabel
 from eval.tasks.yes_no.matching import check_recorded
 from eval.tasks.yes_no.task import YesNoSettings, YesNoTask
 from models.settings import ROOT
@@ -141,6 +141,12 @@ class Pope(YesNoTask):
             found += read_questions(file, pope_type)[: self.settings.limit]
         return found
 
+    def reads(self) -> list[Path]:
+        """Return the question files, also those that are to be built, and the labels."""
+        folder = self._built_folder() if self.settings.build_from else self._folder()
+        files = [question_file(folder, name) for name in POPE_TYPES]
+        return [folder, *files, *([LABELS_FOLDER] if self.settings.labels else [])]
+
     def label(self, items: Sequence[Item]) -> str:
         """Return the question types."""
         types = self.settings.pope_type
@@ -186,6 +192,10 @@ class Pope(YesNoTask):
             )
         return path
 
+    def _built_folder(self) -> Path:
+        assert self.settings.build_from is not None
+        return self.settings.pope_path or self.settings.build_from.parent / "pope"
+
     def _build(self) -> dict[str, list[Item]]:
         """Build the questions of the three types, and write their files, except in a dry run.
 
@@ -194,7 +204,7 @@ class Pope(YesNoTask):
         """
         settings = self.settings
         assert settings.build_from is not None
-        folder = settings.pope_path or settings.build_from.parent / "pope"
+        folder = self._built_folder()
         images = annotated_images(settings.build_from)
         built = build_questions(images, count=settings.build_images, seed=settings.seed)
         for pope_type, items in built.items():

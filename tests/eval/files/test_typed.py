@@ -25,7 +25,7 @@ def test_a_row_comes_back() -> None:
         ([FOUND], "not an object"),
         ({}, "it has no 'layer'"),
         (FOUND | {"x": 1}, "it has 'x', which is unknown there"),
-        (FOUND | {"layer": True}, "layer is True, not int"),
+        (FOUND | {"layer": True}, "layer is True, not a whole number"),
         (FOUND | {"sinks": 1 << 63}, "no number that can be counted with"),
     ],
 )

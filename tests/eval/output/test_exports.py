@@ -91,7 +91,8 @@ def test_a_number_that_is_none_is_empty_in_csv(tmp_path: Path) -> None:
 def test_latex_has_a_cell_for_each_column_and_no_sign_that_is_a_command(run: RecordedRun) -> None:
     text, report = exported(run, "latex")
 
-    lines = text.splitlines()
+    mark, *lines = text.splitlines()
+    assert mark == "% written by EAH runs"
     header, rows = result_table(report)
     kinds = lines[0].removeprefix(r"\begin{tabular}{").removesuffix("}")
     assert lines[1] == r"\toprule"

@@ -833,7 +833,7 @@ def test_answers_to_other_questions_are_refused(
 
     assert chair_eval.main(flags) == 2
 
-    assert "is recorded as Item(" in capsys.readouterr().err
+    assert "is recorded as " in capsys.readouterr().err
 
 
 def test_a_missing_run_json_is_written_again(described: tuple[list[str], Path]) -> None:

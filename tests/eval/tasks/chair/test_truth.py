@@ -122,7 +122,7 @@ def test_a_cache_that_cannot_be_written_does_not_lose_the_ground_truth(
 
 @pytest.mark.parametrize("name", ["x.json", "x.json.gz"])
 def test_what_is_written_is_read(tmp_path: Path, name: str) -> None:
-    truth = GroundTruth({3: frozenset({"dog"}), 1: frozenset()}, "lexicon x", {"a.json": "00"})
+    truth = GroundTruth({3: frozenset({"dog"}), 1: frozenset()}, "lexicon x", {"a.json": "0a" * 32})
 
     write(tmp_path / name, truth)
 
@@ -268,3 +268,16 @@ def test_a_killed_process_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> No
 
 def _die(_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"inputs": {}}, {"inputs": {"a.json": "mine"}}, {"comment": "by hand"}, {"analyzer": None}],
+)
+def test_a_file_that_is_no_cache_of_ours_is_never_replaced(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    content = {"analyzer": "hand", "inputs": {"a.json": "0a" * 32}, "objects": {"1": ["dog"]}}
+    (tmp_path / "hand.json").write_text(json.dumps({**content, **change}))
+
+    assert read(tmp_path / "hand.json").inputs is None

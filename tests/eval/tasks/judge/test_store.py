@@ -148,7 +148,6 @@ HUGE = int("9" * 400)
         ('{"event": ["sent"]}', "its event is ['sent'], neither"),
         ("[1]", "it is no JSON object"),
         ("7", "it is no JSON object"),
-        ("", "Expecting value"),
         ("not JSON", "Expecting value"),
         ('{"event": "reply", "event": "sent"}', "key 'event' stands twice"),
         ("[" * 90_000, "nested too deep"),
@@ -182,7 +181,7 @@ def test_a_damaged_line_of_the_own_file_is_one_sentence_and_of_another_is_left_o
     path = write(tmp_path, SENT, ANSWERED)
     raw = json.dumps({"at": "now", **line}) if isinstance(line, dict) else line
     written = raw.encode() if isinstance(raw, str) else raw
-    path.write_bytes(path.read_bytes() + written + b"\n" + b'{"event": "se')
+    path.write_bytes(path.read_bytes() + b"\n" + written + b"\n" + b'{"event": "se')
 
     with folder(tmp_path, "old") as run, pytest.raises(EvaluationError) as own:
         Judgements(run, KEY)
@@ -192,7 +191,7 @@ def test_a_damaged_line_of_the_own_file_is_one_sentence_and_of_another_is_left_o
 
     said = str(own.value)
     assert said == str(again.value)
-    assert f"{path} is damaged, line 3: " in said
+    assert f"{path} is damaged, line 4: " in said
     assert reason in said
     assert "nothing was asked" in said
     assert "\n" not in said
@@ -200,7 +199,7 @@ def test_a_damaged_line_of_the_own_file_is_one_sentence_and_of_another_is_left_o
     assert found["k"].text == "Accuracy: 8 7"
     note = capsys.readouterr().err
     assert note.count("\n") == 1
-    assert f"what can't be read is left out: {path} (line 3: " in note
+    assert f"what can't be read is left out: {path} (line 4: " in note
 
 
 def test_files_that_are_none_are_named_in_one_note(
