@@ -115,13 +115,11 @@ def evaluate(
     if images is not None and (report is None or not images.is_dir()):
         raise EvaluationError(f"--images {images}: it must be a folder, and needs --report")
     files = output_files("chair", overwrite=overwrite, save_path=save_path, report=report)
-    read = paths_in(*(getattr(inputs, item.name) for item in fields(inputs)), images)
-    for path in read:
-        if inputs.cache not in (None, path) and same_file(inputs.cache, path):
-            raise EvaluationError(
-                f"--cache {inputs.cache} is what this command reads; name a file of its own"
-            )
-    check_outputs(files.values(), read)
+    given = [getattr(inputs, item.name) for item in fields(inputs) if item.name != "cache"]
+    read, cache = paths_in(*given, images), paths_in(inputs.cache)
+    if any(same_file(one, path) for one in cache for path in read):
+        raise EvaluationError(f"--cache {cache[0]} is read as something else; name another file")
+    check_outputs(files.values(), [*read, *cache])
     result = inputs.score()
     if "save_path" in files:
         files["save_path"].write_json(result.as_dict())

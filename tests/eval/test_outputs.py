@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from eval import chair, runs
+from eval import chair, chair_eval, pope_eval, runs
 from eval.files import writing
 from scripts.scenes.make import write_scenes
 from tests.eval.small_runs import always_yes, right, state_of, write_run
@@ -23,6 +23,11 @@ from tests.eval.small_runs import always_yes, right, state_of, write_run
 RUN = "runs/pope/tiny-llava/one-11111111"
 CHAIR = ["--cap_file", "captions.jsonl", "--coco_path", "annotations", "--splits", "val2014",
          "--cache", "cache.json", "--num-workers", "1"]  # fmt: skip
+MODEL = ["--model", "tiny-llava", "--gpu-id", "-1", "--data-path", "val2014", "--limit", "1",
+         "--max-new-tokens", "2", "--method", "baseline", "--output-dir", "out",
+         "--overwrite"]  # fmt: skip
+BUILD = ["--build-from", "annotations/instances_val2014.json", "--pope-path", "built",
+         "--build-images", "2"]  # fmt: skip
 FLAGS: dict[str, Callable[[str], int]] = {
     "--save_path": lambda path: chair.main([*CHAIR, "--save_path", path]),
     "--report": lambda path: chair.main([*CHAIR, "--report", path]),
@@ -205,3 +210,61 @@ def test_a_file_of_somebody_else_is_replaced_on_wish(folder: Path) -> None:
     assert chair.main([*CHAIR, "--save_path", "new.json"]) == 0
 
     assert Path("theirs.json").read_bytes() == Path("new.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        (
+            lambda to: chair_eval.main([*MODEL, "--score", "--json", to]),
+            "annotations/captions_val2014.json",
+        ),
+        (lambda to: pope_eval.main([*MODEL, "--json", to]), "pope_coco/coco_pope_random.json"),
+        (lambda to: pope_eval.main([*MODEL, *BUILD, "--json", to]), "built/coco_pope_popular.json"),
+        (lambda to: pope_eval.main([*MODEL, *BUILD, "--json", to]), BUILD[1]),
+        (lambda to: pope_eval.main([*MODEL, "--config", "my.yaml", "--json", to]), "my.yaml"),
+        (lambda to: chair.main([*CHAIR[:-4], "--cache", to]), "captions.jsonl"),
+    ],
+    ids=["annotations", "questions", "built questions", "instances", "config", "cache"],
+)
+def test_what_a_command_finds_by_itself_is_an_input(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: Callable[[str], int],
+    what: str,
+) -> None:
+    (folder / "pope_coco").mkdir()
+    (folder / "pope_coco/coco_pope_random.json").write_text("{}")
+    (folder / "my.yaml").write_text("overwrite: true\n")
+    before = state_of(folder)
+
+    assert command(what) == 2
+
+    sentence = capsys.readouterr().err.splitlines()[-1]
+    assert "is in what this command reads or has recorded" in sentence or "--cache" in sentence
+    assert state_of(folder) == before
+
+
+@pytest.mark.parametrize("format_", ["csv", "latex", "llava"])
+def test_an_export_is_made_again_and_answers_for_other_tools_are_not_replaced(
+    folder: Path, capsys: pytest.CaptureFixture[str], format_: str
+) -> None:
+    export = ["export", RUN, "--format", format_, "--output", "out"]
+    assert runs.main(export) == runs.main(export) == 0
+    first = Path("out").read_text()
+    shutil.rmtree(Path(RUN) / "arms/eah")
+
+    status = runs.main(export)
+
+    assert (status, Path("out").read_text() == first) == ((2, True) if format_ == "llava"
+                                                          else (0, False))  # fmt: skip
+
+
+def test_a_page_and_numbers_do_not_replace_each_other(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert chair.main([*CHAIR, "--report", "out"]) == 0
+    assert chair.main([*CHAIR, "--report", "out"]) == 0
+    assert chair.main([*CHAIR, "--save_path", "out"]) == 2
+    assert "does not say that this command wrote it" in capsys.readouterr().err
+    assert Path("out").read_text().startswith("<!DOCTYPE html>")
