@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -30,6 +31,7 @@ PROMPT_TOKENS: Final = 96
 IMAGE: Final = (8, 80)
 WEIGHTS: Final = ("*.safetensors", "*.bin")
 FAILED: Final = 1
+LONGEST: Final = 500  # characters of a name or reason that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _check(given: argparse.Namespace) -> int:
     """Print what there is to say about a model, and return the exit status."""
     config = _config(given.preset, given.layers)
-    try:
-        model = load(given.model, random=given.random)
-    except OSError as error:
-        raise EAHError(
-            f"{given.model} is no folder that can be read, and no model of that name could be "
-            f"loaded: {error}"
-        ) from error
+    model = load(given.model, random=given.random)
     failures = 0
     for line, is_failure in describe(model, config):
         print(line)
@@ -107,22 +103,57 @@ def load(name: str, *, random: bool = False) -> Any:
         name: Folder or hub id.
         random: Build from the config alone.
     Raises:
-        EAHError: If the folder holds no config.
-        OSError: If a hub id can't be found.
+        EAHError: If it can't be loaded, or lacks weights of the model that its config names.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
     folder = Path(name)
+    if not name.strip():
+        raise EAHError("the model's name is empty, as an unset shell variable is; name a folder")
     if folder.exists() and not (folder / "config.json").is_file():
         raise EAHError(f"{name} has no config.json; give a folder in transformers' format")
-    config: Any = AutoConfig.from_pretrained(name)
+    with _loading(name):
+        config: Any = AutoConfig.from_pretrained(name, trust_remote_code=False)
     is_vlm = type(config) in AutoModelForImageTextToText._model_mapping
     auto: Any = AutoModelForImageTextToText if is_vlm else AutoModelForCausalLM
     if random or (folder.is_dir() and not any(list(folder.glob(kind)) for kind in WEIGHTS)):
         torch.manual_seed(0)
-        return auto.from_config(config).eval()
-    return auto.from_pretrained(name, dtype="auto").eval()
+        with _loading(name):
+            return auto.from_config(config).eval()
+    with _loading(name):
+        model, found = auto.from_pretrained(name, dtype="auto", output_loading_info=True)
+    if missing := sorted(map(str, found["missing_keys"])):
+        raise EAHError(
+            f"{name} lacks {len(missing)} weights of the model that its config names, {missing[0]} "
+            "among them; its files are of different models, or some are missing: copy it again"
+        )
+    return model.eval()
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Say whatever transformers raises about a model's files in one sentence.
+
+    There is no list of what it raises. Nothing else may stand inside than its calls.
+    """
+    try:
+        yield
+    except MemoryError:
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise
+        said = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+        if "weights_only" in said:  # torch goes on with how to run what a file holds
+            said = said.partition(". ")[0]
+        if isinstance(error, OSError) and not Path(name).exists():
+            raise EAHError(
+                f"{name[:LONGEST]} is no folder, and no model of that name could be loaded: {said}"
+            ) from error
+        raise EAHError(
+            f"{name} can't be loaded ({said}); check its files, or copy it again"
+        ) from error
 
 
 def describe(model: Any, config: EAHConfig) -> Iterator[tuple[str, bool]]:

@@ -195,7 +195,7 @@ def _out_of_room(error: Exception) -> str | None:
         return "out of memory"
     # Of a device, or of torch's allocator; torch may not be loaded.
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
-        return "out of memory: pass a smaller --batch-size, or --quantization"
+        return "out of memory: free some, take a smaller batch, or a smaller or quantized model"
     if not isinstance(error, OSError):
         return None
     reason = error.strerror or " ".join(str(error).split()) or type(error).__name__

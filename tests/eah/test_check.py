@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 from transformers import Gemma2Config, LlamaConfig
 
 from eah import __main__, check
@@ -81,7 +84,10 @@ def test_layers_that_cannot_be_patched_have_a_reason(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere/at/all"], "nowhere/at/all is no folder that can be read"),
+        (
+            ["nowhere/at/all"],
+            "nowhere/at/all is no folder, and no model of that name",
+        ),
         ([TINY_LLAVA.parent], "has no config.json; give a folder in transformers' format"),
         ([TINY_LLAVA, "--layers", "9"], "layers that can be patched: 0..3"),
         ([TINY_LLAVA, "--layers", "1", "1"], "names a layer twice"),
@@ -94,6 +100,37 @@ def test_mistakes_are_one_sentence(
     status, _, err = run(capsys, *arguments)
 
     assert status == 2
+    assert message in err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", b"[" * 100_000, "can't be loaded (RecursionError"),
+        ("config.json", b'{"model_type": "llama", "hidden_size": "x"}', "can't be loaded ("),
+        ("config.json", b'{"model_type": "llava", "text_config": 5}', "can't be loaded ("),
+        ("model.safetensors", b"no weights", "can't be loaded (SafetensorError"),
+        ("model.safetensors", None, "lacks 114 weights of the model that its config names"),
+    ],
+)
+def test_a_damaged_folder_is_one_sentence(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    name: str,
+    content: bytes | None,
+    message: str,
+) -> None:
+    for path in TINY_LLAVA.iterdir():
+        shutil.copy(path, tmp_path)
+    if content is None:
+        save_file({"other": torch.ones(2)}, tmp_path / name, metadata={"format": "pt"})
+    else:
+        (tmp_path / name).write_bytes(content)
+
+    status, _, err = run(capsys, tmp_path)
+
+    assert status == 2
+    assert err.splitlines()[-1].startswith(f"eah check: error: {tmp_path} ")
     assert message in err.splitlines()[-1]
 
 
