@@ -238,3 +238,19 @@ def test_a_model_with_the_masks_that_gpt_neox_saved_loads(folder: Path) -> None:
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
 
     assert wrapper(folder).num_image_tokens
+
+
+@pytest.mark.parametrize("half", ["\ud800", "what \udcff"])
+def test_half_of_a_surrogate_pair_is_no_prompt(folder: Path, half: str) -> None:
+    said = r"the prompt holds half of a surrogate pair \('\\ud[8c](00|ff)'\), which is no text"
+    vlm = wrapper(folder)
+    prepared = vlm.chat.prepare(GREY, ())
+    for ask in (
+        lambda: vlm.generate(GREY, half),
+        lambda: vlm.prompt_ids(half),
+        lambda: vlm.generate_batch(vlm.encode([prepared]), [half], models.Decoding(1)),
+        lambda: models.show_prompt("hf", half, GREY, checkpoint=str(folder)),
+        lambda: models.show_prompt("hf", "Is it?", GREY, checkpoint=str(folder), system=half),
+    ):
+        with pytest.raises(ModelError, match=said):
+            ask()
