@@ -314,8 +314,8 @@ def _contents_hash(path: Path) -> str:
     """Return a hash of the names and contents of all files that can decide a model's answers."""
     root, files = path.parent, {path}
     if path.is_dir():
-        folders = [path, *(found for name in READ_FOLDERS for found in path.glob(name))]
-        inside = [one for folder in folders for one in folder.glob("*")]
+        folders = [found for name in READ_FOLDERS for found in path.glob(name)]
+        inside = [*path.iterdir(), *(one for folder in folders for one in folder.glob("*"))]
         root, files = (
             path,
             {one for one in inside if one.suffix in SUFFIXES and os.path.isfile(one)},
