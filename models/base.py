@@ -50,7 +50,7 @@ from models.prefix_cache import PicturePrefixes, generate_behind_prefixes
 from models.prompts import IMAGE, prompt_ids, show_prompt, template
 from models.settings import ModelSettings
 from models.sources import WHOLE, Checkpoint, Family, find_source
-from models.tokenizer import ChunkTokenizer, check_token_ids
+from models.tokenizer import ChunkTokenizer, check_characters, check_token_ids
 
 
 class VLM(ABC):
@@ -586,10 +586,11 @@ class VLM(ABC):
 
 
 def check_question(question: object) -> None:
-    """Refuse a question that is no text, or empty.
+    """Refuse a question that is no text, or empty, before a picture is encoded.
 
     Raises:
         ModelError: If it is.
     """
     if not isinstance(question, str) or not question.strip():
         raise ModelError(f"question {question!r}; pass a text, such as 'What is this?'")
+    check_characters(question)

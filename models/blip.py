@@ -24,7 +24,7 @@ from models.images import SquashPreprocessing
 from models.library_errors import library_errors
 from models.precision import EVA, FULL, FULL_AUTOCAST, HALF_AUTOCAST, Parts, Precision
 from models.sources import QFORMER_TOKENIZER, WHOLE, Checkpoint, Family
-from models.tokenizer import ChunkTokenizer
+from models.tokenizer import ChunkTokenizer, check_characters
 
 # torch's default, which LAVIS's LayerNorm after the tower has; transformers takes the tower's 1e-6.
 LN_VISION_EPS = 1e-5
@@ -189,6 +189,8 @@ class InstructBlip(BlipVLM):
 
     def instruction_ids(self, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return what the Q-Former reads, "[CLS] ... [SEP]", and its mask, both (B, T) int64."""
+        for question in questions:  # it is read before the prompt is made
+            check_characters(question)
         encoded = self.instruction_tokenizer(
             list(questions),
             padding=True,

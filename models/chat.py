@@ -21,6 +21,7 @@ from models.images import Preprocessing
 from models.library_errors import library_errors
 from models.pictures import Picture, to_picture, to_rgb
 from models.processor import IDS, VIDEOS_NEED, image_token
+from models.tokenizer import check_characters
 
 CHAT: Final = "chat"
 CHAT_SHORT: Final = "chat-short"
@@ -96,8 +97,10 @@ class Chat(Preprocessing):
             images: Number of pictures.
             videos: Number of videos.
         Raises:
-            ModelError: If the question holds a special token, or the template can't be used so.
+            ModelError: If the question holds a special token or is no text that can be encoded, or
+                the template can't be used so.
         """
+        check_characters(f"{self.system or ''}{question}")
         self._refuse_special(question)
         if self.template is None:
             return self._plain(question, images, videos)

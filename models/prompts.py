@@ -16,7 +16,7 @@ from typing import Final
 
 from eah.errors import nearest
 from models.generation import ShownPrompt
-from models.tokenizer import ChunkTokenizer
+from models.tokenizer import ChunkTokenizer, check_characters
 
 IMAGE: Final = -200
 """Stands once for the whole run of image tokens in a list of prompt ids."""
@@ -100,7 +100,10 @@ def prompt_ids(
         protocol: Whose prompt: "opera" (the papers') or "official" (the model's own).
     Returns:
         Token ids with `IMAGE` (-200) once in the place of the image tokens.
+    Raises:
+        ModelError: If the question is no text that can be encoded.
     """
+    check_characters(question)
     # Shikra added <im_patch>, <im_start>, <im_end> in this order: 32000, 32001, 32002.
     added = tokenizer.get_piece_size()
     special = {

@@ -22,12 +22,27 @@ WHOLE: Final = "checkpoint"
 
 HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
 QFORMER_TOKENIZER: Final = "qformer_tokenizer"  # a folder in checkpoints of transformers' format
+# What else transformers reads in folders of a checkpoint: chat templates by name, and a processor's
+# second tokenizer, in a folder that is called as the processor calls it.
+READ_FOLDERS: Final = ("additional_chat_templates", "*tokenizer*")
 SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")
 # Weights, configs, tokenizers and their vocabularies.
 SUFFIXES: Final = {".json", ".jinja", ".model", ".txt", ".safetensors", ".bin", ".pth"}
-# The largest models have some hundred layers, and some hundred experts in each of them.
+# The largest models have some hundred layers. Names are whole ones: a config's
+# `vocab_size_per_layer_input` counts no layers.
 MOST_LAYERS: Final = 10_000
-DEPTHS: Final = {"depth", "num_experts", "num_local_experts", "n_routed_experts"}
+DEPTHS: Final = {
+    "num_hidden_layers", "num_layers", "n_layer", "n_layers", "layers", "depth",
+    "encoder_layers", "decoder_layers", "num_encoder_layers", "num_decoder_layers",
+    "encoder_num_hidden_layers", "decoder_num_hidden_layers", "encoder_num_layers",
+    "decoder_num_layers", "num_encoder_blocks", "num_blocks", "num_conv_layers",
+    "num_adapter_layers", "num_attention_layers", "num_global_layers", "resampler_depth",
+    "perceiver_resampler_num_layers", "num_nextn_predict_layers",
+}  # fmt: skip
+# Of those that are modules of their own there are some hundred; embeddings of experts, as Doge has,
+# are tens of thousands.
+MOST_EXPERTS: Final = 100_000
+EXPERTS: Final = {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}
 POSITIVE: Final = {
     "hidden_size", "vocab_size", "image_size", "patch_size", "num_channels", "num_attention_heads",
     "num_key_value_heads",
@@ -264,8 +279,10 @@ def _check_sizes(path: Path, config: Any) -> None:
         if isinstance(value, (dict, list)):
             _check_sizes(path, value)
         elif isinstance(value, (int, float)):
-            is_count = "layer" in str(name) or name in DEPTHS
-            if (is_count and value > MOST_LAYERS) or (name in POSITIVE and value <= 0):
+            too_many = (name in DEPTHS and value > MOST_LAYERS) or (
+                name in EXPERTS and value > MOST_EXPERTS
+            )
+            if too_many or (name in POSITIVE and value <= 0):
                 raise ModelError(
                     f"config {path} says that {one_line(name)} is {value}, which no model has; it "
                     "is damaged: copy it again"
@@ -297,7 +314,8 @@ def _contents_hash(path: Path) -> str:
     """Return a hash of the names and contents of all files that can decide a model's answers."""
     root, files = path.parent, {path}
     if path.is_dir():
-        inside = [*path.iterdir(), *(path / QFORMER_TOKENIZER).glob("*")]
+        folders = [found for name in READ_FOLDERS for found in path.glob(name)]
+        inside = [*path.iterdir(), *(one for folder in folders for one in folder.glob("*"))]
         root, files = (
             path,
             {one for one in inside if one.suffix in SUFFIXES and os.path.isfile(one)},

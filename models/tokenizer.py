@@ -66,6 +66,22 @@ def check_token_ids(generation: Any) -> None:
             )
 
 
+def check_characters(text: str) -> None:
+    """Refuse a prompt's text that is no Unicode text: UTF-8, which tokenizers read, can't hold it.
+
+    Raises:
+        ModelError: Naming half of a surrogate pair, as a JSON file or an argument of a command that
+            is no UTF-8 leaves one.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise ModelError(
+            f"the prompt holds half of a surrogate pair ({text[error.start]!r}), which is no text; "
+            "write the character itself, or leave it out"
+        ) from error
+
+
 class SentencePieceTokenizer(sentencepiece.SentencePieceProcessor):
     """A `tokenizer.model` file."""
 

@@ -11,6 +11,7 @@ import signal
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import psutil
@@ -91,17 +92,30 @@ def _lacks_memory(error: BaseException | None) -> bool:
 
 
 def _wait(child: int) -> int | None:
-    """Return how a process ended, or None if it had to be ended for waiting too long."""
-    end = time.monotonic() + WALL_SECONDS
+    """Return how a process ended; None if it had to be ended for waiting too long.
+
+    None, too, where others in this process wait for its children, or it ignores SIGCHLD: then the
+    number of one that has ended may be another process's, which must not be killed.
+    """
+    end, is_gone = time.monotonic() + WALL_SECONDS, False
     try:
         while time.monotonic() < end:
             found, status = os.waitpid(child, os.WNOHANG)
             if found:
-                child = 0
+                is_gone = True
                 return os.waitstatus_to_exitcode(status)
             time.sleep(POLL_S)
+    except ChildProcessError:
+        is_gone = True
     finally:
-        if child:
+        if not is_gone:
+            _end(child)
+    return None
+
+
+def _end(child: int) -> None:
+    """End a process unless others have waited for it."""
+    with suppress(ChildProcessError):
+        if os.waitpid(child, os.WNOHANG) == (0, 0):  # its number is still its own
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-    return None

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from typing import Final
 
 from eah.swap.content import is_ours
-from eah.swap.place import Place
+from eah.swap.place import Place, SwapError
 from eah.swap.records import version_of_package
 
 COMMITS: Final = 50  # looked through if EAH's file was committed
+ANSWERS_IN_S: Final = 60.0
 LINK: Final = b"120000 "  # how ls-tree shows a symbolic link
 # A git hook sets them for the repository that it belongs to.
 HOOKS: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
@@ -55,11 +56,23 @@ def _is_of_version(place: Place, commit: str) -> bool:
 
 
 def _git(place: Place, *arguments: str) -> bytes | None:
-    """Return what git prints in a file's folder; None without git, or if it fails."""
+    """Return what git prints in a file's folder; None without git, or if it fails.
+
+    Raises:
+        SwapError: If it does not end.
+    """
     command = ["git", "-C", str(place.file.parent), *arguments]
     environment = {name: value for name, value in os.environ.items() if name not in HOOKS}
     try:
-        done = subprocess.run(command, capture_output=True, check=False, env=environment)
+        done = subprocess.run(
+            command, capture_output=True, check=False, env=environment,
+            stdin=subprocess.DEVNULL, timeout=ANSWERS_IN_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise SwapError(
+            f"git does not answer within {ANSWERS_IN_S:.0f} seconds in {place.file.parent}; look "
+            "what it waits for, and run this again"
+        ) from error
     except OSError:
         return None
     return done.stdout if done.returncode == 0 else None

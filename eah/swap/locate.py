@@ -25,6 +25,7 @@ FIND: Final = (  # `-c` would look in the current folder first
 )
 # They tell our interpreter where modules are, not the one that is asked.
 CALLERS: Final = ("PYTHONPATH", "PYTHONHOME")
+ANSWERS_IN_S: Final = 60.0
 COPY: Final = re.compile(r"(.*modeling_)?(.+)\.py")
 
 
@@ -154,8 +155,13 @@ def _origin_in(python: Path) -> str:
     try:
         found = subprocess.run(
             [str(python), "-c", FIND], capture_output=True, text=True, check=True,
-            env=environment_of_target(),
+            env=environment_of_target(), stdin=subprocess.DEVNULL, timeout=ANSWERS_IN_S,
         )  # fmt: skip
+    except subprocess.TimeoutExpired as error:
+        raise SwapError(
+            f"--python {python} does not say where its transformers is within {ANSWERS_IN_S:.0f} "
+            "seconds; name an interpreter, or the folder with --site-packages"
+        ) from error
     except OSError as error:
         raise SwapError(
             f"--python {python} can't be run ({error.strerror}); name an interpreter"

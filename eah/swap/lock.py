@@ -50,7 +50,7 @@ def locked(place: Place) -> Iterator[None]:
         OSError: If the folder can't be written.
     """
     path, end = lock_file(place), time.monotonic() + WAIT_S
-    while (descriptor := _acquire(path)) is None:
+    while (descriptor := acquire(path)) is None:
         if time.monotonic() > end:
             raise SwapError(
                 f"another process has been changing {place.file} for {WAIT_S:.0f} seconds; wait "
@@ -60,10 +60,10 @@ def locked(place: Place) -> Iterator[None]:
     try:
         yield
     finally:
-        _release(descriptor, path)
+        release(descriptor, path)
 
 
-def _acquire(path: Path) -> int | None:
+def acquire(path: Path) -> int | None:
     """Return a descriptor that holds the lock; None if another process does."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
@@ -82,7 +82,7 @@ def _acquire(path: Path) -> int | None:
     return None
 
 
-def _release(descriptor: int, path: Path) -> None:
+def release(descriptor: int, path: Path) -> None:
     """Remove the file, then give up the lock: Windows allows only the other order."""
     with suppress(OSError):
         os.unlink(path)

@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from eval.errors import EvaluationError
@@ -15,6 +16,11 @@ from eval.files.pictures import read_picture
 from models.errors import ModelError
 from models.file_hashes import file_hashes
 from models.images import Preprocessing
+
+LEAVE_OUT: Final = (
+    "--skip-unreadable of pope_eval.py, chair_eval.py and evaluate.py leaves such pictures out"
+)
+ORDINARY_SIZE: Final = (640, 480)
 
 Pixels = dict[str, Any]
 """What `VLM.encode` takes of pictures, by file name: for most models pixels, (1, 3, side, side)."""
@@ -41,9 +47,26 @@ class _Pictures(Dataset[Pixels | str]):
     def _prepared(self, name: str) -> Any:
         try:
             picture = read_picture(self.folder / name)
+        except EvaluationError as error:
+            raise EvaluationError(f"{error}; {LEAVE_OUT}") from error
+        try:
             return self.preprocessing.prepare(picture, self.questions[name])
         except ModelError as error:
-            raise EvaluationError(f"{self.folder / name}: {error}") from error
+            what = f"{self.folder / name}: {error}"
+            if self._takes_others(name):
+                what += (
+                    "; the model's processor can't take this picture: leave it out of the folder "
+                    "or list"
+                )
+            raise EvaluationError(what) from error
+
+    def _takes_others(self, name: str) -> bool:
+        """Tell whether the same questions can be asked about an ordinary picture."""
+        try:
+            self.preprocessing.prepare(Image.new("RGB", ORDINARY_SIZE), self.questions[name])
+        except ModelError:
+            return False
+        return True
 
 
 def read_ahead(
@@ -65,7 +88,7 @@ def read_ahead(
         workers: Processes that read; 0 reads in this one.
         pinned: Whether the pixels are to lie in memory that a GPU copies from directly.
     Raises:
-        EvaluationError: If a picture can't be read.
+        EvaluationError: If a picture can't be read, or the model's processor can't take it.
     """
     loader = DataLoader(
         _Pictures(groups, folder, preprocessing, questions),
@@ -75,10 +98,7 @@ def read_ahead(
     )
     for pixels in _by_living_workers(loader):
         if isinstance(pixels, str):
-            raise EvaluationError(
-                f"{pixels}; --skip-unreadable of pope_eval.py, chair_eval.py and evaluate.py "
-                "leaves such pictures out"
-            )
+            raise EvaluationError(pixels)
         yield pixels
 
 

@@ -25,6 +25,9 @@ from eval.run.plan import AskedArm, Plan, Prompt
 from eval.run.processes import this_place
 from eval.run.settings import RunSettings
 from eval.tasks.base import Task
+from models.errors import ModelError
+from models.pictures import printable
+from models.tokenizer import check_characters
 
 GPU_WORKERS: Final = 4
 
@@ -105,8 +108,10 @@ def plan_session(
     if task.likelihood:
         _check_likelihood(arms, decoding)
     _check_arms(arms, decoding, settings.batch_size)
+    prompts = [Prompt(item, task.prompt(item, protocol)) for item in items]
+    _check_prompts(prompts)
     plan = Plan(
-        [Prompt(item, task.prompt(item, protocol)) for item in items],
+        prompts,
         arms,
         pictures,
         decoding,
@@ -194,6 +199,23 @@ def _check_arms(
                 f"batch_size={batch_size or 'auto'}, but the rule released-code changes the first "
                 "prompt of a batch only, as the release does; pass --batch-size 1"
             )
+
+
+def _check_prompts(prompts: Sequence[Prompt]) -> None:
+    """Refuse questions that no tokenizer takes, before a model is loaded.
+
+    Raises:
+        EvaluationError: Naming the question.
+    """
+    for prompt in prompts:
+        try:
+            check_characters(prompt.text)
+        except ModelError as error:
+            part = f" of {prompt.item.part}" if prompt.item.part else ""
+            raise EvaluationError(
+                f"question {printable(prompt.item.id)}{part} about {printable(prompt.image)}: "
+                f"{error}"
+            ) from error
 
 
 def _workers(wanted: int | None, device: str) -> int:

@@ -12,17 +12,18 @@ import json
 import logging
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from filelock import FileLock
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tqdm import tqdm
 
+from eah.swap.lock import acquire, release
 from models.checkpoints.finite import refuse_nonfinite
 from models.checkpoints.layouts import LAYOUTS, saved_name
 from models.checkpoints.locate import check_vicuna
@@ -40,6 +41,8 @@ from models.tokenizer_json import write_tokenizer_json
 MAPS_VERSION: Final = 1
 SHARD_BYTES: Final = 500_000_000
 RECORD: Final = "converted_from.json"
+MARKER: Final = ".eah-conversion"  # the first file of an unfinished folder: it is ours
+PAUSE_S: Final = 0.1
 TOKENIZERS: Final = ("tokenizer.model", "tokenizer.json", "tokenizer_config.json")
 VOCABULARIES: Final = ("vocab.txt", "tokenizer.json")
 logger = logging.getLogger(__name__)
@@ -82,15 +85,13 @@ def convert_checkpoint(
     try:
         if not _is_made(target, record):
             target.parent.mkdir(parents=True, exist_ok=True)
-            lock.touch()  # FileLock would wait for ever where no file can be made
             # Of several processes the first converts, and the others find what it made.
-            with FileLock(lock):
+            with _locked(lock):
                 if not _is_made(target, record):
                     _convert(checkpoint, model_class, config, target, record)
     except (OSError, SafetensorError) as error:
         raise ModelError(
-            f"original files can't be converted to {target}: {one_line(error)}; name another "
-            "folder with --converted"
+            f"original files can't be converted to {target}: {one_line(error)}; name another folder"
         ) from error
     made = find_source(str(target.absolute()), what="converted", advice="convert again")
     return Checkpoint(checkpoint.family, {WHOLE: made})
@@ -101,6 +102,17 @@ def model_shapes(model_class: Any, config: Any) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         model = model_class(config)
     return {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock, however long another process converts, and remove its file."""
+    while (descriptor := acquire(path)) is None:
+        time.sleep(PAUSE_S)
+    try:
+        yield
+    finally:
+        release(descriptor, path)
 
 
 def _default_folder(record: Mapping[str, Any]) -> Path:
@@ -115,9 +127,9 @@ def _chosen_folder(name: str) -> Path:
     try:
         os.fsencode(name)
     except ValueError as error:
-        raise ModelError(f"--converted {name!r} is no path ({error}); name another one") from error
+        raise ModelError(f"folder {name!r} is no path ({error}); name another one") from error
     if "\0" in name:
-        raise ModelError(f"--converted {name!r} is no path; leave the NUL out")
+        raise ModelError(f"folder {name!r} is no path; leave the NUL out")
     return Path(os.path.expanduser(name))
 
 
@@ -135,7 +147,7 @@ def _is_made(target: Path, record: Mapping[str, Any]) -> bool:
             _refuse_changed(target, files)
             return True
     raise ModelError(
-        f"--converted {target} holds something else than the conversion of these files; it is not "
+        f"folder {target} holds something else than the conversion of these files; it is not "
         "overwritten: name a folder that does not exist"
     )
 
@@ -170,16 +182,18 @@ def _convert(
     if free < size:
         raise ModelError(
             f"{target} needs {size / 1e9:.1f} GB, but {free / 1e9:.1f} GB are free there; make "
-            "room, or name a folder elsewhere with --converted"
+            "room, or name a folder elsewhere"
         )
     logger.warning(
         "converting original files, this once: %s will be %.3g GB", target.absolute(), size / 1e9
     )
     unfinished = target.parent / f".{target.name}.partial"
     # What a process left that was killed: whoever holds the lock is the only one at work.
-    shutil.rmtree(unfinished, ignore_errors=True)
+    _refuse_foreign(unfinished)
+    _remove(unfinished)
     unfinished.mkdir()
     try:
+        (unfinished / MARKER).touch()
         _write_weights(pieces, unfinished)
         config.architectures = [model_class.__name__]
         config.save_pretrained(unfinished)
@@ -191,16 +205,48 @@ def _convert(
             (unfinished / QFORMER_TOKENIZER).mkdir()
             words = checkpoint.parts[QFORMER_TOKENIZER]
             _copy(words, VOCABULARIES, unfinished / QFORMER_TOKENIZER)
-        written = sorted(file for file in unfinished.rglob("*") if file.is_file())
+        found = (file for file in unfinished.rglob("*") if file.is_file())
+        written = sorted(file for file in found if file.name != MARKER)
         hashes = {
             file.relative_to(unfinished).as_posix(): hash_
             for file, hash_ in file_hashes(written).items()
         }
         text = json.dumps({**record, "files": hashes}, indent=2)
         (unfinished / RECORD).write_text(text + "\n")
+        (unfinished / MARKER).unlink()
         unfinished.replace(target)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        _remove(unfinished)
+
+
+def _refuse_foreign(unfinished: Path) -> None:
+    """Refuse to remove what is not of a conversion.
+
+    Raises:
+        ModelError: If something of the user's has the name of an unfinished folder.
+    """
+    if not os.path.lexists(unfinished):
+        return
+    if unfinished.is_dir() and not unfinished.is_symlink():
+        # The record is written before the marker is removed.
+        names = set(os.listdir(unfinished))
+        if not names or names & {MARKER, RECORD}:
+            return
+    raise ModelError(
+        f"{unfinished} is in the way of the conversion and was not made by one; move it away, or "
+        "name another folder"
+    )
+
+
+def _remove(unfinished: Path) -> None:
+    """Remove an unfinished folder, its marker last: a kill may come in between."""
+    with suppress(OSError):
+        for path in unfinished.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != MARKER:
+                path.unlink()
+    shutil.rmtree(unfinished, ignore_errors=True)
 
 
 def _plan_pieces(checkpoint: Checkpoint, expected: Mapping[str, tuple[int, ...]]) -> Pieces:

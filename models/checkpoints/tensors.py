@@ -22,6 +22,9 @@ from models.sources import refuse_lfs_pointer
 
 # Training runners save {"model": weights, "optimizer": ..., "epoch": ...}.
 WRAPPERS: Final = ("model", "state_dict")
+# GPT-2, GPT-J and GPT-NeoX saved causal masks beside the weights; transformers leaves them aside.
+MASKS: Final = (".attn.bias", ".attention.bias")
+MASK_DTYPES: Final = (torch.bool, torch.uint8)
 
 
 class Stored(NamedTuple):
@@ -51,7 +54,7 @@ def check_tensors(files: Iterable[Path], *, quantized: bool = False) -> None:
         ModelError: If a file can't be read, or holds what no model does; a library might take it.
     """
     for name, stored in list_tensors(file for file in files if is_mapped(file)).items():
-        is_weight = name.endswith((".weight", ".bias"))
+        is_weight = name.endswith((".weight", ".bias")) and not _is_causal_mask(name, stored)
         if is_weight and not stored.dtype.is_floating_point and not quantized:
             kind = str(stored.dtype).removeprefix("torch.")
             raise ModelError(
@@ -118,3 +121,12 @@ def _is_plain(value: object) -> bool:
     if not isinstance(value, torch.Tensor) or value.layout is not torch.strided:
         return False
     return not (value.is_quantized or value.is_meta)
+
+
+def _is_causal_mask(name: str, stored: Stored) -> bool:
+    """Tell whether a tensor is a mask of shape (1, 1, length, length) that is called a bias."""
+    return (
+        f".{name}".endswith(MASKS)
+        and stored.dtype in MASK_DTYPES
+        and stored.shape == (1, 1, *stored.shape[-1:] * 2)
+    )

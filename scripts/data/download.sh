@@ -128,7 +128,7 @@ transfer() {
   # --max-filesize goes by the length that a server announces, which it need not do.
   trap '' XFSZ
   ulimit -f $(($1 / 1024 + 1))
-  exec curl --fail --location --connect-timeout 30 --speed-limit 100 --speed-time "$STALL" \
+  exec curl --fail --location --connect-timeout 30 --speed-limit 1000 --speed-time "$STALL" \
     --max-filesize "$1" --show-error "${PROGRESS[@]}" --continue-at - --output "$3" \
     --write-out '%{http_code}' "$2" >"$DIR/.status.part"
 }

@@ -23,6 +23,7 @@ from scripts.scenes.scene import CATEGORIES, Placed, Scene, render
 from scripts.scenes.text import captions
 
 JPEG_QUALITY = 92
+MOST_SCENES: Final = 1_000_000  # COCO has 330,000 pictures; file names have room for more
 FILES: Final = ("instances_val2014.json", "captions_val2014.json")
 HEAD_BYTES: Final = 4096  # of a file of ours, which has its description in them
 ADVICE: Final = "name another folder, or pass --overwrite to write into this one"
@@ -127,6 +128,8 @@ def make(output: str, *, count: int, seed: int, overwrite: bool = False) -> None
         raise EvaluationError("--output is empty, as an unset shell variable is; name a folder")
     if count < 1:
         raise EvaluationError(f"--count {count}, but at least one scene is needed")
+    if count > MOST_SCENES:
+        raise EvaluationError(f"--count {count} is too many; name at most {MOST_SCENES}")
     folder = Path(output)
     with writing(folder):
         if not overwrite:

@@ -483,3 +483,25 @@ def test_nothing_of_the_environment_leaks_into_a_run(flags: list[str], tmp_path:
     text = (run_folder(tmp_path) / "run.json").read_text()
 
     assert os.environ.get("HOME", "/nonexistent") + "/." not in text
+
+
+def test_a_question_that_no_tokenizer_takes_is_named_before_a_model_is_loaded(
+    scenes: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name = sorted((scenes / "val2014").iterdir())[0].name
+    (tmp_path / "pope").mkdir()
+    for kind in TYPES:
+        row = {"question_id": 7, "image": name, "text": "Is there a \ud800?", "label": "no"}
+        (tmp_path / f"pope/coco_pope_{kind}.json").write_text(json.dumps(row) + "\n")
+    flags = flags_for(scenes, tmp_path)
+    at = flags.index("--build-from")
+    monkeypatch.setattr("models.loading.load", lambda *_, **__: pytest.fail("it was loaded"))
+
+    assert main(flags[:at] + flags[at + 2 :]) == 2
+
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"question 7 of random about {name}: the prompt holds half of a surrogate pair" in said
+    assert "('\\ud800')" in said

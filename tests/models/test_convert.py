@@ -212,7 +212,8 @@ def test_a_process_that_is_killed_midway_leaves_nothing_that_loads(
     with pytest.raises(models.ModelError):
         models.load("shikra", checkpoint=str(target.parent / ".shikra.partial"), device="cpu")
     load(original, target)
-    assert left_over(target.parent) == ["shikra"]
+    assert os.listdir(target.parent) == ["shikra"]
+    assert not list(target.glob(".*"))
     assert len(list(target.glob("*.safetensors"))) == 1  # none of those of smaller shards
 
 
@@ -227,7 +228,68 @@ def test_two_processes_at_once_both_end_well_and_one_converts(
 
     assert [process.returncode for process in processes] == [0, 0], messages
     assert sum(text.count("converting original files") for text in messages) == 1
-    assert left_over(target.parent) == ["shikra"]
+    assert os.listdir(target.parent) == ["shikra"]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file", "link"])
+def test_what_a_user_has_in_the_place_of_an_unfinished_folder_is_kept(
+    original: Original, tmp_path: Path, kind: str
+) -> None:
+    mine, held = tmp_path / ".shikra.partial", tmp_path / "held"
+    held.mkdir()
+    (held / "notes.txt").write_text("mine")
+    if kind == "folder":
+        held.rename(mine)
+    elif kind == "file":
+        mine.write_text("mine")
+    else:
+        mine.symlink_to(held)
+
+    with pytest.raises(models.ModelError, match=r"\.shikra\.partial is in the way") as error:
+        load(original, tmp_path / "shikra")
+
+    assert "--" not in str(error.value)
+    assert mine.read_text() == "mine" if kind == "file" else (mine / "notes.txt").exists()
+    assert not (tmp_path / ".shikra.lock").exists()
+
+
+@pytest.mark.parametrize("content", [[], [convert.MARKER], [convert.MARKER, "x"], [convert.RECORD]])
+def test_what_a_killed_conversion_left_is_removed_at_any_step(
+    original: Original, tmp_path: Path, content: list[str]
+) -> None:
+    (tmp_path / ".shikra.partial").mkdir()
+    for name in content:
+        (tmp_path / ".shikra.partial" / name).touch()
+
+    load(original, tmp_path / "shikra")
+
+    assert not (tmp_path / ".shikra.partial").exists()
+    assert not (tmp_path / "shikra/x").exists()
+
+
+def test_the_marker_of_an_unfinished_folder_is_written_first_and_removed_last(
+    original: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = []
+
+    def stop(_: object, folder: Path) -> None:
+        first.extend(os.listdir(folder))
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(convert, "_write_weights", stop)
+    with pytest.raises(models.ModelError, match="No space left"):
+        load(original, tmp_path / "made/shikra")
+    assert first == [convert.MARKER]
+    assert os.listdir(tmp_path / "made") == []
+
+    seen = []
+    monkeypatch.setattr(convert.shutil, "rmtree", lambda path, **_: seen.extend(os.listdir(path)))
+    part = tmp_path / "part"
+    part.mkdir()
+    for name in ("a.safetensors", convert.MARKER, "b.json"):
+        (part / name).touch()
+    convert._remove(part)
+    assert seen == [convert.MARKER]
 
 
 def test_a_disk_that_fills_up_is_one_sentence(original: Original, tmp_path: Path) -> None:
@@ -239,7 +301,7 @@ def test_a_disk_that_fills_up_is_one_sentence(original: Original, tmp_path: Path
     (line,) = [line for line in messages.splitlines() if line.startswith("error: ")]
     assert process.returncode == 1
     assert "original files can't be converted to" in line
-    assert "--converted" in line
+    assert "name another folder" in line
     assert "Traceback" not in messages
     assert left_over(target.parent) == []
 
@@ -260,7 +322,9 @@ def test_a_place_that_can_t_be_written_is_one_sentence(
     original: Original, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(models.ModelError, match=r"can't be converted to .*--converted") as error:
+    with pytest.raises(
+        models.ModelError, match=r"can't be converted to .*name another folder"
+    ) as error:
         load(original, tmp_path / "file/shikra")
     assert "\n" not in str(error.value)
 

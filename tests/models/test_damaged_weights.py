@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import models
 from models.blip import BlipVLM, MiniGPT4
+from models.checkpoints.tensors import check_tensors
 from tests.models import layout_files as files
 from tests.models.damage import FOREIGN, ODD, WRONG, json_damages, place_odd, refused, take_away
 from tests.models.toys import make_folder
@@ -272,3 +273,16 @@ def test_original_files_that_hold_no_model_are_named(
     refused(convert, str(path), "NaN or infinite numbers in", name)
     assert not (tmp_path / "owned").exists()
     assert not (tmp_path / "made").exists()
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8])
+@pytest.mark.parametrize("name", ["attention.bias", "h.0.attn.bias", "h.0.attn.attention.bias"])
+def test_causal_masks_that_older_models_saved_are_no_damaged_biases(
+    tmp_path: Path, name: str, dtype: torch.dtype
+) -> None:
+    path = tmp_path / SAFE
+    save_file({name: torch.ones(1, 1, 8, 8).to(dtype)}, path)
+    check_tensors([path])
+    for other, shape in ((name, (8,)), (name, (1, 1, 8, 4)), ("mlp.bias", (1, 1, 8, 8))):
+        save_file({other: torch.ones(shape).to(dtype)}, path)
+        refused(lambda: check_tensors([path]), str(path), other)

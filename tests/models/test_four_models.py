@@ -172,3 +172,18 @@ def test_a_wrapper_survives_deepcopy(vlm: models.VLM) -> None:
     assert twin.generate_batch(features, QUESTIONS[:1], decoding) == vlm.generate_batch(
         features, QUESTIONS[:1], decoding
     )
+
+
+@pytest.mark.parametrize("half", ["\ud800", "what \udcff"])
+def test_half_of_a_surrogate_pair_is_no_prompt(vlm: models.VLM, half: str) -> None:
+    said = "the prompt holds half of a surrogate pair"
+    features = vlm.encode_images(pictures(1))
+    for ask in (
+        lambda: vlm.generate(pictures(1)[0], half),
+        lambda: vlm.generate_batch(features, [half], models.Decoding(max_new_tokens=1)),
+        lambda: vlm.prompt_ids(half),
+        lambda: vlm.shown_prompt(half, pictures(1)[0]),
+    ):
+        with pytest.raises(models.ModelError, match=said):
+            ask()
+    assert vlm.prompt_ids("\U0001f600")  # a whole pair

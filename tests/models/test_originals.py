@@ -304,7 +304,7 @@ def test_a_converted_folder_answers_bitwise_as_the_originals_and_needs_none_of_t
     after = models.load(original.family, checkpoint=str(target), device="cpu")
 
     assert f"--model {original.family} --checkpoint {target}" in capsys.readouterr().out
-    assert {path.name for path in target.parent.iterdir()} == {"converted", ".converted.lock"}
+    assert {path.name for path in target.parent.iterdir()} == {"converted"}
     for name, tensor in before.model.state_dict().items():
         assert torch.equal(tensor, after.model.state_dict()[name])
     decoding = models.Decoding(max_new_tokens=6)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
 
 import models
 from models.sources import Source, find_source
@@ -70,9 +71,13 @@ def test_one_byte_of_any_tensor_changes_the_identity(tiny: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["merges.txt", "vocab.txt", "qformer_tokenizer/vocab.txt", "qformer_tokenizer/tokenizer.json"],
+    [
+        *("merges.txt", "vocab.txt", "qformer_tokenizer/vocab.txt"),
+        *("qformer_tokenizer/tokenizer.json", "decoder_tokenizer/tokenizer.json"),
+        "additional_chat_templates/default.jinja",
+    ],
 )
-def test_vocabularies_are_covered(tmp_path: Path, name: str) -> None:
+def test_vocabularies_and_templates_are_covered(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.parent.mkdir(exist_ok=True)
     without = find(tmp_path).identity
@@ -161,3 +166,32 @@ def test_a_hub_repository_is_identified_by_its_commit(
     source = find_source("a/b", what="checkpoint", advice="")
 
     assert (source.path, source.identity) == (None, "hub:0123abc")
+
+
+def test_no_config_of_an_image_text_model_is_taken_for_a_damaged_one(tmp_path: Path) -> None:
+    """As transformers makes it by default: `vocab_size_per_layer_input` is no number of layers."""
+    checked = 0
+    for config_class in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        try:
+            text = config_class().to_json_string(use_diff=False)
+        except (TypeError, ValueError, AttributeError):  # it needs arguments
+            continue
+        (tmp_path / "config.json").write_text(text)
+        found = find(tmp_path).config
+        checked += found["model_type"] == config_class.model_type
+
+    assert checked > len(MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING) // 2
+
+
+@pytest.mark.parametrize(
+    ("name", "most"),
+    [("num_hidden_layers", 10_000), ("n_layer", 10_000), ("depth", 10_000), ("num_experts", 1e5)],
+)
+def test_a_model_that_would_take_for_ever_to_build_is_refused(
+    tmp_path: Path, name: str, most: float
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {name: int(most)}}))
+    find(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"text_config": {name: int(most) + 1}}))
+    with pytest.raises(models.ModelError, match=f"says that {name} is"):
+        find(tmp_path)

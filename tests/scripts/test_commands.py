@@ -115,6 +115,7 @@ def annotated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("--output {}/pictures", "holds pictures of another source; name another folder"),
         ("--output= --count 1", "--output is empty"),
         ("--output {}/new --count 0", "--count 0, but at least one scene is needed"),
+        ("--output {}/new --count 1000001", "--count 1000001 is too many; name at most 1000000"),
         ("--output {}/new --count many", "argument --count: invalid int value: 'many'"),
         ("--outpt {}/new", "the following arguments are required: --output"),
     ],

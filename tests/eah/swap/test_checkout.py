@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from eah import swap
-from eah.swap import repair
-from tests.eah.swap.installs import VERSION, error_of, git, ours, run, write_wheel
+from eah.swap import checkout, repair
+from tests.eah.swap.installs import VERSION, error_of, git, interpreter, ours, run, write_wheel
 
 LLAMA = "transformers/models/llama/modeling_llama.py"
 
@@ -202,3 +204,23 @@ def test_a_link_in_git_is_no_record(site: Path) -> None:
     assert run(site, "status") == 0
     assert run(site, "restore") == 0
     assert file.is_symlink()
+
+
+def test_a_git_that_does_not_answer_is_one_sentence(
+    site: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    shutil.rmtree(site / f"transformers-{VERSION}.dist-info")
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    interpreter(folder, "exec sleep 30").rename(folder / "git")
+    monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(checkout, "ANSWERS_IN_S", 0.3)
+    start = time.monotonic()
+
+    assert run(site, "status") == 2
+
+    assert time.monotonic() - start < 20
+    assert "git does not answer within" in error_of(capsys)

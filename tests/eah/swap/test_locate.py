@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,19 @@ def test_an_interpreter_that_cant_be_run_is_one_sentence(
     error = error_of(capsys)
     assert f"--python {python} can't be run (" in error
     assert "name an interpreter" in error
+
+
+def test_an_interpreter_that_does_not_answer_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(locate, "ANSWERS_IN_S", 0.3)
+    python = interpreter(tmp_path, "exec sleep 30")
+    start = time.monotonic()
+
+    assert swap.main(["status", "--python", str(python)]) == 2
+
+    assert time.monotonic() - start < 20
+    assert f"--python {python} does not say where its transformers is" in error_of(capsys)
 
 
 @pytest.mark.parametrize("printed", ["echo", "true"])

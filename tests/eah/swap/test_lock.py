@@ -146,7 +146,7 @@ def test_a_lock_on_a_file_that_was_removed_is_none(
 
     monkeypatch.setattr(lock, "_lock", remove_first)
 
-    assert lock._acquire(path) is None
+    assert lock.acquire(path) is None
 
 
 def test_a_file_system_without_locks_is_used_without(
@@ -188,7 +188,7 @@ def test_the_lock_is_held_while_files_change(
         change_ = getattr(exchange, name)
 
         def look(*args: Any, change_: Callable[..., str] = change_, **kwargs: Any) -> str:
-            seen.append(lock._acquire(lock.lock_file(place)))
+            seen.append(lock.acquire(lock.lock_file(place)))
             return change_(*args, **kwargs)
 
         monkeypatch.setattr(exchange, name, look)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
+from PIL import Image
 
-from eval.run.pixels import pictures_hash
+from eval.errors import EvaluationError
+from eval.run.pixels import pictures_hash, read_ahead
 from models import file_hashes
+from models.errors import ModelError
+from models.images import Preprocessing
 
 
 def test_the_hash_of_pictures_follows_names_and_every_byte(tmp_path: Path) -> None:
@@ -92,3 +99,40 @@ def test_names_that_are_no_text_are_hashed(tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"two")
 
     assert pictures_hash(tmp_path, [name]) != before
+
+
+class Narrow(Preprocessing):
+    """Takes no strips and no question with a tag, as processors of transformers do."""
+
+    def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
+        if min(images[0].size) < 10:
+            raise ModelError("no picture of (5, 1000)")
+        return torch.zeros(1)
+
+    def prepare(self, image: Image.Image, questions: Sequence[str]) -> Any:
+        if "<tag>" in questions[0]:
+            raise ModelError("the text holds '<tag>'; leave it out")
+        return self([image])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_the_advice_is_for_what_is_wrong(tmp_path: Path, workers: int) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
+    Image.new("RGB", (5, 1000)).save(tmp_path / "strip.png")
+    (tmp_path / "broken.png").write_bytes(b"GIF89a")
+
+    def said(name: str, question: str = "Is it?") -> str:
+        questions = {name: [question]}
+        pixels = read_ahead([[name]], tmp_path, Narrow(), questions, workers=workers, pinned=False)
+        with pytest.raises(EvaluationError) as error:
+            list(pixels)
+        return str(error.value)
+
+    broken, strip, tag = said("broken.png"), said("strip.png"), said("good.png", "<tag>")
+    assert "broken.png can't be read (" in broken
+    assert broken.endswith("leaves such pictures out")
+    assert strip == (
+        f"{tmp_path / 'strip.png'}: no picture of (5, 1000); the model's processor can't take this "
+        "picture: leave it out of the folder or list"
+    )
+    assert tag == f"{tmp_path / 'good.png'}: the text holds '<tag>'; leave it out"

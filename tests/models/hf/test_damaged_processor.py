@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +31,7 @@ from tests.models.damage import (
     take_away,
 )
 
+ROOT = models.settings.ROOT
 PICTURE = Image.effect_noise((40, 30), 80).convert("RGB")
 ASKED = "{% for m in messages %}<image>{% for c in m.content %}{{ c.text }}{% endfor %}{% endfor %}"
 TEMPLATES = {
@@ -139,6 +143,54 @@ def test_a_trial_that_waits_says_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     start = time.monotonic()
     try_out("something", lambda: time.sleep(60))
     assert time.monotonic() - start < 10
+
+
+REAPED_BY_OTHERS = """
+import os, signal, sys, time
+from models import trial
+
+def reap(*_):
+    try:
+        os.waitpid(-1, 0)
+    except ChildProcessError:
+        pass
+
+signal.signal(signal.SIGCHLD, {handler})
+killed = []
+os.kill = lambda *what: killed.append(what)
+trial.try_out("something", lambda: time.sleep({seconds}))
+assert not killed, killed
+print("ended")
+"""
+
+
+@pytest.mark.parametrize("handler", ["signal.SIG_IGN", "reap"])
+@pytest.mark.parametrize("seconds", [0, 0.3])
+def test_a_trial_whose_process_others_wait_for_says_nothing_and_kills_none(
+    handler: str, seconds: float
+) -> None:
+    program = REAPED_BY_OTHERS.format(handler=handler, seconds=seconds)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.stdout, done.returncode) == ("ended\n", 0), done.stderr
+
+
+def test_a_trial_does_not_kill_what_was_waited_for_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Between the last look and the end of the waiting time, say."""
+    monkeypatch.setattr(trial, "WALL_SECONDS", 0)
+    killed: list[object] = []
+
+    def gone(*_: object) -> None:
+        raise ChildProcessError(errno.ECHILD, "No child processes")
+
+    monkeypatch.setattr(os, "fork", lambda: 1 << 30)
+    monkeypatch.setattr(os, "waitpid", gone)
+    monkeypatch.setattr(os, "kill", lambda *what: killed.append(what))
+    try_out("something", lambda: None)
+    assert not killed
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,13 @@ import torch
 import transformers
 from packaging.version import Version
 from PIL import Image
-from transformers import GenerationConfig
+from safetensors.torch import load_file, save_file
+from transformers import (
+    AutoConfig,
+    AutoModelForImageTextToText,
+    GenerationConfig,
+    GPTNeoXConfig,
+)
 
 import eah
 import models
@@ -214,3 +220,37 @@ def test_the_processor_of_another_family_is_refused(
 def test_videos_of_a_wrong_type_are_refused(videos: Any, folder: Path) -> None:
     with pytest.raises(ModelError, match="pass a list"):
         wrapper(folder).generate(GREY, "Is there a cat?", videos=videos)
+
+
+def test_a_model_with_the_masks_that_gpt_neox_saved_loads(folder: Path) -> None:
+    config = AutoConfig.from_pretrained(folder)
+    config.text_config = GPTNeoXConfig(
+        hidden_size=config.text_config.hidden_size,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        vocab_size=config.text_config.vocab_size,
+    )
+    AutoModelForImageTextToText.from_config(config).save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    layer = next(name for name in weights if "layers.0.attention" in name).split("attention")[0]
+    weights[f"{layer}attention.bias"] = torch.ones(1, 1, 8, 8, dtype=torch.bool)
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+    assert wrapper(folder).num_image_tokens
+
+
+@pytest.mark.parametrize("half", ["\ud800", "what \udcff"])
+def test_half_of_a_surrogate_pair_is_no_prompt(folder: Path, half: str) -> None:
+    said = r"the prompt holds half of a surrogate pair \('\\ud[8c](00|ff)'\), which is no text"
+    vlm = wrapper(folder)
+    prepared = vlm.chat.prepare(GREY, ())
+    for ask in (
+        lambda: vlm.generate(GREY, half),
+        lambda: vlm.prompt_ids(half),
+        lambda: vlm.generate_batch(vlm.encode([prepared]), [half], models.Decoding(1)),
+        lambda: models.show_prompt("hf", half, GREY, checkpoint=str(folder)),
+        lambda: models.show_prompt("hf", "Is it?", GREY, checkpoint=str(folder), system=half),
+    ):
+        with pytest.raises(ModelError, match=said):
+            ask()

@@ -49,6 +49,7 @@ class Server:
         self.breaks_off_always = False
         self.statuses: list[int] = []  # of the next answers
         self.endless = False
+        self.drips = False
         self.stalls = threading.Event()
         self.stalls.set()
         self.resumes = True
@@ -104,6 +105,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_response(200)
         self.send_header("Content-Length", str(len(content) - start))
         self.end_headers()
+        if site.drips:
+            with suppress(OSError):  # the other side has seen enough
+                for at in range(start, len(content), 50):
+                    self.wfile.write(content[at : at + 50])
+                    time.sleep(0.25)
+            return
         stop = len(content)
         if site.break_off_after is not None:
             stop = start + site.break_off_after
@@ -294,6 +301,17 @@ def test_a_server_that_falls_silent_is_left(server: Server, tmp_path: Path) -> N
 
     assert done.returncode == 1
     assert "its transfer broke off 1 times; 100 bytes are kept" in done.stderr
+
+
+def test_a_server_that_sends_200_bytes_a_second_is_left(server: Server, tmp_path: Path) -> None:
+    server.drips = True
+    start = time.monotonic()
+
+    done = download(server, tmp_path, "--only", "images", STALL="2", TRIES="1")
+
+    assert time.monotonic() - start < 20 < len(server.files["/zips/val2014.zip"]) / 200
+    assert done.returncode == 1
+    assert "its transfer broke off 1 times" in done.stderr
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
