@@ -126,6 +126,7 @@ def test_a_picture_that_goes_during_the_run_is_one_sentence_and_answers_stay(
     capsys: Capture,
     monkeypatch: pytest.MonkeyPatch,
     how: Callable[[Path], object],
+    inputs_change: None,
 ) -> None:
     last = max((tmp_path / "val2014").iterdir())
     answer_batch = models.VLM.answer_batch
