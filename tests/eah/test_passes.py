@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -44,11 +45,11 @@ def assert_as_close(found: torch.Tensor, expected: torch.Tensor, plain: torch.Te
 
 @pytest.mark.parametrize("kernel", tiny.KERNELS)
 @pytest.mark.parametrize("beams", [1, 3])
-@pytest.mark.parametrize("prompt", [tiny.text_prompt(2), tiny.padded_prompt()])
+@pytest.mark.parametrize("make", [lambda: tiny.text_prompt(2), tiny.padded_prompt])
 def test_generation_without_a_cache_is_generation_with_it(
-    kernel: str, beams: int, prompt: dict[str, torch.Tensor]
+    kernel: str, beams: int, make: Callable[[], dict[str, torch.Tensor]]
 ) -> None:
-    model = tiny.tiny_llama(kernel)
+    prompt, model = make(), tiny.tiny_llama(kernel)
 
     with eah.enabled(model, CONFIG), eah.image_tokens(model, (6, 18)):
         cached = tokens(model, prompt, num_beams=beams)
