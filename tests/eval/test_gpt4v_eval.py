@@ -609,15 +609,32 @@ def test_a_judge_that_bills_more_than_thought_is_noticed_by_the_first_request(
     assert len(stub.calls) * each <= 0.5
 
 
-def test_without_usage_the_most_is_counted(inputs: Path, stub: Stub) -> None:
-    stub.usage = None
+@pytest.mark.parametrize("usage", [None, {"prompt_tokens": 10**12, "completion_tokens": 60}])
+def test_without_usage_the_most_is_counted(
+    inputs: Path, stub: Stub, usage: dict[str, int] | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.usage = usage
 
     assert main(flags_for(inputs, stub.url)) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "how many tokens 10 replies took; they count at the most they may have cost" in said
 
     folder = run_folder(inputs)
     assert metrics_of(folder)["spent"]["usd"] == pytest.approx(
         sum(row["most_usd"] for row in rows_of(folder, "sent"))
     )
+
+
+def test_an_account_without_credit_stops_the_run_and_no_picture_is_taken_for_rejected(
+    inputs: Path, stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.raw = lambda _: (402, {"Content-Type": "application/json"}, b'{"error": {}}')
+
+    assert main(flags_for(inputs, stub.url)) == 2
+
+    assert "has no credit left (HTTP 402" in capsys.readouterr().err
+    assert len(stub.calls) == 1
+    assert not [row for row in rows_of(run_folder(inputs)) if row.get("outcome") == "rejected"]
 
 
 def test_a_dry_run_sends_nothing_and_says_how_much_it_would_be(

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import stat
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -268,3 +269,18 @@ def test_a_page_and_numbers_do_not_replace_each_other(
     assert chair.main([*CHAIR, "--save_path", "out"]) == 2
     assert "does not say that this command wrote it" in capsys.readouterr().err
     assert Path("out").read_text().startswith("<!DOCTYPE html>")
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_file_that_printed_output_goes_to_is_no_output(
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    stream: str,
+) -> None:
+    with Path("out").open("w") as redirected:
+        monkeypatch.setattr(sys, stream, redirected)
+        assert chair.main([*CHAIR, "--save_path", "./out"]) == 2
+
+    said = Path("out").read_text() + capsys.readouterr().err
+    assert "is the file that the command's printed output goes to; name another file" in said

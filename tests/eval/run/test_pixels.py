@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -99,6 +100,21 @@ def test_names_that_are_no_text_are_hashed(tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(b"two")
 
     assert pictures_hash(tmp_path, [name]) != before
+
+
+def test_a_reading_process_that_was_ended_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Image.new("RGB", (64, 64)).save(tmp_path / "good.png")
+
+    class Killing(Narrow):
+        def prepare(self, image: Image.Image, questions: Sequence[str]) -> Any:
+            os.kill(os.getpid(), signal.SIGKILL)  # as the system does where memory is short
+
+    asked = {"good.png": ["Is it?"]}
+    pixels = read_ahead([["good.png"]], tmp_path, Killing(), asked, workers=1, pinned=False)
+    with pytest.raises(EvaluationError, match=r"was ended, perhaps for lack of memory; .* kept"):
+        list(pixels)
 
 
 class Narrow(Preprocessing):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,6 +79,27 @@ def test_a_damaged_run_is_one_sentence_and_not_listed(
     with pytest.raises(EvaluationError, match=message):
         read_run(path)
     assert [run.path.name for run in runs_below(tmp_path)] == ["y"]
+
+
+def test_a_folder_that_can_not_be_looked_into_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path / "open/x-11111111", {"baseline": right})
+    write_run(tmp_path / "closed/x-22222222", {"baseline": right})
+    own, errors = os.scandir, list[EvaluationError]()
+
+    def refusing(path: str) -> Any:
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return own(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+    (found,) = runs_below(tmp_path, errors.append)
+    assert found.path.name == "x-11111111"
+    assert [str(error) for error in errors] == [
+        f"{tmp_path / 'closed'} can't be read: Permission denied"
+    ]
 
 
 def test_reading_changes_nothing(tmp_path: Path) -> None:
