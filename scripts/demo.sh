@@ -21,7 +21,8 @@ echo "$described"
 run=$(sed -n 's/^run folder: //p' <<<"$described")
 echo
 python eval/chair.py --cap_file "$run" --coco_path "$folder/scenes/annotations" --splits val2014 \
-  --analyzer lexicon --report "$folder/chair.html" --images "$folder/scenes/val2014" >/dev/null
+  --analyzer lexicon --report "$folder/chair.html" --images "$folder/scenes/val2014" \
+  --overwrite >/dev/null
 python eval/runs.py list "$folder/runs"
 echo "report, for a browser: $folder/chair.html"
 echo
