@@ -76,6 +76,7 @@ def finish(
         interrupted: What Ctrl-C leaves behind, for the person who pressed it.
     """
     _open_streams()
+    _hiding.clear()
     with _asked_to_end() as asked:
         try:
             status = run() or OK
@@ -223,7 +224,22 @@ def _bug(error: Exception) -> str:
     return f"this is a bug in EAH, please report it ({said}); details: {path}"
 
 
+def hide_with(hide: Callable[[str], str]) -> None:
+    """Hide a secret that this command has read in the details of faults.
+
+    Args:
+        hide: Returns a text without it.
+    """
+    _hiding.append(hide)
+
+
+# Of the command that runs now.
+_hiding: Final[list[Callable[[str], str]]] = []
+
+
 def _without_secrets(text: str) -> str:
+    for hide in _hiding:
+        text = hide(text)
     for name in SECRET_VARIABLES:
         secret = os.environ.get(name, "")
         if len(secret) >= SHORTEST_SECRET:

@@ -18,6 +18,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Final
 
+from eah.ending import hide_with
 from eval.command import RUN_ERRORS, Terminated, finish
 from eval.errors import EvaluationError
 from eval.output.table import WIDTH
@@ -118,6 +119,7 @@ def run(given: dict[str, Any]) -> None:
     if isinstance(key, EvaluationError):
         evaluate(given, key)
         return
+    hide_with(key.hide)
     for name, value in given.items():
         if key.is_in(str(value)):
             raise EvaluationError(

@@ -891,3 +891,30 @@ def test_pictures_may_have_names_for_ids_and_captions_half_a_surrogate_pair(
     assert len(stub.calls) == calls == 4
     assert {row["image_id"] for row in rows_of(run_folder(tmp_path))} == set(names)
     assert page.read_text(encoding="utf-8").count("data:image/jpeg") == 2
+
+
+def test_a_fault_of_ours_does_not_write_the_key_down(
+    inputs: Path,
+    stub: Stub,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    secret = "sk-of-a-file-0123456789"
+    file = tmp_path / "key"
+    file.write_text(secret)
+    file.chmod(0o600)
+    monkeypatch.delenv("OPENAI_API_KEY")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def faulty(*_: Any, **__: Any) -> Any:
+        raise LookupError(f"{'x' * 185} {secret}")
+
+    monkeypatch.setattr("eval.gpt4v_eval.plan_judging", faulty)
+
+    assert main([*flags_for(inputs, stub.url), "--api-key-file", str(file)]) == 1
+
+    (details,) = tmp_path.glob("eah-bug-*.txt")
+    said = capsys.readouterr().err + details.read_text()
+    assert "a bug in EAH, please report it (LookupError" in said
+    assert not any(secret[at : at + 8] in said for at in range(len(secret) - 7))
