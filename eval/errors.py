@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
+from models.errors import printable
+
 SHOWN_IDS: Final = 5
 SHOWN_END: Final = 600  # characters at each end of a sentence that is too long
 
@@ -24,6 +26,4 @@ def shown(sentence: str) -> str:
     """
     if len(sentence) > 2 * SHOWN_END:
         sentence = f"{sentence[:SHOWN_END]} [...] {sentence[-SHOWN_END:]}"
-    return "".join(
-        sign if sign.isprintable() else ascii(sign)[1:-1] for sign in " ".join(sentence.split())
-    )
+    return printable(" ".join(sentence.split()))

@@ -34,7 +34,7 @@ from eval.output.table import fit
 from eval.run.arms import arms_of, reference_of
 from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS
-from eval.run.outputs import check_outputs, output_files, paths_in
+from eval.run.outputs import check_outputs, json_file, paths_in
 from eval.run.recorded import RecordedRun, read_run
 from eval.run.repeats import check_seed, check_varied, settings_by_repeat
 from eval.run.saved import record_saved
@@ -93,14 +93,8 @@ def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None
     config = given.get("config")
     settings = resolve(task.settings_class(), given)
     check_seed(settings, given)
-    _check_json(task, settings, [*_inputs(settings), *paths_in(config)])
+    check_outputs(json_file(task.name, settings), [*_inputs(settings), *paths_in(config)])
     return settings
-
-
-def _check_json(task: type[Task], settings: RunSettings, read: Sequence[Path]) -> None:
-    """Check the file of --json against what is read."""
-    files = output_files(task.name, overwrite=settings.overwrite, json=settings.json)
-    check_outputs(files.values(), read)
 
 
 def _inputs(settings: RunSettings) -> list[Path]:
@@ -118,7 +112,7 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
         _check_no_model_is_asked(settings)
         report_saved(task, saved)
         return
-    _check_json(kind, settings, task.reads())
+    check_outputs(json_file(kind.name, settings), task.reads())
     items = task.items()
     if settings.repeats > 1:
         evaluate_repeats(task, items)
@@ -166,7 +160,7 @@ def evaluate_repeats(task: Task, items: list[Item]) -> None:
     del content["run"]
     write_json(report.folder / METRICS, content)
     write_atomically(report.folder / "table.md", text + "\n")
-    for file in output_files(kind.name, overwrite=settings.overwrite, json=settings.json).values():
+    for file in json_file(kind.name, settings):
         file.write_json(content)
     print(f"{text}\n" + "\n".join(f"run folder: {path}" for path in _paths(runs)))
     print(f"report of all repeats: {report.folder}")
@@ -196,7 +190,7 @@ def report_saved(task: Task, saved: Path) -> None:
         for name in (name for name in run.arms if name not in run.finished()):
             print(f"note: arm {name} is unfinished, and not in these numbers", file=sys.stderr)
     else:
-        _check_json(type(task), settings, task.reads())
+        check_outputs(json_file(task.name, settings), task.reads())
         items = task.items()
         answers = task.read_saved(saved, items)
         label = task.label(items)

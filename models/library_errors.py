@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from models.errors import ModelError
+from models.errors import ModelError, printable
 
 LONGEST: Final = 300  # characters of a reason or a name that are shown
 # A library in Rust raises it for what it did not think of; it is no Exception.
@@ -53,5 +53,5 @@ def reason(error: BaseException) -> str:
 def one_line(text: object, longest: int = LONGEST) -> str:
     """Return text that a file or a library gave, cut and in one line, as a terminal can show it."""
     words = " ".join(str(text).split())
-    shown = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in words[:longest])
+    shown = printable(words[:longest])
     return shown if len(words) <= longest else f"{shown}..."

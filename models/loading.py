@@ -307,8 +307,8 @@ def load_pretrained(
         own = {"__module__": model_class.__module__, "_keep_in_fp32_modules_strict": [*float32]}
         loaded = type(model_class.__name__, (model_class,), own)
     advice = "download it again, or name another one"
-    with library_errors(f"{name} can't be loaded", advice), _silence_transformers():
-        try:
+    try:
+        with library_errors(f"{name} can't be loaded", advice), _silence_transformers():
             model, found = loaded.from_pretrained(
                 folder if files else name,
                 dtype=dtype,
@@ -317,11 +317,9 @@ def load_pretrained(
                 ignore_mismatched_sizes=True,  # named below, with whatever else is wrong
                 **options,
             )
-        except torch.OutOfMemoryError:
-            raise
-        except Exception:
-            list_tensors(files)  # raises the error that names the file
-            raise
+    except ModelError:
+        list_tensors(files)  # raises the error that names the file, if one is damaged
+        raise
     model.__class__ = model_class if float32 else model.__class__
     _refuse_wrong_weights(name, found)
     for path, module in model.named_modules():

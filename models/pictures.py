@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import BITSPERSAMPLE, PHOTOMETRIC_INTERPRETATION, TiffImageFile
 
-from models.errors import ModelError
+from models.errors import ModelError, printable
 from models.sources import is_lfs_pointer
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
@@ -83,11 +83,6 @@ def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Imag
         raise ModelError(
             f"picture {printable(path)} can't be read ({_reason(error)}); replace it and try again"
         ) from error
-
-
-def printable(text: object) -> str:
-    """Return a name from outside without what would break a line or steer a terminal."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
 def to_picture(image: Picture) -> Image.Image:

@@ -316,10 +316,8 @@ def _contents_hash(path: Path) -> str:
     if path.is_dir():
         folders = [found for name in READ_FOLDERS for found in path.glob(name)]
         inside = [*path.iterdir(), *(one for folder in folders for one in folder.glob("*"))]
-        root, files = (
-            path,
-            {one for one in inside if one.suffix in SUFFIXES and os.path.isfile(one)},
-        )
+        root = path
+        files = {one for one in inside if one.suffix in SUFFIXES and os.path.isfile(one)}
         # An index can name shards in other folders and of other suffixes. Folders of tokenizers
         # have no weights, and incomplete weights are refused when they are loaded.
         with suppress(ModelError):

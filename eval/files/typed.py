@@ -14,7 +14,7 @@ _TYPES: Final = {
 LARGEST: Final = 1 << 63
 _WORDS: Final = {
     "int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false",
-    "None": "null",
+    "None": "null", "NoneType": "null", "dict": "an object", "list": "a list",
 }  # fmt: skip
 Row = TypeVar("Row")
 

@@ -18,11 +18,11 @@ from eval.output.tables import result_table, wide_table
 from eval.run.arms import reference_of
 from eval.run.edited import check_questions
 from eval.run.folder import METRICS, REPORT, RUN
-from eval.run.outputs import output_files
+from eval.run.outputs import json_file
 from eval.run.recorded import RecordedRun
 from eval.run.settings import RunSettings
 from eval.tasks.base import Appendix, Task
-from models.pictures import printable
+from models.errors import printable
 
 # What of a report does not depend on the labels.
 SAME: Final = ("benchmark", "costs", "eah", "parser_disagreement")
@@ -73,7 +73,7 @@ def write_run_report(
         write_json(folder / METRICS, content)
         write_atomically(folder / "table.md", text + "\n")
         write_atomically(folder / "table.csv", results_csv(report))
-    for file in output_files(kind.name, overwrite=settings.overwrite, json=settings.json).values():
+    for file in json_file(kind.name, settings):
         file.write_json(content if saved is None else {**content, "answers": saved})
     return text
 

@@ -22,7 +22,7 @@ from eval.files.storage import AppendedLines, read_json, write_json
 from eval.files.typed import row_of
 from eval.files.writing import writing
 from eval.run.costs import BatchCost
-from eval.run.records import check_arm
+from eval.run.records import ASK_AGAIN, check_arm
 
 ARMS: Final = "arms"
 ARM: Final = "arm.json"
@@ -152,9 +152,7 @@ def _read_info(path: Path) -> dict[str, Any]:
     try:
         info = read_json(path)
     except EvaluationError as error:
-        raise EvaluationError(
-            f"{error}, or run the command that made it with --fresh, which sets the arm aside"
-        ) from error
+        raise EvaluationError(f"{error}, or {ASK_AGAIN}") from error
     check_arm(info, path)
     if _folder_name(info["name"]) != path.parent.name:
         raise EvaluationError(

@@ -12,12 +12,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.storage import write_json
 from eval.files.writing import what_stands_at, write_atomically, writing
 from eval.run.folder import BATCHES, METRICS, REPORT, RUN
+
+if TYPE_CHECKING:
+    from eval.run.settings import RunSettings
 
 WRITTEN_BY: Final = "written_by"
 RECORDS: Final = (RUN, METRICS, BATCHES)
@@ -123,6 +126,12 @@ def output_files(
         for name, path in paths.items()
         if path is not None
     }
+
+
+def json_file(command: str, settings: RunSettings) -> list[OutputFile]:
+    """Return the file of --json of a command that asks a model, if one is asked for."""
+    files = output_files(command, overwrite=settings.overwrite, json=settings.json)
+    return list(files.values())
 
 
 def _mark(name: str, command: str) -> str:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.files.typed import LARGEST
+from eval.files.typed import LARGEST, in_words
 
-Record = dict[str, Any]
 _NONE: Final = type(None)
 # Keys of the settings, and the types of their values where they are there.
 SETTINGS: Final[dict[str, tuple[type, ...]]] = {
@@ -26,13 +25,10 @@ ARM: Final[dict[str, tuple[type, ...]]] = {
     "code": (str,),
     "resumed": (list,),
 }
-_WORDS: Final = {
-    str: "text", dict: "an object", list: "a list", bool: "true or false", int: "a whole number",
-    _NONE: "null",
-}  # fmt: skip
+ASK_AGAIN: Final = "run the command that made it with --fresh, which sets the arm aside"
 
 
-def settings_in(content: Record, path: Path) -> Record:
+def settings_in(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the settings that a run.json at a path holds.
 
     Raises:
@@ -50,13 +46,13 @@ def settings_in(content: Record, path: Path) -> Record:
     return settings
 
 
-def check_arm(info: Record, path: Path) -> None:
+def check_arm(info: dict[str, Any], path: Path) -> None:
     """Check the content of an arm.json at a path.
 
     Raises:
         EvaluationError: Naming the first key that is missing or of another type.
     """
-    _check(path, info, ARM, needed=("name", "started"), advice="--fresh sets the arm aside")
+    _check(path, info, ARM, needed=("name", "started"), advice=ASK_AGAIN)
 
 
 def number_of_questions(settings: Mapping[str, Any]) -> int | None:
@@ -74,7 +70,7 @@ def number_of_questions(settings: Mapping[str, Any]) -> int | None:
 
 def _check(
     path: Path,
-    record: Record,
+    record: dict[str, Any],
     kinds: Mapping[str, tuple[type, ...]],
     *,
     needed: tuple[str, ...],
@@ -95,7 +91,7 @@ def _damaged(
     types: tuple[type, ...],
     advice: str = "copy it again, or delete the run folder",
 ) -> EvaluationError:
-    wanted = " or ".join(_WORDS[kind] for kind in types) or "the number of questions by part"
+    wanted = in_words([kind.__name__ for kind in types]) or "the number of questions by part"
     return EvaluationError(
         f"{path} is damaged, its {name!r} is {value!r:.60}, not {wanted}; {advice}"
     )

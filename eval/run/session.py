@@ -25,8 +25,7 @@ from eval.run.plan import AskedArm, Plan, Prompt
 from eval.run.processes import this_place
 from eval.run.settings import RunSettings
 from eval.tasks.base import Task
-from models.errors import ModelError
-from models.pictures import printable
+from models.errors import ModelError, printable
 from models.tokenizer import check_characters
 
 GPU_WORKERS: Final = 4

@@ -24,7 +24,7 @@ from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.stats.intervals import Array
 from eval.stats.metric import Metric, Scorer
-from models.pictures import printable
+from models.errors import printable
 
 if TYPE_CHECKING:
     from eval.run.recorded import RecordedRun

@@ -1,6 +1,7 @@
-"""Whether values of a config are of the kind that its class has; before 5.1 transformers looks not.
+"""Whether the values of a config are of the types that its class has.
 
-A text in the place of a number would be noticed by the first answer, as a TypeError.
+transformers before 5.1 does not check them: text in the place of a number would only show at the
+first answer, as a TypeError.
 """
 
 from __future__ import annotations

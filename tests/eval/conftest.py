@@ -12,6 +12,7 @@ import pytest
 
 from eah import ending
 from eval.run.flag_parser import FlagParser
+from tests.eval.judge_stub import SECRET, Stub, serve
 from tests.eval.tables import widest_table_line
 from tests.inputs import State, changes, state_of
 
@@ -40,6 +41,21 @@ def tables_fit(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
     yield
     if "wide_tables" not in request.fixturenames:
         assert len(widest[-1]) <= 100, widest[-1]
+
+
+@pytest.fixture
+def judge_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the judge's key, and send no request of a test through a proxy or elsewhere."""
+    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+
+
+@pytest.fixture
+def stub() -> Iterator[Stub]:
+    """Return a judge that serves until the test ends."""
+    with serve(Stub()) as one:
+        yield one
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import fields
 from itertools import pairwise
 from pathlib import Path
@@ -47,22 +46,11 @@ from tests.eval.judge_stub import (
     serve_apart,
 )
 
+pytestmark = pytest.mark.usefixtures("judge_key")
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "eval/gpt4v_eval.py"]
 EACH_USD = (700 * 2 + 60 * 10) / 1e6  # The stub's usage by the prices of the tests.
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serve(Stub()) as one:
-        yield one
 
 
 @pytest.fixture

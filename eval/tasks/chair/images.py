@@ -18,7 +18,7 @@ from typing import Final
 
 from eval.errors import EvaluationError
 from eval.files.image_ids import PICTURE_SUFFIXES, ImageId, image_id_of
-from models.pictures import printable
+from models.errors import printable
 
 # Pictures that PIL does not read.
 OTHER_SUFFIXES: Final = (".heic", ".heif", ".jxl", ".svg", ".raw", ".dng", ".cr2", ".nef", ".arw")

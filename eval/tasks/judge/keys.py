@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import codecs
 import os
 import re
 import select
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
+from eval.files.text import MARKS
 
 VARIABLE: Final = "OPENAI_API_KEY"
 HIDDEN: Final = "[key]"
@@ -35,11 +35,6 @@ _ESCAPE: Final = re.compile(
 # Not lower(), which turns some letters into two.
 _SMALL: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _NAMES: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
-_MARKS: Final = (
-    (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-)
 _ASSIGNMENT: Final = re.compile(r"(?:export\s+|set\s+|\$env:)?[A-Za-z_]\w*\s*=\s*[^=\s].*")
 
 
@@ -208,7 +203,7 @@ def _read_file(path: Path) -> str:
             f"the file of --api-key-file holds no key: it is larger than {LARGEST_FILE} bytes; a "
             "file with nothing but the key is needed"
         )
-    encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
+    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     return content.decode(encoding, errors="replace").strip()
 
 

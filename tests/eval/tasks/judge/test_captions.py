@@ -11,7 +11,9 @@ from eval import chair_eval
 from eval.gpt4v_eval import main
 from scripts.scenes.make import write_scenes
 from tests.eval.judge_inputs import metrics_of, write_config
-from tests.eval.judge_stub import MODEL, SECRET, Stub, serve
+from tests.eval.judge_stub import MODEL, Stub, serve
+
+pytestmark = pytest.mark.usefixtures("judge_key")
 
 COUNT = 4
 
@@ -29,12 +31,6 @@ def model_flags(scenes: Path, tmp_path: Path) -> list[str]:
         "--model", "tiny-llava", "--gpu-id", "-1", "--data-path", str(scenes / "val2014"),
         "--max-new-tokens", "16", "--output-dir", str(tmp_path / "runs"),
     ]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
 
 
 def chair_runs(tmp_path: Path) -> list[Path]:

@@ -8,7 +8,6 @@ import json
 import os
 import resource
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,28 +19,17 @@ from tests.eval.judge_inputs import flags_for, rows_of, run_folder, write_inputs
 from tests.eval.judge_stub import MODEL, SECRET, USAGE, Stub, serve
 from tests.eval.tasks.judge.test_replies import pieces
 
+pytestmark = pytest.mark.usefixtures("judge_key")
+
 GRADES = "Accuracy: 8 7\n\nDetailedness: 8 7"
 ONE = ["--num-images", "1", "--single-order"]
 Raw = tuple[int, dict[str, str], bytes]
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> Path:
     write_inputs(tmp_path, 2)
     return tmp_path
-
-
-@pytest.fixture
-def stub() -> Iterator[Stub]:
-    with serve(Stub()) as one:
-        yield one
 
 
 def completion(text: str = GRADES, **changes: Any) -> bytes:

@@ -14,14 +14,11 @@ from eval.gpt4v_eval import main
 from eval.tasks.judge.requests import Arm, Pair
 from eval.tasks.judge.scoring import Flips
 from tests.eval.judge_inputs import flags_for, metrics_of, rows_of, run_folder, write_inputs
-from tests.eval.judge_stub import SECRET, Stub, prefers_first, serve
+from tests.eval.judge_stub import Stub, prefers_first, serve
+
+pytestmark = pytest.mark.usefixtures("judge_key")
 
 EQUAL = "2 of 6 pictures (33 %) have two equal texts; they are not judged and enter no number"
-
-
-@pytest.fixture(autouse=True)
-def key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OPENAI_API_KEY", SECRET)
 
 
 @pytest.fixture
