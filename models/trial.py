@@ -19,7 +19,7 @@ import torch
 
 from models.errors import ModelError
 
-# A prompt takes some 50 milliseconds and megabytes.
+# A prompt takes milliseconds, and megabytes.
 CPU_SECONDS: Final = 10
 MORE_BYTES: Final = 4 << 30
 # Of waiting, for instance for a slow disk; then nothing is known, and the run goes on.

@@ -10,7 +10,7 @@ import torch
 from models.errors import ModelError
 from models.library_errors import one_line
 
-# Those that `aminmax` knows on every device; it takes 0.1 s for a gigabyte, `isfinite` 2 s.
+# Those that `aminmax` knows on every device; it takes 0.04 s for a gigabyte, `isfinite` 1 s.
 CHECKED: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 

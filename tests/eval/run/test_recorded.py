@@ -60,7 +60,10 @@ def test_an_unfinished_arm_has_no_part_in_the_numbers(tmp_path: Path) -> None:
     ("name", "content", "message"),
     [
         ("run.json", None, "is no run folder, it holds no run.json"),
-        ("run.json", "{}", "run.json is damaged, its 'settings' is None"),
+        ("run.json", "{}", "run.json is damaged, its 'settings' is None, not an object; copy it"),
+        ("run.json", '{"settings": {"benchmark": 5, "model": "x"}}', "is 5, not a text; copy it"),
+        ("arms/eah/arm.json", '{"name": "eah", "started": "x", "eah": 1}', "not an object or null"),
+        ("arms/eah/arm.json", '{"name": 5}', "is 5, not a text; run the command that made it with"),
         ("run.json", '{"settings"', "run.json is damaged"),
         ("arms/eah/arm.json", "[]", "arm.json is damaged, it holds no JSON object"),
         ("arms/eah/answers.jsonl", "{}\n", "is no recorded answer"),
