@@ -1,5 +1,6 @@
 """What all tests share: seed, cache of file hashes, reference data, the gpu marker."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,9 @@ from tests import inputs
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Shells let their background jobs ignore Ctrl-C; the commands that tests start would, too.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     inputs.register(config)
 
 
