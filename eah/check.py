@@ -161,10 +161,10 @@ def describe(model: Any, config: EAHConfig) -> Iterator[tuple[str, bool]]:
     from eah.find import (
         attention_modules,
         listed_layers,
-        own_config,
         patchable_layers,
         placeholder_ids,
     )
+    from eah.kernels import own_config
 
     modules = attention_modules(model)
     usable, reasons = patchable_layers(model)

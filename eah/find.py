@@ -17,9 +17,8 @@ from torch import nn
 from transformers import PretrainedConfig
 
 from eah.errors import EAHConfigError, UnsupportedModelError
-from eah.kernels import eager_function, run_kernel
+from eah.kernels import eager_function, own_config, run_kernel
 from eah.settings import EAHConfig
-from eah.state import STATE
 
 KERNELS: Final = ("eager", "sdpa", "flash_attention_*", "flex_attention")
 ALLOWED: Final = (
@@ -168,12 +167,6 @@ def check_heads(modules: dict[int, Any], config: EAHConfig) -> None:
                 f"receivers={config.receivers} but layer {layer} has {heads} heads; name at most "
                 "as many, or 'all'"
             )
-
-
-def own_config(module: Any) -> Any:
-    """Return the config of an attention module, also while EAH has another in its place."""
-    state = module.__dict__.get(STATE)
-    return module.config if state is None else state.config
 
 
 def num_heads(module: Any) -> int:

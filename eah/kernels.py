@@ -11,12 +11,14 @@ from __future__ import annotations
 import copy
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from torch import nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eah.errors import UnsupportedModelError
+
+UNDER: Final = "_config_under_this"
 
 
 class ModuleView:
@@ -39,7 +41,21 @@ def config_naming(config: Any, name: str) -> Any:
     """
     named = copy.copy(config)
     named._attn_implementation_internal = name
+    named.__dict__[UNDER] = config
     return named
+
+
+def under(config: Any) -> Any:
+    """Return the config that another one was made of to name a function of ours."""
+    return config.__dict__[UNDER]
+
+
+def own_config(module: Any) -> Any:
+    """Return the config of an attention module, also while others are in its place."""
+    config = module.config
+    while UNDER in config.__dict__:
+        config = under(config)
+    return config
 
 
 def run_kernel(module: Any, config: Any, *tensors: Any, **kwargs: Any) -> Any:

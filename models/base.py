@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, ClassVar, Self
 
 import torch
@@ -25,9 +26,9 @@ from models.checkpoints.convert import convert_checkpoint
 from models.checkpoints.finite import refuse_nonfinite
 from models.checkpoints.kinds import check_kinds
 from models.checkpoints.locate import locate
-from models.decoding.base import Contrast, DecodingMethod, Request
+from models.decoding.base import Contrast, DecodingMethod, Request, generate
 from models.decoding.vcd import Vcd
-from models.decoding.yes_no import FirstToken, KeepFirst, YesNoIds
+from models.decoding.yes_no import FirstToken, YesNoIds
 from models.errors import ModelError
 from models.generation import (
     PAD,
@@ -293,12 +294,12 @@ class VLM(ABC):
         return method.noised(prepared, seed)
 
     def check_method(self, method: DecodingMethod) -> None:
-        """Refuse a decoding method that this model can't run: none, by default.
+        """Refuse a decoding method that this model can't run, as EAH is enabled on it or not.
 
         Raises:
             MethodError: Saying why.
         """
-        return
+        method.check_model(self.language_model)
 
     @property
     def generation_note(self) -> str | None:
@@ -413,37 +414,25 @@ class VLM(ABC):
             self.check_method(method)
         shared = sharing is not None and self.shares_prefix(method)
         prompts = self.encode_prompts(features, questions, shared=shared)
-        config = self.generation_config(decoding)
         first = None if yes_no is None else FirstToken(yes_no, len(questions))
-
         contrast = None
         if method is not None:
             contrast = self._contrast(method, features, questions, noised, shared=shared)
+        model = self.language_model
+        applied = nullcontext(LogitsProcessorList()) if method is None else method.applied(model)
+        with image_tokens(self.model, prompts.image_mask), self.computing(), applied as changes:
             request = Request(
-                model=self.language_model,
+                model=model,
                 prompts=prompts,
                 contrast=contrast,
-                config=config,
+                config=self.generation_config(decoding),
                 processors=self.logits_processors(),
                 stopping=self.stopping(decoding),
                 counted=self._counted(questions, prompts),
                 first=first,
+                changes=changes,
             )
-
-        def generate() -> torch.Tensor:
-            if method is not None:
-                return method.generate(request)
-            # Before the others: the repetition penalty and what sampling cuts off are not in p_yes.
-            keep = [] if first is None else [KeepFirst(first)]
-            ids: torch.Tensor = self.language_model.generate(
-                **prompts.inputs,
-                generation_config=config,
-                logits_processor=LogitsProcessorList([*keep, *self.logits_processors()]),
-                stopping_criteria=self.stopping(decoding),
-            )
-            return ids[:, prompts.returned :]
-
-        with image_tokens(self.model, prompts.image_mask), self.computing():
+            choose = partial(generate if method is None else method.generate, request)
             # One token behind the prefix would be a decode step.
             if (
                 sharing is not None
@@ -453,9 +442,9 @@ class VLM(ABC):
                 whole = prompts if contrast is None else concat_prompts([prompts, contrast])
                 assert isinstance(whole, EncodedPrompts), "prompts and their contrast are of a kind"
                 pictures = sharing if contrast is None else sharing.add_noised()
-                output = generate_behind_prefixes(self.language_model, whole, pictures, generate)
+                output = generate_behind_prefixes(model, whole, pictures, choose)
             else:
-                output = generate()
+                output = choose()
         answers = [self._answer(ids) for ids in output.tolist()]
         if first is None:
             return answers

@@ -5,8 +5,8 @@ Axes: B batch, S prompt positions, E width of the language model.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from itertools import groupby
 from typing import Any, ClassVar, Final, NamedTuple
@@ -18,6 +18,7 @@ import eah
 from eah.errors import nearest
 from eah.patch import handle_of
 from models.errors import ModelError
+from models.prompt_images import prompt_images
 
 PAD: Final = 0
 
@@ -189,12 +190,14 @@ def concat_prompts(branches: Sequence[Prompts]) -> Prompts:
     )
 
 
-def image_tokens(model: Any, mask: torch.Tensor | None) -> AbstractContextManager[None]:
-    """Tell EAH where the image tokens are, (B, S) bool; without a mask it finds them.
+@contextmanager
+def image_tokens(model: Any, mask: torch.Tensor | None) -> Iterator[None]:
+    """Tell EAH and the methods where the image tokens are, (B, S) bool; None says nothing.
 
-    Settings of EAH that fix the columns win.
+    Without a mask EAH finds them, and settings of EAH that fix the columns win.
     """
     handle = handle_of(model)
-    if mask is None or (handle is not None and handle.config.image_span is not None):
-        return nullcontext()
-    return eah.image_tokens(model, mask)
+    fixed = handle is not None and handle.config.image_span is not None
+    told = nullcontext() if mask is None or fixed else eah.image_tokens(model, mask)
+    with told, prompt_images(mask):
+        yield

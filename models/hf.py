@@ -26,9 +26,6 @@ from models.base import VLM, check_question
 from models.chat import Chat, Prepared, Video, check_protocol, collate, read_frames
 from models.checkpoints.finite import refuse_nonfinite
 from models.decoding.base import DecodingMethod, MethodError
-from models.decoding.dola import Dola
-from models.decoding.opera import Opera
-from models.decoding.pai import Pai
 from models.decoding.vcd import Vcd
 from models.embedding import decoder_inputs, reason_against, same_scores
 from models.errors import ModelError
@@ -395,7 +392,7 @@ class HFVlm(VLM):
             MethodError: Saying why.
         """
         name, model = type(method).__name__, type(self.model).__name__
-        if isinstance(method, (Opera, Pai)) and self.note is not None:
+        if method.needs_embeddings and self.note is not None:
             raise MethodError(
                 f"{name} needs prompts as embeddings and plain causal attention, but with {model} "
                 f"{self.note}; leave it out"
@@ -411,7 +408,8 @@ class HFVlm(VLM):
                     "leave it out"
                 )
 
-        if isinstance(method, Dola) and method not in self._tried:
+        super().check_method(method)
+        if method.is_tried and method not in self._tried:
             self._tried.add(method)  # before it runs, which comes here again
             self._try(method)
 

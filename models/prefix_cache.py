@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import nn
+from torch.nn import functional
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
@@ -30,14 +30,19 @@ from eah.handle import EAHHandle
 from eah.method import Columns
 from eah.patch import handle_of
 from eah.prefix import SharedPrefix
-from models.decoding.own_attention import replaced, state_of
+from models.decoding.own_attention import (
+    KERNELS,
+    AttentionCall,
+    Output,
+    in_this_thread,
+    is_held,
+    is_shared_by_eah,
+    kernel_name,
+    replaced,
+)
 from models.generation import EncodedPrompts, image_tokens
+from models.prompt_images import prompt_images, said_images
 
-# Kernels that `attend_to_prefixes` computes the same as. EAH counts on all keys, and other kernels
-# may see more than tensors: layers with those get a copy of the prefix for each row.
-KERNELS: Final = ("eager", "sdpa")
-ATTENTION_NAME: Final = "cached_prefix"
-LAST_KEYS: Final = "last_keys"
 # Tokens that are prefilled together. They keep a GPU busy, and their activations stay small beside
 # the weights. One prompt keeps a CPU busy.
 PREFILL_TOKENS: Final = {"cuda": 8192}
@@ -55,11 +60,14 @@ class CachedPrefix:
     layers: list[tuple[torch.Tensor, torch.Tensor]]  # keys and values, (1, N, P, D) each
     heads: Heads  # that EAH shared when they were computed
     sums: dict[int, Columns]  # EAH's, over the rows of the prefix, by target layer
+    # A method's, on the prefix's tokens, by layer, (1, P) bool.
+    notes: dict[int, torch.Tensor] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        return sum(part.nbytes for parts in (*self.layers, *self.sums.values()) for part in parts)
+        parts = (*self.layers, *self.sums.values(), tuple(self.notes.values()))
+        return sum(part.nbytes for tensors in parts for part in tensors)
 
 
 class Noised(NamedTuple):
@@ -214,8 +222,14 @@ class _Batch:
         modules = {
             layer: module
             for layer, module in attention_modules(self.model).items()
-            if module.config._attn_implementation in KERNELS
+            if _is_plain(module)
         }
+        if (images := said_images()) is not None:
+            rest = images.length - self.prompts.prefix
+            images.notes = {
+                layer: functional.pad(torch.cat([p.notes[layer] for p in prefixes]), (0, rest))
+                for layer in prefixes[0].notes
+            }
 
         def splice(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
             """Put the prefixes into the cache of a prefill, and cut them off its inputs."""
@@ -246,10 +260,12 @@ class _Batch:
 
         with (
             # Before EAH's own hook, which must see the rest of the prompts only.
-            self.model.register_forward_pre_hook(splice, with_kwargs=True, prepend=True),
-            self.model.register_forward_hook(self._compare_heads, with_kwargs=True),
+            self.model.register_forward_pre_hook(
+                in_this_thread(splice), with_kwargs=True, prepend=True
+            ),
+            self.model.register_forward_hook(in_this_thread(self._compare_heads), with_kwargs=True),
             sharing_prefix(self.model, SharedPrefix(self.prompts.prefix, sums)),
-            replaced(list(modules.values()), ATTENTION_NAME, attend_to_prefixes, keys),
+            replaced(list(modules.values()), keys.attend),
         ):
             yield
 
@@ -283,6 +299,7 @@ def compute_prefixes(
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     with (
         image_tokens(model, prompts.image_mask[rows, :stop]),
+        prompt_images(prompts.image_mask[rows]) as images,
         sharing_prefix(model, prefix),
         _stop_at_last_keys(model),
     ):
@@ -307,7 +324,9 @@ def compute_prefixes(
             layer: Columns(*(part[mine].clone() for part in parts))
             for layer, parts in prefix.sums.items()
         }
-        found.append(CachedPrefix(picture, layers, heads[row], sums))
+        noted = images.notes.items() if images is not None else ()
+        notes = {layer: noted_on[mine, :length].clone() for layer, noted_on in noted}
+        found.append(CachedPrefix(picture, layers, heads[row], sums, notes))
     return found
 
 
@@ -318,13 +337,13 @@ def _stop_at_last_keys(model: Any) -> Iterator[None]:
     class LastKeys(Exception):
         """Nothing after them is needed."""
 
-    def stop(*_: Any, **__: Any) -> None:
+    def stop(_: AttentionCall) -> Output:
         raise LastKeys
 
     modules = attention_modules(model)
     last = modules[max(modules)]
-    knows_kernel = last.config._attn_implementation in KERNELS
-    with suppress(LastKeys), replaced([last] if knows_kernel else [], LAST_KEYS, stop, None):
+    stopped = [last] if _is_plain(last) else []
+    with suppress(LastKeys), replaced(stopped, stop):
         yield
 
 
@@ -337,6 +356,16 @@ def _found_heads(handle: EAHHandle, prompts: int) -> list[Heads]:
     heads = torch.stack([head.to(chosen[0].device) for head in chosen])  # (layers, R)
     heads = heads[:, :: heads.shape[1] // prompts]  # (layers, R) -> (layers, B)
     return [tuple(row) for row in heads.T.tolist()]
+
+
+def _is_plain(module: Any) -> bool:
+    """Return whether a module may attend to shared prefixes.
+
+    EAH and methods that hold a module need all its keys, and other kernels may see more than
+    tensors: those get a copy of the prefix for each row.
+    """
+    known = kernel_name(module) in KERNELS
+    return known and not is_shared_by_eah(module) and not is_held(module)
 
 
 class PrefixKeys:
@@ -363,39 +392,44 @@ class PrefixKeys:
             keys, values = zip(*(prefix.layers[layer] for prefix in members), strict=True)
             self.layers[layer] = torch.cat(keys), torch.cat(values)
 
+    def attend(self, call: AttentionCall) -> Output:
+        """Run a layer whose keys are those behind the prefixes."""
+        return attend_to_prefixes(
+            self, call.layer, call.query, call.key, call.value, call.mask, call.scaling
+        ), None
+
 
 def attend_to_prefixes(
-    module: nn.Module,
+    prefixes: PrefixKeys,
+    layer: int,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
     attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
+    scaling: float,
+) -> torch.Tensor:
     """Attend to prefixes that rows have in common, and to each row's own keys behind them.
 
     This is plain attention without a copy of the prefix for each row: scores on both are put side
     by side before the softmax.
 
     Args:
-        module: The attention module, whose state (`own_attention`) is `PrefixKeys`.
+        prefixes: Keys and values of the prefixes.
+        layer: Layer index.
         query: Shape (R, H, Q, D).
         key: Keys behind the prefix, shape (R, N, T, D).
         value: Shape (R, N, T, D).
         attention_mask: Of prefix and rest, (R, 1, Q, P + T), bool or additive; None if all is seen.
-        scaling: Factor on the scores; D ** -0.5 if None.
+        scaling: Factor on the scores.
     Returns:
-        Output, shape (R, Q, H, D), and no weights.
+        Output, shape (R, Q, H, D).
     """
-    prefixes: PrefixKeys = state_of(module, ATTENTION_NAME)
-    index: Any = module.layer_idx
-    first_keys, first_values = prefixes.layers[index]
+    first_keys, first_values = prefixes.layers[layer]
     members, slots = prefixes.members.to(query.device), prefixes.slots.to(query.device)
     rows, heads, queries, size = query.shape
     length, rest = first_keys.shape[2], key.shape[2]
     # Grouped heads are folded into X = H / N * Q rows, so that keys are not repeated per head.
-    folded = query.reshape(rows, key.shape[1], -1, size) * (scaling or size**-0.5)
+    folded = query.reshape(rows, key.shape[1], -1, size) * scaling
     on_prefix = torch.einsum("umnxd,unpd->umnxp", folded[members], first_keys)
     on_rest = torch.matmul(folded, key.mT)
     scores = torch.cat([on_prefix.flatten(0, 1)[slots], on_rest], -1).float()  # (R, N, X, P + T)
@@ -410,7 +444,7 @@ def attend_to_prefixes(
     of_prefix = weights[..., :length][members]  # (R, N, X, P) -> (U, M, N, X, P)
     output = torch.matmul(weights[..., length:], value)
     output += torch.einsum("umnxp,unpd->umnxd", of_prefix, first_values).flatten(0, 1)[slots]
-    return output.view(rows, heads, queries, size).transpose(1, 2).contiguous(), None
+    return output.view(rows, heads, queries, size).transpose(1, 2).contiguous()
 
 
 class RestLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped

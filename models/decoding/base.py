@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from abc import ABC
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, ClassVar
 
 import torch
+from torch import nn
 from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteriaList
 
-from models.decoding.yes_no import FirstToken
+from models.decoding.yes_no import FirstToken, KeepFirst
 from models.generation import Decoding, EncodedPrompts, Prompts
 
 
@@ -40,6 +43,7 @@ class Request:
         counted: Tokens of each prompt that the reference wrapper hands to `generate` as ids, and
             that transformers 4.29.2 counts in the length of an answer.
         first: Is shown the method's scores of the first token, before processors; None for nothing.
+        changes: What a method makes of the scores, before everything else (`applied`).
     """
 
     model: Any
@@ -50,6 +54,7 @@ class Request:
     stopping: StoppingCriteriaList
     counted: tuple[int, ...]
     first: FirstToken | None = None
+    changes: LogitsProcessorList = field(default_factory=LogitsProcessorList)
 
     def single_eos(self) -> int:
         """Return the id that ends an answer, for methods that know of one only.
@@ -80,19 +85,39 @@ class Request:
         return self.prompts
 
 
-class DecodingMethod(ABC):
-    """A way to choose tokens. Subclasses are frozen dataclasses of its settings.
+class DecodingMethod(ABC):  # noqa: B024  # what it is given by default makes a whole method
+    """A way to choose tokens, or to compute their scores. Subclasses are frozen dataclasses.
+
+    A method either changes the model's forward passes or the scores (`applied`) and leaves the
+    choice to transformers' `generate`, or it chooses by itself (`generate`).
 
     Attributes:
         contrast: What it compares the model's scores with.
-        shares_prefix: Whether its prompts' prefixes may come from a cache: they are run as they
-            are, `concat_prompts` with their contrast, and attention is the model's own.
         scores_first_token: Whether it shows `Request.first` what it chooses the first token from.
+        needs_embeddings: Whether its prompts have to be embeddings, with a mask of image tokens.
+        is_tried: Whether a model has to be tried out to know that the method goes with it.
+        repeats_prompts: Whether a prompt is run once for each of its beams.
     """
 
     contrast: ClassVar[Contrast] = Contrast.NONE
-    shares_prefix: ClassVar[bool] = False
     scores_first_token: ClassVar[bool] = False
+    needs_embeddings: ClassVar[bool] = False
+    is_tried: ClassVar[bool] = False
+    repeats_prompts: ClassVar[bool] = True
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Whether its prompts' prefixes may come from a cache.
+
+        They are run as they are, `concat_prompts` with their contrast, and what precedes the
+        image's end is the model's own.
+        """
+        return False
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether an answer depends on what the process was asked before."""
+        return False
 
     def check(self, decoding: Decoding) -> None:
         """Refuse beams or sampling that the method does not go with: beams, by default.
@@ -106,9 +131,39 @@ class DecodingMethod(ABC):
                 "beams were asked for; use --beam 1, with or without --sample"
             )
 
-    @abstractmethod
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a language model that the method does not go with: none, by default.
+
+        Args:
+            model: With EAH enabled, if the method is to run beside it.
+        Raises:
+            MethodError: Saying why.
+        """
+        return
+
+    @contextmanager
+    def applied(
+        self, model: nn.Module, image: torch.Tensor | None = None
+    ) -> Iterator[LogitsProcessorList]:
+        """Change a model's forward passes in a `with` block; returns what changes its scores."""
+        yield LogitsProcessorList()
+
     def generate(self, request: Request) -> torch.Tensor:
-        """Return new token ids, shape (B, T), padded with 0 behind EOS."""
+        """Return new token ids, shape (B, T), padded behind EOS: as transformers chooses them."""
+        return generate(request)
+
+
+def generate(request: Request) -> torch.Tensor:
+    """Return what transformers' own `generate` chooses, shape (B, T), padded behind EOS."""
+    # Before the others: the repetition penalty and what sampling cuts off are not in p_yes.
+    first = [] if request.first is None else [KeepFirst(request.first)]
+    ids: torch.Tensor = request.model.generate(
+        **request.prompts.inputs,
+        generation_config=request.config,
+        logits_processor=LogitsProcessorList([*request.changes, *first, *request.processors]),
+        stopping_criteria=request.stopping,
+    )
+    return ids[:, request.prompts.returned :]
 
 
 def checked(name: str, value: float, *, low: float, high: float | None = None) -> None:

@@ -32,8 +32,8 @@ class Dola(DecodingMethod):
         relative_top: Share of the likeliest token's probability below which a token is out.
     """
 
-    shares_prefix = True
     scores_first_token = True
+    is_tried = True
     layers: str | tuple[int, ...] = "low"
     relative_top: float = 0.1
 
@@ -42,6 +42,11 @@ class Dola(DecodingMethod):
         checked("relative_top", self.relative_top, low=0, high=1)
         if isinstance(self.layers, str) and self.layers not in ("low", "high"):
             raise ValueError(f"layers={self.layers!r}, but they are 'low', 'high' or numbers")
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Its prompts are run as they are."""
+        return True
 
     def generate(self, request: Request) -> torch.Tensor:
         """Return new token ids, shape (B, T), padded with 0 behind EOS."""

@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
 
 import torch
 from torch import nn
 
 from eah.find import attention_modules
-from models.decoding.own_attention import replaced, run_own_kernel, state_of
-
-NAME: Final = "last_rows"
+from models.decoding.own_attention import AttentionCall, Output, replaced
 
 
 @dataclass(slots=True)
@@ -32,6 +29,12 @@ class LastRows:
     wanted: bool = False
     rows: torch.Tensor | None = None
 
+    def attend(self, call: AttentionCall) -> Output:
+        """Keep the rows of a call if they are wanted, then run the kernel."""
+        if self.wanted:
+            self.rows = _largest(call.query, call.key, call.mask, call.scaling)
+        return call.run()
+
     def take(self) -> torch.Tensor:
         """Return the rows and forget them."""
         rows, self.rows = self.rows, None
@@ -44,26 +47,8 @@ def last_rows(model: nn.Module) -> Iterator[LastRows]:
     """In a `with` block, let the last decoder layer leave its attention rows."""
     modules = attention_modules(model)
     state = LastRows()
-    with replaced([modules[max(modules)]], NAME, _attention, state):
+    with replaced([modules[max(modules)]], state.attend):
         yield state
-
-
-def _attention(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: Any,
-    scaling: float | None = None,
-    **kwargs: Any,
-) -> Any:
-    """Leave the rows of queries (R, H, Q, D) on keys (R, N, K, D), then run the kernel."""
-    state: LastRows = state_of(module, NAME)
-    if state.wanted:
-        state.rows = _largest(query, key, attention_mask, scaling or query.shape[-1] ** -0.5)
-    return run_own_kernel(
-        module, NAME, query, key, value, attention_mask, scaling=scaling, **kwargs
-    )
 
 
 def _largest(

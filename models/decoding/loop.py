@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from models.decoding.base import Request
+from models.decoding.own_attention import in_this_thread
 from models.generation import Prompts, image_tokens
 
 Combine = Callable[[Sequence[Any], torch.Tensor], torch.Tensor]
@@ -94,13 +95,13 @@ class _Choice(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
 
 @contextmanager
 def _outputs_of(model: Any) -> Iterator[list[Any]]:
-    """In a `with` block, keep the output of the model's last forward pass."""
+    """In a `with` block, keep the output of the model's last forward pass in this thread."""
     outputs: list[Any] = []
 
     def keep(_: Any, __: Any, output: Any) -> None:
         outputs[:] = [output]
 
-    hook = model.register_forward_hook(keep)
+    hook = model.register_forward_hook(in_this_thread(keep))
     try:
         yield outputs
     finally:

@@ -27,6 +27,8 @@ class Opera(OperaSettings, DecodingMethod):
     """
 
     scores_first_token = True
+    needs_embeddings = True
+    repeats_prompts = False
 
     def check(self, decoding: Decoding) -> None:
         """Refuse one beam, and sampling.

@@ -1,67 +1,203 @@
-"""Attention modules that call a function of ours in a `with` block, which runs their own kernel."""
+"""Attention modules that call functions of ours in a `with` block, which run their own kernel.
+
+A block holds for the thread (more exactly: the context) that enters it. Another thread that calls
+the same modules meanwhile runs their own kernel, or the functions of its own blocks.
+
+Axes: R batch rows, H heads, N key heads, Q queries, K keys, D head size.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Final, NamedTuple
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from eah.attention import ATTENTION_NAME
-from eah.kernels import config_naming, run_kernel
+from eah.kernels import ModuleView, config_naming, own_config, run_kernel, under
 from models.decoding.base import MethodError
 
-# EAH's function hands over to one of the others, which eah.enable has checked.
-KERNELS: Final = ("eager", "sdpa", ATTENTION_NAME)
+NAME: Final = "in_block"
+KERNELS: Final = ("eager", "sdpa")
+Output = tuple[torch.Tensor, torch.Tensor | None]
+"""Output of attention, (R, Q, H, D), and its weights, (R, H, Q, K), if the kernel returns any."""
+
+
+class AttentionCall:
+    """One call of an attention module.
+
+    Attributes:
+        module: The attention module.
+        query: Shape (R, H, Q, D).
+        key: Shape (R, N, K, D), cached keys included.
+        value: Shape (R, N, K, D).
+        mask: What the model made for the module's own kernel.
+        scaling: Factor on the scores.
+        kwargs: What else transformers passes to attention functions.
+    """
+
+    def __init__(
+        self,
+        module: Any,
+        tensors: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+        mask: Any,
+        kwargs: dict[str, Any],
+        rest: Sequence[_Frame] = (),
+    ) -> None:
+        """Take what transformers passes, and the functions of blocks further out."""
+        self.module, self.mask, self.kwargs = module, mask, kwargs
+        self.query, self.key, self.value = tensors
+        self._rest = rest
+        self._own: Output | None = None
+
+    @property
+    def layer(self) -> int:
+        """Layer index."""
+        return int(self.module.layer_idx)
+
+    @property
+    def scaling(self) -> float:
+        """Factor on the scores."""
+        given = self.kwargs.get("scaling")
+        return float(self.query.shape[-1] ** -0.5 if given is None else given)
+
+    @property
+    def offset(self) -> int:
+        """Position of the first query among the keys: the number of cached tokens."""
+        return int(self.key.shape[2] - self.query.shape[2])
+
+    def changed(self, *, key: torch.Tensor | None = None, mask: Any = None) -> AttentionCall:
+        """Return the same call with other keys, (R, N, K, D), or another mask."""
+        tensors = (self.query, self.key if key is None else key, self.value)
+        mask = self.mask if mask is None else mask
+        return AttentionCall(self.module, tensors, mask, self.kwargs, self._rest)
+
+    def run(self) -> Output:
+        """Return what the module's own kernel makes of the call; it runs once."""
+        if self._own is None:
+            if self._rest:
+                *rest, frame = self._rest
+                tensors = (self.query, self.key, self.value)
+                self._own = frame.function(
+                    AttentionCall(self.module, tensors, self.mask, self.kwargs, rest)
+                )
+            else:
+                self._own = run_kernel(
+                    self.module,
+                    _beneath(self.module.config),
+                    self.query,
+                    self.key,
+                    self.value,
+                    self.mask,
+                    **self.kwargs,
+                )
+        return self._own
+
+
+Function = Callable[[AttentionCall], Output]
+
+
+class _Frame(NamedTuple):
+    modules: frozenset[int]  # by id
+    function: Function
+
+
+_frames: Final[ContextVar[tuple[_Frame, ...]]] = ContextVar("attention_frames", default=())
+_lock: Final = threading.Lock()
+_installed: Final[WeakKeyDictionary[nn.Module, int]] = WeakKeyDictionary()  # blocks, of all threads
 
 
 @contextmanager
-def replaced(
-    modules: Sequence[nn.Module], name: str, function: Callable[..., Any], state: object
-) -> Iterator[None]:
-    """Let modules call a function in a `with` block.
+def replaced(modules: Sequence[nn.Module], function: Function) -> Iterator[None]:
+    """Let modules call a function in a `with` block; that of the innermost block comes first.
 
     Args:
         modules: Attention modules.
-        name: What configs call the function.
-        function: Takes what transformers' attention functions take.
-        state: What the function needs to know; `state_of` gives it back.
+        function: Takes the call, and returns what an attention function returns.
     Raises:
         MethodError: If a module's kernel takes no masks of its own making.
     """
     for module in modules:
-        kernel = str(module.config._attn_implementation)  # type: ignore[union-attr]  # a config
+        kernel = kernel_name(module)
         if kernel not in KERNELS:
             raise MethodError(
                 f"attn_implementation={kernel!r}, but this method works with "
-                f"{' and '.join(map(repr, ('eager', 'sdpa')))}: load the model with one of them"
+                f"{' and '.join(map(repr, KERNELS))}: load the model with one of them"
             )
-    AttentionInterface.register(name, function)
-    before: list[tuple[Any, Any]] = [(module, module.config) for module in modules]
-    for module, config in before:
-        module.config = config_naming(config, name)
-        setattr(module, _kept(name), (config, state))
+    AttentionInterface.register(NAME, _dispatch)
+    with _lock:
+        for module in modules:
+            _installed[module] = _installed.get(module, 0) + 1
+            if not _is_named(module):
+                module.config = config_naming(module.config, NAME)
+    frame = _Frame(frozenset(map(id, modules)), function)
+    token = _frames.set((*_frames.get(), frame))
     try:
         yield
     finally:
-        for module, config in before:
-            module.config = config
-            delattr(module, _kept(name))
+        _frames.reset(token)
+        with _lock:
+            for module in modules:
+                _installed[module] -= 1
+                # Unless EAH was enabled above it meanwhile: then it stays, and does nothing.
+                if not _installed[module] and _is_named(module):
+                    module.config = under(module.config)
+                    del _installed[module]
 
 
-def run_own_kernel(module: Any, name: str, *tensors: Any, **kwargs: Any) -> Any:
-    """Run the kernel that a module has by itself, with its own config; returns what it returns."""
-    config, _ = getattr(module, _kept(name))
-    return run_kernel(module, config, *tensors, **kwargs)
+def kernel_name(module: Any) -> str:
+    """Return the name of the kernel that a module has by itself, under EAH and our functions."""
+    return str(own_config(module)._attn_implementation)
 
 
-def state_of(module: nn.Module, name: str) -> Any:
-    """Return the state that a function was put in place with."""
-    return getattr(module, _kept(name))[1]
+def is_shared_by_eah(module: Any) -> bool:
+    """Return whether EAH's function stands before a module's kernel."""
+    return bool(_beneath(module.config)._attn_implementation == ATTENTION_NAME)
 
 
-def _kept(name: str) -> str:
-    """Return the attribute that keeps a module's own config and the function's state."""
-    return f"_kept_for_{name}"
+def is_held(module: nn.Module) -> bool:
+    """Return whether a block of this thread holds a module."""
+    return any(id(module) in frame.modules for frame in _frames.get())
+
+
+def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a hook that does nothing in other threads, which may be using the model, too."""
+    mine = threading.get_ident()
+
+    @wraps(hook)
+    def guarded(*args: Any, **kwargs: Any) -> Any:
+        return hook(*args, **kwargs) if threading.get_ident() == mine else None
+
+    return guarded
+
+
+def _is_named(module: Any) -> bool:
+    return bool(module.config._attn_implementation == NAME)
+
+
+def _beneath(config: Any) -> Any:
+    """Return the config under ours; the same where another thread has just taken ours out."""
+    return under(config) if config._attn_implementation == NAME else config
+
+
+def _dispatch(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Any,
+    **kwargs: Any,
+) -> Output:
+    """Run the functions that this thread's blocks put before a module's kernel."""
+    inner = module
+    while isinstance(inner, ModuleView):
+        inner = inner.module
+    frames = [frame for frame in _frames.get() if id(inner) in frame.modules]
+    return AttentionCall(module, (query, key, value), attention_mask, kwargs, frames).run()

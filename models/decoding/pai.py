@@ -7,21 +7,22 @@ those of the prompt without its image (equation 5).
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
-from models.decoding.base import Contrast, DecodingMethod, Request, checked
-from models.decoding.image_attention import boosted
+from models.decoding.attention_method import AttentionMethod
+from models.decoding.attention_rows import Held, Rows
+from models.decoding.base import Contrast, DecodingMethod, MethodError, Request, checked
 from models.decoding.loop import decode, plausible
-from models.generation import concat_prompts
+from models.generation import Decoding, concat_prompts
 
 PLAUSIBLE = 0.1  # the authors' constant
 
 
 @dataclass(frozen=True, slots=True)
-class Pai(DecodingMethod):
+class Pai(AttentionMethod):
     """PAI with its settings.
 
     Attributes:
@@ -31,7 +32,7 @@ class Pai(DecodingMethod):
     """
 
     contrast = Contrast.TEXT
-    scores_first_token = True
+    title = "PAI"
     alpha: float = 0.2
     gamma: float = 1.1
     start_layer: int = 2
@@ -42,6 +43,44 @@ class Pai(DecodingMethod):
         checked("gamma", self.gamma, low=1)
         checked("start_layer", self.start_layer, low=0)
 
+    @property
+    def is_off(self) -> bool:
+        """Whether attention stays what it was."""
+        return self.alpha == 0
+
+    @property
+    def rows(self) -> Held:
+        """The last row."""
+        return Held.LAST
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Prompts without their image have no prefix in common with those that have it."""
+        return False
+
+    def check(self, decoding: Decoding) -> None:
+        """Refuse beams: each token is chosen from two prompts' scores."""
+        DecodingMethod.check(self, decoding)
+
+    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+        """Return the layers from the first one on.
+
+        Raises:
+            MethodError: If there are none.
+        """
+        held = [layer for layer in layers if layer >= self.start_layer]
+        if not held:
+            raise MethodError(
+                f"start_layer={self.start_layer}, but the model has layers 0..{max(layers)}"
+            )
+        return held
+
+    def edit(self, rows: Rows) -> torch.Tensor:
+        """Return rows of a layer with raised scores, shape (R, n, H, D)."""
+        scores = rows.scores()  # (R, H, n, K)
+        raised = scores + self.alpha * scores.abs() * rows.image[:, None, None]
+        return rows.output(rows.weights(raised))
+
     def generate(self, request: Request) -> torch.Tensor:
         """Return new token ids, shape (B, T), padded with 0 behind EOS."""
         assert request.contrast is not None, "PAI without the prompts' text"
@@ -49,7 +88,6 @@ class Pai(DecodingMethod):
         prompts = (
             concat_prompts([request.embedded(), request.contrast]) if both else request.embedded()
         )
-        assert prompts.image_mask is not None, "prompts as embeddings come with their mask"
 
         def combine(_: object, logits: torch.Tensor) -> torch.Tensor:
             if not both:
@@ -57,10 +95,4 @@ class Pai(DecodingMethod):
             image, text = logits.log_softmax(-1).chunk(2)
             return plausible(self.gamma * image - (self.gamma - 1) * text, image, PLAUSIBLE)
 
-        boost = (
-            boosted(request.model, self.start_layer, prompts.image_mask, self.alpha)
-            if self.alpha
-            else nullcontext()
-        )
-        with boost:
-            return decode(request, prompts, combine)
+        return decode(request, prompts, combine)

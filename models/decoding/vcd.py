@@ -29,7 +29,6 @@ class Vcd(DecodingMethod):
     """
 
     contrast = Contrast.NOISED_IMAGE
-    shares_prefix = True
     scores_first_token = True
     alpha: float = 1.0
     beta: float = 0.1
@@ -41,6 +40,11 @@ class Vcd(DecodingMethod):
         checked("alpha", self.alpha, low=0)
         checked("beta", self.beta, low=0, high=1)
         checked("noise_step", self.noise_step, low=0, high=STEPS - 1)
+
+    @property
+    def shares_prefix(self) -> bool:
+        """Its prompts are run as they are."""
+        return True
 
     def generate(self, request: Request) -> torch.Tensor:
         """Return new token ids, shape (B, T), padded with 0 behind EOS."""

@@ -15,7 +15,6 @@ import eah
 import models
 from models.decoding.base import Contrast, DecodingMethod, Request
 from models.decoding.dola import Dola, contrasted, jensen_shannon
-from models.decoding.image_attention import boosted
 from models.decoding.loop import plausible
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
@@ -154,7 +153,7 @@ def test_eah_and_pai_can_not_share_a_layer(vlm: models.VLM) -> None:
 
     with (
         eah.enabled(vlm.model, config),
-        pytest.raises(ValueError, match="PAI changes the layers from 2 on and EAH layer 2"),
+        pytest.raises(ValueError, match="PAI and EAH both change layer 2; one layer can't"),
     ):
         vlm.answer_batch(features, QUESTIONS[:1], decoding("pai"), Pai())
 
@@ -253,7 +252,7 @@ def test_pai_raises_the_last_rows_scores_on_image_tokens_by_their_size() -> None
 
     with torch.inference_mode():
         model(inputs_embeds=embeds)
-        with boosted(model, 0, image, 0.5):
+        with Pai(alpha=0.5, start_layer=0).applied(model, image):
             model(inputs_embeds=embeds)
 
     plain, raised = caught

@@ -7,14 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 from torch.nn import functional as F
 from transformers.cache_utils import DynamicLayer
 
 import eah
 import models
 from models.base import VLM
-from models.decoding import own_attention
 from models.decoding.base import DecodingMethod
 from models.decoding.dola import Dola
 from models.decoding.opera import Opera
@@ -23,7 +21,6 @@ from models.decoding.vcd import Vcd
 from models.decoding.yes_no import yes_no_ids
 from models.generation import Answer
 from models.prefix_cache import (
-    ATTENTION_NAME,
     CachedPrefix,
     PicturePrefixes,
     PrefixCache,
@@ -324,19 +321,14 @@ def test_attention_to_prefixes_is_plain_attention_to_own_copies(
         if queries > 1:  # and a padding row still sees the prefix
             assert seen[0, 0, 0].sum() == LENGTH
     additive = torch.zeros(seen.shape).masked_fill(~seen, torch.finfo(torch.float32).min)
-    module = nn.Module()
-    module.layer_idx = 3
     parts = [(key[None], value[None]) for key, value in zip(*first, strict=True)]
     cached = [CachedPrefix(None, [part] * 4, (), {}) for part in parts]
     prefixes = PrefixKeys()
     prefixes.assign([cached[row] for row in rows], [3], torch.device("cpu"))
-    setattr(module, own_attention._kept(ATTENTION_NAME), (None, prefixes))
-
     mask = {"none": None, "bool": seen, "additive": additive}[mask_kind]
-    output, weights = attend_to_prefixes(module, query, *rest, mask)
+    output = attend_to_prefixes(prefixes, 3, query, *rest, mask, SIZE**-0.5)
 
     expected = F.scaled_dot_product_attention(query, keys, values, attn_mask=seen, enable_gqa=True)
-    assert weights is None
     torch.testing.assert_close(output, expected.transpose(1, 2))
 
 

@@ -1,0 +1,98 @@
+"""Where the image tokens of the prompts in a `with` block are, for methods that change attention.
+
+Said once a batch, for the thread (more exactly: the context) that enters the block.
+
+Axes: B prompts, S prompt positions, R batch rows (prompts, and their beams), Q tokens of a pass,
+K keys.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch.nn import functional
+
+
+class PromptImages:
+    """The image tokens of a batch of whole prompts.
+
+    Attributes:
+        mask: True at image tokens, shape (B, S).
+        starts: Position of each prompt's first image token; S for a prompt without any.
+        stops: Position behind each prompt's last image token; S likewise.
+        notes: What a method keeps about the prompts' tokens, by layer, (B, S) bool each. Notes on a
+            cached prefix are kept with it.
+        seen: The same about the tokens of the pass under way, (R, Q) bool, until their places are
+            known.
+    """
+
+    def __init__(self, mask: torch.Tensor) -> None:
+        """Look at a mask, which is copied to the CPU once."""
+        self.mask = mask
+        self.starts: list[int] = []
+        self.stops: list[int] = []
+        self.notes: dict[int, torch.Tensor] = {}
+        self.seen: dict[int, torch.Tensor] = {}
+        for row in mask.cpu():
+            places = row.nonzero()[:, 0].tolist() or [len(row)]
+            self.starts.append(places[0])
+            self.stops.append(min(places[-1] + 1, len(row)))
+        self._padded: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+
+    @property
+    def length(self) -> int:
+        """Positions of the prompts, S; tokens from there on are an answer's."""
+        return int(self.mask.shape[1])
+
+    def padded(self, rows: int, keys: int, device: torch.device) -> torch.Tensor:
+        """Return True at image tokens among all keys of a pass, shape (R, K)."""
+        wanted = rows, keys, device
+        if wanted not in self._padded:
+            mask = self.repeated(self.mask, rows).to(device)
+            # All layers of a pass ask for the same.
+            self._padded = {wanted: functional.pad(mask, (0, keys - self.length))}
+        return self._padded[wanted]
+
+    def note(self, layer: int, offset: int) -> None:
+        """Put what was seen of a pass into the notes.
+
+        Args:
+            layer: Layer index.
+            offset: Position of the pass's first token; those of an answer are left aside.
+        """
+        seen = self.seen.pop(layer, None)
+        if seen is None or offset >= self.length:
+            return
+        if layer not in self.notes:
+            self.notes[layer] = torch.zeros_like(self.mask, device=seen.device)
+        kept = seen[:: len(seen) // len(self.mask), : self.length - offset]  # a row of each prompt
+        self.notes[layer][:, offset : offset + kept.shape[1]] = kept
+
+    def repeated(self, values: torch.Tensor, rows: int) -> torch.Tensor:
+        """Return values of each prompt, (B, ...), for its beams, (R, ...)."""
+        return values.repeat_interleave(rows // len(self.mask), dim=0)
+
+
+_said: ContextVar[PromptImages | None] = ContextVar("prompt_images", default=None)
+
+
+@contextmanager
+def prompt_images(mask: torch.Tensor | None) -> Iterator[PromptImages | None]:
+    """Say where the image tokens of whole prompts are, (B, S) bool; None says nothing."""
+    if mask is None:
+        yield _said.get()
+        return
+    images = PromptImages(mask)
+    token = _said.set(images)
+    try:
+        yield images
+    finally:
+        _said.reset(token)
+
+
+def said_images() -> PromptImages | None:
+    """Return what the innermost block of this thread says."""
+    return _said.get()
