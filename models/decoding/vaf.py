@@ -1,0 +1,69 @@
+"""VAF: visual amplification fusion, "ClearSight" (arXiv 2503.13107).
+
+In the middle layers, rows behind the image multiply their scores on image tokens by `enhance` and
+those on the tokens before the image (the system message) by `suppress`, before the softmax. A
+product with a score is a product with its key, so the model's own kernel runs on scaled keys.
+Follows the authors' `visaug/inference/AttnAdapter.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from models.decoding.attention_method import AttentionMethod
+from models.decoding.attention_rows import Held, Rows
+from models.decoding.base import checked
+
+
+@dataclass(frozen=True, slots=True)
+class Vaf(AttentionMethod):
+    """VAF with its settings.
+
+    Attributes:
+        layers: Layers that are changed.
+        enhance: Factor on scores on image tokens; 1 leaves them.
+        suppress: Factor on scores on tokens before the image; 1 leaves them.
+        signed: Whether the score itself is multiplied, as in the authors' code: an image token with
+            a negative score then gets less attention. Otherwise the score grows or falls by so many
+            times its size.
+    """
+
+    title = "VAF"
+    layers: tuple[int, ...] = tuple(range(9, 15))
+    enhance: float = 1.15
+    suppress: float = 0.95
+    signed: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the numbers once."""
+        checked("enhance", self.enhance, low=0)
+        checked("suppress", self.suppress, low=0)
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the settings change nothing."""
+        return self.enhance == self.suppress == 1
+
+    @property
+    def rows(self) -> Held:
+        """The rows behind the image."""
+        return Held.BEHIND_IMAGE
+
+    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+        """Return the layers that are changed."""
+        return self.layers
+
+    def edit(self, rows: Rows) -> torch.Tensor:
+        """Return rows of a layer with scaled scores, shape (R, n, H, D)."""
+        before = rows.columns < rows.starts[:, None]  # (R, K)
+        factor = torch.where(before, self.suppress, 1.0)
+        factor = torch.where(rows.image, self.enhance, factor)
+        if self.signed:
+            key = rows.call.key * factor[:, None, :, None].to(rows.call.key.dtype)
+            return rows.call.changed(key=key).run()[0][:, -rows.count :]
+        scores = rows.scores()  # (R, H, n, K)
+        scaled = scores + (factor[:, None, None] - 1) * scores.abs()
+        return rows.output(rows.weights(scaled))
