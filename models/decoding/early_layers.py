@@ -1,0 +1,110 @@
+"""What early layers would say: hidden states of the last token, through norm and output layer.
+
+Seen by hooks on the decoder's layers, so that nothing is kept of other tokens, and models whose
+`generate` runs an inner model are served, too.
+
+Axes: R batch rows, L early layers, Q tokens of a pass, E width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import nn
+
+from eah.find import attention_modules
+from models.decoding.base import MethodError
+from models.decoding.own_attention import in_this_thread
+
+NORMS: Final = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+# Of the largest logit: what half precision makes of the same product in another batch.
+HEAD_TOLERANCE: Final = 0.02
+
+
+def decoder_blocks(model: nn.Module) -> dict[int, nn.Module]:
+    """Return the decoder layers of a model by index; each holds one attention module."""
+    wanted = {id(module): layer for layer, module in attention_modules(model).items()}
+    found = {}
+    for block in model.modules():
+        for child in block.children():
+            if id(child) in wanted:
+                found[wanted[id(child)]] = block
+    return found
+
+
+class EarlyLayers:
+    """The last token's hidden states in some layers, and what makes logits of them."""
+
+    def __init__(self, model: Any, method: str) -> None:
+        """Find layers, final norm and output layer.
+
+        Raises:
+            MethodError: If the model has no norm or output layer that is known.
+        """
+        self._blocks, self._method = decoder_blocks(model), method
+        blocks = set(map(id, self._blocks.values()))
+        stacks = {id(m) for m in model.modules() if blocks & set(map(id, m.children()))}
+        decoders = [m for m in model.modules() if stacks & set(map(id, m.children()))]
+        named = [getattr(decoder, name, None) for decoder in decoders for name in NORMS]
+        norms = [norm for norm in named if isinstance(norm, nn.Module)]
+        head = model.get_output_embeddings()
+        if len(norms) != 1 or not isinstance(head, nn.Module):
+            raise MethodError(
+                f"{method} reads early layers with the norm behind the last layer and the output "
+                f"layer, which {type(model).__name__} has not where they are known; use another "
+                "method"
+            )
+        self._norm, self._head = norms[0], head
+        self._states: dict[int, torch.Tensor] = {}
+        self._last: torch.Tensor | None = None
+
+    @property
+    def depth(self) -> int:
+        """Number of layers."""
+        return max(self._blocks) + 1
+
+    @contextmanager
+    def watched(self, layers: Sequence[int]) -> Iterator[None]:
+        """Keep the hidden states that go into layers, in a `with` block of this thread."""
+        with ExitStack() as stack:
+            for layer in layers:
+                see = in_this_thread(partial(self._see, layer))
+                hook = self._blocks[layer].register_forward_pre_hook(see, with_kwargs=True)
+                stack.callback(hook.remove)
+            hook = self._norm.register_forward_hook(in_this_thread(self._see_last))
+            stack.callback(hook.remove)
+            yield
+
+    def logits(self, layers: Sequence[int], final: torch.Tensor) -> torch.Tensor:
+        """Return the logits of layers at the last token, shape (L, R, V) float32.
+
+        Args:
+            layers: Those that are watched.
+            final: The model's own logits or log probabilities there, (R, V).
+        Raises:
+            MethodError: If the model's own are not made by norm and output layer.
+        """
+        if self._last is None or len(self._last) != len(final):
+            raise MethodError(f"{self._method} sees no forward pass behind these scores")
+        own = self._head(self._last).float().to(final.device)
+        apart = (own.log_softmax(-1) - final.float().log_softmax(-1)).abs().max()
+        if apart > HEAD_TOLERANCE * own.abs().max():
+            raise MethodError(
+                f"{self._method} reads early layers with the output layer, but this model scales "
+                "or caps its logits after it; use another method"
+            )
+        place = self._last.device
+        states = torch.stack([self._norm(self._states[i].to(place)) for i in layers])
+        return self._head(states).float().to(final.device)  # type: ignore[no-any-return]
+
+    def _see(self, layer: int, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        states = args[0] if args else kwargs["hidden_states"]  # (R, Q, E)
+        self._states[layer] = states[:, -1]
+
+    def _see_last(self, _: nn.Module, __: Any, output: torch.Tensor) -> None:
+        if output.dim() == 3:  # not our own call
+            self._last = output[:, -1]
