@@ -1,0 +1,106 @@
+"""AD-HH: adaptive deactivation of hallucination heads (ICLR 2025).
+
+"Modular Attribution and Intervention": some heads write objects that are not in the picture. Where
+such a head gives the text behind the image a mass of attention of `threshold` or more, it gives it
+none, and its other weights stay. Follows the authors' `modeling_llama.py` and the heads that they
+found in LLaVA-1.5.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from models.decoding.attention_method import AttentionMethod
+from models.decoding.attention_rows import Held, Rows
+from models.decoding.base import MethodError, checked
+
+
+@dataclass(frozen=True, slots=True)
+class Adhh(AttentionMethod):
+    """AD-HH with its settings.
+
+    Attributes:
+        heads: Layer and head of each, such as "16h29+26h9"; "none" for no head, and "" where none
+            is known.
+        threshold: Attention on text, from which a head is deactivated; above 1 for never.
+        batch_sum: Whether the attention of all rows of a batch is summed before it is compared, as
+            in the authors' code, which answers one question at a time.
+    """
+
+    title = "AD-HH"
+    heads: str = ""
+    threshold: float = 0.4
+    batch_sum: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the settings once."""
+        checked("threshold", self.threshold, low=0)
+        if self.heads not in ("", "none"):
+            for head in self.heads.split("+"):
+                if not re.fullmatch(r"\d{1,4}h\d{1,4}", head):
+                    raise ValueError(
+                        f"heads={self.heads!r:.60} with {head!r:.20}, but heads are written layer, "
+                        "h, head: 16h29+26h9"
+                    )
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the settings change nothing."""
+        return self.heads == "none"
+
+    @property
+    def rows(self) -> Held:
+        """The last row."""
+        return Held.LAST
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether an answer depends on others of its batch."""
+        return self.batch_sum
+
+    def by_layer(self) -> dict[int, list[int]]:
+        """Return the heads of each layer.
+
+        Raises:
+            MethodError: If none is known.
+        """
+        if not self.heads:
+            raise MethodError(
+                "AD-HH needs the heads that hallucinate in this language model, which its authors "
+                "published for LLaVA-1.5 7B and 13B; name them: adhh@heads=16h29+26h9"
+            )
+        found: dict[int, list[int]] = {}
+        for head in self.heads.split("+"):
+            layer, _, index = head.partition("h")
+            found.setdefault(int(layer), []).append(int(index))
+        return found
+
+    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+        """Return the layers of the heads; errors as `by_layer`."""
+        return sorted(self.by_layer())
+
+    def edit(self, rows: Rows) -> torch.Tensor:
+        """Return rows of a layer with some heads deactivated, shape (R, n, H, D)."""
+        own, call = rows.own(), rows.call
+        listed = self.by_layer()[call.layer]
+        if max(listed) >= own.shape[2]:
+            raise MethodError(
+                f"AD-HH: head {call.layer}h{max(listed)} is not in layer {call.layer}, which has "
+                f"{own.shape[2]} heads"
+            )
+        heads = torch.tensor(listed, device=own.device)
+        weights = rows.weights(rows.scores(heads))  # (R, heads, n, K)
+        text = rows.columns >= rows.stops[:, None]  # (R, K)
+        mass = (weights * text[:, None, None]).sum(-1)  # (R, heads, n)
+        if self.batch_sum:
+            mass = mass.sum(0, keepdim=True)
+        silent = (mass >= self.threshold)[..., None] & text[:, None, None]
+        output = rows.output(weights.masked_fill(silent, 0), heads)  # (R, n, heads, D)
+        is_silent = silent.any(-1).transpose(1, 2)[..., None]  # (R, n, heads, 1)
+        changed = own.clone()
+        changed[:, :, heads] = torch.where(is_silent, output.to(own.dtype), own[:, :, heads])
+        return changed
