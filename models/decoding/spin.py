@@ -1,0 +1,79 @@
+"""SPIN: image-guided head suppression (arXiv 2505.16411).
+
+In every layer, each text token keeps the heads whose scores on the image tokens sum up to most, and
+the outputs of the others are scaled down. The sum of a head's scores is one product with the sum of
+the image's keys. Follows the authors' `attentionSPIN.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from models.decoding.attention_method import AttentionMethod
+from models.decoding.attention_rows import Held, Rows
+from models.decoding.base import checked
+
+
+@dataclass(frozen=True, slots=True)
+class Spin(AttentionMethod):
+    """SPIN with its settings.
+
+    Attributes:
+        layers: Layers that are changed; "all" for all but EAH's, where all heads look alike.
+        kept: Share of the heads that stay what they are, rounded down to whole heads.
+        scale: Factor on the outputs of the others; 0 drops them, 1 leaves them.
+        released: Whether only the last row of the prompt and generated tokens are changed, as in
+            the authors' code; the paper has all text tokens, which see the image from its end on.
+        causal: False lets all rows of a prompt see the whole prompt in these layers, as the
+            authors' code does on torch 2.1.1 and later (they pin an earlier one); see HGAI.
+    """
+
+    title = "SPIN"
+    layers: str | tuple[int, ...] = "all"
+    kept: float = 0.95
+    scale: float = 0.08
+    released: bool = False
+    causal: bool = True
+
+    def __post_init__(self) -> None:
+        """Check the settings once."""
+        checked("kept", self.kept, low=0, high=1)
+        checked("scale", self.scale, low=0, high=1)
+        if isinstance(self.layers, str) and self.layers != "all":
+            raise ValueError(f"layers={self.layers!r}, but they are 'all' or numbers")
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the settings change nothing."""
+        return self.causal and (self.kept == 1 or self.scale == 1)
+
+    @property
+    def is_causal(self) -> bool:
+        """Whether rows see what is before them only."""
+        return self.causal
+
+    @property
+    def rows(self) -> Held:
+        """The rows behind the image, or the last row alone."""
+        return Held.LAST if self.released else Held.BEHIND_IMAGE
+
+    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+        """Return the layers that are changed: those of the settings without EAH's."""
+        wanted = layers if isinstance(self.layers, str) else self.layers
+        return [layer for layer in wanted if layer not in shared]
+
+    def edit(self, rows: Rows) -> torch.Tensor:
+        """Return rows of a layer with most heads' outputs, shape (R, n, H, D)."""
+        key, query = rows.call.key, rows.call.query[:, :, -rows.count :]
+        # The mask hides no image token from rows behind the image.
+        keys = (key.float() * rows.image[:, None, :, None]).sum(2)  # (R, N, D)
+        heads, groups = query.shape[1], query.shape[1] // key.shape[1]
+        keys = keys.repeat_interleave(groups, dim=1)  # (R, H, D)
+        looks = torch.einsum("rhnd,rhd->rnh", query.float(), keys)
+        most = looks.topk(int(self.kept * heads), dim=-1).indices
+        factor = torch.full_like(looks, self.scale).scatter(-1, most, 1.0)  # (R, n, H)
+        own = rows.own()
+        return own * factor[..., None].to(own.dtype)
