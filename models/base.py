@@ -26,7 +26,7 @@ from models.checkpoints.convert import convert_checkpoint
 from models.checkpoints.finite import refuse_nonfinite
 from models.checkpoints.kinds import check_kinds
 from models.checkpoints.locate import locate
-from models.decoding.base import Contrast, DecodingMethod, Request, generate
+from models.decoding.base import Contrast, DecodingMethod, MethodError, Request, generate
 from models.decoding.vcd import Vcd
 from models.decoding.yes_no import FirstToken, YesNoIds
 from models.errors import ModelError
@@ -412,6 +412,11 @@ class VLM(ABC):
         if method is not None:
             method.check(decoding)
             self.check_method(method)
+            if method.runs_alone and len(questions) > 1:
+                raise MethodError(
+                    f"{len(questions)} prompts at a time, but with these settings of "
+                    f"{method.title} they change each other's answers; ask one at a time"
+                )
         shared = sharing is not None and self.shares_prefix(method)
         prompts = self.encode_prompts(features, questions, shared=shared)
         first = None if yes_no is None else FirstToken(yes_no, len(questions))
@@ -492,7 +497,7 @@ class VLM(ABC):
             return self.embed_text(features, questions)
         if method.contrast is Contrast.NOISED_IMAGE:
             if noised is None:
-                raise ValueError(f"{type(method).__name__} needs the features of noised pictures")
+                raise ValueError(f"{method.title} needs the features of noised pictures")
             return self.encode_prompts(noised, questions, shared=shared)
         return None
 

@@ -391,7 +391,7 @@ class HFVlm(VLM):
         Raises:
             MethodError: Saying why.
         """
-        name, model = type(method).__name__, type(self.model).__name__
+        name, model = method.title, type(self.model).__name__
         if method.needs_embeddings and self.note is not None:
             raise MethodError(
                 f"{name} needs prompts as embeddings and plain causal attention, but with {model} "

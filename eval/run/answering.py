@@ -18,6 +18,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Key
 from eval.files.pictures import read_picture
 from eval.run.arm_folder import ArmFolder
+from eval.run.arms import notes_on_methods
 from eval.run.folder import BATCHES, RUN
 from eval.run.plan import AskedArm, Plan, Prompt, by_count, by_tokens, token_budget
 from eval.run.processes import launcher_note
@@ -71,7 +72,7 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
         vlm = (load or models.load)(session.settings.model, **session.arguments)
         for arm in plan.arms:
             if arm.name in left:
-                _check_arm(arm, vlm)
+                _check_arm(arm, vlm, is_begun=bool(done[arm.name]))
         _print_notes(session, vlm)
         _begin(session, left, done, {**now, **_yes_no(plan, vlm)}, vlm)
         recorder = Recorder(
@@ -108,20 +109,26 @@ def _yes_no(plan: Plan, vlm: models.VLM) -> dict[str, Any]:
     return {"yes_no": ids.as_record()}
 
 
-def _check_arm(arm: AskedArm, vlm: models.VLM) -> None:
+def _check_arm(arm: AskedArm, vlm: models.VLM, *, is_begun: bool) -> None:
     """Refuse an arm that the model can't run, before any answer.
 
     Raises:
-        EvaluationError: If it can't run the arm's decoding method.
+        EvaluationError: If it can't run the arm's decoding method, also beside EAH, or the arm was
+            begun by another process and can't be gone on with.
         EAHError: If it lacks the layers or heads of EAH's settings.
     """
-    if arm.decoding is not None:
+    if is_begun and arm.decoding is not None and arm.decoding.keeps_state:
+        raise EvaluationError(
+            f"method {arm.name}: answers depend on the first question of a process, so that those "
+            "of another one can't be gone on with; pass --fresh to set them aside and ask again"
+        )
+    with arm.applied(vlm):
+        if arm.decoding is None:
+            return
         try:
             vlm.check_method(arm.decoding)
         except MethodError as error:
             raise EvaluationError(f"method {arm.name}: {error}") from error
-    with arm.applied(vlm):
-        pass
 
 
 def _print_notes(session: Session, vlm: models.VLM) -> None:
@@ -133,6 +140,9 @@ def _print_notes(session: Session, vlm: models.VLM) -> None:
             f"{vlm.generation_note}, which is not applied: answers are by the flags alone",
             file=sys.stderr,
         )
+    if place.index == 0:
+        for note in notes_on_methods([arm.arm for arm in plan.arms], session.settings.model):
+            print(note, file=sys.stderr)
     is_repeated = len({prompt.image for prompt in plan.prompts}) < len(plan.prompts)
     if plan.prefix_reuse and is_repeated and vlm.prefix_note is not None and place.index == 0:
         print(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 EAH: Final = "eah"
 _LIST: Final = re.compile(r"\d+(-\d+)?(\+\d+(-\d+)?)*")
+# Of a method's line: its class, and the models that its settings were published for.
+NO_SETTINGS: Final = ("class", "published_for")
 _EXPONENT: Final = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+")
 
 
@@ -34,12 +36,14 @@ class ArmDefaults:
         eah: Those of EAH that flags give.
         methods: Settings by decoding method that flags give.
         seed: Of methods that draw noise.
+        published: Settings by decoding method that the model needs in the place of the published.
     """
 
     model: Mapping[str, Any] = field(default_factory=lambda: {"preset": "paper"})
     eah: Mapping[str, Any] = field(default_factory=dict)
     methods: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     seed: int | None = None
+    published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 MOST_LAYERS: Final = 9_999  # to be read at all; what a model has is checked when it is there
@@ -48,7 +52,26 @@ MOST_LAYERS: Final = 9_999  # to be read at all; what a model has is checked whe
 @cache
 def read_methods() -> dict[str, dict[str, Any]]:
     """Return class and published settings of every decoding method, by name."""
-    return read_yaml(CONFIGS / "methods.yaml")
+    return {name: _read(values) for name, values in read_yaml(CONFIGS / "methods.yaml").items()}
+
+
+def published_settings(name: str, model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a method's settings as published, and as a model needs them.
+
+    Args:
+        name: Of the method.
+        model: What the model's config says of methods, by name.
+    """
+    values = {**read_methods()[name], **_read(model.get(name, {}))}
+    return {key: value for key, value in values.items() if key not in NO_SETTINGS}
+
+
+def _read(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return settings with lists of numbers read where they are written as 5-18 or 1+3."""
+    return {
+        key: _layers(value) if isinstance(value, str) and _LIST.fullmatch(value) else value
+        for key, value in values.items()
+    }
 
 
 # EAH's settings --------------------------------------------------------------------------------
@@ -173,17 +196,22 @@ def read_value(text: str) -> Any:
         ) from error
 
 
-def method_changes(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def method_changes(published: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that differ from the published ones, in the order of the config."""
-    published = read_methods()[name]
-    # A list of one number is that number, so that an arm has one name.
-    given = {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in given.items()}
+    given = {key: _one(value) for key, value in given.items()}
     order = [*published, *(key for key in given if key not in published)]
     return {
         key: given[key]
         for key in order
-        if key in given and (key not in published or not _same(given[key], published[key]))
+        if key in given and (key not in published or not _same(given[key], _one(published[key])))
     }
+
+
+def _one(value: Any) -> Any:
+    """Return a list of one number as that number, so that an arm has one name."""
+    if isinstance(value, (list, tuple)):
+        return value[0] if len(value) == 1 else list(value)
+    return value
 
 
 def _same(value: Any, published: Any) -> bool:
@@ -191,17 +219,17 @@ def _same(value: Any, published: Any) -> bool:
     return isinstance(value, bool) == isinstance(published, bool) and bool(value == published)
 
 
-def build_method(name: str, changes: Mapping[str, Any]) -> DecodingMethod:
+def build_method(name: str, settings: Mapping[str, Any]) -> DecodingMethod:
     """Return a decoding method with its settings; loads torch.
 
     Raises:
         EvaluationError: If a setting is unknown or not allowed.
     """
-    values = dict(read_methods()[name])
-    module, _, attribute = str(values.pop("class")).rpartition(".")
+    module, _, attribute = str(read_methods()[name]["class"]).rpartition(".")
     kind = getattr(importlib.import_module(module), attribute)
     known = {item.name: item for item in fields(kind)}
-    for setting, value in changes.items():
+    values = {}
+    for setting, value in settings.items():
         if setting not in known:
             raise EvaluationError(f"{name} has no setting {setting!r}: {nearest(setting, known)}")
         declared = str(known[setting].type)
@@ -233,6 +261,8 @@ def _text(value: Any) -> str:
     """Return a value as it is written in a name."""
     if value is None:
         return "auto"
+    if isinstance(value, bool):
+        return str(value).lower()
     if isinstance(value, (tuple, list)) and value and all(type(one) is int for one in value):
         first, last = value[0], value[-1]
         if len(value) == 1:

@@ -8,7 +8,7 @@ says all, and the same arm has one name however it was asked for. Needs no torch
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from math import prod
@@ -26,6 +26,7 @@ from eval.run.arm_settings import (
     build_method,
     eah_config,
     method_changes,
+    published_settings,
     read_eah,
     read_method_flags,
     read_methods,
@@ -53,14 +54,16 @@ class Arm:
     Attributes:
         name: As it is recorded.
         method: Name of the decoding method; None for transformers' own decoding.
-        changes: Settings of the method that differ from the published ones.
+        changes: Settings of the method that differ from the published ones and from `needed`.
         eah: EAH's settings; None without EAH.
+        needed: Settings of the method that the model needs in the place of the published ones.
     """
 
     name: str
     method: str | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     eah: EAHConfig | None = None
+    needed: Mapping[str, Any] = field(default_factory=dict)
 
     def decoding(self) -> DecodingMethod | None:
         """Return the decoding method with its settings; loads torch.
@@ -68,7 +71,10 @@ class Arm:
         Raises:
             EvaluationError: If a setting is unknown or not allowed.
         """
-        return None if self.method is None else build_method(self.method, self.changes)
+        if self.method is None:
+            return None
+        published = published_settings(self.method, {self.method: self.needed})
+        return build_method(self.method, {**published, **self.changes})
 
     def as_record(self) -> dict[str, Any]:
         """Return what decides the arm's answers, for arm.json."""
@@ -98,7 +104,7 @@ class _Written:
     def _own(self, key: str) -> str | None:
         """Return the method's name of a setting; "opera.threshold" says whose threshold it is."""
         owner, dot, rest = key.rpartition(".")
-        known = read_methods().get(self.method or "", {})
+        known = published_settings(self.method, {}) if self.method else {}
         return rest if (not dot or owner == self.method) and rest in known else None
 
     def split(self) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -148,6 +154,17 @@ def reference_of(settings: RunSettings) -> str | None:
     return resolve(settings.reference, _defaults(settings)).name
 
 
+def notes_on_methods(arms: Sequence[Arm], model: str) -> Iterator[str]:
+    """Yield a note on each method whose settings were published for other models than this one."""
+    for method in dict.fromkeys(arm.method for arm in arms if arm.method):
+        known = read_methods()[method].get("published_for")
+        if known and model not in known and method not in model_settings(model).methods:
+            yield (
+                f"note: the settings of {method} were published for {', '.join(known)}; for "
+                f"{model} they are a guess"
+            )
+
+
 def _opera(settings: RunSettings) -> dict[str, Any]:
     """Return the settings of OPERA that were given by its own flags."""
     given = {name: getattr(settings, name) for name in OPERA_FLAGS}
@@ -162,7 +179,8 @@ def _defaults(settings: RunSettings) -> ArmDefaults:
     eah = {name: getattr(settings, name) for name in EAH_FLAGS}
     eah["threshold"] = settings.sink_threshold
     given = {name: value for name, value in eah.items() if value is not None}
-    return ArmDefaults(model_settings(settings.model).eah, given, methods, settings.seed)
+    model = model_settings(settings.model)
+    return ArmDefaults(model.eah, given, methods, settings.seed, model.methods)
 
 
 def resolve_arms(names: Sequence[str], defaults: ArmDefaults) -> tuple[Arm, ...]:
@@ -199,8 +217,7 @@ def plain_name(name: str) -> str | None:
         _, of_method = written.split()
     except EvaluationError:
         return None
-    changes = method_changes(written.method, of_method) if written.method else {}
-    return arm_name(written.method, changes, {})
+    return arm_name(written.method, method_changes({}, of_method), {})
 
 
 def expand(names: Sequence[str], sweep: Sequence[str]) -> list[str]:
@@ -288,12 +305,14 @@ def resolve(name: str, defaults: ArmDefaults) -> Arm:
     written = _parse(name)
     of_eah, of_method = written.split()
     method = written.method
+    published = published_settings(method, defaults.published) if method else {}
     given = {**defaults.methods.get(method or "", {}), **of_method}
-    if defaults.seed is not None and "seed" in read_methods().get(method or "", {}):
+    if defaults.seed is not None and "seed" in published:
         given.setdefault("seed", defaults.seed)
-    changes = {} if method is None else method_changes(method, given)
+    changes = method_changes(published, given)
+    needed = defaults.published.get(method or "", {})
     if not written.eah:
-        return Arm(arm_name(method, changes, {}), method, changes)
+        return Arm(arm_name(method, changes, {}), method, changes, needed=needed)
     try:
         config, shown = eah_config(of_eah, defaults)
     except EAHConfigError as error:
@@ -301,7 +320,7 @@ def resolve(name: str, defaults: ArmDefaults) -> Arm:
         if "threshold" in of_eah and "threshold_unit" not in of_eah:
             advice = " (a multiple of uniform attention has threshold_unit=uniform beside it)"
         raise EvaluationError(f"EAH settings of arm {name}: {error}{advice}") from error
-    return Arm(arm_name(method, changes, shown, eah=True), method, changes, config)
+    return Arm(arm_name(method, changes, shown, eah=True), method, changes, config, needed)
 
 
 def _check_used(defaults: ArmDefaults, arms: Sequence[Arm]) -> None:

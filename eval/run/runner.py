@@ -113,8 +113,9 @@ class Asker:
         cost.prompts += len(asked) * (1 if contrast is None else 2)
         cost.reused += self._prefixes.reused - reused
         cost.forwards -= self._prefixes.passes - passes
-        # transformers repeats a prompt for each of its beams; other methods run it once.
-        beams = 1 if arm.decoding else decoding.num_beams
+        # transformers repeats a prompt for each of its beams.
+        repeats = arm.decoding is None or arm.decoding.repeats_prompts
+        beams = decoding.num_beams if repeats else 1
         rows = []
         for place, prompt in zip(places, batch, strict=True):
             text, finished, _, p_yes = answers[place]

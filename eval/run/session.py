@@ -173,7 +173,7 @@ def _check_likelihood(arms: Sequence[AskedArm], decoding: models.Decoding) -> No
         if not known:
             raise EvaluationError(
                 f"method {arm.name}: --scoring likelihood needs a method that scores the first "
-                f"token by itself, and {type(method).__name__} does not; leave the arm out, or use "
+                f"token by itself, and {method.title} does not; leave the arm out, or use "
                 "--scoring generate"
             )
 
@@ -192,6 +192,16 @@ def _check_arms(
                 arm.decoding.check(decoding)
             except ValueError as error:
                 raise EvaluationError(f"method {arm.name}: {error}") from error
+            if arm.decoding.runs_alone and batch_size != 1:
+                raise EvaluationError(
+                    f"batch_size={batch_size or 'auto'}, but with the settings of {arm.name} "
+                    "prompts of a batch change each other's answers; pass --batch-size 1"
+                )
+            if arm.decoding.keeps_state and not this_place().is_alone:
+                raise EvaluationError(
+                    f"method {arm.name}: answers depend on the first question of a process, but "
+                    "several processes share the run; start one"
+                )
         config = arm.arm.eah
         if config is not None and config.rule == "released_code" and batch_size != 1:
             raise EvaluationError(

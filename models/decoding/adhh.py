@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 
+from eah.find import num_heads
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
 from models.decoding.base import MethodError, checked
@@ -28,7 +30,7 @@ class Adhh(AttentionMethod):
             is known.
         threshold: Attention on text, from which a head is deactivated; above 1 for never.
         batch_sum: Whether the attention of all rows of a batch is summed before it is compared, as
-            in the authors' code, which answers one question at a time.
+            in the authors' code; it answers one question at a time, so that these are its beams.
     """
 
     title = "AD-HH"
@@ -58,8 +60,8 @@ class Adhh(AttentionMethod):
         return Held.LAST
 
     @property
-    def keeps_state(self) -> bool:
-        """Whether an answer depends on others of its batch."""
+    def runs_alone(self) -> bool:
+        """Whether answers of one batch change each other."""
         return self.batch_sum
 
     def by_layer(self) -> dict[int, list[int]]:
@@ -83,16 +85,21 @@ class Adhh(AttentionMethod):
         """Return the layers of the heads; errors as `by_layer`."""
         return sorted(self.by_layer())
 
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model that lacks one of the heads; errors as in the base class, too."""
+        modules = self.modules(model)
+        for layer, heads in ({} if self.is_off else self.by_layer()).items():
+            count = num_heads(modules[layer])
+            if max(heads) >= count:
+                raise MethodError(
+                    f"AD-HH: head {layer}h{max(heads)} is not in layer {layer}, which has {count} "
+                    f"heads, {layer}h0 to {layer}h{count - 1}"
+                )
+
     def edit(self, rows: Rows) -> torch.Tensor:
         """Return rows of a layer with some heads deactivated, shape (R, n, H, D)."""
         own, call = rows.own(), rows.call
-        listed = self.by_layer()[call.layer]
-        if max(listed) >= own.shape[2]:
-            raise MethodError(
-                f"AD-HH: head {call.layer}h{max(listed)} is not in layer {call.layer}, which has "
-                f"{own.shape[2]} heads"
-            )
-        heads = torch.tensor(listed, device=own.device)
+        heads = torch.tensor(self.by_layer()[call.layer], device=own.device)
         weights = rows.weights(rows.scores(heads))  # (R, heads, n, K)
         text = rows.columns >= rows.stops[:, None]  # (R, K)
         mass = (weights * text[:, None, None]).sum(-1)  # (R, heads, n)

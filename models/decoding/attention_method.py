@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import torch
@@ -39,16 +39,10 @@ _usable: Final[WeakKeyDictionary[nn.Module, Any]] = WeakKeyDictionary()
 
 
 class AttentionMethod(DecodingMethod):
-    """A way to attend. Subclasses are frozen dataclasses of its settings.
-
-    Attributes:
-        title: What papers call it.
-        rows: Rows that it changes.
-    """
+    """A way to attend. Subclasses are frozen dataclasses of its settings."""
 
     scores_first_token = True
     needs_embeddings = True
-    title: ClassVar[str]
 
     @property
     def shares_prefix(self) -> bool:
@@ -94,7 +88,7 @@ class AttentionMethod(DecodingMethod):
         Raises:
             MethodError: Naming the layers.
         """
-        self._modules(model)
+        self.modules(model)
 
     @contextmanager
     def applied(
@@ -111,7 +105,8 @@ class AttentionMethod(DecodingMethod):
         Raises:
             MethodError: As `check_model`; and at a pass whose image tokens are not known.
         """
-        modules = {} if self.is_off else self._modules(model)
+        self.check_model(model)
+        modules = self.modules(model)
         length = _Length()
         hook = model.register_forward_pre_hook(in_this_thread(length.see), with_kwargs=True)
 
@@ -161,7 +156,7 @@ class AttentionMethod(DecodingMethod):
         """Return the rows that are changed in a call."""
         return self.rows
 
-    def _modules(self, model: nn.Module) -> dict[int, Any]:
+    def modules(self, model: nn.Module) -> dict[int, Any]:
         """Return the attention modules that are changed; errors as in `check_model`."""
         if self.is_off:
             return {}

@@ -85,13 +85,14 @@ class Request:
         return self.prompts
 
 
-class DecodingMethod(ABC):  # noqa: B024  # what it is given by default makes a whole method
+class DecodingMethod(ABC):  # what it is given by default makes a whole method
     """A way to choose tokens, or to compute their scores. Subclasses are frozen dataclasses.
 
     A method either changes the model's forward passes or the scores (`applied`) and leaves the
     choice to transformers' `generate`, or it chooses by itself (`generate`).
 
     Attributes:
+        title: What papers call it.
         contrast: What it compares the model's scores with.
         scores_first_token: Whether it shows `Request.first` what it chooses the first token from.
         needs_embeddings: Whether its prompts have to be embeddings, with a mask of image tokens.
@@ -99,6 +100,7 @@ class DecodingMethod(ABC):  # noqa: B024  # what it is given by default makes a 
         repeats_prompts: Whether a prompt is run once for each of its beams.
     """
 
+    title: ClassVar[str]
     contrast: ClassVar[Contrast] = Contrast.NONE
     scores_first_token: ClassVar[bool] = False
     needs_embeddings: ClassVar[bool] = False
@@ -115,6 +117,11 @@ class DecodingMethod(ABC):  # noqa: B024  # what it is given by default makes a 
         return False
 
     @property
+    def runs_alone(self) -> bool:
+        """Whether prompts have to be asked one at a time, because they change each other's."""
+        return False
+
+    @property
     def keeps_state(self) -> bool:
         """Whether an answer depends on what the process was asked before."""
         return False
@@ -127,7 +134,7 @@ class DecodingMethod(ABC):  # noqa: B024  # what it is given by default makes a 
         """
         if decoding.num_beams > 1:
             raise MethodError(
-                f"{type(self).__name__} chooses one token after another, but {decoding.num_beams} "
+                f"{self.title} chooses one token after another, but {decoding.num_beams} "
                 "beams were asked for; use --beam 1, with or without --sample"
             )
 

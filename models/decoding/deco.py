@@ -39,6 +39,7 @@ class Deco(DecodingMethod):
         top_k: Most candidates.
     """
 
+    title = "DeCo"
     scores_first_token = True
     is_tried = True
     layers: str | tuple[int, ...] = "published"
@@ -68,7 +69,7 @@ class Deco(DecodingMethod):
         Raises:
             MethodError: Naming them.
         """
-        self.early_layers(EarlyLayers(model, "DeCo").depth)
+        self.early_layers(EarlyLayers(model, self.title).depth)
 
     def early_layers(self, depth: int) -> list[int]:
         """Return the layers to choose from in a model of some depth.
@@ -102,7 +103,7 @@ class Deco(DecodingMethod):
         Raises:
             MethodError: As `check_model`.
         """
-        early = EarlyLayers(model, "DeCo")
+        early = EarlyLayers(model, self.title)
         layers = self.early_layers(early.depth)
         with early.watched(layers):
             yield LogitsProcessorList([_Correction(self, early, layers)])

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import torch
+from torch import nn
 
 from models.decoding.base import DecodingMethod, MethodError, Request, checked
 from models.decoding.loop import decode, plausible
@@ -32,6 +33,7 @@ class Dola(DecodingMethod):
         relative_top: Share of the likeliest token's probability below which a token is out.
     """
 
+    title = "DoLa"
     scores_first_token = True
     is_tried = True
     layers: str | tuple[int, ...] = "low"
@@ -48,10 +50,18 @@ class Dola(DecodingMethod):
         """Its prompts are run as they are."""
         return True
 
+    def check_model(self, model: nn.Module) -> None:
+        """Refuse a model that lacks the layers.
+
+        Raises:
+            MethodError: If one is not below the last layer.
+        """
+        self.early_layers(_depth(model))
+
     def generate(self, request: Request) -> torch.Tensor:
         """Return new token ids, shape (B, T), padded with 0 behind EOS."""
         head = request.model.get_output_embeddings()
-        layers = self.early_layers(request.model.config.get_text_config().num_hidden_layers)
+        layers = self.early_layers(_depth(request.model))
 
         def combine(outputs: Sequence[Any], logits: torch.Tensor) -> torch.Tensor:
             if not outputs:
@@ -84,6 +94,10 @@ class Dola(DecodingMethod):
         if not chosen or not all(0 <= layer < depth for layer in chosen):
             raise MethodError(f"layers={chosen}, but early layers are 0..{depth - 1}")
         return chosen
+
+
+def _depth(model: Any) -> int:
+    return int(model.config.get_text_config(decoder=True).num_hidden_layers)
 
 
 def _check_head(own: torch.Tensor, logits: torch.Tensor) -> None:

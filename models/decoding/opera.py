@@ -26,6 +26,7 @@ class Opera(OperaSettings, DecodingMethod):
     drops all others, so that its own say nothing of "yes" against "no".
     """
 
+    title = "OPERA"
     scores_first_token = True
     needs_embeddings = True
     repeats_prompts = False
@@ -39,7 +40,7 @@ class Opera(OperaSettings, DecodingMethod):
         if decoding.num_beams < 2 or decoding.do_sample:
             asked = "sampling" if decoding.do_sample else "one beam"
             raise MethodError(
-                f"Opera is a beam search, but {asked} was asked for; use --beam 2 or more, as the "
+                f"OPERA is a beam search, but {asked} was asked for; use --beam 2 or more, as the "
                 "paper's --beam 5, without --sample"
             )
 

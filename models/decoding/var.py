@@ -75,6 +75,11 @@ class Var(AttentionMethod):
         return Held.ALL if self.released else Held.BEHIND_IMAGE
 
     @property
+    def runs_alone(self) -> bool:
+        """Whether the first prompt of the process changes the others."""
+        return self.released
+
+    @property
     def keeps_state(self) -> bool:
         """Whether an answer depends on the first prompt of the process."""
         return self.released

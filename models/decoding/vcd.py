@@ -28,6 +28,7 @@ class Vcd(DecodingMethod):
         seed: Of the noise; each picture has noise of its own.
     """
 
+    title = "VCD"
     contrast = Contrast.NOISED_IMAGE
     scores_first_token = True
     alpha: float = 1.0

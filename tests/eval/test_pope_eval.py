@@ -410,12 +410,12 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
         (["--HEAD_NUM", "8"], "head=8 but layer 1 has 8 heads (0..7)"),
         (["--preset", "papr"], "preset 'papr' is unknown: did you mean 'paper'"),
         (["--protocol", "oprea"], "did you mean 'opera'"),
-        (["--scale_factor", "50"], "method opera: Opera is a beam search, but one beam was asked"),
+        (["--scale_factor", "50"], "method opera: OPERA is a beam search, but one beam was asked"),
         (
             ["--scale_factor", "50", "--method", "eah"],
             "--scale_factor is a setting of opera, which no arm of this run has (eah)",
         ),
-        (["--method", "vcd", "--beam", "5"], "method vcd: Vcd chooses one token after another"),
+        (["--method", "vcd", "--beam", "5"], "method vcd: VCD chooses one token after another"),
         (["--config", "absent.yaml"], "config absent.yaml can't be read"),
     ],
 )

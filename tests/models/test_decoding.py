@@ -337,12 +337,12 @@ def test_plausibility_keeps_the_share_itself_and_all_at_zero() -> None:
         (lambda: Dola((40,)).early_layers(32), r"layers=\[40\], but early layers are 0..31"),
         (lambda: Opera(scale_factor=0), "scale_factor=0, but it must be above 0"),
         (lambda: Opera(num_attn_candidates=0), "num_attn_candidates=0, but at least 1"),
-        (lambda: Opera().check(models.Decoding()), "Opera is a beam search, but one beam"),
+        (lambda: Opera().check(models.Decoding()), "OPERA is a beam search, but one beam"),
         (
             lambda: Opera().check(models.Decoding(num_beams=5, do_sample=True)),
-            "Opera is a beam search, but sampling was asked for",
+            "OPERA is a beam search, but sampling was asked for",
         ),
-        (lambda: Vcd().check(models.Decoding(num_beams=5)), "Vcd chooses one token after another"),
+        (lambda: Vcd().check(models.Decoding(num_beams=5)), "VCD chooses one token after another"),
     ],
 )
 def test_bad_settings_are_one_sentence(make: object, message: str) -> None:

@@ -242,7 +242,7 @@ def test_a_method_that_can_not_work_is_refused_before_any_answer(
     folder = folder_of("paligemma")
     assert main(pope(folder, scenes, tmp_path, "--method", "baseline", "pai")) == 2
     error = capsys.readouterr().err
-    assert "method pai: Pai needs prompts as embeddings" in error
+    assert "method pai: PAI needs prompts as embeddings" in error
     assert not list(tmp_path.glob("**/answers.jsonl"))
 
 

@@ -369,7 +369,7 @@ def test_opera_and_pai_run_on_plain_attention_or_are_refused_by_name(
     decoding = models.Decoding(4, num_beams=beams)
     shown = features(vlm, pictures)
     if name in GIVEN_IDS:
-        with pytest.raises(MethodError, match=f"{type(method).__name__} needs prompts as embed"):
+        with pytest.raises(MethodError, match=f"{method.title} needs prompts as embed"):
             vlm.answer_batch(shown, QUESTIONS, decoding, method)
         return
     together = vlm.answer_batch(shown, QUESTIONS, decoding, method)

@@ -145,7 +145,7 @@ def test_captions_of_other_pictures_with_the_same_names_are_not_taken(
         (["--method", "eah"], "two methods are compared; name two"),
         (["--model", "tiny-lava"], "did you mean 'tiny-llava'"),
         (["--data-path", "nowhere"], "--data-path nowhere is not a folder"),
-        (["--scale_factor", "50"], "Opera is a beam search"),
+        (["--scale_factor", "50"], "OPERA is a beam search"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -1,0 +1,228 @@
+"""Methods that change attention or layers as arms: one run, one table, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval import pope_eval
+from eval.errors import EvaluationError
+from eval.run import runner
+from eval.run.arm_settings import ArmDefaults, read_methods
+from eval.run.arms import arms_of, notes_on_methods, resolve
+from eval.run.recorded import RecordedRun, read_run
+from eval.run.settings import RunSettings
+from models.decoding.adhh import Adhh
+from models.decoding.base import DecodingMethod
+from models.decoding.hgai import Hgai
+from models.decoding.var import Var
+from models.settings import available, model_settings
+from scripts.scenes.make import write_scenes
+from tests.eval.small_runs import only_run
+
+ARMS = ["baseline", "eah", "hgai", "vaf", "deco", "hgai+eah", "vaf+eah", "deco+eah"]
+MORE = ["spin", "spin+eah", "adhh@heads=2h1+3h0,threshold=0.02", "var@sink_dims=46+65,tau=2.5,summ=0"]
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, count=4, seed=2014)
+    return folder
+
+
+def flags(scenes: Path, folder: Path, *arguments: str) -> list[str]:
+    return [
+        "--model", "tiny-llava", "--gpu-id", "-1", "--data-path", str(scenes / "val2014"),
+        "--build-from", str(scenes / "annotations/instances_val2014.json"),
+        "--pope-path", str(scenes / "pope"), "--pope-type", "random",
+        "--output-dir", str(folder / "runs"), *arguments,
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def together(
+    scenes: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[RecordedRun, dict[str, Any]]:
+    """Return a run of all arms, and what it wrote with `--json`."""
+    folder = tmp_path_factory.mktemp("together")
+    given = ["--method", *ARMS, *MORE, "--limit", "12", "--batch-size", "6"]
+    assert pope_eval.main(flags(scenes, folder, *given, "--json", str(folder / "all.json"))) == 0
+    return read_run(only_run(folder / "runs")), json.loads((folder / "all.json").read_text())
+
+
+def test_one_table_has_all_arms_with_adjusted_p_values(
+    together: tuple[RecordedRun, dict[str, Any]],
+) -> None:
+    run, found = together
+
+    assert set(run.finished()) == {*ARMS, *MORE}
+    assert [one["arm"] for one in found["results"]] == [*ARMS, *MORE]
+    pairs = {(one["arm"], one["reference"]) for one in found["differences"]}
+    assert pairs >= {(arm, "baseline") for arm in (*ARMS[1:], *MORE)}
+    assert pairs >= {(f"{arm}+eah", arm) for arm in ("hgai", "vaf", "deco", "spin")}
+    assert all(cost["forwards_per_token"] == 1 for cost in found["costs"].values())
+    # Six questions about a picture share its prefix, whatever the method does behind it.
+    reused = {arm: cost["reused"] for arm, cost in found["costs"].items() if "eah" not in arm}
+    assert set(reused.values()) == {reused["baseline"]}
+    assert reused["baseline"] > 0
+
+
+def test_every_arm_says_something_of_its_own(
+    together: tuple[RecordedRun, dict[str, Any]],
+) -> None:
+    arms = together[0].arms
+    p_yes = {name: tuple(answer.p_yes for answer in arm.answers) for name, arm in arms.items()}
+
+    # DeCo rules most words out, so that few of its probabilities are between 0 and 1.
+    others = [one for name, one in p_yes.items() if name != "deco+eah"]
+    assert len(set(others)) == len(others)
+
+
+@pytest.mark.parametrize("arm", ["hgai", "deco+eah", MORE[2], MORE[3]])
+def test_answers_are_the_same_one_by_one_and_without_prefixes(
+    together: tuple[RecordedRun, dict[str, Any]], scenes: Path, tmp_path: Path, arm: str
+) -> None:
+    given = ["--method", arm, "--limit", "12", "--batch-size", "1", "--no-prefix-reuse"]
+
+    assert pope_eval.main(flags(scenes, tmp_path, *given)) == 0
+
+    run = read_run(only_run(tmp_path / "runs"))
+    alone, batched = run.arms[arm].answers, together[0].arms[arm].answers
+    assert [a.text for a in alone] == [b.text for b in batched]
+    assert [a.p_yes for a in alone] == pytest.approx([b.p_yes for b in batched], abs=1e-4)
+
+
+def test_beams_run_under_methods_that_leave_the_choice_alone(scenes: Path, tmp_path: Path) -> None:
+    given = ["--method", "hgai+eah", "deco", "--limit", "6", "--batch-size", "3"]
+
+    assert pope_eval.main(flags(scenes, tmp_path, *given, "--beam", "3")) == 0
+
+    run = read_run(only_run(tmp_path / "runs"))
+    heads = [answer.findings[0].head for answer in run.arms["hgai+eah"].answers]
+    assert pope_eval.main(flags(scenes, tmp_path / "greedy", *given)) == 0
+    greedy = read_run(only_run(tmp_path / "greedy/runs")).arms["hgai+eah"].answers
+    assert heads == [answer.findings[0].head for answer in greedy]
+    assert len(set(heads)) > 1
+
+
+# Settings that a model decides --------------------------------------------------------------------
+
+
+def arm(model: str, name: str) -> DecodingMethod | None:
+    (found,) = arms_of(RunSettings(model=model, method=(name,)))
+    return found.decoding()
+
+
+def test_a_models_config_has_the_settings_that_the_model_decides() -> None:
+    seven, thirteen = arm("llava-1.5", "adhh"), arm("llava-1.5-13b", "adhh")
+
+    assert isinstance(seven, Adhh)
+    assert isinstance(thirteen, Adhh)
+    assert len(seven.heads.split("+")) == 20
+    assert len(thirteen.heads.split("+")) == 35
+    assert arm("llava-1.5", "var") == Var((1415, 2533))
+    assert arm("llava-1.5-13b", "var") == Var((2100, 4743))
+    assert arm("tiny-llava", "hgai") == Hgai((2, 3))
+    assert arm("llava-1.5", "hgai") == Hgai(tuple(range(5, 19)))
+    assert arm("shikra", "var") == Var(())
+
+
+@pytest.mark.parametrize("model", available())
+def test_every_setting_in_a_models_config_is_one_of_its_method(model: str) -> None:
+    for name in model_settings(model).methods:
+        assert name in read_methods()
+        assert arm(model, name) is not None
+
+
+def test_an_arms_name_holds_what_differs_from_the_models_config() -> None:
+    defaults = ArmDefaults(published={"hgai": {"layers": "2-3"}})
+
+    assert resolve("hgai@layers=2-3", defaults).name == "hgai"
+    assert resolve("hgai@layers=5-18", defaults).name == "hgai@layers=5-18"
+    assert resolve("hgai+eah@hgai.layers=3", defaults).name == "hgai+eah@hgai.layers=3"
+    assert resolve("hgai@causal=False", defaults).name == "hgai@causal=false"
+
+
+def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
+    def notes(model: str) -> list[str]:
+        arms = arms_of(RunSettings(model=model, method=("hgai", "hgai+eah", "deco", "pai")))
+        return list(notes_on_methods(arms, model))
+
+    assert notes("llava-1.5") == notes("tiny-llava") == []
+    assert notes("shikra") == [
+        "note: the settings of hgai were published for llava-1.5; for shikra they are a guess"
+    ]
+
+
+# Refusals -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "var"], "method var: VAR needs the dimensions in which sinks of this"),
+        (["--method", "adhh"], "method adhh: AD-HH needs the heads that hallucinate in this"),
+        (["--method", "adhh@heads=2h8"], "method adhh@heads=2h8: AD-HH: head 2h8 is not in"),
+        (["--method", "adhh@heads=2-8"], "adhh.heads is [2, 3, 4, 5, 6, 7, 8], but it must be of"),
+        (["--method", "adhh@heads=x"], "adhh: heads='x' with 'x', but heads are written layer, h"),
+        (["--method", "hgai@layers=5-18"], "HGAI changes layers 5..18, but LlavaForConditionalG"),
+        (["--method", "deco@layers=4"], "method deco@layers=4: layers=[4], but early layers are"),
+        (["--method", "deco@layers=published"], "are published for models of 32 layers, but this"),
+        (["--method", "hgai+eah", "--LAYER_NUM", "3"], "HGAI and EAH both change layer 3; one"),
+        (
+            ["--method", "var+eah@sink_dims=3,layers=2"],
+            "VAR and EAH both change layer 2; one layer can't have both: choose EAH's outside of",
+        ),
+        (["--method", "spin@layers=some"], "spin: layers='some', but they are 'all' or numbers"),
+        (
+            ["--method", "var@sink_dims=3,released=true"],
+            "batch_size=8, but with the settings of var@sink_dims=3,released=true prompts of a",
+        ),
+        (["--method", "adhh@heads=1h1,batch_sum=true"], "pass --batch-size 1"),
+    ],
+)
+def test_what_can_not_be_is_one_sentence_before_any_answer(
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    given = flags(scenes, tmp_path, "--limit", "2", "--method", "baseline", *arguments[1:])
+
+    assert pope_eval.main(given) == 2
+
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert message in errors[0]
+    assert not list((tmp_path / "runs").rglob("answers.jsonl"))
+
+
+def test_an_arm_that_depends_on_its_first_question_is_not_gone_on_with(
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    name = "var@sink_dims=3+5,tau=2,released=true"
+    given = flags(scenes, tmp_path, "--limit", "4", "--batch-size", "1", "--method", name)
+    asked = runner.Asker.answers
+    with monkeypatch.context() as patch:
+
+        def stopped(self: Any, arm: Any, index: int, *rest: Any) -> Any:
+            if index == 2:
+                raise EvaluationError("stopped here")
+            return asked(self, arm, index, *rest)
+
+        patch.setattr(runner.Asker, "answers", stopped)
+        assert pope_eval.main(given) == 2
+    capsys.readouterr()
+
+    assert pope_eval.main(given) == 2
+
+    assert "can't be gone on with; pass --fresh" in capsys.readouterr().err
+    assert pope_eval.main([*given, "--fresh"]) == 0
