@@ -117,7 +117,7 @@ def test_the_commands_with_other_methods_run(
         assert pope_eval.main([*words, *more, *built]) == 0
     assert "eah@layers=2,threshold=0.002" in capsys.readouterr().out
     assert pope_eval.main([*(swapped.get(word, word) for word in pope[2:]), *more, *built]) == 0
-    assert "vcd+eah" in capsys.readouterr().out
+    assert "deco+eah" in capsys.readouterr().out
     short = ["--max-new-tokens", "8"]
     assert chair_eval.main([*(swapped.get(word, word) for word in chair[2:]), *more, *short]) == 0
     assert "| opera+eah" in capsys.readouterr().out
@@ -201,7 +201,7 @@ def test_flags_that_are_named_exist() -> None:
     for heading in (
         "## The paper's commands",
         "## Change one thing and compare",
-        "## OPERA, VCD, DoLa, PAI",
+        "## Other methods",
         "## The four models",
         "## The GPT-4V judge",
     ):
