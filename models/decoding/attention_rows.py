@@ -59,8 +59,8 @@ class Rows:
             Held.ALL: [0] * len(shown),
         }[held]
         first = [at if has else keys for at, has in zip(first, shown, strict=True)]
-        at = max(call.offset, min(first))
-        count = max(0, keys - at)
+        at = min(max(call.offset, min(first)), keys)
+        count = keys - at
         image = images.padded(rows, max(keys, length), device)[:, :keys]
         starts, stops, begin = (
             images.repeated(torch.tensor(values, device=device), rows)
