@@ -143,6 +143,6 @@ class Var(AttentionMethod):
         chosen = (portion <= self.rho) & (on_image >= self.summ) & (on_others > 0)
         chosen &= (image & sinks).any(-1)
         freed = (1 - self.p) * (weights * sinks).sum(-1)
-        share = others * (freed / on_others.clamp(min=EPSILON))[..., None]
+        share = others * (freed / on_others.clamp(min=torch.finfo(others.dtype).tiny))[..., None]
         moved = torch.where(sinks, self.p * weights, weights + share)
         return rows.output(torch.where(chosen[..., None], moved, weights))
