@@ -48,6 +48,7 @@ from models.loading import check_vocabulary, load_pretrained, load_tokenizer
 from models.pictures import Picture, to_picture
 from models.precision import Parts, Precision, Quantization, resolve_precision, uniform
 from models.prefix_cache import PicturePrefixes, generate_behind_prefixes
+from models.prompt_images import prompt_images
 from models.prompts import IMAGE, prompt_ids, show_prompt, template
 from models.settings import ModelSettings
 from models.sources import WHOLE, Checkpoint, Family, find_source
@@ -425,7 +426,12 @@ class VLM(ABC):
             contrast = self._contrast(method, features, questions, noised, shared=shared)
         model = self.language_model
         applied = nullcontext(LogitsProcessorList()) if method is None else method.applied(model)
-        with image_tokens(self.model, prompts.image_mask), self.computing(), applied as changes:
+        with (
+            image_tokens(self.model, prompts.image_mask),
+            prompt_images(prompts.image_places),
+            self.computing(),
+            applied as changes,
+        ):
             request = Request(
                 model=model,
                 prompts=prompts,

@@ -114,6 +114,11 @@ class EncodedPrompts:
     returned: ClassVar[int] = 0  # `generate` returns no ids of the prompt before the new ones
 
     @property
+    def image_places(self) -> torch.Tensor:
+        """True at image tokens, (B, S)."""
+        return self.image_mask
+
+    @property
     def inputs(self) -> dict[str, torch.Tensor]:
         """What `generate` is given."""
         return {"inputs_embeds": self.embeds, "attention_mask": self.attention_mask}
@@ -132,7 +137,8 @@ class ProcessedPrompts:
     """A batch of prompts as a processor of transformers makes them, padded on the left."""
 
     inputs: Mapping[str, torch.Tensor]  # of `generate`: ids (B, S), their mask, pixels and others
-    image_mask: ClassVar[None] = None  # EAH finds the image tokens by their ids
+    image_places: torch.Tensor | None = None  # (B, S), True at image tokens
+    image_mask: ClassVar[None] = None  # EAH finds them by their ids
 
     @property
     def returned(self) -> int:

@@ -25,6 +25,7 @@ from eah.find import placeholder_ids
 from models.base import VLM, check_question
 from models.chat import Chat, Prepared, Video, check_protocol, collate, read_frames
 from models.checkpoints.finite import refuse_nonfinite
+from models.decoding.attention_method import AttentionMethod
 from models.decoding.base import DecodingMethod, MethodError
 from models.decoding.vcd import Vcd
 from models.embedding import decoder_inputs, reason_against, same_scores
@@ -397,6 +398,11 @@ class HFVlm(VLM):
                 f"{name} needs prompts as embeddings and plain causal attention, but with {model} "
                 f"{self.note}; leave it out"
             )
+        if isinstance(method, AttentionMethod) and not len(self._image_ids):
+            raise MethodError(
+                f"{name} needs to know the image tokens, but the config of {model} names none; "
+                "leave it out"
+            )
         if isinstance(method, Vcd):
             prepared = self.chat.prepare(Image.new("RGB", (64, 64)), ())
             shapes = {key: tuple(prepared.pixels[key].shape) for key in _pixel_names(prepared)}
@@ -434,7 +440,11 @@ class HFVlm(VLM):
             {**picture.pixels, **self.chat.prepare_text(picture, question)}
             for picture, question in zip(prepared, questions, strict=True)
         ]
-        return collate(rows, self.pad_id, self.device, self.model.dtype)
+        batch = collate(rows, self.pad_id, self.device, self.model.dtype)
+        if not len(self._image_ids):
+            return batch
+        is_token = batch.inputs.get("attention_mask", torch.ones_like(batch.inputs[IDS])).bool()
+        return replace(batch, image_places=self._image_mask(batch.inputs[IDS]) & is_token)
 
     def _image_mask(self, ids: torch.Tensor) -> torch.Tensor:
         """Return True at image tokens, of the shape of the ids."""

@@ -42,7 +42,6 @@ class AttentionMethod(DecodingMethod):
     """A way to attend. Subclasses are frozen dataclasses of its settings."""
 
     scores_first_token = True
-    needs_embeddings = True
 
     @property
     def shares_prefix(self) -> bool:
@@ -210,11 +209,11 @@ def _check_call(title: str, call: AttentionCall, length: _Length) -> None:
                 "method knows plain softmax attention only; choose other layers or another model"
             )
     keys = call.key.shape[2]
-    if length.tokens is not None and keys < length.tokens:
+    if length.tokens is not None and keys != length.tokens:
         raise MethodError(
-            f"{title}: layer {call.layer} keeps the last {keys} of {length.tokens} tokens (a "
-            "sliding window), so that the places of the image tokens are lost; choose other layers "
-            "or shorter answers"
+            f"{title}: layer {call.layer} has {keys} keys for {length.tokens} tokens (a sliding "
+            "window, or image tokens that the model adds), so that the places of the image tokens "
+            "are not known; choose other layers or another model"
         )
 
 

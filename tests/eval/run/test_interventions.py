@@ -24,7 +24,12 @@ from scripts.scenes.make import write_scenes
 from tests.eval.small_runs import only_run
 
 ARMS = ["baseline", "eah", "hgai", "vaf", "deco", "hgai+eah", "vaf+eah", "deco+eah"]
-MORE = ["spin", "spin+eah", "adhh@heads=2h1+3h0,threshold=0.02", "var@sink_dims=46+65,tau=2.5,summ=0"]
+MORE = [
+    "spin",
+    "spin+eah",
+    "adhh@heads=2h1+3h0,threshold=0.02",
+    "var@sink_dims=46+65,tau=2.5,summ=0",
+]
 
 
 @pytest.fixture(scope="module")

@@ -7,14 +7,19 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from transformers import (
     AutoModelForImageTextToText,
     __version__,
 )
 
+from models.hf import HFVlm
+from models.processor import load_processor as load_own_processor
 from tests.models.hf import CHECKPOINTS, build
 from tests.models.hf.asking import Loaded, load_processor, missing
 from tests.models.hf.scenes import Scenes, write
+
+Wrap = Callable[[str], HFVlm]
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +62,22 @@ def load(folder_of: Callable[[str], Path]) -> Callable[[str], Loaded]:
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Scenes:
     """Return 12 scenes with POPE's questions about them."""
     return write(tmp_path_factory.mktemp("scenes"))
+
+
+@pytest.fixture(scope="session")
+def wrap(load: Callable[[str], Loaded]) -> Wrap:
+    """Return a function that loads a checkpoint and wraps it, by its name."""
+
+    @cache
+    def wrapped(name: str) -> HFVlm:
+        loaded = load(name)
+        return HFVlm(loaded.model, load_own_processor(str(loaded.folder), loaded.model.config))
+
+    return wrapped
+
+
+@pytest.fixture(scope="session")
+def pictures(scenes: Scenes) -> list[Image.Image]:
+    """Return pictures of three shapes."""
+    first, second, third = scenes.pictures()[:3]
+    return [first, second.resize((224, 120)), third.resize((100, 224))]

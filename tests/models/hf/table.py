@@ -13,7 +13,9 @@ from PIL import Image
 
 import models
 from models.decoding.base import DecodingMethod, MethodError
+from models.decoding.deco import Deco
 from models.decoding.dola import Dola
+from models.decoding.hgai import Hgai
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
 from models.decoding.vcd import Vcd
@@ -32,11 +34,13 @@ the table says "for videos", pictures work without torchvision: the video proces
 Where it says "needed", loading the model without torchvision is an error that says so.
 
 OPERA and PAI work where prefixes can be cached. VCD needs pixels in the shape of pictures, and not
-of patches. DoLa needs the hidden states of `generate`, which Q-Former models don't return.
+of patches. DoLa needs the hidden states of `generate`, which Q-Former models don't return; DeCo does
+not. HGAI, VAF, AD-HH and SPIN work in layers that keep all tokens, as VAR does where the model's sink
+dimensions are known ([methods.md](methods.md)).
 
-| family | prompt | positions | image tokens see | cached prefixes | VCD | DoLa | OPERA | PAI | video | torchvision |
-|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501  # a row of a table is one line
-METHODS: Final = (Vcd(), Dola(), Opera(num_attn_candidates=2), Pai())
+| family | prompt | positions | image tokens see | cached prefixes | VCD | DoLa | DeCo | OPERA | PAI | HGAI | video | torchvision |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501  # a row of a table is one line
+METHODS: Final = (Vcd(), Dola(), Deco((1,)), Opera(num_attn_candidates=2), Pai(), Hgai((0, 1)))
 SHOWN: Final = Image.effect_noise((96, 72), 90).convert("RGB")
 
 
@@ -47,7 +51,9 @@ def measure(checkpoint: Checkpoint) -> list[str]:
         vlm = models.load("hf", checkpoint=str(path), device="cpu")
     note = vlm.prefix_note
     cached = "yes" if note is None else f"no: {note.partition(' (')[0]}"
-    return [cached, *("yes" if runs(vlm, method) else "no" for method in METHODS)]
+    *others, attends = ("yes" if runs(vlm, method) else "no" for method in METHODS)
+    # A window drops tokens only once a prompt is longer, which this short one need not be.
+    return [cached, *others, "in layers without a window" if checkpoint.window else attends]
 
 
 def runs(vlm: models.VLM, method: DecodingMethod) -> bool:

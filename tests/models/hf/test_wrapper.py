@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from functools import cache
 from typing import Any
 
 import pytest
@@ -28,10 +27,8 @@ from models.processor import load_processor
 from tests.models.hf import CHECKPOINTS
 from tests.models.hf.asking import encode
 from tests.models.hf.checkpoint import FIVE
-from tests.models.hf.conftest import Loaded
-from tests.models.hf.scenes import Scenes
+from tests.models.hf.conftest import Loaded, Wrap
 
-Wrap = Callable[[str], HFVlm]
 QUESTIONS = (
     "Is there a cat in the image?",
     "Is there a stop sign in the image? Please describe this image in detail.",
@@ -65,25 +62,6 @@ QFORMERS = {"blip-2", "instructblip"}  # their `generate` runs an inner model
 FLAT = {"qwen2-vl", "qwen2.5-vl", "qwen3-vl", "glm-4v"}  # pixels as patches
 # One by embeddings, one with three axes of positions, one with windows, one with a Q-Former.
 BEAMS = ("llava", "qwen3-vl", "gemma3", "instructblip")
-
-
-@pytest.fixture(scope="session")
-def wrap(load: Callable[[str], Loaded]) -> Wrap:
-    """Return a function that loads a checkpoint and wraps it, by its name."""
-
-    @cache
-    def wrapped(name: str) -> HFVlm:
-        loaded = load(name)
-        return HFVlm(loaded.model, load_processor(str(loaded.folder), loaded.model.config))
-
-    return wrapped
-
-
-@pytest.fixture(scope="session")
-def pictures(scenes: Scenes) -> list[Image.Image]:
-    """Return pictures of three shapes."""
-    first, second, third = scenes.pictures()[:3]
-    return [first, second.resize((224, 120)), third.resize((100, 224))]
 
 
 def features(vlm: HFVlm, pictures: Sequence[Image.Image]) -> list[Picture]:
