@@ -9,11 +9,13 @@ found in LLaVA-1.5.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
+from eah.find import num_heads
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
 from models.decoding.base import MethodError, checked
@@ -32,6 +34,7 @@ class Adhh(AttentionMethod):
     """
 
     title = "AD-HH"
+    names_layers = "heads"
     heads: str = ""
     threshold: float = 0.4
     batch_sum: bool = False
@@ -83,15 +86,24 @@ class Adhh(AttentionMethod):
         """Return the layers of the heads; errors as `by_layer`."""
         return sorted(self.by_layer())
 
+    def check_layers(self, modules: Mapping[int, Any]) -> None:
+        """Refuse heads that a layer does not have.
+
+        Raises:
+            MethodError: Naming head and layer.
+        """
+        for layer, heads in self.by_layer().items():
+            count = num_heads(modules[layer])
+            if max(heads) >= count:
+                raise MethodError(
+                    f"AD-HH: head {layer}h{max(heads)} is not in layer {layer}, which has {count} "
+                    "heads"
+                )
+
     def edit(self, rows: Rows) -> torch.Tensor:
         """Return rows of a layer with some heads deactivated, shape (R, n, H, D)."""
         own, call = rows.own(), rows.call
         listed = self.by_layer()[call.layer]
-        if max(listed) >= own.shape[2]:
-            raise MethodError(
-                f"AD-HH: head {call.layer}h{max(listed)} is not in layer {call.layer}, which has "
-                f"{own.shape[2]} heads"
-            )
         heads = torch.tensor(listed, device=own.device)
         weights = rows.weights(rows.scores(heads))  # (R, heads, n, K)
         text = rows.columns >= rows.stops[:, None]  # (R, K)

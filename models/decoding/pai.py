@@ -33,6 +33,7 @@ class Pai(AttentionMethod):
 
     contrast = Contrast.TEXT
     title = "PAI"
+    names_layers = "start_layer"
     alpha: float = 0.2
     gamma: float = 1.1
     start_layer: int = 2
