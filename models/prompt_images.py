@@ -67,6 +67,8 @@ class PromptImages:
         if seen is None or offset >= self.length:
             return
         if layer not in self.notes:
+            if offset:  # of what came before nothing was seen
+                return
             self.notes[layer] = torch.zeros_like(self.mask, device=seen.device)
         kept = seen[:: len(seen) // len(self.mask), : self.length - offset]  # a row of each prompt
         self.notes[layer][:, offset : offset + kept.shape[1]] = kept

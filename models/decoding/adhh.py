@@ -9,11 +9,11 @@ found in LLaVA-1.5.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
 
 from eah.find import num_heads
 from models.decoding.attention_method import AttentionMethod
@@ -34,6 +34,7 @@ class Adhh(AttentionMethod):
     """
 
     title = "AD-HH"
+    names_layers = "heads"
     heads: str = ""
     threshold: float = 0.4
     batch_sum: bool = False
@@ -85,21 +86,25 @@ class Adhh(AttentionMethod):
         """Return the layers of the heads; errors as `by_layer`."""
         return sorted(self.by_layer())
 
-    def check_model(self, model: nn.Module) -> None:
-        """Refuse a model that lacks one of the heads; errors as in the base class, too."""
-        modules = self.modules(model)
-        for layer, heads in ({} if self.is_off else self.by_layer()).items():
+    def check_layers(self, modules: Mapping[int, Any]) -> None:
+        """Refuse heads that a layer does not have.
+
+        Raises:
+            MethodError: Naming head and layer.
+        """
+        for layer, heads in self.by_layer().items():
             count = num_heads(modules[layer])
             if max(heads) >= count:
                 raise MethodError(
                     f"AD-HH: head {layer}h{max(heads)} is not in layer {layer}, which has {count} "
-                    f"heads, {layer}h0 to {layer}h{count - 1}"
+                    "heads"
                 )
 
     def edit(self, rows: Rows) -> torch.Tensor:
         """Return rows of a layer with some heads deactivated, shape (R, n, H, D)."""
         own, call = rows.own(), rows.call
-        heads = torch.tensor(self.by_layer()[call.layer], device=own.device)
+        listed = self.by_layer()[call.layer]
+        heads = torch.tensor(listed, device=own.device)
         weights = rows.weights(rows.scores(heads))  # (R, heads, n, K)
         text = rows.columns >= rows.stops[:, None]  # (R, K)
         mass = (weights * text[:, None, None]).sum(-1)  # (R, heads, n)

@@ -12,36 +12,40 @@ pass.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Final
+from contextvars import ContextVar
+from typing import Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from transformers import LogitsProcessorList
 
+from eah.errors import UnsupportedModelError
 from eah.find import listed_layers, patchable_layers
-from eah.kernel_mask import UNSUPPORTED_ARGUMENTS
 from eah.patch import handle_of
-from models.decoding.attention_rows import Held, Rows
+from models.decoding.attention_checks import PassChecks, both_change, checked_image
+from models.decoding.attention_rows import Held, Rows, mask_of_last_row
 from models.decoding.base import DecodingMethod, MethodError
-from models.decoding.own_attention import (
-    AttentionCall,
-    Output,
-    in_this_thread,
-    replaced,
-)
+from models.decoding.own_attention import AttentionCall, Output, check_kernel, replaced
 from models.generation import Decoding
-from models.prompt_images import PromptImages, prompt_images, said_images
+from models.prompt_images import PromptImages, prompt_images
 
 _usable: Final[WeakKeyDictionary[nn.Module, Any]] = WeakKeyDictionary()
+# Methods whose blocks this thread is in, by the id of the attention module that they change.
+_holders: Final[ContextVar[dict[int, str]]] = ContextVar("holders", default={})  # noqa: B039
 
 
 class AttentionMethod(DecodingMethod):
-    """A way to attend. Subclasses are frozen dataclasses of its settings."""
+    """A way to attend. Subclasses are frozen dataclasses of its settings.
+
+    Attributes:
+        names_layers: The setting that says which layers are changed.
+    """
 
     scores_first_token = True
+    names_layers: ClassVar[str] = "layers"
 
     @property
     def shares_prefix(self) -> bool:
@@ -74,6 +78,16 @@ class AttentionMethod(DecodingMethod):
             MethodError: If the settings don't say it.
         """
 
+    def check_layers(self, modules: Mapping[int, Any]) -> None:
+        """Refuse layers that the settings don't go with: none, by default.
+
+        Args:
+            modules: The attention modules that are changed, by layer.
+        Raises:
+            MethodError: Saying why.
+        """
+        return
+
     @abstractmethod
     def edit(self, rows: Rows) -> torch.Tensor:
         """Return what rows of a layer become, shape (R, n, H, D)."""
@@ -87,7 +101,7 @@ class AttentionMethod(DecodingMethod):
         Raises:
             MethodError: Naming the layers.
         """
-        self.modules(model)
+        self._modules(model)
 
     @contextmanager
     def applied(
@@ -104,40 +118,35 @@ class AttentionMethod(DecodingMethod):
         Raises:
             MethodError: As `check_model`; and at a pass whose image tokens are not known.
         """
-        self.check_model(model)
-        modules = self.modules(model)
-        length = _Length()
-        hook = model.register_forward_pre_hook(in_this_thread(length.see), with_kwargs=True)
+        modules = self._modules(model)
+        checks = PassChecks(self.title, model, modules)
+        mine = {id(module): self.title for module in modules.values()}
+        said = nullcontext() if image is None else prompt_images(checked_image(self.title, image))
+        token = _holders.set({**_holders.get(), **mine})
 
         def attend(call: AttentionCall) -> Output:
-            _check_call(self.title, call, length)
-            return self.attend(call)
+            return self._attend(call, checks.images(call))
 
         try:
             with (
-                prompt_images(image) if image is not None else nullcontext(),
+                said,
+                checks.watching(),
                 replaced(list(modules.values()), attend),
                 self.watching(model, list(modules)),
             ):
                 yield LogitsProcessorList()
         finally:
-            hook.remove()
+            _holders.reset(token)
 
     @contextmanager
     def watching(self, model: nn.Module, layers: Sequence[int]) -> Iterator[None]:
         """Look at what the method needs besides attention, in a `with` block: nothing."""
         yield
 
-    def attend(self, call: AttentionCall) -> Output:
+    def _attend(self, call: AttentionCall, images: PromptImages) -> Output:
         """Run a layer's own kernel, and put what the method makes of its rows in their place."""
-        images = said_images()
-        if images is None or len(call.query) % len(images.mask):
-            raise MethodError(
-                f"{self.title} is not told where the image tokens of {len(call.query)} prompts "
-                "are; pass their mask to `applied`, or use a wrapper of `models`"
-            )
         if not self.is_causal and call.offset == 0:
-            call = call.changed(mask=_mask_of_last_row(call))
+            call = call.changed(mask=mask_of_last_row(call))
         rows = Rows.of(call, images, self.rows_of(call, images))
         if not rows.count:
             return call.run()
@@ -155,72 +164,42 @@ class AttentionMethod(DecodingMethod):
         """Return the rows that are changed in a call."""
         return self.rows
 
-    def modules(self, model: nn.Module) -> dict[int, Any]:
+    def _modules(self, model: nn.Module) -> dict[int, Any]:
         """Return the attention modules that are changed; errors as in `check_model`."""
         if self.is_off:
             return {}
+        name = type(model).__name__
+        setting = f"{type(self).__name__.lower()}@{self.names_layers}=..."
         if model not in _usable:  # before anything is in its place
-            _usable[model] = patchable_layers(model)
+            try:
+                _usable[model] = patchable_layers(model)
+            except UnsupportedModelError as error:
+                raise MethodError(f"{self.title}: {error}") from error
         usable, reasons = _usable[model]
         handle = handle_of(model)
         shared = () if handle is None else handle.layers
         known = sorted({*usable, *reasons})
         held = list(self.held_layers(known, shared))
-        name, arm = type(model).__name__, type(self).__name__.lower()
+        if not held:
+            besides = f" besides EAH's ({listed_layers(shared)})" if shared else ""
+            raise MethodError(
+                f"{self.title} changes no layer of {name}{besides}; choose others: {setting}"
+            )
         if missing := [layer for layer in held if layer not in known]:
             raise MethodError(
                 f"{self.title} changes layers {listed_layers(held)}, but {name} has no layer "
-                f"{missing[0]} (it has {listed_layers(known)}); name others: {arm}@layers=..."
+                f"{missing[0]} (it has {listed_layers(known)}); name others: {setting}"
             )
-        if both := sorted(set(held) & set(shared)):
-            raise MethodError(
-                f"{self.title} and EAH both change layer {listed_layers(both)}; one layer can't "
-                f"have both: choose EAH's outside of {listed_layers(held)}, or other layers for "
-                f"{self.title}"
-            )
+        if both := set(held) & set(shared):
+            raise MethodError(both_change(self.title, "EAH", both))
         for layer in held:
             if layer in reasons:
                 raise MethodError(f"{self.title} in layer {layer} of {name}: {reasons[layer]}")
-        return {layer: usable[layer] for layer in held}
-
-
-class _Length:
-    """Tokens so far, prompt and answer, as the mask of a pass has them."""
-
-    tokens: int | None = None
-
-    def see(self, _: nn.Module, __: Any, kwargs: dict[str, Any]) -> None:
-        """Look at the arguments of a model's `forward`."""
-        mask = kwargs.get("attention_mask")
-        two = isinstance(mask, torch.Tensor) and mask.dim() == 2
-        self.tokens = int(mask.shape[1]) if two else None  # type: ignore[union-attr]
-
-
-def _check_call(title: str, call: AttentionCall, length: _Length) -> None:
-    """Refuse attention that is not softmax(Q K^T * scaling + mask) V over all tokens so far.
-
-    Raises:
-        MethodError: Naming the layer.
-    """
-    for name in UNSUPPORTED_ARGUMENTS:
-        if call.kwargs.get(name) is not None:
-            raise MethodError(
-                f"{title}: layer {call.layer} passes {name!r} to its attention kernel, but the "
-                "method knows plain softmax attention only; choose other layers or another model"
-            )
-    keys = call.key.shape[2]
-    if length.tokens is not None and keys != length.tokens:
-        raise MethodError(
-            f"{title}: layer {call.layer} has {keys} keys for {length.tokens} tokens (a sliding "
-            "window, or image tokens that the model adds), so that the places of the image tokens "
-            "are not known; choose other layers or another model"
-        )
-
-
-def _mask_of_last_row(call: AttentionCall) -> torch.Tensor:
-    """Return a mask that gives every row of a prompt what its last row has, (R, 1, Q, K)."""
-    rows, _, queries, _ = call.query.shape
-    keys = call.key.shape[2]
-    if isinstance(call.mask, torch.Tensor):
-        return call.mask[:, :, -1:, :keys].expand(-1, -1, queries, -1)
-    return call.query.new_zeros(rows, 1, queries, keys)
+            check_kernel(usable[layer])
+        modules = {layer: usable[layer] for layer in held}
+        holders = {layer: _holders.get().get(id(module)) for layer, module in modules.items()}
+        for other in filter(None, holders.values()):
+            both = {layer for layer, holder in holders.items() if holder == other}
+            raise MethodError(both_change(self.title, other, both))
+        self.check_layers(modules)
+        return modules

@@ -31,6 +31,7 @@ class Rows:
 
     Attributes:
         call: The attention call.
+        images: The prompts.
         count: How many they are, n.
         changed: True at rows that are changed, shape (R, n).
         image: True at image tokens among the keys, shape (R, K).
@@ -40,6 +41,7 @@ class Rows:
     """
 
     call: AttentionCall
+    images: PromptImages
     count: int
     changed: torch.Tensor
     image: torch.Tensor
@@ -68,7 +70,7 @@ class Rows:
         )
         changed = torch.arange(at, keys, device=device)[None] >= begin[:, None]
         are_all = count == queries and max(first) <= call.offset
-        return cls(call, count, changed, image, starts, stops, are_all)
+        return cls(call, images, count, changed, image, starts, stops, are_all)
 
     @property
     def columns(self) -> torch.Tensor:
@@ -119,3 +121,12 @@ class Rows:
     @property
     def _groups(self) -> int:
         return int(self.call.query.shape[1] // self.call.key.shape[1])
+
+
+def mask_of_last_row(call: AttentionCall) -> torch.Tensor:
+    """Return a mask that gives every row of a prompt what its last row has, (R, 1, Q, K)."""
+    rows, _, queries, _ = call.query.shape
+    keys = call.key.shape[2]
+    if isinstance(call.mask, torch.Tensor):
+        return call.mask[:, :, -1:, :keys].expand(-1, -1, queries, -1)
+    return call.query.new_zeros(rows, 1, queries, keys)

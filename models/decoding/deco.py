@@ -12,19 +12,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
 from torch import nn
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessorList
 
-from models.decoding.base import DecodingMethod, MethodError, checked
-from models.decoding.early_layers import EarlyLayers
+from models.decoding.base import DecodingMethod, checked
+from models.decoding.early_layers import EarlyLayers, EarlyScores, Published, chosen_layers
 from models.generation import Decoding
 
-PUBLISHED_DEPTH: Final = 32
-PUBLISHED_LAYERS: Final = tuple(range(20, 29))
-NORMALISED: Final = 1e-3  # a log of a sum of probabilities that is 0 but for rounding
+PUBLISHED: Final = Published(depth=32, layers=range(20, 29))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,27 +66,13 @@ class Deco(DecodingMethod):
         """Refuse a model that lacks the layers, or what reads them.
 
         Raises:
-            MethodError: Naming them.
+            MethodError: If one is not below the last layer, or none is published for the depth.
         """
         self.early_layers(EarlyLayers(model, self.title).depth)
 
     def early_layers(self, depth: int) -> list[int]:
-        """Return the layers to choose from in a model of some depth.
-
-        Raises:
-            MethodError: If one is not below the last layer, or none is published for the depth.
-        """
-        if isinstance(self.layers, str):
-            if depth != PUBLISHED_DEPTH:
-                raise MethodError(
-                    f"DeCo's layers {PUBLISHED_LAYERS[0]}..{PUBLISHED_LAYERS[-1]} are published "
-                    f"for models of {PUBLISHED_DEPTH} layers, but this one has {depth}; name "
-                    f"others: deco@layers={5 * depth // 8}-{7 * depth // 8}"
-                )
-            return list(PUBLISHED_LAYERS)
-        if not self.layers or not all(0 <= layer < depth for layer in self.layers):
-            raise MethodError(f"layers={list(self.layers)}, but early layers are 0..{depth - 1}")
-        return list(self.layers)
+        """Return the layers to choose from in a model of some depth; errors as in `check_model`."""
+        return chosen_layers("DeCo", self.layers, PUBLISHED, depth)
 
     @contextmanager
     def applied(
@@ -106,21 +91,7 @@ class Deco(DecodingMethod):
         early = EarlyLayers(model, self.title)
         layers = self.early_layers(early.depth)
         with early.watched(layers):
-            yield LogitsProcessorList([_Correction(self, early, layers)])
-
-
-class _Correction(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
-    """Adds what an early layer says to scores; log probabilities, as of beams, stay such."""
-
-    def __init__(self, method: Deco, early: EarlyLayers, layers: list[int]) -> None:
-        self._method, self._early, self._layers = method, early, layers
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return corrected scores, shape (R, V)."""
-        early = self._early.logits(self._layers, scores)
-        found = corrected(scores, early, self._method)
-        total = scores.float().logsumexp(-1, keepdim=True)
-        return torch.where(total.abs() < NORMALISED, found.log_softmax(-1), found)
+            yield LogitsProcessorList([EarlyScores(early, layers, partial(corrected, method=self))])
 
 
 def corrected(final: torch.Tensor, early: torch.Tensor, method: Deco) -> torch.Tensor:

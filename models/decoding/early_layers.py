@@ -8,14 +8,16 @@ Axes: R batch rows, L early layers, Q tokens of a pass, E width, V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import nn
+from transformers import LogitsProcessor
 
+from eah.errors import UnsupportedModelError
 from eah.find import attention_modules
 from models.decoding.base import MethodError
 from models.decoding.own_attention import in_this_thread
@@ -23,6 +25,7 @@ from models.decoding.own_attention import in_this_thread
 NORMS: Final = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 # Of the largest logit: what half precision makes of the same product in another batch.
 HEAD_TOLERANCE: Final = 0.02
+NORMALISED: Final = 1e-3  # a log of a sum of probabilities that is 0 but for rounding
 
 
 def decoder_blocks(model: nn.Module) -> dict[int, nn.Module]:
@@ -36,6 +39,40 @@ def decoder_blocks(model: nn.Module) -> dict[int, nn.Module]:
     return found
 
 
+class Published(NamedTuple):
+    """Early layers that a method was published with."""
+
+    depth: int  # of the model, in layers
+    layers: range
+
+
+def chosen_layers(
+    title: str, layers: str | Sequence[int], published: Published, depth: int
+) -> list[int]:
+    """Return the early layers to choose from: those that are given, or for a str the published.
+
+    Raises:
+        MethodError: If one is not below the last layer, or none is published for the depth.
+    """
+    chosen = published.layers if isinstance(layers, str) else layers
+    if isinstance(layers, str) and depth != published.depth:
+        raise MethodError(
+            f"{title}'s layers {chosen[0]}..{chosen[-1]} are published for models of "
+            f"{published.depth} layers, but this one has {depth}; name others: "
+            f"{title.lower()}@layers={5 * depth // 8}-{7 * depth // 8}"
+        )
+    if not chosen or not all(0 <= layer < depth for layer in chosen):
+        raise MethodError(f"layers={list(chosen)}, but early layers are 0..{depth - 1}")
+    return list(chosen)
+
+
+def decoder_of(model: nn.Module) -> nn.Module:
+    """Return the module whose list of layers the decoder's are."""
+    blocks = set(map(id, decoder_blocks(model).values()))
+    lists = {id(m) for m in model.modules() if blocks & set(map(id, m.children()))}
+    return next(m for m in model.modules() if lists & set(map(id, m.children())))
+
+
 class EarlyLayers:
     """The last token's hidden states in some layers, and what makes logits of them."""
 
@@ -45,11 +82,13 @@ class EarlyLayers:
         Raises:
             MethodError: If the model has no norm or output layer that is known.
         """
-        self._blocks, self._method = decoder_blocks(model), method
-        blocks = set(map(id, self._blocks.values()))
-        stacks = {id(m) for m in model.modules() if blocks & set(map(id, m.children()))}
-        decoders = [m for m in model.modules() if stacks & set(map(id, m.children()))]
-        named = [getattr(decoder, name, None) for decoder in decoders for name in NORMS]
+        try:
+            self._blocks = decoder_blocks(model)
+        except UnsupportedModelError as error:
+            raise MethodError(f"{method}: {error}") from error
+        self._method = method
+        decoder = decoder_of(model)
+        named = [getattr(decoder, name, None) for name in NORMS]
         norms = [norm for norm in named if isinstance(norm, nn.Module)]
         head = model.get_output_embeddings()
         if len(norms) != 1 or not isinstance(head, nn.Module):
@@ -95,7 +134,8 @@ class EarlyLayers:
         if apart > HEAD_TOLERANCE * own.abs().max():
             raise MethodError(
                 f"{self._method} reads early layers with the output layer, but this model scales "
-                "or caps its logits after it; use another method"
+                "or caps its logits after it, or `generate` was told to change them first; use "
+                "another method, or put its processors first"
             )
         place = self._last.device
         states = torch.stack([self._norm(self._states[i].to(place)) for i in layers])
@@ -108,3 +148,31 @@ class EarlyLayers:
     def _see_last(self, _: nn.Module, __: Any, output: torch.Tensor) -> None:
         if output.dim() == 3:  # not our own call
             self._last = output[:, -1]
+
+
+class EarlyScores(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
+    """Makes scores of the model's own and those of early layers.
+
+    Log probabilities, as of beams, stay such.
+    """
+
+    def __init__(
+        self,
+        early: EarlyLayers,
+        layers: Sequence[int],
+        combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    ) -> None:
+        """Remember the parts.
+
+        Args:
+            early: Has seen the pass that scores come from.
+            layers: Those that are watched.
+            combine: Returns scores, (R, V), from final ones (R, V) and early logits (L, R, V).
+        """
+        self._early, self._layers, self._combine = early, layers, combine
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the combined scores, shape (R, V)."""
+        found = self._combine(scores, self._early.logits(self._layers, scores))
+        total = scores.float().logsumexp(-1, keepdim=True)
+        return torch.where(total.abs() < NORMALISED, found.log_softmax(-1), found)

@@ -125,12 +125,7 @@ def replaced(modules: Sequence[nn.Module], function: Function) -> Iterator[None]
         MethodError: If a module's kernel takes no masks of its own making.
     """
     for module in modules:
-        kernel = kernel_name(module)
-        if kernel not in KERNELS:
-            raise MethodError(
-                f"attn_implementation={kernel!r}, but this method works with "
-                f"{' and '.join(map(repr, KERNELS))}: load the model with one of them"
-            )
+        check_kernel(module)
     AttentionInterface.register(NAME, _dispatch)
     with _lock:
         for module in modules:
@@ -152,9 +147,30 @@ def replaced(modules: Sequence[nn.Module], function: Function) -> Iterator[None]
                     del _installed[module]
 
 
+def check_kernel(module: Any) -> None:
+    """Refuse a module whose kernel takes no masks of our making.
+
+    Raises:
+        MethodError: Naming the kernel, and those that do.
+    """
+    kernel = kernel_name(module)
+    if kernel not in KERNELS:
+        raise MethodError(
+            f"attn_implementation={kernel!r}, but this method works with "
+            f"{' and '.join(map(repr, KERNELS))}: load the model with one of them"
+        )
+
+
 def kernel_name(module: Any) -> str:
     """Return the name of the kernel that a module has by itself, under EAH and our functions."""
     return str(own_config(module)._attn_implementation)
+
+
+def unwrapped(module: Any) -> Any:
+    """Return the attention module itself, which a kernel may get a view of."""
+    while isinstance(module, ModuleView):
+        module = module.module
+    return module
 
 
 def is_shared_by_eah(module: Any) -> bool:
@@ -196,8 +212,6 @@ def _dispatch(
     **kwargs: Any,
 ) -> Output:
     """Run the functions that this thread's blocks put before a module's kernel."""
-    inner = module
-    while isinstance(inner, ModuleView):
-        inner = inner.module
-    frames = [frame for frame in _frames.get() if id(inner) in frame.modules]
+    mine = id(unwrapped(module))
+    frames = [frame for frame in _frames.get() if mine in frame.modules]
     return AttentionCall(module, (query, key, value), attention_mask, kwargs, frames).run()

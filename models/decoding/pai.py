@@ -34,6 +34,7 @@ class Pai(AttentionMethod):
     contrast = Contrast.TEXT
     title = "PAI"
     needs_embeddings = True
+    names_layers = "start_layer"
     alpha: float = 0.2
     gamma: float = 1.1
     start_layer: int = 2

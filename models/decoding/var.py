@@ -7,29 +7,22 @@ all sinks' attention to those. Follows the authors' `src/logic/logic.py`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
-from weakref import WeakKeyDictionary
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
+from models.decoding.attention_sinks import EPSILON, check_sinks, find_sinks
 from models.decoding.base import MethodError, checked
-from models.decoding.early_layers import decoder_blocks
-from models.decoding.own_attention import AttentionCall, in_this_thread
-from models.prompt_images import PromptImages, said_images
-
-EPSILON: Final = 1e-6
-# Of the released form: the first prompt that a model saw under a method in this process.
-_of_process: Final[WeakKeyDictionary[nn.Module, dict[Var, PromptImages]]] = WeakKeyDictionary()
-_first: Final[ContextVar[dict[Var, PromptImages]]] = ContextVar("first_prompts")
+from models.decoding.noted_tokens import first_prompt, noted_keys, watch_inputs
+from models.decoding.own_attention import AttentionCall
+from models.prompt_images import PromptImages
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +42,7 @@ class Var(AttentionMethod):
     """
 
     title = "VAR"
+    names_layers = "start_layer"
     sink_dims: tuple[int, ...] = ()
     tau: float = 20.0
     rho: float = 0.5
@@ -63,6 +57,8 @@ class Var(AttentionMethod):
             checked(name, getattr(self, name), low=0)
         for name in ("rho", "summ", "p"):
             checked(name, getattr(self, name), low=0, high=1)
+        for dim in self.sink_dims:
+            checked("sink_dims", dim, low=0)
 
     @property
     def is_off(self) -> bool:
@@ -85,56 +81,36 @@ class Var(AttentionMethod):
         return self.released
 
     def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
-        """Return the layers from the first one on.
+        """Return the layers from the first one on."""
+        return [layer for layer in layers if layer >= self.start_layer]
+
+    def check_layers(self, modules: Mapping[int, Any]) -> None:
+        """Refuse sinks that are not known, and settings by which no token can be one.
 
         Raises:
-            MethodError: If the model's sink dimensions are not known.
+            MethodError: Saying why.
         """
-        if not self.sink_dims:
-            raise MethodError(
-                "VAR needs the dimensions in which sinks of this language model are large, which "
-                "its authors published for LLaVA-1.5 7B and 13B; name them: "
-                "var@sink_dims=1415+2533"
-            )
-        return [layer for layer in layers if layer >= self.start_layer]
+        check_sinks(self.sink_dims, self.tau, modules)
 
     @contextmanager
     def watching(self, model: nn.Module, layers: Sequence[int]) -> Iterator[None]:
         """Look at the tokens that go into layers, in a `with` block."""
-        blocks = decoder_blocks(model)
-        with ExitStack() as stack:
-            token = _first.set(_of_process.setdefault(model, {}))
-            stack.callback(_first.reset, token)
-            for layer in layers:
-                see = in_this_thread(partial(self._see, layer))
-                hook = blocks[layer].register_forward_pre_hook(see, with_kwargs=True)
-                stack.callback(hook.remove)
+        with watch_inputs(model, layers, partial(find_sinks, dims=self.sink_dims, tau=self.tau)):
             yield
-
-    def _see(self, layer: int, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """See which tokens are sinks in a layer's input, (R, Q, E), where a prompt is run."""
-        states, images = args[0] if args else kwargs["hidden_states"], said_images()
-        if images is not None and states.shape[1] > 1:
-            large = states[..., list(self.sink_dims)].float().abs().amax(-1)
-            size = states.float().square().mean(-1)
-            images.seen[layer] = large * torch.rsqrt(size + EPSILON) > self.tau
 
     def rows_of(self, call: AttentionCall, images: PromptImages) -> Held:
         """Return the rows that are changed in a call, its sinks noted."""
         images.note(call.layer, call.offset)
-        return Held.BEHIND_IMAGE if self._noted_on(images) is images else Held.ALL
-
-    def _noted_on(self, images: PromptImages) -> PromptImages:
-        """Return the prompts whose sinks count: these, or the first of the process."""
-        return _first.get().setdefault(self, images) if self.released else images
+        if self.released and len(images.mask) > 1:
+            raise MethodError("VAR: released=true asks one question at a time; use batch size 1")
+        is_first = not self.released or first_prompt(call, self, images) is images
+        return Held.BEHIND_IMAGE if is_first else Held.ALL
 
     def edit(self, rows: Rows) -> torch.Tensor:
         """Return rows of a layer with attention given from sinks to others, (R, n, H, D)."""
-        images, (batch, keys) = said_images(), rows.image.shape
-        assert images is not None, "rows are of prompts whose images are known"
-        noted = self._noted_on(images).notes[rows.call.layer].to(rows.image.device)
-        noted = images.repeated(noted, batch)
-        sinks = functional.pad(noted, (0, max(0, keys - noted.shape[1])))[:, None, None, :keys]
+        call, images = rows.call, rows.images
+        images = first_prompt(call, self, images) if self.released else images
+        sinks = noted_keys(call, images, self.title)[:, None, None]  # (R, 1, 1, K)
         image = rows.image[:, None, None]  # (R, 1, 1, K)
         weights = rows.weights(rows.scores())  # (R, H, n, K)
         visual, others = (weights * (image & part) for part in (sinks, ~sinks))

@@ -1,0 +1,144 @@
+"""What is checked at every pass under a method that changes attention: what it can't know wrong.
+
+A method goes by the places of image tokens among a layer's keys. They are lost where a cache drops
+tokens or makes room for later ones, and where the mask of image tokens is another prompt's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import torch
+from torch import nn
+from transformers import Cache
+
+from eah.find import listed_layers
+from eah.kernel_mask import UNSUPPORTED_ARGUMENTS
+from eah.patch import handle_of
+from models.decoding.base import MethodError
+from models.decoding.early_layers import decoder_of
+from models.decoding.own_attention import AttentionCall, in_this_thread
+from models.prompt_images import PromptImages, said_images
+
+RULE: Final = "one layer can't have both"
+
+
+class PassChecks:
+    """Checks of a method in some layers of a model.
+
+    Raises:
+        MethodError: At a pass that the method does not know.
+    """
+
+    def __init__(self, title: str, model: nn.Module, layers: Collection[int]) -> None:
+        """Remember what is said in errors."""
+        self._title, self._model, self._layers = title, model, layers
+        self._tokens: int | None = None  # so far, prompt and answer
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look at the passes of this thread in a `with` block."""
+        if not self._layers:
+            yield
+            return
+        decoder = decoder_of(self._model)
+        hook = decoder.register_forward_pre_hook(in_this_thread(self._see), with_kwargs=True)
+        try:
+            yield
+        finally:
+            hook.remove()
+
+    def images(self, call: AttentionCall) -> PromptImages:
+        """Return where the image tokens of a call's prompts are, after all checks."""
+        images, rows, queries = said_images(), len(call.query), call.query.shape[2]
+        keys = call.key.shape[2]
+        if images is None or rows % len(images.mask):
+            raise MethodError(
+                f"{self._title} is not told where the image tokens of {rows} prompts are; pass "
+                "their mask to `applied`, or use a wrapper of `models`"
+            )
+        self._check_arguments(call)
+        tokens, window = self._tokens or keys, call.kwargs.get("sliding_window")
+        if window is not None and tokens > window:
+            keys = min(keys, window)
+        if keys != tokens:
+            what = "a sliding window" if keys < tokens else "a cache of a fixed size"
+            raise MethodError(
+                f"{self._title}: layer {call.layer} has {keys} keys for {tokens} tokens "
+                f"({what}), so that the places of the image tokens are lost; use a dynamic cache, "
+                "other layers or shorter answers"
+            )
+        is_too_short = call.offset == 0 and queries > images.length
+        is_too_long = queries == 1 and keys < images.length
+        if is_too_short or is_too_long:
+            raise MethodError(
+                f"{self._title}: the mask of image tokens has {images.length} positions, but the "
+                f"prompt has {queries if is_too_short else keys - 1}; pass one with the prompt's "
+                "padding and without its answer"
+            )
+        return images
+
+    def _see(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Look at the arguments of the decoder's `forward`."""
+        handle = handle_of(self._model)
+        if handle is not None and (both := set(handle.layers) & set(self._layers)):
+            raise MethodError(both_change(self._title, "EAH", both))
+        given = kwargs.get("inputs_embeds")
+        if given is None:
+            given = kwargs.get("input_ids", args[0] if args else None)
+        mask, cache = kwargs.get("attention_mask"), kwargs.get("past_key_values")
+        self._tokens = None
+        if isinstance(mask, torch.Tensor) and mask.dim() == 2:
+            self._tokens = mask.shape[1]
+        elif isinstance(given, torch.Tensor):
+            cached = int(cache.get_seq_length()) if isinstance(cache, Cache) else 0
+            self._tokens = given.shape[1] + cached
+        if isinstance(given, torch.Tensor) and given.shape[1] > 1:
+            self._check_beams(given)
+
+    def _check_beams(self, given: torch.Tensor) -> None:
+        """Refuse fewer rows in the mask of image tokens than there are prompts."""
+        images = said_images()
+        if images is None or len(given) in (0, len(images.mask)) or len(given) % len(images.mask):
+            return
+        beams = given.reshape(len(images.mask), -1, *given.shape[1:])
+        if not torch.equal(beams[:, :1].expand_as(beams), beams):
+            raise MethodError(
+                f"{self._title}: the mask of image tokens has {len(images.mask)} rows for "
+                f"{len(given)} prompts; pass one with a row for each of them"
+            )
+
+    def _check_arguments(self, call: AttentionCall) -> None:
+        """Refuse attention that is not softmax(Q K^T * scaling + mask) V."""
+        for name in UNSUPPORTED_ARGUMENTS:
+            if call.kwargs.get(name) is not None:
+                raise MethodError(
+                    f"{self._title}: layer {call.layer} passes {name!r} to its attention kernel, "
+                    "but the method knows plain softmax attention only; choose other layers or "
+                    "another model"
+                )
+
+
+def both_change(title: str, other: str, layers: Collection[int]) -> str:
+    """Return what is said of two methods that need the same layers."""
+    plural = "s" if len(layers) > 1 else ""
+    return (
+        f"{title} and {other} both change layer{plural} {listed_layers(layers)}; {RULE}: choose "
+        f"other layers for {title} or for {other}"
+    )
+
+
+def checked_image(title: str, image: torch.Tensor) -> torch.Tensor:
+    """Return a mask of image tokens as bool, (B, S).
+
+    Raises:
+        MethodError: If it is no mask of a batch.
+    """
+    if image.dim() != 2:
+        raise MethodError(
+            f"{title}: the mask of image tokens is of shape {tuple(image.shape)}, but it has a row "
+            "for each prompt and a column for each position"
+        )
+    return image.bool()
