@@ -180,7 +180,7 @@ def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
         (["--method", "hgai+eah", "--LAYER_NUM", "3"], "HGAI and EAH both change layer 3; one"),
         (
             ["--method", "var+eah@sink_dims=3,layers=2"],
-            "VAR and EAH both change layer 2; one layer can't have both: choose EAH's outside of",
+            "VAR and EAH both change layer 2; one layer can't have both: choose other layers for",
         ),
         (["--method", "spin@layers=some"], "spin: layers='some', but they are 'all' or numbers"),
         (
