@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -131,15 +132,18 @@ def as_texts(model: Any, prompts: EncodedPrompts, tokens: torch.Tensor) -> list[
 @torch.inference_mode()
 def run_steps(
     model: Any,
-    method: DecodingMethod,
+    method: DecodingMethod | None,
     prompts: EncodedPrompts,
     tokens: torch.Tensor,
     image: torch.Tensor | None = None,
 ) -> list[torch.Tensor]:
-    """Return the logits of each prompt and its answer, (T, V), from a prefill and cached steps."""
+    """Return the logits of each prompt and its answer, (T, V), from a prefill and cached steps.
+
+    `image` is passed to the method in the place of the prompts' own mask.
+    """
     mask, places = prompts.attention_mask, prompts.places()
     image = prompts.image_mask if image is None else image
-    with method.applied(model, image) as processors:
+    with nullcontext(()) if method is None else method.applied(model, image) as processors:
         output = model(
             inputs_embeds=prompts.embeds,
             attention_mask=mask,
