@@ -31,6 +31,7 @@ from scripts.bench.rows import table
 from scripts.bench.sections import (
     CPU,
     GPU,
+    METHOD_REPEATS,
     MODEL_SECTIONS,
     OWN_SECTIONS,
     SLOW_REPEATS,
@@ -83,7 +84,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--repeats",
         type=int,
         default=11,
-        help=f"rounds (default 11; on a CPU all but layer run {SLOW_REPEATS} at most)",
+        help=f"rounds (default 11; on a CPU all but layer run {SLOW_REPEATS} at most, methods "
+        f"{METHOD_REPEATS})",
     )
     sections = (*OWN_SECTIONS, *MODEL_SECTIONS)
     parser.add_argument(

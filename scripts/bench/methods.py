@@ -1,10 +1,12 @@
 """What each decoding method costs beside the baseline: time, forward passes, and rows of a batch.
 
-`costs.py` runs it, on a model of `deep_vlm.py`. All answers are of the same length.
+`costs.py` runs it, on a model of `deep_vlm.py`. All answers are of the same length. On a CPU, time
+is the process's own, summed over threads: rounds take minutes, in which others come and go.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -165,7 +167,7 @@ def _ask(
         noised = vlm.encode_pixels(way.method.noised(pixels, 0)).expand(count, -1, -1)
     enabled = eah.enabled(vlm.model, eah_config(NAME)) if way.eah else nullcontext()
     with enabled, _counted(vlm.language_model) as rows:
-        start = now(vlm.device)
+        start = _seconds(vlm.device)
         answers = vlm.answer_batch(
             shown.expand(count, -1, -1),
             questions,
@@ -174,7 +176,7 @@ def _ask(
             noised,
             PicturePrefixes([0] * count, PrefixCache()) if reuse else None,
         )
-        seconds = now(vlm.device) - start
+        seconds = _seconds(vlm.device) - start
     assert all(answer.tokens == tokens for answer in answers), "an answer ended early"
     taken = {TIME: 1000 * seconds}
     # With reuse, passes that compute a prefix count as well, and say little.
@@ -184,6 +186,11 @@ def _ask(
 def _per_token(rows: Sequence[int], tokens: int) -> dict[str, float]:
     """Return how many forward passes a token takes, and of how many rows they are."""
     return {"forward passes per token": len(rows) / tokens, "rows per pass": sum(rows) / len(rows)}
+
+
+def _seconds(device: torch.device) -> float:
+    """Return the time in seconds: a clock's where a GPU works, else the process's own."""
+    return now(device) if device.type == "cuda" else time.process_time()
 
 
 @contextmanager
