@@ -12,7 +12,7 @@ METHOD: Final = "method"
 SOURCE: Final = "source"
 ABSENT: Final = "-"
 # Columns that read otherwise than their keys.
-TITLES: Final = {"chair_s": "CHAIRs", "chair_i": "CHAIRi", "f1": "F1"}
+TITLES: Final = {"chair_s": "CHAIRs", "chair_i": "CHAIRi", "f1": "F1", "recall": "Recall"}
 
 
 def published_table(task: str, model: str) -> str:

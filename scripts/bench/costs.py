@@ -31,8 +31,9 @@ from scripts.bench.rows import table
 from scripts.bench.sections import (
     CPU,
     GPU,
-    LAYER_SECTIONS,
+    METHOD_REPEATS,
     MODEL_SECTIONS,
+    OWN_SECTIONS,
     SLOW_REPEATS,
     TINY,
     Result,
@@ -66,11 +67,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").splitlines()[0],
         epilog="layer, memory, counting, detection: one layer of LLaVA-1.5-7B's shape: plain, with "
-        "EAH, and as the authors released it. model, pope, chair, long: whole models with random "
+        "EAH, and as the authors released it. methods: every decoding method, on a LLaVA of 32 "
+        "layers; on a CPU, of width 256. model, pope, chair, long: whole models with random "
         "weights, at the papers' sizes; on a CPU, LLaVA of 8 layers and width 1024. Nothing is "
-        "downloaded. On a CPU that has other work to do, set OMP_NUM_THREADS to the cores that are "
-        "free: with more threads, every arm waits, and EAH, which is made of more steps, waits "
-        "longest.",
+        "downloaded. On a CPU that has other work to do, set OMP_NUM_THREADS to the cores that "
+        "are free: with more threads, every arm waits, and EAH, which is made of more steps, "
+        "waits longest.",
     )
     parser.add_argument(
         "--device",
@@ -82,9 +84,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--repeats",
         type=int,
         default=11,
-        help=f"rounds (default 11; on a CPU all but layer run {SLOW_REPEATS} at most)",
+        help=f"rounds (default 11; on a CPU all but layer run {SLOW_REPEATS} at most, methods "
+        f"{METHOD_REPEATS})",
     )
-    sections = (*LAYER_SECTIONS, *MODEL_SECTIONS)
+    sections = (*OWN_SECTIONS, *MODEL_SECTIONS)
     parser.add_argument(
         "--sections", nargs="+", choices=sections, default=sections, help="what to measure (all)"
     )
@@ -118,7 +121,7 @@ def measure(args: argparse.Namespace) -> Result:
     sizes = TINY if args.tiny else GPU if args.device.type == "cuda" else CPU
     results = [
         run(sizes, args.device, args.repeats)
-        for section, run in LAYER_SECTIONS.items()
+        for section, run in OWN_SECTIONS.items()
         if section in args.sections
     ]
     if set(MODEL_SECTIONS) & set(args.sections):

@@ -19,12 +19,14 @@ from scripts.bench import counting, released
 from scripts.bench.counting import counting_arms
 from scripts.bench.detection import detection_arms
 from scripts.bench.evaluation import EvalShape, chair_arms, pope_arms
+from scripts.bench.methods import MethodShape, measure_methods
 from scripts.bench.model import MIB, long_arms, model_arms, now
 from scripts.bench.released import WAYS, LayerShape, make_layer
 from scripts.bench.rows import Arm, Row, compared, interleave
 from scripts.bench.vlm import eah_config
 
 SLOW_REPEATS: Final = 3
+METHOD_REPEATS: Final = 5  # on a CPU
 POPE_PAIRS: Final = (
     ("baseline", "baseline, no reuse"),
     ("EAH", "EAH, no reuse"),
@@ -44,6 +46,7 @@ class Sizes:
         batches, new_tokens: Of `model`.
         evaluation: Of `pope` and `chair`.
         long: Batch and length of `long`.
+        methods: Model and questions of `methods`.
     """
 
     layer: LayerShape
@@ -53,6 +56,7 @@ class Sizes:
     new_tokens: int
     evaluation: EvalShape
     long: tuple[int, int]
+    methods: MethodShape
 
 
 GPU: Final = Sizes(
@@ -63,9 +67,16 @@ GPU: Final = Sizes(
     64,
     EvalShape(pictures=32, batch=96, caption=512),
     (4, 8192),
+    MethodShape(),
 )
 CPU: Final = replace(
-    GPU, counting_heads=4, batches=(1, 2), new_tokens=8, evaluation=EvalShape(), long=(1, 2048)
+    GPU,
+    counting_heads=4,
+    batches=(1, 2),
+    new_tokens=8,
+    evaluation=EvalShape(),
+    long=(1, 2048),
+    methods=MethodShape(width=256),
 )
 TINY: Final = Sizes(
     LayerShape(heads=2, size=16),
@@ -75,6 +86,7 @@ TINY: Final = Sizes(
     2,
     EvalShape(pictures=1, batch=6, answer=2, caption=2),
     (1, 700),
+    MethodShape(width=64, side=4, caption=2, answer=2, beams=2),
 )
 
 
@@ -129,6 +141,12 @@ def time_detection(sizes: Sizes, device: torch.device, repeats: int) -> Result:
     arms = detection_arms(sizes.layer, device)
     title = f"image tokens of {sizes.layer.tokens}, width {sizes.layer.heads * sizes.layer.size}"
     return interleave(title, arms, repeats), []
+
+
+def time_methods(sizes: Sizes, device: torch.device, repeats: int) -> Result:
+    """Time every decoding method, on a LLaVA of 32 layers of its own."""
+    rounds = repeats if device.type == "cuda" else min(repeats, METHOD_REPEATS)
+    return measure_methods(sizes.methods, device, rounds)
 
 
 def time_model(sizes: Sizes, vlm: VLM, name: str, repeats: int) -> Result:
@@ -198,11 +216,12 @@ def _extra_on_gpu(device: torch.device, way: str, shape: LayerShape) -> float:
     return torch.cuda.max_memory_allocated(device) - before - output.nbytes
 
 
-LAYER_SECTIONS: Final = {
+OWN_SECTIONS: Final = {  # that build what they measure
     "layer": time_layer,
     "memory": measure_memory,
     "counting": time_counting,
     "detection": time_detection,
+    "methods": time_methods,
 }
 MODEL_SECTIONS: Final = {
     "model": time_model,

@@ -1,0 +1,209 @@
+"""What each decoding method costs beside the baseline: time, forward passes, and rows of a batch.
+
+`costs.py` runs it, on a model of `deep_vlm.py`. All answers are of the same length. On a CPU, time
+is the process's own, summed over threads: rounds take minutes, in which others come and go.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+import torch
+
+import eah
+from models.base import VLM
+from models.decoding.adhh import Adhh
+from models.decoding.base import DecodingMethod
+from models.decoding.deco import Deco
+from models.decoding.dola import Dola
+from models.decoding.hgai import Hgai
+from models.decoding.opera import Opera
+from models.decoding.pai import Pai
+from models.decoding.spin import Spin
+from models.decoding.vaf import Vaf
+from models.decoding.var import Var
+from models.decoding.vcd import Vcd
+from models.generation import Decoding
+from models.prefix_cache import PicturePrefixes, PrefixCache
+from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
+from scripts.bench.model import now
+from scripts.bench.rows import Arm, Row, compared, interleave
+from scripts.bench.vlm import eah_config
+
+TIME: Final = "time, ms"
+CAPTION: Final = "Please help me describe the image in detail."
+THINGS: Final = ("cat", "dog", "car", "tree", "person", "bottle", "chair", "book")
+SINK_DIMS: Final = (1415, 2533)  # published for LLaVA-1.5-7B, as the heads
+HEADS: Final = (
+    "16h29+26h9+13h31+15h10+20h12+30h9+19h18+17h0+18h9+26h28"
+    "+19h27+18h26+15h25+14h16+31h26+15h24+31h3+22h20+27h29+17h28"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MethodShape:
+    """What is asked of the model.
+
+    Attributes:
+        width: Of the language model, in heads of 64; None for LLaVA-1.5-7B's own size.
+        side: Of its pictures, in patches: the square is the number of image tokens.
+        caption: Tokens of a caption.
+        answer: Tokens of an answer to each of eight questions about one picture.
+        beams: Of the arms with beams.
+    """
+
+    width: int | None = None
+    side: int = 24
+    caption: int = 64
+    answer: int = 4
+    beams: int = 5
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """One arm: a method or none, with EAH or not, and its beams."""
+
+    method: DecodingMethod | None = None
+    eah: bool = False
+    beams: int = 1
+
+
+def measure_methods(
+    shape: MethodShape, device: torch.device, repeats: int
+) -> tuple[list[Row], list[str]]:
+    """Caption a picture, then answer eight questions about one, under every method.
+
+    Args:
+        shape: What is asked.
+        device: Where the model runs.
+        repeats: Rounds that count.
+    Returns:
+        The rows, and OPERA beside beam search as sentences.
+    """
+    vlm = make_deep_vlm(device, shape.width, shape.side)
+    text = vlm.model.config.text_config
+    about = f"{LAYERS} layers of width {text.hidden_size}"
+    caption, questions = caption_arms(vlm, shape), question_arms(vlm, shape)
+    rows = [
+        *interleave(f"a caption of {shape.caption} tokens, {about}", caption, repeats),
+        *interleave(f"{len(THINGS)} questions about a picture, {about}", questions, repeats),
+    ]
+    times = [row for row in rows if row.quantity == TIME]
+    pair = _beamed("opera", shape), _beamed("baseline", shape)
+    half = len(times) // 2
+    lines = [*compared(times[:half], [pair]), *compared(times[half:], [pair])]
+    return [row if row.quantity == TIME else replace(row, ratios=()) for row in rows], lines
+
+
+def methods_of(vlm: VLM) -> dict[str, DecodingMethod]:
+    """Return every method by its name in `configs/methods.yaml`, with its published settings.
+
+    Heads and dimensions of LLaVA-1.5-7B are taken modulo those of a narrower model.
+    """
+    text = vlm.model.config.text_config
+    pairs = [head.split("h") for head in HEADS.split("+")]
+    heads = {f"{layer}h{int(head) % text.num_attention_heads}" for layer, head in pairs}
+    return {
+        "vcd": Vcd(),
+        "dola": Dola(),
+        "pai": Pai(),
+        "hgai": Hgai(),
+        "vaf": Vaf(),
+        "deco": Deco(),
+        "var": Var(tuple(dim % text.hidden_size for dim in SINK_DIMS)),
+        "adhh": Adhh("+".join(sorted(heads))),
+        "spin": Spin(),
+        "opera": Opera(),
+    }
+
+
+def caption_arms(vlm: VLM, shape: MethodShape) -> dict[str, Arm]:
+    """Return one caption of one picture under each method."""
+    return _arms(vlm, shape, [CAPTION], shape.caption, reuse=False)
+
+
+def question_arms(vlm: VLM, shape: MethodShape) -> dict[str, Arm]:
+    """Return eight questions about one picture in a batch, with prefix reuse where it is allowed.
+
+    The prefix is computed in each round.
+    """
+    questions = [f"Is there a {thing} in the image?" for thing in THINGS]
+    return _arms(vlm, shape, questions, shape.answer, reuse=True)
+
+
+def _arms(
+    vlm: VLM, shape: MethodShape, questions: list[str], tokens: int, *, reuse: bool
+) -> dict[str, Arm]:
+    ways: dict[str, _Way] = {"baseline": _Way(), "eah": _Way(eah=True)}
+    for name, method in methods_of(vlm).items():
+        if method.repeats_prompts:
+            ways[name] = _Way(method)
+        else:  # OPERA, a beam search
+            ways[_beamed("baseline", shape)] = _Way(beams=shape.beams)
+            ways[_beamed(name, shape)] = _Way(method, beams=shape.beams)
+    side = vlm.model.config.vision_config.image_size
+    pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    ask = partial(_ask, vlm, pixels, questions, tokens, reuse)
+    return {name: partial(ask, way) for name, way in ways.items()}
+
+
+def _beamed(name: str, shape: MethodShape) -> str:
+    return f"{name}, {shape.beams} beams"
+
+
+@torch.inference_mode()
+def _ask(
+    vlm: VLM, pixels: torch.Tensor, questions: list[str], tokens: int, reuse: bool, way: _Way
+) -> dict[str, float]:
+    """Answer questions about one picture, and return time, forward passes and rows."""
+    count = len(questions)
+    shown, noised = vlm.encode_pixels(pixels), None
+    if isinstance(way.method, Vcd):
+        noised = vlm.encode_pixels(way.method.noised(pixels, 0)).expand(count, -1, -1)
+    enabled = eah.enabled(vlm.model, eah_config(NAME)) if way.eah else nullcontext()
+    with enabled, _counted(vlm.language_model) as rows:
+        start = _seconds(vlm.device)
+        answers = vlm.answer_batch(
+            shown.expand(count, -1, -1),
+            questions,
+            Decoding(tokens, way.beams),
+            way.method,
+            noised,
+            PicturePrefixes([0] * count, PrefixCache()) if reuse else None,
+        )
+        seconds = _seconds(vlm.device) - start
+    assert all(answer.tokens == tokens for answer in answers), "an answer ended early"
+    taken = {TIME: 1000 * seconds}
+    # With reuse, passes that compute a prefix count as well, and say little.
+    return taken if reuse else {**taken, **_per_token(rows, tokens)}
+
+
+def _per_token(rows: Sequence[int], tokens: int) -> dict[str, float]:
+    """Return how many forward passes a token takes, and of how many rows they are."""
+    return {"forward passes per token": len(rows) / tokens, "rows per pass": sum(rows) / len(rows)}
+
+
+def _seconds(device: torch.device) -> float:
+    """Return the time in seconds: a clock's where a GPU works, else the process's own."""
+    return now(device) if device.type == "cuda" else time.process_time()
+
+
+@contextmanager
+def _counted(model: Any) -> Iterator[list[int]]:
+    """In a `with` block, collect the batch rows of every forward pass."""
+    rows: list[int] = []
+
+    def count(_: Any, __: Any, kwargs: Mapping[str, Any]) -> None:
+        given = kwargs.get("inputs_embeds")
+        rows.append(len(kwargs["input_ids"] if given is None else given))
+
+    hook = model.register_forward_pre_hook(count, with_kwargs=True)
+    try:
+        yield rows
+    finally:
+        hook.remove()
