@@ -6,6 +6,7 @@ is the process's own, summed over threads: rounds take minutes, in which others 
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -38,6 +39,7 @@ from scripts.bench.vlm import eah_config
 TIME: Final = "time, ms"
 CAPTION: Final = "Please help me describe the image in detail."
 THINGS: Final = ("cat", "dog", "car", "tree", "person", "bottle", "chair", "book")
+WIDTH: Final = 4096  # of LLaVA-1.5-7B
 SINK_DIMS: Final = (1415, 2533)  # published for LLaVA-1.5-7B, as the heads
 HEADS: Final = (
     "16h29+26h9+13h31+15h10+20h12+30h9+19h18+17h0+18h9+26h28"
@@ -103,7 +105,8 @@ def measure_methods(
 def methods_of(vlm: VLM) -> dict[str, DecodingMethod]:
     """Return every method by its name in `configs/methods.yaml`, with its published settings.
 
-    Heads and dimensions of LLaVA-1.5-7B are taken modulo those of a narrower model.
+    Heads and dimensions of LLaVA-1.5-7B are taken modulo those of a narrower model, and VAR's
+    threshold is the same share of the largest value that its hidden states can have.
     """
     text = vlm.model.config.text_config
     pairs = [head.split("h") for head in HEADS.split("+")]
@@ -115,7 +118,10 @@ def methods_of(vlm: VLM) -> dict[str, DecodingMethod]:
         "hgai": Hgai(),
         "vaf": Vaf(),
         "deco": Deco(),
-        "var": Var(tuple(dim % text.hidden_size for dim in SINK_DIMS)),
+        "var": Var(
+            tuple(dim % text.hidden_size for dim in SINK_DIMS),
+            tau=Var().tau * math.sqrt(text.hidden_size / WIDTH),
+        ),
         "adhh": Adhh("+".join(sorted(heads))),
         "spin": Spin(),
         "opera": Opera(),
