@@ -31,6 +31,7 @@ from models.decoding.var import Var
 from models.decoding.vcd import Vcd
 from models.generation import Decoding
 from models.prefix_cache import PicturePrefixes, PrefixCache
+from models.settings import model_settings
 from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
 from scripts.bench.model import now
 from scripts.bench.rows import Arm, Row, compared, interleave
@@ -40,11 +41,6 @@ TIME: Final = "time, ms"
 CAPTION: Final = "Please help me describe the image in detail."
 THINGS: Final = ("cat", "dog", "car", "tree", "person", "bottle", "chair", "book")
 WIDTH: Final = 4096  # of LLaVA-1.5-7B
-SINK_DIMS: Final = (1415, 2533)  # published for LLaVA-1.5-7B, as the heads
-HEADS: Final = (
-    "16h29+26h9+13h31+15h10+20h12+30h9+19h18+17h0+18h9+26h28"
-    "+19h27+18h26+15h25+14h16+31h26+15h24+31h3+22h20+27h29+17h28"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +105,8 @@ def methods_of(vlm: VLM) -> dict[str, DecodingMethod]:
     threshold is the same share of the largest value that its hidden states can have.
     """
     text = vlm.model.config.text_config
-    pairs = [head.split("h") for head in HEADS.split("+")]
+    known = model_settings("llava-1.5").methods
+    pairs = [head.split("h") for head in known["adhh"]["heads"].split("+")]
     heads = {f"{layer}h{int(head) % text.num_attention_heads}" for layer, head in pairs}
     return {
         "vcd": Vcd(),
@@ -119,7 +116,7 @@ def methods_of(vlm: VLM) -> dict[str, DecodingMethod]:
         "vaf": Vaf(),
         "deco": Deco(),
         "var": Var(
-            tuple(dim % text.hidden_size for dim in SINK_DIMS),
+            tuple(dim % text.hidden_size for dim in known["var"]["sink_dims"]),
             tau=Var().tau * math.sqrt(text.hidden_size / WIDTH),
         ),
         "adhh": Adhh("+".join(sorted(heads))),
