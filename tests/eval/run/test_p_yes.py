@@ -246,7 +246,7 @@ def test_a_method_without_scores_of_the_first_token_is_refused(
 
     error = capsys.readouterr().err.splitlines()[-1]
     assert "method vcd+eah: --scoring likelihood needs a method that scores the first" in error
-    assert "Vcd does not; leave the arm out, or use --scoring generate" in error
+    assert "VCD does not; leave the arm out, or use --scoring generate" in error
 
 
 def test_an_unknown_scoring_is_refused() -> None:

@@ -77,7 +77,10 @@ def test_flags_work_in_every_spelling(arguments: list[str], name: str, value: ob
         (["--method", "eha"], "method 'eha' is unknown: did you mean 'eah'"),
         (["--method", "eah", "eah"], "each once"),
         (["--method", "eah+vcd", "vcd+eah"], "are the same arm"),
-        (["--method", "opera+vcd"], "an arm has one of opera, vcd, dola, pai, and eah beside it"),
+        (
+            ["--method", "opera+vcd"],
+            "an arm has one of opera, vcd, dola, pai, hgai, vaf, deco, var, adhh, spin, and eah beside",
+        ),
         (["--pope-type", "randon"], "did you mean 'random'"),
         (["--parser", "oprea"], "did you mean 'opera'"),
         (["--batch-size", "0"], "batch_size=0, but at least 1"),
