@@ -160,3 +160,18 @@ def decos_scores(method: Deco, final: Array, early: list[Array]) -> tuple[Array,
     for token in candidates:
         scores[token] = final[token] + method.alpha * surest * early[-anchor][token]
     return scores, -anchor
+
+
+@pytest.mark.parametrize("name", METHODS)
+@torch.inference_mode()
+def test_several_tokens_in_a_pass_are_as_one_after_the_other(name: str) -> None:
+    """As assisted decoding tries them out."""
+    model, one = make_llama(), one_prompt(make_prompts(), 0)
+    tokens = answers(one)
+
+    with METHODS[name].applied(model, one.image_mask):
+        cache = model(**one.inputs, use_cache=True).past_key_values
+        found = model(input_ids=tokens, past_key_values=cache, use_cache=True).logits[0]
+
+    plain = expected(METHODS[name])[0]
+    assert_near(found, plain[one.embeds.shape[1] :])

@@ -32,6 +32,7 @@ from models.decoding.pai import Pai
 from models.decoding.spin import Spin
 from models.decoding.vaf import Vaf
 from models.decoding.var import Var
+from models.hf import HFVlm
 from tests.models.rivals.toy import (
     DECO,
     METHODS,
@@ -177,9 +178,12 @@ def test_eah_that_is_enabled_inside_of_a_block() -> None:
 def test_two_methods_in_the_same_layers() -> None:
     model, prompts = make_llama(), make_prompts()
 
-    with Vaf((1, 2)).applied(model, prompts.image_mask):
-        text = refusal(lambda: enter(METHODS["spin"], model))
-        Hgai((0, 3)).check_model(model)
+    with (
+        Vaf((1, 2)).applied(model, prompts.image_mask),
+        Hgai((3,)).applied(model, prompts.image_mask),
+    ):
+        text = refusal(lambda: enter(Spin((0, 1, 2)), model))
+        Hgai((0,)).check_model(model)
         METHODS["spin"].check_model(make_llama())  # another model
     METHODS["spin"].check_model(model)
 
@@ -282,6 +286,7 @@ def test_deco_refuses_logits_that_are_scaled_or_capped(make: Callable[[], Any]) 
     assert text.startswith("DeCo reads early layers with the output layer, but this model scales")
 
 
+@pytest.mark.filterwarnings("ignore:Passing `repetition_penalty`")
 def test_deco_refuses_scores_that_generate_has_changed_before() -> None:
     model, one = make_llama(), one_prompt(make_prompts(), 0)
 
@@ -355,6 +360,16 @@ def test_var_refuses_a_prompt_that_ran_before_its_block() -> None:
             model(input_ids=torch.tensor([[5]]), past_key_values=cache)
 
     assert "run it there from its start" in refusal(act)
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_models_that_are_not_given_embeddings(name: str) -> None:
+    vlm = object.__new__(HFVlm)
+    vlm.note, vlm.model = "its `generate` takes no embeddings", make_llama()
+
+    text = refusal(lambda: vlm.check_method(ATTENTION[name]))
+
+    assert "needs prompts as embeddings and plain causal attention, but with Llama" in text
 
 
 def test_vars_released_form_refuses_batches() -> None:

@@ -14,6 +14,8 @@ import torch
 import models
 from models.base import VLM
 from models.decoding.base import DecodingMethod
+from models.decoding.deco import Deco
+from models.decoding.var import Var
 from models.generation import Answer
 from models.prefix_cache import PrefixCache
 from tests.models.rivals.test_answers import METHODS, ask
@@ -22,7 +24,18 @@ from tests.models.rivals.toy import answers, make_llama, make_prompts, run_steps
 from tests.models.toys import make_folder
 
 ROUNDS = 5
-PAIRS = [("hgai", "var"), ("vaf", "spin"), ("adhh", "deco"), ("var", "deco"), ("spin", "hgai")]
+ARMS: dict[str, DecodingMethod] = {
+    **METHODS,
+    "other var": Var((3, 50), tau=1.2, rho=1.0, summ=0.0, p=0.2, start_layer=1),
+    "other deco": Deco((0, 1), alpha=3.0),
+}
+PAIRS = [
+    ("hgai", "var"),
+    ("vaf", "spin"),
+    ("adhh", "deco"),
+    ("var", "other var"),
+    ("deco", "other deco"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +56,7 @@ def quick_switches() -> Iterator[None]:
 @pytest.mark.parametrize("prefix", [False, True], ids=["whole", "prefix reuse"])
 @pytest.mark.parametrize("pair", PAIRS, ids="-".join)
 def test_each_thread_answers_as_alone(vlm: VLM, pair: tuple[str, str], prefix: bool) -> None:
-    arms = [METHODS[pair[0]], METHODS[pair[1]], None]
+    arms = [ARMS[pair[0]], ARMS[pair[1]], None]
     alone = [ask(vlm, method, PrefixCache() if prefix else None) for method in arms]
     assert len({str(said) for said in alone}) == len(arms)
     start = threading.Barrier(len(arms))
