@@ -79,7 +79,7 @@ def test_flags_work_in_every_spelling(arguments: list[str], name: str, value: ob
         (["--method", "eah+vcd", "vcd+eah"], "are the same arm"),
         (
             ["--method", "opera+vcd"],
-            "an arm has one of opera, vcd, dola, pai, hgai, vaf, deco, var, adhh, spin, and eah beside",
+            "an arm has one of opera, vcd, .*spin, and eah beside",
         ),
         (["--pope-type", "randon"], "did you mean 'random'"),
         (["--parser", "oprea"], "did you mean 'opera'"),
