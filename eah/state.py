@@ -29,6 +29,7 @@ from eah.prompt import (
     Prompt,
 )
 from eah.settings import EAHConfig
+from eah.with_blocks import WithBlocks
 
 STATE: Final = "_eah"  # attribute of patched attention modules
 
@@ -161,7 +162,7 @@ class Frame(NamedTuple):
 
 
 current: ContextVar[Pass | None] = ContextVar("eah_pass", default=None)
-_frames: ContextVar[tuple[Frame, ...]] = ContextVar("eah_frames", default=())
+_frames: WithBlocks[list[Frame]] = WithBlocks("eah_frames")
 _last = threading.local()
 
 
@@ -197,17 +198,14 @@ def _kept() -> WeakKeyDictionary[Session | ObserverKey, Findings]:
 @contextmanager
 def say(sessions: list[Session], kind: str, value: object) -> Iterator[None]:
     """Say something about the prompts of a `with` block, in this thread."""
-    frames = tuple(Frame(session, kind, value) for session in sessions)
-    token = _frames.set(_frames.get() + frames)
-    try:
+    with _frames.saying([Frame(session, kind, value) for session in sessions]):
         yield
-    finally:
-        _frames.reset(token)
 
 
 def said(session: Session, kind: str) -> Any:
     """Return what the innermost `with` block of this thread says; None without one."""
-    for frame in reversed(_frames.get()):
+    frames = [frame for said_together in _frames.values() for frame in said_together]
+    for frame in reversed(frames):
         if frame.session is session and frame.kind == kind:
             return frame.value
     return None

@@ -299,7 +299,7 @@ def compute_prefixes(
     cache = DynamicCache(config=model.config.get_text_config(decoder=True))
     with (
         image_tokens(model, prompts.image_mask[rows, :stop]),
-        prompt_images(prompts.image_mask[rows]) as images,
+        prompt_images(prompts.image_mask[rows], stop or 0) as images,
         sharing_prefix(model, prefix),
         _stop_at_last_keys(model),
     ):

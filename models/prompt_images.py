@@ -10,10 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
+from typing import Final
 
 import torch
 from torch.nn import functional
+
+from eah.with_blocks import WithBlocks
 
 
 class PromptImages:
@@ -21,6 +23,7 @@ class PromptImages:
 
     Attributes:
         mask: True at image tokens, shape (B, S).
+        prefix: Positions at the start of all prompts that may be run by themselves.
         starts: Position of each prompt's first image token; S for a prompt without any.
         stops: Position behind each prompt's last image token; S likewise.
         notes: What a method keeps about the prompts' tokens, by layer, (B, S) bool each. Notes on a
@@ -29,9 +32,9 @@ class PromptImages:
             known.
     """
 
-    def __init__(self, mask: torch.Tensor) -> None:
+    def __init__(self, mask: torch.Tensor, prefix: int = 0) -> None:
         """Look at a mask, which is copied to the CPU once."""
-        self.mask = mask
+        self.mask, self.prefix = mask, prefix
         self.starts: list[int] = []
         self.stops: list[int] = []
         self.notes: dict[int, torch.Tensor] = {}
@@ -78,23 +81,21 @@ class PromptImages:
         return values.repeat_interleave(rows // len(self.mask), dim=0)
 
 
-_said: ContextVar[PromptImages | None] = ContextVar("prompt_images", default=None)
+_said: Final[WithBlocks[PromptImages]] = WithBlocks("prompt_images")
 
 
 @contextmanager
-def prompt_images(mask: torch.Tensor | None) -> Iterator[PromptImages | None]:
+def prompt_images(mask: torch.Tensor | None, prefix: int = 0) -> Iterator[PromptImages | None]:
     """Say where the image tokens of whole prompts are, (B, S) bool; None says nothing."""
     if mask is None:
-        yield _said.get()
+        yield said_images()
         return
-    images = PromptImages(mask)
-    token = _said.set(images)
-    try:
+    images = PromptImages(mask, prefix)
+    with _said.saying(images):
         yield images
-    finally:
-        _said.reset(token)
 
 
 def said_images() -> PromptImages | None:
     """Return what the innermost block of this thread says."""
-    return _said.get()
+    said = _said.values()
+    return said[-1] if said else None

@@ -7,7 +7,7 @@ tokens or makes room for later ones, and where the mask of image tokens is anoth
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final
 
 import torch
@@ -43,12 +43,14 @@ class PassChecks:
         if not self._layers:
             yield
             return
-        decoder = decoder_of(self._model)
-        hook = decoder.register_forward_pre_hook(in_this_thread(self._see), with_kwargs=True)
-        try:
+        with ExitStack() as stack:
+            for module, see in (
+                (self._model, self._check_maps),
+                (decoder_of(self._model), self._see),
+            ):
+                hook = module.register_forward_pre_hook(in_this_thread(see), with_kwargs=True)
+                stack.callback(hook.remove)
             yield
-        finally:
-            hook.remove()
 
     def images(self, call: AttentionCall) -> PromptImages:
         """Return where the image tokens of a call's prompts are, after all checks."""
@@ -70,15 +72,24 @@ class PassChecks:
                 f"({what}), so that the places of the image tokens are lost; use a dynamic cache, "
                 "other layers or shorter answers"
             )
-        is_too_short = call.offset == 0 and queries > images.length
-        is_too_long = queries == 1 and keys < images.length
-        if is_too_short or is_too_long:
+        is_prefix = call.offset == 0 and queries == images.prefix
+        if not is_prefix and (keys < images.length or (call.offset == 0 and keys > images.length)):
             raise MethodError(
                 f"{self._title}: the mask of image tokens has {images.length} positions, but the "
-                f"prompt has {queries if is_too_short else keys - 1}; pass one with the prompt's "
-                "padding and without its answer"
+                f"prompt begins with a pass of {queries}; pass a mask with the prompt's padding "
+                "and without its answer, and run prompts whole and with a cache (no chunks, no "
+                "guessed tokens, no guidance)"
             )
         return images
+
+    def _check_maps(self, model: nn.Module, _: Any, kwargs: dict[str, Any]) -> None:
+        """Refuse to return attention maps, which are never computed in whole."""
+        own = getattr(getattr(model, "config", None), "output_attentions", False)
+        if kwargs.get("output_attentions", own):
+            raise MethodError(
+                f"{self._title} computes the rows that it changes, and no attention maps; leave "
+                "output_attentions out"
+            )
 
     def _see(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         """Look at the arguments of the decoder's `forward`."""
@@ -131,14 +142,23 @@ def both_change(title: str, other: str, layers: Collection[int]) -> str:
 
 
 def checked_image(title: str, image: torch.Tensor) -> torch.Tensor:
-    """Return a mask of image tokens as bool, (B, S).
+    """Return a mask of image tokens, (B, S) bool.
 
     Raises:
-        MethodError: If it is no mask of a batch.
+        MethodError: If it is no such mask, or holds no image token.
     """
-    if image.dim() != 2:
+    is_mask = isinstance(image, torch.Tensor) and image.dtype == torch.bool and image.dim() == 2
+    if not is_mask or not image.numel():
+        found = type(image).__name__
+        if isinstance(image, torch.Tensor):
+            found = f"{image.dtype} of shape {tuple(image.shape)}"
         raise MethodError(
-            f"{title}: the mask of image tokens is of shape {tuple(image.shape)}, but it has a row "
-            "for each prompt and a column for each position"
+            f"{title}: the mask of image tokens is {found}; pass a bool tensor with a row for each "
+            "prompt and a column for each position"
         )
-    return image.bool()
+    if not image.any():
+        raise MethodError(
+            f"{title}: the mask of image tokens is False everywhere; pass one that is True at them "
+            "(is it the right id?)"
+        )
+    return image

@@ -14,7 +14,6 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 from typing import Any, ClassVar, Final
 from weakref import WeakKeyDictionary
 
@@ -28,13 +27,11 @@ from eah.patch import handle_of
 from models.decoding.attention_checks import PassChecks, both_change, checked_image
 from models.decoding.attention_rows import Held, Rows, mask_of_last_row
 from models.decoding.base import DecodingMethod, MethodError
-from models.decoding.own_attention import AttentionCall, Output, check_kernel, replaced
+from models.decoding.own_attention import AttentionCall, Output, check_kernel, holder_of, replaced
 from models.generation import Decoding
 from models.prompt_images import PromptImages, prompt_images
 
 _usable: Final[WeakKeyDictionary[nn.Module, Any]] = WeakKeyDictionary()
-# Methods whose blocks this thread is in, by the id of the attention module that they change.
-_holders: Final[ContextVar[dict[int, str]]] = ContextVar("holders", default={})  # noqa: B039
 
 
 class AttentionMethod(DecodingMethod):
@@ -120,23 +117,18 @@ class AttentionMethod(DecodingMethod):
         """
         modules = self._modules(model)
         checks = PassChecks(self.title, model, modules)
-        mine = {id(module): self.title for module in modules.values()}
         said = nullcontext() if image is None else prompt_images(checked_image(self.title, image))
-        token = _holders.set({**_holders.get(), **mine})
 
         def attend(call: AttentionCall) -> Output:
             return self._attend(call, checks.images(call))
 
-        try:
-            with (
-                said,
-                checks.watching(),
-                replaced(list(modules.values()), attend),
-                self.watching(model, list(modules)),
-            ):
-                yield LogitsProcessorList()
-        finally:
-            _holders.reset(token)
+        with (
+            said,
+            checks.watching(),
+            replaced(list(modules.values()), attend, self.title),
+            self.watching(model, list(modules)),
+        ):
+            yield LogitsProcessorList()
 
     @contextmanager
     def watching(self, model: nn.Module, layers: Sequence[int]) -> Iterator[None]:
@@ -197,7 +189,7 @@ class AttentionMethod(DecodingMethod):
                 raise MethodError(f"{self.title} in layer {layer} of {name}: {reasons[layer]}")
             check_kernel(usable[layer])
         modules = {layer: usable[layer] for layer in held}
-        holders = {layer: _holders.get().get(id(module)) for layer, module in modules.items()}
+        holders = {layer: holder_of(module) for layer, module in modules.items()}
         for other in filter(None, holders.values()):
             both = {layer for layer, holder in holders.items() if holder == other}
             raise MethodError(both_change(self.title, other, both))

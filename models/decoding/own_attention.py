@@ -11,7 +11,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from contextvars import ContextVar
 from functools import wraps
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
@@ -22,6 +21,7 @@ from transformers.modeling_utils import AttentionInterface
 
 from eah.attention import ATTENTION_NAME
 from eah.kernels import ModuleView, config_naming, own_config, run_kernel, under
+from eah.with_blocks import WithBlocks
 from models.decoding.base import MethodError
 
 NAME: Final = "in_block"
@@ -107,20 +107,22 @@ Function = Callable[[AttentionCall], Output]
 class _Frame(NamedTuple):
     modules: frozenset[int]  # by id
     function: Function
+    holder: str
 
 
-_frames: Final[ContextVar[tuple[_Frame, ...]]] = ContextVar("attention_frames", default=())
+_frames: Final[WithBlocks[_Frame]] = WithBlocks("attention_frames")
 _lock: Final = threading.Lock()
 _installed: Final[WeakKeyDictionary[nn.Module, int]] = WeakKeyDictionary()  # blocks, of all threads
 
 
 @contextmanager
-def replaced(modules: Sequence[nn.Module], function: Function) -> Iterator[None]:
+def replaced(modules: Sequence[nn.Module], function: Function, holder: str = "") -> Iterator[None]:
     """Let modules call a function in a `with` block; that of the innermost block comes first.
 
     Args:
         modules: Attention modules.
         function: Takes the call, and returns what an attention function returns.
+        holder: The method that changes their attention; "" for none.
     Raises:
         MethodError: If a module's kernel takes no masks of its own making.
     """
@@ -132,12 +134,10 @@ def replaced(modules: Sequence[nn.Module], function: Function) -> Iterator[None]
             _installed[module] = _installed.get(module, 0) + 1
             if not _is_named(module):
                 module.config = config_naming(module.config, NAME)
-    frame = _Frame(frozenset(map(id, modules)), function)
-    token = _frames.set((*_frames.get(), frame))
     try:
-        yield
+        with _frames.saying(_Frame(frozenset(map(id, modules)), function, holder)):
+            yield
     finally:
-        _frames.reset(token)
         with _lock:
             for module in modules:
                 _installed[module] -= 1
@@ -180,7 +180,13 @@ def is_shared_by_eah(module: Any) -> bool:
 
 def is_held(module: nn.Module) -> bool:
     """Return whether a block of this thread holds a module."""
-    return any(id(module) in frame.modules for frame in _frames.get())
+    return any(id(module) in frame.modules for frame in _frames.values())
+
+
+def holder_of(module: nn.Module) -> str | None:
+    """Return the method that changes a module's attention in a block of this thread."""
+    named = [f.holder for f in _frames.values() if f.holder and id(module) in f.modules]
+    return named[-1] if named else None
 
 
 def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
@@ -213,5 +219,5 @@ def _dispatch(
 ) -> Output:
     """Run the functions that this thread's blocks put before a module's kernel."""
     mine = id(unwrapped(module))
-    frames = [frame for frame in _frames.get() if mine in frame.modules]
+    frames = [frame for frame in _frames.values() if mine in frame.modules]
     return AttentionCall(module, (query, key, value), attention_mask, kwargs, frames).run()

@@ -173,7 +173,7 @@ def test_var_refuses_a_prefix_whose_tokens_it_never_saw(wrapped: dict[str, VLM])
 def test_vars_released_form_is_asked_one_question_at_a_time(wrapped: dict[str, VLM]) -> None:
     vlm, method = wrapped["llava-1.5"], Var((7, 21), tau=1.5, start_layer=1, released=True)
 
-    with pytest.raises(models.decoding.base.MethodError, match="use batch size 1"):
+    with pytest.raises(models.decoding.base.MethodError, match="ask one at a time"):
         ask(vlm, method)
     assert not vlm.shares_prefix(method)
     assert ask(vlm, method, rows=(0,), num_beams=3)

@@ -320,9 +320,9 @@ def test_image_tokens_that_nobody_said(name: str) -> None:
         (lambda mask: mask[:3], "is not told where the image tokens of 4 prompts are"),
         (lambda mask: mask[:1], "the mask of image tokens has 1 rows for 4 prompts"),
         (lambda mask: mask[:2], "the mask of image tokens has 2 rows for 4 prompts"),
-        (lambda mask: mask[0], "the mask of image tokens is of shape (19,)"),
-        (lambda mask: mask[:, :18], "has 18 positions, but the prompt has 19"),
-        (lambda mask: torch.cat([mask, mask[:, :2]], 1), "has 21 positions, but the prompt has 19"),
+        (lambda mask: mask[0], "the mask of image tokens is torch.bool of shape (19,); pass"),
+        (lambda mask: mask[:, :18], "has 18 positions, but the prompt begins with a pass of 19"),
+        (lambda mask: torch.cat([mask, mask[:, :2]], 1), "has 21 positions, but the prompt begins with a pass of 19"),
     ],
 )
 @pytest.mark.parametrize("name", ATTENTION)
@@ -339,15 +339,48 @@ def test_masks_of_other_prompts(
     assert expected in text
 
 
-@pytest.mark.parametrize("name", ATTENTION)
-def test_a_mask_of_numbers_is_one_of_truths(name: str) -> None:
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda mask: mask.long(), "is torch.int64 of shape (4, 19); pass a bool tensor with a row"),
+        (lambda mask: mask.numpy(), "the mask of image tokens is ndarray; pass a bool tensor"),
+        (lambda mask: mask[:0], "is torch.bool of shape (0, 19); pass a bool tensor"),
+        (lambda mask: mask & False, "is False everywhere; pass one that is True at them"),
+    ],
+)
+def test_what_is_no_mask_of_image_tokens(change: Callable[[Any], Any], expected: str) -> None:
     model, prompts = make_llama(), make_prompts()
-    numbers = prompts.image_mask.long()
 
-    found = run_steps(model, ATTENTION[name], prompts, answers(prompts), image=numbers)
+    def act() -> None:
+        with METHODS["hgai"].applied(model, change(prompts.image_mask)):
+            raise AssertionError("entered")
 
-    expected = run_steps(model, ATTENTION[name], prompts, answers(prompts))
-    assert torch.equal(torch.cat(found), torch.cat(expected))
+    assert expected in refusal(act)
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_attention_maps_are_not_returned(name: str) -> None:
+    model, prompts = make_llama(), make_prompts()
+    model.set_attn_implementation("eager")
+
+    def act() -> None:
+        with ATTENTION[name].applied(model, prompts.image_mask):
+            model(**prompts.inputs, output_attentions=True)
+
+    assert "and no attention maps; leave output_attentions out" in refusal(act)
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("chunk", [1, 4, 18])
+def test_prompts_in_pieces(name: str, chunk: int) -> None:
+    """Their first piece can't be told from a prompt that the mask is too long for."""
+    model, prompts = make_llama(), make_prompts()
+
+    def act() -> None:
+        with ATTENTION[name].applied(model, prompts.image_mask), torch.no_grad():
+            model.generate(**prompts.inputs, max_new_tokens=2, prefill_chunk_size=chunk)
+
+    assert f"begins with a pass of {chunk}; pass a mask" in refusal(act)
 
 
 def test_var_refuses_a_prompt_that_ran_before_its_block() -> None:
@@ -362,12 +395,11 @@ def test_var_refuses_a_prompt_that_ran_before_its_block() -> None:
     assert "run it there from its start" in refusal(act)
 
 
-@pytest.mark.parametrize("name", ATTENTION)
-def test_models_that_are_not_given_embeddings(name: str) -> None:
+def test_models_that_are_not_given_embeddings() -> None:
     vlm = object.__new__(HFVlm)
     vlm.note, vlm.model = "its `generate` takes no embeddings", make_llama()
 
-    text = refusal(lambda: vlm.check_method(ATTENTION[name]))
+    text = refusal(lambda: vlm.check_method(METHODS["pai"]))
 
     assert "needs prompts as embeddings and plain causal attention, but with Llama" in text
 
