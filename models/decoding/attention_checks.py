@@ -103,6 +103,11 @@ class PassChecks:
         self._tokens = None
         if isinstance(mask, torch.Tensor) and mask.dim() == 2:
             self._tokens = mask.shape[1]
+            if isinstance(given, torch.Tensor) and given.shape[1] > 1 and not mask[:, -1].all():
+                raise MethodError(
+                    f"{self._title}: some prompts are padded on the right, so that their last "
+                    "token is not in the last place; pad them on the left"
+                )
         elif isinstance(given, torch.Tensor):
             cached = int(cache.get_seq_length()) if isinstance(cache, Cache) else 0
             self._tokens = given.shape[1] + cached

@@ -322,7 +322,10 @@ def test_image_tokens_that_nobody_said(name: str) -> None:
         (lambda mask: mask[:2], "the mask of image tokens has 2 rows for 4 prompts"),
         (lambda mask: mask[0], "the mask of image tokens is torch.bool of shape (19,); pass"),
         (lambda mask: mask[:, :18], "has 18 positions, but the prompt begins with a pass of 19"),
-        (lambda mask: torch.cat([mask, mask[:, :2]], 1), "has 21 positions, but the prompt begins with a pass of 19"),
+        (
+            lambda mask: torch.cat([mask, mask[:, :2]], 1),
+            "has 21 positions, but the prompt begins with a pass of 19",
+        ),
     ],
 )
 @pytest.mark.parametrize("name", ATTENTION)
@@ -342,7 +345,10 @@ def test_masks_of_other_prompts(
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda mask: mask.long(), "is torch.int64 of shape (4, 19); pass a bool tensor with a row"),
+        (
+            lambda mask: mask.long(),
+            "is torch.int64 of shape (4, 19); pass a bool tensor with",
+        ),
         (lambda mask: mask.numpy(), "the mask of image tokens is ndarray; pass a bool tensor"),
         (lambda mask: mask[:0], "is torch.bool of shape (0, 19); pass a bool tensor"),
         (lambda mask: mask & False, "is False everywhere; pass one that is True at them"),
@@ -375,10 +381,13 @@ def test_attention_maps_are_not_returned(name: str) -> None:
 def test_prompts_in_pieces(name: str, chunk: int) -> None:
     """Their first piece can't be told from a prompt that the mask is too long for."""
     model, prompts = make_llama(), make_prompts()
+    ids = torch.ones_like(prompts.attention_mask)
 
     def act() -> None:
         with ATTENTION[name].applied(model, prompts.image_mask), torch.no_grad():
-            model.generate(**prompts.inputs, max_new_tokens=2, prefill_chunk_size=chunk)
+            model.generate(
+                ids, attention_mask=ids, max_new_tokens=2, prefill_chunk_size=chunk, pad_token_id=0
+            )
 
     assert f"begins with a pass of {chunk}; pass a mask" in refusal(act)
 
@@ -410,3 +419,15 @@ def test_vars_released_form_refuses_batches() -> None:
     text = refusal(lambda: run_steps(model, replace(VAR, released=True), prompts, answers(prompts)))
 
     assert text == "VAR: released=true asks one question at a time; use batch size 1"
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+def test_prompts_that_are_padded_on_the_right(name: str) -> None:
+    model, prompts = make_llama(), make_prompts()
+    mask = prompts.attention_mask.flip(1)
+
+    def act() -> None:
+        with ATTENTION[name].applied(model, prompts.image_mask.flip(1)):
+            model(inputs_embeds=prompts.embeds.flip(1), attention_mask=mask)
+
+    assert "some prompts are padded on the right" in refusal(act)

@@ -19,6 +19,7 @@ from models.decoding.spin import Spin
 from models.decoding.vaf import Vaf
 from models.decoding.var import Var
 from models.generation import EncodedPrompts, pad_prompts
+from models.prompt_images import prompt_images
 from tests.models.rivals.oracle import Text
 
 WIDTH, VOCABULARY, DEPTH = 32, 31, 4
@@ -142,8 +143,10 @@ def run_steps(
     `image` is passed to the method in the place of the prompts' own mask.
     """
     mask, places = prompts.attention_mask, prompts.places()
-    image = prompts.image_mask if image is None else image
-    with nullcontext(()) if method is None else method.applied(model, image) as processors:
+    if image is None and prompts.image_mask.any():  # else it is the wrappers' to say
+        image = prompts.image_mask
+    applied = nullcontext(()) if method is None else method.applied(model, image)
+    with prompt_images(prompts.image_mask), applied as processors:
         output = model(
             inputs_embeds=prompts.embeds,
             attention_mask=mask,
