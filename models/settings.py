@@ -32,8 +32,10 @@ class ModelSettings:
     dtype: str = "auto"  # as `models.load` takes it
     # Preset of EAH, and settings that differ from it.
     eah: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})
-    # Settings of methods that this model needs in the place of those of methods.yaml, by method.
+    # Settings of methods that this model needs in the place of those of methods.yaml, by method,
+    # and the layers and width of the language model that they are for.
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
+    methods_for: dict[str, int] = field(default_factory=dict)
 
 
 def available() -> list[str]:

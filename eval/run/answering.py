@@ -18,7 +18,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Key
 from eval.files.pictures import read_picture
 from eval.run.arm_folder import ArmFolder
-from eval.run.arms import notes_on_methods
+from eval.run.arms import check_size, notes_on_methods
 from eval.run.folder import BATCHES, RUN
 from eval.run.plan import AskedArm, Plan, Prompt, by_count, by_tokens, token_budget
 from eval.run.processes import launcher_note
@@ -70,6 +70,9 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
         _begin_run(session)
     if left:
         vlm = (load or models.load)(session.settings.model, **session.arguments)
+        text = vlm.language_model.config.get_text_config(decoder=True)
+        asked = [arm.arm for arm in plan.arms if arm.name in left]
+        check_size(asked, session.settings.model, text.num_hidden_layers, text.hidden_size)
         for arm in plan.arms:
             if arm.name in left:
                 _check_arm(arm, vlm, is_begun=bool(done[arm.name]))
@@ -125,6 +128,7 @@ def _check_arm(arm: AskedArm, vlm: models.VLM, *, is_begun: bool) -> None:
     with arm.applied(vlm):
         if arm.decoding is None:
             return
+        arm.decoding.forget(vlm.language_model)
         try:
             vlm.check_method(arm.decoding)
         except MethodError as error:

@@ -14,7 +14,7 @@ from eah.settings import THRESHOLDS, EAHConfig
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE
 from eval.files.values import convert
-from models.settings import CONFIGS, read_yaml
+from models.settings import CONFIGS, model_settings, read_yaml
 from models.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
@@ -24,6 +24,8 @@ EAH: Final = "eah"
 _LIST: Final = re.compile(r"\d+(-\d+)?(\+\d+(-\d+)?)*")
 # Of a method's line: its class, and the models that its settings were published for.
 NO_SETTINGS: Final = ("class", "published_for")
+# Other names of methods, which people may type.
+ALIASES: Final = {"vissink": "var", "visattnsink": "var", "clearsight": "vaf", "ad-hh": "adhh"}
 _EXPONENT: Final = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+")
 
 
@@ -55,21 +57,53 @@ def read_methods() -> dict[str, dict[str, Any]]:
     return {name: _read(values) for name, values in read_yaml(CONFIGS / "methods.yaml").items()}
 
 
-def published_settings(name: str, model: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def published_settings(name: str, needed: Mapping[str, Any]) -> dict[str, Any]:
     """Return a method's settings as published, and as a model needs them.
 
     Args:
         name: Of the method.
-        model: What the model's config says of methods, by name.
+        needed: What the model needs in their place (`needed_settings`).
     """
-    values = {**read_methods()[name], **_read(model.get(name, {}))}
+    values = {**read_methods()[name], **needed}
     return {key: value for key, value in values.items() if key not in NO_SETTINGS}
+
+
+def needed_settings(model: str) -> dict[str, dict[str, Any]]:
+    """Return what a model's config says of methods, by name.
+
+    Raises:
+        EvaluationError: If a method or a setting is unknown, or it is no mapping of settings.
+        ModelError: If there is no such model.
+    """
+    where, settings = f"{model}.yaml: methods", model_settings(model)
+    found, size = settings.methods, settings.methods_for
+    if not isinstance(size, dict) or (size and set(size) != {"layers", "width"}):
+        raise EvaluationError(
+            f"{model}.yaml: methods_for is {size!r:.60}, but it must be {{layers: N, width: N}}"
+        )
+    if not isinstance(found, dict):
+        raise EvaluationError(f"{where} is {found!r:.60}, but it must be settings by method")
+    for name, values in found.items():
+        if name not in read_methods():
+            raise EvaluationError(f"{where}: {name!r} is unknown: {nearest(name, read_methods())}")
+        if not isinstance(values, dict):
+            raise EvaluationError(f"{where}: {name} is {values!r:.60}, but it must be settings")
+        known = published_settings(name, {})
+        for setting in values:
+            if setting not in known:
+                raise EvaluationError(
+                    f"{where}: {name} has no setting {setting!r}: {nearest(setting, known)}"
+                )
+    try:
+        return {name: _read(values) for name, values in found.items()}
+    except ValueError as error:
+        raise EvaluationError(f"{where}: {error}") from error
 
 
 def _read(values: Mapping[str, Any]) -> dict[str, Any]:
     """Return settings with lists of numbers read where they are written as 5-18 or 1+3."""
     return {
-        key: _layers(value) if isinstance(value, str) and _LIST.fullmatch(value) else value
+        key: list(_layers(value)) if isinstance(value, str) and _LIST.fullmatch(value) else value
         for key, value in values.items()
     }
 
@@ -84,6 +118,8 @@ def _layers(text: str) -> tuple[int, ...]:
         first, dash, last = part.partition("-")
         if max(len(first), len(last)) > len(str(MOST_LAYERS)):
             raise ValueError(f"no model has so many layers: {part[:20]}")
+        if dash and int(last) < int(first):
+            raise ValueError(f"{part} counts down; write the smaller number first")
         found += range(int(first), int(last if dash else first) + 1)
     return tuple(found)
 
@@ -174,7 +210,12 @@ def read_method_flags(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
                 f"--method-settings {text!r}: method {name!r} is unknown: "
                 f"{nearest(name, read_methods())}"
             )
-        changes.setdefault(name, {})[setting.replace("-", "_")] = read_value(value)
+        setting = setting.replace("-", "_")
+        if setting in changes.setdefault(name, {}):
+            raise EvaluationError(
+                f"--method-settings {name}.{setting} is given twice; give it one value"
+            )
+        changes[name][setting] = read_value(value)
     return changes
 
 
@@ -208,10 +249,12 @@ def method_changes(published: Mapping[str, Any], given: Mapping[str, Any]) -> di
 
 
 def _one(value: Any) -> Any:
-    """Return a list of one number as that number, so that an arm has one name."""
-    if isinstance(value, (list, tuple)):
-        return value[0] if len(value) == 1 else list(value)
-    return value
+    """Return a list of numbers in one form, and one number as itself: an arm has one name."""
+    if not isinstance(value, (list, tuple)):
+        return value
+    if all(type(one) is int for one in value):
+        value = sorted(set(value))
+    return value[0] if len(value) == 1 else list(value)
 
 
 def _same(value: Any, published: Any) -> bool:
@@ -235,7 +278,7 @@ def build_method(name: str, settings: Mapping[str, Any]) -> DecodingMethod:
         declared = str(known[setting].type)
         if declared.startswith("str | tuple"):  # a word, or numbers
             declared = "str" if isinstance(value, str) else declared.removeprefix("str | ")
-        values[setting] = convert(f"{name}.{setting}", declared, value, "decoding")
+        values[setting] = convert(f"{name}.{setting}", declared, value, "--method")
     try:
         method: DecodingMethod = kind(**values)
     except ValueError as error:

@@ -19,6 +19,7 @@ from eah.settings import EAHConfig
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE
 from eval.run.arm_settings import (
+    ALIASES,
     EAH,
     EAH_SETTINGS,
     ArmDefaults,
@@ -26,6 +27,7 @@ from eval.run.arm_settings import (
     build_method,
     eah_config,
     method_changes,
+    needed_settings,
     published_settings,
     read_eah,
     read_method_flags,
@@ -73,7 +75,7 @@ class Arm:
         """
         if self.method is None:
             return None
-        published = published_settings(self.method, {self.method: self.needed})
+        published = published_settings(self.method, self.needed)
         return build_method(self.method, {**published, **self.changes})
 
     def as_record(self) -> dict[str, Any]:
@@ -154,14 +156,39 @@ def reference_of(settings: RunSettings) -> str | None:
     return resolve(settings.reference, _defaults(settings)).name
 
 
+def check_size(arms: Sequence[Arm], model: str, layers: int, width: int) -> None:
+    """Refuse settings of a model's config that are for another language model.
+
+    Args:
+        arms: Of the run.
+        model: Name of the model.
+        layers: Of the language model that was loaded.
+        width: Of its hidden states.
+    Raises:
+        EvaluationError: Naming the method, and both sizes.
+    """
+    wanted = model_settings(model).methods_for
+    if {"layers": layers, "width": width} == {"layers": layers, "width": width, **wanted}:
+        return
+    for arm in arms:
+        if set(arm.needed) - set(arm.changes):
+            raise EvaluationError(
+                f"method {arm.name}: {' and '.join(arm.needed)} in configs/{model}.yaml is for a "
+                f"language model of {wanted['layers']} layers and width {wanted['width']}, but "
+                f"this one has {layers} and {width}; choose the --model of the checkpoint, or "
+                f"write {arm.method}@{next(iter(arm.needed))}=..."
+            )
+
+
 def notes_on_methods(arms: Sequence[Arm], model: str) -> Iterator[str]:
     """Yield a note on each method whose settings were published for other models than this one."""
     for method in dict.fromkeys(arm.method for arm in arms if arm.method):
         known = read_methods()[method].get("published_for")
-        if known and model not in known and method not in model_settings(model).methods:
+        if known and model not in known and method not in needed_settings(model):
+            names = ", ".join(known)
             yield (
-                f"note: the settings of {method} were published for {', '.join(known)}; for "
-                f"{model} they are a guess"
+                f"note: the settings of {method} were published for {names}; for another model "
+                "they are a guess"
             )
 
 
@@ -179,8 +206,8 @@ def _defaults(settings: RunSettings) -> ArmDefaults:
     eah = {name: getattr(settings, name) for name in EAH_FLAGS}
     eah["threshold"] = settings.sink_threshold
     given = {name: value for name, value in eah.items() if value is not None}
-    model = model_settings(settings.model)
-    return ArmDefaults(model.eah, given, methods, settings.seed, model.methods)
+    model, needed = model_settings(settings.model), needed_settings(settings.model)
+    return ArmDefaults(model.eah, given, methods, settings.seed, needed)
 
 
 def resolve_arms(names: Sequence[str], defaults: ArmDefaults) -> tuple[Arm, ...]:
@@ -255,11 +282,20 @@ def expand(names: Sequence[str], sweep: Sequence[str]) -> list[str]:
             found.append(f"{name}{joint}{settings}" if keys else name)
     for key in grid:
         if key not in used:
+            own = [_settings_of(name) for name in names]
+            known = dict.fromkeys(setting for settings in own for setting in settings)
+            has = f"they have {', '.join(known)}" if known else "they have none"
             raise EvaluationError(
-                f"--sweep {key}: no arm of {', '.join(names)} has such a setting; EAH's are "
-                f"{', '.join(EAH_SETTINGS)}"
+                f"--sweep {key}: no arm of {', '.join(names)} has such a setting; {has}"
             )
     return found
+
+
+def _settings_of(name: str) -> list[str]:
+    """Return the settings that an arm takes."""
+    written = _parse(name)
+    of_method = published_settings(written.method, {}) if written.method else ()
+    return [*of_method, *(EAH_SETTINGS if written.eah else ())]
 
 
 def _parse(name: str) -> _Written:
@@ -276,7 +312,9 @@ def _parse(name: str) -> _Written:
             which = f"method {part!r}" if len(parts) == 1 else f"method {name!r}: {part!r}"
             if part == BASELINE:
                 raise EvaluationError(f"{which} stands alone; write two arms with a space between")
-            raise EvaluationError(f"{which} is unknown: {nearest(part, known)}")
+            guess = ALIASES.get(part.lower(), part.lower())
+            hint = f"did you mean {guess!r}?" if guess in known else nearest(part, known)
+            raise EvaluationError(f"{which} is unknown: {hint}")
     methods = [part for part in parts if part not in (EAH, BASELINE)]
     if len(methods) > 1 or len(set(parts)) < len(parts):
         raise EvaluationError(
@@ -305,12 +343,12 @@ def resolve(name: str, defaults: ArmDefaults) -> Arm:
     written = _parse(name)
     of_eah, of_method = written.split()
     method = written.method
-    published = published_settings(method, defaults.published) if method else {}
+    needed = defaults.published.get(method or "", {})
+    published = published_settings(method, needed) if method else {}
     given = {**defaults.methods.get(method or "", {}), **of_method}
     if defaults.seed is not None and "seed" in published:
         given.setdefault("seed", defaults.seed)
     changes = method_changes(published, given)
-    needed = defaults.published.get(method or "", {})
     if not written.eah:
         return Arm(arm_name(method, changes, {}), method, changes, needed=needed)
     try:

@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from eah.errors import UnsupportedModelError
+from eah.find import attention_modules
+
 
 @dataclass(slots=True)
 class BatchCost:
@@ -61,20 +64,30 @@ def measure(model: Any, cost: BatchCost) -> Iterator[None]:
     """Add forward passes and time of a `with` block to a cost.
 
     Args:
-        model: The language model whose forward passes are counted.
+        model: The language model whose forward passes are counted, also where its `generate` runs
+            an inner model.
         cost: Added to.
     """
 
     def count(*_: object) -> None:
         cost.forwards += 1
 
-    hook = model.register_forward_pre_hook(count)
+    hook = first_attention(model).register_forward_pre_hook(count)
     start = time.perf_counter()
     try:
         yield
     finally:
         hook.remove()
         cost.seconds += time.perf_counter() - start
+
+
+def first_attention(model: Any) -> Any:
+    """Return the attention module of the first layer; the model itself where none is known."""
+    try:
+        modules = attention_modules(model)
+    except UnsupportedModelError:
+        return model
+    return modules[min(modules)]
 
 
 def arm_costs(costs: Mapping[str, Sequence[BatchCost]], baseline: str) -> dict[str, ArmCost]:

@@ -11,14 +11,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from eah.find import num_heads
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import MethodError, checked
+from models.decoding.base import MethodError, checked, checked_switch
+
+HEAD: Final = r"(0|[1-9]\d{0,3})h(0|[1-9]\d{0,3})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +44,14 @@ class Adhh(AttentionMethod):
     def __post_init__(self) -> None:
         """Check the settings once."""
         checked("threshold", self.threshold, low=0)
-        if self.heads not in ("", "none"):
-            for head in self.heads.split("+"):
-                if not re.fullmatch(r"\d{1,4}h\d{1,4}", head):
-                    raise ValueError(
-                        f"heads={self.heads!r:.60} with {head!r:.20}, but heads are written layer, "
-                        "h, head: 16h29+26h9"
-                    )
+        checked_switch("batch_sum", self.batch_sum)
+        heads = self.heads.split("+") if isinstance(self.heads, str) else [self.heads]
+        for head in heads if self.heads not in ("", "none") else ():
+            if not re.fullmatch(HEAD, str(head)) or heads.count(head) > 1:
+                raise ValueError(
+                    f"heads={self.heads!r:.60} with {head!r:.20}, but heads are written layer, h, "
+                    "head, each once: 16h29+26h9"
+                )
 
     @property
     def is_off(self) -> bool:
@@ -103,8 +106,7 @@ class Adhh(AttentionMethod):
     def edit(self, rows: Rows) -> torch.Tensor:
         """Return rows of a layer with some heads deactivated, shape (R, n, H, D)."""
         own, call = rows.own(), rows.call
-        listed = self.by_layer()[call.layer]
-        heads = torch.tensor(listed, device=own.device)
+        heads = torch.tensor(self.by_layer()[call.layer], device=own.device)
         weights = rows.weights(rows.scores(heads))  # (R, heads, n, K)
         text = rows.columns >= rows.stops[:, None]  # (R, K)
         mass = (weights * text[:, None, None]).sum(-1)  # (R, heads, n)

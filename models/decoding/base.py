@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import torch
 from torch import nn
@@ -15,6 +16,8 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from models.decoding.yes_no import FirstToken, KeepFirst
 from models.generation import Decoding, EncodedPrompts, Prompts
+
+MOST: Final = 1e4  # of a factor on scores; half precision counts to 6.5e4
 
 
 class MethodError(ValueError):
@@ -119,12 +122,16 @@ class DecodingMethod(ABC):  # what it is given by default makes a whole method
     @property
     def runs_alone(self) -> bool:
         """Whether prompts have to be asked one at a time, because they change each other's."""
-        return False
+        return self.keeps_state
 
     @property
     def keeps_state(self) -> bool:
         """Whether an answer depends on what the process was asked before."""
         return False
+
+    def forget(self, model: nn.Module) -> None:
+        """Forget what the process was asked before, if that is kept (`keeps_state`)."""
+        return
 
     def check(self, decoding: Decoding) -> None:
         """Refuse beams or sampling that the method does not go with: beams, by default.
@@ -174,11 +181,37 @@ def generate(request: Request) -> torch.Tensor:
 
 
 def checked(name: str, value: float, *, low: float, high: float | None = None) -> None:
-    """Check a setting.
+    """Check a setting, which has to be a finite number.
 
     Raises:
         ValueError: Naming the setting, its value and what is allowed.
     """
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise ValueError(f"{name}={value!r}, but it must be a finite number")
     if not low <= value or (high is not None and not value <= high):
         allowed = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
         raise ValueError(f"{name}={value}, but it must be {allowed}")
+
+
+def checked_layers(layers: object, words: Sequence[str] = (), name: str = "layers") -> None:
+    """Check a setting that is a tuple of whole numbers from 0, or one of some words.
+
+    Raises:
+        ValueError: Naming the setting, its value and what is allowed.
+    """
+    if isinstance(layers, str) and layers in words:
+        return
+    found = layers if isinstance(layers, tuple) else (None,)
+    if any(type(one) is not int or one < 0 for one in found) or len(set(found)) < len(found):
+        allowed = " or ".join([*(repr(word) for word in words), "numbers from 0, each once"])
+        raise ValueError(f"{name}={layers!r:.60}, but they are {allowed}")
+
+
+def checked_switch(name: str, value: object) -> None:
+    """Check a setting that is True or False.
+
+    Raises:
+        ValueError: Naming the setting and its value.
+    """
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}={value!r:.60}, but it is True or False")

@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import LogitsProcessorList
 
-from models.decoding.base import DecodingMethod, checked
+from models.decoding.base import MOST, DecodingMethod, checked, checked_layers
 from models.decoding.early_layers import EarlyLayers, EarlyScores, Published, chosen_layers
 from models.generation import Decoding
 
@@ -48,11 +48,10 @@ class Deco(DecodingMethod):
 
     def __post_init__(self) -> None:
         """Check the settings once."""
-        checked("alpha", self.alpha, low=0)
+        checked_layers(self.layers, ("published",))
+        checked("alpha", self.alpha, low=0, high=MOST)
         checked("top_p", self.top_p, low=0, high=1)
         checked("top_k", self.top_k, low=1)
-        if isinstance(self.layers, str) and self.layers != "published":
-            raise ValueError(f"layers={self.layers!r}, but they are 'published' or numbers")
 
     @property
     def shares_prefix(self) -> bool:

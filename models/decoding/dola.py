@@ -16,7 +16,7 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from models.decoding.base import DecodingMethod, MethodError, Request, checked
+from models.decoding.base import DecodingMethod, MethodError, Request, checked, checked_layers
 from models.decoding.loop import decode, plausible
 
 # Of the largest logit: what half precision makes of the same product in another batch.
@@ -42,8 +42,7 @@ class Dola(DecodingMethod):
     def __post_init__(self) -> None:
         """Check the settings once."""
         checked("relative_top", self.relative_top, low=0, high=1)
-        if isinstance(self.layers, str) and self.layers not in ("low", "high"):
-            raise ValueError(f"layers={self.layers!r}, but they are 'low', 'high' or numbers")
+        checked_layers(self.layers, ("low", "high"))
 
     @property
     def shares_prefix(self) -> bool:

@@ -134,8 +134,9 @@ class EarlyLayers:
         if apart > HEAD_TOLERANCE * own.abs().max():
             raise MethodError(
                 f"{self._method} reads early layers with the output layer, but this model scales "
-                "or caps its logits after it, or `generate` was told to change them first; use "
-                "another method, or put its processors first"
+                "or caps its logits after it, or `generate` changed them first, by "
+                "repetition_penalty, suppress_tokens and the like; use another method, or leave "
+                "these settings out"
             )
         place = self._last.device
         states = torch.stack([self._norm(self._states[i].to(place)) for i in layers])

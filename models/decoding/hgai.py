@@ -14,7 +14,7 @@ import torch
 
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import checked
+from models.decoding.base import MOST, checked, checked_layers, checked_switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +35,10 @@ class Hgai(AttentionMethod):
     causal: bool = True
 
     def __post_init__(self) -> None:
-        """Check the numbers once."""
-        checked("alpha", self.alpha, low=0)
+        """Check the settings once."""
+        checked_layers(self.layers)
+        checked("alpha", self.alpha, low=0, high=MOST)
+        checked_switch("causal", self.causal)
 
     @property
     def is_off(self) -> bool:

@@ -71,3 +71,9 @@ def noted_keys(call: AttentionCall, images: PromptImages, title: str) -> torch.T
 def first_prompt(call: AttentionCall, method: Hashable, images: PromptImages) -> PromptImages:
     """Return the first prompt that a layer was given under a method in this process."""
     return _first.setdefault(unwrapped(call.module), {}).setdefault(method, images)
+
+
+def forget_first(model: nn.Module, method: Hashable) -> None:
+    """Forget the first prompt that a model was given under a method."""
+    for module in model.modules():
+        _first.get(module, {}).pop(method, None)

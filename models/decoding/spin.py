@@ -14,7 +14,7 @@ import torch
 
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import checked
+from models.decoding.base import checked, checked_layers, checked_switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,9 @@ class Spin(AttentionMethod):
         """Check the settings once."""
         checked("kept", self.kept, low=0, high=1)
         checked("scale", self.scale, low=0, high=1)
-        if isinstance(self.layers, str) and self.layers != "all":
-            raise ValueError(f"layers={self.layers!r}, but they are 'all' or numbers")
+        checked_layers(self.layers, ("all",))
+        checked_switch("released", self.released)
+        checked_switch("causal", self.causal)
 
     @property
     def is_off(self) -> bool:

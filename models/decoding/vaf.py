@@ -15,7 +15,7 @@ import torch
 
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import checked
+from models.decoding.base import MOST, checked, checked_layers, checked_switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +38,11 @@ class Vaf(AttentionMethod):
     signed: bool = True
 
     def __post_init__(self) -> None:
-        """Check the numbers once."""
-        checked("enhance", self.enhance, low=0)
-        checked("suppress", self.suppress, low=0)
+        """Check the settings once."""
+        checked_layers(self.layers)
+        checked("enhance", self.enhance, low=0, high=MOST)
+        checked("suppress", self.suppress, low=0, high=MOST)
+        checked_switch("signed", self.signed)
 
     @property
     def is_off(self) -> bool:

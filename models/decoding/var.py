@@ -19,8 +19,8 @@ from torch import nn
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
 from models.decoding.attention_sinks import EPSILON, check_sinks, find_sinks
-from models.decoding.base import MethodError, checked
-from models.decoding.noted_tokens import first_prompt, noted_keys, watch_inputs
+from models.decoding.base import MethodError, checked, checked_layers
+from models.decoding.noted_tokens import first_prompt, forget_first, noted_keys, watch_inputs
 from models.decoding.own_attention import AttentionCall
 from models.prompt_images import PromptImages
 
@@ -53,12 +53,11 @@ class Var(AttentionMethod):
 
     def __post_init__(self) -> None:
         """Check the numbers once."""
+        checked_layers(self.sink_dims, name="sink_dims")
         for name in ("tau", "start_layer"):
             checked(name, getattr(self, name), low=0)
         for name in ("rho", "summ", "p"):
             checked(name, getattr(self, name), low=0, high=1)
-        for dim in self.sink_dims:
-            checked("sink_dims", dim, low=0)
 
     @property
     def is_off(self) -> bool:
@@ -71,25 +70,20 @@ class Var(AttentionMethod):
         return Held.ALL if self.released else Held.BEHIND_IMAGE
 
     @property
-    def runs_alone(self) -> bool:
-        """Whether the first prompt of the process changes the others."""
-        return self.released
-
-    @property
     def keeps_state(self) -> bool:
         """Whether an answer depends on the first prompt of the process."""
         return self.released
+
+    def forget(self, model: nn.Module) -> None:
+        """Forget the first prompt of the process."""
+        forget_first(model, self)
 
     def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
         """Return the layers from the first one on."""
         return [layer for layer in layers if layer >= self.start_layer]
 
     def check_layers(self, modules: Mapping[int, Any]) -> None:
-        """Refuse sinks that are not known, and settings by which no token can be one.
-
-        Raises:
-            MethodError: Saying why.
-        """
+        """Refuse sinks that are not known, or that no token can be; errors as `check_sinks`."""
         check_sinks(self.sink_dims, self.tau, modules)
 
     @contextmanager

@@ -233,3 +233,17 @@ def test_threads_may_observe_one_model_while_others_run_it() -> None:
     assert tiny.attention(model).config._attn_implementation == "sdpa"
     assert not model._forward_hooks
     assert "generate" not in model.__dict__
+
+
+def test_a_block_of_image_tokens_may_be_left_by_another_thread() -> None:
+    model = tiny.tiny_llama("sdpa")
+    with eah.enabled(model, CONFIG) as handle:
+        block = eah.image_tokens(model, (2, 5))
+        thread = threading.Thread(target=block.__enter__)
+        thread.start()
+        thread.join()
+        block.__exit__(None, None, None)
+
+        with eah.image_tokens(model, (1, 4)):
+            model(inputs_embeds=torch.randn(1, 9, model.config.hidden_size))
+        assert handle.report()[0].image_tokens == (3,)

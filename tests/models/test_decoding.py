@@ -333,7 +333,7 @@ def test_plausibility_keeps_the_share_itself_and_all_at_zero() -> None:
         (lambda: Vcd(beta=1.5), "beta=1.5, but it must be between 0 and 1"),
         (lambda: Vcd(noise_step=1000), "noise_step=1000, but it must be between 0 and 999"),
         (lambda: Pai(gamma=0.5), "gamma=0.5, but it must be at least 1"),
-        (lambda: Dola("middle"), "layers='middle', but they are 'low', 'high' or numbers"),
+        (lambda: Dola("middle"), "layers='middle', but they are 'low' or 'high' or numbers from 0"),
         (lambda: Dola((40,)).early_layers(32), r"layers=\[40\], but early layers are 0..31"),
         (lambda: Opera(scale_factor=0), "scale_factor=0, but it must be above 0"),
         (lambda: Opera(num_attn_candidates=0), "num_attn_candidates=0, but at least 1"),

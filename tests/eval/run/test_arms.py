@@ -47,7 +47,7 @@ DEFAULTS = (
     PAPER,
     SCALE_FREE,
     ArmDefaults({"preset": "released-code"}),
-    ArmDefaults(published={"hgai": {"layers": "2-3"}, "adhh": {"heads": "1h2"}}),
+    ArmDefaults(published={"hgai": {"layers": [2, 3]}, "adhh": {"heads": "1h2"}}),
     ArmDefaults({"preset": "paper", "layers": [2], "threshold": 0.01, "head": 3}),
 )
 
@@ -373,7 +373,10 @@ def test_a_sweep_changes_the_arms_that_take_its_settings(
 @pytest.mark.parametrize(
     ("sweep", "message"),
     [
-        (["layrs=1,2"], "--sweep layrs: no arm of baseline, eah has such a setting; EAH's are"),
+        (
+            ["layrs=1,2"],
+            "layrs: no arm of baseline, eah has such a setting; they have preset",
+        ),
         (["alpha=1,2"], "--sweep alpha: no arm of baseline, eah has such a setting"),
         (["layers"], "--sweep 'layers': sweeps are written KEY=V1,V2"),
         (["layers=1,"], "--sweep 'layers=1,': sweeps are written KEY=V1,V2"),
@@ -422,7 +425,7 @@ def test_a_sweep_of_what_an_arm_says_itself_is_refused() -> None:
         (["vcd@alpha=1.0", "vcd"], "'vcd' and 'vcd@alpha=1.0' are the same arm, vcd"),
         (["eah@layers=two"], "layers='two' of an arm can't be read; write a layer from 0, 0-2 or"),
         (["eah@layers=-1"], "layers='-1' of an arm can't be read"),
-        (["eah@layers=2-0"], r"EAH settings of arm eah@layers=2-0: layers=\(\)"),
+        (["eah@layers=2-0"], r"layers='2-0' of an arm can't be read; write a layer from 0"),
         (["eah@layers=1+1"], r"layers=\(1, 1\) names a layer twice"),
         (["eah@head=none"], "head='none' of an arm can't be read; write auto, or an index from 0"),
         (["eah@head=-1"], "head=-1, but a head is an index from 0"),

@@ -15,6 +15,7 @@ from eval.run.arm_settings import ArmDefaults, read_methods
 from eval.run.arms import arms_of, notes_on_methods, resolve
 from eval.run.recorded import RecordedRun, read_run
 from eval.run.settings import RunSettings
+from models import settings
 from models.decoding.adhh import Adhh
 from models.decoding.base import DecodingMethod
 from models.decoding.hgai import Hgai
@@ -144,7 +145,7 @@ def test_every_setting_in_a_models_config_is_one_of_its_method(model: str) -> No
 
 
 def test_an_arms_name_holds_what_differs_from_the_models_config() -> None:
-    defaults = ArmDefaults(published={"hgai": {"layers": "2-3"}})
+    defaults = ArmDefaults(published={"hgai": {"layers": [2, 3]}})
 
     assert resolve("hgai@layers=2-3", defaults).name == "hgai"
     assert resolve("hgai@layers=5-18", defaults).name == "hgai@layers=5-18"
@@ -159,7 +160,8 @@ def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
 
     assert notes("llava-1.5") == notes("tiny-llava") == []
     assert notes("shikra") == [
-        "note: the settings of hgai were published for llava-1.5; for shikra they are a guess"
+        "note: the settings of hgai were published for llava-1.5; for another model they are a "
+        "guess"
     ]
 
 
@@ -231,3 +233,99 @@ def test_an_arm_that_depends_on_its_first_question_is_not_gone_on_with(
 
     assert "can't be gone on with; pass --fresh" in capsys.readouterr().err
     assert pope_eval.main([*given, "--fresh"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ("", "methods is None, but it must be settings by method"),
+        ("[hgai]", "methods is ['hgai'], but it must be settings by method"),
+        ("{hgia: {layers: 2}}", "'hgia' is unknown: did you mean 'hgai'"),
+        ("{hgai: null}", "hgai is None, but it must be settings"),
+        ("{hgai: {layer: 2}}", "hgai has no setting 'layer': did you mean 'layers'"),
+        ("{hgai: {class: x.Y}}", "hgai has no setting 'class'"),
+        ("{hgai: {layers: 2-99999999}}", "no model has so many layers: 2-99999999"),
+        ("{hgai: {layers: 2}}\nmethods_for: {layers: 4}", "it must be {layers: N, width: N}"),
+    ],
+)
+def test_what_a_models_config_can_not_say_is_one_sentence(
+    methods: str,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for path in settings.CONFIGS.glob("*.yaml"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    own = "wrapper: models.llava.Llava\ncheckpoint: models/tiny-llava\nprotocol: opera\n"
+    (tmp_path / "mine.yaml").write_text(f"{own}methods: {methods}\n")
+    monkeypatch.setattr(settings, "CONFIGS", tmp_path)
+
+    given = ["--model", "mine", "--data-path", str(tmp_path), "--method", "baseline", "hgai"]
+    assert pope_eval.main([*given, "--dry-run"]) == 2
+
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_settings_of_another_language_model_are_refused(
+    scenes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A 13B checkpoint under the name of the 7B, whose heads are not its own."""
+    tiny = str(settings.ROOT / "models/tiny-llava")
+    given = flags(scenes, tmp_path, "--limit", "2", "--checkpoint", tiny)
+    given[1] = "llava-1.5"
+
+    assert pope_eval.main([*given, "--method", "baseline", "adhh"]) == 2
+    assert pope_eval.main([*given, "--method", "baseline", "var@p=0.5"]) == 2
+
+    first, second = [x for x in capsys.readouterr().err.splitlines() if "error:" in x]
+    assert "adhh: heads in configs/llava-1.5.yaml is for a language model of 32 layers and" in first
+    assert "but this one has 4 and 128; choose the --model of the checkpoint" in second
+    assert pope_eval.main([*given, "--method", "baseline", "adhh@heads=2h1"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "recorded"),
+    [
+        ("hgai@layers=3+2", "hgai"),
+        ("hgai@layers=2+2", "hgai@layers=2"),
+        ("var@sink_dims=65+46", "var@sink_dims=46+65"),
+    ],
+)
+def test_an_arm_has_one_name(name: str, recorded: str) -> None:
+    (found,) = arms_of(RunSettings(model="tiny-llava", method=(name,)))
+
+    assert found.name == recorded
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--method", "vissink"], "method 'vissink' is unknown: did you mean 'var'?"),
+        (["--method", "ClearSight"], "did you mean 'vaf'?"),
+        (["--method", "HGAI"], "did you mean 'hgai'?"),
+        (["--method", "adhh@heads=2h1+2h1"], "each once: 16h29+26h9"),
+        (["--method", "adhh@heads=02h1"], "each once: 16h29+26h9"),
+        (["--method", "hgai@layers=3-2"], "setting '3-2' can't be read"),
+        (["--method", "hgai@alpha=.inf"], "hgai: alpha=inf, but it must be a finite number"),
+        (["--method", "spin", "--sweep", "kepd=0.3"], "has such a setting; they have layers, kept"),
+        (
+            ["--method", "hgai", "--method-settings", "hgai.alpha=1", "hgai.alpha=2"],
+            "--method-settings hgai.alpha is given twice",
+        ),
+    ],
+)
+def test_what_is_written_wrong_is_one_sentence(
+    scenes: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert pope_eval.main(flags(scenes, tmp_path, *arguments, "--dry-run")) == 2
+
+    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(errors) == 1
+    assert message in errors[0]

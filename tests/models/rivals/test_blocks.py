@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -164,3 +165,50 @@ def test_a_block_that_is_left_last_leaves_the_others_at_work() -> None:
         assert torch.equal(logits(model), logits(copy.deepcopy(model), first))
 
     assert torch.equal(logits(model), plain)
+
+
+def test_blocks_that_are_left_in_another_order_end_their_own_method_only() -> None:
+    """As of two generators that are closed first in, first out."""
+    model, prompts = make_llama(), make_prompts()
+    first, second = Vaf((0,), 1.6, 0.5), Hgai((2,), alpha=2.0)
+    plain, expected = logits(model), logits(model, second)
+    outer, inner = (one.applied(model, prompts.image_mask) for one in (first, second))
+
+    outer.__enter__()
+    inner.__enter__()
+    outer.__exit__(None, None, None)
+    found = logits(model)
+    inner.__exit__(None, None, None)
+
+    assert torch.equal(found, expected)
+    assert torch.equal(logits(model), plain)
+    assert torch.equal(logits(model, first), logits(make_llama(), first))
+
+
+def test_a_block_that_another_thread_leaves_is_over_in_both() -> None:
+    """As of a generator that a server's worker began."""
+    model, prompts = make_llama(), make_prompts()
+    method = Hgai((2,), alpha=2.0)
+    plain, parts = logits(model), inside(model)
+    begun, left = threading.Event(), threading.Event()
+    found: list[torch.Tensor] = []
+    block = method.applied(model, prompts.image_mask)
+
+    def worker() -> None:
+        block.__enter__()
+        found.append(logits(model))
+        begun.set()
+        left.wait()
+        found.append(logits(model))
+
+    thread = threading.Thread(target=worker)
+    thread.start()
+    begun.wait()
+    assert torch.equal(logits(model), plain)
+    block.__exit__(None, None, None)
+    left.set()
+    thread.join()
+
+    assert torch.equal(found[0], logits(model, method))
+    assert torch.equal(found[1], plain)
+    assert inside(model) == parts

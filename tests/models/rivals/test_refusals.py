@@ -69,7 +69,6 @@ def enter(method: DecodingMethod, model: Any) -> None:
     [
         (Hgai(), "HGAI changes layers 5..18, but LlamaForCausalLM has no layer 5 (it has 0..3); "
          "name others: hgai@layers=..."),
-        (Hgai((1, -1)), "no layer -1"),
         (Vaf(), "VAF changes layers 9..14, but LlamaForCausalLM has no layer 9"),
         (Spin((2, 9)), "SPIN changes layers 2, 9, but LlamaForCausalLM has no layer 9"),
         (Adhh("1h0+16h29"), "has no layer 16 (it has 0..3); name others: adhh@heads=..."),
@@ -103,24 +102,24 @@ def test_settings_that_the_model_lacks(method: DecodingMethod, expected: str) ->
 @pytest.mark.parametrize(
     ("make", "expected"),
     [
-        (lambda: Hgai(alpha=-1), "alpha=-1, but it must be at least 0"),
-        (lambda: Hgai(alpha=float("nan")), "alpha=nan, but it must be at least 0"),
-        (lambda: Vaf(enhance=-0.1), "enhance=-0.1, but it must be at least 0"),
-        (lambda: Vaf(suppress=-2), "suppress=-2, but it must be at least 0"),
+        (lambda: Hgai(alpha=-1), "alpha=-1, but it must be between 0 and 10000"),
+        (lambda: Hgai(alpha=float("nan")), "alpha=nan, but it must be a finite number"),
+        (lambda: Vaf(enhance=-0.1), "enhance=-0.1, but it must be between 0 and 10000"),
+        (lambda: Vaf(suppress=-2), "suppress=-2, but it must be between 0 and 10000"),
         (lambda: Spin(kept=1.1), "kept=1.1, but it must be between 0 and 1"),
         (lambda: Spin(scale=-1), "scale=-1, but it must be between 0 and 1"),
         (lambda: Spin("some"), "layers='some', but they are 'all' or numbers"),
         (lambda: Adhh("1-3"), "heads='1-3' with '1-3', but heads are written layer, h, head"),
         (lambda: Adhh("1h3+"), "heads='1h3+' with ''"),
         (lambda: Adhh("1h3", threshold=-1), "threshold=-1, but it must be at least 0"),
-        (lambda: Var((-1,)), "sink_dims=-1, but it must be at least 0"),
+        (lambda: Var((-1,)), "sink_dims=(-1,), but they are numbers from 0, each once"),
         (lambda: Var(rho=2), "rho=2, but it must be between 0 and 1"),
         (lambda: Var(summ=-1), "summ=-1, but it must be between 0 and 1"),
         (lambda: Var(p=1.5), "p=1.5, but it must be between 0 and 1"),
         (lambda: Var(tau=-1), "tau=-1, but it must be at least 0"),
         (lambda: Var(start_layer=-1), "start_layer=-1, but it must be at least 0"),
         (lambda: Deco("low"), "layers='low', but they are 'published' or numbers"),
-        (lambda: Deco(alpha=-1), "alpha=-1, but it must be at least 0"),
+        (lambda: Deco(alpha=-1), "alpha=-1, but it must be between 0 and 10000"),
         (lambda: Deco(top_p=1.2), "top_p=1.2, but it must be between 0 and 1"),
         (lambda: Deco(top_k=0), "top_k=0, but it must be at least 1"),
     ],
@@ -300,7 +299,7 @@ def test_deco_refuses_scores_that_generate_has_changed_before() -> None:
                 logits_processor=processors,
             )
 
-    assert "or `generate` was told to change them first" in refusal(act)
+    assert "or `generate` changed them first" in refusal(act)
 
 
 @pytest.mark.parametrize("name", ATTENTION)
