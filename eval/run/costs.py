@@ -30,6 +30,7 @@ class BatchCost:
         seconds: Wall-clock time.
         prompts: Prompts that the model was asked.
         reused: Prompts that went on behind a prefix that was computed for another one.
+        session: The process that asked, whose times alone are comparable; "" in older records.
     """
 
     batch: str
@@ -39,6 +40,7 @@ class BatchCost:
     seconds: float = 0.0
     prompts: int = 0
     reused: int = 0
+    session: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +49,8 @@ class ArmCost:
 
     Attributes:
         forwards_per_token: Forward passes per generated token; None if nothing was measured.
-        time: Times the baseline's, the median of the batches that both answered on one device, so
-            that a slow start weighs nothing; None if there is none.
+        time: Times the baseline's, the median of the batches that both answered in one session on
+            one device, so that a slow start weighs nothing; None if there is none.
         prompts: Prompts that the model was asked.
         reused: Of these, those that went on behind a shared prefix.
     """
@@ -97,14 +99,12 @@ def arm_costs(costs: Mapping[str, Sequence[BatchCost]], baseline: str) -> dict[s
         costs: Batches by arm.
         baseline: Name of the arm that times are compared with.
     """
-    reference = {(c.batch, c.device): c.seconds for c in costs.get(baseline, ()) if c.seconds > 0}
+    reference = {_where(c): c.seconds for c in costs.get(baseline, ()) if c.seconds > 0}
     found = {}
     for name, batches in costs.items():
         tokens = sum(cost.tokens for cost in batches)
         ratios = [
-            cost.seconds / reference[cost.batch, cost.device]
-            for cost in batches
-            if (cost.batch, cost.device) in reference
+            cost.seconds / reference[_where(cost)] for cost in batches if _where(cost) in reference
         ]
         found[name] = ArmCost(
             sum(cost.forwards for cost in batches) / tokens if tokens else None,
@@ -113,3 +113,8 @@ def arm_costs(costs: Mapping[str, Sequence[BatchCost]], baseline: str) -> dict[s
             sum(cost.reused for cost in batches),
         )
     return found
+
+
+def _where(cost: BatchCost) -> tuple[str, str, str]:
+    """Return what two times have to have in common to be compared."""
+    return cost.batch, cost.device, cost.session

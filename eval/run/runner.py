@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+from uuid import uuid4
 
 import torch
 from tqdm import tqdm
@@ -249,7 +250,7 @@ def ask_batches(
         unit=plan.unit,
         disable=place.index > 0,
     )
-    warned = False
+    warned, session = False, uuid4().hex[:8]
     with progress:
         for (index, batch), pixels, following in zip(left, pictures, [*names, []][1:], strict=True):
             asker.take(pixels)
@@ -257,7 +258,7 @@ def ask_batches(
                 if all(prompt.key in done[arm.name] for prompt in batch):
                     continue
                 progress.set_description(arm.name)
-                cost = BatchCost(_name(batch), plan.device)
+                cost = BatchCost(_name(batch), plan.device, session=session)
                 for answers in asker.answers(arm, index, batch, cost):
                     new = [one for one in answers if one.item.key not in done[arm.name]]
                     recorder.append(arm.name, new)

@@ -234,8 +234,9 @@ def test_the_snippet_for_a_model_of_ones_own_runs(vlm: models.VLM, asked: _Asked
     assert torch.equal(vlm.model.generate(**asked.inputs).scores[0], plain)
 
 
-def test_the_snippet_for_a_wrapper_runs(vlm: models.VLM) -> None:
-    scope = {"eah": eah, "vlm": vlm, "picture": pictures(1)[0], "Decoding": Decoding}
+def test_the_snippet_for_a_wrapper_runs(vlm: models.VLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(models, "load", lambda _: vlm)
+    scope = {"picture": pictures(1)[0]}
 
     exec(blocks("python")[1], scope)
 

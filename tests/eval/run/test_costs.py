@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from eval.run.arm_folder import ArmFolder
 from eval.run.costs import ArmCost, BatchCost, arm_costs, measure
@@ -26,6 +27,20 @@ def test_passes_of_the_model_are_counted_in_the_block_only() -> None:
     assert not model._forward_pre_hooks
 
 
+def test_passes_of_an_inner_model_are_counted() -> None:
+    """As where BLIP-2's `generate` runs its language model."""
+    config = LlamaConfig(
+        vocab_size=9, hidden_size=8, intermediate_size=8, num_hidden_layers=2, num_attention_heads=1
+    )
+    outer, cost = nn.Module(), BatchCost("a")
+    outer.config, outer.inner = config, LlamaForCausalLM(config)
+
+    with measure(outer, cost):
+        outer.inner(torch.zeros(1, 2, dtype=torch.long))
+
+    assert cost.forwards == 1
+
+
 def test_the_hook_goes_when_a_generation_fails() -> None:
     model = nn.Linear(2, 2)
     with pytest.raises(ValueError, match="broken"), measure(model, BatchCost("a")):
@@ -34,8 +49,10 @@ def test_the_hook_goes_when_a_generation_fails() -> None:
     assert not model._forward_pre_hooks
 
 
-def batch(name: str, tokens: int, forwards: int, seconds: float, device: str = "cpu") -> BatchCost:
-    return BatchCost(name, device, tokens, forwards, seconds)
+def batch(
+    name: str, tokens: int, forwards: int, seconds: float, device: str = "cpu", session: str = ""
+) -> BatchCost:
+    return BatchCost(name, device, tokens, forwards, seconds, session=session)
 
 
 def test_an_arm_costs_passes_per_token_and_the_median_of_its_times() -> None:
@@ -48,6 +65,7 @@ def test_an_arm_costs_passes_per_token_and_the_median_of_its_times() -> None:
             batch("c", 20, 42, 5.0),
             batch("d", 10, 21, 1e6),  # the baseline has no such batch
             batch("b", 10, 21, 1e6, device="another"),  # nor on that device
+            batch("b", 10, 21, 1e6, session="later"),  # nor in that process
         ],
     }
 
