@@ -6,7 +6,6 @@ import importlib
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from eah.errors import nearest
@@ -14,16 +13,13 @@ from eah.settings import THRESHOLDS, EAHConfig
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE
 from eval.files.values import convert
-from models.settings import CONFIGS, model_settings, read_yaml
+from models.methods import LIST, read_layers, read_methods
 from models.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from models.decoding.base import DecodingMethod
 
 EAH: Final = "eah"
-_LIST: Final = re.compile(r"\d+(-\d+)?(\+\d+(-\d+)?)*")
-# Of a method's line: its class, and the models that its settings were published for.
-NO_SETTINGS: Final = ("class", "published_for")
 # Other names of methods, which people may type.
 ALIASES: Final = {"vissink": "var", "visattnsink": "var", "clearsight": "vaf", "ad-hh": "adhh"}
 _EXPONENT: Final = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+")
@@ -48,85 +44,12 @@ class ArmDefaults:
     published: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
-MOST_LAYERS: Final = 9_999  # to be read at all; what a model has is checked when it is there
-
-
-@cache
-def read_methods() -> dict[str, dict[str, Any]]:
-    """Return class and published settings of every decoding method, by name."""
-    return {name: _read(values) for name, values in read_yaml(CONFIGS / "methods.yaml").items()}
-
-
-def published_settings(name: str, needed: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a method's settings as published, and as a model needs them.
-
-    Args:
-        name: Of the method.
-        needed: What the model needs in their place (`needed_settings`).
-    """
-    values = {**read_methods()[name], **needed}
-    return {key: value for key, value in values.items() if key not in NO_SETTINGS}
-
-
-def needed_settings(model: str) -> dict[str, dict[str, Any]]:
-    """Return what a model's config says of methods, by name.
-
-    Raises:
-        EvaluationError: If a method or a setting is unknown, or it is no mapping of settings.
-        ModelError: If there is no such model.
-    """
-    where, settings = f"{model}.yaml: methods", model_settings(model)
-    found, size = settings.methods, settings.methods_for
-    if not isinstance(size, dict) or (size and set(size) != {"layers", "width"}):
-        raise EvaluationError(
-            f"{model}.yaml: methods_for is {size!r:.60}, but it must be {{layers: N, width: N}}"
-        )
-    if not isinstance(found, dict):
-        raise EvaluationError(f"{where} is {found!r:.60}, but it must be settings by method")
-    for name, values in found.items():
-        if name not in read_methods():
-            raise EvaluationError(f"{where}: {name!r} is unknown: {nearest(name, read_methods())}")
-        if not isinstance(values, dict):
-            raise EvaluationError(f"{where}: {name} is {values!r:.60}, but it must be settings")
-        known = published_settings(name, {})
-        for setting in values:
-            if setting not in known:
-                raise EvaluationError(
-                    f"{where}: {name} has no setting {setting!r}: {nearest(setting, known)}"
-                )
-    try:
-        return {name: _read(values) for name, values in found.items()}
-    except ValueError as error:
-        raise EvaluationError(f"{where}: {error}") from error
-
-
-def _read(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return settings with lists of numbers read where they are written as 5-18 or 1+3."""
-    return {
-        key: list(_layers(value)) if isinstance(value, str) and _LIST.fullmatch(value) else value
-        for key, value in values.items()
-    }
-
-
 # EAH's settings --------------------------------------------------------------------------------
-
-
-def _layers(text: str) -> tuple[int, ...]:
-    """Read layers: "2", "0-2" (with both ends) or "1+3"."""
-    found: list[int] = []
-    for part in text.split("+"):
-        first, dash, last = part.partition("-")
-        if max(len(first), len(last)) > len(str(MOST_LAYERS)):
-            raise ValueError(f"no model has so many layers: {part[:20]}")
-        if dash and int(last) < int(first):
-            raise ValueError(f"{part} counts down; write the smaller number first")
-        found += range(int(first), int(last if dash else first) + 1)
-    return tuple(found)
 
 
 EAH_SETTINGS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
     "preset": (str, "paper, released-code or scale-free"),
-    "layers": (_layers, "a layer from 0, 0-2 or 1+3"),
+    "layers": (read_layers, "a layer from 0, 0-2 or 1+3"),
     "threshold": (float, "a number, such as 0.002"),
     "threshold_unit": (str, "attention or uniform"),
     "head": (lambda text: None if text == "auto" else int(text), "auto, or an index from 0"),
@@ -226,8 +149,8 @@ def read_value(text: str) -> Any:
         EvaluationError: If it can't be read.
     """
     try:
-        if _LIST.fullmatch(text) and not text.isdigit():
-            return list(_layers(text))
+        if LIST.fullmatch(text) and not text.isdigit():
+            return list(read_layers(text))
         if _EXPONENT.fullmatch(text):  # Python writes 1e-05, which YAML takes for text.
             return float(text)
         return parse_yaml(text)

@@ -27,14 +27,12 @@ from eval.run.arm_settings import (
     build_method,
     eah_config,
     method_changes,
-    needed_settings,
-    published_settings,
     read_eah,
     read_method_flags,
-    read_methods,
     read_value,
 )
 from eval.run.settings import OPERA_FLAGS, RunSettings
+from models.methods import needed_settings, published_settings, read_methods
 from models.settings import model_settings
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from eval.errors import EvaluationError
-from eval.run.arm_settings import read_methods
 from eval.run.arms import arms_of
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import DEFAULT_SEED, RunSettings, merge
+from models.methods import read_methods
 from models.settings import available, read_yaml
 from models.yaml_files import parse_yaml
 

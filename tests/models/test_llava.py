@@ -18,10 +18,10 @@ from safetensors.torch import load_file, save_file
 
 import eah
 import models
-from eval.run.arms import read_methods
 from eval.tasks.chair.vocabulary import load_vocabulary
 from eval.tasks.judge.config import read_config
 from models.generation import Answer
+from models.methods import read_methods
 from models.prompts import IMAGE
 from scripts.scenes.scene import render
 from scripts.scenes.text import QUESTION_DESCRIBE

@@ -16,12 +16,12 @@ import torch
 import eah
 import models
 from eval import pope_eval
-from eval.run.arm_settings import read_methods
 from eval.run.arms import ArmDefaults, resolve
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held
 from models.decoding.base import DecodingMethod, MethodError
 from models.generation import Decoding
+from models.methods import read_methods
 from scripts.bench.deep_vlm import make_deep_vlm
 from scripts.bench.methods import methods_of
 from scripts.scenes.make import write_scenes

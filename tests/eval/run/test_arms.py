@@ -18,7 +18,7 @@ from eval.errors import EvaluationError
 from eval.evaluate import parser_of
 from eval.evaluate import settings_of as evaluate_settings
 from eval.files.answers import Answer
-from eval.run.arm_settings import ArmDefaults, read_method_flags, read_methods
+from eval.run.arm_settings import ArmDefaults, read_method_flags
 from eval.run.arms import (
     Arm,
     arms_of,
@@ -35,6 +35,7 @@ from eval.tasks.pope.task import Pope
 from models.decoding.dola import Dola
 from models.decoding.opera import Opera
 from models.decoding.vcd import Vcd
+from models.methods import read_methods
 from scripts.scenes.make import write_scenes
 
 PAPERS_FLAGS = [

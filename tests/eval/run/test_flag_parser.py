@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from eval import chair_eval, evaluate, pope_eval, runs
-from eval.run.arm_settings import read_methods
 from eval.run.flag_parser import GROUPS, FlagParser
+from models.methods import read_methods
 from models.settings import available
 
 ASKS = {

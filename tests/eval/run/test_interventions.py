@@ -11,7 +11,7 @@ import pytest
 from eval import pope_eval
 from eval.errors import EvaluationError
 from eval.run import runner
-from eval.run.arm_settings import ArmDefaults, read_methods
+from eval.run.arm_settings import ArmDefaults
 from eval.run.arms import arms_of, notes_on_methods, resolve
 from eval.run.recorded import RecordedRun, read_run
 from eval.run.settings import RunSettings
@@ -20,6 +20,7 @@ from models.decoding.adhh import Adhh
 from models.decoding.base import DecodingMethod
 from models.decoding.hgai import Hgai
 from models.decoding.var import Var
+from models.methods import read_methods
 from models.settings import available, model_settings
 from scripts.scenes.make import write_scenes
 from tests.eval.small_runs import only_run

@@ -18,12 +18,12 @@ from eval import chair_eval
 from eval.errors import EvaluationError
 from eval.evaluate import ask, task_class
 from eval.pope_eval import main
-from eval.run import arm_settings
 from eval.run.arm_folder import ArmFolder
 from eval.run.session import Session, describe, plan_session
 from eval.run.settings import RunSettings
 from eval.tasks.base import TaskProtocol
 from eval.tasks.chair.task import ChairCaptions, ChairSettings
+from models import methods
 from models.decoding.vcd import Vcd
 from scripts.scenes.make import write_scenes
 from tests.eval.results import result_in
@@ -718,10 +718,10 @@ def test_other_settings_under_the_same_name_are_refused(
     flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    published = arm_settings.read_methods()
+    published = methods.read_methods()
     assert main([*flags, "--method", "vcd"]) == 0
     changed = {**published, "vcd": {**published["vcd"], "alpha": 0.25}}
-    monkeypatch.setattr(arm_settings, "read_methods", lambda: changed)
+    monkeypatch.setattr(methods, "read_methods", lambda: changed)
     monkeypatch.setattr("eval.run.arms.read_methods", lambda: changed)
     capsys.readouterr()
     before = state_of(only_run(tmp_path / "runs") / "arms")

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import eah
-from eval.run.arm_settings import read_methods
 from models.base import VLM
 from models.decoding.base import DecodingMethod
 from models.generation import Answer
+from models.methods import read_methods
 from scripts.bench import costs
 from scripts.bench.deep_vlm import make_deep_vlm
 from scripts.bench.methods import (
