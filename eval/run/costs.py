@@ -13,9 +13,6 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from eah.errors import UnsupportedModelError
-from eah.find import attention_modules
-
 
 @dataclass(slots=True)
 class BatchCost:
@@ -85,6 +82,10 @@ def measure(model: Any, cost: BatchCost) -> Iterator[None]:
 
 def first_attention(model: Any) -> Any:
     """Return the attention module of the first layer; the model itself where none is known."""
+    # Loads torch, which commands that read recorded costs do not need.
+    from eah.errors import UnsupportedModelError
+    from eah.find import attention_modules
+
     try:
         modules = attention_modules(model)
     except UnsupportedModelError:

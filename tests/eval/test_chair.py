@@ -147,7 +147,7 @@ def test_a_run_folder_and_its_captions_files_score_the_same(
         out = tmp_path / "out.json"
         assert run(*flags, "--ground-truth", truth, "--json", out) == 0
         rows = table_rows(capsys.readouterr().out)
-        assert ["EAH", "36.4", "9.9", "-", "a"] in rows
+        assert ["EAH", "36.4", "9.9", "-", "-", "a"] in rows
         content = json.loads(out.read_text())
         assert content.pop("captions").startswith(f"{flags[1]}, SHA-256 ")
         content.pop("baseline", None)
@@ -193,8 +193,8 @@ def test_captions_of_a_run_say_how_they_were_made(
         "llava-1.5, protocol opera, 5 beam(s), at most 512 tokens, question 'Describe.'"
     )
     printed = capsys.readouterr().out
-    assert ["EAH", "36.4", "9.9", "-", "a"] in table_rows(printed)
-    assert ["EAH", "38.76 +- 2.47", "11.05 +- 0.81", "86.28", "e"] in table_rows(printed)
+    assert ["EAH", "36.4", "9.9", "-", "-", "a"] in table_rows(printed)
+    assert ["EAH", "38.76 +- 2.47", "11.05 +- 0.81", "-", "86.28", "g"] in table_rows(printed)
     assert "\na: EAH, as quoted by the LocoRE paper; 2nd\n" in printed
 
 
