@@ -18,7 +18,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Key
 from eval.files.pictures import read_picture
 from eval.run.arm_folder import ArmFolder
-from eval.run.arms import check_size, notes_on_methods
+from eval.run.arms import Size, check_size, notes_on_methods
 from eval.run.folder import BATCHES, RUN
 from eval.run.plan import AskedArm, Plan, Prompt, by_count, by_tokens, token_budget
 from eval.run.processes import launcher_note
@@ -70,9 +70,8 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
         _begin_run(session)
     if left:
         vlm = (load or models.load)(session.settings.model, **session.arguments)
-        text = vlm.language_model.config.get_text_config(decoder=True)
         asked = [arm.arm for arm in plan.arms if arm.name in left]
-        check_size(asked, session.settings.model, text.num_hidden_layers, text.hidden_size)
+        check_size(asked, session.settings.model, _size(vlm))
         for arm in plan.arms:
             if arm.name in left:
                 _check_arm(arm, vlm, is_begun=bool(done[arm.name]))
@@ -135,6 +134,12 @@ def _check_arm(arm: AskedArm, vlm: models.VLM, *, is_begun: bool) -> None:
             raise EvaluationError(f"method {arm.name}: {error}") from error
 
 
+def _size(vlm: models.VLM) -> Size:
+    """Return the size of the language model."""
+    text = vlm.language_model.config.get_text_config(decoder=True)
+    return Size(text.num_hidden_layers, text.hidden_size)
+
+
 def _print_notes(session: Session, vlm: models.VLM) -> None:
     """Say what is not as a user may expect: settings left out, pictures that run again."""
     plan, place = session.plan, session.folder.place
@@ -145,7 +150,8 @@ def _print_notes(session: Session, vlm: models.VLM) -> None:
             file=sys.stderr,
         )
     if place.index == 0:
-        for note in notes_on_methods([arm.arm for arm in plan.arms], session.settings.model):
+        arms = [arm.arm for arm in plan.arms]
+        for note in notes_on_methods(arms, session.settings.model, _size(vlm)):
             print(note, file=sys.stderr)
     is_repeated = len({prompt.image for prompt in plan.prompts}) < len(plan.prompts)
     if plan.prefix_reuse and is_repeated and vlm.prefix_note is not None and place.index == 0:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import product
 from math import prod
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from eah.errors import EAHConfigError, nearest
 from eah.settings import EAHConfig
@@ -154,35 +154,47 @@ def reference_of(settings: RunSettings) -> str | None:
     return resolve(settings.reference, _defaults(settings)).name
 
 
-def check_size(arms: Sequence[Arm], model: str, layers: int, width: int) -> None:
+class Size(NamedTuple):
+    """Of a language model."""
+
+    layers: int
+    width: int
+
+    def fits(self, model: str) -> bool:
+        """Return whether a model's config says of methods what holds for this size."""
+        wanted = model_settings(model).methods_for
+        return not wanted or self == (wanted["layers"], wanted["width"])
+
+
+def check_size(arms: Sequence[Arm], model: str, size: Size) -> None:
     """Refuse settings of a model's config that are for another language model.
 
     Args:
         arms: Of the run.
         model: Name of the model.
-        layers: Of the language model that was loaded.
-        width: Of its hidden states.
+        size: Of the language model that was loaded.
     Raises:
         EvaluationError: Naming the method, and both sizes.
     """
-    wanted = model_settings(model).methods_for
-    if {"layers": layers, "width": width} == {"layers": layers, "width": width, **wanted}:
+    if size.fits(model):
         return
+    wanted = model_settings(model).methods_for
     for arm in arms:
         if set(arm.needed) - set(arm.changes):
             raise EvaluationError(
                 f"method {arm.name}: {' and '.join(arm.needed)} in configs/{model}.yaml is for a "
                 f"language model of {wanted['layers']} layers and width {wanted['width']}, but "
-                f"this one has {layers} and {width}; choose the --model of the checkpoint, or "
-                f"write {arm.method}@{next(iter(arm.needed))}=..."
+                f"this one has {size.layers} and {size.width}; choose the --model of the "
+                f"checkpoint, or write {arm.method}@{next(iter(arm.needed))}=..."
             )
 
 
-def notes_on_methods(arms: Sequence[Arm], model: str) -> Iterator[str]:
+def notes_on_methods(arms: Sequence[Arm], model: str, size: Size) -> Iterator[str]:
     """Yield a note on each method whose settings were published for other models than this one."""
     for method in dict.fromkeys(arm.method for arm in arms if arm.method):
-        known = read_methods()[method].get("published_for")
-        if known and model not in known and method not in needed_settings(model):
+        known = read_methods()[method].get("published_for", ())
+        is_known = model in known and size.fits(model)
+        if known and not is_known and method not in needed_settings(model):
             names = ", ".join(known)
             yield (
                 f"note: the settings of {method} were published for {names}; for another model "

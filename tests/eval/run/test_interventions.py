@@ -12,7 +12,7 @@ from eval import pope_eval
 from eval.errors import EvaluationError
 from eval.run import runner
 from eval.run.arm_settings import ArmDefaults
-from eval.run.arms import arms_of, notes_on_methods, resolve
+from eval.run.arms import Size, arms_of, notes_on_methods, resolve
 from eval.run.recorded import RecordedRun, read_run
 from eval.run.settings import RunSettings
 from models import settings
@@ -155,15 +155,21 @@ def test_an_arms_name_holds_what_differs_from_the_models_config() -> None:
 
 
 def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
-    def notes(model: str) -> list[str]:
+    seven, thirteen = Size(32, 4096), Size(40, 5120)
+
+    def notes(model: str, size: Size = seven) -> list[str]:
         arms = arms_of(RunSettings(model=model, method=("hgai", "hgai+eah", "deco", "pai")))
-        return list(notes_on_methods(arms, model))
+        return list(notes_on_methods(arms, model, size))
 
     assert notes("llava-1.5") == notes("tiny-llava") == []
-    assert notes("shikra") == [
-        "note: the settings of hgai were published for llava-1.5; for another model they are a "
-        "guess"
-    ]
+    assert (
+        notes("shikra")
+        == notes("llava-1.5", thirteen)
+        == [
+            "note: the settings of hgai were published for llava-1.5; for another model they are a "
+            "guess"
+        ]
+    )
 
 
 # Refusals -----------------------------------------------------------------------------------------
