@@ -336,3 +336,27 @@ def test_what_is_written_wrong_is_one_sentence(
     errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+def test_a_repeat_starts_without_what_the_one_before_was_asked(
+    scenes: Path, tmp_path: Path
+) -> None:
+    name = "var@sink_dims=46+65,tau=2.5,summ=0,released=true"
+    given = ["--method", "baseline", name, "--sample", "--limit", "3", "--batch-size", "1"]
+    built = flags(scenes, tmp_path / "built", "--method", "baseline", "--limit", "1")
+    assert pope_eval.main(built) == 0  # writes the questions
+
+    def ask(folder: Path, *arguments: str) -> None:
+        asked = flags(scenes, folder, *given, *arguments)
+        at = asked.index("--build-from")
+        assert pope_eval.main(asked[:at] + asked[at + 2 :]) == 0
+
+    ask(tmp_path / "both", "--repeats", "2")
+    ask(tmp_path / "alone", "--seed", "1")
+
+    alone = only_run(tmp_path / "alone/runs")
+    (repeat,) = (tmp_path / "both/runs").rglob(alone.name)
+    p_yes = [
+        [answer.p_yes for answer in read_run(path).arms[name].answers] for path in (repeat, alone)
+    ]
+    assert p_yes[0] == p_yes[1]
