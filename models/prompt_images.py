@@ -8,7 +8,7 @@ K keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -44,6 +44,7 @@ class PromptImages:
             self.starts.append(places[0])
             self.stops.append(min(places[-1] + 1, len(row)))
         self._padded: dict[tuple[int, int, torch.device], torch.Tensor] = {}
+        self._tensors: dict[tuple[tuple[int, ...], int, torch.device], torch.Tensor] = {}
 
     @property
     def length(self) -> int:
@@ -58,6 +59,13 @@ class PromptImages:
             # All layers of a pass ask for the same.
             self._padded = {wanted: functional.pad(mask, (0, keys - self.length))}
         return self._padded[wanted]
+
+    def tensor(self, values: Sequence[int], rows: int, device: torch.device) -> torch.Tensor:
+        """Return a number of each prompt for its beams, (R,); copied to a device once."""
+        wanted = tuple(values), rows, device
+        if wanted not in self._tensors:
+            self._tensors[wanted] = self.repeated(torch.tensor(values, device=device), rows)
+        return self._tensors[wanted]
 
     def note(self, layer: int, offset: int) -> None:
         """Put what was seen of a pass into the notes.

@@ -201,6 +201,10 @@ def build_method(name: str, settings: Mapping[str, Any]) -> DecodingMethod:
         declared = str(known[setting].type)
         if declared.startswith("str | tuple"):  # a word, or numbers
             declared = "str" if isinstance(value, str) else declared.removeprefix("str | ")
+        if declared.startswith("tuple") and isinstance(value, str):
+            raise EvaluationError(
+                f"{name}: {setting}={value!r:.60}, but it is numbers, such as 2, 0-2 or 1+3"
+            )
         values[setting] = convert(f"{name}.{setting}", declared, value, "--method")
     try:
         method: DecodingMethod = kind(**values)

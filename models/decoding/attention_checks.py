@@ -139,11 +139,15 @@ class PassChecks:
 
 def both_change(title: str, other: str, layers: Collection[int]) -> str:
     """Return what is said of two methods that need the same layers."""
-    plural = "s" if len(layers) > 1 else ""
     return (
-        f"{title} and {other} both change layer{plural} {listed_layers(layers)}; {RULE}: choose "
-        f"other layers for {title} or for {other}"
+        f"{title} and {other} both change {named_layers(layers)}; {RULE}: choose other layers for "
+        f"{title} or for {other}"
     )
+
+
+def named_layers(layers: Collection[int]) -> str:
+    """Return layers in words, such as "layer 2" or "layers 5..18"."""
+    return f"layer{'s' if len(layers) > 1 else ''} {listed_layers(layers)}"
 
 
 def checked_image(title: str, image: torch.Tensor) -> torch.Tensor:

@@ -11,7 +11,7 @@ pass.
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar, Final
@@ -24,7 +24,7 @@ from transformers import LogitsProcessorList
 from eah.errors import UnsupportedModelError
 from eah.find import listed_layers, patchable_layers
 from eah.patch import handle_of
-from models.decoding.attention_checks import PassChecks, both_change, checked_image
+from models.decoding.attention_checks import PassChecks, both_change, checked_image, named_layers
 from models.decoding.attention_rows import Held, Rows, mask_of_last_row
 from models.decoding.base import DecodingMethod, MethodError
 from models.decoding.own_attention import AttentionCall, Output, check_kernel, holder_of, replaced
@@ -34,7 +34,7 @@ from models.prompt_images import PromptImages, prompt_images
 _usable: Final[WeakKeyDictionary[nn.Module, Any]] = WeakKeyDictionary()
 
 
-class AttentionMethod(DecodingMethod):
+class AttentionMethod(DecodingMethod, ABC):
     """A way to attend. Subclasses are frozen dataclasses of its settings.
 
     Attributes:
@@ -179,7 +179,7 @@ class AttentionMethod(DecodingMethod):
             )
         if missing := [layer for layer in held if layer not in known]:
             raise MethodError(
-                f"{self.title} changes layers {listed_layers(held)}, but {name} has no layer "
+                f"{self.title} changes {named_layers(held)}, but {name} has no layer "
                 f"{missing[0]} (it has {listed_layers(known)}); name others: {setting}"
             )
         if both := set(held) & set(shared):

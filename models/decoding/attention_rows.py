@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 import torch
 
 from models.decoding.own_attention import AttentionCall
 from models.prompt_images import PromptImages
+
+NEVER: Final = 1 << 40  # a position that no prompt or answer reaches
 
 
 class Held(Enum):
@@ -60,13 +63,12 @@ class Rows:
             Held.BEHIND_IMAGE: images.stops,
             Held.ALL: [0] * len(shown),
         }[held]
-        first = [at if has else keys for at, has in zip(first, shown, strict=True)]
+        first = [at if has else NEVER for at, has in zip(first, shown, strict=True)]
         at = min(max(call.offset, min(first)), keys)
         count = keys - at
         image = images.padded(rows, max(keys, length), device)[:, :keys]
         starts, stops, begin = (
-            images.repeated(torch.tensor(values, device=device), rows)
-            for values in (images.starts, images.stops, first)
+            images.tensor(values, rows, device) for values in (images.starts, images.stops, first)
         )
         changed = torch.arange(at, keys, device=device)[None] >= begin[:, None]
         are_all = count == queries and max(first) <= call.offset

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from abc import ABC
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -88,7 +87,7 @@ class Request:
         return self.prompts
 
 
-class DecodingMethod(ABC):  # what it is given by default makes a whole method
+class DecodingMethod:
     """A way to choose tokens, or to compute their scores. Subclasses are frozen dataclasses.
 
     A method either changes the model's forward passes or the scores (`applied`) and leaves the

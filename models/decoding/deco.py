@@ -52,6 +52,8 @@ class Deco(DecodingMethod):
         checked("alpha", self.alpha, low=0, high=MOST)
         checked("top_p", self.top_p, low=0, high=1)
         checked("top_k", self.top_k, low=1)
+        if type(self.top_k) is not int:
+            raise ValueError(f"top_k={self.top_k!r}, but it must be a whole number")
 
     @property
     def shares_prefix(self) -> bool:
@@ -71,7 +73,7 @@ class Deco(DecodingMethod):
 
     def early_layers(self, depth: int) -> list[int]:
         """Return the layers to choose from in a model of some depth; errors as in `check_model`."""
-        return chosen_layers("DeCo", self.layers, PUBLISHED, depth)
+        return chosen_layers(self.title, self.layers, PUBLISHED, depth)
 
     @contextmanager
     def applied(

@@ -50,6 +50,12 @@ def flags(scenes: Path, folder: Path, *arguments: str) -> list[str]:
     ]  # fmt: skip
 
 
+def the_error(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the only error that was printed."""
+    (error,) = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    return error
+
+
 @pytest.fixture(scope="module")
 def together(
     scenes: Path, tmp_path_factory: pytest.TempPathFactory
@@ -210,9 +216,7 @@ def test_what_can_not_be_is_one_sentence_before_any_answer(
 
     assert pope_eval.main(given) == 2
 
-    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    assert len(errors) == 1
-    assert message in errors[0]
+    assert message in the_error(capsys)
     assert not list((tmp_path / "runs").rglob("answers.jsonl"))
 
 
@@ -271,9 +275,7 @@ def test_what_a_models_config_can_not_say_is_one_sentence(
     given = ["--model", "mine", "--data-path", str(tmp_path), "--method", "baseline", "hgai"]
     assert pope_eval.main([*given, "--dry-run"]) == 2
 
-    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    assert len(errors) == 1
-    assert message in errors[0]
+    assert message in the_error(capsys)
 
 
 def test_settings_of_another_language_model_are_refused(
@@ -316,6 +318,10 @@ def test_an_arm_has_one_name(name: str, recorded: str) -> None:
         (["--method", "adhh@heads=2h1+2h1"], "each once: 16h29+26h9"),
         (["--method", "adhh@heads=02h1"], "each once: 16h29+26h9"),
         (["--method", "hgai@layers=3-2"], "setting '3-2' can't be read"),
+        (
+            ["--method", "hgai@layers=deep"],
+            "hgai: layers='deep', but it is numbers, such as 2, 0-2",
+        ),
         (["--method", "hgai@alpha=.inf"], "hgai: alpha=inf, but it must be a finite number"),
         (["--method", "spin", "--sweep", "kepd=0.3"], "has such a setting; they have layers, kept"),
         (
@@ -333,9 +339,7 @@ def test_what_is_written_wrong_is_one_sentence(
 ) -> None:
     assert pope_eval.main(flags(scenes, tmp_path, *arguments, "--dry-run")) == 2
 
-    errors = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
-    assert len(errors) == 1
-    assert message in errors[0]
+    assert message in the_error(capsys)
 
 
 def test_a_repeat_starts_without_what_the_one_before_was_asked(

@@ -112,6 +112,7 @@ def test_settings_that_the_model_lacks(method: DecodingMethod, expected: str) ->
         (lambda: Adhh("1-3"), "heads='1-3' with '1-3', but heads are written layer, h, head"),
         (lambda: Adhh("1h3+"), "heads='1h3+' with ''"),
         (lambda: Adhh("1h3", threshold=-1), "threshold=-1, but it must be at least 0"),
+        (lambda: Deco(top_k=2.5), "top_k=2.5, but it must be a whole number"),  # type: ignore[arg-type]
         (lambda: Var((-1,)), "sink_dims=(-1,), but they are numbers from 0, each once"),
         (lambda: Var(rho=2), "rho=2, but it must be between 0 and 1"),
         (lambda: Var(summ=-1), "summ=-1, but it must be between 0 and 1"),
