@@ -5,8 +5,13 @@ Axes: T thresholds, G least densities, L layers, H heads, N prompts.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import nan
 
+import numpy as np
+
+from eval.analysis.observed import Observed
 from eval.stats.intervals import Array
 
 
@@ -43,3 +48,74 @@ class HeadMap:
     densest: Array
     dense_share: Array
     saturated: Array
+
+
+def head_map(
+    observed: Sequence[Observed],
+    *,
+    model: str,
+    thresholds: Sequence[float],
+    unit: str,
+    gammas: Sequence[float],
+) -> HeadMap:
+    """Return the means over prompts.
+
+    Args:
+        observed: Prompts, all of one model.
+        model: The model, as tables call it.
+        thresholds: What sinks were counted with.
+        unit: Their unit.
+        gammas: Least densities of a dense head.
+    """
+    layers = observed[0].layers
+    heads = max(len(one.attention) for one in layers)
+    shape = len(thresholds), len(layers), heads
+    density, densest = np.full(shape, nan), np.full(shape, nan)
+    attention = np.full(shape[1:], nan)
+    dense_share = np.full((len(thresholds), len(gammas), len(layers)), nan)
+    saturated = np.full(shape[:2], nan)
+    tokens = np.array([one.image_tokens for one in observed])  # (N,)
+    for at in range(len(layers)):
+        own = [one.layers[at] for one in observed]
+        here = len(own[0].attention)
+        # (N, T, H) / (N, 1, 1) -> (N, T, H)
+        shares = np.array([one.sinks for one in own]) / tokens[:, None, None]
+        density[:, at, :here] = shares.mean(axis=0)
+        attention[at, :here] = np.mean([one.attention for one in own], axis=0)
+        chosen = np.array([[-1 if h is None else h for h in one.densest] for one in own])  # (N, T)
+        densest[:, at, :here] = (chosen[:, :, None] == np.arange(here)).mean(axis=0)
+        for g, gamma in enumerate(gammas):
+            dense_share[:, g, at] = (shares >= gamma).mean(axis=(0, 2))
+        saturated[:, at] = (shares == 1).all(axis=2).mean(axis=0)
+    return HeadMap(
+        model,
+        tuple(one.layer for one in layers),
+        tuple(thresholds),
+        unit,
+        tuple(gammas),
+        pictures=len({one.image for one in observed}),
+        prompts=len(observed),
+        image_tokens=float(tokens.mean()),
+        density=density,
+        attention=attention,
+        densest=densest,
+        dense_share=dense_share,
+        saturated=saturated,
+    )
+
+
+def long_rows(maps: Sequence[HeadMap]) -> tuple[list[str], list[list[object]]]:
+    """Return header and rows of `sinks.csv`: one row for each threshold, layer and head."""
+    header = ["model", "threshold", "threshold_unit", "layer", "head", "pictures", "prompts",
+              "image_tokens", "density", "image_attention", "densest"]  # fmt: skip
+    rows: list[list[object]] = []
+    for one in maps:
+        for t, threshold in enumerate(one.thresholds):
+            for at, layer in enumerate(one.layers):
+                for head in np.flatnonzero(~np.isnan(one.attention[at])).tolist():
+                    rows.append([
+                        one.model, threshold, one.unit, layer, head, one.pictures, one.prompts,
+                        one.image_tokens, float(one.density[t, at, head]),
+                        float(one.attention[at, head]), float(one.densest[t, at, head]),
+                    ])  # fmt: skip
+    return header, rows

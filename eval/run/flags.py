@@ -53,9 +53,9 @@ class Parser(FlagParser):
                 group="data",
                 help="leave out pictures that can't be read (an error)",
             )
-        _add_model(self)
+        add_model_flags(self)
         _add_arms(self)
-        _add_running(self)
+        add_running_flags(self)
 
 
 def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
@@ -86,13 +86,21 @@ def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
     return settings
 
 
-def _add_model(parser: Parser) -> None:
+def add_model_flags(parser: FlagParser, **model: Any) -> None:
+    """Add the flags that name a model and how it is loaded.
+
+    Args:
+        parser: The command's.
+        model: Options of the flags of the model and its checkpoint that differ.
+    """
+
     def flag(*names: str, **options: Any) -> None:
         parser.flag(*names, group="model", **options)
 
     known = ", ".join(name for name in available() if name != "hf")
-    flag("--model", help=f"hf: any of transformers; auto: by its config; {known} (llava-1.5)")
-    flag("--checkpoint", help="folder or hub id instead of the config's")
+    text = f"hf: any of transformers; auto: by its config; {known} (llava-1.5)"
+    flag("--model", help=text, **model)
+    flag("--checkpoint", help="folder or hub id instead of the config's", **model)
     for part, text in PARTS.items():
         flag(f"--{part.replace('_', '-')}", help=text)
     flag("--converted", help="folder that original files are converted to, once (in the cache)")
@@ -124,22 +132,7 @@ def _add_arms(parser: Parser) -> None:
         metavar="KEY=V1,V2",
         help="one arm for each point of a grid: layers=0,1,2 threshold=0.001,0.002",
     )
-    flag("--preset", help="EAH preset: paper, released-code, scale-free (the config's)")
-    flag("--LAYER_NUM", "--layers", dest="layers", type=int, nargs="+", help="EAH: layers from 0")
-    flag("--HEAD_NUM", "--head", dest="head", type=_auto_or_number, help="EAH: auto, or one head")
-    flag(
-        "--THRES",
-        "--sink-threshold",
-        dest="sink_threshold",
-        type=float,
-        help="EAH: mean attention above which an image token is a sink (0.002 in the paper)",
-    )
-    flag("--min-density", type=float, help="EAH: least share of sinks in the densest head (0)")
-    flag(
-        "--receivers",
-        type=int,
-        help="EAH: only so many heads get the map, fewest sinks first (all)",
-    )
+    add_eah_flags(parser)
     flag("--scale_factor", type=float, help="OPERA: factor on attention (50)")
     flag("--threshold", type=_steps, help="OPERA: steps before a rollback (15)")
     flag("--num_attn_candidates", type=int, help="OPERA: tokens looked at (5)")
@@ -152,7 +145,39 @@ def _add_arms(parser: Parser) -> None:
     )
 
 
-def _add_running(parser: Parser) -> None:
+def add_eah_flags(parser: FlagParser, **threshold: Any) -> None:
+    """Add the flags of EAH's settings.
+
+    Args:
+        parser: The command's.
+        threshold: Options of the threshold's flag that differ.
+    """
+
+    def flag(*names: str, **options: Any) -> None:
+        parser.flag(*names, group="arms", **options)
+
+    flag("--preset", help="EAH preset: paper, released-code, scale-free (the config's)")
+    flag("--LAYER_NUM", "--layers", dest="layers", type=int, nargs="+", help="EAH: layers from 0")
+    flag("--HEAD_NUM", "--head", dest="head", type=_auto_or_number, help="EAH: auto, or one head")
+    flag(
+        *("--THRES", "--sink-threshold"),
+        **{
+            "dest": "sink_threshold",
+            "type": float,
+            "help": "EAH: mean attention above which an image token is a sink (0.002 in the paper)",
+            **threshold,
+        },
+    )
+    flag("--min-density", type=float, help="EAH: least share of sinks in the densest head (0)")
+    flag(
+        "--receivers",
+        type=int,
+        help="EAH: only so many heads get the map, fewest sinks first (all)",
+    )
+
+
+def add_running_flags(parser: FlagParser) -> None:
+    """Add the flags that say how a model is asked, and where the answers go."""
     flag = parser.flag
     flag("--data-path", type=Path, group="data", help="folder of the pictures, COCO's val2014")
     flag("--limit", type=int, group="data", help="first N questions of each part, or pictures")

@@ -1,0 +1,291 @@
+"""Look at every layer while a model reads prompts, and record what is seen, prompt by prompt.
+
+Nothing is generated: one forward pass per prompt. What is recorded is never looked at again; a run
+that was stopped goes on, and several processes share one.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
+
+from tqdm import tqdm
+
+import eah
+import models
+from eah.settings import EAHConfig
+from eval.analysis.observed import Observed, ObservedLayer, observed_of
+from eval.errors import EvaluationError
+from eval.files.storage import read_json
+from eval.files.writing import writing
+from eval.run.answering import Loader
+from eval.run.folder import BATCHES, RUN, RunFolder
+from eval.run.pixels import read_ahead
+from eval.run.plan import Parts, Prompt, by_count, by_tokens, token_budget
+from eval.run.provenance import code_changes, current_code, provenance
+from eval.run.session import Session
+
+Key = tuple[str, str]
+"""Picture and text, which identify a prompt."""
+OBSERVATIONS: Final = "observations.jsonl"
+SET_ASIDE: Final = "set_aside"
+BENCHMARK: Final = "sinks"
+# Of a run of answers, what decides no observation.
+UNUSED: Final = ("benchmark", "decoding", "seed", "batch_size", "scoring")
+ONE_TOKEN: Final = models.Decoding(max_new_tokens=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Counting:
+    """What sinks are counted with.
+
+    Attributes:
+        config: EAH's settings with each threshold; the first are EAH's own.
+    """
+
+    configs: tuple[EAHConfig, ...]
+
+    @property
+    def thresholds(self) -> tuple[float, ...]:
+        """The thresholds, (T,)."""
+        return tuple(float(config.threshold or 0) for config in self.configs)
+
+    @property
+    def unit(self) -> str:
+        """Their unit."""
+        return str(self.configs[0].threshold_unit)
+
+    def as_record(self) -> dict[str, Any]:
+        """Return what decides the counts, for run.json."""
+        own = asdict(self.configs[0])
+        kept = {name: own[name] for name in ("rule", "image_span", "vision_tokens")}
+        return {**kept, "thresholds": self.thresholds, "unit": self.unit}
+
+
+def counting_of(config: EAHConfig, thresholds: Sequence[float]) -> Counting:
+    """Return what sinks are counted with.
+
+    The densest head is that with most sinks, also where EAH's settings name a head, or leave heads
+    alone that are not dense enough.
+
+    Args:
+        config: EAH's settings.
+        thresholds: Further ones, in its unit.
+    Raises:
+        EvaluationError: If a threshold is named twice.
+        EAHConfigError: If one is not allowed.
+    """
+    plain = replace(config, head=None, min_density=0.0, receivers="all")
+    configs = [plain, *(replace(plain, threshold=one) for one in thresholds)]
+    if len({one.threshold for one in configs}) < len(configs):
+        values = ", ".join(str(one.threshold) for one in configs)
+        raise EvaluationError(f"--THRES {values} names a threshold twice; name each once")
+    return Counting(tuple(configs))
+
+
+def run_folder(session: Session, counting: Counting, label: str) -> RunFolder:
+    """Return the folder of what is observed, named after what decides it.
+
+    Args:
+        session: The questions as they would be asked of the model.
+        counting: What sinks are counted with.
+        label: What the questions are called.
+    """
+    settings = {
+        "benchmark": BENCHMARK,
+        "questions_of": session.folder.settings["benchmark"],
+        **{name: value for name, value in session.folder.settings.items() if name not in UNUSED},
+        "counted": counting.as_record(),
+    }
+    root = session.settings.output_dir / BENCHMARK / session.described.model
+    label = f"{session.described.protocol}-{label}"
+    return RunFolder(root, label, settings, session.folder.place)
+
+
+def unique_prompts(session: Session) -> list[Prompt]:
+    """Return each question about a picture once: POPE's files share half of theirs."""
+    return list({(p.image, p.text): p for p in session.plan.prompts}.values())
+
+
+def read_observations(folder: RunFolder, thresholds: int) -> dict[Key, Observed]:
+    """Return what is recorded, by prompt; where processes looked at the same, the first counts.
+
+    Raises:
+        EvaluationError: If a line is damaged.
+    """
+    where = f"{folder.path / OBSERVATIONS}, observation"
+    records = enumerate(folder.lines(OBSERVATIONS).read(), start=1)
+    found = [observed_of(record, thresholds, f"{where} {at}") for at, record in records]
+    return {one.key: one for one in reversed(found)}
+
+
+def observe_all(
+    session: Session, folder: RunFolder, counting: Counting, load: Loader
+) -> list[Observed] | None:
+    """Look at the prompts that are not recorded yet; the folder is entered.
+
+    Args:
+        session: The questions, and the model.
+        folder: From `run_folder`.
+        counting: What sinks are counted with.
+        load: Called as `models.load`, if there is something to look at.
+    Returns:
+        What was observed, in the order of the questions; None if another process is not done.
+    Raises:
+        EvaluationError: If what is recorded is of other code, or a layer can't be counted.
+        EAHError: If the model's attention can't be counted.
+    """
+    prompts = unique_prompts(session)
+    wanted = [(prompt.image, prompt.text) for prompt in prompts]
+    if session.settings.fresh:
+        _set_aside(folder)
+    done = read_observations(folder, len(counting.thresholds))
+    left = [prompt for prompt in prompts if (prompt.image, prompt.text) not in done]
+    now = current_code(session.described.weights)
+    if done:
+        _check_code(session, folder, now, left=len(left))
+    if left:
+        vlm = load(session.settings.model, **session.arguments)
+        with folder.common_lock():
+            if folder.place.index == 0:
+                folder.begin({**provenance(()), "device": session.plan.device, **now})
+        for found in _observed(vlm, session, folder, counting, prompts, done):
+            folder.lines(OBSERVATIONS).append(one.as_record() for one in found)
+        done = read_observations(folder, len(counting.thresholds))
+    if any(key not in done for key in wanted):
+        return None
+    return [done[key] for key in wanted]
+
+
+def _check_code(session: Session, folder: RunFolder, now: dict[str, Any], *, left: int) -> None:
+    """Refuse to go on with what other code observed, and note that all of it is of such.
+
+    Raises:
+        EvaluationError: If something is left to look at.
+    """
+    changes = code_changes(read_json(folder.path / RUN), now)
+    if not changes:
+        return
+    what = f"{folder.path} was observed by other code ({'; '.join(changes)})"
+    if not left:
+        print(f"note: {what}; --fresh looks again", file=sys.stderr)
+    elif not session.settings.accept_old:
+        raise EvaluationError(
+            f"{what}, and {left} prompts are left: pass --fresh to set what is there aside and "
+            "look again, or --accept-old to keep it and go on"
+        )
+
+
+def _set_aside(folder: RunFolder) -> None:
+    """Move what is recorded out of the way."""
+    if not folder.place.is_alone:
+        raise EvaluationError(
+            f"--fresh with {folder.place.count} processes: they would set each other's records "
+            "aside; start one process with --fresh, stop it, and start them all without"
+        )
+    for path in folder.lines(OBSERVATIONS).parts():
+        aside, number = folder.path / SET_ASIDE, 1
+        while (target := aside / f"{path.stem}-{number}{path.suffix}").exists():
+            number += 1
+        with writing(target):
+            aside.mkdir(exist_ok=True)
+            path.rename(target)
+        print(f"note: what was observed is in {target} now", file=sys.stderr)
+
+
+def _observed(
+    vlm: models.VLM,
+    session: Session,
+    folder: RunFolder,
+    counting: Counting,
+    prompts: Sequence[Prompt],
+    done: Collection[Key],
+) -> Iterator[list[Observed]]:
+    """Yield what this process sees, in batches that are the same for all processes."""
+    plan = session.plan
+    if plan.batch_size is not None:
+        batches = by_count(prompts, plan.batch_size)
+    else:
+        budget = folder.settle(BATCHES, {"tokens": token_budget(vlm, ONE_TOKEN)})["tokens"]
+        lengths = {p.text: vlm.prompt_length(p.text) + 1 for p in prompts}
+        batches = by_tokens(prompts, lengths, budget)
+    mine = [batch for index, batch in enumerate(batches) if folder.place.takes(index)]
+    left = [[p for p in batch if (p.image, p.text) not in done] for batch in mine]
+    left = [batch for batch in left if batch]
+    questions: dict[str, list[str]] = {}
+    for prompt in prompts:
+        questions.setdefault(prompt.image, []).append(prompt.text)
+    pixels = read_ahead(
+        [list(dict.fromkeys(prompt.image for prompt in batch)) for batch in left],
+        plan.data_path,
+        vlm.preprocessing,
+        questions,
+        workers=plan.num_workers,
+        pinned=vlm.device.type == "cuda",
+    )
+    parts = Parts(may_cut=plan.batch_size is None, freed=lambda: None)
+    progress = tqdm(total=sum(map(len, mine)), initial=sum(map(len, mine)) - sum(map(len, left)),
+                    unit="prompt", desc="observed", disable=folder.place.index > 0)  # fmt: skip
+    with progress:
+        for batch, seen in zip(left, pixels, strict=True):
+            features = dict(zip(seen, vlm.encode(list(seen.values())), strict=True))
+
+            def look(part: Sequence[Prompt], _: int, features: Any = features) -> list[Observed]:
+                return observe_batch(vlm, features, part, counting)
+
+            for found in parts.ask(batch, look):
+                yield found
+                progress.update(len(found))
+
+
+def observe_batch(
+    vlm: models.VLM, features: Mapping[str, Any], batch: Sequence[Prompt], counting: Counting
+) -> list[Observed]:
+    """Return what every layer shows while a model reads some prompts.
+
+    Args:
+        vlm: The model; nothing in it is changed.
+        features: What `VLM.encode` returned, by the picture's file name.
+        batch: The prompts.
+        counting: What sinks are counted with.
+    Raises:
+        EvaluationError: If a layer was not counted.
+    """
+    first = counting.configs[0]
+    with eah.observe(vlm, config=first) as seen:
+        vlm.answer_batch([features[p.image] for p in batch], [p.text for p in batch], ONE_TOKEN)
+        reports = [seen.report(config) for config in counting.configs]
+    for layer in reports[0]:
+        if layer.skipped is not None:
+            raise EvaluationError(
+                f"layer {layer.layer} was not counted: {layer.skipped}; sinks are counted among "
+                "image tokens that the language model reads in its prompt: choose another model"
+            )
+    return [
+        Observed(
+            prompt.image,
+            prompt.text,
+            reports[0][0].image_tokens[row],
+            tuple(_layer(at, row, reports) for at in range(len(seen.layers))),
+        )
+        for row, prompt in enumerate(batch)
+    ]
+
+
+def _layer(at: int, row: int, reports: Sequence[Sequence[eah.LayerObservation]]) -> ObservedLayer:
+    """Return one layer of one prompt.
+
+    Args:
+        at: Place of the layer among those observed.
+        row: The prompt's row of the batch.
+        reports: By threshold, then layer.
+    """
+    layers = [report[at] for report in reports]
+    return ObservedLayer(
+        layers[0].layer,
+        tuple(layer.sinks[row] for layer in layers),
+        layers[0].image_attention[row],
+        tuple((layer.heads or {})["config"][row] for layer in layers),
+    )

@@ -1,0 +1,248 @@
+"""What `eval/sinks.py` is asked to do, and the questions that this comes to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Final
+
+from eah.settings import EAHConfig
+from eval.errors import EvaluationError
+from eval.files.answers import BASELINE
+from eval.run.arms import arms_of
+from eval.run.flag_parser import FlagParser
+from eval.run.flags import add_eah_flags, add_model_flags, add_running_flags, resolve
+from eval.run.settings import RunSettings
+from eval.tasks.base import Task
+from eval.tasks.chair.task import QUESTION, ChairCaptions, ChairSettings
+from eval.tasks.pope.questions import POPE_TYPES
+from eval.tasks.pope.task import Pope, PopeSettings
+
+GAMMAS: Final = (0.15, 0.20)  # the paper's analysis
+NUM_IMAGES: Final = 200
+# Settings of commands that compare arms; here they would do nothing.
+UNUSED: Final = ("method", "sweep", "reference", "method_settings", "repeats", "wide",
+                 "scale_factor", "threshold", "num_attn_candidates", "penalty_weights")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class SinkSettings(RunSettings):
+    """Settings of the analysis, besides the common ones; one model each.
+
+    Attributes:
+        num_images: Number of pictures; None for 200.
+        image_ids: File of the image ids to look at, in order; None for a sample.
+        question: What is asked about each picture; None for CHAIR's question. POPE asks its own.
+        captions: Whether answers are generated and scored by CHAIR.
+        coco_path: Folder of COCO's annotations for it; None for that beside the pictures.
+        ground_truth: A file of objects by image id instead.
+        analyzer: How captions are read.
+        pope_type: Types of POPE's questions to ask instead; None for none.
+        pope_path: Folder of the question files, or one file.
+        build_from: COCO instances to build them from.
+        build_images: Pictures to ask about when building.
+        thresholds: Thresholds to count sinks with besides EAH's.
+        gammas: Least densities of a dense head.
+        ablate: Settings of EAH to try, one at a time, as "layers=0,1,2".
+        choose_on: Number of pictures to choose among them on, which are not reported.
+        pictures: Pictures to show; None for the first.
+        report: File for the page, too.
+    """
+
+    num_images: int | None = None
+    image_ids: Path | None = None
+    question: str | None = None
+    captions: bool = False
+    coco_path: Path | None = None
+    ground_truth: Path | None = None
+    analyzer: str = "auto"
+    pope_type: tuple[str, ...] | None = None
+    pope_path: Path | None = None
+    build_from: Path | None = None
+    build_images: int = 500
+    thresholds: tuple[float, ...] = ()
+    gammas: tuple[float, ...] = GAMMAS
+    ablate: tuple[str, ...] = ()
+    choose_on: int | None = None
+    pictures: tuple[str, ...] | None = None
+    report: Path | None = None
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a model.
+
+        Raises:
+            EvaluationError: Naming the setting, its value and what is allowed.
+        """
+        RunSettings.__post_init__(self)
+        for name in UNUSED:
+            if getattr(self, name) != getattr(RunSettings(), name):
+                raise EvaluationError(
+                    f"{name} compares ways to answer, which eval/sinks.py does by --ablate alone; "
+                    "leave it out"
+                )
+        for name in ("num_images", "choose_on"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise EvaluationError(f"{name}={value}, but at least 1 is needed")
+        for gamma in self.gammas:
+            if not 0 < gamma <= 1:
+                raise EvaluationError(f"gammas has {gamma}, but a density is a share in (0, 1]")
+        if not self.gammas or len(set(self.gammas)) < len(self.gammas):
+            raise EvaluationError(f"gammas={list(self.gammas)}: name at least one, each once")
+        if self.captions and self.pope_type is not None:
+            raise EvaluationError(
+                "--captions and --pope-type are two kinds of answers; give one of them"
+            )
+        self._check_used()
+
+    def _check_used(self) -> None:
+        """Refuse settings that would change nothing.
+
+        Raises:
+            EvaluationError: Naming the setting, and what it needs.
+        """
+        is_pope = self.pope_type is not None
+        for name, given, needs, fits in (
+            ("pope_path", self.pope_path, "--pope-type", is_pope),
+            ("build_from", self.build_from, "--pope-type", is_pope),
+            ("coco_path", self.coco_path, "--captions", self.captions),
+            ("ground_truth", self.ground_truth, "--captions", self.captions),
+            ("question", self.question, "no --pope-type, which has its own", not is_pope),
+            ("image_ids", self.image_ids, "no --pope-type, whose questions name them", not is_pope),
+            ("choose_on", self.choose_on, "--ablate", bool(self.ablate)),
+            ("ablate", self.ablate or None, "--captions or --pope-type", is_pope or self.captions),
+        ):
+            if given is not None and not fits:
+                flag = name.replace("_", "-")
+                raise EvaluationError(f"--{flag} needs {needs}; add that, or leave --{flag} out")
+        if self.image_ids is not None and self.num_images is not None:
+            raise EvaluationError(
+                f"--image-ids {self.image_ids} names the pictures, so --num-images can't choose "
+                "them; give one of the two (--limit cuts a list)"
+            )
+
+    @property
+    def has_answers(self) -> bool:
+        """Whether the model is to answer, and not only looked at."""
+        return self.captions or self.pope_type is not None
+
+    def task(self, arms: Sequence[str] = (BASELINE,)) -> Task:
+        """Return the benchmark whose questions are asked, under some arms.
+
+        Raises:
+            EvaluationError: If a setting is not allowed there.
+        """
+        common = {item.name: getattr(self, item.name) for item in fields(RunSettings)}
+        common |= {"method": tuple(arms), "json": None}
+        count = (self.num_images or NUM_IMAGES) + (self.choose_on or 0)
+        if self.pope_type is not None:
+            return Pope(
+                PopeSettings(
+                    **common,
+                    pope_type=self.pope_type,
+                    pope_path=self.pope_path,
+                    build_from=self.build_from,
+                    build_images=self.build_images,
+                )
+            )
+        return ChairCaptions(
+            ChairSettings(
+                **common,
+                question=self.question,
+                image_ids=self.image_ids,
+                num_images=None if self.image_ids else count,
+                score=self.captions,
+                coco_path=self.coco_path,
+                ground_truth=self.ground_truth,
+                analyzer=self.analyzer,
+            )
+        )
+
+    def eah(self) -> EAHConfig:
+        """Return EAH's settings: those of the model's config, with what flags change.
+
+        Raises:
+            EvaluationError: If a setting is not allowed.
+        """
+        (arm,) = arms_of(replace(self.task().settings, method=("eah",)))
+        assert arm.eah is not None
+        return arm.eah
+
+
+def flags(documentation: str) -> FlagParser:
+    """Return the flags of the command."""
+    parser = FlagParser(documentation)
+    flag = parser.flag
+    flag("--captions", action="store_true", help="describe the pictures; CHAIR's errors (neither)")
+    flag(
+        "--pope-type",
+        nargs="+",
+        metavar="TYPE",
+        help=f"ask POPE's questions: {', '.join(POPE_TYPES)}, or all (neither)",
+    )
+    flag("--num-images", type=int, help=f"pictures, drawn by --seed ({NUM_IMAGES})")
+    flag("--image-ids", type=Path, metavar="FILE", help="ids, or captions, of pictures instead")
+    flag("--question", metavar="TEXT", help=f"what is asked about each ({QUESTION})")
+    flag(
+        "--gammas", type=float, nargs="+", metavar="X", help="densities of a dense head (0.15 0.2)"
+    )
+    flag(
+        "--ablate",
+        nargs="+",
+        metavar="KEY=V1,V2",
+        help="answer with these settings of EAH, one at a time: layers=0,1,2 receivers=8,16",
+    )
+    flag("--choose-on", type=int, help="choose the best on N other pictures, and report that one")
+    flag("--pictures", nargs="+", metavar="NAME", help="pictures to look at closely (the first)")
+    flag("--coco_path", type=Path, help="--captions: annotations (beside the pictures)")
+    flag("--ground-truth", type=Path, help="--captions: a file of objects instead")
+    flag("--analyzer", help="--captions: how they are read, auto, nltk or lexicon")
+    flag("--pope-path", type=Path, help="folder of coco_pope_TYPE.json, or one file")
+    flag("--build-from", type=Path, help="instances_*.json to build POPE's questions from")
+    flag("--build-images", type=int, help="pictures to ask about when building (500)")
+    add_model_flags(parser, action="append", metavar="NAME")
+    add_eah_flags(
+        parser,
+        nargs="+",
+        metavar="X",
+        help="EAH: mean attention above which an image token is a sink (0.002 in the paper); "
+        "sinks are counted with further ones, too",
+    )
+    text = "leave out pictures that can't be read (an error)"
+    flag("--skip-unreadable", action="store_true", group="data", help=text)
+    add_running_flags(parser)
+    flag("--report", type=Path, metavar="FILE", group="output", help="write the page here, too")
+    return parser
+
+
+def settings_of(given: Mapping[str, Any]) -> list[SinkSettings]:
+    """Return the settings of each model that a command line names.
+
+    Raises:
+        EvaluationError: If a setting is unknown or not allowed, a model is named twice, or some
+            models have a checkpoint and others none.
+        ModelError: If there is no such model.
+    """
+    common = dict(given)
+    models, checkpoints = common.pop("model", [None]), common.pop("checkpoint", [])
+    if checkpoints and len(checkpoints) != len(models):
+        raise EvaluationError(
+            f"{len(models)} models and {len(checkpoints)} checkpoints; give --checkpoint once for "
+            "each --model, in the same order, or not at all"
+        )
+    pairs = list(zip(models, checkpoints or [None] * len(models), strict=True))
+    if len(set(pairs)) < len(pairs):
+        raise EvaluationError("--model names the same model twice; name each once")
+    threshold, *more = common.pop("sink_threshold", [None])
+    found = []
+    for model, checkpoint in pairs:
+        own = {
+            "model": model,
+            "checkpoint": checkpoint,
+            "sink_threshold": threshold,
+            "thresholds": tuple(more),
+        }
+        own = {name: value for name, value in own.items() if value not in (None, ())}
+        found.append(resolve(SinkSettings(), {**common, **own}))
+    return found
