@@ -93,11 +93,11 @@ def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None
     config = given.get("config")
     settings = resolve(task.settings_class(), given)
     check_seed(settings, given)
-    check_outputs(json_file(task.name, settings), [*_inputs(settings), *paths_in(config)])
+    check_outputs(json_file(task.name, settings), [*inputs_of(settings), *paths_in(config)])
     return settings
 
 
-def _inputs(settings: RunSettings) -> list[Path]:
+def inputs_of(settings: RunSettings) -> list[Path]:
     """Return the files and folders that settings name, apart from what is written."""
     read = {field.name: getattr(settings, field.name) for field in fields(settings)}
     of_model = [Path(text) for name in ("checkpoint", "converted", *PARTS) if (text := read[name])]
@@ -117,12 +117,12 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
     if settings.repeats > 1:
         evaluate_repeats(task, items)
         return
-    run = ask(task, *_with_pictures(settings, items))
+    run = ask(task, *with_pictures(settings, items))
     if run is not None:
         report_run(kind, run, settings)
 
 
-def _with_pictures(settings: RunSettings, items: list[Item]) -> tuple[list[Item], list[str]]:
+def with_pictures(settings: RunSettings, items: list[Item]) -> tuple[list[Item], list[str]]:
     """Return the questions that are asked, and the pictures that are left out of them."""
     pictures_missing(settings.pictures_folder(), items)
     if settings.skip_unreadable:
@@ -146,7 +146,7 @@ def evaluate_repeats(task: Task, items: list[Item]) -> None:
     load, runs = load_once(), []
     for one, of in zip(each, asked, strict=True):
         print(f"repeat {one.seed + 1} of {len(each)}, seed {one.seed}", file=sys.stderr)
-        if (run := ask(kind(one), *_with_pictures(one, of), load)) is not None:
+        if (run := ask(kind(one), *with_pictures(one, of), load)) is not None:
             write_run_report(kind, run, one)
             runs.append(run)
     if not runs:  # --dry-run

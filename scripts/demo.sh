@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# The whole pipeline on the embedded tiny-llava: scenes, POPE and CHAIR, baseline and EAH.
+# The whole pipeline on the embedded tiny-llava: scenes, POPE and CHAIR, baseline and EAH, sinks.
 #   bash scripts/demo.sh [FOLDER]      (default data/demo; pictures and run folders go there)
 set -euo pipefail
 cd "$(dirname "$0")/.."
-source scripts/venv.sh chair
+source scripts/venv.sh chair plots
 
 folder=${1:-data/demo}
 # Training used seed 1; these scenes are of another seed, so the model has never seen them.
@@ -23,7 +23,11 @@ echo
 python eval/chair.py --cap_file "$run" --coco_path "$folder/scenes/annotations" --splits val2014 \
   --analyzer lexicon --report "$folder/chair.html" --images "$folder/scenes/val2014" \
   --overwrite >/dev/null
+python eval/sinks.py --model tiny-llava --captions --analyzer lexicon --num-images 40 \
+  --data-path "$folder/scenes/val2014" --output-dir "$folder/runs" --batch-size 40 \
+  --report "$folder/sinks.html"
+echo
 python eval/runs.py list "$folder/runs"
-echo "report, for a browser: $folder/chair.html"
+echo "reports, for a browser: $folder/chair.html, $folder/sinks.html"
 echo
 echo "tiny-llava shows that the software works; it says nothing about the paper's claim."

@@ -101,18 +101,14 @@ def _check_numbers(found: Observed) -> None:
     Raises:
         ValueError: Naming the layer.
     """
-    if found.image_tokens < 1 or not found.layers:
+    tokens = found.image_tokens
+    if tokens < 1 or not found.layers:
         raise ValueError("it has no image token or no layer")
     for layer in found.layers:
-        counts = [count for row in layer.sinks for count in row]
-        heads = [head for head in layer.densest if head is not None]
-        good = (
-            all(type(count) is int and 0 <= count <= found.image_tokens for count in counts)
-            and all(type(head) is int and 0 <= head < len(layer.attention) for head in heads)
-            and all(
-                type(x) in (int, float) and 0 <= x <= 1.01 * found.image_tokens
-                for x in layer.attention
-            )
-        )
-        if not good:
+        numbers = [
+            *((count, int, tokens + 1) for row in layer.sinks for count in row),
+            *((head, int, len(layer.attention)) for head in layer.densest if head is not None),
+            *((float(share), float, tokens + 1) for share in layer.attention),
+        ]
+        if not all(type(x) is kind and 0 <= x < bound for x, kind, bound in numbers):
             raise ValueError(f"layer {layer.layer} has a number that can't be")

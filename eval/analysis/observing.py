@@ -7,7 +7,7 @@ that was stopped goes on, and several processes share one.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -20,7 +20,6 @@ from eval.analysis.observed import Observed, ObservedLayer, observed_of
 from eval.errors import EvaluationError
 from eval.files.storage import read_json
 from eval.files.writing import writing
-from eval.run.answering import Loader
 from eval.run.folder import BATCHES, RUN, RunFolder
 from eval.run.pixels import read_ahead
 from eval.run.plan import Parts, Prompt, by_count, by_tokens, token_budget
@@ -122,7 +121,7 @@ def read_observations(folder: RunFolder, thresholds: int) -> dict[Key, Observed]
 
 
 def observe_all(
-    session: Session, folder: RunFolder, counting: Counting, load: Loader
+    session: Session, folder: RunFolder, counting: Counting, model: Callable[[], models.VLM]
 ) -> list[Observed] | None:
     """Look at the prompts that are not recorded yet; the folder is entered.
 
@@ -130,7 +129,7 @@ def observe_all(
         session: The questions, and the model.
         folder: From `run_folder`.
         counting: What sinks are counted with.
-        load: Called as `models.load`, if there is something to look at.
+        model: Returns the loaded model, if there is something to look at.
     Returns:
         What was observed, in the order of the questions; None if another process is not done.
     Raises:
@@ -147,7 +146,7 @@ def observe_all(
     if done:
         _check_code(session, folder, now, left=len(left))
     if left:
-        vlm = load(session.settings.model, **session.arguments)
+        vlm = model()
         with folder.common_lock():
             if folder.place.index == 0:
                 folder.begin({**provenance(()), "device": session.plan.device, **now})
@@ -254,7 +253,7 @@ def observe_batch(
         EvaluationError: If a layer was not counted.
     """
     first = counting.configs[0]
-    with eah.observe(vlm, config=first) as seen:
+    with eah.observe(vlm, config=first, rules=()) as seen:
         vlm.answer_batch([features[p.image] for p in batch], [p.text for p in batch], ONE_TOKEN)
         reports = [seen.report(config) for config in counting.configs]
     for layer in reports[0]:

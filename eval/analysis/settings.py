@@ -246,3 +246,17 @@ def settings_of(given: Mapping[str, Any]) -> list[SinkSettings]:
         own = {name: value for name, value in own.items() if value not in (None, ())}
         found.append(resolve(SinkSettings(), {**common, **own}))
     return found
+
+
+def model_names(every: Sequence[SinkSettings]) -> list[str]:
+    """Return what tables call the models: by name, or by checkpoint where several have one name."""
+    names = []
+    for settings in every:
+        others = [one.model for one in every if one is not settings]
+        is_named = settings.checkpoint is not None and (
+            settings.model == "hf" or settings.model in others
+        )
+        name = Path(settings.checkpoint or "").name if is_named else settings.model
+        twin = f"{name} ({names.count(name) + 1})" if name in names else name
+        names.append(twin)
+    return names

@@ -1,0 +1,142 @@
+"""What was found in one model, from what was observed and answered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from eval.analysis.ablation import Ablation
+from eval.analysis.claim import Claim, claim_of
+from eval.analysis.labels import answer_labels
+from eval.analysis.look import Look
+from eval.analysis.maps import HeadMap, head_map
+from eval.analysis.observed import Observed
+from eval.analysis.picture import PictureView
+from eval.analysis.settings import SinkSettings
+from eval.files.answers import BASELINE
+from eval.output.run_report import check_asked
+from eval.run.recorded import RecordedRun
+from eval.stats.intervals import few_pictures_note
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """What the model answered.
+
+    Attributes:
+        run: The run of the questions that are reported.
+        ablations: By metric; empty without.
+        notes: What has to be known of them.
+    """
+
+    run: RecordedRun
+    ablations: Sequence[Ablation] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """What was found in one model.
+
+    Attributes:
+        folder: Its run folder.
+        map: Numbers by layer and head.
+        claim: Answers beside sinks; None without answers.
+        ablations: By metric; empty without.
+        views: Pictures, looked at closely.
+        facts: What it depends on, by name.
+        notes: What has to be known beside the numbers, in sentences.
+    """
+
+    folder: Path
+    map: HeadMap
+    claim: Claim | None
+    ablations: Sequence[Ablation]
+    views: Sequence[PictureView]
+    facts: Mapping[str, str]
+    notes: Sequence[str]
+
+
+def analysed(
+    settings: SinkSettings,
+    name: str,
+    look: Look,
+    observed: Sequence[Observed],
+    answered: Answered | None,
+    views: Sequence[PictureView],
+) -> Analysed:
+    """Compute the numbers of one model.
+
+    Args:
+        settings: The command's.
+        name: The model, as tables call it.
+        look: What was looked at.
+        observed: What was seen.
+        answered: What the model answered; None if it was not asked.
+        views: Pictures, looked at closely.
+    """
+    counting = look.counting
+    found = head_map(
+        observed,
+        model=name,
+        thresholds=counting.thresholds,
+        unit=counting.unit,
+        gammas=settings.gammas,
+    )
+    claim, notes = None, [*few_pictures_note(found.pictures), *_notes(found)]
+    if answered is not None:
+        check_asked(look.task, answered.run)
+        labels = answer_labels(look.task, answered.run.arms[BASELINE].answers)
+        claim = claim_of(name, observed, labels, counting)
+        if labels.left_out:
+            notes.append(f"{labels.left_out} answers say neither yes nor no, and are left out")
+        notes += answered.notes
+    ablations = () if answered is None else answered.ablations
+    facts = _facts(look, name, found, answered)
+    return Analysed(look.folder.path, found, claim, ablations, views, facts, notes)
+
+
+def _notes(found: HeadMap) -> list[str]:
+    """Return what makes the counts say little."""
+    full = [layer for layer, share in zip(found.layers, found.saturated[0], strict=True) if share]
+    missing = sorted({*range(found.layers[-1])} - {*found.layers})
+    notes = []
+    if full:
+        notes.append(
+            f"in layers {_listed(full)} every image token is a sink in every head of some prompts, "
+            "so that the counts say nothing there: use --preset scale-free, or a higher --THRES"
+        )
+    if missing:
+        notes.append(f"layers {_listed(missing)} have no attention that can be counted")
+    return notes
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
+
+
+def _facts(look: Look, name: str, found: HeadMap, answered: Answered | None) -> dict[str, str]:
+    """Return what the numbers depend on, in words."""
+    recorded, described = look.folder.settings, look.session.described
+    asked = sorted({prompt.text for prompt in look.session.plan.prompts})
+    more = f" and {len(asked) - 1} others" if len(asked) > 1 else ""
+    config = look.eah
+    facts = {
+        "model": f"{name}, {described.checkpoint}",
+        "weights": described.weights,
+        "precision": f"{described.dtype} on {look.session.plan.device}",
+        "protocol": described.protocol,
+        "prompts": f"{found.prompts} about {found.pictures} pictures, {found.image_tokens:.4g} "
+        "image tokens on average",
+        "asked": f"{asked[0]!r}{more}",
+        "sinks": f"columns above {', '.join(map(str, found.thresholds))} ({found.unit}), rule "
+        f"{config.rule}",
+        "EAH": f"layers {_listed(config.layers)}, threshold {config.threshold} "
+        f"({config.threshold_unit})",
+        "pictures": f"SHA-256 {recorded['pictures']}",
+        "observations": str(look.folder.path),
+    }
+    if answered is not None:
+        facts["answers"] = str(answered.run.path)
+    return facts

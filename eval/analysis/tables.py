@@ -1,0 +1,102 @@
+"""What was found, as a table for a terminal and as JSON."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict
+from math import isnan
+from typing import Any
+
+import numpy as np
+
+from eval.analysis.analysed import Analysed
+from eval.analysis.claim import Claim, LayerClaim
+from eval.analysis.maps import HeadMap
+from eval.output.table import WIDTH, fit
+from eval.stats.intervals import NONE
+
+
+def printed(found: Sequence[Analysed]) -> str:
+    """Return what a terminal shows: the finding, then a table of layers, model by model."""
+    blocks = []
+    for one in found:
+        found_map = one.map
+        blocks.append(
+            f"vision sinks of {found_map.model}: {found_map.prompts} prompts about "
+            f"{found_map.pictures} pictures, threshold {found_map.thresholds[0]} ({found_map.unit})"
+        )
+        if one.claim is not None:
+            blocks.append(_wrapped(one.claim.sentence()))
+        blocks.append(fit(*layer_table(found_map, one.claim)))
+        blocks += [_wrapped(f"note: {note.removeprefix('note: ')}") for note in one.notes]
+    return "\n\n".join(blocks)
+
+
+def layer_table(found: HeadMap, claim: Claim | None) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows: one layer each, in percent of the image tokens or of the heads."""
+    gammas = [f"heads >= {gamma:g} %" for gamma in found.gammas]
+    header = ["layer", "density %", "densest head", "its density %", *gammas]
+    claims = {} if claim is None else {one.layer: one for one in claim.layers}
+    if claims:
+        header += ["without - with", "p (Holm)"]
+    rows = []
+    for at, layer in enumerate(found.layers):
+        density, often = found.density[0, at], found.densest[0, at]
+        head = int(np.nanargmax(often))
+        is_any = bool(often[head] > 0)
+        shown = f"{head}: {100 * often[head]:.0f} %" if is_any else NONE
+        row = [
+            str(layer),
+            _percent(float(np.nanmean(density))),
+            shown,
+            _percent(float(density[head])) if is_any else NONE,
+            *(_percent(float(share)) for share in found.dense_share[0, :, at]),
+        ]
+        if claims:
+            row += _claim_cells(claims[layer])
+        rows.append(row)
+    return header, rows
+
+
+def _claim_cells(one: LayerClaim) -> list[str]:
+    p_value = NONE if isnan(one.p_holm) else f"{one.p_holm:.3f}"
+    return [one.difference.points(), p_value]
+
+
+def as_dict(found: Sequence[Analysed]) -> dict[str, Any]:
+    """Return all numbers, for `sinks.json` and `--json`."""
+    return {
+        "models": [
+            {
+                "run": str(one.folder),
+                **dict(one.facts),
+                "notes": list(one.notes),
+                "map": _plain(asdict(one.map)),
+                "claim": None
+                if one.claim is None
+                else {"sentence": one.claim.sentence(), **_plain(asdict(one.claim))},
+                "ablations": [_plain(asdict(ablation)) for ablation in one.ablations],
+            }
+            for one in found
+        ]
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return numbers, lists and objects of JSON, which has null where there is no number."""
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {name: _plain(of) for name, of in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(of) for of in value]
+    return None if isinstance(value, float) and isnan(value) else value
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, WIDTH, subsequent_indent="  ")

@@ -1,0 +1,48 @@
+"""Sinks counted in plain loops over the weights of eager attention, one prompt at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from PIL import Image
+
+import models
+from models.generation import EncodedPrompts
+
+
+class Counted(NamedTuple):
+    """One head of one layer on one prompt."""
+
+    means: list[float]  # of each image token's column
+    uniform: list[float]  # what they would be if every row spread its attention evenly
+
+
+def count(vlm: models.VLM, picture: Path, text: str) -> list[list[Counted]]:
+    """Return what each layer's heads give to each image token, by layer and head."""
+    with Image.open(picture) as image:
+        prepared = vlm.preprocessing.prepare(image.convert("RGB"), [text])
+    with torch.inference_mode():
+        prompts = vlm.encode_prompts(vlm.encode([prepared]), [text])
+    implementation = vlm.model.config._attn_implementation
+    vlm.model.set_attn_implementation("eager")
+    try:
+        with torch.inference_mode():
+            given: dict[str, Any] = dict(prompts.inputs)
+            found = vlm.language_model(**given, output_attentions=True).attentions
+    finally:
+        vlm.model.set_attn_implementation(implementation)
+    assert isinstance(prompts, EncodedPrompts)
+    columns = [at for at, here in enumerate(prompts.image_mask[0].tolist()) if here]
+    return [[_count(head, columns) for head in layer[0]] for layer in found]
+
+
+def _count(weights: torch.Tensor, columns: list[int]) -> Counted:
+    rows = len(weights)
+    means, uniform = [], []
+    for y in columns:
+        below = range(y + 1, rows)
+        means.append(sum(float(weights[x, y]) for x in below) / len(below))
+        uniform.append(sum(1 / (x + 1) for x in below) / len(below))
+    return Counted(means, uniform)

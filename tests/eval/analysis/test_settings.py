@@ -1,0 +1,127 @@
+"""What `eval/sinks.py` is asked for, and what is refused before anything is loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from eval import sinks
+from eval.analysis.questions import items_of, shown_pictures, split_items
+from eval.analysis.settings import SinkSettings, flags, model_names, settings_of
+from eval.errors import EvaluationError
+from eval.files.answers import Item
+from scripts.scenes.make import write_scenes
+
+
+def settings(words: str) -> list[SinkSettings]:
+    return settings_of(flags("What.\n\n    example\n\n").parse(words.split()))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("--captions --pope-type all", "two kinds of answers; give one of them"),
+        ("--gammas 0.2 0.2", "name at least one, each once"),
+        ("--gammas 1.5", "a density is a share in (0, 1]"),
+        ("--num-images 0", "num_images=0, but at least 1 is needed"),
+        ("--choose-on 0 --captions --ablate layers=0,1", "choose_on=0, but at least 1"),
+        ("--choose-on 5 --captions", "--choose-on needs --ablate"),
+        ("--ablate layers=0,1", "--ablate needs --captions or --pope-type"),
+        ("--coco_path x", "--coco-path needs --captions"),
+        ("--ground-truth x", "--ground-truth needs --captions"),
+        ("--pope-path x", "--pope-path needs --pope-type"),
+        ("--build-from x", "--build-from needs --pope-type"),
+        ("--question What? --pope-type all", "--question needs no --pope-type"),
+        ("--image-ids x --pope-type all", "--image-ids needs no --pope-type"),
+        ("--image-ids x --num-images 3", "give one of the two"),
+        ("--options method=[eah]", "eval/sinks.py does by --ablate alone"),
+        ("--options repeats=3", "eval/sinks.py does by --ablate alone"),
+        ("--model tiny-llava --model tiny-llava", "names the same model twice"),
+        ("--model hf --model tiny-llava --checkpoint x", "2 models and 1 checkpoints"),
+        ("--model tiny-lava", "did you mean 'tiny-llava'"),
+        ("--THRES 2", "a mean attention weight lies in (0, 1)"),
+        ("--THRES 0.002 2 --data-path .", "a mean attention weight lies in (0, 1)"),
+        ("--THRES 0.002 0.002 --data-path .", "names a threshold twice"),
+        ("--pope-type radnom --data-path .", "did you mean 'random'"),
+        ("--data-path nowhere", "--data-path nowhere is not a folder"),
+    ],
+)
+def test_wrong_settings_are_one_sentence(
+    words: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert sinks.main(words.split()) == 2
+
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.startswith("sinks: error: ")
+    assert message in said
+
+
+def test_several_models_share_all_but_their_checkpoints() -> None:
+    found = settings("--model hf --checkpoint a/b --model hf --checkpoint c/b --THRES 0.1 0.2 0.3")
+
+    assert [(one.model, one.checkpoint) for one in found] == [("hf", "a/b"), ("hf", "c/b")]
+    assert {(one.sink_threshold, one.thresholds) for one in found} == {(0.1, (0.2, 0.3))}
+    assert model_names(found) == ["b", "b (2)"]
+    assert model_names(settings("--model llava-1.5 --model shikra")) == ["llava-1.5", "shikra"]
+    assert [one.model for one in settings("")] == ["llava-1.5"]
+
+
+def test_eahs_settings_are_the_models_with_what_flags_change() -> None:
+    (tiny,) = settings("--model tiny-llava")
+    (changed,) = settings("--model llava-1.5 --LAYER_NUM 0 2 --THRES 0.001 0.003 --receivers 4")
+
+    assert (tiny.eah().rule, tiny.eah().layers, tiny.eah().threshold) == ("scale_free", (1,), 1.25)
+    assert (changed.eah().layers, changed.eah().threshold) == ((0, 2), 0.001)
+    assert changed.eah().receivers == 4
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, count=12, seed=3)
+    return folder
+
+
+def of(scenes: Path, **changes: Any) -> SinkSettings:
+    return SinkSettings(model="tiny-llava", data_path=scenes / "val2014", **changes)
+
+
+def test_pope_asks_about_as_many_pictures_as_wanted_and_all_of_their_questions(
+    scenes: Path, tmp_path: Path
+) -> None:
+    built = {"pope_type": ("all",), "pope_path": tmp_path}
+    built |= {"build_from": scenes / "annotations/instances_val2014.json"}
+    every = items_of(of(scenes, **built, num_images=100))
+    some = items_of(of(scenes, **built, num_images=5))
+    others = items_of(of(scenes, **built, num_images=5, seed=7))
+
+    names = {item.image for item in some}
+    assert len(names) == 5
+    assert some == [item for item in every if item.image in names]
+    assert {item.image for item in others} != names
+
+
+def test_pictures_to_choose_on_are_not_reported(scenes: Path) -> None:
+    wanted = of(scenes, num_images=6, choose_on=4, captions=True, ablate=("layers=0,1",))
+    items = items_of(wanted)
+
+    chosen, reported = split_items(wanted, items)
+
+    assert (len(items), len(chosen), len(reported)) == (10, 4, 6)
+    assert {one.image for one in chosen}.isdisjoint(one.image for one in reported)
+    assert split_items(wanted, list(reversed(items)))[0] == list(reversed(chosen))
+    assert split_items(of(scenes), items) == ([], items)
+    with pytest.raises(EvaluationError, match="--choose-on 4, but there are 4 pictures"):
+        split_items(wanted, chosen)
+
+
+def test_pictures_to_show_are_among_those_looked_at() -> None:
+    items = [Item(at, f"{at // 2}.jpg", f"{at}?") for at in range(6)]
+
+    assert shown_pictures(SinkSettings(), items) == [items[0]]
+    named = SinkSettings(pictures=("2.jpg", "0.jpg", "2.jpg"))
+    assert shown_pictures(named, items) == [items[4], items[0]]
+    with pytest.raises(EvaluationError, match=r"--pictures 9.jpg is none of the 3 pictures"):
+        shown_pictures(SinkSettings(pictures=("9.jpg",)), items)
