@@ -115,8 +115,8 @@ class Claim:
         return (
             f"{self.model}: {self.without} answers without and {self.hallucinating} with a "
             f"hallucination ({self.what}) show no difference in the densest head's density in "
-            f"{layers} where it varies (smallest adjusted p {_p(least.p_holm)}, layer {least.layer}). "
-            "These answers neither support nor refute the paper's claim."
+            f"{layers} where it varies (smallest adjusted p {_p(least.p_holm)}, layer "
+            f"{least.layer}). These answers neither support nor refute the paper's claim."
         )
 
 

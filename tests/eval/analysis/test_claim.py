@@ -135,8 +135,8 @@ def test_nothing_is_found_in_unrelated_answers_and_that_is_said() -> None:
     assert found.sentence() == (
         f"toy: {180 - count} answers without and {count} with a hallucination (a wrong answer) "
         "show no difference in the densest head's density in any of the 4 layers where it varies "
-        f"(smallest adjusted p {least.p_holm:.2g}, layer {least.layer}). These answers neither support nor "
-        "refute the paper's claim."
+        f"(smallest adjusted p {least.p_holm:.2g}, layer {least.layer}). These answers neither "
+        "support nor refute the paper's claim."
     )
 
 
