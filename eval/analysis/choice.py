@@ -58,18 +58,20 @@ def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
             choice was made on the pictures that are reported.
     """
     best = choose(tried)
-    name, count = _name(tried, best), sum(len(axis.points) for axis in tried.axes)
-    metric = tried.metric.removesuffix(", %")
-    of = f"of {count} values" if count > 1 else "the only value"
+    name, metric = _name(tried, best), tried.metric.removesuffix(", %")
+    # Values of several settings may come to the same arm.
+    count = len({point.arm for axis in tried.axes for point in axis.points})
+    most = "highest" if tried.higher_is_better else "lowest"
+    value = _number(tried, best.metric)
+    if count == 1:
+        return f"{tried.model}: {name} was the only setting that was tried; {metric} {value}."
+    has = f"{name} has the {most} {metric} of {count} settings"
     if reported is None:
         return (
-            f"{tried.model}: {name} has the best {metric} {of}, {_number(tried, best.metric)}. It "
-            "was chosen on the pictures that it is reported on, so it looks better than it is; "
-            "--choose-on N chooses on other pictures."
+            f"{tried.model}: {has}, {value}. It was chosen on the pictures that it is reported on, "
+            "so it looks better than it is; --choose-on N chooses on other pictures."
         )
-    chosen = next(
-        point for axis in reported.axes for point in axis.points if point.arm == best.arm
-    )  # fmt: skip
+    chosen = next(point for axis in reported.axes for point in axis.points if point.arm == best.arm)
     numbers = [f"{BASELINE} {_number(reported, reported.baseline)}"]
     if reported.eah is not None:
         numbers.append(f"{EAH} {_number(reported, reported.eah)}")
@@ -77,9 +79,9 @@ def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
     difference = chosen.difference
     minus = difference.points() if tried.percent else f"{difference.value:+.1f}"
     return (
-        f"{tried.model}: {name} has the best {metric} {of} on {tried.pictures} pictures that it "
-        f"was chosen on ({_number(tried, best.metric)}). On {reported.pictures} other pictures, "
-        f"{metric} is {', '.join(numbers)}; {name} minus {BASELINE}: {minus}."
+        f"{tried.model}: {has} on {tried.pictures} pictures that it was chosen on ({value}). On "
+        f"{reported.pictures} other pictures, {metric} is {', '.join(numbers)}; {name} minus "
+        f"{BASELINE}: {minus}."
     )
 
 

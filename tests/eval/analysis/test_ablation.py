@@ -148,6 +148,9 @@ def test_captions_have_both_metrics_of_chair_and_less_is_better(tmp_path: Path) 
     assert chair_i.axes[0].points[0].metric.value == 10 / (10 * 2 + 50 * 3)
     assert (chair_s.paper_baseline, chair_i.paper_baseline) == (0.51, 0.152)
     assert choose(chair_s).value == "2"
+    assert choice_sentence(chair_s) == (
+        "llava-1.5: layers=2 was the only setting that was tried; CHAIRs 16.7 %."
+    )
 
 
 def test_an_arm_without_answers_is_named() -> None:
@@ -175,7 +178,9 @@ def test_the_best_value_is_chosen_over_all_settings() -> None:
     accuracy = pope_ablations(answered())[0]
 
     assert choose(accuracy).arm == "eah@layers=2"
-    assert choose(replace(accuracy, higher_is_better=False)).arm == "eah@layers=0"
+    worst = replace(accuracy, higher_is_better=False)
+    assert choose(worst).arm == "eah@layers=0"
+    assert "layers=0 has the lowest accuracy of 4 settings, " in choice_sentence(worst)
 
 
 def test_of_equals_the_first_is_chosen_and_nan_never() -> None:
@@ -242,10 +247,10 @@ def test_a_choice_says_what_it_was_made_on_and_what_it_gives_elsewhere() -> None
     shares = [f"{100 * right(rest[arm]):.1f} %" for arm in ("baseline", "eah", "eah@layers=2")]
     minus = reported.axes[0].points[0].difference.points()
     assert (tried.pictures, reported.pictures) == (20, 40)
+    there = f"{100 * right(answers_to(answers, chosen_on)['eah@layers=2']):.1f} %"
     assert found == (
-        "llava-1.5: layers=2 has the best accuracy of 5 values on 20 pictures that it was chosen "
-        f"on ({100 * right(answers_to(answers, chosen_on)['eah@layers=2']):.1f} %). On 40 other "
-        f"pictures, accuracy is baseline {shares[0]}, eah {shares[1]}, layers=2 {shares[2]}; "
+        "llava-1.5: layers=2 has the highest accuracy of 4 settings on 20 pictures that it was "
+        f"chosen on ({there}). On 40 other pictures, accuracy is baseline {shares[0]}, eah {shares[1]}, layers=2 {shares[2]}; "
         f"layers=2 minus baseline: {minus}."
     )
 
@@ -256,7 +261,7 @@ def test_a_choice_on_the_reported_pictures_says_that_it_looks_better_than_it_is(
     found = choice_sentence(pope_ablations(answers)[0])
 
     assert found == (
-        "llava-1.5: layers=2 has the best accuracy of 5 values, "
+        "llava-1.5: layers=2 has the highest accuracy of 4 settings, "
         f"{100 * right(answers['eah@layers=2']):.1f} %. It was chosen on the pictures that it is "
         "reported on, so it looks better than it is; --choose-on N chooses on other pictures."
     )
