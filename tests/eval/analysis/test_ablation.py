@@ -250,7 +250,8 @@ def test_a_choice_says_what_it_was_made_on_and_what_it_gives_elsewhere() -> None
     there = f"{100 * right(answers_to(answers, chosen_on)['eah@layers=2']):.1f} %"
     assert found == (
         "llava-1.5: layers=2 has the highest accuracy of 4 settings on 20 pictures that it was "
-        f"chosen on ({there}). On 40 other pictures, accuracy is baseline {shares[0]}, eah {shares[1]}, layers=2 {shares[2]}; "
+        f"chosen on ({there}). On 40 other pictures, accuracy is baseline {shares[0]}, "
+        f"eah {shares[1]}, layers=2 {shares[2]}; "
         f"layers=2 minus baseline: {minus}."
     )
 
