@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from math import isnan
+from typing import Final
 
+from eah.settings import EAHConfig
+from eval.analysis.ablation_plan import AblationPlan
+from eval.analysis.paper import PaperShare, paper_numbers, paper_share
+from eval.errors import EvaluationError
+from eval.files.answers import BASELINE, Answer
+from eval.stats.grouped import Grouped, group
 from eval.stats.intervals import Interval
+from eval.stats.metric import Metric, Scorer
+
+# Metrics that an ablation shows by benchmark; the first metric of any other.
+METRICS: Final = {"pope": ("accuracy", "f1"), "chair": ("CHAIRs", "CHAIRi")}
+LOWER_IS_BETTER: Final = ("CHAIRs", "CHAIRi")
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +31,7 @@ class Point:
         value: The value, as in the arm's name.
         metric: The metric with its interval.
         difference: Minus the baseline, paired by picture.
-        paper: The paper's number for this setting, in the metric's unit; None where it is unknown.
+        paper: The paper's number for this setting, as a share like `metric`; None where unknown.
     """
 
     arm: str
@@ -51,10 +66,11 @@ class Ablation:
         percent: Whether numbers are shares, which are shown times 100.
         higher_is_better: Whether more is better.
         baseline: The metric without EAH.
-        paper_baseline: The paper's number without EAH; None where it is unknown.
+        paper_baseline: The paper's number without EAH, as a share; None where it is unknown.
         pictures: Number of pictures.
         axes: By setting.
         source: Where the paper's numbers are from; empty without any.
+        eah: The metric with EAH's settings as they are; None where it was not measured.
     """
 
     model: str
@@ -66,3 +82,99 @@ class Ablation:
     pictures: int
     axes: tuple[Axis, ...]
     source: str = ""
+    eah: Interval | None = None
+
+
+def ablations(
+    plan: AblationPlan,
+    scorer: Scorer,
+    answers: Mapping[str, Sequence[Answer]],
+    *,
+    model: str,
+    benchmark: str,
+) -> list[Ablation]:
+    """Return what each setting does, an ablation per metric, in the benchmark's primary part.
+
+    Args:
+        plan: The arms.
+        scorer: The benchmark's; CHAIR's scorer for captions.
+        answers: By arm, of all arms of the plan, to the same questions.
+        model: The model, as tables and configs call it.
+        benchmark: Name of the benchmark.
+    Raises:
+        EvaluationError: If an arm has no answers, or arms answered different questions.
+    """
+    names = plan.arms()
+    if missing := [name for name in names if name not in answers]:
+        raise EvaluationError(
+            f"arm {missing[0]} of the ablation has no answers; run the same command again to "
+            "answer the rest"
+        )
+    tried = {name: answers[name] for name in names}
+    grouped = group(scorer, tried, {name: [BASELINE] for name in names[1:]})
+    asked = list(dict.fromkeys(answer.item.part for answer in tried[BASELINE]))
+    parts = scorer.totals(asked).get(grouped.primary, [grouped.primary])
+    paper = paper_numbers(benchmark, model)
+    wanted = METRICS.get(benchmark, (scorer.metrics[0].name,))
+    return [
+        _ablation(plan, grouped, one, model, partial(paper_share, paper, one.name, parts))
+        for one in scorer.metrics
+        if one.name in wanted
+    ]
+
+
+def choose(ablation: Ablation) -> Point:
+    """Return the value with the best metric over all settings; of equals the first.
+
+    Raises:
+        EvaluationError: If no value has a number.
+    """
+    points = [point for axis in ablation.axes for point in axis.points]
+    known = [point for point in points if not isnan(point.metric.value)]
+    if not known:
+        raise EvaluationError(
+            f"no value has a number in {ablation.metric}, so none can be chosen; ask about more "
+            "pictures"
+        )
+    sign = 1 if ablation.higher_is_better else -1
+    return max(known, key=lambda point: sign * point.metric.value)
+
+
+def _ablation(
+    plan: AblationPlan,
+    grouped: Grouped,
+    metric: Metric,
+    model: str,
+    paper: Callable[[EAHConfig | None], PaperShare | None],
+) -> Ablation:
+    """Return the ablation of one metric; `paper` finds the paper's number of an arm's settings."""
+    numbers = {
+        one.arm: one.numbers[metric.name] for one in grouped.results if one.part == grouped.primary
+    }
+    differences = {one.arm: one.numbers[metric.name] for one in grouped.primary_differences()}
+    known = {BASELINE: paper(None)}
+    axes = []
+    for axis in plan.axes:
+        points = []
+        for value, arm in axis.arms.items():
+            known[arm.name] = paper(arm.eah)
+            share = _share(known[arm.name])
+            points.append(Point(arm.name, value, numbers[arm.name], differences[arm.name], share))
+        axes.append(Axis(axis.setting, axis.label, tuple(points)))
+    name = metric.heading or metric.name
+    return Ablation(
+        model=model,
+        metric=f"{name}, %" if metric.percent else name,
+        percent=metric.percent,
+        higher_is_better=metric.name not in LOWER_IS_BETTER,
+        baseline=numbers[BASELINE],
+        paper_baseline=_share(known[BASELINE]),
+        pictures=grouped.pictures,
+        axes=tuple(axes),
+        source="; ".join(dict.fromkeys(one.source for one in known.values() if one)),
+        eah=numbers[plan.eah.name],
+    )
+
+
+def _share(found: PaperShare | None) -> float | None:
+    return None if found is None else found.value

@@ -6,6 +6,7 @@ import ast
 import re
 from pathlib import Path
 
+from eval.stats.association import ARRANGEMENTS
 from eval.stats.intervals import FEW, RESAMPLES, SEED
 from eval.stats.permutation import EXACT, FLIPS
 
@@ -34,4 +35,7 @@ def test_constants_are_those_of_the_code() -> None:
     assert f"`R = {RESAMPLES:,}`" in PAGE
     assert f"up to {EXACT} pictures" in PAGE
     assert f"{FLIPS:,} random patterns with seed {SEED}" in PAGE
+    assert f"Up to {ARRANGEMENTS:,} different exchanges" in PAGE
+    assert f"{ARRANGEMENTS:,} random ones with seed {SEED}" in PAGE
+    assert f"(1 + {ARRANGEMENTS:,})" in PAGE
     assert f"Fewer than {FEW} pictures" in PAGE

@@ -1,0 +1,98 @@
+"""To choose a setting fairly: on pictures of its own, which are not reported."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from math import isnan
+
+from eval.analysis.ablation import Ablation, Point, choose
+from eval.errors import EvaluationError
+from eval.files.answers import BASELINE, Answer, Item
+from eval.run.arm_settings import EAH
+from eval.stats.intervals import NONE, Interval
+
+
+def split_pictures(
+    items: Sequence[Item], choose_on: int, seed: int
+) -> tuple[list[Item], list[Item]]:
+    """Return the questions to choose a setting on, and those that are reported.
+
+    All questions about a picture are on the same side, so that the two share no picture.
+
+    Args:
+        items: All questions.
+        choose_on: Number of pictures to choose on.
+        seed: Draws them.
+    Raises:
+        EvaluationError: If there are not so many, or none is left to report.
+    """
+    names = sorted({item.image for item in items})
+    if choose_on >= len(names):
+        lack = "none is left to report" if choose_on == len(names) else "they are too few"
+        raise EvaluationError(
+            f"--choose-on {choose_on}, but the questions are about {len(names)} picture(s), so "
+            f"that {lack}; choose on fewer, or ask about more"
+        )
+    drawn = set(random.Random(seed).sample(names, choose_on))
+    return (
+        [item for item in items if item.image in drawn],
+        [item for item in items if item.image not in drawn],
+    )
+
+
+def answers_to(
+    answers: Mapping[str, Sequence[Answer]], items: Sequence[Item]
+) -> dict[str, list[Answer]]:
+    """Return the answers to some questions, by arm."""
+    keys = {item.key for item in items}
+    return {arm: [one for one in of if one.item.key in keys] for arm, of in answers.items()}
+
+
+def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
+    """Return which value was best, and what it gives on pictures that it was not chosen on.
+
+    Args:
+        tried: All values, on the pictures to choose on.
+        reported: The baseline, EAH and at least the chosen value on other pictures; None where the
+            choice was made on the pictures that are reported.
+    """
+    best = choose(tried)
+    name, metric = _name(tried, best), tried.metric.removesuffix(", %")
+    # Values of several settings may come to the same arm.
+    count = len({point.arm for axis in tried.axes for point in axis.points})
+    most = "highest" if tried.higher_is_better else "lowest"
+    value = _number(tried, best.metric)
+    if count == 1:
+        return f"{tried.model}: {name} was the only setting that was tried; {metric} {value}."
+    has = f"{name} has the {most} {metric} of {count} settings"
+    if reported is None:
+        return (
+            f"{tried.model}: {has}, {value}. It was chosen on the pictures that it is reported on, "
+            "so it looks better than it is; --choose-on N chooses on other pictures."
+        )
+    chosen = next(point for axis in reported.axes for point in axis.points if point.arm == best.arm)
+    numbers = [f"{BASELINE} {_number(reported, reported.baseline)}"]
+    if reported.eah is not None:
+        numbers.append(f"{EAH} {_number(reported, reported.eah)}")
+    numbers.append(f"{name} {_number(reported, chosen.metric)}")
+    difference = chosen.difference
+    minus = difference.points() if tried.percent else f"{difference.value:+.1f}"
+    return (
+        f"{tried.model}: {has} on {tried.pictures} pictures that it was chosen on ({value}). On "
+        f"{reported.pictures} other pictures, {metric} is {', '.join(numbers)}; {name} minus "
+        f"{BASELINE}: {minus}."
+    )
+
+
+def _name(ablation: Ablation, point: Point) -> str:
+    """Return a value with its setting."""
+    axis = next(axis for axis in ablation.axes if point in axis.points)
+    return f"{axis.setting}={point.value}"
+
+
+def _number(ablation: Ablation, number: Interval) -> str:
+    """Return a number without its interval, in the metric's unit."""
+    if isnan(number.value):
+        return NONE
+    return f"{100 * number.value:.1f} %" if ablation.percent else f"{number.value:.1f}"

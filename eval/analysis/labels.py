@@ -1,0 +1,104 @@
+"""Which prompts' answers hallucinate; from recorded answers, without a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from eval.errors import EvaluationError
+from eval.files.answers import Answer, Caption
+from eval.tasks.base import Task, TaskProtocol
+from eval.tasks.chair.analyzers import choose
+from eval.tasks.chair.scoring import ScoreSettings, score
+from eval.tasks.chair.task import ChairCaptions, score_settings
+from eval.tasks.yes_no.task import YesNoTask
+
+WRONG: Final = "a wrong answer to a yes/no question"
+OBJECT: Final = "a caption that mentions an object that is not there"
+PromptKey = tuple[str, str]
+"""A picture's file name, and what the model was asked about it (`Observed.key`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerLabels:
+    """Whether answers hallucinate, by prompt.
+
+    Attributes:
+        hallucinates: By picture and text.
+        what: What counts as a hallucination, in words.
+        left_out: Number of prompts whose answers are neither, and that are left out.
+    """
+
+    hallucinates: Mapping[PromptKey, bool]
+    what: str
+    left_out: int = 0
+
+
+def answer_labels(task: Task, answers: Sequence[Answer]) -> AnswerLabels:
+    """Return which answers hallucinate.
+
+    Args:
+        task: The benchmark, with the protocol that the answers were asked by.
+        answers: Of one arm.
+    Raises:
+        EvaluationError: If the benchmark's answers are no hallucinations, or the ground truth lacks
+            a picture.
+    """
+    assert task.protocol is not None
+    if isinstance(task, YesNoTask):
+        return yes_no_labels(task, answers, task.protocol)
+    if isinstance(task, ChairCaptions):
+        return caption_labels(task, answers, task.protocol, score_settings(task.settings))
+    raise EvaluationError(
+        f"{task.name} doesn't say which answers hallucinate; use POPE's questions or captions"
+    )
+
+
+def yes_no_labels(
+    task: YesNoTask, answers: Sequence[Answer], protocol: TaskProtocol
+) -> AnswerLabels:
+    """Return which answers to yes/no questions are wrong.
+
+    A text that is neither yes nor no claims nothing, and is left out, whatever its parser counts it
+    as. Parts of a benchmark may ask the same question: it counts once, and is left out if it is
+    right in one of them and wrong in another.
+    """
+
+    def wrong(answer: Answer) -> bool | None:
+        return None if task.read(answer) is None else task.right(answer) is False
+
+    prompts = [(one.item.image, task.prompt(one.item, protocol)) for one in answers]
+    return _labels(prompts, map(wrong, answers), WRONG)
+
+
+def caption_labels(
+    task: Task, answers: Sequence[Answer], protocol: TaskProtocol, settings: ScoreSettings
+) -> AnswerLabels:
+    """Return which captions mention an object that CHAIR finds not to be there.
+
+    As in CHAIRs, a caption that names no object hallucinates none.
+
+    Args:
+        task: The benchmark.
+        answers: The captions.
+        protocol: How they were asked for.
+        settings: How captions are read, and what they are compared with.
+    Raises:
+        EvaluationError: If the ground truth lacks one of the pictures.
+    """
+    analyzer = choose(settings.analyzer, fixes=settings.lexicon_fixes)
+    truth = settings.truth(analyzer).objects
+    captions = [settings.cut(Caption(one.item.id, one.text)) for one in answers]
+    found = [bool(one.hallucinated) for one in score(captions, truth, analyzer)]
+    prompts = [(one.item.image, task.prompt(one.item, protocol)) for one in answers]
+    return _labels(prompts, found, OBJECT)
+
+
+def _labels(prompts: Sequence[PromptKey], found: Iterable[bool | None], what: str) -> AnswerLabels:
+    """Return one label per prompt; those without one, or with two that differ, are left out."""
+    labels: dict[PromptKey, bool | None] = {}
+    for prompt, label in zip(prompts, found, strict=True):
+        labels[prompt] = label if labels.setdefault(prompt, label) == label else None
+    known = {prompt: label for prompt, label in labels.items() if label is not None}
+    return AnswerLabels(known, what, len(labels) - len(known))
