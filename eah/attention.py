@@ -114,12 +114,13 @@ def eah_attention(
     check_arguments(layer, name, prompt, query, key, attention_mask, kwargs)
     visibility = kernel_visibility(name, module, prompt, query, key, attention_mask, kwargs)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    image = prompt.columns(key.shape[2], query.device)
+    image = under_way.image_columns(key.shape[2], query.device)
     columns = _columns(under_way, layer, query, key, visibility, image, scale)
     for observer, layers in list(state.session.observers.items()):
         if layer in layers:
             observed = under_way.findings.observed.setdefault(observer, {})
-            observed[layer] = Observation(columns(None), columns(query.dtype), image)
+            rounded = columns(query.dtype) if observer.counts_rounded else None
+            observed[layer] = Observation(columns(None), rounded, image)
     config = state.session.config
     if config is None or layer not in config.layers:
         return kernel(query, key, value), kernel.weights

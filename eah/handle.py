@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
 from eah.method import Choice
 from eah.observation import LayerObservation, describe, heads_of
+from eah.overlay import overlay_of
 from eah.settings import EAHConfig
 from eah.state import Finding, Findings, ObserverKey, Session, last_findings
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,22 +115,70 @@ class Observer:
 
     layers: tuple[int, ...]
     config: EAHConfig
+    rules: tuple[str, ...]
     _key: ObserverKey
+    _model_config: Any
 
-    def report(self) -> list[LayerObservation]:
+    def report(self, config: EAHConfig | None = None) -> list[LayerObservation]:
         """Return one entry per layer about this thread's last forward pass under observation.
 
         Decode steps are not counted as forward passes of their own. Empty before the first pass.
-        Waits for the device.
+        The first report of a pass waits for the device; further ones, with other settings, don't.
+
+        Args:
+            config: Settings to count sinks with in the place of the observer's.
+        Raises:
+            EAHConfigError: If `config` has the rule "released_code" and that was not observed.
         """
         found = last_findings(self._key)
         if found is None:
             return []
         observed: dict[int, Any] = found.observed.get(self._key, {})
+        for layer, sums in observed.items():
+            observed[layer] = sums.cpu()
         reason = found.skipped or "the layer did not run"
         return [
-            describe(layer, observed[layer], self.config)
+            describe(layer, observed[layer], config or self.config, self.rules)
             if layer in observed
             else LayerObservation(layer, skipped=reason)
             for layer in self.layers
         ]
+
+    def overlay(
+        self,
+        image: Any,
+        *,
+        layer: int | None = None,
+        head: int | None = None,
+        row: int = 0,
+        grid: tuple[int, int] | None = None,
+    ) -> Figure:
+        """Return a figure of where a layer looks in the picture, before and after EAH.
+
+        The picture stands beside two heat maps of the mean attention that each image token
+        receives, sinks outlined: as the layer attends by itself, and with the chosen head's map in
+        the heads that EAH would give it.
+
+        Args:
+            image: The picture as the model sees it (cropped, padded or resized): a PIL picture, a
+                file, or an array of shape (height, width, 3) or (height, width), uint8.
+            layer: An observed layer; None for the first of the settings' layers that was observed,
+                else the first one.
+            head: A head; None for the mean over heads, where a token is outlined that is a sink in
+                more than half of them.
+            row: Batch row.
+            grid: Rows and columns of the image tokens; None for the model's own, where
+                `eah.grids` knows it.
+        Raises:
+            EAHError: If matplotlib is missing, or the figure can't be drawn of what was observed.
+        """
+        return overlay_of(
+            self.report(),
+            self.config,
+            self._model_config,
+            image,
+            layer=layer,
+            head=head,
+            row=row,
+            grid=grid,
+        )

@@ -123,22 +123,18 @@ def count_sinks(
 
 
 def paper(
-    columns: Columns,
-    image: Tensor,
-    threshold: float = PAPER_THRESHOLD,
-    threshold_unit: str = "attention",
-) -> Choice:
+    columns: Columns, image: Tensor,
+    threshold: float = PAPER_THRESHOLD, threshold_unit: str = "attention",
+) -> Choice:  # fmt: skip
     """Choose the head with most sinks, lowest index on ties, none without a sink."""
     counts = count_sinks(columns, image, threshold, threshold_unit)
     return Choice(torch.where(counts.amax(-1) > 0, counts.argmax(-1), NO_HEAD), counts)
 
 
 def scale_free(
-    columns: Columns,
-    image: Tensor,
-    threshold: float = SCALE_FREE_THRESHOLD,
-    threshold_unit: str = "uniform",
-) -> Choice:
+    columns: Columns, image: Tensor,
+    threshold: float = SCALE_FREE_THRESHOLD, threshold_unit: str = "uniform",
+) -> Choice:  # fmt: skip
     """Compare with uniform attention; ties go to the head with most image attention (ours)."""
     counts = count_sinks(columns, image, threshold, threshold_unit)
     most = counts.amax(-1, keepdim=True)  # (B, 1)
@@ -147,12 +143,16 @@ def scale_free(
     return Choice(torch.where(most[:, 0] > 0, head, NO_HEAD), counts)
 
 
-def released_code(columns: Columns, image: Tensor, threshold: float = RELEASED_THRESHOLD) -> Choice:
-    """Choose as the authors' modeling_llama_eah.py: in batch row 0 only, and never head 0."""
+def released_columns(columns: Columns, image: Tensor) -> Columns:
+    """Return the sums with what the authors' file divides them by, stop - (y - start)."""
     start = image.int().argmax(-1, keepdim=True)  # (B, 1)
     y = torch.arange(image.shape[1], device=image.device)
-    divisor = start + image.sum(-1, keepdim=True) - (y - start)  # (B, K): stop - (y - start)
-    counts = count_sinks(columns._replace(rows=divisor), image, threshold)
+    return columns._replace(rows=start + image.sum(-1, keepdim=True) - (y - start))  # (B, K)
+
+
+def released_code(columns: Columns, image: Tensor, threshold: float = RELEASED_THRESHOLD) -> Choice:
+    """Choose as the authors' modeling_llama_eah.py: in batch row 0 only, and never head 0."""
+    counts = count_sinks(released_columns(columns, image), image, threshold)
     head, row = counts.argmax(-1), torch.arange(len(counts), device=counts.device)
     found = (counts.amax(-1) > 0) & (head > 0) & (row == 0)
     return Choice(torch.where(found, head, NO_HEAD), counts)

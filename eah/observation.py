@@ -5,21 +5,50 @@ Axes: B batch, H query heads, K keys, I image tokens of one prompt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 
-from eah.method import RULES, Choice, Columns, choose
+from eah.errors import EAHConfigError, nearest
+from eah.method import RULES, Choice, Columns, choose, count_sinks, released_columns
 from eah.settings import EAHConfig
+
+CONFIG: Final = "config"  # name of the observer's own settings among the rules
+RELEASED: Final = "released_code"
 
 
 class Observation(NamedTuple):
-    """Sums of one layer: as they are, as rounded to the query's dtype, and the image, (B, K)."""
+    """Sums of one layer."""
 
     columns: Columns
-    rounded: Columns
-    image: torch.Tensor
+    rounded: Columns | None  # of weights as rounded to the query's dtype, where they are wanted
+    image: torch.Tensor  # True at image tokens, (B, K)
+
+    def cpu(self) -> Observation:
+        """Return the sums on the CPU; nothing is copied that is there already."""
+        columns, rounded = self.columns, self.rounded
+        there = Columns(*(part.cpu() for part in columns))
+        if rounded is not None:
+            is_same = rounded is columns
+            rounded = there if is_same else Columns(*(part.cpu() for part in rounded))
+        return Observation(there, rounded, self.image.cpu())
+
+    def columns_of(self, config: EAHConfig) -> Columns:
+        """Return the sums that a rule takes.
+
+        Raises:
+            EAHConfigError: If they were not counted.
+        """
+        if config.rule != RELEASED:
+            return self.columns
+        if self.rounded is None:
+            raise EAHConfigError(
+                f"rule={RELEASED!r} was not counted in this pass: name it among the `rules` of "
+                "eah.observe, or among its settings"
+            )
+        return self.rounded
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,14 +58,20 @@ class LayerObservation:
     Attributes:
         layer: Layer index, from 0.
         image_tokens: Number of image tokens per batch row.
-        sinks: Vision sinks per batch row and head, under the observer's settings.
+        sinks: Vision sinks per batch row and head, under the settings that are counted with.
         density: Sinks divided by image tokens, likewise; 0.0 without an image.
         image_attention: Mean attention to the image per batch row and head: the sum of `means`.
         means: Per batch row, the mean attention that each image token receives in each head, a
             float32 CPU tensor of shape (H, I).
         heads: Per rule, the head that it would have chosen in each batch row, None for none: the
-            three named rules with their own thresholds, and "config", the observer's settings.
+            observed rules with their own thresholds, and "config", the settings that are counted
+            with.
         skipped: Why nothing was observed in this pass; None if something was.
+        uniform_means: Per batch row, what `means` would be under uniform attention, (I,).
+        is_sink: Per batch row, which image tokens are sinks of each head under these settings,
+            (H, I) bool; empty under a rule of your own, which only says how many.
+        receivers: Per batch row, the heads that EAH would give the chosen head's map, in order;
+            empty where it would choose none.
     """
 
     layer: int
@@ -47,24 +82,46 @@ class LayerObservation:
     means: tuple[torch.Tensor, ...] = ()
     heads: dict[str, tuple[int | None, ...]] | None = None
     skipped: str | None = None
+    uniform_means: tuple[torch.Tensor, ...] = ()
+    is_sink: tuple[torch.Tensor, ...] = ()
+    receivers: tuple[tuple[int, ...], ...] = ()
+
+    def shared(self, values: torch.Tensor, row: int = 0) -> torch.Tensor:
+        """Return values of heads as they are once EAH has shared the chosen head's map.
+
+        Args:
+            values: A row of `means` or `is_sink`, shape (H, I).
+            row: Batch row.
+        """
+        head = (self.heads or {}).get(CONFIG, (None,) * (row + 1))[row]
+        values = values.clone()
+        if head is not None:
+            values[list(self.receivers[row])] = values[head].clone()
+        return values
 
 
-def describe(layer: int, found: Observation, config: EAHConfig) -> LayerObservation:
-    """Return an observation as Python numbers (waits for the device).
+def describe(
+    layer: int, found: Observation, config: EAHConfig, rules: Sequence[str] = tuple(RULES)
+) -> LayerObservation:
+    """Return an observation as Python numbers.
 
     Args:
         layer: Layer index.
-        found: What was summed.
+        found: What was summed, on the CPU.
         config: Settings that sinks are counted with.
+        rules: Named rules to report the heads of.
+    Raises:
+        EAHConfigError: If the settings' rule was not counted.
     """
-    columns, rounded = (Columns(*(part.cpu() for part in sums)) for sums in found[:2])
-    image = found.image.cpu()
-    choice = _choice(columns, rounded, image, config)
+    columns, image = found.columns, found.image
+    choice = choose(found.columns_of(config), image, config)
     tokens = image.sum(-1)  # (B,)
     density = choice.counts / tokens.clamp(min=1)[:, None]
-    means = tuple(row[:, mine] for row, mine in zip(columns.means, image, strict=True))
-    named = {name: EAHConfig.preset(name.replace("_", "-")) for name in RULES}
-    heads = {name: _choice(columns, rounded, image, preset) for name, preset in named.items()}
+    means = _of_image(columns.means, image)
+    named = {name: EAHConfig.preset(name.replace("_", "-")) for name in rules}
+    choices = {
+        name: choose(found.columns_of(preset), image, preset) for name, preset in named.items()
+    }
     return LayerObservation(
         layer,
         tuple(tokens.tolist()),
@@ -72,8 +129,24 @@ def describe(layer: int, found: Observation, config: EAHConfig) -> LayerObservat
         tuple(map(tuple, density.tolist())),
         tuple(tuple(row.sum(-1).tolist()) for row in means),
         means,
-        {name: heads_of(found) for name, found in {**heads, "config": choice}.items()},
+        {name: heads_of(found) for name, found in {**choices, CONFIG: choice}.items()},
+        uniform_means=_of_image(columns.uniform_means, image),
+        is_sink=_of_image(_sinks(found, config), image) if isinstance(config.rule, str) else (),
+        receivers=tuple(_receivers(choice, row) for row in range(len(image))),
     )
+
+
+def validate_rules(rules: object) -> tuple[str, ...]:
+    """Return names of rules as a tuple.
+
+    Raises:
+        EAHConfigError: If they are not names of rules.
+    """
+    names = tuple(rules) if isinstance(rules, (tuple, list)) else (rules,)
+    for name in names:
+        if name not in RULES:
+            raise EAHConfigError(f"rules={rules!r} names {name!r}: {nearest(str(name), RULES)}")
+    return names
 
 
 def heads_of(choice: Choice) -> tuple[int | None, ...]:
@@ -81,5 +154,31 @@ def heads_of(choice: Choice) -> tuple[int | None, ...]:
     return tuple(None if head < 0 else head for head in choice.head.tolist())
 
 
-def _choice(columns: Columns, rounded: Columns, image: torch.Tensor, config: EAHConfig) -> Choice:
-    return choose(rounded if config.rule == "released_code" else columns, image, config)
+def _sinks(found: Observation, config: EAHConfig) -> torch.Tensor:
+    """Return the sinks of each head under a named rule, (B, H, K) bool."""
+    columns, image, settings = found.columns_of(config), found.image, config.rule_arguments
+    if config.rule == RELEASED:
+        columns = released_columns(columns, image)
+    batch, heads, keys = columns.attention.shape
+    # Each column as a prompt of its own, (B * K, ..., 1): its count is 1 or 0.
+    alone = Columns(
+        columns.attention.transpose(1, 2).reshape(-1, heads, 1),
+        columns.uniform.reshape(-1, 1),
+        columns.rows.reshape(-1, 1),
+    )
+    unit = settings.get("threshold_unit", "attention")
+    counts = count_sinks(alone, image.reshape(-1, 1), settings["threshold"], unit)
+    return counts.view(batch, keys, heads).transpose(1, 2).bool()
+
+
+def _of_image(values: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return values of columns, (B, ..., K), at each prompt's image tokens alone, (..., I)."""
+    return tuple(row[..., mine] for row, mine in zip(values, image, strict=True))
+
+
+def _receivers(choice: Choice, row: int) -> tuple[int, ...]:
+    """Return the heads of a batch row that get the chosen head's map."""
+    if choice.head[row] < 0:
+        return ()
+    heads = range(choice.counts.shape[1])
+    return tuple(h for h in heads if choice.receivers is None or bool(choice.receivers[row, h]))

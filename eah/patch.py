@@ -33,6 +33,8 @@ from eah.generation import unwrap_methods, wrap_methods
 from eah.handle import EAHHandle, Observer
 from eah.hooks import ModelHooks
 from eah.kernels import config_naming
+from eah.method import RULES
+from eah.observation import RELEASED, validate_rules
 from eah.settings import EAHConfig, validate_layers
 from eah.state import STATE, ObserverKey, Session
 
@@ -110,6 +112,7 @@ def observe(
     model: Model,
     layers: Literal["all"] | Sequence[int] = "all",
     config: EAHConfig | None = None,
+    rules: Sequence[str] = tuple(RULES),
 ) -> Iterator[Observer]:
     """Count vision sinks in a `with` block, without any change to the model's outputs.
 
@@ -121,22 +124,26 @@ def observe(
         layers: Indices from 0, or "all" for all layers that can be counted.
         config: Settings that sinks are counted with; None for those that EAH is enabled with, else
             the preset "paper". Its layers count for nothing here.
+        rules: Named rules whose head is reported, besides that of the settings. Without
+            "released_code", which rounds weights as the model does, models in half precision are
+            counted once instead of twice.
     Raises:
-        EAHConfigError: If a layer does not exist.
+        EAHConfigError: If a layer or a rule does not exist.
         UnsupportedModelError: If the model or its attention kernel can't be counted.
         UnsupportedVersionError: If the installed transformers is not supported.
     """
-    model = _checked(model)
+    model, rules = _checked(model), validate_rules(rules)
     wanted = patchable_layers(model)[0] if layers == "all" else validate_layers(layers)
     modules = target_modules(model, wanted)
-    key = ObserverKey()
     with _patching:
         session = _session(model)
+        counted = config or session.config or EAHConfig()
+        key = ObserverKey(counts_rounded=RELEASED in (*rules, counted.rule))
         # Replaced as a whole, because forward passes of other threads may be reading it.
         session.observers = {**session.observers, key: frozenset(modules)}
         _patch(model, session, modules)
     try:
-        yield Observer(tuple(modules), config or session.config or EAHConfig(), key)
+        yield Observer(tuple(modules), counted, rules, key, model.config)
     finally:
         with _patching:
             session.observers = {k: o for k, o in session.observers.items() if k is not key}

@@ -58,8 +58,16 @@ class Findings:
     observed: dict[ObserverKey, dict[int, Any]] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class ObserverKey:
-    """Identity of an observer: what it saw is kept under it."""
+    """Identity of an observer: what it saw is kept under it.
+
+    Attributes:
+        counts_rounded: Whether it also sums weights as rounded to the query's dtype, for the rule
+            "released_code". In half precision that is a second count.
+    """
+
+    counts_rounded: bool = True
 
 
 @dataclass(eq=False)
@@ -123,6 +131,7 @@ class Pass:
         findings: What its layers found.
         reached: Layers whose attention ran.
         past: The KV cache that it goes on behind.
+        columns: Image columns by number of keys and device, the same for its layers.
         is_open: Whether the image tokens are not known yet; a model further in may get embeddings.
     """
 
@@ -135,7 +144,15 @@ class Pass:
     findings: Findings
     reached: set[int] = field(default_factory=set)
     past: Any = None
+    columns: dict[tuple[int, torch.device], torch.Tensor] = field(default_factory=dict)
     is_open: bool = False
+
+    def image_columns(self, keys: int, device: torch.device) -> torch.Tensor:
+        """Return the image columns among keys, (B, K) bool; made once for all layers."""
+        wanted = keys, device
+        if wanted not in self.columns:
+            self.columns[wanted] = self.prompt.columns(keys, device)
+        return self.columns[wanted]
 
     def is_running(self) -> bool:
         """Return whether the call that began it is still on the stack (Ctrl-C runs no hooks)."""

@@ -21,6 +21,7 @@ from transformers import (
     StoppingCriteriaList,
 )
 
+from eah.grids import token_grid
 from eah.patch import handle_of
 from models.checkpoints.convert import convert_checkpoint
 from models.checkpoints.finite import refuse_nonfinite
@@ -42,7 +43,8 @@ from models.generation import (
     image_tokens,
     pad_prompts,
 )
-from models.images import Preprocessing
+from models.image_view import ImageView, to_image
+from models.images import CLIP_MEAN, CLIP_STD, Preprocessing
 from models.library_errors import library_errors
 from models.loading import check_vocabulary, load_pretrained, load_tokenizer
 from models.pictures import Picture, to_picture
@@ -289,6 +291,11 @@ class VLM(ABC):
             prepared: What `preprocessing.prepare` made of each picture.
         """
         return list(self.encode_pixels(torch.cat(list(prepared))))
+
+    def image_view(self, prepared: Any) -> ImageView:
+        """Return a prepared picture as the model sees it, and where its image tokens are in it."""
+        grid = token_grid(self.model.config, self.num_image_tokens)
+        return ImageView(to_image(prepared, CLIP_MEAN, CLIP_STD), grid)
 
     def add_noise(self, prepared: Any, method: Vcd, seed: int) -> Any:
         """Return a prepared picture under VCD's noise."""

@@ -39,6 +39,7 @@ from models.generation import (
     ShownPrompt,
     pad_prompts,
 )
+from models.image_view import ImageView, processor_view
 from models.library_errors import library_errors
 from models.loading import load_pretrained
 from models.pictures import Picture, to_picture
@@ -341,6 +342,27 @@ class HFVlm(VLM):
         """Return the prompts without their image tokens; arguments as in `embed_prompts`."""
         ids = self._ids(features, questions)
         return self._padded_texts([row[~self._image_mask(row)].tolist() for row in ids])
+
+    def image_view(self, prepared: Prepared) -> ImageView:
+        """Return a prepared picture as the model sees it, and where its image tokens are in it.
+
+        Raises:
+            ModelError: If it is not one picture.
+        """
+        if len(prepared.images) != 1 or prepared.videos:
+            raise ModelError(
+                f"{len(prepared.images)} pictures and {len(prepared.videos)} videos; prepare one "
+                "picture to see it as the model does"
+            )
+        text = next(iter(prepared.texts.values()))
+        tokens = int(self._image_mask(text[IDS]).sum())
+        return processor_view(
+            prepared.images[0],
+            {**prepared.pixels, **text},
+            tokens,
+            self.chat.processor.image_processor,
+            self.model.config,
+        )
 
     def add_noise(self, prepared: Prepared, method: Vcd, seed: int) -> Prepared:
         """Return a prepared picture under VCD's noise."""

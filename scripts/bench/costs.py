@@ -30,8 +30,8 @@ from models.base import VLM
 from scripts.bench.rows import table
 from scripts.bench.sections import (
     CPU,
+    DEEP_REPEATS,
     GPU,
-    METHOD_REPEATS,
     MODEL_SECTIONS,
     OWN_SECTIONS,
     SLOW_REPEATS,
@@ -68,7 +68,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         description=(__doc__ or "").splitlines()[0],
         epilog="layer, memory, counting, detection: one layer of LLaVA-1.5-7B's shape: plain, with "
         "EAH, and as the authors released it. methods: every decoding method, on a LLaVA of 32 "
-        "layers; on a CPU, of width 256. model, pope, chair, long: whole models with random "
+        "layers; on a CPU, of width 256. observe: a prefill of it with all layers observed. "
+        "model, pope, chair, long: whole models with random "
         "weights, at the papers' sizes; on a CPU, LLaVA of 8 layers and width 1024. Nothing is "
         "downloaded. On a CPU that has other work to do, set OMP_NUM_THREADS to the cores that "
         "are free: with more threads, every arm waits, and EAH, which is made of more steps, "
@@ -85,7 +86,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         type=int,
         default=11,
         help=f"rounds (default 11; on a CPU all but layer run {SLOW_REPEATS} at most, methods "
-        f"{METHOD_REPEATS})",
+        f"and observe {DEEP_REPEATS})",
     )
     sections = (*OWN_SECTIONS, *MODEL_SECTIONS)
     parser.add_argument(

@@ -48,6 +48,12 @@ class LayerShape:
     span: tuple[int, int] = (34, 610)
     released_span: tuple[int, int] = (36, 611)
 
+    @property
+    def words(self) -> list[str]:
+        """Its sizes as a command line."""
+        sizes = {"heads": self.heads, "tokens": self.tokens, "size": self.size}
+        return [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
+
 
 class Layer(NamedTuple):
     """A layer's query, key and value after position encoding, each (B, H, S, D)."""

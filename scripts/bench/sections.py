@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 import tempfile
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Final
 
 import torch
@@ -19,14 +15,16 @@ from scripts.bench import counting, released
 from scripts.bench.counting import counting_arms
 from scripts.bench.detection import detection_arms
 from scripts.bench.evaluation import EvalShape, chair_arms, pope_arms
+from scripts.bench.fresh import in_fresh_process
 from scripts.bench.methods import MethodShape, measure_methods
 from scripts.bench.model import MIB, long_arms, model_arms, now
+from scripts.bench.observing import ObserveShape, measure_observing
 from scripts.bench.released import WAYS, LayerShape, make_layer
 from scripts.bench.rows import Arm, Row, compared, interleave
 from scripts.bench.vlm import eah_config
 
 SLOW_REPEATS: Final = 3
-METHOD_REPEATS: Final = 5  # on a CPU
+DEEP_REPEATS: Final = 5  # on a CPU
 POPE_PAIRS: Final = (
     ("baseline", "baseline, no reuse"),
     ("EAH", "EAH, no reuse"),
@@ -47,6 +45,7 @@ class Sizes:
         evaluation: Of `pope` and `chair`.
         long: Batch and length of `long`.
         methods: Model and questions of `methods`.
+        observe: Model and prompt of `observe`.
     """
 
     layer: LayerShape
@@ -57,6 +56,7 @@ class Sizes:
     evaluation: EvalShape
     long: tuple[int, int]
     methods: MethodShape
+    observe: ObserveShape
 
 
 GPU: Final = Sizes(
@@ -68,6 +68,7 @@ GPU: Final = Sizes(
     EvalShape(pictures=32, batch=96, caption=512),
     (4, 8192),
     MethodShape(),
+    ObserveShape(),
 )
 CPU: Final = replace(
     GPU,
@@ -77,6 +78,7 @@ CPU: Final = replace(
     evaluation=EvalShape(),
     long=(1, 2048),
     methods=MethodShape(width=256),
+    observe=ObserveShape(width=256),
 )
 TINY: Final = Sizes(
     LayerShape(heads=2, size=16),
@@ -87,6 +89,7 @@ TINY: Final = Sizes(
     EvalShape(pictures=1, batch=6, answer=2, caption=2),
     (1, 700),
     MethodShape(width=64, side=4, caption=2, answer=2, beams=2),
+    ObserveShape(width=64, side=4),
 )
 
 
@@ -111,7 +114,7 @@ def measure_memory(sizes: Sizes, device: torch.device, repeats: int) -> Result:
     def run(way: str) -> dict[str, float]:
         if on_gpu:
             return {"extra memory, MiB": _extra_on_gpu(device, way, sizes.memory) / MIB}
-        return {"extra memory, MiB": in_fresh_process(released, sizes.memory, way) / MIB}
+        return {"extra memory, MiB": in_fresh_process(released, way, *sizes.memory.words) / MIB}
 
     arms = {way: partial(run, way) for way in WAYS}
     rows = interleave(_title(sizes.memory), arms, _few(repeats, device), warm_up=0)
@@ -127,7 +130,7 @@ def time_counting(sizes: Sizes, device: torch.device, repeats: int) -> Result:
 
         def memory(tokens: int) -> dict[str, float]:
             shape = LayerShape(heads=sizes.counting_heads, tokens=tokens)
-            return {"extra memory, MiB": in_fresh_process(counting, shape) / MIB}
+            return {"extra memory, MiB": in_fresh_process(counting, *shape.words) / MIB}
 
         measured: dict[str, Arm] = {
             f"S {tokens}": partial(memory, tokens) for tokens in counting.TOKENS
@@ -145,8 +148,12 @@ def time_detection(sizes: Sizes, device: torch.device, repeats: int) -> Result:
 
 def time_methods(sizes: Sizes, device: torch.device, repeats: int) -> Result:
     """Time every decoding method, on a LLaVA of 32 layers of its own."""
-    rounds = repeats if device.type == "cuda" else min(repeats, METHOD_REPEATS)
-    return measure_methods(sizes.methods, device, rounds)
+    return measure_methods(sizes.methods, device, _some(repeats, device))
+
+
+def time_observing(sizes: Sizes, device: torch.device, repeats: int) -> Result:
+    """Time a prefill in which all layers are observed, on a LLaVA of 32 layers of its own."""
+    return measure_observing(sizes.observe, device, _some(repeats, device))
 
 
 def time_model(sizes: Sizes, vlm: VLM, name: str, repeats: int) -> Result:
@@ -185,6 +192,11 @@ def run_chair(sizes: Sizes, vlm: VLM, name: str, repeats: int) -> Result:
         return interleave(title, arms, _few(repeats, vlm.device)), []
 
 
+def _some(repeats: int, device: torch.device) -> int:
+    """Return the rounds of a section of 32 layers."""
+    return repeats if device.type == "cuda" else min(repeats, DEEP_REPEATS)
+
+
 def _few(repeats: int, device: torch.device) -> int:
     """Return the rounds of a section that takes long on a CPU."""
     return repeats if device.type == "cuda" else min(repeats, SLOW_REPEATS)
@@ -192,19 +204,6 @@ def _few(repeats: int, device: torch.device) -> int:
 
 def _title(shape: LayerShape) -> str:
     return f"layer, H {shape.heads}, S {shape.tokens}, D {shape.size}"
-
-
-def in_fresh_process(script: ModuleType, shape: LayerShape, *words: str) -> float:
-    """Measure in a fresh process: memory that a process once had would hide what follows."""
-    path = str(script.__file__)
-    paths = os.pathsep.join(filter(None, [str(Path(path).parents[2]), os.getenv("PYTHONPATH")]))
-    command = [sys.executable, path, *words]
-    for name in ("heads", "tokens", "size"):
-        command += [f"--{name}", str(getattr(shape, name))]
-    done = subprocess.run(
-        command, env={**os.environ, "PYTHONPATH": paths}, check=True, capture_output=True, text=True
-    )
-    return float(done.stdout)
 
 
 @torch.inference_mode()
@@ -222,6 +221,7 @@ OWN_SECTIONS: Final = {  # that build what they measure
     "counting": time_counting,
     "detection": time_detection,
     "methods": time_methods,
+    "observe": time_observing,
 }
 MODEL_SECTIONS: Final = {
     "model": time_model,

@@ -63,8 +63,20 @@ def test_eah_imports_torch_transformers_and_the_standard_library(file: str) -> N
     allowed = {"torch", "transformers", "eah", *sys.stdlib_module_names}
     if file == "eah/triton_kernels.py":  # imported where Triton is, which torch's CUDA builds bring
         allowed.add("triton")
+    if file in ("eah/overlay.py", "eah/handle.py"):  # for types, and when a figure is drawn
+        allowed |= {"numpy", "matplotlib", "PIL"}
 
     assert set(imports(file)) <= allowed
+
+
+def test_matplotlib_is_loaded_when_a_figure_is_drawn() -> None:
+    code = "import sys, eah.patch; print('matplotlib' in sys.modules)"
+
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+
+    assert done.stdout.strip() == "False"
 
 
 @pytest.mark.parametrize("file", ["method", "prompt", "blocks"])

@@ -12,11 +12,11 @@ import models
 from eah.find import attention_modules
 from scripts.bench import counting
 from scripts.bench.evaluation import OBJECTS, EvalShape, pope_arms
+from scripts.bench.fresh import in_fresh_process
 from scripts.bench.model import long_arms
 from scripts.bench.released import LayerShape
 from scripts.bench.released_model import SPAN, released_model
 from scripts.bench.rows import Row, compared
-from scripts.bench.sections import in_fresh_process
 from scripts.bench.vlm import MODELS, eah_config, make_vlm, reduced_config
 from tests.models.toys import make_model, pictures
 
@@ -107,7 +107,7 @@ def test_memory_of_counting_grows_with_tokens_not_with_their_square() -> None:
     shapes = [LayerShape(heads=4, tokens=tokens, size=32) for tokens in (1024, 4096)]
     map_bytes = 4 * 4 * 4096 * 4096
 
-    small, large = (in_fresh_process(counting, shape) for shape in shapes)
+    small, large = (in_fresh_process(counting, *shape.words) for shape in shapes)
 
     assert small < large < map_bytes / 4
     assert (counting.TOKENS[0], counting.TOKENS[-1]) == (640, 16384)
