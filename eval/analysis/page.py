@@ -95,9 +95,9 @@ def map_sentence(found: HeadMap) -> str:
     layer, head = np.unravel_index(np.nanargmax(shallow), shallow.shape)
     return (
         f"{found.model}: of the shallow {layers}, head {head} of layer {found.layers[int(layer)]} "
-        f"is densest. On average {100 * highest:.3g} % of the image's tokens are vision sinks in "
-        f"it (threshold {threshold}), and {100 * np.nanmean(shallow):.3g} % in the mean over the "
-        "heads of these layers."
+        f"is densest. At threshold {threshold}, {100 * highest:.3g} % of the image's tokens are "
+        f"vision sinks in it on average, and {100 * np.nanmean(shallow):.3g} % in the mean over "
+        "the heads of these layers."
     )
 
 

@@ -34,13 +34,13 @@ def _axis_figure(found: Ablation, axis: Axis) -> Figure:
     title = f"{found.model}: {metric} by {axis.setting.replace('_', ' ')}"
     rows = tuple(_rows(found, axis))
     caption = (
-        f"{found.metric} on {found.pictures} pictures with EAH, one value of the setting each, "
-        "all other settings as in the arm eah; 95 % intervals over pictures. "
-        f"{'Higher' if found.higher_is_better else 'Lower'} is better. The dashed line with its "
-        "band is the baseline."
+        f"{found.metric[:1].upper()}{found.metric[1:]}, on {found.pictures} pictures, with one "
+        "value of the setting at a time; all others are as in the arm eah. Bars and the baseline's "
+        "band are 95 % intervals over "
+        f"pictures. {'Higher' if found.higher_is_better else 'Lower'} is better."
     )
-    if found.source and any(point.paper is not None for point in axis.points):
-        caption += f" Open diamonds: the paper's values ({found.source})."
+    if found.source and not np.isnan([row[4] for row in rows]).all():
+        caption += f" Open markers: the paper's values ({found.source})."
     name = f"{slug(found.model)}-ablation-{slug(axis.setting)}-{slug(found.metric)}"
     with house_style():
         drawing, (axes,) = new_panel(title)
@@ -64,19 +64,26 @@ def _axis_figure(found: Ablation, axis: Axis) -> Figure:
         paper = [row[4] for row in rows[1:]]
         if not np.isnan(paper).all():
             axes.plot(places + 0.15, paper, marker="D", label="paper, EAH", **style)
+        margin = max(0.9, 0.06 * len(axis.points))
         if found.paper_baseline is not None:
-            axes.plot([-0.6], [found.paper_baseline], marker="s", label="paper, baseline", **style)
+            axes.plot(
+                [-0.6 * margin],
+                [found.paper_baseline],
+                marker="s",
+                label="paper, baseline",
+                **style,
+            )
         labels = [point.value for point in axis.points]
         shown = thin_ticks(len(labels))
         turned = sum(map(len, labels[shown])) > LONG_LABELS
         axes.set_xticks(places[shown], labels[shown], rotation=30 if turned else 0,
                         ha="right" if turned else "center")  # fmt: skip
-        axes.set_xlim(-0.9, len(labels) - 0.4)
+        axes.set_xlim(-margin, len(labels) - 0.4)
         axes.set_xlabel(axis.label)
         axes.set_ylabel(f"{found.metric}  ({'better →' if found.higher_is_better else '← better'})")
         axes.margins(y=0.1)
         axes.grid(visible=True, axis="y")
-        legend_above(axes)
+        legend_above(axes, ("EAH", "baseline", "paper, EAH", "paper, baseline"))
     header = (axis.setting, found.metric, "low", "high", "paper")
     return Figure(name, title, caption, drawing, (header, *rows))
 

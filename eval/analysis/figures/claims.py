@@ -59,9 +59,9 @@ def _density(claim: Claim) -> Figure:
         (one.layer, *_numbers(one.without), *_numbers(one.hallucinating)) for one in claim.layers
     )
     caption = (
-        "Share of the image's tokens that are vision sinks in the layer's densest head "
-        f"({claim.threshold}), by whether the answer hallucinates ({claim.what}). Bands are 95 % "
-        f"intervals over {claim.pictures} pictures."
+        "Share of the image's tokens that are vision sinks in the layer's densest head, at "
+        f"{claim.threshold}, over answers without and with hallucination: {claim.what}. Bands are "
+        f"95 % intervals over {claim.pictures} pictures."
     )
     return Figure(f"{slug(claim.model)}-claim-density", title, caption, drawing, (header, *rows))
 

@@ -151,11 +151,18 @@ def share_axis(axes: Axes, label: str, *, points: bool = False) -> None:
     axes.grid(visible=True, axis="y")
 
 
-def legend_above(axes: Axes, columns: int = 2) -> None:
-    """Put the legend between title and axes, where it hides no data."""
+def legend_above(axes: Axes, order: Sequence[str] = ()) -> None:
+    """Put the legend between title and axes, where it hides no data.
+
+    Args:
+        axes: Whose.
+        order: Labels, those that are drawn in this order; without any, as they were drawn.
+    """
+    drawn = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    labels = [label for label in order if label in drawn] or list(drawn)
     axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.02, 1.0), borderaxespad=0.2, ncols=columns,
-        columnspacing=1.2, handletextpad=0.5, handlelength=2.2,
+        [drawn[label] for label in labels], labels, loc="lower left", bbox_to_anchor=(-0.02, 1.0),
+        borderaxespad=0.2, ncols=2, columnspacing=1.2, handletextpad=0.5, handlelength=2.2,
     )  # fmt: skip
 
 

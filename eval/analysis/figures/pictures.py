@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.analysis.figures.panel import Figure, Rows, house_style, slug
+from eval.analysis.figures.panel import STYLE, Figure, Rows, house_style, slug
 from eval.analysis.picture import LayerView, PictureView
 
 
@@ -27,8 +27,10 @@ def picture_figure(view: PictureView) -> Figure:
     layer = next(one for one in view.layers if one.layer == view.target)
     maps = _maps(layer)
     title = f"{view.model}: {view.image}, layer {layer.layer}"
-    with house_style():
+    # Four titles stand side by side.
+    with house_style(**{"font.size": 8, "axes.titlelocation": "center"}):
         drawing = draw(view.seen, view.grid, [Panel(*one) for one in maps])
+        drawing.suptitle(title, x=0.01, ha="left", size=STYLE["axes.titlesize"])
     caption = (
         f"Mean attention that the image's tokens receive in layer {layer.layer}, asked: "
         f"{view.question} Outlined tokens are vision sinks."
