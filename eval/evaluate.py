@@ -101,7 +101,7 @@ def inputs_of(settings: RunSettings) -> list[Path]:
     """Return the files and folders that settings name, apart from what is written."""
     read = {field.name: getattr(settings, field.name) for field in fields(settings)}
     of_model = [Path(text) for name in ("checkpoint", "converted", *PARTS) if (text := read[name])]
-    written = ("json", "output_dir")
+    written = ("json", "output_dir", "report")
     return [*of_model, *paths_in(*(value for name, value in read.items() if name not in written))]
 
 

@@ -13,41 +13,41 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from eval.analysis.questions import items_of, shown_pictures, split_items
+from eval.analysis.ablation_plan import AblationPlan, plan_ablation
+from eval.analysis.choice import split_pictures
+from eval.analysis.questions import items_of, shown_pictures
 from eval.analysis.settings import SinkSettings, flags, model_names, settings_of
 from eval.command import RUN_ERRORS, finish
 from eval.evaluate import ask, inputs_of, with_pictures
+from eval.files.answers import BASELINE
 from eval.run.outputs import check_outputs, output_files, paths_in
 
 if TYPE_CHECKING:
+    from eval.analysis.ablation import Ablation
     from eval.analysis.analysed import Analysed, Answered
-    from eval.analysis.observing import Look
+    from eval.analysis.look import Look
     from eval.files.answers import Item
     from eval.run.answering import Loader
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status."""
-    return finish("sinks", lambda: run(arguments), *RUN_ERRORS)
+    from eval.run.recorded import RecordedRun
 
 
 def run(arguments: Sequence[str] | None) -> None:
     """Look at each model, let it answer, compute and draw."""
     given = flags(__doc__ or "").parse(arguments)
     config, every = given.get("config"), settings_of(given)
-    first = every[0]
+    first, names = every[0], model_names(every)
     outputs = output_files("sinks", overwrite=first.overwrite, json=first.json, report=first.report)
     read = [path for settings in every for path in inputs_of(settings)]
     check_outputs(outputs.values(), [*read, *paths_in(config)])
     # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
-    from eval.analysis.figures.files import check_matplotlib
+    from eval.analysis.figures.panel import check_matplotlib
     from eval.analysis.output import write_all
 
     check_matplotlib()
-    found = [analyse(*one) for one in zip(every, model_names(every), strict=True)]
+    found = [analyse(*one) for one in zip(every, names, strict=True)]
     complete = [one for one in found if one is not None]
     if len(complete) == len(found):
-        print(write_all(complete, outputs))
+        print(write_all(complete, outputs, first.output_dir))
 
 
 def analyse(settings: SinkSettings, name: str) -> Analysed | None:
@@ -59,24 +59,99 @@ def analyse(settings: SinkSettings, name: str) -> Analysed | None:
     Returns:
         What was found; None after `--dry-run`, or where another process is not done.
     """
+    plan = plan_ablation(settings.ablate, settings.task().settings) if settings.ablate else None
+    items, left_out = with_pictures(settings, items_of(settings))
+    choice: list[Item] = []
+    if settings.choose_on is not None:
+        choice, items = split_pictures(items, settings.choose_on, settings.seed)
+    shown = shown_pictures(settings, items)
     from eval.analysis.analysed import analysed
-    from eval.analysis.observing import look_at
+    from eval.analysis.look import look_at
     from eval.run.answering import load_once
 
-    items, left_out = with_pictures(settings, items_of(settings))
-    choice, items = split_items(settings, items)
-    shown = shown_pictures(settings, items)
-    look = look_at(settings, items, left_out)
+    look, load = look_at(settings, items, left_out), load_once()
+    asking = Asking(settings, name, look, left_out, load)
     if settings.dry_run:
         print(look.status())
-        if settings.has_answers:
-            _answers(settings, choice, items, left_out, load_once())
+        asking.answered(plan, choice, items)
         return None
-    load = load_once()
     with look.folder:
         observed = look.observe(load)
-        answered = _answers(settings, choice, items, left_out, load) if settings.has_answers else ()
-        if observed is None or answered is None:
+        answered = asking.answered(plan, choice, items)
+        if observed is None or (answered is None and settings.has_answers):
             return None
         views = [look.view(item, name, load) for item in shown]
-    return analysed(look, name, observed, answered, views)
+    return analysed(settings, name, look, observed, answered, views)
+
+
+class Asking:
+    """Lets a model answer, by the runs that POPE's and CHAIR's own commands make, too."""
+
+    def __init__(
+        self, settings: SinkSettings, name: str, look: Look, left_out: Sequence[str], load: Loader
+    ) -> None:
+        """Take what all questions have in common.
+
+        Args:
+            settings: The command's.
+            name: The model, as tables call it.
+            look: Knows the protocol.
+            left_out: Pictures that can't be read.
+            load: Called as `models.load`, if there is something to ask.
+        """
+        self._settings, self._name, self._look = settings, name, look
+        self._left_out, self._load = left_out, load
+
+    def answered(
+        self, plan: AblationPlan | None, choice: Sequence[Item], items: Sequence[Item]
+    ) -> Answered | None:
+        """Return what the model answers; None if it is not asked, or another process is not done.
+
+        Args:
+            plan: Settings of EAH to try; None for the baseline alone.
+            choice: Questions to choose one of them on; empty to report all of them.
+            items: Questions that are reported.
+        """
+        from eval.analysis.ablation import choose
+        from eval.analysis.analysed import Answered
+        from eval.analysis.choice import choice_sentence
+
+        if not self._settings.has_answers:
+            return None
+        if plan is None:
+            run = self._ask([BASELINE], items)
+            return None if run is None else Answered(run)
+        if not choice:
+            run = self._ask(plan.arms(), items)
+            if run is None:
+                return None
+            tried = self._ablations(plan, run)
+            return Answered(run, tried, [choice_sentence(one) for one in tried])
+        first = self._ask(plan.arms(), choice)
+        if first is None:
+            return None
+        tried = self._ablations(plan, first)
+        chosen = plan.only(choose(tried[0]).arm)
+        run = self._ask(chosen.arms(), items)
+        if run is None:
+            return None
+        return Answered(run, tried, [choice_sentence(tried[0], self._ablations(chosen, run)[0])])
+
+    def _ask(self, arms: Sequence[str], items: Sequence[Item]) -> RecordedRun | None:
+        return ask(self._settings.task(arms), items, self._left_out, self._load)
+
+    def _ablations(self, plan: AblationPlan, run: RecordedRun) -> list[Ablation]:
+        from eval.analysis.ablation import ablations
+        from eval.analysis.analysed import scorer_of
+
+        scorer, benchmark = scorer_of(self._look.task), self._look.task.name
+        return ablations(plan, scorer, run.answers(), model=self._name, benchmark=benchmark)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit status."""
+    return finish("sinks", lambda: run(arguments), *RUN_ERRORS)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

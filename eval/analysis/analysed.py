@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from eval.analysis.ablation import Ablation
-from eval.analysis.claim import Claim, claim_of
+from eval.analysis.claim import Claim
+from eval.analysis.claim import claim as claim_of
+from eval.analysis.figures.maps import threshold_text
 from eval.analysis.labels import answer_labels
 from eval.analysis.look import Look
 from eval.analysis.maps import HeadMap, head_map
@@ -18,6 +20,10 @@ from eval.files.answers import BASELINE
 from eval.output.run_report import check_asked
 from eval.run.recorded import RecordedRun
 from eval.stats.intervals import few_pictures_note
+from eval.stats.metric import Scorer
+from eval.tasks.base import Task
+from eval.tasks.chair.repeats import CaptionScorer
+from eval.tasks.chair.task import ChairCaptions, score_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +94,7 @@ def analysed(
     if answered is not None:
         check_asked(look.task, answered.run)
         labels = answer_labels(look.task, answered.run.arms[BASELINE].answers)
-        claim = claim_of(name, observed, labels, counting)
+        claim = claim_of(observed, labels, model=name, threshold=threshold_text(found, 0))
         if labels.left_out:
             notes.append(f"{labels.left_out} answers say neither yes nor no, and are left out")
         notes += answered.notes
@@ -140,3 +146,10 @@ def _facts(look: Look, name: str, found: HeadMap, answered: Answered | None) -> 
     if answered is not None:
         facts["answers"] = str(answered.run.path)
     return facts
+
+
+def scorer_of(task: Task) -> Scorer:
+    """Return what turns a benchmark's answers into its numbers; captions are scored by CHAIR."""
+    if isinstance(task, ChairCaptions):
+        return CaptionScorer(score_settings(task.settings))
+    return task

@@ -20,7 +20,7 @@ from eval.analysis.picture import PictureView, view_picture
 from eval.analysis.settings import SinkSettings
 from eval.analysis.views import load_view, save_view, view_file
 from eval.errors import EvaluationError
-from eval.files.answers import Item
+from eval.files.answers import BASELINE, Item
 from eval.files.pictures import read_picture
 from eval.run.answering import Loader
 from eval.run.folder import RunFolder
@@ -102,7 +102,7 @@ def look_at(settings: SinkSettings, items: Sequence[Item], left_out: Sequence[st
     Raises:
         EvaluationError: If settings do not go together.
     """
-    described, plain = describe(settings), settings.task()
+    described, plain = describe(settings), settings.task([BASELINE])
     protocol = type(plain).protocol_of(described.protocol, described.family)
     task = type(plain)(plain.settings, protocol)
     config = settings.eah()

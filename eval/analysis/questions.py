@@ -49,22 +49,3 @@ def shown_pictures(settings: SinkSettings, items: Sequence[Item]) -> list[Item]:
                 f"one of them, such as {next(iter(first))}"
             )
     return [first[name] for name in dict.fromkeys(settings.pictures)]
-
-
-def split_items(settings: SinkSettings, items: Sequence[Item]) -> tuple[list[Item], list[Item]]:
-    """Return the questions about pictures that settings are chosen on, and about the others.
-
-    Raises:
-        EvaluationError: If no others are left.
-    """
-    if settings.choose_on is None:
-        return [], list(items)
-    names = sorted({item.image for item in items})
-    if settings.choose_on >= len(names):
-        raise EvaluationError(
-            f"--choose-on {settings.choose_on}, but there are {len(names)} pictures, of which some "
-            "have to be left to report; choose on fewer, or pass a larger --num-images"
-        )
-    # Another seed than the one that drew the pictures: those are a sorted sample of theirs.
-    chosen = set(random.Random(f"choose/{settings.seed}").sample(names, settings.choose_on))
-    return [i for i in items if i.image in chosen], [i for i in items if i.image not in chosen]

@@ -9,8 +9,7 @@ from typing import Any, Final
 
 from eah.settings import EAHConfig
 from eval.errors import EvaluationError
-from eval.files.answers import BASELINE
-from eval.run.arms import arms_of
+from eval.run.arms import arms_of, with_arms
 from eval.run.flag_parser import FlagParser
 from eval.run.flags import add_eah_flags, add_model_flags, add_running_flags, resolve
 from eval.run.settings import RunSettings
@@ -127,37 +126,37 @@ class SinkSettings(RunSettings):
         """Whether the model is to answer, and not only looked at."""
         return self.captions or self.pope_type is not None
 
-    def task(self, arms: Sequence[str] = (BASELINE,)) -> Task:
-        """Return the benchmark whose questions are asked, under some arms.
+    def task(self, arms: Sequence[str] = ()) -> Task:
+        """Return the benchmark whose questions are asked.
 
+        Args:
+            arms: Recorded names of the arms to ask; empty to ask none.
         Raises:
             EvaluationError: If a setting is not allowed there.
         """
         common = {item.name: getattr(self, item.name) for item in fields(RunSettings)}
-        common |= {"method": tuple(arms), "json": None}
+        common |= {"json": None}
         count = (self.num_images or NUM_IMAGES) + (self.choose_on or 0)
         if self.pope_type is not None:
-            return Pope(
-                PopeSettings(
-                    **common,
-                    pope_type=self.pope_type,
-                    pope_path=self.pope_path,
-                    build_from=self.build_from,
-                    build_images=self.build_images,
-                )
-            )
-        return ChairCaptions(
-            ChairSettings(
+            questions = PopeSettings(
                 **common,
-                question=self.question,
-                image_ids=self.image_ids,
-                num_images=None if self.image_ids else count,
-                score=self.captions,
-                coco_path=self.coco_path,
-                ground_truth=self.ground_truth,
-                analyzer=self.analyzer,
+                pope_type=self.pope_type,
+                pope_path=self.pope_path,
+                build_from=self.build_from,
+                build_images=self.build_images,
             )
+            return Pope(with_arms(questions, arms) if arms else questions)
+        pictures = ChairSettings(
+            **common,
+            question=self.question,
+            image_ids=self.image_ids,
+            num_images=None if self.image_ids else count,
+            score=self.captions,
+            coco_path=self.coco_path,
+            ground_truth=self.ground_truth,
+            analyzer=self.analyzer,
         )
+        return ChairCaptions(with_arms(pictures, arms) if arms else pictures)
 
     def eah(self) -> EAHConfig:
         """Return EAH's settings: those of the model's config, with what flags change.
@@ -250,7 +249,7 @@ def settings_of(given: Mapping[str, Any]) -> list[SinkSettings]:
 
 def model_names(every: Sequence[SinkSettings]) -> list[str]:
     """Return what tables call the models: by name, or by checkpoint where several have one name."""
-    names = []
+    names: list[str] = []
     for settings in every:
         others = [one.model for one in every if one is not settings]
         is_named = settings.checkpoint is not None and (

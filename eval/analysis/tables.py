@@ -28,15 +28,15 @@ def printed(found: Sequence[Analysed]) -> str:
         )
         if one.claim is not None:
             blocks.append(_wrapped(one.claim.sentence()))
-        blocks.append(fit(*layer_table(found_map, one.claim)))
+        blocks.append(f"{fit(*layer_table(found_map, one.claim))}\n{_legend(one.claim)}")
         blocks += [_wrapped(f"note: {note.removeprefix('note: ')}") for note in one.notes]
     return "\n\n".join(blocks)
 
 
 def layer_table(found: HeadMap, claim: Claim | None) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: one layer each, in percent of the image tokens or of the heads."""
-    gammas = [f"heads >= {gamma:g} %" for gamma in found.gammas]
-    header = ["layer", "density %", "densest head", "its density %", *gammas]
+    gammas = [f">= {gamma:g}, %" for gamma in found.gammas]
+    header = ["layer", "density, %", "densest head", "its, %", *gammas]
     claims = {} if claim is None else {one.layer: one for one in claim.layers}
     if claims:
         header += ["without - with", "p (Holm)"]
@@ -57,6 +57,20 @@ def layer_table(found: HeadMap, claim: Claim | None) -> tuple[list[str], list[li
             row += _claim_cells(claims[layer])
         rows.append(row)
     return header, rows
+
+
+def _legend(claim: Claim | None) -> str:
+    """Return what the columns are."""
+    text = (
+        "density: sinks of the image tokens, mean over heads; densest head: the head that is so in "
+        "most prompts, and its density; >=: heads of at least that density"
+    )
+    if claim is not None:
+        text += (
+            "; without - with: the densest head's density over answers without hallucination minus "
+            "that over answers with one, in points, with a 95 % interval over pictures"
+        )
+    return _wrapped(text)
 
 
 def _claim_cells(one: LayerClaim) -> list[str]:
