@@ -35,8 +35,8 @@ def printed(found: Sequence[Analysed]) -> str:
 
 def layer_table(found: HeadMap, claim: Claim | None) -> tuple[list[str], list[list[str]]]:
     """Return header and rows: one layer each, in percent of the image tokens or of the heads."""
-    gammas = [f">= {gamma:g}, %" for gamma in found.gammas]
-    header = ["layer", "density, %", "densest head", "its, %", *gammas]
+    gammas = [f">={gamma:g}" for gamma in found.gammas]
+    header = ["layer", "density", "densest head", "its", *gammas]
     claims = {} if claim is None else {one.layer: one for one in claim.layers}
     if claims:
         header += ["without - with", "p (Holm)"]
@@ -45,7 +45,7 @@ def layer_table(found: HeadMap, claim: Claim | None) -> tuple[list[str], list[li
         density, often = found.density[0, at], found.densest[0, at]
         head = int(np.nanargmax(often))
         is_any = bool(often[head] > 0)
-        shown = f"{head}: {100 * often[head]:.0f} %" if is_any else NONE
+        shown = f"{head} in {100 * often[head]:.0f} %" if is_any else NONE
         row = [
             str(layer),
             _percent(float(np.nanmean(density))),
@@ -62,8 +62,8 @@ def layer_table(found: HeadMap, claim: Claim | None) -> tuple[list[str], list[li
 def _legend(claim: Claim | None) -> str:
     """Return what the columns are."""
     text = (
-        "density: sinks of the image tokens, mean over heads; densest head: the head that is so in "
-        "most prompts, and its density; >=: heads of at least that density"
+        "density: sinks in % of the image tokens, mean over heads; densest head: the head that is "
+        "so in most prompts, and its density; >=: % of the heads that have at least that density"
     )
     if claim is not None:
         text += (

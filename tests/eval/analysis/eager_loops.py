@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 import models
-from models.generation import EncodedPrompts
+from models.hf import HFVlm
 
 
 class Counted(NamedTuple):
@@ -23,18 +23,19 @@ def count(vlm: models.VLM, picture: Path, text: str) -> list[list[Counted]]:
     """Return what each layer's heads give to each image token, by layer and head."""
     with Image.open(picture) as image:
         prepared = vlm.preprocessing.prepare(image.convert("RGB"), [text])
-    with torch.inference_mode():
-        prompts = vlm.encode_prompts(vlm.encode([prepared]), [text])
     implementation = vlm.model.config._attn_implementation
     vlm.model.set_attn_implementation("eager")
     try:
         with torch.inference_mode():
-            given: dict[str, Any] = dict(prompts.inputs)
-            found = vlm.language_model(**given, output_attentions=True).attentions
+            prompts: Any
+            if isinstance(vlm, HFVlm):  # ids and pixels, also where the wrapper gives embeddings
+                prompts = vlm._batch([prepared], [text])
+            else:
+                prompts = vlm.encode_prompts(vlm.encode([prepared]), [text])
+            found = vlm.language_model(**prompts.inputs, output_attentions=True).attentions
     finally:
         vlm.model.set_attn_implementation(implementation)
-    assert isinstance(prompts, EncodedPrompts)
-    columns = [at for at, here in enumerate(prompts.image_mask[0].tolist()) if here]
+    columns = [at for at, here in enumerate(prompts.image_places[0].tolist()) if here]
     return [[_count(head, columns) for head in layer[0]] for layer in found]
 
 

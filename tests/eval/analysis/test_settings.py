@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eval import sinks
-from eval.analysis.questions import items_of, shown_pictures, split_items
+from eval.analysis.questions import items_of, shown_pictures
 from eval.analysis.settings import SinkSettings, flags, model_names, settings_of
 from eval.errors import EvaluationError
 from eval.files.answers import Item
@@ -103,18 +103,10 @@ def test_pope_asks_about_as_many_pictures_as_wanted_and_all_of_their_questions(
     assert {item.image for item in others} != names
 
 
-def test_pictures_to_choose_on_are_not_reported(scenes: Path) -> None:
-    wanted = of(scenes, num_images=6, choose_on=4, captions=True, ablate=("layers=0,1",))
-    items = items_of(wanted)
+def test_as_many_pictures_are_drawn_as_are_reported_and_chosen_on(scenes: Path) -> None:
+    items = items_of(of(scenes, num_images=6, choose_on=4, captions=True, ablate=("layers=0,1",)))
 
-    chosen, reported = split_items(wanted, items)
-
-    assert (len(items), len(chosen), len(reported)) == (10, 4, 6)
-    assert {one.image for one in chosen}.isdisjoint(one.image for one in reported)
-    assert split_items(wanted, list(reversed(items)))[0] == list(reversed(chosen))
-    assert split_items(of(scenes), items) == ([], items)
-    with pytest.raises(EvaluationError, match="--choose-on 4, but there are 4 pictures"):
-        split_items(wanted, chosen)
+    assert len({item.image for item in items}) == len(items) == 10
 
 
 def test_pictures_to_show_are_among_those_looked_at() -> None:
