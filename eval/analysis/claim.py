@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from eval.analysis.labels import AnswerLabels
-from eval.analysis.observed import Observed
 from eval.errors import EvaluationError
 from eval.stats.association import associations
 from eval.stats.intervals import Array, Interval, few_pictures_note
 from eval.stats.permutation import holm
+
+if TYPE_CHECKING:
+    from eval.analysis.labels import AnswerLabels
+    from eval.analysis.observed import Observed
 
 LEVEL: Final = 0.05
 
