@@ -10,7 +10,7 @@ from typing import Final
 
 from eah.settings import EAHConfig
 from eval.analysis.ablation_plan import AblationPlan
-from eval.analysis.paper import PaperShare, paper_numbers, paper_share
+from eval.analysis.paper import PaperValue, paper_numbers, paper_value
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer
 from eval.stats.grouped import Grouped, group
@@ -31,7 +31,8 @@ class Point:
         value: The value, as in the arm's name.
         metric: The metric with its interval.
         difference: Minus the baseline, paired by picture.
-        paper: The paper's number for this setting, as a share like `metric`; None where unknown.
+        paper: The paper's number for this setting, in the metric's unit: percent where numbers are
+            shares; None where it is unknown.
     """
 
     arm: str
@@ -66,7 +67,7 @@ class Ablation:
         percent: Whether numbers are shares, which are shown times 100.
         higher_is_better: Whether more is better.
         baseline: The metric without EAH.
-        paper_baseline: The paper's number without EAH, as a share; None where it is unknown.
+        paper_baseline: The paper's number without EAH, in the same unit; None where it is unknown.
         pictures: Number of pictures.
         axes: By setting.
         source: Where the paper's numbers are from; empty without any.
@@ -117,7 +118,7 @@ def ablations(
     paper = paper_numbers(benchmark, model)
     wanted = METRICS.get(benchmark, (scorer.metrics[0].name,))
     return [
-        _ablation(plan, grouped, one, model, partial(paper_share, paper, one.name, parts))
+        _ablation(plan, grouped, one, model, partial(paper_value, paper, one.name, parts))
         for one in scorer.metrics
         if one.name in wanted
     ]
@@ -145,7 +146,7 @@ def _ablation(
     grouped: Grouped,
     metric: Metric,
     model: str,
-    paper: Callable[[EAHConfig | None], PaperShare | None],
+    paper: Callable[[EAHConfig | None], PaperValue | None],
 ) -> Ablation:
     """Return the ablation of one metric; `paper` finds the paper's number of an arm's settings."""
     numbers = {
@@ -158,8 +159,8 @@ def _ablation(
         points = []
         for value, arm in axis.arms.items():
             known[arm.name] = paper(arm.eah)
-            share = _share(known[arm.name])
-            points.append(Point(arm.name, value, numbers[arm.name], differences[arm.name], share))
+            there = _value_of(known[arm.name])
+            points.append(Point(arm.name, value, numbers[arm.name], differences[arm.name], there))
         axes.append(Axis(axis.setting, axis.label, tuple(points)))
     name = metric.heading or metric.name
     return Ablation(
@@ -168,13 +169,13 @@ def _ablation(
         percent=metric.percent,
         higher_is_better=metric.name not in LOWER_IS_BETTER,
         baseline=numbers[BASELINE],
-        paper_baseline=_share(known[BASELINE]),
+        paper_baseline=_value_of(known[BASELINE]),
         pictures=grouped.pictures,
         axes=tuple(axes),
-        source="; ".join(dict.fromkeys(one.source for one in known.values() if one)),
+        source=" / ".join(dict.fromkeys(one.source for one in known.values() if one)),
         eah=numbers[plan.eah.name],
     )
 
 
-def _share(found: PaperShare | None) -> float | None:
+def _value_of(found: PaperValue | None) -> float | None:
     return None if found is None else found.value

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isnan
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from eval.analysis.labels import AnswerLabels
-from eval.analysis.observed import Observed
 from eval.errors import EvaluationError
 from eval.stats.association import associations
-from eval.stats.intervals import Array, Interval
+from eval.stats.intervals import Array, Interval, few_pictures_note
 from eval.stats.permutation import holm
+
+if TYPE_CHECKING:
+    from eval.analysis.labels import AnswerLabels
+    from eval.analysis.observed import Observed
 
 LEVEL: Final = 0.05
 
@@ -77,14 +79,33 @@ class Claim:
         if not denser and not sparser:
             return self._nothing_found()
         where = "in vision sinks where answers don't hallucinate"
-        agrees = f"{_compared(denser, f'denser {where}')}, as the paper claims of shallow layers"
+        agrees = f"{_compared(denser, f'denser {where}')}, as the paper claims for shallow layers"
         where = "there" if denser else where
-        opposes = f"{_compared(sparser, f'less dense {where}')}, the opposite of the paper's claim"
+        opposes = (
+            f"{_compared(sparser, f'less dense {where}')}, the opposite of what the paper claims "
+            "for shallow layers"
+        )
         parts = ([agrees] if denser else []) + ([opposes] if sparser else [])
         return (
             f"{self.model}: {'; '.join(parts)}. This is an association and doesn't show what "
             "causes it."
         )
+
+    def notes(self) -> list[str]:
+        """Return what has to be known beside the numbers."""
+        notes = []
+        if self.left_out:
+            notes.append(
+                f"note: {self.left_out} prompt(s) of {self.model} are left out, since their "
+                "answers can't be read as right or wrong"
+            )
+        same = [one.layer for one in self.layers if isnan(one.p_holm)]
+        if same and len(same) < len(self.layers):
+            notes.append(
+                f"note: layer(s) {_ranges(same)} of {self.model} are not tested, since no exchange "
+                "of pictures changes their difference"
+            )
+        return notes + few_pictures_note(self.pictures)
 
     def _untested(self) -> str:
         """Return why no layer is tested; empty if one is."""

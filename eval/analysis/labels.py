@@ -11,7 +11,6 @@ from eval.files.answers import Answer, Caption
 from eval.tasks.base import Task, TaskProtocol
 from eval.tasks.chair.analyzers import choose
 from eval.tasks.chair.scoring import ScoreSettings, score
-from eval.tasks.chair.task import ChairCaptions, score_settings
 from eval.tasks.yes_no.task import YesNoTask
 
 WRONG: Final = "a wrong answer to a yes/no question"
@@ -45,6 +44,9 @@ def answer_labels(task: Task, answers: Sequence[Answer]) -> AnswerLabels:
         EvaluationError: If the benchmark's answers are no hallucinations, or the ground truth lacks
             a picture.
     """
+    # Here, because POPE does without captions.
+    from eval.tasks.chair.task import ChairCaptions, score_settings
+
     assert task.protocol is not None
     if isinstance(task, YesNoTask):
         return yes_no_labels(task, answers, task.protocol)

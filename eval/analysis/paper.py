@@ -40,8 +40,8 @@ class PaperNumbers:
         return config == EAHConfig.preset("paper", **self.settings)
 
 
-class PaperShare(NamedTuple):
-    """One number as a share, with its source."""
+class PaperValue(NamedTuple):
+    """One number in percent, with its source."""
 
     value: float
     source: str
@@ -65,9 +65,9 @@ def paper_numbers(benchmark: str, model: str) -> list[PaperNumbers]:
     return found
 
 
-def paper_share(
+def paper_value(
     numbers: Sequence[PaperNumbers], metric: str, parts: Sequence[str], config: EAHConfig | None
-) -> PaperShare | None:
+) -> PaperValue | None:
     """Return the paper's number; None where it is unknown.
 
     Args:
@@ -80,5 +80,5 @@ def paper_share(
     for one in numbers:
         value = one.percent.get(KEYS.get(metric, metric))
         if value is not None and one.parts == asked and one.is_of(config):
-            return PaperShare(value / 100, one.source)
+            return PaperValue(value, one.source)
     return None

@@ -103,19 +103,15 @@ def test_points_are_means_over_parts_with_paired_differences() -> None:
 def test_the_papers_numbers_stand_beside_its_own_setting_alone() -> None:
     accuracy, f1 = pope_ablations(answered())
 
-    shares = {
-        (axis.setting, point.value): point.paper and round(point.paper, 9)
-        for axis in f1.axes
-        for point in axis.points
-    }
-    assert shares == {
-        ("layers", "0"): None, ("layers", "1"): 0.857, ("layers", "2"): None,
-        ("receivers", "4"): None, ("receivers", "all"): 0.857,
+    papers = {(axis.setting, point.value): point.paper for axis in f1.axes for point in axis.points}
+    assert papers == {
+        ("layers", "0"): None, ("layers", "1"): 85.7, ("layers", "2"): None,
+        ("receivers", "4"): None, ("receivers", "all"): 85.7,
     }  # fmt: skip
-    assert f1.paper_baseline == pytest.approx(0.849)
-    assert f1.source == "EAH paper; 2nd; EAH, as quoted by the LocoRE paper; 2nd"
+    assert f1.paper_baseline == 84.9
+    assert f1.source == "EAH paper; 2nd / EAH, as quoted by the LocoRE paper; 2nd"
     assert accuracy.paper_baseline is None
-    assert accuracy.axes[0].points[1].paper == 0.86
+    assert accuracy.axes[0].points[1].paper == 86.0
     (one_part, _) = pope_ablations(answered(("random",)))
     assert one_part.paper_baseline is None
     assert one_part.source == ""
@@ -146,7 +142,7 @@ def test_captions_have_both_metrics_of_chair_and_less_is_better(tmp_path: Path) 
     assert chair_s.baseline.value == 30 / 60
     assert chair_i.baseline.value == 30 / (30 * 2 + 30 * 3)
     assert chair_i.axes[0].points[0].metric.value == 10 / (10 * 2 + 50 * 3)
-    assert (chair_s.paper_baseline, chair_i.paper_baseline) == (0.51, 0.152)
+    assert (chair_s.paper_baseline, chair_i.paper_baseline) == (51.0, 15.2)
     assert choose(chair_s).value == "2"
     assert choice_sentence(chair_s) == (
         "llava-1.5: layers=2 was the only setting that was tried; CHAIRs 16.7 %."

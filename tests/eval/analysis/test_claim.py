@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from math import isnan
+from math import isnan, nan
 from statistics import fmean
 
 import numpy as np
 import pytest
 
-from eval.analysis.claim import Claim, claim, densities
+from eval.analysis.claim import Claim, LayerClaim, claim, densities
 from eval.analysis.labels import AnswerLabels
 from eval.analysis.observed import Observed, ObservedLayer
 from eval.errors import EvaluationError
-from eval.stats.intervals import Array
+from eval.stats.intervals import Array, Interval
 
 TOKENS = 100
 TEXTS = ("Is there a dog?", "Is there a cat?", "Is there a kite?")
@@ -89,7 +89,7 @@ def test_a_planted_difference_is_found_and_said() -> None:
     assert found.sentence() == (
         "toy: in layer 1 the densest head is denser in vision sinks where answers don't "
         f"hallucinate, by {100 * (right - hallucinating):.1f} % of the image tokens "
-        f"(95 %: {low:.1f} to {high:.1f}; adjusted p {layer.p_holm:.2g}), as the paper claims of "
+        f"(95 %: {low:.1f} to {high:.1f}; adjusted p {layer.p_holm:.2g}), as the paper claims for "
         "shallow layers. This is an association and doesn't show what causes it."
     )
 
@@ -105,7 +105,9 @@ def test_the_opposite_of_the_claim_is_said() -> None:
         "hallucinate, by "
     )
     assert f"(95 %: {low:.1f} to {high:.1f}; adjusted p " in found.sentence()
-    assert "the opposite of the paper's claim. This is an association" in found.sentence()
+    assert (
+        "the opposite of what the paper claims for shallow layers. This is an" in found.sentence()
+    )
     assert "as the paper claims" not in found.sentence()
 
 
@@ -120,6 +122,43 @@ def test_several_layers_in_both_directions_are_named() -> None:
     assert " % of the image tokens at most, in layer 1 (95 %: " in sentence
     assert "; in layer 6 the densest head is less dense there, by " in sentence
     assert sentence.count(". ") == 1
+
+
+def test_the_largest_difference_is_the_one_that_is_shown() -> None:
+    nothing = Interval(0.4, nan, nan)
+    differences = (Interval(-0.02, -0.03, -0.01), Interval(-0.2, -0.3, -0.1),
+                   Interval(0.5, 0.4, 0.6))  # fmt: skip
+    layers = [
+        LayerClaim(at, nothing, nothing, difference, p_value=p, p_holm=p)
+        for at, (difference, p) in enumerate(zip(differences, (0.01, 0.02, 0.05), strict=True))
+    ]
+
+    found = Claim("toy", "a wrong answer", "0.002", 80, 90, 10, tuple(layers))
+
+    assert [one.layer for one in found.found()] == [0, 1], "0.05 is not below 0.05"
+    assert (
+        "in layers 0 and 1 the densest heads are less dense in vision sinks where answers don't "
+        "hallucinate, by 20.0 % of the image tokens at most, in layer 1 (95 %: 10.0 to 30.0; "
+        "adjusted p 0.02), the opposite"
+    ) in found.sentence()
+
+
+def test_notes_say_what_is_left_out_and_not_tested() -> None:
+    sinks, wrong = planted(direction=1)
+    found = claim_of(sinks, wrong)
+    sinks[:, [0, 2, 3]] = TOKENS
+    untested = claim_of(sinks[:40], wrong[:40])
+
+    left_out = (
+        "note: 2 prompt(s) of toy are left out, since their answers can't be read as right or wrong"
+    )
+    assert found.notes() == [left_out]
+    assert untested.notes()[:2] == [
+        left_out,
+        "note: layer(s) 0, 2 and 3 of toy are not tested, since no exchange of pictures changes "
+        "their difference",
+    ]
+    assert untested.notes()[2].startswith("note: 40 picture(s), fewer than 50")
 
 
 def test_nothing_is_found_in_unrelated_answers_and_that_is_said() -> None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
 from eah.settings import EAHConfig
-from eval.analysis.paper import SECTION, PaperShare, paper_numbers, paper_share
+from eval.analysis.paper import SECTION, PaperValue, paper_numbers, paper_value
 from eval.tasks.base import TASKS
 from eval.tasks.pope.questions import POPE_TYPES
 from models.settings import CONFIGS, read_yaml
@@ -15,42 +13,42 @@ from models.settings import CONFIGS, read_yaml
 PAPER = EAHConfig.preset("paper")
 
 
-def share(
+def percent(
     metric: str, config: EAHConfig | None, parts: tuple[str, ...] = (), task: str = "chair"
 ) -> float | None:
-    found = paper_share(paper_numbers(task, "llava-1.5"), metric, parts, config)
+    found = paper_value(paper_numbers(task, "llava-1.5"), metric, parts, config)
     return None if found is None else found.value
 
 
 def test_the_papers_setting_has_its_headline_numbers() -> None:
     assert PAPER.layers == (1,)
     assert (PAPER.threshold, PAPER.threshold_unit) == (0.002, "attention")
-    assert share("CHAIRs", PAPER) == pytest.approx(0.364)
-    assert share("CHAIRi", PAPER, ("",)) == pytest.approx(0.099)
-    assert share("CHAIRs", None) == pytest.approx(0.510)
-    assert share("CHAIRi", None) == pytest.approx(0.152)
-    assert share("f1", PAPER, POPE_TYPES, "pope") == pytest.approx(0.857)
-    assert share("f1", None, POPE_TYPES, "pope") == pytest.approx(0.849)
-    assert share("accuracy", PAPER, POPE_TYPES, "pope") == pytest.approx(0.860)
+    assert percent("CHAIRs", PAPER) == 36.4
+    assert percent("CHAIRi", PAPER, ("",)) == 9.9
+    assert percent("CHAIRs", None) == 51.0
+    assert percent("CHAIRi", None) == 15.2
+    assert percent("f1", PAPER, POPE_TYPES, "pope") == 85.7
+    assert percent("f1", None, POPE_TYPES, "pope") == 84.9
+    assert percent("accuracy", PAPER, POPE_TYPES, "pope") == 86.0
 
 
 def test_other_settings_parts_and_metrics_have_none() -> None:
     for changes in ({"layers": (2,)}, {"threshold": 0.001}, {"receivers": 4}, {"head": 0},
                     {"min_density": 0.15}):  # fmt: skip
-        assert share("CHAIRs", replace(PAPER, **changes)) is None
-    assert share("CHAIRs", EAHConfig.preset("scale-free")) is None
-    assert share("f1", PAPER, ("random",), "pope") is None
-    assert share("f1", PAPER, POPE_TYPES[:2], "pope") is None
-    assert share("accuracy", None, POPE_TYPES, "pope") is None, "the paper's baseline has F1 only"
-    assert share("Recall", PAPER) is None
+        assert percent("CHAIRs", replace(PAPER, **changes)) is None
+    assert percent("CHAIRs", EAHConfig.preset("scale-free")) is None
+    assert percent("f1", PAPER, ("random",), "pope") is None
+    assert percent("f1", PAPER, POPE_TYPES[:2], "pope") is None
+    assert percent("accuracy", None, POPE_TYPES, "pope") is None, "the paper's baseline has F1 only"
+    assert percent("Recall", PAPER) is None
     assert paper_numbers("chair", "tiny-llava") == []
     assert paper_numbers("mme", "llava-1.5") == []
 
 
 def test_numbers_have_a_source_that_says_they_are_not_checked_in_the_original() -> None:
-    found = paper_share(paper_numbers("chair", "llava-1.5"), "CHAIRs", (), PAPER)
+    found = paper_value(paper_numbers("chair", "llava-1.5"), "CHAIRs", (), PAPER)
 
-    assert found == PaperShare(0.364, "EAH, as quoted by the LocoRE paper; 2nd")
+    assert found == PaperValue(36.4, "EAH, as quoted by the LocoRE paper; 2nd")
     section = read_yaml(CONFIGS / "paper.yaml")[SECTION]
     assert section.keys() <= TASKS.keys()
     for models in section.values():
