@@ -30,14 +30,14 @@ def ablation_figures(ablations: Sequence[Ablation]) -> list[Figure]:
 
 
 def _axis_figure(found: Ablation, axis: Axis) -> Figure:
-    metric = found.metric.partition(",")[0]
+    metric, _, unit = found.metric.partition(", ")
     title = f"{found.model}: {metric} by {axis.setting.replace('_', ' ')}"
     rows = tuple(_rows(found, axis))
     caption = (
-        f"{found.metric[:1].upper()}{found.metric[1:]}, on {found.pictures} pictures, with one "
-        "value of the setting at a time; all others are as in the arm eah. Bars and the baseline's "
-        "band are 95 % intervals over "
-        f"pictures. {'Higher' if found.higher_is_better else 'Lower'} is better."
+        f"{metric[:1].upper()}{metric[1:]}{f' ({unit})' if unit else ''} on {found.pictures} "
+        "pictures, with one value of the setting at a time; all others are as in the arm eah. "
+        "Bars and the baseline's band are 95 % intervals over pictures. "
+        f"{'Higher' if found.higher_is_better else 'Lower'} is better."
     )
     if found.source and not np.isnan([row[4] for row in rows]).all():
         caption += f" Open markers: the paper's values ({found.source})."

@@ -11,6 +11,7 @@ from eval.analysis.claim import Claim, LayerClaim
 from eval.analysis.figures.panel import (
     CARD,
     INK,
+    QUIET,
     SERIES,
     SIZE,
     Figure,
@@ -108,7 +109,7 @@ def marked(layer: LayerClaim) -> bool:
 
 def _draw_differences(axes: Axes, layers: Sequence[LayerClaim]) -> None:
     axes.axhline(0, color=INK, linewidth=0.9)
-    colours = {True: SERIES[1][0], False: SERIES[0][0]}
+    colours = {True: SERIES[0][0], False: QUIET}
     for found, label in ((False, "no difference found"), (True, "p < 0.05 (Holm)")):
         chosen = [one for one in layers if marked(one) is found]
         values, low, high = _columns([one.difference for one in chosen])

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import PurePath
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.analysis.figures.panel import STYLE, Figure, Rows, house_style, slug
 from eval.analysis.picture import LayerView, PictureView
+
+TITLE_WIDTH: Final = 100  # characters
 
 
 class _Map(NamedTuple):
@@ -30,7 +33,9 @@ def picture_figure(view: PictureView) -> Figure:
     # Four titles stand side by side.
     with house_style(**{"font.size": 8, "axes.titlelocation": "center"}):
         drawing = draw(view.seen, view.grid, [Panel(*one) for one in maps])
-        drawing.suptitle(title, x=0.01, ha="left", size=STYLE["axes.titlesize"])
+        drawing.suptitle(
+            textwrap.fill(title, TITLE_WIDTH), x=0.01, ha="left", size=STYLE["axes.titlesize"]
+        )
     caption = (
         f"Mean attention that the image's tokens receive in layer {layer.layer}, asked: "
         f"{view.question} Outlined tokens are vision sinks."

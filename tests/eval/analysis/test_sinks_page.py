@@ -30,7 +30,7 @@ def parsed(page: str) -> Element:
     return Tree(re.sub(r"<(\w+)([^<>]*)/>", r"<\1\2></\1>", page)).open[0]
 
 
-def datas(page: Element) -> list[dict[str, Any]]:
+def held_data(page: Element) -> list[dict[str, Any]]:
     return [json.loads(one.text) for one in page.all("script", type="application/json")]
 
 
@@ -174,7 +174,7 @@ def test_names_and_questions_are_text() -> None:
 
 def test_a_picture_decodes_to_the_values_that_were_given() -> None:
     view = planted.picture(heads=5, tokens=60, grid=(6, 10))
-    (data,) = datas(parsed(sinks_page(planted.report(pictures=[view]))))
+    (data,) = held_data(parsed(sinks_page(planted.report(pictures=[view]))))
 
     assert (data["tokens"], data["rows"], data["columns"], data["placed"]) == (60, 6, 10, True)
     assert (data["start"], data["start_head"]) == (1, int(np.argmax(change(view.layers[1]))))
@@ -222,7 +222,7 @@ def test_layers_may_have_different_numbers_of_heads() -> None:
     few, many = planted.picture(heads=2).layers[0], planted.picture(heads=4).layers[1]
     view = replace(planted.picture(), layers=(few, many))
 
-    (data,) = datas(parsed(sinks_page(planted.report(pictures=[view]))))
+    (data,) = held_data(parsed(sinks_page(planted.report(pictures=[view]))))
 
     assert [layer["heads"] for layer in data["layers"]] == [2, 4]
     assert decoded(data["layers"][1], "before", 64).shape == (4, 64)
@@ -241,7 +241,7 @@ def test_tokens_without_places_are_a_strip_and_that_is_said(
     view = planted.picture(grid=None, tokens=tokens)
     page = parsed(sinks_page(planted.report(pictures=[view])))
 
-    (data,) = datas(page)
+    (data,) = held_data(page)
     assert (data["placed"], data["rows"], data["columns"]) == (False, rows, 32)
     viewer = page.one("section", class_="viewer")
     assert f"{tokens} image tokens have no places in the picture" in viewer.text
