@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 from typing import Any, Final
 
 import torch
@@ -33,6 +34,7 @@ from scripts.bench.vlm import eah_config
 
 TEXT: Final = 64  # tokens around those of the image
 FEW: Final = 48  # tokens of a first pass, some of the image's among them
+MEMORY_REPEATS: Final = 3
 PEAK: Final = Path("/proc/self/clear_refs")
 TIME, MEMORY = "time, ms", "memory over weights, MiB"
 COUNTED_ONCE: Final = ("paper", "scale_free")
@@ -96,8 +98,8 @@ def measure_observing(
     if device.type == "cpu":
         memory = partial(_memory_in_fresh_process, shape)
     arms = {way: partial(memory, way) for way in WAYS}
-    taken = interleave(title, arms, 1, warm_up=int(device.type == "cuda"))
-    (plain,), (observed,) = (row.values for row in taken if row.arm in ("plain", "observe"))
+    taken = interleave(title, arms, min(repeats, MEMORY_REPEATS), warm_up=0)
+    plain, observed = (median(row.values) for row in taken if row.arm in ("plain", "observe"))
     line = f"{title}: observe takes {observed - plain:.1f} MiB more than plain."
     return [*rows, *(replace(row, ratios=()) for row in taken)], [line]
 
