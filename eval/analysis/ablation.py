@@ -6,16 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import isnan
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eah.settings import EAHConfig
-from eval.analysis.ablation_plan import AblationPlan
 from eval.analysis.paper import PaperValue, paper_numbers, paper_value
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer
 from eval.stats.grouped import Grouped, group
 from eval.stats.intervals import Interval
 from eval.stats.metric import Metric, Scorer
+
+if TYPE_CHECKING:
+    from eval.analysis.ablation_plan import AblationPlan
 
 # Metrics that an ablation shows by benchmark; the first metric of any other.
 METRICS: Final = {"pope": ("accuracy", "f1"), "chair": ("CHAIRs", "CHAIRi")}

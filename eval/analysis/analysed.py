@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from eval.analysis.ablation import Ablation
 from eval.analysis.claim import Claim
 from eval.analysis.claim import claim as claim_of
 from eval.analysis.figures.maps import threshold_text
 from eval.analysis.labels import answer_labels
-from eval.analysis.look import Look
 from eval.analysis.maps import HeadMap, head_map
 from eval.analysis.observed import Observed
 from eval.analysis.picture import PictureView
-from eval.analysis.settings import SinkSettings
 from eval.files.answers import BASELINE
 from eval.output.run_report import check_asked
 from eval.run.recorded import RecordedRun
@@ -24,6 +23,10 @@ from eval.stats.metric import Scorer
 from eval.tasks.base import Task
 from eval.tasks.chair.repeats import CaptionScorer
 from eval.tasks.chair.task import ChairCaptions, score_settings
+
+if TYPE_CHECKING:
+    from eval.analysis.look import Look
+    from eval.analysis.settings import SinkSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +93,13 @@ def analysed(
         unit=counting.unit,
         gammas=settings.gammas,
     )
-    claim, notes = None, [*few_pictures_note(found.pictures), *_notes(found)]
+    claim, notes = None, few_pictures_note(found.pictures)
     if answered is not None:
         check_asked(look.task, answered.run)
         labels = answer_labels(look.task, answered.run.arms[BASELINE].answers)
         claim = claim_of(observed, labels, model=name, threshold=threshold_text(found, 0))
-        if labels.left_out:
-            notes.append(f"{labels.left_out} answers say neither yes nor no, and are left out")
-        notes += answered.notes
+        notes = [*claim.notes(), *answered.notes]
+    notes += _notes(found)
     ablations = () if answered is None else answered.ablations
     facts = _facts(look, name, found, answered)
     return Analysed(look.folder.path, found, claim, ablations, views, facts, notes)

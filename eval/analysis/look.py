@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import eah
 from eah.settings import EAHConfig
+from eval.analysis.counting import Counting, counting_of
 from eval.analysis.observed import Observed
 from eval.analysis.observing import (
-    Counting,
-    counting_of,
     observe_all,
     read_observations,
     run_folder,
     unique_prompts,
 )
 from eval.analysis.picture import PictureView, view_picture
-from eval.analysis.settings import SinkSettings
 from eval.analysis.views import load_view, save_view, view_file
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Item
@@ -28,6 +27,9 @@ from eval.run.provenance import current_code
 from eval.run.session import Session, describe, plan_session
 from eval.tasks.base import Task
 from models import VLM
+
+if TYPE_CHECKING:
+    from eval.analysis.settings import SinkSettings
 
 
 @dataclass(frozen=True, slots=True)

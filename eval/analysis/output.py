@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from eval.analysis.analysed import Analysed
 from eval.analysis.figures.files import csv_text, write_figures
 from eval.analysis.maps import long_rows
 from eval.analysis.page import sinks_page
@@ -17,6 +16,9 @@ from eval.files.writing import write_atomically
 from eval.run.folder import RunFolder
 from eval.run.outputs import OutputFile
 from eval.run.provenance import provenance
+
+if TYPE_CHECKING:
+    from eval.analysis.analysed import Analysed
 
 TABLE: Final = "sinks.csv"
 PAGE: Final = "sinks.html"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import random
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from eval.analysis.settings import NUM_IMAGES, SinkSettings
 from eval.errors import EvaluationError
 from eval.files.answers import Item
+
+if TYPE_CHECKING:
+    from eval.analysis.settings import SinkSettings
 
 
 def items_of(settings: SinkSettings) -> list[Item]:
@@ -22,7 +25,7 @@ def items_of(settings: SinkSettings) -> list[Item]:
     items = settings.task().items()
     if settings.pope_type is None:
         return items
-    count = (settings.num_images or NUM_IMAGES) + (settings.choose_on or 0)
+    count = settings.wanted_pictures
     names = sorted({item.image for item in items})
     if len(names) < count and settings.num_images is not None:
         print(f"note: the questions are about {len(names)} pictures, fewer than {count}",

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-from eval.analysis.ablation import Ablation
-from eval.analysis.claim import Claim
 from eval.analysis.figures.ablations import ablation_figures
 from eval.analysis.figures.claims import claim_figures
 from eval.analysis.figures.maps import map_figures
 from eval.analysis.figures.panel import Figure
 from eval.analysis.figures.pictures import picture_figure
-from eval.analysis.maps import HeadMap
-from eval.analysis.picture import PictureView
+
+if TYPE_CHECKING:
+    from eval.analysis.ablation import Ablation
+    from eval.analysis.claim import Claim
+    from eval.analysis.maps import HeadMap
+    from eval.analysis.picture import PictureView
 
 
 @dataclass(frozen=True, slots=True)

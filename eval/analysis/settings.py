@@ -8,15 +8,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from eah.settings import EAHConfig
+from eval.analysis.counting import counting_of
 from eval.errors import EvaluationError
 from eval.run.arms import arms_of, with_arms
 from eval.run.flag_parser import FlagParser
 from eval.run.flags import add_eah_flags, add_model_flags, add_running_flags, resolve
 from eval.run.settings import RunSettings
 from eval.tasks.base import Task
-from eval.tasks.chair.task import QUESTION, ChairCaptions, ChairSettings
-from eval.tasks.pope.questions import POPE_TYPES
-from eval.tasks.pope.task import Pope, PopeSettings
 
 GAMMAS: Final = (0.15, 0.20)  # the paper's analysis
 NUM_IMAGES: Final = 200
@@ -126,6 +124,11 @@ class SinkSettings(RunSettings):
         """Whether the model is to answer, and not only looked at."""
         return self.captions or self.pope_type is not None
 
+    @property
+    def wanted_pictures(self) -> int:
+        """Number of pictures, those to choose on among them."""
+        return (self.num_images or NUM_IMAGES) + (self.choose_on or 0)
+
     def task(self, arms: Sequence[str] = ()) -> Task:
         """Return the benchmark whose questions are asked.
 
@@ -136,8 +139,9 @@ class SinkSettings(RunSettings):
         """
         common = {item.name: getattr(self, item.name) for item in fields(RunSettings)}
         common |= {"json": None}
-        count = (self.num_images or NUM_IMAGES) + (self.choose_on or 0)
         if self.pope_type is not None:
+            from eval.tasks.pope.task import Pope, PopeSettings
+
             questions = PopeSettings(
                 **common,
                 pope_type=self.pope_type,
@@ -146,11 +150,13 @@ class SinkSettings(RunSettings):
                 build_images=self.build_images,
             )
             return Pope(with_arms(questions, arms) if arms else questions)
+        from eval.tasks.chair.task import ChairCaptions, ChairSettings
+
         pictures = ChairSettings(
             **common,
             question=self.question,
             image_ids=self.image_ids,
-            num_images=None if self.image_ids else count,
+            num_images=None if self.image_ids else self.wanted_pictures,
             score=self.captions,
             coco_path=self.coco_path,
             ground_truth=self.ground_truth,
@@ -178,11 +184,11 @@ def flags(documentation: str) -> FlagParser:
         "--pope-type",
         nargs="+",
         metavar="TYPE",
-        help=f"ask POPE's questions: {', '.join(POPE_TYPES)}, or all (neither)",
+        help="ask POPE's questions: random, popular, adversarial, or all (neither)",
     )
     flag("--num-images", type=int, help=f"pictures, drawn by --seed ({NUM_IMAGES})")
     flag("--image-ids", type=Path, metavar="FILE", help="ids, or captions, of pictures instead")
-    flag("--question", metavar="TEXT", help=f"what is asked about each ({QUESTION})")
+    flag("--question", metavar="TEXT", help="what is asked about each (CHAIR's question)")
     flag(
         "--gammas", type=float, nargs="+", metavar="X", help="densities of a dense head (0.15 0.2)"
     )
@@ -243,7 +249,9 @@ def settings_of(given: Mapping[str, Any]) -> list[SinkSettings]:
             "thresholds": tuple(more),
         }
         own = {name: value for name, value in own.items() if value not in (None, ())}
-        found.append(resolve(SinkSettings(), {**common, **own}))
+        settings = resolve(SinkSettings(), {**common, **own})
+        counting_of(settings.eah(), settings.thresholds)  # raises now, not when torch is there
+        found.append(settings)
     return found
 
 

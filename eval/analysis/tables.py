@@ -6,15 +6,17 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
 from math import isnan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.analysis.analysed import Analysed
-from eval.analysis.claim import Claim, LayerClaim
-from eval.analysis.maps import HeadMap
 from eval.output.table import WIDTH, fit
 from eval.stats.intervals import NONE
+
+if TYPE_CHECKING:
+    from eval.analysis.analysed import Analysed
+    from eval.analysis.claim import Claim, LayerClaim
+    from eval.analysis.maps import HeadMap
 
 
 def printed(found: Sequence[Analysed]) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-FILES = 110
-LINES = 16_300
+FILES = 142
+LINES = 20_200
 DEPTH = 8
 LAYERS = ("eah", "models", "eval", "scripts")
 
@@ -27,6 +27,7 @@ ALLOWED = {
     "run": {"errors", "files", "tasks/base"},
     "tasks": {"errors", "files", "stats", "run", "output/table", "output/page", "output/published"},
     "output": {"errors", "files", "stats", "run", "tasks/base"},
+    "analysis": {"errors", "files", "stats", "run", "tasks", "tasks/base", "output"},
 }
 # tasks/base is what a run asks of a benchmark. It knows a run's settings and flags, and nothing
 # that asks a model; so no two modules import each other, and run/session is the only one of run/

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from eval.analysis.claim import Claim, LayerClaim
 from eval.analysis.figures.panel import (
     CARD,
     INK,
@@ -26,6 +25,8 @@ from eval.stats.intervals import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+    from eval.analysis.claim import Claim, LayerClaim
 
 ALPHA = 0.05
 MODEL_HEIGHT = 1.35  # inches a model takes in the figure of all models

@@ -95,7 +95,8 @@ def test_pope_asks_about_as_many_pictures_as_wanted_and_all_of_their_questions(
     built |= {"build_from": scenes / "annotations/instances_val2014.json"}
     every = items_of(of(scenes, **built, num_images=100))
     some = items_of(of(scenes, **built, num_images=5))
-    others = items_of(of(scenes, **built, num_images=5, seed=7))
+    again = {**built, "pope_path": tmp_path / "again"}
+    others = items_of(of(scenes, **again, num_images=5, seed=7))
 
     names = {item.image for item in some}
     assert len(names) == 5
