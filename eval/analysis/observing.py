@@ -19,7 +19,7 @@ from eval.analysis.observed import Observed, ObservedLayer, observed_of
 from eval.errors import EvaluationError
 from eval.files.storage import read_json
 from eval.files.writing import writing
-from eval.run.folder import BATCHES, RUN, RunFolder
+from eval.run.folder import BATCHES, RunFolder
 from eval.run.pixels import read_ahead
 from eval.run.plan import Parts, Prompt, by_count, by_tokens, token_budget
 from eval.run.provenance import code_changes, current_code, provenance
@@ -28,6 +28,7 @@ from eval.run.session import Session
 Key = tuple[str, str]
 """Picture and text, which identify a prompt."""
 OBSERVATIONS: Final = "observations.jsonl"
+OBSERVED: Final = "observed.json"  # what code observed
 SET_ASIDE: Final = "set_aside"
 BENCHMARK: Final = "sinks"
 # Of a run of answers, what decides no observation.
@@ -94,13 +95,12 @@ def observe_all(
     done = read_observations(folder, len(counting.thresholds))
     left = [prompt for prompt in prompts if (prompt.image, prompt.text) not in done]
     now = current_code(session.described.weights)
-    if done:
-        _check_code(session, folder, now, left=len(left))
+    changes = _code_changes(folder, now) if done else []
+    if changes:
+        _check_code(session, folder, changes, left=len(left))
     if left:
         vlm = model()
-        with folder.common_lock():
-            if folder.place.index == 0:
-                folder.begin({**provenance(()), "device": session.plan.device, **now})
+        _begin(session, folder, now, is_begun=bool(done), changes=changes)
         for found in _observed(vlm, session, folder, counting, prompts, done):
             folder.lines(OBSERVATIONS).append(one.as_record() for one in found)
         done = read_observations(folder, len(counting.thresholds))
@@ -109,15 +109,18 @@ def observe_all(
     return [done[key] for key in wanted]
 
 
-def _check_code(session: Session, folder: RunFolder, now: dict[str, Any], *, left: int) -> None:
+def _code_changes(folder: RunFolder, now: dict[str, Any]) -> list[str]:
+    """Return in words what differs between the code that observed before and this one."""
+    path = folder.path / OBSERVED
+    return code_changes(read_json(path), now) if path.is_file() else [f"{OBSERVED} is missing"]
+
+
+def _check_code(session: Session, folder: RunFolder, changes: Sequence[str], *, left: int) -> None:
     """Refuse to go on with what other code observed, and note that all of it is of such.
 
     Raises:
         EvaluationError: If something is left to look at.
     """
-    changes = code_changes(read_json(folder.path / RUN), now)
-    if not changes:
-        return
     what = f"{folder.path} was observed by other code ({'; '.join(changes)})"
     if not left:
         print(f"note: {what}; --fresh looks again", file=sys.stderr)
@@ -126,6 +129,29 @@ def _check_code(session: Session, folder: RunFolder, now: dict[str, Any], *, lef
             f"{what}, and {left} prompts are left: pass --fresh to set what is there aside and "
             "look again, or --accept-old to keep it and go on"
         )
+
+
+def _begin(
+    session: Session,
+    folder: RunFolder,
+    now: dict[str, Any],
+    *,
+    is_begun: bool,
+    changes: Sequence[str],
+) -> None:
+    """Write run.json and observed.json, or note in them that they are taken up again."""
+    if folder.place.index:
+        return
+    start = {**provenance(()), "device": session.plan.device}
+    with folder.common_lock():
+        folder.begin(start)
+        if not is_begun:
+            folder.write(OBSERVED, {**start, **now})
+        elif changes:
+            info = read_json(folder.path / OBSERVED) if (folder.path / OBSERVED).is_file() else now
+            folder.write(
+                OBSERVED, {**info, "resumed": [*info.get("resumed", []), {**start, **now}]}
+            )
 
 
 def _set_aside(folder: RunFolder) -> None:

@@ -81,7 +81,7 @@ def load_view(path: Path) -> PictureView:
             layers,
             int(facts["target"]),
         )
-    except (OSError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, LookupError, TypeError, zipfile.BadZipFile) as error:
         raise EvaluationError(
             f"{path} is damaged ({type(error).__name__}); delete it, it is made again"
         ) from error

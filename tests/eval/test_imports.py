@@ -13,7 +13,7 @@ import pytest
 import models
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("pope_eval", "chair_eval", "chair", "gpt4v_eval", "evaluate", "runs")
+COMMANDS = ("pope_eval", "chair_eval", "chair", "gpt4v_eval", "evaluate", "runs", "sinks")
 # Some commands have their flags behind a word.
 WORDS = {"evaluate": ("--task", "mme"), "runs": ("rescore",)}
 HEAVY = {"torch", "transformers", "accelerate", "scipy", "nltk", "openai"}
