@@ -19,6 +19,7 @@ from eval.analysis.figures.panel import (
     slug,
     thin_ticks,
 )
+from eval.files.answers import BASELINE
 from eval.stats.intervals import Interval
 
 LONG_LABELS = 40  # characters of all labels together that fit side by side
@@ -48,7 +49,7 @@ def _axis_figure(found: Ablation, axis: Axis) -> Figure:
         values = np.array([row[1:4] for row in rows], dtype=np.float64)
         value, low, high = values[0]
         axes.axhspan(low, high, color=base, alpha=0.15, linewidth=0)
-        axes.axhline(value, color=base, linestyle="--", label="baseline")
+        axes.axhline(value, color=base, linestyle="--", label=BASELINE)
         measured, low, high = values[1:].reshape(-1, 3).T
         places = np.arange(len(axis.points))
         axes.errorbar(
@@ -83,13 +84,13 @@ def _axis_figure(found: Ablation, axis: Axis) -> Figure:
         axes.set_ylabel(f"{found.metric}  ({'better →' if found.higher_is_better else '← better'})")
         axes.margins(y=0.1)
         axes.grid(visible=True, axis="y")
-        legend_above(axes, ("EAH", "baseline", "paper, EAH", "paper, baseline"))
+        legend_above(axes, ("EAH", BASELINE, "paper, EAH", "paper, baseline"))
     header = (axis.setting, found.metric, "low", "high", "paper")
     return Figure(name, title, caption, drawing, (header, *rows))
 
 
 def _rows(found: Ablation, axis: Axis) -> Iterator[tuple[Any, ...]]:
-    yield ("baseline", *_numbers(found, found.baseline), _paper(found.paper_baseline))
+    yield (BASELINE, *_numbers(found, found.baseline), _paper(found.paper_baseline))
     for point in axis.points:
         yield (point.value, *_numbers(found, point.metric), _paper(point.paper))
 
