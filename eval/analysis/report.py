@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from eval.analysis.ablation import Ablation
 from eval.analysis.claim import Claim
@@ -13,7 +14,9 @@ from eval.analysis.figures.maps import map_figures
 from eval.analysis.figures.panel import Figure
 from eval.analysis.figures.pictures import picture_figure
 from eval.analysis.maps import HeadMap
-from eval.analysis.picture import PictureView
+
+if TYPE_CHECKING:
+    from eval.analysis.picture import PictureView
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,15 @@ largest value is 0.3, a byte tells 0.0020 from 0.0021, which a linear scale woul
 from __future__ import annotations
 
 import base64
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.analysis.figures.pictures import shown_head
-from eval.analysis.picture import LayerView, PictureView
+
+if TYPE_CHECKING:
+    from eval.analysis.picture import LayerView, PictureView
 
 STEPS: Final = 255
 STRIP: Final = 32  # most tokens in a row where they have no places in the picture

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import textwrap
 from pathlib import PurePath
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eval.analysis.figures.panel import STYLE, Figure, Rows, house_style, slug
-from eval.analysis.picture import LayerView, PictureView
+
+if TYPE_CHECKING:
+    from eval.analysis.picture import LayerView, PictureView
 
 TITLE_WIDTH: Final = 100  # characters
 
