@@ -62,7 +62,7 @@ def _density(claim: Claim) -> Figure:
     )
     caption = (
         "Share of the image's tokens that are vision sinks in the layer's densest head, at "
-        f"{claim.threshold}, over answers without and with hallucination: {claim.what}. Bands are "
+        f"threshold {claim.threshold}, over answers without and with hallucination: {claim.what}. Bands are "
         f"95 % intervals over {claim.pictures} pictures."
     )
     return Figure(f"{slug(claim.model)}-claim-density", title, caption, drawing, (header, *rows))

@@ -70,12 +70,14 @@ def _attention(found: HeadMap) -> Figure:
     return heat_map(
         f"{slug(found.model)}-image-attention",
         f"{found.model}: attention to the image",
-        "How much of its attention a head gives to the image's tokens, by layer and head: the mean "
-        f"over {found.prompts} prompts of the sum of the tokens' mean attention.",
+        "How much attention the image's tokens receive together, by layer and head: the sum of their "
+        f"means, each over the rows that see the token, averaged over {found.prompts} prompts. It "
+        "may be above 1, because a token is seen by other rows than the next.",
         found,
         found.attention,
-        "share of attention",
+        "sum of the image tokens' mean attention",
         _highest(found.attention),
+        percent=False,
     )
 
 
@@ -87,6 +89,8 @@ def heat_map(
     values: Array,
     label: str,
     highest: float,
+    *,
+    percent: bool = True,
 ) -> Figure:
     """Return a heat map, layers by heads; cells without a head are hatched.
 
@@ -96,8 +100,9 @@ def heat_map(
         caption: Likewise.
         found: Whose layers they are.
         values: By layer and head, (L, H), from 0.
-        label: What the colours mean, a share.
+        label: What the colours mean.
         highest: Value of the last colour.
+        percent: Whether values are shares, written in percent.
     """
     from matplotlib import colormaps
 
@@ -120,7 +125,11 @@ def heat_map(
         axes.set_xticks(range(heads)[thin_ticks(heads)])
         axes.set_ylabel("layer (index, from 0)")
         axes.set_xlabel("head (index, from 0)")
-        share_axis(drawing.colorbar(image, ax=axes, fraction=0.06).ax, label)
+        bar = drawing.colorbar(image, ax=axes, fraction=0.06)
+        if percent:
+            share_axis(bar.ax, label)
+        else:
+            bar.set_label(label)
     header = ("layer", *(f"head {head}" for head in range(heads)))
     rows = zip(found.layers, values.tolist(), strict=True)
     return Figure(name, title, caption, drawing, (header, *((at, *row) for at, row in rows)))

@@ -307,7 +307,7 @@ def written(folder: Path, *pictures: PictureView, **parts: Any) -> Path:
 
 
 def test_buttons_lists_and_arrow_keys_step_through_layers_and_heads(tmp_path: Path) -> None:
-    view = planted.picture()
+    view = planted.picture(tokens=60, grid=(6, 10))
     act = """
       one("button[data-layer='1']").click(); note();
       press(".controls", "ArrowUp"); note();
@@ -326,7 +326,7 @@ def test_buttons_lists_and_arrow_keys_step_through_layers_and_heads(tmp_path: Pa
     for one in steps:
         layer = view.layers[one["layer"]]
         for text, sinks in zip(one["counts"], (layer.sinks_before, layer.sinks_after), strict=True):
-            assert text.startswith(f"{sinks[one['head']].sum()} of 64 tokens are sinks")
+            assert text.startswith(f"{sinks[one['head']].sum()} of 60 tokens are sinks")
     assert "gives the map of head 3" in steps[0]["about"]
     assert "EAH starts at layer 1: nothing changes here" in steps[4]["about"]
     assert "shares no map in this layer" in steps[6]["about"]
