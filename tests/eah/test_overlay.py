@@ -122,7 +122,7 @@ def test_sinks_are_outlined(picture: Image.Image) -> None:
 
 
 def test_over_heads_sinks_of_more_than_half_are_outlined(picture: Image.Image) -> None:
-    seen = observed()
+    seen = observed(config=eah.EAHConfig.preset("scale-free", threshold=0.7))
     heads = seen.report()[1].is_sink[0].sum(0).view(GRID)
     assert {1, 2, 3} <= set(heads.flatten().tolist())
 
