@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 MEANS: Final = "mean attention a token receives"
 COLORS: Final = "cividis"  # even in print, and to colour-blind eyes
 SIZE: Final = (9.0, 3.0)  # inches
-OPACITY: Final = 0.65  # of the heat over the picture
+OPACITY: Final = 0.7  # of the heat over the picture
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,8 +75,10 @@ def draw(seen: Image.Image, grid: tuple[int, int] | None, panels: Sequence[Panel
             place.set_xlabel("image token, in order")
             _outline(place, sinks[None])
         else:
-            size = seen.convert("L").size
-            place.imshow(seen.convert("L"), cmap="gray", extent=(0, size[0], size[1], 0))
+            size = seen.size
+            # In the middle of the greys, so that the picture changes the colours over it little.
+            grey: dict[str, Any] = {"cmap": "gray", "vmin": -255, "vmax": 510}
+            place.imshow(seen.convert("L"), extent=(0, size[0], size[1], 0), **grey)
             heat = place.imshow(
                 values.reshape(grid),
                 alpha=OPACITY,

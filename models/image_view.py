@@ -69,11 +69,10 @@ def processor_view(
     pixels = inputs.get(PIXELS)
     if pixels is None or pixels.dim() != 4 or pixels.shape[:2] != (1, 3):  # tiles, or patches
         return ImageView(picture, None)
-    steps = vars(processor)  # not all processors know all of them
     mean, std = [0.0] * 3, [1.0] * 3
-    if steps.get("do_normalize"):
+    if getattr(processor, "do_normalize", False):  # not every processor knows these steps
         mean, std = processor.image_mean, processor.image_std
-    scale = 1 / processor.rescale_factor if steps.get("do_rescale") else 1.0
+    scale = 1 / processor.rescale_factor if getattr(processor, "do_rescale", False) else 1.0
     return ImageView(to_image(pixels, mean, std, scale), token_grid(config, image_tokens))
 
 

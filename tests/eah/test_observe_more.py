@@ -11,6 +11,8 @@ import torch
 import eah
 from eah import triton_host
 from eah.observation import LayerObservation
+from eah.prompt import Prompt
+from eah.state import Findings, Pass, Session
 from tests.eah import tiny
 from tests.eah.tiny import CONFIG, IMAGE_TOKENS, SPAN, logits
 
@@ -227,3 +229,17 @@ def test_a_rule_of_ones_own_has_no_sinks_by_token() -> None:
     assert report.is_sink == ()
     assert report.sinks == ((1, 1, 1, 1),)
     assert report.receivers == ((0, 1, 2, 3),)
+
+
+def test_layers_share_the_image_columns_of_their_pass() -> None:
+    image = torch.tensor([[False, True, True, False]])
+    prompt, cpu = Prompt(4, 0, image), torch.device("cpu")
+    session = Session(None, {})
+    under_way = Pass(session, None, None, None, prompt, None, Findings(1, None))
+
+    first = under_way.image_columns(4, cpu)
+    wider = under_way.image_columns(6, cpu)  # a static cache has keys behind the prompt's
+
+    assert torch.equal(first, image)
+    assert wider.tolist() == [[False, True, True, False, False, False]]
+    assert under_way.image_columns(4, cpu) is first

@@ -89,28 +89,44 @@ def test_heads_that_do_not_receive_keep_their_map(picture: Image.Image) -> None:
     assert not np.array_equal(*changed)
 
 
-def test_sinks_are_outlined(picture: Image.Image) -> None:
-    seen = observed()
-    sinks = seen.report()[1].is_sink[0][2].view(GRID)
-    assert 0 < sinks.sum() < IMAGE_TOKENS
+def around(sinks: torch.Tensor) -> set[tuple[tuple[float, float], ...]]:
+    """Return the lines between sinks (4, 4) and what is around them."""
     width, height = SIZE[0] / 4, SIZE[1] / 4
-    expected = set()
+    found = set()
     for r in range(4):
         for c in range(4):
-            around = ((r, c - 1), (r, c + 1), (r - 1, c), (r + 1, c))
+            beside = ((r, c - 1), (r, c + 1), (r - 1, c), (r + 1, c))
             left, right, top, bottom = (c * width, (c + 1) * width, r * height, (r + 1) * height)
-            corners = (
+            sides = (
                 ((left, top), (left, bottom)),
                 ((right, top), (right, bottom)),
                 ((left, top), (right, top)),
                 ((left, bottom), (right, bottom)),
             )
-            for (y, x), line in zip(around, corners, strict=True):
+            for (y, x), line in zip(beside, sides, strict=True):
                 inside = 0 <= y < 4 and 0 <= x < 4
                 if bool(sinks[r, c]) and not (inside and bool(sinks[y, x])):
-                    expected.add(line)
+                    found.add(line)
+    return found
 
-    assert outlines(seen.overlay(picture, head=2))[0] == expected
+
+def test_sinks_are_outlined(picture: Image.Image) -> None:
+    seen = observed()
+    report = seen.report()[1]
+    chosen = (report.heads or {})["config"][0]
+    before, after = (report.is_sink[0][head].view(GRID) for head in (2, chosen))
+    assert 0 < before.sum() < IMAGE_TOKENS
+    assert not torch.equal(before, after)
+
+    assert outlines(seen.overlay(picture, head=2)) == [around(before), around(after)]
+
+
+def test_over_heads_sinks_of_more_than_half_are_outlined(picture: Image.Image) -> None:
+    seen = observed(config=eah.EAHConfig.preset("scale-free", threshold=0.7))
+    heads = seen.report()[1].is_sink[0].sum(0).view(GRID)
+    assert {1, 2, 3} <= set(heads.flatten().tolist())
+
+    assert outlines(seen.overlay(picture))[0] == around(heads > 2)
 
 
 def test_layers_are_chosen_by_the_settings(picture: Image.Image) -> None:
