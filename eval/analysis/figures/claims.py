@@ -62,8 +62,8 @@ def _density(claim: Claim) -> Figure:
     )
     caption = (
         "Share of the image's tokens that are vision sinks in the layer's densest head, at "
-        f"threshold {claim.threshold}, over answers without and with hallucination: {claim.what}. Bands are "
-        f"95 % intervals over {claim.pictures} pictures."
+        f"threshold {claim.threshold}, over answers without and with hallucination: {claim.what}. "
+        f"Bands are 95 % intervals over {claim.pictures} pictures."
     )
     return Figure(f"{slug(claim.model)}-claim-density", title, caption, drawing, (header, *rows))
 

@@ -70,9 +70,9 @@ def _attention(found: HeadMap) -> Figure:
     return heat_map(
         f"{slug(found.model)}-image-attention",
         f"{found.model}: attention to the image",
-        "How much attention the image's tokens receive together, by layer and head: the sum of their "
-        f"means, each over the rows that see the token, averaged over {found.prompts} prompts. It "
-        "may be above 1, because a token is seen by other rows than the next.",
+        "How much attention the image's tokens receive together, by layer and head: the sum of "
+        "their means, each over the rows that see the token, averaged over "
+        f"{found.prompts} prompts. It may be above 1, because other rows see each token.",
         found,
         found.attention,
         "sum of the image tokens' mean attention",
