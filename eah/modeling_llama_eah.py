@@ -1215,12 +1215,12 @@ def column_sums(
     return sums
 
 
-def count_sinks(
+def find_sinks(
     columns: Columns, image: Tensor, threshold: float, unit: str = "attention"
 ) -> Tensor:
-    """Return the sinks per head (step 3), (B, H); "uniform" counts in `uniform_means`."""
+    """Return each head's sinks (step 3), (B, H, K) bool; "uniform" counts in `uniform_means`."""
     bound = threshold * columns.uniform_means[:, None] if unit == "uniform" else threshold
-    return ((columns.means > bound) & image[:, None]).sum(-1)
+    return (columns.means > bound) & image[:, None]
 
 
 def paper(
@@ -1228,7 +1228,7 @@ def paper(
     threshold: float = PAPER_THRESHOLD, threshold_unit: str = "attention",
 ) -> Choice:  # fmt: skip
     """Choose the head with most sinks, lowest index on ties, none without a sink."""
-    counts = count_sinks(columns, image, threshold, threshold_unit)
+    counts = find_sinks(columns, image, threshold, threshold_unit).sum(-1)
     return Choice(torch.where(counts.amax(-1) > 0, counts.argmax(-1), NO_HEAD), counts)
 
 
@@ -1237,7 +1237,7 @@ def scale_free(
     threshold: float = SCALE_FREE_THRESHOLD, threshold_unit: str = "uniform",
 ) -> Choice:  # fmt: skip
     """Compare with uniform attention; ties go to the head with most image attention (ours)."""
-    counts = count_sinks(columns, image, threshold, threshold_unit)
+    counts = find_sinks(columns, image, threshold, threshold_unit).sum(-1)
     most = counts.amax(-1, keepdim=True)  # (B, 1)
     received = (columns.means * image[:, None]).sum(-1)  # (B, H)
     head = torch.where(counts == most, received, -1.0).argmax(-1)
@@ -1253,7 +1253,7 @@ def released_columns(columns: Columns, image: Tensor) -> Columns:
 
 def released_code(columns: Columns, image: Tensor, threshold: float = RELEASED_THRESHOLD) -> Choice:
     """Choose as the authors' modeling_llama_eah.py: in batch row 0 only, and never head 0."""
-    counts = count_sinks(released_columns(columns, image), image, threshold)
+    counts = find_sinks(released_columns(columns, image), image, threshold).sum(-1)
     head, row = counts.argmax(-1), torch.arange(len(counts), device=counts.device)
     found = (counts.amax(-1) > 0) & (head > 0) & (row == 0)
     return Choice(torch.where(found, head, NO_HEAD), counts)

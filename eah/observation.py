@@ -6,13 +6,13 @@ Axes: B batch, H query heads, K keys, I image tokens of one prompt.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 import torch
 
 from eah.errors import EAHConfigError, nearest
-from eah.method import RULES, Choice, Columns, choose, count_sinks, released_columns
+from eah.method import RULES, Choice, Columns, choose, find_sinks, released_columns
 from eah.settings import EAHConfig
 
 CONFIG: Final = "config"  # name of the observer's own settings among the rules
@@ -61,15 +61,10 @@ class LayerObservation:
         sinks: Vision sinks per batch row and head, under the settings that are counted with.
         density: Sinks divided by image tokens, likewise; 0.0 without an image.
         image_attention: Mean attention to the image per batch row and head: the sum of `means`.
-        means: Per batch row, the mean attention that each image token receives in each head, a
-            float32 CPU tensor of shape (H, I).
         heads: Per rule, the head that it would have chosen in each batch row, None for none: the
             observed rules with their own thresholds, and "config", the settings that are counted
             with.
         skipped: Why nothing was observed in this pass; None if something was.
-        uniform_means: Per batch row, what `means` would be under uniform attention, (I,).
-        is_sink: Per batch row, which image tokens are sinks of each head under these settings,
-            (H, I) bool; empty under a rule of your own, which only says how many.
         receivers: Per batch row, the heads that EAH would give the chosen head's map, in order;
             empty where it would choose none.
     """
@@ -79,12 +74,37 @@ class LayerObservation:
     sinks: tuple[tuple[int, ...], ...] = ()
     density: tuple[tuple[float, ...], ...] = ()
     image_attention: tuple[tuple[float, ...], ...] = ()
-    means: tuple[torch.Tensor, ...] = ()
     heads: dict[str, tuple[int | None, ...]] | None = None
     skipped: str | None = None
-    uniform_means: tuple[torch.Tensor, ...] = ()
-    is_sink: tuple[torch.Tensor, ...] = ()
     receivers: tuple[tuple[int, ...], ...] = ()
+    _found: Observation | None = field(default=None, repr=False)
+    _config: EAHConfig | None = field(default=None, repr=False)
+
+    @property
+    def means(self) -> tuple[torch.Tensor, ...]:
+        """Per batch row, the mean attention that each image token receives in each head.
+
+        Float32 tensors on the CPU, (H, I).
+        """
+        found = self._found
+        return () if found is None else _of_image(found.columns.means, found.image)
+
+    @property
+    def uniform_means(self) -> tuple[torch.Tensor, ...]:
+        """Per batch row, what `means` would be under uniform attention, (I,)."""
+        found = self._found
+        return () if found is None else _of_image(found.columns.uniform_means, found.image)
+
+    @property
+    def is_sink(self) -> tuple[torch.Tensor, ...]:
+        """Per batch row, which image tokens are sinks of each head under these settings.
+
+        (H, I) bool each; empty under a rule of your own, which only says how many.
+        """
+        found, config = self._found, self._config
+        if found is None or config is None or not isinstance(config.rule, str):
+            return ()
+        return _of_image(_sinks(found, config), found.image)
 
     def shared(self, values: torch.Tensor, row: int = 0) -> torch.Tensor:
         """Return values of heads as they are once EAH has shared the chosen head's map.
@@ -117,7 +137,7 @@ def describe(
     choice = choose(found.columns_of(config), image, config)
     tokens = image.sum(-1)  # (B,)
     density = choice.counts / tokens.clamp(min=1)[:, None]
-    means = _of_image(columns.means, image)
+    attention = (columns.means * image[:, None]).sum(-1)  # (B, H)
     named = {name: EAHConfig.preset(name.replace("_", "-")) for name in rules}
     choices = {
         name: choose(found.columns_of(preset), image, preset) for name, preset in named.items()
@@ -127,12 +147,11 @@ def describe(
         tuple(tokens.tolist()),
         tuple(map(tuple, choice.counts.tolist())),
         tuple(map(tuple, density.tolist())),
-        tuple(tuple(row.sum(-1).tolist()) for row in means),
-        means,
+        tuple(map(tuple, attention.tolist())),
         {name: heads_of(found) for name, found in {**choices, CONFIG: choice}.items()},
-        uniform_means=_of_image(columns.uniform_means, image),
-        is_sink=_of_image(_sinks(found, config), image) if isinstance(config.rule, str) else (),
         receivers=tuple(_receivers(choice, row) for row in range(len(image))),
+        _found=found,
+        _config=config,
     )
 
 
@@ -156,19 +175,11 @@ def heads_of(choice: Choice) -> tuple[int | None, ...]:
 
 def _sinks(found: Observation, config: EAHConfig) -> torch.Tensor:
     """Return the sinks of each head under a named rule, (B, H, K) bool."""
-    columns, image, settings = found.columns_of(config), found.image, config.rule_arguments
+    columns, settings = found.columns_of(config), config.rule_arguments
     if config.rule == RELEASED:
-        columns = released_columns(columns, image)
-    batch, heads, keys = columns.attention.shape
-    # Each column as a prompt of its own, (B * K, ..., 1): its count is 1 or 0.
-    alone = Columns(
-        columns.attention.transpose(1, 2).reshape(-1, heads, 1),
-        columns.uniform.reshape(-1, 1),
-        columns.rows.reshape(-1, 1),
-    )
+        columns = released_columns(columns, found.image)
     unit = settings.get("threshold_unit", "attention")
-    counts = count_sinks(alone, image.reshape(-1, 1), settings["threshold"], unit)
-    return counts.view(batch, keys, heads).transpose(1, 2).bool()
+    return find_sinks(columns, found.image, settings["threshold"], unit)
 
 
 def _of_image(values: torch.Tensor, image: torch.Tensor) -> tuple[torch.Tensor, ...]:
