@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 import eah
 import models
+from eah.handle import Observer
 from eval.analysis.counting import Counting
 from eval.analysis.observed import Observed, ObservedLayer, observed_of
 from eval.errors import EvaluationError
@@ -204,12 +205,14 @@ def _observed(
     parts = Parts(may_cut=plan.batch_size is None, freed=lambda: None)
     progress = tqdm(total=sum(map(len, mine)), initial=sum(map(len, mine)) - sum(map(len, left)),
                     unit="prompt", desc="observed", disable=folder.place.index > 0)  # fmt: skip
-    with progress:
-        for batch, seen in zip(left, pixels, strict=True):
-            features = dict(zip(seen, vlm.encode(list(seen.values())), strict=True))
+    # Once for all batches: finding what to patch takes some milliseconds.
+    with progress, eah.observe(vlm, config=counting.configs[0], rules=()) as seen:
+        for batch, prepared in zip(left, pixels, strict=True):
+            encoded = vlm.encode(list(prepared.values()))
+            features = dict(zip(prepared, encoded, strict=True))
 
             def look(part: Sequence[Prompt], _: int, features: Any = features) -> list[Observed]:
-                return observe_batch(vlm, features, part, counting)
+                return observe_batch(vlm, seen, features, part, counting)
 
             for found in parts.ask(batch, look):
                 yield found
@@ -217,22 +220,25 @@ def _observed(
 
 
 def observe_batch(
-    vlm: models.VLM, features: Mapping[str, Any], batch: Sequence[Prompt], counting: Counting
+    vlm: models.VLM,
+    seen: Observer,
+    features: Mapping[str, Any],
+    batch: Sequence[Prompt],
+    counting: Counting,
 ) -> list[Observed]:
     """Return what every layer shows while a model reads some prompts.
 
     Args:
         vlm: The model; nothing in it is changed.
+        seen: Observes it.
         features: What `VLM.encode` returned, by the picture's file name.
         batch: The prompts.
         counting: What sinks are counted with.
     Raises:
         EvaluationError: If a layer was not counted.
     """
-    first = counting.configs[0]
-    with eah.observe(vlm, config=first, rules=()) as seen:
-        vlm.answer_batch([features[p.image] for p in batch], [p.text for p in batch], ONE_TOKEN)
-        reports = [seen.report(config) for config in counting.configs]
+    vlm.answer_batch([features[p.image] for p in batch], [p.text for p in batch], ONE_TOKEN)
+    reports = [seen.report(config) for config in counting.configs]
     for layer in reports[0]:
         if layer.skipped is not None:
             raise EvaluationError(

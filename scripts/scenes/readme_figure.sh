@@ -11,5 +11,5 @@ trap 'rm -rf "$folder"' EXIT
 python scripts/scenes/make.py --output "$folder/scenes" --count 1 --seed 2014 >&2
 run=$(python eval/sinks.py --model tiny-llava --data-path "$folder/scenes/val2014" --num-images 1 \
   --output-dir "$folder/runs" | sed -n 's/^run folder: //p')
-cp "$run"/figures/picture-*.png "$target"
+cp "$run"/figures/*-picture-*.png "$target"
 echo "$target"
