@@ -62,10 +62,13 @@ def draw(seen: Image.Image, grid: tuple[int, int] | None, panels: Sequence[Panel
     figure = figures.Figure(figsize=SIZE, layout="constrained")
     axes = figure.subplots(1, 1 + len(panels))
     axes[0].imshow(seen.convert("RGB"))
-    axes[0].set_title("the picture as the model sees it", fontsize="medium")
+    axes[0].set_title("as the model sees it", fontsize="medium")
     _hide_ticks(axes[0])
     top = max(float(np.max(panel.values, initial=0.0)) for panel in panels)
-    scale: dict[str, Any] = {"cmap": COLORS, "vmin": 0.0, "vmax": top or 1.0}
+    colors: Any = import_module("matplotlib.colors")
+    # By the square root: beside one token that receives most, the others differ, too.
+    norm = colors.PowerNorm(0.5, vmin=0.0, vmax=top or 1.0)
+    scale: dict[str, Any] = {"cmap": COLORS, "norm": norm}
     for place, panel in zip(axes[1:], panels, strict=True):
         values = np.asarray(panel.values, dtype=np.float32)
         sinks = np.asarray(panel.sinks, dtype=bool)
@@ -126,7 +129,9 @@ def _outline(axes: Any, sinks: Any, size: tuple[int, int] | None = None) -> None
     collection: Any = import_module("matplotlib.collections").LineCollection
     for color, thickness in (("black", 2.4), ("white", 1.0)):
         axes.add_collection(
-            collection(lines, colors=color, linewidths=thickness, capstyle="projecting"),
+            collection(
+                lines, colors=color, linewidths=thickness, capstyle="projecting", clip_on=False
+            ),
             autolim=False,
         )
 
