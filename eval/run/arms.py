@@ -44,7 +44,7 @@ DEFAULT_ARMS: Final = (BASELINE, EAH)
 OPERA_ARMS: Final = (BASELINE, OPERA, f"{OPERA}+{EAH}")
 Settings = TypeVar("Settings", bound=RunSettings)
 MOST_ARMS: Final = 1000
-EAH_FLAGS: Final = ("preset", "layers", "head", "min_density", "receivers")
+EAH_FLAGS: Final = ("preset", "rule", "layers", "head", "min_density", "receivers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +215,8 @@ def _defaults(settings: RunSettings) -> ArmDefaults:
         methods.setdefault(name, {}).update(changes)
     eah = {name: getattr(settings, name) for name in EAH_FLAGS}
     eah["threshold"] = settings.sink_threshold
+    if settings.rule is not None:
+        eah["rule"] = read_eah("rule", settings.rule)
     given = {name: value for name, value in eah.items() if value is not None}
     model, needed = model_settings(settings.model), needed_settings(settings.model)
     return ArmDefaults(model.eah, given, methods, settings.seed, needed)

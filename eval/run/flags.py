@@ -157,6 +157,7 @@ def add_eah_flags(parser: FlagParser, **threshold: Any) -> None:
         parser.flag(*names, group="arms", **options)
 
     flag("--preset", help="EAH preset: paper, released-code, scale-free (the config's)")
+    flag("--rule", help="EAH: paper, scale_free or released_code (the preset's)")
     flag("--LAYER_NUM", "--layers", dest="layers", type=int, nargs="+", help="EAH: layers from 0")
     flag("--HEAD_NUM", "--head", dest="head", type=_auto_or_number, help="EAH: auto, or one head")
     flag(

@@ -63,6 +63,7 @@ class RunSettings:
         repeats: Runs with the seeds 0 to repeats - 1, reported together; 1 for one run with `seed`.
         output_dir: Folder that run folders are made in.
         preset: EAH's preset; None for the config's.
+        rule: EAH's rule for sinks and the densest head; None for the preset's.
         layers: EAH's decoder layers, counted from 0.
         head: EAH's head; None for the densest one.
         sink_threshold: EAH's threshold on mean attention.
@@ -110,6 +111,7 @@ class RunSettings:
     repeats: int = 1
     output_dir: Path = Path("runs")
     preset: str | None = None
+    rule: str | None = None
     layers: tuple[int, ...] | None = None
     head: int | None = None
     sink_threshold: float | None = None

@@ -301,6 +301,7 @@ def test_the_arm_without_eah_keeps_its_methods_settings(name: str, plain: str) -
         (["--LAYER_NUM", "0", "1", "3"], ["baseline", "eah@layers=0+1+3"]),
         (["--THRES", "0.001"], ["baseline", "eah@threshold=0.001"]),
         (["--THRES", "0.002", "--HEAD_NUM", "3"], ["baseline", "eah@head=3"]),
+        (["--rule", "scale-free"], ["baseline", "eah@rule=scale_free"]),
         (["--receivers", "5", "--min-density", "0.1"],
          ["baseline", "eah@receivers=5,min_density=0.1"]),
         (["--preset", "scale-free"], ["baseline", "eah@preset=scale-free"]),

@@ -56,6 +56,7 @@ def test_layers_of_settings(tmp_path: Path) -> None:
         (["--sink_threshold", "0.01"], "sink_threshold", 0.01),
         (["--HEAD_NUM", "3"], "head", 3),
         (["--HEAD_NUM", "auto"], "head", None),
+        (["--rule", "scale_free"], "rule", "scale_free"),
         (["--min-density", "0.15"], "min_density", 0.15),
         (["--receivers", "5"], "receivers", 5),
         (["--scale-factor", "60"], "scale_factor", 60.0),
