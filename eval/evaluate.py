@@ -180,6 +180,7 @@ def report_saved(task: Task, saved: Path) -> None:
     settings, facts = task.settings, None
     if saved.is_dir():
         run = read_run(saved)
+        run.check_answered()
         if run.task != task.name:
             raise EvaluationError(
                 f"{saved} holds answers to {run.task}, not to {task.name}; pass --task {run.task} "

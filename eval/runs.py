@@ -31,6 +31,7 @@ from eval.output.run_report import (
 )
 from eval.output.table import fit
 from eval.run.flag_parser import FlagParser
+from eval.run.folder import SINKS
 from eval.run.outputs import check_outputs, output_files, paths_in
 from eval.run.recorded import RecordedRun, find_run, runs_below
 from eval.tasks.base import Task
@@ -55,6 +56,8 @@ def list_runs(given: dict[str, Any]) -> Shown:
     runs = list(runs_below(folder, lambda error: print(f"note: {error}", file=sys.stderr)))
     rows = []
     for run in runs:
+        if run.task == SINKS:
+            rows.append([f"{_short(run)} observations", "-", "see its page", run.begun[:10]])
         for name, arm in run.arms.items():
             state = "finished" if len(arm.answers) == run.total else "unfinished"
             date = str(arm.info.get("started", run.begun))[:10]
@@ -206,7 +209,9 @@ def _labels(given: dict[str, Any]) -> list[Path]:
 
 
 def _find(name: str, given: dict[str, Any]) -> RecordedRun:
-    return find_run(name, given.get("runs_dir", RUNS))
+    run = find_run(name, given.get("runs_dir", RUNS))
+    run.check_answered()
+    return run
 
 
 def _task(run: RecordedRun, given: dict[str, Any]) -> Task:

@@ -20,7 +20,7 @@ from eval.analysis.observed import Observed, ObservedLayer, observed_of
 from eval.errors import EvaluationError
 from eval.files.storage import read_json
 from eval.files.writing import writing
-from eval.run.folder import BATCHES, RunFolder
+from eval.run.folder import BATCHES, SINKS, RunFolder
 from eval.run.pixels import read_ahead
 from eval.run.plan import Parts, Prompt, by_count, by_tokens, token_budget
 from eval.run.provenance import code_changes, current_code, provenance
@@ -31,7 +31,6 @@ Key = tuple[str, str]
 OBSERVATIONS: Final = "observations.jsonl"
 OBSERVED: Final = "observed.json"  # what code observed
 SET_ASIDE: Final = "set_aside"
-BENCHMARK: Final = "sinks"
 # Of a run of answers, what decides no observation.
 UNUSED: Final = ("benchmark", "decoding", "seed", "batch_size", "scoring")
 ONE_TOKEN: Final = models.Decoding(max_new_tokens=1)
@@ -46,12 +45,12 @@ def run_folder(session: Session, counting: Counting, label: str) -> RunFolder:
         label: What the questions are called.
     """
     settings = {
-        "benchmark": BENCHMARK,
+        "benchmark": SINKS,
         "questions_of": session.folder.settings["benchmark"],
         **{name: value for name, value in session.folder.settings.items() if name not in UNUSED},
         "counted": counting.as_record(),
     }
-    root = session.settings.output_dir / BENCHMARK / session.described.model
+    root = session.settings.output_dir / SINKS / session.described.model
     label = f"{session.described.protocol}-{label}"
     return RunFolder(root, label, settings, session.folder.place)
 

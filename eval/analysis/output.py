@@ -13,7 +13,7 @@ from eval.analysis.report import SinkReport, report_figures
 from eval.analysis.tables import as_dict, printed
 from eval.files.storage import write_json
 from eval.files.writing import write_atomically
-from eval.run.folder import RunFolder
+from eval.run.folder import SINKS, RunFolder
 from eval.run.outputs import OutputFile
 from eval.run.provenance import provenance
 
@@ -85,9 +85,9 @@ def report_of(found: Sequence[Analysed]) -> SinkReport:
 
 def _joint_folder(found: Sequence[Analysed], root: Path) -> Path:
     """Return the folder of several models together, with its run.json."""
-    settings: dict[str, Any] = {"benchmark": "sinks", "of": [one.folder.name for one in found]}
+    settings: dict[str, Any] = {"benchmark": SINKS, "of": [one.folder.name for one in found]}
     names = "+".join(one.folder.parent.name for one in found)
-    folder = RunFolder(root / "sinks" / names, "models", settings)
+    folder = RunFolder(root / SINKS / names, "models", settings)
     with folder:
         folder.begin(provenance(()))
     return folder.path

@@ -25,6 +25,7 @@ from eval.run.processes import Place
 RUN: Final = "run.json"
 BATCHES: Final = "batches.json"
 METRICS: Final = "metrics.json"
+SINKS: Final = "sinks"  # in the place of a benchmark, where eval/sinks.py looked at a model
 REPORT: Final = "report"  # a folder; made anew from the answers
 # In version 0.1: the answers of all arms.
 OLD_ANSWERS: Final = "predictions.jsonl"

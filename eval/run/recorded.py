@@ -18,7 +18,7 @@ from eval.files.typed import row_of
 from eval.files.values import path_of
 from eval.run.arm_folder import ARMS, COSTS, ArmFolder, arm_names
 from eval.run.costs import BatchCost
-from eval.run.folder import OLD_ANSWERS, RUN
+from eval.run.folder import OLD_ANSWERS, RUN, SINKS
 from eval.run.records import number_of_questions, settings_in
 
 
@@ -76,6 +76,18 @@ class RecordedRun:
     def hash(self) -> str:
         """The last part of the folder's name."""
         return self.path.name.rpartition("-")[2]
+
+    def check_answered(self) -> None:
+        """Refuse a folder of observations.
+
+        Raises:
+            EvaluationError: If it is one.
+        """
+        if self.task == SINKS:
+            raise EvaluationError(
+                f"{self.path} holds what eval/sinks.py observed, and no answers; open the page "
+                "sinks.html in it, or pass a folder of answers"
+            )
 
     def finished(self) -> dict[str, RecordedArm]:
         """Return the arms that have all their answers."""

@@ -120,6 +120,7 @@ def _of_run(path: Path) -> dict[str, list[Caption]]:
         EvaluationError: If there are none, or an arm lacks some that another has.
     """
     run = read_run(path)
+    run.check_answered()
     check_questions(run, lambda item: item.question)
     arms = {name: arm.answers for name, arm in run.arms.items()}
     ids = dict.fromkeys(answer.item.id for answers in arms.values() for answer in answers)

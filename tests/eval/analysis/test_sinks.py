@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from eval import chair_eval, runs, sinks
+from eval import chair_eval, pope_eval, runs, sinks
 from eval.analysis.claim import densities
 from eval.analysis.observed import Observed, observed_of
 from eval.stats.association import permutation_p_values
@@ -226,7 +226,7 @@ def test_processes_share_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_answers_are_those_of_the_benchmarks_own_runs(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*DATA, "--num-images", "5", "--max-new-tokens", "4"]
     assert sinks.main([*TINY, *words, *CAPTIONS]) == 0
@@ -236,7 +236,15 @@ def test_answers_are_those_of_the_benchmarks_own_runs(
     assert asked.prompts == 0
     assert chair_eval.main([*TINY, *words]) == 0
     assert asked.prompts == 5
+    capsys.readouterr()
     assert runs.main(["list"]) == 0
+    assert f"sinks/tiny-llava/{run_folder().name} observations" in capsys.readouterr().out
+    for words in (["show"], ["export"], ["compare", str(run_folder())]):
+        assert runs.main([*words, str(run_folder())]) == 2
+        assert "holds what eval/sinks.py observed, and no answers" in capsys.readouterr().err
+    answers = ["--answers", str(run_folder())]
+    assert pope_eval.main([*TINY, *answers]) == 2
+    assert "holds what eval/sinks.py observed, and no answers" in capsys.readouterr().err
 
 
 def test_a_setting_is_chosen_on_pictures_that_are_not_reported(
