@@ -42,9 +42,9 @@ def settings(words: str) -> list[SinkSettings]:
         ("--model hf --model tiny-llava --checkpoint x", "2 models and 1 checkpoints"),
         ("--model tiny-lava", "did you mean 'tiny-llava'"),
         ("--THRES 2", "a mean attention weight lies in (0, 1)"),
-        ("--THRES 0.002 2 --data-path .", "a mean attention weight lies in (0, 1)"),
-        ("--THRES 0.002 0.002 --data-path .", "names a threshold twice"),
-        ("--pope-type radnom --data-path .", "did you mean 'random'"),
+        ("--THRES 0.002 2 --data-path docs", "a mean attention weight lies in (0, 1)"),
+        ("--THRES 0.002 0.002 --data-path docs", "names a threshold twice"),
+        ("--pope-type radnom --data-path docs", "did you mean 'random'"),
         ("--data-path nowhere", "--data-path nowhere is not a folder"),
     ],
 )

@@ -40,6 +40,14 @@ def folder(scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw no figures and write no page, which take longer than tiny models."""
+    monkeypatch.setattr(
+        "eval.analysis.output.write_folder", lambda *_: "<html><head></head></html>"
+    )
+
+
 TINY = ["--model", "tiny-llava"]
 DATA = ["--data-path", "val2014", "--gpu-id", "-1", "--batch-size", "4"]
 POPE = ["--pope-type", "random", "--build-from", "annotations/instances_val2014.json",
@@ -159,7 +167,7 @@ def test_what_was_seen_is_not_looked_at_again(
 
 
 def test_ctrl_c_loses_no_prompt(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*TINY, *DATA, "--num-images", "10"]
     with monkeypatch.context() as patch:
@@ -178,7 +186,7 @@ def test_ctrl_c_loses_no_prompt(
 
 
 def test_other_code_is_noticed(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*TINY, *DATA, "--num-images", "8"]
     with monkeypatch.context() as patch:
@@ -205,7 +213,8 @@ def test_other_code_is_noticed(
     assert "observed by other code (observed.json is missing)" in capsys.readouterr().err
 
 
-def test_processes_share_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch,
+def test_processes_share_a_run(
+    folder: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch,
                                capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
     words = [*TINY, *DATA, *CAPTIONS, "--num-images", "9", "--max-new-tokens", "4"]
     words[words.index("--gpu-id") : words.index("--gpu-id") + 2] = ["--device", "cpu"]
@@ -226,7 +235,7 @@ def test_processes_share_a_run(folder: Path, monkeypatch: pytest.MonkeyPatch,
 
 
 def test_answers_are_those_of_the_benchmarks_own_runs(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*DATA, "--num-images", "5", "--max-new-tokens", "4"]
     assert sinks.main([*TINY, *words, *CAPTIONS]) == 0
@@ -248,7 +257,7 @@ def test_answers_are_those_of_the_benchmarks_own_runs(
 
 
 def test_a_setting_is_chosen_on_pictures_that_are_not_reported(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, undrawn: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [*TINY, *DATA, *POPE, "--num-images", "6", "--choose-on", "4"]
     assert sinks.main([*words, "--ablate", "layers=0,1", "receivers=2"]) == 0
@@ -322,7 +331,7 @@ def test_a_dry_run_looks_at_nothing(
 
 
 @pytest.fixture
-def recorded(folder: Path) -> tuple[Path, dict[str, Any]]:
+def recorded(folder: Path, undrawn: None) -> tuple[Path, dict[str, Any]]:
     assert sinks.main([*TINY, *DATA, "--num-images", "2"]) == 0
     path = run_folder() / "observations.jsonl"
     return path, json.loads(path.read_text().splitlines()[0])
