@@ -21,6 +21,7 @@ from eval.analysis.figures.panel import (
     share_axis,
     slug,
 )
+from eval.analysis.wording import listed
 from eval.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -97,10 +98,21 @@ def differences_figure(claims: Sequence[Claim]) -> Figure:
         "Mean density of the layer's densest head over answers without hallucination minus that "
         "over answers with one, in percentage points with 95 % intervals over pictures. Above 0 is "
         "what the paper claims. Filled: p < 0.05 in a permutation test over pictures, adjusted for "
-        "the number of layers (Holm)."
+        f"the number of layers (Holm). {_thresholds(claims)}"
     )
     name = "all-models-claim" if several else f"{slug(claims[0].model)}-claim-difference"
     return Figure(name, title, caption, drawing, (header, *rows))
+
+
+def _thresholds(claims: Sequence[Claim]) -> str:
+    """Return what sinks are counted with; models of one figure may differ in it."""
+    whose: dict[str, list[str]] = {}
+    for claim in claims:
+        whose.setdefault(claim.threshold, []).append(claim.model)
+    if len(whose) == 1:
+        return f"Threshold {claims[0].threshold}."
+    each = "; ".join(f"{text} of {listed(models)}" for text, models in whose.items())
+    return f"Thresholds differ: {each}."
 
 
 def marked(layer: LayerClaim) -> bool:

@@ -38,6 +38,7 @@ HEAT: Final = "viridis"
 SIZE: Final = (4.0, 3.0)  # inches
 TITLE_WIDTH: Final = 44  # characters
 TICKS: Final = 8
+MOST_LETTERS: Final = 80  # of a part of a file's name; names have several, of 255 letters
 STYLE: Final = {
     "axes.axisbelow": True,
     "axes.edgecolor": QUIET,
@@ -167,5 +168,5 @@ def legend_above(axes: Axes, order: Sequence[str] = ()) -> None:
 
 
 def slug(text: str) -> str:
-    """Return a text as a part of a file's name."""
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unnamed"
+    """Return a text as a part of a file's name, cut where a file system might refuse it."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower())[:MOST_LETTERS].strip("-.") or "unnamed"
