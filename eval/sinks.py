@@ -78,6 +78,8 @@ def analyse(settings: SinkSettings, name: str) -> Analysed | None:
     with look.folder:
         observed = look.observe(load)
         answered = asking.answered(plan, choice, items)
+        if observed is None:  # of another process, which may have gone on while this one asked
+            observed = look.recorded()
         if observed is None or (answered is None and settings.has_answers):
             return None
         views = [look.view(item, name, load) for item in shown]

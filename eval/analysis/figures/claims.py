@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -82,6 +83,9 @@ def differences_figure(claims: Sequence[Claim]) -> Figure:
             if several:
                 axes.set_title(claim.model, size=9.5, pad=22 if axes is panels[0] else 6)
             share_axis(axes, "difference, points", points=True)
+            if all(isnan(one.difference.value) for one in claim.layers):
+                axes.text(0.5, 0.6, "no two kinds of answers", transform=axes.transAxes,
+                          ha="center", color=QUIET)  # fmt: skip
         layer_axis(panels[-1], sorted({one.layer for claim in claims for one in claim.layers}))
         legend_above(panels[0])
     rows = (

@@ -140,6 +140,8 @@ def layer_axis(axes: Axes, layers: Sequence[int]) -> None:
     shown = list(layers)[thin_ticks(len(layers))]
     axes.set_xticks(shown, [str(layer) for layer in shown])
     axes.set_xlabel("layer (index, from 0)")
+    if not axes.has_data() and layers:  # ticks alone would cut the last layers
+        axes.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
 
 
 def share_axis(axes: Axes, label: str, *, points: bool = False) -> None:
