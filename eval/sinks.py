@@ -136,6 +136,11 @@ class Asking:
         chosen = plan.only(choose(tried[0]).arm)
         run = self._ask(chosen.arms(), items)
         if run is None:
+            print(
+                "note: the setting is chosen; where no process prints a result, start all of them "
+                "again to answer about the pictures that are reported",
+                file=sys.stderr,
+            )
             return None
         return Answered(run, tried, [choice_sentence(tried[0], self._ablations(chosen, run)[0])])
 
