@@ -78,6 +78,8 @@ def analyse(settings: SinkSettings, name: str) -> Analysed | None:
     with look.folder:
         observed = look.observe(load)
         answered = asking.answered(plan, choice, items)
+        if observed is None:  # of another process, which may have gone on while this one asked
+            observed = look.recorded()
         if observed is None or (answered is None and settings.has_answers):
             return None
         views = [look.view(item, name, load) for item in shown]
@@ -134,6 +136,11 @@ class Asking:
         chosen = plan.only(choose(tried[0]).arm)
         run = self._ask(chosen.arms(), items)
         if run is None:
+            print(
+                "note: the setting is chosen; where no process prints a result, start all of them "
+                "again to answer about the pictures that are reported",
+                file=sys.stderr,
+            )
             return None
         return Answered(run, tried, [choice_sentence(tried[0], self._ablations(chosen, run)[0])])
 

@@ -15,6 +15,7 @@ from eval.analysis.labels import answer_labels
 from eval.analysis.maps import HeadMap, head_map
 from eval.analysis.observed import Observed
 from eval.analysis.picture import PictureView
+from eval.analysis.wording import counted
 from eval.files.answers import BASELINE
 from eval.output.run_report import check_asked
 from eval.run.recorded import RecordedRun
@@ -135,8 +136,8 @@ def _facts(look: Look, name: str, found: HeadMap, answered: Answered | None) -> 
         "weights": described.weights,
         "precision": f"{described.dtype} on {look.session.plan.device}",
         "protocol": described.protocol,
-        "prompts": f"{found.prompts} about {found.pictures} pictures, {found.image_tokens:.4g} "
-        "image tokens on average",
+        "prompts": f"{found.prompts} about {counted(found.pictures, 'picture')}, "
+        f"{found.image_tokens:.4g} image tokens on average",
         "asked": f"{asked[0]!r}{more}",
         "sinks": f"columns above {', '.join(map(str, found.thresholds))} ({found.unit}), rule "
         f"{config.rule}",

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from math import isnan
 
 from eval.analysis.ablation import Ablation, Point, choose
+from eval.analysis.wording import counted
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Item
 from eval.run.arm_settings import EAH
@@ -63,13 +64,17 @@ def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
     count = len({point.arm for axis in tried.axes for point in axis.points})
     most = "highest" if tried.higher_is_better else "lowest"
     value = _number(tried, best.metric)
-    if count == 1:
-        return f"{tried.model}: {name} was the only setting that was tried; {metric} {value}."
     has = f"{name} has the {most} {metric} of {count} settings"
+    baseline = f"{BASELINE} {_number(tried, tried.baseline)}"
+    if reported is None and count == 1:
+        return (
+            f"{tried.model}: {name} was the only setting that was tried; {metric} {value}, "
+            f"{baseline}."
+        )
     if reported is None:
         return (
-            f"{tried.model}: {has}, {value}. It was chosen on the pictures that it is reported on, "
-            "so it looks better than it is; --choose-on N chooses on other pictures."
+            f"{tried.model}: {has}, {value} ({baseline}). It was chosen on the pictures that it is "
+            "reported on, so it looks better than it is; --choose-on N chooses on other pictures."
         )
     chosen = next(point for axis in reported.axes for point in axis.points if point.arm == best.arm)
     numbers = [f"{BASELINE} {_number(reported, reported.baseline)}"]
@@ -78,10 +83,14 @@ def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
     numbers.append(f"{name} {_number(reported, chosen.metric)}")
     difference = chosen.difference
     minus = difference.points() if tried.percent else f"{difference.value:+.1f}"
+    chosen_by = (
+        f"{name} was the only setting that was tried"
+        if count == 1
+        else f"{has} on {counted(tried.pictures, 'picture')} that it was chosen on ({value})"
+    )
     return (
-        f"{tried.model}: {has} on {tried.pictures} pictures that it was chosen on ({value}). On "
-        f"{reported.pictures} other pictures, {metric} is {', '.join(numbers)}; {name} minus "
-        f"{BASELINE}: {minus}."
+        f"{tried.model}: {chosen_by}. On {counted(reported.pictures, 'other picture')}, {metric} "
+        f"is {', '.join(numbers)}; {name} minus {BASELINE}: {minus}."
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from eval.analysis.wording import counted, listed
 from eval.errors import EvaluationError
 from eval.stats.association import associations
 from eval.stats.intervals import Array, Interval, few_pictures_note
@@ -110,9 +111,9 @@ class Claim:
     def _untested(self) -> str:
         """Return why no layer is tested; empty if one is."""
         if not self.hallucinating:
-            return f"none of {self.without} answers hallucinates ({self.what})"
+            return f"none of {counted(self.without, 'answer')} hallucinates ({self.what})"
         if not self.without:
-            return f"all {self.hallucinating} answers hallucinate ({self.what})"
+            return f"{_all_hallucinate(self.hallucinating)} ({self.what})"
         if not all(isnan(one.p_holm) for one in self.layers):
             return ""
         means = [end.value for one in self.layers for end in (one.without, one.hallucinating)]
@@ -134,9 +135,9 @@ class Claim:
         least = min(tested, key=lambda one: (one.p_holm, one.p_value))
         layers = "the one layer" if len(tested) == 1 else f"any of the {len(tested)} layers"
         return (
-            f"{self.model}: {self.without} answers without and {self.hallucinating} with a "
-            f"hallucination ({self.what}) show no difference in the densest head's density in "
-            f"{layers} where it varies (smallest adjusted p {_p(least.p_holm)}, layer "
+            f"{self.model}: {counted(self.without, 'answer')} without and {self.hallucinating} "
+            f"with a hallucination ({self.what}) show no difference in the densest head's density "
+            f"in {layers} where it varies (smallest adjusted p {_p(least.p_holm)}, layer "
             f"{least.layer}). These answers neither support nor refute the paper's claim."
         )
 
@@ -219,7 +220,11 @@ def _ranges(numbers: Sequence[int]) -> str:
     parts: list[str] = []
     for run in runs:
         parts += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run)
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]]))
+    return listed(parts)
+
+
+def _all_hallucinate(answers: int) -> str:
+    return "the one answer hallucinates" if answers == 1 else f"all {answers} answers hallucinate"
 
 
 def _p(value: float) -> str:

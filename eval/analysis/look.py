@@ -13,6 +13,7 @@ from eval.analysis.observed import Observed
 from eval.analysis.observing import (
     observe_all,
     read_observations,
+    recorded,
     run_folder,
     unique_prompts,
 )
@@ -63,6 +64,10 @@ class Look:
     def observe(self, load: Loader) -> list[Observed] | None:
         """Return what is seen in each prompt, see `observe_all`."""
         return observe_all(self.session, self.folder, self.counting, lambda: self._model(load))
+
+    def recorded(self) -> list[Observed] | None:
+        """Return what all processes have seen by now; None if a prompt is left."""
+        return recorded(self.session, self.folder, self.counting)
 
     def view(self, item: Item, name: str, load: Loader) -> PictureView:
         """Return what heads see of a question's picture, before and after EAH.

@@ -89,7 +89,6 @@ def observe_all(
         EAHError: If the model's attention can't be counted.
     """
     prompts = unique_prompts(session)
-    wanted = [(prompt.image, prompt.text) for prompt in prompts]
     if session.settings.fresh:
         _set_aside(folder)
     done = read_observations(folder, len(counting.thresholds))
@@ -103,10 +102,14 @@ def observe_all(
         _begin(session, folder, now, is_begun=bool(done), changes=changes)
         for found in _observed(vlm, session, folder, counting, prompts, done):
             folder.lines(OBSERVATIONS).append(one.as_record() for one in found)
-        done = read_observations(folder, len(counting.thresholds))
-    if any(key not in done for key in wanted):
-        return None
-    return [done[key] for key in wanted]
+    return recorded(session, folder, counting)
+
+
+def recorded(session: Session, folder: RunFolder, counting: Counting) -> list[Observed] | None:
+    """Return what is recorded of all prompts, in their order; None if one is not there yet."""
+    done = read_observations(folder, len(counting.thresholds))
+    wanted = [(prompt.image, prompt.text) for prompt in unique_prompts(session)]
+    return None if any(key not in done for key in wanted) else [done[key] for key in wanted]
 
 
 def _code_changes(folder: RunFolder, now: dict[str, Any]) -> list[str]:
@@ -140,10 +143,13 @@ def _begin(
     changes: Sequence[str],
 ) -> None:
     """Write run.json and observed.json, or note in them that they are taken up again."""
-    if folder.place.index:
-        return
     start = {**provenance(()), "device": session.plan.device}
     with folder.common_lock():
+        if folder.place.index:
+            # The first process writes both. It may start later, and has to know this one's code.
+            if not is_begun and not (folder.path / OBSERVED).is_file():
+                folder.write(OBSERVED, {**start, **now})
+            return
         folder.begin(start)
         if not is_begun:
             folder.write(OBSERVED, {**start, **now})

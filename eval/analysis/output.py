@@ -11,6 +11,7 @@ from eval.analysis.maps import long_rows
 from eval.analysis.page import sinks_page
 from eval.analysis.report import SinkReport, report_figures
 from eval.analysis.tables import as_dict, printed
+from eval.analysis.wording import listed
 from eval.files.storage import write_json
 from eval.files.writing import write_atomically
 from eval.run.folder import SINKS, RunFolder
@@ -66,7 +67,7 @@ def write_folder(folder: Path, found: Sequence[Analysed]) -> str:
 
 def report_of(found: Sequence[Analysed]) -> SinkReport:
     """Return what the page shows of some models."""
-    names = " and ".join(one.map.model for one in found)
+    names = listed([one.map.model for one in found])
     several = len(found) > 1
     return SinkReport(
         f"Vision sinks of {names}",
@@ -79,8 +80,18 @@ def report_of(found: Sequence[Analysed]) -> SinkReport:
             for one in found
             for name, text in one.facts.items()
         },
-        [(f"{one.map.model}: {note}" if several else note) for one in found for note in one.notes],
+        _notes(found),
     )
+
+
+def _notes(found: Sequence[Analysed]) -> list[str]:
+    """Return the notes of some models, each of which names its model where there are several."""
+    notes = []
+    for one in found:
+        for note in (note.removeprefix("note: ") for note in one.notes):
+            is_clear = len(found) == 1 or one.map.model in note
+            notes.append(note if is_clear else f"{one.map.model}: {note}")
+    return notes
 
 
 def _joint_folder(found: Sequence[Analysed], root: Path) -> Path:

@@ -105,14 +105,20 @@ class SinkSettings(RunSettings):
             ("build_from", self.build_from, "--pope-type", is_pope),
             ("coco_path", self.coco_path, "--captions", self.captions),
             ("ground_truth", self.ground_truth, "--captions", self.captions),
-            ("question", self.question, "no --pope-type, which has its own", not is_pope),
-            ("image_ids", self.image_ids, "no --pope-type, whose questions name them", not is_pope),
             ("choose_on", self.choose_on, "--ablate", bool(self.ablate)),
             ("ablate", self.ablate or None, "--captions or --pope-type", is_pope or self.captions),
         ):
             if given is not None and not fits:
                 flag = name.replace("_", "-")
                 raise EvaluationError(f"--{flag} needs {needs}; add that, or leave --{flag} out")
+        for flag, is_given, own in (
+            ("--question", self.question is not None, "its own questions"),
+            ("--image-ids", self.image_ids is not None, "questions that name their pictures"),
+        ):
+            if is_given and is_pope:
+                raise EvaluationError(
+                    f"{flag} and --pope-type, which has {own}; leave one of them out"
+                )
         if self.image_ids is not None and self.num_images is not None:
             raise EvaluationError(
                 f"--image-ids {self.image_ids} names the pictures, so --num-images can't choose "

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from eval.analysis.page import map_sentence
+from eval.analysis.wording import counted
 from eval.output.table import WIDTH, fit
 from eval.stats.intervals import NONE
 
@@ -25,11 +27,13 @@ def printed(found: Sequence[Analysed]) -> str:
     for one in found:
         found_map = one.map
         blocks.append(
-            f"vision sinks of {found_map.model}: {found_map.prompts} prompts about "
-            f"{found_map.pictures} pictures, threshold {found_map.thresholds[0]} ({found_map.unit})"
+            f"vision sinks of {found_map.model}: {counted(found_map.prompts, 'prompt')} about "
+            f"{counted(found_map.pictures, 'picture')}, "
+            f"threshold {found_map.thresholds[0]} ({found_map.unit})"
         )
         if one.claim is not None:
             blocks.append(_wrapped(one.claim.sentence()))
+        blocks.append(_wrapped(map_sentence(found_map)))
         blocks.append(f"{fit(*layer_table(found_map, one.claim))}\n{_legend(one.claim)}")
         blocks += [_wrapped(f"note: {note.removeprefix('note: ')}") for note in one.notes]
     return "\n\n".join(blocks)

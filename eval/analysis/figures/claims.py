@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import isnan
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,6 +22,7 @@ from eval.analysis.figures.panel import (
     share_axis,
     slug,
 )
+from eval.analysis.wording import listed
 from eval.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -81,6 +83,9 @@ def differences_figure(claims: Sequence[Claim]) -> Figure:
             if several:
                 axes.set_title(claim.model, size=9.5, pad=22 if axes is panels[0] else 6)
             share_axis(axes, "difference, points", points=True)
+            if all(isnan(one.difference.value) for one in claim.layers):
+                axes.text(0.5, 0.6, "no two kinds of answers", transform=axes.transAxes,
+                          ha="center", color=QUIET)  # fmt: skip
         layer_axis(panels[-1], sorted({one.layer for claim in claims for one in claim.layers}))
         legend_above(panels[0])
     rows = (
@@ -97,10 +102,21 @@ def differences_figure(claims: Sequence[Claim]) -> Figure:
         "Mean density of the layer's densest head over answers without hallucination minus that "
         "over answers with one, in percentage points with 95 % intervals over pictures. Above 0 is "
         "what the paper claims. Filled: p < 0.05 in a permutation test over pictures, adjusted for "
-        "the number of layers (Holm)."
+        f"the number of layers (Holm). {_thresholds(claims)}"
     )
     name = "all-models-claim" if several else f"{slug(claims[0].model)}-claim-difference"
     return Figure(name, title, caption, drawing, (header, *rows))
+
+
+def _thresholds(claims: Sequence[Claim]) -> str:
+    """Return what sinks are counted with; models of one figure may differ in it."""
+    whose: dict[str, list[str]] = {}
+    for claim in claims:
+        whose.setdefault(claim.threshold, []).append(claim.model)
+    if len(whose) == 1:
+        return f"Threshold {claims[0].threshold}."
+    each = "; ".join(f"{text} of {listed(models)}" for text, models in whose.items())
+    return f"Thresholds differ: {each}."
 
 
 def marked(layer: LayerClaim) -> bool:

@@ -22,6 +22,7 @@ from eval.analysis.figures.panel import (
     thin_ticks,
 )
 from eval.analysis.maps import HeadMap
+from eval.analysis.wording import counted
 from eval.stats.intervals import Array
 
 COLOURS: Final = 64  # each is a path of its own in an SVG's colour bar
@@ -40,7 +41,9 @@ def threshold_text(found: HeadMap, at: int) -> str:
 
 def _by_threshold(found: HeadMap) -> Iterator[Figure]:
     highest = _highest(found.density)  # the same colours for all thresholds
-    over = f"Means over {found.prompts} prompts about {found.pictures} pictures."
+    over = (
+        f"Means over {counted(found.prompts, 'prompt')} about {counted(found.pictures, 'picture')}."
+    )
     for at in range(len(found.thresholds)):
         threshold = threshold_text(found, at)
         name = f"{slug(found.model)}-{{}}-{slug(f'{found.thresholds[at]:g}')}"
@@ -72,7 +75,8 @@ def _attention(found: HeadMap) -> Figure:
         f"{found.model}: attention to the image",
         "How much attention the image's tokens receive together, by layer and head: the sum of "
         "their means, each over the rows that see the token, averaged over "
-        f"{found.prompts} prompts. It may be above 1, because other rows see each token.",
+        f"{counted(found.prompts, 'prompt')}. It may be above 1, because other rows see each "
+        "token.",
         found,
         found.attention,
         "sum of the image tokens' mean attention",
@@ -159,7 +163,7 @@ def _dense_share(found: HeadMap, at: int, name: str) -> Figure:
     )
     caption = (
         "How many heads of a layer are dense: at least so much of the image's tokens are vision "
-        f"sinks in them at threshold {threshold}. Means over {found.prompts} prompts."
+        f"sinks in them at threshold {threshold}. Means over {counted(found.prompts, 'prompt')}."
     )
     return Figure(name, title, caption, drawing, (header, *rows))
 

@@ -38,6 +38,7 @@ HEAT: Final = "viridis"
 SIZE: Final = (4.0, 3.0)  # inches
 TITLE_WIDTH: Final = 44  # characters
 TICKS: Final = 8
+MOST_LETTERS: Final = 80  # of a part of a file's name; names have several, of 255 letters
 STYLE: Final = {
     "axes.axisbelow": True,
     "axes.edgecolor": QUIET,
@@ -139,6 +140,8 @@ def layer_axis(axes: Axes, layers: Sequence[int]) -> None:
     shown = list(layers)[thin_ticks(len(layers))]
     axes.set_xticks(shown, [str(layer) for layer in shown])
     axes.set_xlabel("layer (index, from 0)")
+    if not axes.has_data() and layers:  # ticks alone would cut the last layers
+        axes.set_xlim(layers[0] - 0.5, layers[-1] + 0.5)
 
 
 def share_axis(axes: Axes, label: str, *, points: bool = False) -> None:
@@ -167,5 +170,5 @@ def legend_above(axes: Axes, order: Sequence[str] = ()) -> None:
 
 
 def slug(text: str) -> str:
-    """Return a text as a part of a file's name."""
-    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-.") or "unnamed"
+    """Return a text as a part of a file's name, cut where a file system might refuse it."""
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower())[:MOST_LETTERS].strip("-.") or "unnamed"

@@ -145,7 +145,7 @@ def test_captions_have_both_metrics_of_chair_and_less_is_better(tmp_path: Path) 
     assert (chair_s.paper_baseline, chair_i.paper_baseline) == (51.0, 15.2)
     assert choose(chair_s).value == "2"
     assert choice_sentence(chair_s) == (
-        "llava-1.5: layers=2 was the only setting that was tried; CHAIRs 16.7 %."
+        "llava-1.5: layers=2 was the only setting that was tried; CHAIRs 16.7 %, baseline 50.0 %."
     )
 
 
@@ -252,6 +252,25 @@ def test_a_choice_says_what_it_was_made_on_and_what_it_gives_elsewhere() -> None
     )
 
 
+def test_the_only_value_is_reported_on_the_other_pictures() -> None:
+    plan = plan_ablation(["layers=2"], RunSettings(model="llava-1.5"))
+    answers = {name: of for name, of in answered().items() if name in plan.arms()}
+    tried, reported = (
+        pope_ablations(answers_to(answers, part), plan)[0]
+        for part in split_pictures(items(), 20, 0)
+    )
+
+    found = choice_sentence(tried, reported)
+
+    there = reported.axes[0].points[0].metric.value
+    assert there != tried.axes[0].points[0].metric.value
+    assert found.startswith(
+        "llava-1.5: layers=2 was the only setting that was tried. On 40 other pictures, accuracy "
+        "is baseline "
+    )
+    assert f", layers=2 {100 * there:.1f} %;" in found
+
+
 def test_a_choice_on_the_reported_pictures_says_that_it_looks_better_than_it_is() -> None:
     answers = answered()
 
@@ -259,7 +278,8 @@ def test_a_choice_on_the_reported_pictures_says_that_it_looks_better_than_it_is(
 
     assert found == (
         "llava-1.5: layers=2 has the highest accuracy of 4 settings, "
-        f"{100 * right(answers['eah@layers=2']):.1f} %. It was chosen on the pictures that it is "
+        f"{100 * right(answers['eah@layers=2']):.1f} % (baseline "
+        f"{100 * right(answers['baseline']):.1f} %). It was chosen on the pictures that it is "
         "reported on, so it looks better than it is; --choose-on N chooses on other pictures."
     )
 

@@ -234,6 +234,32 @@ def test_processes_share_a_run(
     assert capsys.readouterr().out == said[1]
 
 
+def test_the_process_that_answers_last_writes_the_page_though_it_looked_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [*TINY, *DATA, *CAPTIONS, "--num-images", "9", "--max-new-tokens", "4"]
+    words[words.index("--gpu-id") : words.index("--gpu-id") + 2] = ["--device", "cpu"]
+    answered = sinks.Asking.answered
+    said: list[str] = []
+
+    def late(*arguments: Any) -> Any:
+        monkeypatch.setattr(sinks.Asking, "answered", answered)
+        monkeypatch.setenv("RANK", "0")
+        assert sinks.main(words) == 0
+        said.append(capsys.readouterr().out)
+        monkeypatch.setenv("RANK", "1")
+        return answered(*arguments)
+
+    monkeypatch.setattr(sinks.Asking, "answered", late)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "1")
+
+    assert sinks.main(words) == 0
+
+    assert said == [""]
+    assert "run folder: " in capsys.readouterr().out
+
+
 def test_answers_are_those_of_the_benchmarks_own_runs(
     folder: Path, undrawn: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
