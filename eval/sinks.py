@@ -69,7 +69,8 @@ def analyse(settings: SinkSettings, name: str) -> Analysed | None:
     from eval.analysis.look import look_at
     from eval.run.answering import load_once
 
-    look, load = look_at(settings, items, left_out), load_once()
+    tried = () if plan is None else plan.configs()
+    look, load = look_at(settings, items, left_out, tried), load_once()
     asking = Asking(settings, name, look, left_out, load)
     if settings.dry_run:
         print(look.status())

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from eah.errors import nearest
+from eah.settings import EAHConfig
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE
 from eval.run.arm_settings import EAH, EAH_SETTINGS
@@ -57,6 +58,11 @@ class AblationPlan:
         """Return the recorded names of all arms, the baseline and EAH first, each once."""
         tried = [arm.name for axis in self.axes for arm in axis.arms.values()]
         return tuple(dict.fromkeys([BASELINE, self.eah.name, *tried]))
+
+    def configs(self) -> tuple[EAHConfig, ...]:
+        """Return EAH's settings of every arm."""
+        arms = [self.eah, *(arm for axis in self.axes for arm in axis.arms.values())]
+        return tuple(arm.eah for arm in arms if arm.eah is not None)
 
     def only(self, arm: str) -> AblationPlan:
         """Return the plan of the baseline, EAH and one other arm, wherever it stands."""

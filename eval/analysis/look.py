@@ -43,6 +43,7 @@ class Look:
         folder: The run folder; entered while something is recorded.
         counting: What sinks are counted with.
         eah: EAH's settings.
+        tried: Those of arms that are asked, too.
     """
 
     task: Task
@@ -50,6 +51,7 @@ class Look:
     folder: RunFolder
     counting: Counting
     eah: EAHConfig
+    tried: Sequence[EAHConfig] = ()
 
     def status(self) -> str:
         """Return what is recorded, and what is left, in words."""
@@ -89,23 +91,31 @@ class Look:
         return view
 
     def _model(self, load: Loader) -> VLM:
-        """Return the loaded model, which has the layers and heads of EAH's settings.
+        """Return the loaded model, which has the layers and heads of all settings.
 
         Raises:
-            EAHError: If it lacks one.
+            EAHError: If it lacks one: better now than when hours have gone.
         """
         vlm = load(self.session.settings.model, **self.session.arguments)
-        with eah.enabled(vlm, self.eah):
-            return vlm
+        for config in (self.eah, *self.tried):
+            with eah.enabled(vlm, config):
+                pass
+        return vlm
 
 
-def look_at(settings: SinkSettings, items: Sequence[Item], left_out: Sequence[str]) -> Look:
+def look_at(
+    settings: SinkSettings,
+    items: Sequence[Item],
+    left_out: Sequence[str],
+    tried: Sequence[EAHConfig] = (),
+) -> Look:
     """Return what is to be looked at.
 
     Args:
         settings: Of the model.
         items: The questions.
         left_out: Pictures that were left out of them because they can't be read.
+        tried: EAH's settings in arms that are asked, too.
     Raises:
         EvaluationError: If settings do not go together.
     """
@@ -120,4 +130,5 @@ def look_at(settings: SinkSettings, items: Sequence[Item], left_out: Sequence[st
         )
     counting = counting_of(config, settings.thresholds)
     session = plan_session(task, items, described, left_out)
-    return Look(task, session, run_folder(session, counting, task.label(items)), counting, config)
+    folder = run_folder(session, counting, task.label(items))
+    return Look(task, session, folder, counting, config, tried)

@@ -343,6 +343,18 @@ def test_the_page_is_written_where_the_flag_says_and_over_nothing_else(
     assert Path("theirs.html").read_text() == "mine"
 
 
+@pytest.mark.parametrize("tried", ["layers=1,99", "head=77", "receivers=77"])
+def test_a_setting_that_the_model_lacks_is_refused_before_anything_is_looked_at(
+    folder: Path, tried: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = count_calls(monkeypatch)
+
+    assert sinks.main([*TINY, *DATA, *CAPTIONS, "--num-images", "2", "--ablate", tried]) == 2
+
+    assert "sinks: error: " in capsys.readouterr().err
+    assert asked.prompts == 0
+
+
 def test_a_dry_run_looks_at_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
