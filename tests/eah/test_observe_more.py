@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import fields
 from typing import Any
 
@@ -12,7 +14,7 @@ import eah
 from eah import triton_host
 from eah.observation import LayerObservation
 from eah.prompt import Prompt
-from eah.state import Findings, Pass, Session
+from eah.state import Findings, Pass, Session, last_findings
 from tests.eah import tiny
 from tests.eah.tiny import CONFIG, IMAGE_TOKENS, SPAN, logits
 
@@ -243,3 +245,17 @@ def test_layers_share_the_image_columns_of_their_pass() -> None:
     assert torch.equal(first, image)
     assert wider.tolist() == [[False, True, True, False, False, False]]
     assert under_way.image_columns(4, cpu) is first
+
+
+def test_what_an_observer_saw_goes_with_it() -> None:
+    model, prompt = tiny.tiny_llava(), tiny.image_prompt(2)
+    with eah.observe(model) as seen:
+        logits(model, prompt)
+    kept = weakref.ref(last_findings(seen._key))
+
+    gc.collect()
+    assert seen.report()
+    del seen
+    gc.collect()
+
+    assert kept() is None
