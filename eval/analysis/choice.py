@@ -57,15 +57,21 @@ def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
         reported: The baseline, EAH and at least the chosen value on other pictures; None where the
             choice was made on the pictures that are reported.
     """
-    best = choose(tried)
-    name, metric = _name(tried, best), tried.metric.removesuffix(", %")
+    metric = tried.metric.removesuffix(", %")
     # Values of several settings may come to the same arm.
-    count = len({point.arm for axis in tried.axes for point in axis.points})
+    arms = {point.arm: point.metric.value for axis in tried.axes for point in axis.points}
+    known = [value for value in arms.values() if not isnan(value)]
+    if not known:
+        return f"{tried.model}: no setting that was tried has a number in {metric}."
+    best = choose(tried)
+    name, equals = _name(tried, best), known.count(best.metric.value) - 1
     most = "highest" if tried.higher_is_better else "lowest"
     value = _number(tried, best.metric)
-    if count == 1:
+    if len(arms) == 1:
         return f"{tried.model}: {name} was the only setting that was tried; {metric} {value}."
-    has = f"{name} has the {most} {metric} of {count} settings"
+    has = f"{name} has the {most} {metric} of {len(known)} settings"
+    if equals:
+        has += f" (as {equals} {'other has' if equals == 1 else 'others have'})"
     if reported is None:
         return (
             f"{tried.model}: {has}, {value}. It was chosen on the pictures that it is reported on, "
