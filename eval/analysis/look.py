@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import eah
@@ -77,7 +77,8 @@ class Look:
         code = current_code(self.session.described.weights)["code"]
         path = view_file(self.folder.path, item.image, text, self.eah, code)
         if path.is_file():
-            return load_view(path)
+            # Names depend on the other models of the command.
+            return replace(load_view(path), model=name)
         picture = read_picture(self.session.plan.data_path / item.image)
         view = view_picture(self._model(load), picture, item.image, text, self.eah, name)
         save_view(path, view)
