@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isnan
 
 from eval.analysis.ablation import Ablation, Point, choose
 from eval.errors import EvaluationError
-from eval.files.answers import BASELINE, Answer, Item
+from eval.files.answers import BASELINE, Item
 from eval.run.arm_settings import EAH
 from eval.stats.intervals import NONE, Interval
 
@@ -39,14 +39,6 @@ def split_pictures(
         [item for item in items if item.image in drawn],
         [item for item in items if item.image not in drawn],
     )
-
-
-def answers_to(
-    answers: Mapping[str, Sequence[Answer]], items: Sequence[Item]
-) -> dict[str, list[Answer]]:
-    """Return the answers to some questions, by arm."""
-    keys = {item.key for item in items}
-    return {arm: [one for one in of if one.item.key in keys] for arm, of in answers.items()}
 
 
 def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:

@@ -14,7 +14,7 @@ import pytest
 
 from eval.analysis.ablation import Ablation, ablations, choose
 from eval.analysis.ablation_plan import AblationPlan, plan_ablation
-from eval.analysis.choice import answers_to, choice_sentence, split_pictures
+from eval.analysis.choice import choice_sentence, split_pictures
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.run.settings import RunSettings
@@ -70,6 +70,14 @@ def right(answers: Sequence[Answer]) -> float:
         for part in POPE_TYPES
     ]
     return sum(sum(of) / len(of) for of in by_part) / len(by_part)
+
+
+def answers_to(
+    answers: Mapping[str, Sequence[Answer]], items: Sequence[Item]
+) -> dict[str, list[Answer]]:
+    """Return the answers to some questions, by arm."""
+    keys = {item.key for item in items}
+    return {arm: [one for one in of if one.item.key in keys] for arm, of in answers.items()}
 
 
 def test_points_are_means_over_parts_with_paired_differences() -> None:
