@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import weakref
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -165,6 +165,18 @@ def test_half_precision_is_counted_twice_for_the_released_rule_alone(
     assert counts_of(monkeypatch, half, rules=()) == 1
     assert counts_of(monkeypatch, half, rules=(), config=released) == 2
     assert counts_of(monkeypatch, whole) == 1
+
+
+def test_the_released_rule_has_its_own_sinks_by_token_in_half_precision() -> None:
+    model = tiny.tiny_llava().to(torch.bfloat16)
+    released = eah.EAHConfig.preset("released-code", image_span=SPAN)
+    with eah.observe(model, config=released, rules=()) as seen:
+        logits(model, tiny.image_prompt())
+
+    # Rounding moves few tokens over a threshold.
+    for step in range(200, 1000):
+        for report in seen.report(replace(released, threshold=0.0001 * step)):
+            assert tuple(report.is_sink[0].sum(-1).tolist()) == report.sinks[0]
 
 
 def test_rules_that_are_left_out_are_not_reported() -> None:
