@@ -41,6 +41,11 @@ class LayerClaim:
     p_value: float
     p_holm: float
 
+    @property
+    def is_found(self) -> bool:
+        """Whether the densities differ by more than chance; nan is no finding."""
+        return self.p_holm < LEVEL
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -70,7 +75,7 @@ class Claim:
 
     def found(self) -> list[LayerClaim]:
         """Return the layers whose densities differ, by their adjusted p-values."""
-        return [one for one in self.layers if one.p_holm < LEVEL]
+        return [one for one in self.layers if one.is_found]
 
     def sentence(self) -> str:
         """Return what was found, in plain words, also if it is nothing."""

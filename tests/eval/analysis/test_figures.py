@@ -22,7 +22,7 @@ from PIL import Image
 from eval.analysis.claim import Claim
 from eval.analysis.figures import panel
 from eval.analysis.figures.ablations import ablation_figures
-from eval.analysis.figures.claims import claim_figures, marked
+from eval.analysis.figures.claims import claim_figures
 from eval.analysis.figures.files import csv_text, inline_svg, png_bytes, svg_text, write_figures
 from eval.analysis.figures.maps import map_figures
 from eval.analysis.figures.panel import Figure, check_matplotlib
@@ -146,7 +146,7 @@ def test_only_layers_with_a_finding_are_marked() -> None:
     figure = named(claim_figures([claim]), "claim-difference")
 
     assert [row[0] for row in figure.rows[1:] if row[-1]] == [1, 5]
-    assert [one.layer for one in claim.layers if marked(one)] == [1, 5]
+    assert [one.layer for one in claim.layers if one.is_found] == [1, 5]
     _, unmarked, found = (line for line in figure.figure.axes[0].lines)
     assert list(found.get_xdata()) == [1, 5]
     assert list(unmarked.get_xdata()) == [0, 2, 3, 4, 6, 7]
