@@ -126,7 +126,8 @@ class Observer:
         The first report of a pass waits for the device; further ones, with other settings, don't.
 
         Args:
-            config: Settings to count sinks with in the place of the observer's.
+            config: Settings to count sinks with in the place of the observer's; the image tokens
+                stay those that were observed.
         Raises:
             EAHConfigError: If `config` has the rule "released_code" and that was not observed.
         """

@@ -123,7 +123,9 @@ def observe(
         model: A transformers model, or a wrapper that has one as its attribute `model`.
         layers: Indices from 0, or "all" for all layers that can be counted.
         config: Settings that sinks are counted with; None for those that EAH is enabled with, else
-            the preset "paper". Its layers count for nothing here.
+            the preset "paper". Its layers count for nothing here, nor do its image_span and
+            vision_tokens: the image tokens are those of `image_tokens`, of the settings that EAH
+            is enabled with, or the prompt's placeholders.
         rules: Named rules whose head is reported, besides that of the settings. Without
             "released_code", which rounds weights as the model does, models in half precision are
             counted once instead of twice.

@@ -49,13 +49,16 @@ class Findings:
         batch: Batch rows.
         skipped: Why nothing was done; None where EAH acted.
         layers: What EAH found, by layer.
-        observed: What each observer found, by layer.
+        observed: What each observer found, by layer. Weak, because it is kept under an observer
+            itself: it would never go otherwise.
     """
 
     batch: int
     skipped: str | None
     layers: dict[int, Finding] = field(default_factory=dict)
-    observed: dict[ObserverKey, dict[int, Any]] = field(default_factory=dict)
+    observed: WeakKeyDictionary[ObserverKey, dict[int, Any]] = field(
+        default_factory=WeakKeyDictionary
+    )
 
 
 @dataclass(eq=False)

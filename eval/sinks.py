@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING
 
 from eval.analysis.ablation_plan import AblationPlan, plan_ablation
 from eval.analysis.choice import split_pictures
+from eval.analysis.flags import flags, model_names, settings_of
 from eval.analysis.questions import items_of, shown_pictures
-from eval.analysis.settings import SinkSettings, flags, model_names, settings_of
+from eval.analysis.settings import SinkSettings
 from eval.command import RUN_ERRORS, finish
 from eval.evaluate import ask, inputs_of, with_pictures
 from eval.files.answers import BASELINE

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from math import isnan
 
 from eval.analysis.ablation import Ablation, Point, choose
 from eval.analysis.wording import counted
 from eval.errors import EvaluationError
-from eval.files.answers import BASELINE, Answer, Item
+from eval.files.answers import BASELINE, Item
 from eval.run.arm_settings import EAH
 from eval.stats.intervals import NONE, Interval
 
@@ -42,14 +42,6 @@ def split_pictures(
     )
 
 
-def answers_to(
-    answers: Mapping[str, Sequence[Answer]], items: Sequence[Item]
-) -> dict[str, list[Answer]]:
-    """Return the answers to some questions, by arm."""
-    keys = {item.key for item in items}
-    return {arm: [one for one in of if one.item.key in keys] for arm, of in answers.items()}
-
-
 def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
     """Return which value was best, and what it gives on pictures that it was not chosen on.
 
@@ -58,13 +50,20 @@ def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
         reported: The baseline, EAH and at least the chosen value on other pictures; None where the
             choice was made on the pictures that are reported.
     """
-    best = choose(tried)
-    name, metric = _name(tried, best), tried.metric.removesuffix(", %")
+    metric = tried.metric.removesuffix(", %")
     # Values of several settings may come to the same arm.
-    count = len({point.arm for axis in tried.axes for point in axis.points})
+    arms = {point.arm: point.metric.value for axis in tried.axes for point in axis.points}
+    known = [value for value in arms.values() if not isnan(value)]
+    if not known:
+        return f"{tried.model}: no setting that was tried has a number in {metric}."
+    best = choose(tried)
+    name, equals = _name(tried, best), known.count(best.metric.value) - 1
     most = "highest" if tried.higher_is_better else "lowest"
     value = _number(tried, best.metric)
-    has = f"{name} has the {most} {metric} of {count} settings"
+    count = len(arms)
+    has = f"{name} has the {most} {metric} of {len(known)} settings"
+    if equals:
+        has += f" (as {equals} {'other has' if equals == 1 else 'others have'})"
     baseline = f"{BASELINE} {_number(tried, tried.baseline)}"
     if reported is None and count == 1:
         return (

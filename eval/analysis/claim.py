@@ -12,7 +12,7 @@ import numpy as np
 from eval.analysis.wording import counted, listed
 from eval.errors import EvaluationError
 from eval.stats.association import associations
-from eval.stats.intervals import Array, Interval, few_pictures_note
+from eval.stats.intervals import FEW, Array, Interval, few_pictures_note
 from eval.stats.permutation import holm
 
 if TYPE_CHECKING:
@@ -42,6 +42,11 @@ class LayerClaim:
     p_value: float
     p_holm: float
 
+    @property
+    def is_found(self) -> bool:
+        """Whether the densities differ by more than chance; nan is no finding."""
+        return self.p_holm < LEVEL
+
 
 @dataclass(frozen=True, slots=True)
 class Claim:
@@ -56,6 +61,7 @@ class Claim:
         hallucinating: Number of answers with one.
         layers: By layer.
         left_out: Number of prompts whose answers are neither.
+        pictures_of: Number of pictures that have answers without hallucination, and with one.
     """
 
     model: str
@@ -66,10 +72,11 @@ class Claim:
     hallucinating: int
     layers: tuple[LayerClaim, ...]
     left_out: int = 0
+    pictures_of: tuple[int, int] = (0, 0)
 
     def found(self) -> list[LayerClaim]:
         """Return the layers whose densities differ, by their adjusted p-values."""
-        return [one for one in self.layers if one.p_holm < LEVEL]
+        return [one for one in self.layers if one.is_found]
 
     def sentence(self) -> str:
         """Return what was found, in plain words, also if it is nothing."""
@@ -105,6 +112,13 @@ class Claim:
             notes.append(
                 f"note: layer(s) {_ranges(same)} of {self.model} are not tested, since no exchange "
                 "of pictures changes their difference"
+            )
+        fewest = min(self.pictures_of)
+        if self.pictures >= FEW > fewest > 0:
+            kind = "with a" if fewest == self.pictures_of[1] else "without"
+            notes.append(
+                f"note: {fewest} picture(s) of {self.model} have answers {kind} hallucination, "
+                f"fewer than {FEW}: bootstrap intervals are too narrow for so few"
             )
         return notes + few_pictures_note(self.pictures)
 
@@ -180,6 +194,7 @@ def claim(
         hallucinating=wrong,
         layers=layers,
         left_out=labels.left_out,
+        pictures_of=(len({*picture[~hallucinates]}), len({*picture[hallucinates]})),
     )
 
 

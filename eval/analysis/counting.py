@@ -41,7 +41,8 @@ def counting_of(config: EAHConfig, thresholds: Sequence[float]) -> Counting:
     """Return what sinks are counted with.
 
     The densest head is that with most sinks, also where EAH's settings name a head, or leave heads
-    alone that are not dense enough.
+    alone that are not dense enough. Under the rule "released_code" it is none where that is head 0,
+    as in the release.
 
     Args:
         config: EAH's settings.

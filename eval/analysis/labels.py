@@ -62,9 +62,10 @@ def yes_no_labels(
 ) -> AnswerLabels:
     """Return which answers to yes/no questions are wrong.
 
-    A text that is neither yes nor no claims nothing, and is left out, whatever its parser counts it
-    as. Parts of a benchmark may ask the same question: it counts once, and is left out if it is
-    right in one of them and wrong in another.
+    An answer that the benchmark's parser can't read claims nothing, and is left out, also where it
+    counts as an error; POPE's own parsers read whatever denies nothing as a yes. Parts of a
+    benchmark may ask the same question: it counts once, and is left out if it is right in one of
+    them and wrong in another.
     """
 
     def wrong(answer: Answer) -> bool | None:

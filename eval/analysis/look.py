@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import eah
 from eah.settings import EAHConfig
 from eval.analysis.counting import Counting, counting_of
-from eval.analysis.observed import Observed
-from eval.analysis.observing import (
+from eval.analysis.observations import (
     observe_all,
     read_observations,
     recorded,
     run_folder,
     unique_prompts,
 )
+from eval.analysis.observed import Observed
 from eval.analysis.picture import PictureView, view_picture
 from eval.analysis.views import load_view, save_view, view_file
 from eval.errors import EvaluationError
@@ -84,7 +84,8 @@ class Look:
         code = current_code(self.session.described.weights)["code"]
         path = view_file(self.folder.path, item.image, text, self.eah, code)
         if path.is_file():
-            return load_view(path)
+            # Names depend on the other models of the command.
+            return replace(load_view(path), model=name)
         picture = read_picture(self.session.plan.data_path / item.image)
         view = view_picture(self._model(load), picture, item.image, text, self.eah, name)
         save_view(path, view)

@@ -13,6 +13,8 @@ from eval.errors import EvaluationError
 from eval.files.typed import check_types
 
 DIGITS: Final = 7  # of float32
+Key = tuple[str, str]
+"""Picture and text, which identify a prompt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ class Observed:
     layers: tuple[ObservedLayer, ...]
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         """What identifies the prompt in a run."""
         return self.image, self.text
 

@@ -29,7 +29,8 @@ class LayerView:
         after: With EAH, (H, I) float32.
         sinks_before: Which tokens are sinks without EAH, (H, I) bool.
         sinks_after: Likewise with EAH.
-        densest: Densest head without EAH; None where no head has a sink.
+        densest: Densest head without EAH; None where no head has a sink, or where the rule
+            "released_code" passes over head 0.
         shared: Head whose map EAH shared in this layer; None where it did not.
     """
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
+import gc
+import weakref
+from dataclasses import fields, replace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ import eah
 from eah import triton_host
 from eah.observation import LayerObservation
 from eah.prompt import Prompt
-from eah.state import Findings, Pass, Session
+from eah.state import Findings, Pass, Session, last_findings
 from tests.eah import tiny
 from tests.eah.tiny import CONFIG, IMAGE_TOKENS, SPAN, logits
 
@@ -165,6 +167,18 @@ def test_half_precision_is_counted_twice_for_the_released_rule_alone(
     assert counts_of(monkeypatch, whole) == 1
 
 
+def test_the_released_rule_has_its_own_sinks_by_token_in_half_precision() -> None:
+    model = tiny.tiny_llava().to(torch.bfloat16)
+    released = eah.EAHConfig.preset("released-code", image_span=SPAN)
+    with eah.observe(model, config=released, rules=()) as seen:
+        logits(model, tiny.image_prompt())
+
+    # Rounding moves few tokens over a threshold.
+    for step in range(200, 1000):
+        for report in seen.report(replace(released, threshold=0.0001 * step)):
+            assert tuple(report.is_sink[0].sum(-1).tolist()) == report.sinks[0]
+
+
 def test_rules_that_are_left_out_are_not_reported() -> None:
     model = tiny.tiny_llava()
 
@@ -243,3 +257,17 @@ def test_layers_share_the_image_columns_of_their_pass() -> None:
     assert torch.equal(first, image)
     assert wider.tolist() == [[False, True, True, False, False, False]]
     assert under_way.image_columns(4, cpu) is first
+
+
+def test_what_an_observer_saw_goes_with_it() -> None:
+    model, prompt = tiny.tiny_llava(), tiny.image_prompt(2)
+    with eah.observe(model) as seen:
+        logits(model, prompt)
+    kept = weakref.ref(last_findings(seen._key))
+
+    gc.collect()
+    assert seen.report()
+    del seen
+    gc.collect()
+
+    assert kept() is None

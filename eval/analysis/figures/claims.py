@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
     from eval.analysis.claim import Claim, LayerClaim
 
-ALPHA = 0.05
 MODEL_HEIGHT = 1.35  # inches a model takes in the figure of all models
 ENDS = ("", " low", " high")
 
@@ -91,7 +90,7 @@ def differences_figure(claims: Sequence[Claim]) -> Figure:
     rows = (
         (
             *((claim.model,) if several else ()),
-            *(one.layer, *_numbers(one.difference), one.p_value, one.p_holm, marked(one)),
+            *(one.layer, *_numbers(one.difference), one.p_value, one.p_holm, one.is_found),
         )
         for claim in claims
         for one in claim.layers
@@ -119,16 +118,11 @@ def _thresholds(claims: Sequence[Claim]) -> str:
     return f"Thresholds differ: {each}."
 
 
-def marked(layer: LayerClaim) -> bool:
-    """Return whether the densities differ by more than chance; nan is no finding."""
-    return layer.p_holm < ALPHA
-
-
 def _draw_differences(axes: Axes, layers: Sequence[LayerClaim]) -> None:
     axes.axhline(0, color=INK, linewidth=0.9)
     colours = {True: SERIES[0][0], False: QUIET}
     for found, label in ((False, "no difference found"), (True, "p < 0.05 (Holm)")):
-        chosen = [one for one in layers if marked(one) is found]
+        chosen = [one for one in layers if one.is_found is found]
         values, low, high = _columns([one.difference for one in chosen])
         axes.errorbar(
             [one.layer for one in chosen],

@@ -14,7 +14,7 @@ import pytest
 
 from eval.analysis.ablation import Ablation, ablations, choose
 from eval.analysis.ablation_plan import AblationPlan, plan_ablation
-from eval.analysis.choice import answers_to, choice_sentence, split_pictures
+from eval.analysis.choice import choice_sentence, split_pictures
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.run.settings import RunSettings
@@ -70,6 +70,14 @@ def right(answers: Sequence[Answer]) -> float:
         for part in POPE_TYPES
     ]
     return sum(sum(of) / len(of) for of in by_part) / len(by_part)
+
+
+def answers_to(
+    answers: Mapping[str, Sequence[Answer]], items: Sequence[Item]
+) -> dict[str, list[Answer]]:
+    """Return the answers to some questions, by arm."""
+    keys = {item.key for item in items}
+    return {arm: [one for one in of if one.item.key in keys] for arm, of in answers.items()}
 
 
 def test_points_are_means_over_parts_with_paired_differences() -> None:
@@ -194,6 +202,48 @@ def test_of_equals_the_first_is_chosen_and_nan_never() -> None:
     assert choose(valued(nan, 0.5, 0.5)).value == "1"
     with pytest.raises(EvaluationError, match="no value has a number in accuracy, %"):
         choose(valued(nan, nan, nan))
+
+
+def with_values(tried: Ablation, values: Sequence[float]) -> Ablation:
+    """Return an ablation whose arms have other numbers, in their order."""
+    arms = dict.fromkeys(point.arm for axis in tried.axes for point in axis.points)
+    numbers = dict(zip(arms, values, strict=True))
+    axes = [
+        replace(
+            axis,
+            points=tuple(
+                replace(point, metric=Interval(numbers[point.arm], nan, nan))
+                for point in axis.points
+            ),
+        )
+        for axis in tried.axes
+    ]
+    return replace(tried, axes=tuple(axes))
+
+
+def test_a_choice_among_equals_says_so() -> None:
+    answers = answered()
+    tried = pope_ablations(answers)[0]
+    reported = pope_ablations(answers, PLAN.only(tried.axes[0].points[0].arm))[0]
+    equal, two = (with_values(tried, of) for of in ([0.5] * 4, [0.6, 0.6, nan, 0.1]))
+
+    assert choice_sentence(equal).startswith(
+        "llava-1.5: layers=0 has the highest accuracy of 4 settings (as 3 others have), 50.0 % "
+        "(baseline 58.3 %). "
+    )
+    assert choice_sentence(two, reported).startswith(
+        "llava-1.5: layers=0 has the highest accuracy of 3 settings (as 1 other has) on 60 "
+        "pictures that it was chosen on (60.0 %). "
+    )
+
+
+def test_settings_without_a_number_are_no_reason_to_stop() -> None:
+    """Captions that name no object have no CHAIRi."""
+    tried = with_values(pope_ablations(answered())[0], [nan] * 4)
+
+    assert (
+        choice_sentence(tried) == "llava-1.5: no setting that was tried has a number in accuracy."
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))

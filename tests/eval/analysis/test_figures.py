@@ -22,7 +22,7 @@ from PIL import Image
 from eval.analysis.claim import Claim
 from eval.analysis.figures import panel
 from eval.analysis.figures.ablations import ablation_figures
-from eval.analysis.figures.claims import claim_figures, marked
+from eval.analysis.figures.claims import claim_figures
 from eval.analysis.figures.files import csv_text, inline_svg, png_bytes, svg_text, write_figures
 from eval.analysis.figures.maps import map_figures
 from eval.analysis.figures.panel import Figure, check_matplotlib
@@ -93,7 +93,7 @@ def test_the_share_of_dense_heads_has_a_line_for_each_gamma() -> None:
 
 def test_colours_mean_the_same_at_every_threshold() -> None:
     found = planted.head_map()
-    found.density[1] *= 0.5
+    found.density[0] *= 0.5
 
     figures = [one for one in map_figures(found) if "-density-" in one.name]
 
@@ -146,7 +146,7 @@ def test_only_layers_with_a_finding_are_marked() -> None:
     figure = named(claim_figures([claim]), "claim-difference")
 
     assert [row[0] for row in figure.rows[1:] if row[-1]] == [1, 5]
-    assert [one.layer for one in claim.layers if marked(one)] == [1, 5]
+    assert [one.layer for one in claim.layers if one.is_found] == [1, 5]
     _, unmarked, found = (line for line in figure.figure.axes[0].lines)
     assert list(found.get_xdata()) == [1, 5]
     assert list(unmarked.get_xdata()) == [0, 2, 3, 4, 6, 7]
@@ -244,7 +244,7 @@ def test_a_metric_that_is_no_share_is_not_turned_into_percent() -> None:
 
 
 def test_a_picture_shows_the_shared_head_and_one_that_changes() -> None:
-    view = planted.picture()
+    view = planted.picture(grid=(4, 16))
     figure = picture_figure(view)
     layer = view.layers[1]
     changed = int(np.abs(layer.after - layer.before).sum(1).argmax())
@@ -255,7 +255,7 @@ def test_a_picture_shows_the_shared_head_and_one_that_changes() -> None:
         f"head {changed}, after EAH", f"head {changed}, after EAH: sink",
     )  # fmt: skip
     rows = np.array(figure.rows[1:], dtype=np.float64)
-    assert rows[:, :3].tolist() == [[at, *divmod(at, 8)] for at in range(64)]
+    assert rows[:, :3].tolist() == [[at, *divmod(at, 16)] for at in range(64)]
     np.testing.assert_array_equal(rows[:, 3].astype(np.float32), layer.before[3])
     np.testing.assert_array_equal(rows[:, 6], layer.sinks_before[changed])
     np.testing.assert_array_equal(rows[:, 7].astype(np.float32), layer.before[3])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,22 @@ def test_receivers_alone_change_in_the_target_layer(vlm: VLM) -> None:
     assert [head for head, is_same in enumerate(same) if not is_same] == [receiver]
     assert np.array_equal(target.after[receiver], target.before[target.shared])
     assert np.array_equal(target.sinks_after[receiver], target.sinks_before[target.shared])
+
+
+def test_the_densest_head_is_shown_where_it_is_not_dense_enough_to_be_shared(vlm: VLM) -> None:
+    plain = eah.EAHConfig.preset("scale-free", layers=(1,))
+
+    found, dense = (
+        view_picture(vlm, pictures(1)[0], "a.jpg", TEXT, config, "a model")
+        for config in (plain, replace(plain, min_density=1.0))
+    )
+
+    assert found.layers[1].shared is not None
+    assert dense.layers[1].shared is None
+    for one, other in zip(found.layers, dense.layers, strict=True):
+        assert one.densest == other.densest
+        assert np.array_equal(other.before, other.after)
+        assert np.array_equal(other.sinks_before, other.sinks_after)
 
 
 def test_the_model_is_left_as_it_was(vlm: VLM) -> None:

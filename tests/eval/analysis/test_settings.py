@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from eval import sinks
+from eval.analysis.flags import flags, model_names, settings_of
 from eval.analysis.questions import items_of, shown_pictures
-from eval.analysis.settings import SinkSettings, flags, model_names, settings_of
+from eval.analysis.settings import SinkSettings
 from eval.errors import EvaluationError
 from eval.files.answers import Item
 from scripts.scenes.make import write_scenes

@@ -416,3 +416,17 @@ def test_a_damaged_picture_file_is_one_sentence(
         assert sinks.main([*TINY, *DATA, "--num-images", "2"]) == 2
         (said,) = capsys.readouterr().err.splitlines()
         assert "is damaged" in said
+
+
+def test_a_picture_that_was_looked_at_has_the_models_name_of_this_command(
+    folder: Path, flat: Path
+) -> None:
+    words = [*DATA, "--num-images", "1"]
+    assert sinks.main([*of(flat), *words]) == 0
+    other = write_llava(folder / "other", seed=1)
+    both = ["--model", "llava-1.5", "--checkpoint", str(other)]
+
+    assert sinks.main([*of(flat), *both, *words]) == 0
+
+    figures = [path.name for path in Path("runs/sinks").glob("*+*/*/figures/*-picture-*.csv")]
+    assert {name.split("-picture-")[0] for name in figures} == {flat.name, "other"}
