@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from tqdm import tqdm
 
@@ -12,13 +12,12 @@ import models
 from eah.handle import Observer
 from eval.analysis.counting import Counting
 from eval.analysis.observed import Key, Observed, ObservedLayer
+from eval.analysis.prefill import ONE_TOKEN, prefill
 from eval.errors import EvaluationError
 from eval.run.folder import BATCHES, RunFolder
 from eval.run.pixels import read_ahead
 from eval.run.plan import Parts, Prompt, by_count, by_tokens, token_budget
 from eval.run.session import Session
-
-ONE_TOKEN: Final = models.Decoding(max_new_tokens=1)
 
 
 def observe_prompts(
@@ -95,7 +94,8 @@ def observe_batch(
     Raises:
         EvaluationError: If a layer was not counted.
     """
-    vlm.answer_batch([features[p.image] for p in batch], [p.text for p in batch], ONE_TOKEN)
+    pictures, span = [features[p.image] for p in batch], counting.configs[0].image_span
+    prefill(vlm, pictures, [p.text for p in batch], span)
     reports = [seen.report(config) for config in counting.configs]
     for layer in reports[0]:
         if layer.skipped is not None:

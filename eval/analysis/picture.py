@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import eah
+from eval.analysis.prefill import prefill
 from eval.errors import EvaluationError
 from models.base import VLM
-from models.generation import Decoding
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +100,8 @@ def view_picture(
             f"nothing was observed about picture {name}: {before[0].skipped}; ask about another one"
         )
     seen, grid = vlm.image_view(prepared)
+    if config.image_span is not None:  # of every prompt, whatever stands there
+        grid = None
     return PictureView(model, name, text, seen, grid, tuple(layers), config.layers[0])
 
 
@@ -108,7 +110,7 @@ def _observe(
 ) -> Sequence[eah.LayerObservation]:
     """Return what every layer sees at the prefill of one prompt."""
     with eah.observe(vlm.model, config=config, rules=()) as seen:
-        vlm.answer_batch(features, [text], Decoding(max_new_tokens=1))
+        prefill(vlm, features, [text], config.image_span)
     return seen.report()
 
 

@@ -90,7 +90,7 @@ def count_calls(patch: pytest.MonkeyPatch, stop_at: int | None = None) -> Asked:
     def counted(self: models.VLM, features: Any, *rest: Any) -> Any:
         if len(asked) == stop_at:
             raise KeyboardInterrupt
-        asked.append((len(features), rest[2] if len(rest) > 2 else None))
+        asked.append((len(features), rest[2]))
         return answer_batch(self, features, *rest)
 
     patch.setattr(models.VLM, "answer_batch", counted)
