@@ -16,11 +16,11 @@ from eval.run.settings import RunSettings
 
 # For figures, with the unit; another setting has its own name.
 LABELS: Final = {
-    "layers": "layer",
+    "layers": "layer (index, from 0)",
     "threshold": "threshold (mean attention)",
     "receivers": "receiving heads (number)",
     "min_density": "gamma (share of image tokens)",
-    "head": "shared head (index)",
+    "head": "shared head (index, from 0)",
 }
 
 

@@ -69,7 +69,8 @@ def _legend(claim: Claim | None) -> str:
     """Return what the columns are."""
     text = (
         "density: sinks in % of the image tokens, mean over heads; densest head: the head that is "
-        "so in most prompts, and its density; >=: % of the heads that have at least that density"
+        "so most often, in % of the prompts, and its density; >=: % of the heads that have at "
+        "least that density"
     )
     if claim is not None:
         text += (

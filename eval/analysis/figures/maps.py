@@ -79,7 +79,7 @@ def _attention(found: HeadMap) -> Figure:
         "token.",
         found,
         found.attention,
-        "sum of the image tokens' mean attention",
+        "sum of mean attention",
         _highest(found.attention),
         percent=False,
     )

@@ -93,7 +93,7 @@ def test_points_are_means_over_parts_with_paired_differences() -> None:
     assert accuracy.eah is not None
     assert accuracy.eah.value == pytest.approx(right(answers["eah"]))
     assert [(axis.setting, axis.label) for axis in accuracy.axes] == [
-        ("layers", "layer"), ("receivers", "receiving heads (number)"),
+        ("layers", "layer (index, from 0)"), ("receivers", "receiving heads (number)"),
     ]  # fmt: skip
     points = [point for axis in accuracy.axes for point in axis.points]
     assert [(point.value, point.arm) for point in points] == [

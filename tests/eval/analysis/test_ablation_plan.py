@@ -66,11 +66,11 @@ def test_a_plan_is_cut_to_the_chosen_arm() -> None:
 @pytest.mark.parametrize(
     ("text", "label"),
     [
-        ("layers=0", "layer"),
+        ("layers=0", "layer (index, from 0)"),
         ("threshold=0.1", "threshold (mean attention)"),
         ("receivers=1", "receiving heads (number)"),
         ("min-density=0.1", "gamma (share of image tokens)"),
-        ("head=1", "shared head (index)"),
+        ("head=1", "shared head (index, from 0)"),
         ("vision_tokens=image", "vision tokens"),
     ],
 )
