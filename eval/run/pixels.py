@@ -17,7 +17,10 @@ from models.errors import ModelError
 from models.file_hashes import file_hashes
 from models.images import Preprocessing
 
-LEAVE_OUT: Final = "--skip-unreadable leaves such pictures out (gpt4v_eval.py has no such flag)"
+LEAVE_OUT: Final = (
+    "--skip-unreadable of pope_eval.py, chair_eval.py, evaluate.py and sinks.py leaves such "
+    "pictures out"
+)
 ORDINARY_SIZE: Final = (640, 480)
 
 Pixels = dict[str, Any]
