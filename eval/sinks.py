@@ -154,7 +154,8 @@ class Asking:
         from eval.analysis.analysed import scorer_of
 
         scorer, benchmark = scorer_of(self._look.task), self._look.task.name
-        return ablations(plan, scorer, run.answers(), model=self._name, benchmark=benchmark)
+        names = {"model": self._name, "config": self._settings.model, "benchmark": benchmark}
+        return ablations(plan, scorer, run.answers(), **names)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

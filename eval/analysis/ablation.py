@@ -95,6 +95,7 @@ def ablations(
     *,
     model: str,
     benchmark: str,
+    config: str | None = None,
 ) -> list[Ablation]:
     """Return what each setting does, an ablation per metric, in the benchmark's primary part.
 
@@ -102,8 +103,9 @@ def ablations(
         plan: The arms.
         scorer: The benchmark's; CHAIR's scorer for captions.
         answers: By arm, of all arms of the plan, to the same questions.
-        model: The model, as tables and configs call it.
+        model: The model, as tables call it.
         benchmark: Name of the benchmark.
+        config: The model's name in configs/, for the paper's numbers; None for the same name.
     Raises:
         EvaluationError: If an arm has no answers, or arms answered different questions.
     """
@@ -117,7 +119,7 @@ def ablations(
     grouped = group(scorer, tried, {name: [BASELINE] for name in names[1:]})
     asked = list(dict.fromkeys(answer.item.part for answer in tried[BASELINE]))
     parts = scorer.totals(asked).get(grouped.primary, [grouped.primary])
-    paper = paper_numbers(benchmark, model)
+    paper = paper_numbers(benchmark, config or model)
     wanted = METRICS.get(benchmark, (scorer.metrics[0].name,))
     return [
         _ablation(plan, grouped, one, model, partial(paper_value, paper, one.name, parts))

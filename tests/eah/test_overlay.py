@@ -124,7 +124,8 @@ def test_sinks_are_outlined(picture: Image.Image) -> None:
 def test_over_heads_sinks_of_more_than_half_are_outlined(picture: Image.Image) -> None:
     seen = observed(config=eah.EAHConfig.preset("scale-free", threshold=0.7))
     heads = seen.report()[1].is_sink[0].sum(0).view(GRID)
-    assert {1, 2, 3} <= set(heads.flatten().tolist())
+    counts = set(heads.flatten().tolist())
+    assert min(counts) <= 2 < max(counts), "of four heads"
 
     assert outlines(seen.overlay(picture))[0] == around(heads > 2)
 

@@ -60,7 +60,7 @@ def _by_threshold(found: HeadMap) -> Iterator[Figure]:
         yield heat_map(
             name.format("densest"),
             f"{found.model}: densest head, threshold {threshold}",
-            f"How often a head has the most vision sinks of its layer at threshold {threshold}.",
+            f"How often a head is its layer's densest, by EAH's rule, at threshold {threshold}.",
             found,
             found.densest[at],
             "share of prompts",

@@ -237,6 +237,19 @@ def test_a_choice_among_equals_says_so() -> None:
     )
 
 
+def test_the_papers_numbers_are_of_the_model_in_the_configs() -> None:
+    """A folder of another model may have the name of one."""
+    plan, answers = PLAN, answered()
+
+    same, other = (
+        ablations(plan, POPE, answers, model="llava-1.5", benchmark="pope", config=config)
+        for config in ("llava-1.5", "hf")
+    )
+
+    assert any(one.paper_baseline is not None for one in same)
+    assert all(one.paper_baseline is None and not one.source for one in other)
+
+
 def test_settings_without_a_number_are_no_reason_to_stop() -> None:
     """Captions that name no object have no CHAIRi."""
     tried = with_values(pope_ablations(answered())[0], [nan] * 4)
