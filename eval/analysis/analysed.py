@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from eval.analysis.ablation import Ablation
 from eval.analysis.claim import Claim
 from eval.analysis.claim import claim as claim_of
-from eval.analysis.figures.maps import threshold_text
 from eval.analysis.labels import answer_labels
 from eval.analysis.maps import HeadMap, head_map
 from eval.analysis.observed import Observed
@@ -98,7 +97,7 @@ def analysed(
     if answered is not None:
         check_asked(look.task, answered.run)
         labels = answer_labels(look.task, answered.run.arms[BASELINE].answers)
-        claim = claim_of(observed, labels, model=name, threshold=threshold_text(found, 0))
+        claim = claim_of(observed, labels, model=name, threshold=found.threshold_text(0))
         notes = [*claim.notes(), *answered.notes]
     notes += _notes(found)
     ablations = () if answered is None else answered.ablations

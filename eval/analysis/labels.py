@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Caption
@@ -13,10 +13,11 @@ from eval.tasks.chair.analyzers import choose
 from eval.tasks.chair.scoring import ScoreSettings, score
 from eval.tasks.yes_no.task import YesNoTask
 
+if TYPE_CHECKING:
+    from eval.analysis.observed import Key
+
 WRONG: Final = "a wrong answer to a yes/no question"
 OBJECT: Final = "a caption that mentions an object that is not there"
-PromptKey = tuple[str, str]
-"""A picture's file name, and what the model was asked about it (`Observed.key`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,7 @@ class AnswerLabels:
         left_out: Number of prompts whose answers are neither, and that are left out.
     """
 
-    hallucinates: Mapping[PromptKey, bool]
+    hallucinates: Mapping[Key, bool]
     what: str
     left_out: int = 0
 
@@ -98,9 +99,9 @@ def caption_labels(
     return _labels(prompts, found, OBJECT)
 
 
-def _labels(prompts: Sequence[PromptKey], found: Iterable[bool | None], what: str) -> AnswerLabels:
+def _labels(prompts: Sequence[Key], found: Iterable[bool | None], what: str) -> AnswerLabels:
     """Return one label per prompt; those without one, or with two that differ, are left out."""
-    labels: dict[PromptKey, bool | None] = {}
+    labels: dict[Key, bool | None] = {}
     for prompt, label in zip(prompts, found, strict=True):
         labels[prompt] = label if labels.setdefault(prompt, label) == label else None
     known = {prompt: label for prompt, label in labels.items() if label is not None}

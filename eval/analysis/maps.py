@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import nan
+from math import ceil, nan
+from typing import Final
 
 import numpy as np
 
 from eval.analysis.observed import Observed
 from eval.stats.intervals import Array
+
+UNITS: Final = {"attention": "mean attention", "uniform": "times uniform attention"}
+SHALLOW: Final = 4  # shallow layers are the first of so many parts, and two at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,33 @@ class HeadMap:
     densest: Array
     dense_share: Array
     saturated: Array
+
+    def threshold_text(self, at: int) -> str:
+        """Return a threshold with its unit."""
+        return f"{self.thresholds[at]:g} ({UNITS.get(self.unit, self.unit)})"
+
+    def sentence(self) -> str:
+        """Return which head of the shallow layers is densest, in plain words."""
+        count = min(len(self.layers), max(2, ceil(len(self.layers) / SHALLOW)))
+        shallow = self.density[0, :count]
+        threshold = self.threshold_text(0)
+        layers = f"layers {self.layers[0]} to {self.layers[count - 1]}" if count > 1 else (
+            f"layer {self.layers[0]}"
+        )  # fmt: skip
+        highest = np.nanmax(shallow, initial=0.0)
+        if not highest > 0:
+            return (
+                f"{self.model}: no head of {layers} has a vision sink at threshold {threshold}; a "
+                "lower threshold would show where the model looks."
+            )
+        layer, head = np.unravel_index(np.nanargmax(shallow), shallow.shape)
+        mean = np.nanmean(shallow)
+        return (
+            f"{self.model}: of the shallow {layers}, head {head} of layer "
+            f"{self.layers[int(layer)]} is densest. At threshold {threshold}, {100 * highest:.3g} "
+            "% of the image's tokens are vision sinks in it on average, and "
+            f"{100 * mean:.3g} % in the mean over the heads of these layers."
+        )
 
 
 def head_map(

@@ -6,17 +6,12 @@ it to load anything.
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from dataclasses import dataclass
-from math import ceil
 from typing import Any, Final
 
-import numpy as np
 from markupsafe import Markup
 
 from eval.analysis.figures.files import inline_svg
-from eval.analysis.figures.maps import threshold_text
 from eval.analysis.figures.panel import Figure
 from eval.analysis.maps import HeadMap
 from eval.analysis.report import ReportFigures, SinkReport, report_figures
@@ -27,7 +22,6 @@ from eval.output.page import TEMPLATES, page_template
 TEMPLATE: Final = TEMPLATES / "sinks.html"
 SEEN_SIZE: Final = (480, 480)  # largest picture in the page, in pixels
 SEEN_QUALITY: Final = 80
-SHALLOW: Final = 4  # shallow layers are the first of so many parts, and two at least
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +52,7 @@ def sinks_page(report: SinkReport, figures: ReportFigures | None = None) -> str:
     """
     drawn = report_figures(report) if figures is None else figures
     sections = [_section(*one) for one in zip(report.maps, drawn.maps, strict=True)]
-    filters = {"svg": _svg, "number": _number, "sha256": _sha256}
+    filters = {"svg": _svg, "number": _number}
     return page_template(TEMPLATE, filters).render(
         title=report.title,
         findings=[one.sentence() for one in report.claims] or [one.sentence for one in sections],
@@ -78,34 +72,11 @@ def sinks_page(report: SinkReport, figures: ReportFigures | None = None) -> str:
     )
 
 
-def map_sentence(found: HeadMap) -> str:
-    """Return which head of the shallow layers is densest, in plain words."""
-    count = min(len(found.layers), max(2, ceil(len(found.layers) / SHALLOW)))
-    shallow = found.density[0, :count]
-    threshold = threshold_text(found, 0)
-    layers = f"layers {found.layers[0]} to {found.layers[count - 1]}" if count > 1 else (
-        f"layer {found.layers[0]}"
-    )  # fmt: skip
-    highest = np.nanmax(shallow, initial=0.0)
-    if not highest > 0:
-        return (
-            f"{found.model}: no head of {layers} has a vision sink at threshold {threshold}; a "
-            "lower threshold would show where the model looks."
-        )
-    layer, head = np.unravel_index(np.nanargmax(shallow), shallow.shape)
-    return (
-        f"{found.model}: of the shallow {layers}, head {head} of layer {found.layers[int(layer)]} "
-        f"is densest. At threshold {threshold}, {100 * highest:.3g} % of the image's tokens are "
-        f"vision sinks in it on average, and {100 * np.nanmean(shallow):.3g} % in the mean over "
-        "the heads of these layers."
-    )
-
-
 def _section(found: HeadMap, figures: tuple[Figure, ...]) -> MapSection:
     """Put the figures of the first threshold and of attention before those of others."""
     each = (len(figures) - 1) // len(found.thresholds)
     first, others = figures[:each], figures[each:-1]
-    return MapSection(found.model, map_sentence(found), (first[0], figures[-1], *first[1:]), others)
+    return MapSection(found.model, found.sentence(), (first[0], figures[-1], *first[1:]), others)
 
 
 def _svg(figure: Figure) -> Markup:
@@ -117,8 +88,3 @@ def _number(cell: Any) -> str:
     if not isinstance(cell, float):
         return {True: "yes", False: "no"}[cell] if isinstance(cell, bool) else str(cell)
     return "-" if cell != cell else f"{cell:.4g}"
-
-
-def _sha256(text: str) -> str:
-    """Return a script's hash as a content security policy states it."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -15,6 +15,7 @@ from eval.tasks.base import Task
 
 GAMMAS: Final = (0.15, 0.20)  # the paper's analysis
 NUM_IMAGES: Final = 200
+BUILD_IMAGES: Final = 500
 # Settings of commands that compare arms; here they would do nothing.
 UNUSED: Final = ("method", "sweep", "reference", "method_settings", "repeats", "wide",
                  "scale_factor", "threshold", "num_attn_candidates", "penalty_weights")  # fmt: skip
@@ -54,7 +55,7 @@ class SinkSettings(RunSettings):
     pope_type: tuple[str, ...] | None = None
     pope_path: Path | None = None
     build_from: Path | None = None
-    build_images: int = 500
+    build_images: int = BUILD_IMAGES
     thresholds: tuple[float, ...] = ()
     gammas: tuple[float, ...] = GAMMAS
     ablate: tuple[str, ...] = ()
@@ -96,14 +97,21 @@ class SinkSettings(RunSettings):
         Raises:
             EvaluationError: Naming the setting, and what it needs.
         """
-        is_pope = self.pope_type is not None
+        is_pope, answers = self.pope_type is not None, "--captions or --pope-type"
+        analyzer = None if self.analyzer == "auto" else self.analyzer
+        built = None if self.build_images == BUILD_IMAGES else self.build_images
         for name, given, needs, fits in (
             ("pope_path", self.pope_path, "--pope-type", is_pope),
             ("build_from", self.build_from, "--pope-type", is_pope),
+            ("build_images", built, "--build-from", self.build_from is not None),
+            ("analyzer", analyzer, "--captions", self.captions),
+            ("beam", self.beam if self.beam > 1 else None, answers, self.has_answers),
+            ("sample", self.sample or None, answers, self.has_answers),
+            ("max_new_tokens", self.max_new_tokens, answers, self.has_answers),
             ("coco_path", self.coco_path, "--captions", self.captions),
             ("ground_truth", self.ground_truth, "--captions", self.captions),
             ("choose_on", self.choose_on, "--ablate", bool(self.ablate)),
-            ("ablate", self.ablate or None, "--captions or --pope-type", is_pope or self.captions),
+            ("ablate", self.ablate or None, answers, self.has_answers),
         ):
             if given is not None and not fits:
                 flag = name.replace("_", "-")

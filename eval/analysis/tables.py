@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.analysis.page import map_sentence
 from eval.analysis.wording import counted
 from eval.output.table import WIDTH, fit
 from eval.stats.intervals import NONE
@@ -29,11 +28,11 @@ def printed(found: Sequence[Analysed]) -> str:
         blocks.append(
             f"vision sinks of {found_map.model}: {counted(found_map.prompts, 'prompt')} about "
             f"{counted(found_map.pictures, 'picture')}, "
-            f"threshold {found_map.thresholds[0]} ({found_map.unit})"
+            f"threshold {found_map.threshold_text(0)}"
         )
         if one.claim is not None:
             blocks.append(_wrapped(one.claim.sentence()))
-        blocks.append(_wrapped(map_sentence(found_map)))
+        blocks.append(_wrapped(found_map.sentence()))
         blocks.append(f"{fit(*layer_table(found_map, one.claim))}\n{_legend(one.claim)}")
         blocks += [_wrapped(f"note: {note.removeprefix('note: ')}") for note in one.notes]
     return "\n\n".join(blocks)

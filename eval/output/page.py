@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -9,6 +11,11 @@ from typing import Any, Final
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
+
+
+def script_hash(text: str) -> str:
+    """Return a script's SHA-256 as a content security policy states it."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def page_template(path: Path, filters: Mapping[str, Any]) -> Template:
@@ -25,5 +32,5 @@ def page_template(path: Path, filters: Mapping[str, Any]) -> Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= filters
+    environment.filters |= {"sha256": script_hash, **filters}
     return environment.get_template(path.name)

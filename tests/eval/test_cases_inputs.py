@@ -240,7 +240,7 @@ def test_own_names_are_not_scored_by_coco(tmp_path: Path, capsys: Capture) -> No
 
     assert caption(tmp_path, pictures, "--score", "--coco_path", tmp_path / "annotations") == 2
 
-    assert "--score can't score 3 of 3 pictures: " in (said := refusal(capsys))
+    assert "3 of 3 pictures can't be scored: " in (said := refusal(capsys))
     assert "COCO's annotations know pictures by their numbers" in said
     assert not (tmp_path / "runs").exists()
     assert caption(tmp_path, pictures) == 0

@@ -147,7 +147,22 @@ def test_scoring_without_annotations_is_refused_before_a_caption_is_asked(
 
     assert main([*flags, "--score", "--coco_path", str(tmp_path / "empty")]) == 2
 
-    assert "--score needs COCO's annotations" in capsys.readouterr().err
+    assert "captions are scored with COCO's annotations" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_ground_truth_that_can_not_score_is_refused_before_a_caption_is_asked(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.json"
+    other.write_text('{"999999": ["cup"]}')
+
+    for path, message in (
+        (tmp_path / "nowhere.json", "nowhere.json can't be read"),
+        (other, "other.json has nothing on them"),
+    ):
+        assert main([*flags, "--score", "--ground-truth", str(path)]) == 2
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 

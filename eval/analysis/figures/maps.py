@@ -26,17 +26,11 @@ from eval.analysis.wording import counted
 from eval.stats.intervals import Array
 
 COLOURS: Final = 64  # each is a path of its own in an SVG's colour bar
-UNITS: Final = {"attention": "mean attention", "uniform": "times uniform attention"}
 
 
 def map_figures(found: HeadMap) -> list[Figure]:
     """Return a model's figures: three kinds of heat maps and the dense heads, by threshold."""
     return [*_by_threshold(found), _attention(found)]
-
-
-def threshold_text(found: HeadMap, at: int) -> str:
-    """Return a threshold with its unit."""
-    return f"{found.thresholds[at]:g} ({UNITS.get(found.unit, found.unit)})"
 
 
 def _by_threshold(found: HeadMap) -> Iterator[Figure]:
@@ -45,7 +39,7 @@ def _by_threshold(found: HeadMap) -> Iterator[Figure]:
         f"Means over {counted(found.prompts, 'prompt')} about {counted(found.pictures, 'picture')}."
     )
     for at in range(len(found.thresholds)):
-        threshold = threshold_text(found, at)
+        threshold = found.threshold_text(at)
         name = f"{slug(found.model)}-{{}}-{slug(f'{found.thresholds[at]:g}')}"
         yield heat_map(
             name.format("density"),
@@ -140,7 +134,7 @@ def heat_map(
 
 
 def _dense_share(found: HeadMap, at: int, name: str) -> Figure:
-    threshold = threshold_text(found, at)
+    threshold = found.threshold_text(at)
     title = f"{found.model}: dense heads, threshold {threshold}"
     shares = found.dense_share[at]  # (G, L)
     with house_style():

@@ -6,8 +6,6 @@ forbids it to load anything. Captions are a model's output, so the template esca
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -71,7 +69,7 @@ def report_page(result: ChairResult, images: Path | None = None) -> str:
     Raises:
         EvaluationError: If the folder has no pictures.
     """
-    filters = {"pieces": _pieces, "sha256": _sha256}
+    filters = {"pieces": _pieces}
     pictures = list(_pictures(result.arms, images))
     return page_template(TEMPLATE, filters).render(
         methods=[arm.method for arm in result.arms],
@@ -120,8 +118,3 @@ def _objects(pictures: Sequence[Picture]) -> list[tuple[str, int, int]]:
     wrong = Counter(name for picture in pictures for name in picture.hallucinated)
     rows = [(name, count, wrong[name]) for name, count in mentioned.items()]
     return sorted(rows, key=lambda row: (-row[2], row[0]))
-
-
-def _sha256(text: str) -> str:
-    """Return a script's hash as a content security policy states it."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()

@@ -206,8 +206,9 @@ def score_settings(settings: ChairSettings) -> ScoreSettings:
     folder, splits = annotations_of(settings)
     if settings.ground_truth is None and not splits:
         raise EvaluationError(
-            f"--score needs COCO's annotations, but {folder} holds none (instances_val2014.json, "
-            "...); pass --coco_path, or --ground-truth with a file of objects by image id"
+            f"captions are scored with COCO's annotations, but {folder} holds none "
+            "(instances_val2014.json, ...); pass --coco_path, or --ground-truth with a file of "
+            "objects by image id"
         )
     return ScoreSettings(
         coco_path=None if settings.ground_truth else folder,
@@ -218,20 +219,33 @@ def score_settings(settings: ChairSettings) -> ScoreSettings:
 
 
 def _check_ids_can_be_scored(ids: Sequence[ImageId], ground_truth: Path | None) -> None:
-    """Check that pictures with names for ids are in the ground truth, before they are captioned.
+    """Check that pictures are in the ground truth, before they are captioned.
+
+    Of pictures that are known by their numbers, COCO's annotations are read when they are scored.
 
     Raises:
-        EvaluationError: Naming the first that is not, and how many are not.
+        EvaluationError: If the file can't be read, or naming the first that is not in it, and how
+            many are not.
     """
-    names = [image_id for image_id in ids if isinstance(image_id, str)]
-    known = chair_truth.read(ground_truth).objects if names and ground_truth is not None else {}
-    unknown = [name for name in names if name not in known]
-    if unknown:
+    known = None if ground_truth is None else chair_truth.read(ground_truth).objects
+    unknown = [
+        image_id
+        for image_id in ids
+        if (isinstance(image_id, str) if known is None else image_id not in known)
+    ]
+    if not unknown:
+        return
+    what = f"{len(unknown)} of {len(ids)} pictures can't be scored: {some_ids(unknown)}"
+    if any(isinstance(image_id, str) for image_id in unknown):
         raise EvaluationError(
-            f"--score can't score {len(unknown)} of {len(ids)} pictures: {some_ids(unknown)}; "
-            "COCO's annotations know pictures by their numbers, so pass --ground-truth with a file "
-            'that maps these names to objects ({"kitchen.jpg": ["cup"]}), or leave out --score'
+            f"{what}; COCO's annotations know pictures by their numbers, so pass --ground-truth "
+            'with a file that maps these names to objects ({"kitchen.jpg": ["cup"]}), or don\'t '
+            "score"
         )
+    raise EvaluationError(
+        f"{what}; --ground-truth {ground_truth} has nothing on them: pass that of the data set "
+        "that they are from, or don't score"
+    )
 
 
 def captions_file(folder: Path, arm: str) -> Path:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from eval.analysis.page import map_sentence, sinks_page
+from eval.analysis.page import sinks_page
 from eval.analysis.picture import LayerView, PictureView
 from eval.analysis.report import report_figures
 from eval.analysis.viewer import viewer_data
@@ -79,19 +79,19 @@ def test_without_a_claim_the_densest_shallow_head_is_the_finding() -> None:
 def test_the_sentence_looks_at_shallow_layers_only_and_skips_missing_heads() -> None:
     found = planted.head_map(layers=32, heads=32, missing=[(0, 0)])
     found.density[0, 8, 5] = 0.99  # no longer shallow
-    assert "layers 0 to 7, head 3 of layer 1 is densest" in map_sentence(found)
+    assert "layers 0 to 7, head 3 of layer 1 is densest" in found.sentence()
     found.density[0, 7, 5] = 0.98
-    assert "head 5 of layer 7 is densest" in map_sentence(found)
+    assert "head 5 of layer 7 is densest" in found.sentence()
     mean = np.nanmean(found.density[0, :8])
-    assert f"{100 * mean:.3g} % in the mean" in map_sentence(found)
+    assert f"{100 * mean:.3g} % in the mean" in found.sentence()
 
 
 def test_a_map_without_sinks_says_so() -> None:
     found = planted.head_map()
     found.density[:] = 0
 
-    assert "no head of layers 0 to 1 has a vision sink at threshold 0.002" in map_sentence(found)
-    assert "a lower threshold" in map_sentence(found)
+    assert "no head of layers 0 to 1 has a vision sink at threshold 0.002" in found.sentence()
+    assert "a lower threshold" in found.sentence()
 
 
 def test_figures_of_the_first_threshold_are_seen_and_others_are_folded() -> None:
