@@ -7,8 +7,6 @@ import hashlib
 import html
 import json
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from eval.analysis.picture import LayerView, PictureView
 from eval.analysis.report import report_figures
 from eval.analysis.viewer import viewer_data
 from tests.eval.analysis import planted
+from tests.eval.browser import dump
 from tests.eval.tasks.chair.test_report import ATTACK, Element, Tree
 
 
@@ -281,20 +280,8 @@ document.addEventListener("load", ({ target: frame }) => {
 
 def visited(page: Path, *, act: str = "") -> dict[str, Any]:
     """Open a page, act on its first picture, and return what is seen after each `note()`."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    if browser is None:
-        pytest.skip(f"no browser: none of {', '.join(names)} is installed")
     frame = f'<iframe src="{page.name}" width="400" height="900"></iframe>'
-    probe = page.with_name("probe.html")
-    probe.write_text(PROBE % (act, frame), encoding="utf-8")
-    command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={page.parent / 'profile'}", "--allow-file-access-from-files",
-        "--dump-dom", probe.as_uri(),
-    ]  # fmt: skip
-    dumped = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
+    dumped = dump(page.with_name("probe.html"), PROBE % (act, frame))
     (text,) = re.findall(r'<pre id="found">(.*?)</pre>', dumped, re.DOTALL)
     found: dict[str, Any] = json.loads(html.unescape(text))
     return found

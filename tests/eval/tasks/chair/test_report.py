@@ -8,8 +8,6 @@ import html
 import io
 import json
 import re
-import shutil
-import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
@@ -28,6 +26,7 @@ from eval.tasks.chair.output import ChairResult
 from eval.tasks.chair.report import report_page
 from eval.tasks.chair.scoring import ScoredArm, ScoredCaption, score
 from eval.tasks.chair.vocabulary import Mention
+from tests.eval.browser import dump
 
 OBJECTS = {"table": "dining table", "woman": "person", "cup": "cup", "dog": "dog", "dogs": "dog"}
 ATTACK = '<script>alert(1)</script></script><img src="http://evil/x" onerror=alert(1)>" \'&amp;'
@@ -465,23 +464,11 @@ document.addEventListener("load", ({ target: frame }) => {
 
 def visited(page: Path, fragments: Sequence[str], *, act: str = "") -> list[dict[str, Any]]:
     """Open a page 400 pixels wide with each fragment, act on it, and return what is seen."""
-    names = ("chromium", "chromium-browser", "google-chrome")
-    browser = next(filter(None, map(shutil.which, names)), None)
-    if browser is None:
-        pytest.skip(f"no browser: none of {', '.join(names)} is installed")
     frames = "".join(
         f'<iframe data-at="{at}" src="{page.name}#{html.escape(fragment)}" width="400"></iframe>'
         for at, fragment in enumerate(fragments)
     )
-    probe = page.with_name("probe.html")
-    probe.write_text(PROBE % (act, frames), encoding="utf-8")
-    command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-        "--disable-background-networking", "--disable-component-update", "--disable-sync",
-        f"--user-data-dir={page.parent / 'profile'}", "--allow-file-access-from-files",
-        "--dump-dom", probe.as_uri(),
-    ]  # fmt: skip
-    dumped = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
+    dumped = dump(page.with_name("probe.html"), PROBE % (act, frames))
     found: list[dict[str, Any]] = json.loads(Tree(dumped).open[0].one("pre", id="found").text)
     assert len(found) == len(fragments)
     return found
