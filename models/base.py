@@ -28,6 +28,7 @@ from models.checkpoints.finite import refuse_nonfinite
 from models.checkpoints.kinds import check_kinds
 from models.checkpoints.locate import locate
 from models.decoding.base import Contrast, DecodingMethod, MethodError, Request, generate
+from models.decoding.steps.steps import DecodeSteps
 from models.decoding.vcd import Vcd
 from models.decoding.yes_no import FirstToken, YesNoIds
 from models.errors import ModelError
@@ -401,6 +402,7 @@ class VLM(ABC):
         noised: Features | None = None,
         sharing: PicturePrefixes | None = None,
         yes_no: YesNoIds | None = None,
+        steps: DecodeSteps | None = None,
     ) -> list[Answer]:
         """Answer a batch of questions about already encoded pictures.
 
@@ -412,6 +414,7 @@ class VLM(ABC):
             noised: Features of the noised pictures, for methods that contrast with them.
             sharing: Lets questions about the same picture share its prefix, where `shares_prefix`.
             yes_no: Tokens to compute `Answer.p_yes` of, which changes no answer; None for none.
+            steps: Decodes greedily or by sampling, without a method, where prompts are embeddings.
         Returns:
             One answer per question.
         Raises:
@@ -449,6 +452,7 @@ class VLM(ABC):
                 counted=self._counted(questions, prompts),
                 first=first,
                 changes=changes,
+                steps=steps if _can_step(prompts, decoding, method) else None,
             )
             choose = partial(generate if method is None else method.generate, request)
             # One token behind the prefix would be a decode step.
@@ -590,6 +594,10 @@ class VLM(ABC):
         if self.answer_mark is not None:
             text = text.split(self.answer_mark)[-1]
         return Answer(text.strip(), finished, tokens)
+
+
+def _can_step(prompts: Prompts, decoding: Decoding, method: DecodingMethod | None) -> bool:
+    return method is None and decoding.num_beams == 1 and isinstance(prompts, EncodedPrompts)
 
 
 def check_question(question: object) -> None:

@@ -244,7 +244,7 @@ class _Batch:
                 cache = DynamicCache(config=self.model.config.get_text_config(decoder=True))
             cache.layers = []
             for index in range(len(rows[0].layers)):
-                layer = RestLayer(start) if index in modules else DynamicLayer()
+                layer = RestLayer(start, keys) if index in modules else DynamicLayer()
                 if index not in modules:
                     own = zip(*(prefix.layers[index] for prefix in rows), strict=True)
                     layer.update(*map(torch.cat, own))
@@ -450,11 +450,11 @@ def attend_to_prefixes(
 class RestLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
     """One layer's keys and values behind prefixes that count in its length but are not in it."""
 
-    def __init__(self, prefix: int) -> None:
-        """Start empty, behind so many tokens."""
+    def __init__(self, prefix: int, keys_before: PrefixKeys) -> None:
+        """Start empty, behind so many tokens, whose keys are elsewhere."""
         super().__init__()
-        self._prefix = prefix
+        self.prefix, self.keys_before = prefix, keys_before
 
     def get_seq_length(self, *_: Any) -> int:
         """Return the number of tokens, the prefix's included."""
-        return self._prefix + int(super().get_seq_length())
+        return self.prefix + int(super().get_seq_length())

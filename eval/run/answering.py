@@ -253,6 +253,7 @@ def _begin(
         "batch_size": settings.batch_size or "auto",
         "num_workers": session.plan.num_workers,
         "prefix_reuse": settings.prefix_reuse,
+        "compile": settings.compile,
         "processes": folder.place.count,
     }
     with folder.common_lock():

@@ -204,6 +204,13 @@ def add_running_flags(parser: FlagParser) -> None:
         group="running",
         help="run every prompt whole, also those about the same picture",
     )
+    flag(
+        "--compile",
+        metavar="WHEN",
+        group="running",
+        help="decode by captured steps on a GPU: auto (where it pays), always (made by "
+        "torch.compile, which takes a minute), never",
+    )
     flag("--num-workers", type=int, group="running", help="processes that read pictures (GPU: 4)")
     flag("--dry-run", action="store_true", group="running", help="say what would be asked; stop")
     flag("--fresh", action="store_true", group="running", help="set the arms' answers aside first")

@@ -19,6 +19,7 @@ import torch
 from eah import EAHHandle, enabled
 from eval.errors import EvaluationError
 from eval.files.answers import Item, Key
+from eval.run.steps import AUTO
 from models import VLM, Decoding
 from models.decoding.base import DecodingMethod
 from models.prefix_cache import MAX_BYTES
@@ -75,6 +76,7 @@ class Plan:
         num_workers: Processes that read pictures ahead.
         seed: Seed of sampling; each batch derives its own.
         prefix_reuse: Whether prompts about the same picture share its prefix.
+        compile: Whether decoding runs captured steps (`eval.run.steps`).
         unit: What an answer is called on the progress bar.
         device: What it runs on, for the record of costs.
         p_yes: Whether the probability of "yes" against "no" is recorded with each answer.
@@ -89,6 +91,7 @@ class Plan:
     num_workers: int
     seed: int
     prefix_reuse: bool = True
+    compile: str = AUTO
     unit: str = "answer"
     device: str = ""
     p_yes: bool = False

@@ -25,8 +25,10 @@ from eval.run.costs import BatchCost, measure
 from eval.run.pixels import Pixels, read_ahead
 from eval.run.plan import AskedArm, Parts, Plan, Prompt, prefix_bytes
 from eval.run.processes import Place
+from eval.run.steps import decode_steps
 from models import VLM
 from models.decoding.base import MethodError
+from models.decoding.steps.steps import DecodeSteps
 from models.decoding.vcd import Vcd
 from models.decoding.yes_no import yes_no_ids
 from models.prefix_cache import PicturePrefixes, PrefixCache
@@ -38,7 +40,7 @@ Features = dict[str, Any]
 class Asker:
     """A model with the pictures that it was shown."""
 
-    def __init__(self, vlm: VLM, plan: Plan) -> None:
+    def __init__(self, vlm: VLM, plan: Plan, steps: DecodeSteps | None = None) -> None:
         """Start without pictures."""
         self._vlm = vlm
         self._plan = plan
@@ -48,7 +50,8 @@ class Asker:
         self._prefixes = PrefixCache(prefix_bytes(vlm))  # one for all arms
         self._asked = Counter(image for image, _ in {(p.image, p.text) for p in plan.prompts})
         self._yes_no = yes_no_ids(vlm.tokenizer) if plan.p_yes else None
-        self._parts = Parts(may_cut=plan.batch_size is None, freed=self._prefixes.kept.clear)
+        self._steps = steps
+        self._parts = Parts(may_cut=plan.batch_size is None, freed=self._forget)
 
     def take(self, pixels: Pixels) -> None:
         """Encode pictures."""
@@ -65,6 +68,12 @@ class Asker:
     def end_batch(self, arm: AskedArm, following: Collection[str]) -> None:
         """Forget an arm's prefixes of all pictures but the next batch's."""
         self._prefixes.keep(lambda picture: picture[0] != arm.name or picture[1] in following)
+
+    def _forget(self) -> None:
+        """Free what is kept for later batches."""
+        self._prefixes.kept.clear()
+        if self._steps is not None:
+            self._steps.forget()
 
     def answers(
         self, arm: AskedArm, index: int, batch: Sequence[Prompt], cost: BatchCost
@@ -93,7 +102,7 @@ class Asker:
             unique = list(dict.fromkeys(asked))
             places, asked = [unique.index(prompt) for prompt in asked], unique
         names = [image for image, _ in asked]
-        reused, passes = self._prefixes.reused, self._prefixes.passes
+        reused, passes = self._prefixes.reused, self._prefixes.passes - self._steps_taken
         contrast = self._contrast(arm, names)
         with measure(self._vlm.language_model, cost), arm.applied(self._vlm) as handle:
             try:
@@ -105,6 +114,7 @@ class Asker:
                     contrast,
                     self._picture_prefixes(arm, names),
                     self._yes_no,
+                    self._steps,
                 )
             except MethodError as error:
                 raise EvaluationError(f"method {arm.name}: {error}") from error
@@ -113,7 +123,7 @@ class Asker:
         # A contrast is a prompt of its own, which has a prefix, too.
         cost.prompts += len(asked) * (1 if contrast is None else 2)
         cost.reused += self._prefixes.reused - reused
-        cost.forwards -= self._prefixes.passes - passes
+        cost.forwards -= self._prefixes.passes - self._steps_taken - passes
         # transformers repeats a prompt for each of its beams.
         repeats = arm.decoding is None or arm.decoding.repeats_prompts
         beams = decoding.num_beams if repeats else 1
@@ -125,6 +135,11 @@ class Asker:
             findings = tuple(_finding(report, place * beams) for report in found)
             rows.append(Answer(prompt.item, text, finished, findings, p_yes))
         return rows
+
+    @property
+    def _steps_taken(self) -> int:
+        """Forward passes that no hook of the model counts."""
+        return 0 if self._steps is None else self._steps.taken
 
     def _picture_prefixes(self, arm: AskedArm, names: Sequence[str]) -> PicturePrefixes | None:
         """Return where a batch's prefixes are; None where no picture is asked about twice."""
@@ -225,7 +240,7 @@ def ask_batches(
         for index, batch in mine
         if any(prompt.key not in done[arm.name] for prompt in batch for arm in plan.arms)
     ]
-    asker = Asker(vlm, plan)
+    asker = Asker(vlm, plan, decode_steps(vlm, plan, is_first=place.index == 0))
     names = [list(dict.fromkeys(prompt.image for prompt in batch)) for _, batch in left]
     # Pictures that the batch before has too need not be read again.
     fresh = [

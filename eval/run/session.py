@@ -24,6 +24,7 @@ from eval.run.pixels import pictures_hash
 from eval.run.plan import AskedArm, Plan, Prompt
 from eval.run.processes import this_place
 from eval.run.settings import RunSettings
+from eval.run.steps import check_steps
 from eval.tasks.base import Task
 from models.errors import ModelError, printable
 from models.tokenizer import check_characters
@@ -107,6 +108,7 @@ def plan_session(
     if task.likelihood:
         _check_likelihood(arms, decoding)
     _check_arms(arms, decoding, settings.batch_size)
+    check_steps(settings.compile, arms, decoding.num_beams, decoding.max_new_tokens)
     prompts = [Prompt(item, task.prompt(item, protocol)) for item in items]
     _check_prompts(prompts)
     plan = Plan(
@@ -118,6 +120,7 @@ def plan_session(
         num_workers=_workers(settings.num_workers, described.device),
         seed=settings.seed,
         prefix_reuse=settings.prefix_reuse,
+        compile=settings.compile,
         unit=task.unit,
         device=device_name(described.device),
         p_yes=task.wants_p_yes,

@@ -11,6 +11,7 @@ from eah.errors import nearest
 from eval.errors import EvaluationError
 from eval.files.typed import LARGEST
 from eval.files.values import convert
+from eval.run.steps import AUTO, WAYS
 from models.settings import PARTS
 
 DEFAULT_SEED: Final = 42
@@ -55,6 +56,8 @@ class RunSettings:
         max_new_tokens: Length of an answer; None for the protocol's.
         batch_size: Prompts that are generated together; None for as many as fit into memory.
         prefix_reuse: Whether questions about the same picture share its prefix.
+        compile: When greedy decoding and sampling run captured steps on a GPU: "auto", "never", or
+            "always", which are made by torch.compile.
         num_workers: Processes that read and resize pictures ahead; None for 4 beside a GPU, and
             none beside a CPU, which they would take time from.
         skip_unreadable: Leave out the questions about pictures that can't be read.
@@ -104,6 +107,7 @@ class RunSettings:
     max_new_tokens: int | None = None
     batch_size: int | None = 8
     prefix_reuse: bool = True
+    compile: str = AUTO
     num_workers: int | None = None
     skip_unreadable: bool = False
     limit: int | None = None
@@ -141,6 +145,8 @@ class RunSettings:
                 raise EvaluationError(
                     f"{item.name} has {len(str(abs(value)))} digits, but has to be below 2**63"
                 )
+        if self.compile not in WAYS:
+            raise EvaluationError(f"compile={self.compile!r:.60}: {nearest(self.compile, WAYS)}")
         if self.repeats > MOST_REPEATS:
             raise EvaluationError(f"repeats={self.repeats}, but {MOST_REPEATS} are the most")
         if self.num_workers is not None and self.num_workers > MOST_WORKERS:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import torch
 from torch import nn
@@ -15,6 +15,9 @@ from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria
 
 from models.decoding.yes_no import FirstToken, KeepFirst
 from models.generation import Decoding, EncodedPrompts, Prompts
+
+if TYPE_CHECKING:
+    from models.decoding.steps.steps import DecodeSteps
 
 MOST: Final = 1e4  # of a factor on scores; half precision counts to 6.5e4
 
@@ -46,6 +49,7 @@ class Request:
             that transformers 4.29.2 counts in the length of an answer.
         first: Is shown the method's scores of the first token, before processors; None for nothing.
         changes: What a method makes of the scores, before everything else (`applied`).
+        steps: What decodes in the place of the model's own passes; None for these.
     """
 
     model: Any
@@ -57,6 +61,7 @@ class Request:
     counted: tuple[int, ...]
     first: FirstToken | None = None
     changes: LogitsProcessorList = field(default_factory=LogitsProcessorList)
+    steps: DecodeSteps | None = None
 
     def single_eos(self) -> int:
         """Return the id that ends an answer, for methods that know of one only.
@@ -170,7 +175,10 @@ def generate(request: Request) -> torch.Tensor:
     """Return what transformers' own `generate` chooses, shape (B, T), padded behind EOS."""
     # Before the others: the repetition penalty and what sampling cuts off are not in p_yes.
     first = [] if request.first is None else [KeepFirst(request.first)]
-    ids: torch.Tensor = request.model.generate(
+    model = request.model
+    if request.steps is not None:
+        model = request.steps.standing_in(model, request.config.max_new_tokens)
+    ids: torch.Tensor = model.generate(
         **request.prompts.inputs,
         generation_config=request.config,
         logits_processor=LogitsProcessorList([*request.changes, *first, *request.processors]),

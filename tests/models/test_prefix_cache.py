@@ -333,7 +333,7 @@ def test_attention_to_prefixes_is_plain_attention_to_own_copies(
 
 
 def test_the_rest_grows_as_transformers_own_cache_and_counts_the_prefix() -> None:
-    layer, plain = RestLayer(LENGTH), DynamicLayer()
+    layer, plain = RestLayer(LENGTH, PrefixKeys()), DynamicLayer()
     assert layer.get_seq_length() == LENGTH
 
     for new in (REST, 1, 1):

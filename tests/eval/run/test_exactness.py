@@ -15,6 +15,7 @@ from eval.pope_eval import main
 from eval.run import plan, runner
 from eval.run.costs import BatchCost
 from eval.run.recorded import RecordedRun, read_run
+from models.decoding.steps.steps import DecodeSteps
 from models.generation import Answer
 from models.prefix_cache import MAX_BYTES, CachedPrefix, PrefixCache
 from models.prompts import IMAGE
@@ -98,6 +99,34 @@ def test_answers_heads_and_counts_are_those_of_one_prompt_at_a_time(
     else:
         assert reused["baseline"] > QUESTIONS / 2
         assert 0 < reused["eah"] <= reused["baseline"]
+
+
+@pytest.mark.parametrize("extra", [[], ["--no-prefix-reuse"]], ids=["shared", "whole"])
+def test_answers_by_decode_steps_are_those_of_one_prompt_at_a_time(
+    flags: list[str],
+    one_by_one: Answers,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: list[str],
+) -> None:
+    made: list[DecodeSteps] = []
+
+    def uncaptured(vlm: models.VLM, *_: Any, **__: Any) -> DecodeSteps:
+        made.append(DecodeSteps(vlm.language_model, captures=False, is_required=True))
+        return made[-1]
+
+    monkeypatch.setattr(runner, "decode_steps", uncaptured)
+
+    answers, spent = run(flags, tmp_path, "--batch-size", "16", *extra)
+    assert answers == one_by_one
+    (steps,) = made
+    assert steps.taken > QUESTIONS / 16
+
+    monkeypatch.undo()
+    plain, expected = run(flags, tmp_path / "plain", "--batch-size", "16", *extra)
+    assert plain == one_by_one
+    for arm, batches in expected.items():
+        assert [c.forwards for c in spent[arm]] == [c.forwards for c in batches], arm
 
 
 @pytest.mark.parametrize("prefixes", [0, 1, 3])

@@ -1,0 +1,72 @@
+"""Whether a run decodes by steps on fixed buffers (`models.decoding.steps`): `--compile`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+from eval.errors import EvaluationError
+
+if TYPE_CHECKING:
+    from eval.run.plan import AskedArm, Plan
+    from models import VLM
+    from models.decoding.steps.steps import DecodeSteps
+
+AUTO: Final = "auto"
+ALWAYS: Final = "always"
+NEVER: Final = "never"
+WAYS: Final = (AUTO, ALWAYS, NEVER)
+
+
+def check_steps(way: str, arms: Sequence[AskedArm], beams: int, new_tokens: int) -> None:
+    """Refuse to require steps where arms choose tokens in another way.
+
+    Raises:
+        EvaluationError: Saying which.
+    """
+    reason = _reason_against_arms(arms, beams, new_tokens)
+    if way == ALWAYS and reason is not None:
+        raise EvaluationError(f"--compile always: {reason}; leave --compile out")
+
+
+def decode_steps(vlm: VLM, plan: Plan, *, is_first: bool) -> DecodeSteps | None:
+    """Return what decodes for all arms of a run; None for the model itself.
+
+    Arms of a run decode in the same way, so that their times compare.
+
+    Args:
+        vlm: The model, loaded.
+        plan: What is asked of it.
+        is_first: Whether this process is the one of the run that prints notes.
+    Raises:
+        EvaluationError: If steps are required, and this model can't have them.
+    """
+    from models.decoding.steps.steps import DecodeSteps
+    from models.decoding.steps.support import reason_against
+
+    decoding = plan.decoding
+    if (
+        plan.compile == NEVER
+        or _reason_against_arms(plan.arms, decoding.num_beams, decoding.max_new_tokens) is not None
+    ):
+        return None
+    reason = reason_against(vlm.language_model, note=vlm.prefix_note)
+    if reason is None:
+        is_required = plan.compile == ALWAYS
+        return DecodeSteps(vlm.language_model, compiles=is_required, is_required=is_required)
+    if plan.compile == ALWAYS:
+        raise EvaluationError(f"--compile always: {reason}; leave --compile out")
+    if vlm.device.type == "cuda" and is_first:
+        print(f"note: decoding without fixed buffers, which is slower: {reason}", file=sys.stderr)
+    return None
+
+
+def _reason_against_arms(arms: Sequence[AskedArm], beams: int, new_tokens: int) -> str | None:
+    """Return why arms can't decode by steps; None if they can."""
+    if beams > 1:
+        return f"beam search (--beam {beams}) reorders what is cached"
+    if new_tokens < 2:
+        return "an answer of one token has no decode step"
+    named = [arm.name for arm in arms if arm.decoding is not None]
+    return f"{', '.join(named)} chooses tokens or changes passes by itself" if named else None

@@ -1,0 +1,1 @@
+"""Decode steps that cost the host next to nothing: fixed buffers, compiled or captured once."""

@@ -1,0 +1,45 @@
+"""A copy of a model that shares its weights and runs without hooks and functions of ours.
+
+A decode step is the same under EAH and without it, so one such copy serves all arms: what is
+compiled or captured for one of them is there for the others.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, Final
+
+from torch import nn
+
+from eah.generation import CONTINUOUS, GENERATE
+from eah.kernels import own_config
+from eah.state import STATE
+
+HOOKS: Final = (
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_forward_hooks_with_kwargs",
+    "_forward_hooks_always_called",
+    "_forward_pre_hooks_with_kwargs",
+)
+
+
+def plain_copy(model: nn.Module) -> Any:
+    """Return a copy of a module tree: the same parameters and buffers, and no hooks."""
+    copied = unhooked(model)
+    if hasattr(model.__dict__.get("config"), "_attn_implementation"):
+        copied.config = own_config(model)
+    copied._modules = {
+        name: None if part is None else plain_copy(part) for name, part in model._modules.items()
+    }
+    return copied
+
+
+def unhooked(module: nn.Module) -> Any:
+    """Return a shallow copy of a module, without hooks and without what EAH put on it."""
+    copied: Any = copy.copy(module)
+    for name in HOOKS:
+        copied.__dict__[name] = type(module.__dict__[name])()
+    for name in (STATE, GENERATE, *CONTINUOUS):
+        copied.__dict__.pop(name, None)
+    return copied

@@ -1,0 +1,153 @@
+"""Decode steps by layout, made when they pay.
+
+Axes: R batch rows, S prompt positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, Final
+
+import torch
+
+from eah.find import attention_modules
+from models.decoding.own_attention import kernel_name
+from models.decoding.steps.buffers import Buffers, Layout, layout_of
+from models.decoding.steps.plain import plain_copy
+from models.decoding.steps.stand_in import Turn, stand_in
+from models.decoding.steps.step import DecodeStep
+from models.errors import ModelError
+
+KEPT: Final = 4  # layouts whose buffers are kept
+# A capture takes as long as a few steps. Where answers are shorter, it has to be of use twice.
+LONG: Final = 32
+# By how much of the spread of scores a step may differ from the model's own.
+HALF: Final = 0.1
+TOLERANCE: Final = {torch.float32: 1e-3}
+
+
+class DecodeSteps:
+    """The decode steps of one model.
+
+    Attributes:
+        compiles: Whether torch.compile makes them.
+        is_required: Whether it is an error where they can't be made.
+        taken: Steps that were run, for who counts forward passes.
+        note: Why no steps are made any more; None while they are.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        *,
+        compiles: bool = False,
+        captures: bool = True,
+        is_required: bool = False,
+    ) -> None:
+        """Take a language model.
+
+        Args:
+            model: With EAH enabled or not; steps are without it.
+            compiles: Whether torch.compile makes the steps, which takes a minute for 32 layers.
+            captures: Whether they are captured as CUDA graphs.
+            is_required: Whether it is an error where that fails; else the model goes on by itself.
+        """
+        self.taken = 0
+        self.note: str | None = None
+        self._plain = plain_copy(model)
+        self.compiles, self.is_required = compiles, is_required
+        self._captures = captures
+        self._kept: dict[Layout, DecodeStep] = {}
+        self._seen: set[Layout] = set()
+        kernel = kernel_name(next(iter(attention_modules(model).values())))
+        self._additive = next(model.parameters()).dtype if kernel == "eager" else None
+
+    def standing_in(self, model: Any, new_tokens: int) -> Any:
+        """Return a model whose `generate` decodes by these steps, once.
+
+        Args:
+            model: The language model, with the hooks of the batch.
+            new_tokens: Most tokens of an answer.
+        """
+        return stand_in(model, Turn(self, model, new_tokens))
+
+    def forget(self) -> None:
+        """Free all buffers."""
+        self._kept.clear()
+
+    def step_of(self, past: Any, mask: torch.Tensor, new_tokens: int) -> DecodeStep | None:
+        """Return a step that goes on behind a prefill; None where it would not pay.
+
+        Args:
+            past: The prefill's cache.
+            mask: 1 at the prompts' tokens, (R, S).
+            new_tokens: Most tokens of an answer.
+        Raises:
+            ModelError: If the step can't be made, and it is required.
+        """
+        if self.note is not None or new_tokens < 2:
+            return None
+        layout = layout_of(past, mask, new_tokens)
+        is_new = layout not in self._seen
+        self._seen.add(layout)
+        if is_new and new_tokens < LONG and not self.is_required:
+            return None
+        try:
+            step = self._filled(layout, past, mask)
+        except torch.OutOfMemoryError:
+            self._give_up("they do not fit into memory beside the batch")
+            return None
+        except RuntimeError as error:  # of a compiler, or of an operator that can't be captured
+            self._give_up(f"they can't be made ({str(error).splitlines()[0]:.200})")
+            return None
+        self._kept[layout] = step  # the most recently used one comes last
+        return step
+
+    def _filled(self, layout: Layout, past: Any, mask: torch.Tensor) -> DecodeStep:
+        step = self._kept.pop(layout, None)
+        if step is not None:
+            step.buffers.fill(past, mask)
+            return step
+        while len(self._kept) >= KEPT:
+            del self._kept[next(iter(self._kept))]
+        buffers = Buffers(layout, past, mask.device, self._additive)
+        step = DecodeStep(self._plain, buffers, compiles=self.compiles)
+        buffers.fill(past, mask)
+        if self._captures:
+            step.capture()
+        return step
+
+    def agree(self, scores: torch.Tensor, expected: torch.Tensor) -> bool:
+        """Compare a step's scores with the model's own; where they differ, no more are made.
+
+        Args:
+            scores: The step's, (R, 1, V).
+            expected: The model's.
+        Raises:
+            ModelError: If they differ by more than rounding, and steps are required.
+        """
+        expected = expected.float()
+        difference = float((scores.float() - expected).abs().max() / expected.std())
+        if difference <= TOLERANCE.get(scores.dtype, HALF):
+            return True
+        self._give_up(
+            f"their scores differ from {type(self._plain).__name__}'s own by {difference:.2g} of "
+            "the spread of scores"
+        )
+        return False
+
+    def _give_up(self, reason: str) -> None:
+        """Go on without steps.
+
+        Raises:
+            ModelError: If they are required.
+        """
+        if self.is_required:
+            raise ModelError(f"decode steps on fixed buffers: {reason}; leave out --compile")
+        self.note = reason
+        self.forget()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        print(
+            f"note: the model decodes by itself, without fixed buffers: {reason}", file=sys.stderr
+        )

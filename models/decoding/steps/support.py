@@ -1,0 +1,50 @@
+"""Which models can decode by steps on fixed buffers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eah.errors import UnsupportedModelError
+from eah.find import attention_modules
+from models.decoding.own_attention import KERNELS, kernel_name
+
+
+def reason_against(model: Any, *, note: str | None = None) -> str | None:
+    """Return why a language model can't decode by captured steps; None if it can.
+
+    Args:
+        model: The language model.
+        note: Why its prompts can't be given as embeddings, if they can't.
+    """
+    devices = {parameter.device for parameter in model.parameters()}
+    if len(devices) > 1:
+        return "the model is spread over several devices"
+    if next(iter(devices)).type != "cuda":
+        return "that needs a CUDA GPU"
+    return note or reason_against_form(model)
+
+
+def reason_against_form(model: Any) -> str | None:
+    """Return why a model can't decode on fixed buffers, wherever it runs; None if it can."""
+    if getattr(model, "hf_quantizer", None) is not None:
+        return "its weights are quantized"
+    if any("_hf_hook" in module.__dict__ for module in model.modules()):
+        return "accelerate moves its weights between devices"
+    try:
+        modules = attention_modules(model).values()
+    except UnsupportedModelError as error:
+        return str(error)
+    kernels = {kernel_name(module) for module in modules}
+    if not kernels <= set(KERNELS):
+        return f"attn_implementation is {', '.join(sorted(kernels))}, not {' or '.join(KERNELS)}"
+    config = model.config.get_text_config(decoder=True)
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if kinds - {"full_attention"} or _slides(config):
+        return "some of its layers see a window of the prompt only"
+    return None
+
+
+def _slides(config: Any) -> bool:
+    """Return whether a config without layer types names a sliding window that is in use."""
+    window = getattr(config, "sliding_window", None)
+    return window is not None and bool(getattr(config, "use_sliding_window", True))
