@@ -83,10 +83,10 @@ class DecodeStep:
         """Capture the step as a CUDA graph; the buffers' tokens stay what they were."""
         buffers = self.buffers
         before = [part.clone() for part in buffers.state()]
-        here = torch.cuda.current_stream()
-        aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's has no types
         graph = torch.cuda.CUDAGraph()
-        with self._attending(), _uncached_autocast():
+        with torch.cuda.device(buffers.token.device), self._attending(), _uncached_autocast():
+            here = torch.cuda.current_stream()
+            aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's has no types
             aside.wait_stream(here)
             with torch.cuda.stream(aside):
                 for _ in range(WARM_UPS):
