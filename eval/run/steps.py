@@ -51,7 +51,7 @@ def decode_steps(vlm: VLM, plan: Plan, *, is_first: bool) -> DecodeSteps | None:
         or _reason_against_arms(plan.arms, decoding.num_beams, decoding.max_new_tokens) is not None
     ):
         return None
-    reason = reason_against(vlm.language_model, note=vlm.prefix_note)
+    reason = reason_against(vlm)
     if reason is None:
         is_required = plan.compile == ALWAYS
         return DecodeSteps(vlm.language_model, compiles=is_required, is_required=is_required)

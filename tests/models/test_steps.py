@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import copy
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -22,6 +24,7 @@ from models.decoding.steps.support import reason_against, reason_against_form
 from models.decoding.yes_no import yes_no_ids
 from models.errors import ModelError
 from models.generation import Answer
+from models.precision import Precision
 from models.prefix_cache import PicturePrefixes, PrefixCache
 from tests.models.toys import FAMILIES, QUESTIONS, make_folder, pictures
 
@@ -242,7 +245,7 @@ def test_steps_that_cannot_be_made_are_left_out(
 def test_models_that_cannot_have_steps_are_known(wrapped: dict[str, VLM]) -> None:
     model = copy.deepcopy(wrapped["shikra"].language_model)
 
-    assert "CUDA" in str(reason_against(model))
+    assert "CUDA" in str(reason_against(wrapped["shikra"]))
     assert reason_against_form(model) is None
     model.config.get_text_config().sliding_window = 8
     assert "window" in str(reason_against_form(model))
@@ -253,3 +256,34 @@ def test_models_that_cannot_have_steps_are_known(wrapped: dict[str, VLM]) -> Non
     next(model.children()).__dict__["_hf_hook"] = object()
     assert "accelerate" in str(reason_against_form(model))
     assert reason_against_form(nn.Linear(1, 1)) is not None
+
+
+def on_a_gpu(vlm: VLM, **changes: Any) -> Any:
+    """Return what looks like a model on a GPU."""
+    weight = SimpleNamespace(device=torch.device("cuda:0"))
+    model = SimpleNamespace(parameters=lambda: [weight])
+    found = {"language_model": model, "prefix_note": None, "precision": vlm.precision}
+    return SimpleNamespace(**{**found, **changes})
+
+
+def test_how_a_model_is_given_prompts_and_computes_decides_too(
+    wrapped: dict[str, VLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = wrapped["shikra"]
+    monkeypatch.setattr("models.decoding.steps.support.reason_against_form", lambda _: None)
+    part = vlm.precision.parts["llm"]
+
+    def computing(**changes: Any) -> Precision:
+        return replace(vlm.precision, parts={"llm": replace(part, **changes)})
+
+    assert reason_against(on_a_gpu(vlm)) is None
+    assert reason_against(on_a_gpu(vlm, prefix_note="ids and pixels")) == "ids and pixels"
+    casts = computing(autocast=torch.float16, linear=torch.float32)
+    assert "torch.float32 weights at every step" in str(
+        reason_against(on_a_gpu(vlm, precision=casts))
+    )
+    halved = computing(autocast=torch.float16, linear=torch.float16)
+    assert reason_against(on_a_gpu(vlm, precision=halved)) is None
+    spread = [SimpleNamespace(device=torch.device(f"cuda:{at}")) for at in (0, 1)]
+    model = SimpleNamespace(parameters=lambda: spread)
+    assert "several devices" in str(reason_against(on_a_gpu(vlm, language_model=model)))

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eah.errors import UnsupportedModelError
 from eah.find import attention_modules
 from models.decoding.own_attention import KERNELS, kernel_name
 
+if TYPE_CHECKING:
+    from models.base import VLM
 
-def reason_against(model: Any, *, note: str | None = None) -> str | None:
-    """Return why a language model can't decode by captured steps; None if it can.
 
-    Args:
-        model: The language model.
-        note: Why its prompts can't be given as embeddings, if they can't.
-    """
-    devices = {parameter.device for parameter in model.parameters()}
+def reason_against(vlm: VLM) -> str | None:
+    """Return why a model can't decode by captured steps; None if it can."""
+    devices = {parameter.device for parameter in vlm.language_model.parameters()}
     if len(devices) > 1:
         return "the model is spread over several devices"
     if next(iter(devices)).type != "cuda":
         return "that needs a CUDA GPU"
-    return note or reason_against_form(model)
+    if vlm.prefix_note is not None:
+        return vlm.prefix_note
+    llm = vlm.precision.parts["llm"]
+    if llm.autocast not in (None, llm.linear):
+        return f"autocast would cast its {llm.linear} weights at every step; pass another --dtype"
+    return reason_against_form(vlm.language_model)
 
 
 def reason_against_form(model: Any) -> str | None:

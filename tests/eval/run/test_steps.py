@@ -24,7 +24,7 @@ def vlm() -> models.VLM:
 
 @pytest.fixture
 def on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.decoding.steps.support.reason_against", lambda *_, **__: None)
+    monkeypatch.setattr("models.decoding.steps.support.reason_against", lambda _: None)
 
 
 def plan(way: str, *, beams: int = 1, tokens: int = 64, method: Any = None) -> Any:
@@ -62,7 +62,7 @@ def test_a_model_that_has_none_on_a_gpu_is_named_once(
     vlm: models.VLM, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     reason = "its weights are quantized"
-    monkeypatch.setattr("models.decoding.steps.support.reason_against", lambda *_, **__: reason)
+    monkeypatch.setattr("models.decoding.steps.support.reason_against", lambda _: reason)
     gpu = SimpleNamespace(
         language_model=vlm.language_model, prefix_note=None, device=SimpleNamespace(type="cuda")
     )
