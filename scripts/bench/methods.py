@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -34,10 +34,12 @@ from models.prefix_cache import PicturePrefixes, PrefixCache
 from models.settings import model_settings
 from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
 from scripts.bench.model import now
-from scripts.bench.rows import Arm, Row, compared, interleave
+from scripts.bench.rounds import Arm, Measurement, Measurements
+from scripts.bench.rows import Row, compared
 from scripts.bench.vlm import eah_config
 
 TIME: Final = "time, ms"
+PASSES, ROWS = "forward passes per token", "rows per pass"
 CAPTION: Final = "Please help me describe the image in detail."
 THINGS: Final = ("cat", "dog", "car", "tree", "person", "bottle", "chair", "book")
 WIDTH: Final = 4096  # of LLaVA-1.5-7B
@@ -71,31 +73,31 @@ class _Way:
     beams: int = 1
 
 
-def measure_methods(
-    shape: MethodShape, device: torch.device, repeats: int
-) -> tuple[list[Row], list[str]]:
+def method_measurements(
+    shape: MethodShape, device: torch.device, most: int | None = None
+) -> Measurements:
     """Caption a picture, then answer eight questions about one, under every method.
 
     Args:
         shape: What is asked.
         device: Where the model runs.
-        repeats: Rounds that count.
-    Returns:
-        The rows, and OPERA beside beam search as sentences.
+        most: Rounds at most that count; None for no limit.
+    Yields:
+        What to measure; OPERA stands beside beam search in a sentence.
     """
     vlm = make_deep_vlm(device, shape.width, shape.side)
     text = vlm.model.config.text_config
     about = f"{LAYERS} layers of width {text.hidden_size}"
-    caption, questions = caption_arms(vlm, shape), question_arms(vlm, shape)
-    rows = [
-        *interleave(f"a caption of {shape.caption} tokens, {about}", caption, repeats),
-        *interleave(f"{len(THINGS)} questions about a picture, {about}", questions, repeats),
-    ]
-    times = [row for row in rows if row.quantity == TIME]
     pair = _beamed("opera", shape), _beamed("baseline", shape)
-    half = len(times) // 2
-    lines = [*compared(times[:half], [pair]), *compared(times[half:], [pair])]
-    return [row if row.quantity == TIME else replace(row, ratios=()) for row in rows], lines
+
+    def lines(rows: Sequence[Row]) -> list[str]:
+        return compared([row for row in rows if row.quantity == TIME], [pair])
+
+    for title, arms, share in (
+        (f"a caption of {shape.caption} tokens, {about}", caption_arms(vlm, shape), 0.5),
+        (f"{len(THINGS)} questions about a picture, {about}", question_arms(vlm, shape), 1.0),
+    ):
+        yield Measurement(title, arms, most, absolute=(PASSES, ROWS), share=share, lines=lines)
 
 
 def methods_of(vlm: VLM) -> dict[str, DecodingMethod]:
@@ -188,7 +190,7 @@ def _ask(
 
 def _per_token(rows: Sequence[int], tokens: int) -> dict[str, float]:
     """Return how many forward passes a token takes, and of how many rows they are."""
-    return {"forward passes per token": len(rows) / tokens, "rows per pass": sum(rows) / len(rows)}
+    return {PASSES: len(rows) / tokens, ROWS: sum(rows) / len(rows)}
 
 
 def _seconds(device: torch.device) -> float:
