@@ -106,7 +106,7 @@ def run_rounds(
         if index >= this.warm_up and found:
             rounds.append(found)
             finished(rows_of(this, rounds, failed))
-        left = min(todo - len(rounds), _fitting(limits, seconds, counted=bool(rounds)))
+        left = int(min(todo - len(rounds), _fitting(limits, seconds, counted=bool(rounds))))
         if left <= 0 or not found:
             break
         done = index + 1
