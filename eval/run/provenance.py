@@ -50,13 +50,15 @@ def git_commit() -> str | None:
     """Return the project's commit, with "-dirty" after local changes; None where nothing says it.
 
     A tree that `git archive` wrote has its commit in a file; what was changed there since, nobody
-    knows. A repository that holds the tree, such as that of the machine's settings, is another one.
+    knows. A repository that holds the tree is another one: its commit is not the project's.
     """
-    top = _git("rev-parse", "--show-toplevel")
-    if top and Path(top).resolve() == ROOT.resolve():
-        return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
     exported = (ROOT / EXPORTED).read_text(encoding="utf-8").strip()
-    return None if exported.startswith("$") else exported
+    if not exported.startswith("$"):
+        return exported
+    top = _git("rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != ROOT.resolve():
+        return None
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
 
 
 def _git(*words: str) -> str | None:

@@ -53,19 +53,18 @@ def test_of_a_checkout_with_local_changes_named(
     assert commit_in(monkeypatch, folder) == f"{commit}-dirty"
 
 
-@pytest.mark.parametrize("inside_another", [False, True])
+@pytest.mark.parametrize("where", ["alone", "other", "other/below"])
 def test_of_an_exported_tree(
     committed: tuple[Path, str],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    inside_another: bool,
+    where: str,
 ) -> None:
+    """Also where it lies in another repository, or at the top of one."""
     folder, commit = committed
-    outer = tmp_path / "outer"
-    if inside_another:
-        make_repository(outer)
-    exported = outer / "project"
-    exported.mkdir(parents=True)
+    make_repository(tmp_path / "other")
+    exported = tmp_path / where
+    exported.mkdir(parents=True, exist_ok=True)
     git(folder, "archive", "--output", str(tmp_path / "project.tar"), "HEAD")
     subprocess.run(["tar", "-xf", tmp_path / "project.tar", "-C", exported], check=True)
 
