@@ -7,7 +7,6 @@ is the process's own, summed over threads: rounds take minutes, in which others 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -33,7 +32,7 @@ from models.generation import Decoding
 from models.prefix_cache import PicturePrefixes, PrefixCache
 from models.settings import model_settings
 from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
-from scripts.bench.model import now
+from scripts.bench.model import worked
 from scripts.bench.rounds import Arm, Measurement, Measurements
 from scripts.bench.rows import Row, compared
 from scripts.bench.vlm import eah_config
@@ -172,7 +171,7 @@ def _ask(
         noised = vlm.encode_pixels(way.method.noised(pixels, 0)).expand(count, -1, -1)
     enabled = eah.enabled(vlm.model, eah_config(NAME)) if way.eah else nullcontext()
     with enabled, _counted(vlm.language_model) as rows:
-        start = _seconds(vlm.device)
+        start = worked(vlm.device)
         answers = vlm.answer_batch(
             shown.expand(count, -1, -1),
             questions,
@@ -181,7 +180,7 @@ def _ask(
             noised,
             PicturePrefixes([0] * count, PrefixCache()) if reuse else None,
         )
-        seconds = _seconds(vlm.device) - start
+        seconds = worked(vlm.device) - start
     assert all(answer.tokens == tokens for answer in answers), "an answer ended early"
     taken = {TIME: 1000 * seconds}
     # With reuse, passes that compute a prefix count as well, and say little.
@@ -191,11 +190,6 @@ def _ask(
 def _per_token(rows: Sequence[int], tokens: int) -> dict[str, float]:
     """Return how many forward passes a token takes, and of how many rows they are."""
     return {PASSES: len(rows) / tokens, ROWS: sum(rows) / len(rows)}
-
-
-def _seconds(device: torch.device) -> float:
-    """Return the time in seconds: a clock's where a GPU works, else the process's own."""
-    return now(device) if device.type == "cuda" else time.process_time()
 
 
 @contextmanager

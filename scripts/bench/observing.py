@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -27,7 +26,7 @@ from models.base import VLM
 from models.generation import EncodedPrompts
 from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
 from scripts.bench.fresh import in_fresh_process
-from scripts.bench.model import MIB, now
+from scripts.bench.model import MIB, worked
 from scripts.bench.released import resident_bytes
 from scripts.bench.rounds import Measurement, Measurements
 from scripts.bench.rows import Row
@@ -133,8 +132,7 @@ def prefill(vlm: VLM, prompts: EncodedPrompts) -> None:
 
 def _time(vlm: VLM, prompts: EncodedPrompts, way: str) -> dict[str, float]:
     """Return the time of one prefill; without that of entering the block."""
-    is_gpu = vlm.device.type == "cuda"
-    clock = partial(now, vlm.device) if is_gpu else time.process_time
+    clock = partial(worked, vlm.device)
     reports = way.endswith("report")
     with WAYS[way](vlm):
         start = clock()
