@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Final
 
@@ -124,7 +125,10 @@ def run(args: argparse.Namespace) -> int:
     """Measure; the table goes to stdout, progress to stderr. Returns 1 if a way failed."""
     if args.device.type == "cpu":
         torch.set_num_threads(1)
-    record = Record(environment(args.device), args.json, args.markdown)
+    around = environment(args.device)
+    if "lmms_eval" in packages_distributions():
+        around["lmms-eval"] = version("lmms-eval")
+    record = Record(around, args.json, args.markdown)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, pictures = args.checkpoint or Path(folder, "model"), Path(folder, "pictures")
         pictures.mkdir()
