@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ TEMPLATE: Final = (
     "{% endfor %}{% endif %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 SEED: Final = 2014
+SPREAD: Final = 0.8  # times one over the root of the width
 BATCH: Final = 8  # the commands' default
 
 
@@ -67,8 +68,8 @@ class Asked:
             return image.convert("RGB")
 
 
-Ask = Callable[[], list[str]]
-"""Answers all questions, in their order."""
+Ask = Callable[[int], list[str]]
+"""Answers so many of the questions, from the first on."""
 
 
 def make_checkpoint(folder: Path, *, tiny: bool = False) -> None:
@@ -84,6 +85,9 @@ def make_checkpoint(folder: Path, *, tiny: bool = False) -> None:
     config.image_token_index = known.image_token_index
     config.text_config.vocab_size = known.text_config.vocab_size
     config.text_config.pad_token_id = known.text_config.pad_token_id
+    # Wide enough that answers depend on pictures and questions.
+    for part in (config, config.text_config, config.vision_config):
+        part.initializer_range = SPREAD * config.text_config.hidden_size**-0.5
     with torch.random.fork_rng():
         torch.manual_seed(SEED)
         LlavaForConditionalGeneration(config).save_pretrained(folder)
@@ -109,7 +113,7 @@ def plain_script(asked: Asked) -> Ask:
         new = output[:, inputs["input_ids"].shape[1] :]
         return str(processor.batch_decode(new, skip_special_tokens=True)[0])
 
-    return lambda: [answer(*question) for question in asked.questions]
+    return lambda count: [answer(*question) for question in asked.questions[:count]]
 
 
 def lmms_eval(asked: Asked) -> Ask:
@@ -134,7 +138,7 @@ def lmms_eval(asked: Asked) -> Ask:
     def visuals(document: tuple[str, str]) -> list[Image.Image]:
         return [asked.picture(document[0])]
 
-    return lambda: list(model.generate_until([*map(request, range(len(asked.questions)))]))
+    return lambda count: list(model.generate_until([*map(request, range(count))]))
 
 
 def ours(asked: Asked, *, eah: bool = False) -> Ask:
@@ -161,11 +165,12 @@ def ours(asked: Asked, *, eah: bool = False) -> Ask:
         seed=0,
     )
 
-    def ask() -> list[str]:
+    def ask(count: int) -> list[str]:
         answered: list[Answer] = []
         recorder = Recorder(lambda _, answers: answered.extend(answers), lambda *_: None)
-        batches = by_count(prompts, BATCH)
-        ask_batches(vlm, plan, batches, {arm.name: []}, recorder, Place())
+        asked = replace(plan, prompts=prompts[:count])
+        batches = by_count(asked.prompts, BATCH)
+        ask_batches(vlm, asked, batches, {arm.name: []}, recorder, Place())
         return [one.text for one in sorted(answered, key=lambda one: int(one.item.id))]
 
     return ask

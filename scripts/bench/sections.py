@@ -24,6 +24,7 @@ from scripts.bench.rounds import Arm, Measurement, Measurements
 from scripts.bench.rows import compared
 from scripts.bench.sizes import Sizes
 from scripts.bench.vlm import eah_config
+from scripts.check.shapes import true_config
 
 SLOW_REPEATS: Final = 3
 DEEP_REPEATS: Final = 5  # on a CPU
@@ -104,7 +105,9 @@ def time_model(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
     for index, batch in enumerate(sizes.batches):
         arms = model_arms(vlm, eah_config(name), batch=batch, new_tokens=sizes.new_tokens)
         share = 1 / (len(sizes.batches) - index)
-        yield Measurement(f"{name}, batch {batch}", arms, _few(vlm.device), share=share)
+        yield Measurement(
+            f"{_model(vlm, name)}, batch {batch}", arms, _few(vlm.device), share=share
+        )
 
 
 def time_long_prompts(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
@@ -116,14 +119,15 @@ def time_long_prompts(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
     if RELEASED in arms and maps > MOST_MAPS_GIB:
         del arms[RELEASED]
         left_out = {RELEASED: f"the attention maps of a layer take {maps:.0f} GiB, and minutes"}
-    title = f"{name}, batch {batch}, S {length}"
+    title = f"{_model(vlm, name)}, batch {batch}, S {length}"
     yield Measurement(title, arms, _few(vlm.device), left_out=left_out)
 
 
 def run_pope(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
     """Run POPE with six questions per picture."""
     shape = sizes.evaluation
-    title = f"{name}, POPE, {shape.pictures} pictures of six questions, batch {shape.batch}"
+    asked_about = f"{shape.pictures} pictures of six questions, batch {shape.batch}"
+    title = f"{_model(vlm, name)}, POPE, {asked_about}"
     with tempfile.TemporaryDirectory() as folder:
         asked = pope_arms(vlm, eah_config(name), shape, Path(folder))
         lines = partial(compared, pairs=POPE_PAIRS)
@@ -133,10 +137,21 @@ def run_pope(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
 def run_chair(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
     """Describe pictures."""
     shape = sizes.evaluation
-    title = f"{name}, CHAIR, {shape.pictures} captions of {shape.caption} tokens"
+    title = f"{_model(vlm, name)}, CHAIR, {shape.pictures} captions of {shape.caption} tokens"
     with tempfile.TemporaryDirectory() as folder:
         asked = chair_arms(vlm, eah_config(name), shape, Path(folder))
         yield Measurement(title, asked.arms, _few(vlm.device), notes=asked.notes)
+
+
+def _model(vlm: VLM, name: str) -> str:
+    """Return a model's name, with its size where that is not the true one."""
+    own, true = (
+        config.get_text_config(decoder=True) for config in (vlm.model.config, true_config(name))
+    )
+    size = own.num_hidden_layers, own.hidden_size
+    if size == (true.num_hidden_layers, true.hidden_size):
+        return name
+    return f"{name} of {size[0]} layers and width {size[1]}"
 
 
 def _some(device: torch.device) -> int | None:

@@ -71,7 +71,7 @@ def test_command_prints_a_table_and_writes_every_round(
     assert f"torch {torch.__version__}" in printed
     assert "threads" in printed
     assert "| layer, H 2, S 640, D 16 | time, ms | released |" in printed
-    assert "| llava-1.5, batch 1 | decoding, tokens/s | EAH |" in printed
+    assert "| llava-1.5 of 2 layers and width 64, batch 1 | decoding, tokens/s | EAH |" in printed
     written = json.loads(file.read_text())
     assert written["finished"]
     rows = written["rows"]
