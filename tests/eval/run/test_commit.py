@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -74,9 +75,14 @@ def test_of_an_exported_tree(
 
 
 def test_a_copy_without_its_repository_has_none(
-    committed: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+    committed: tuple[Path, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Not that of a repository around it either."""
     folder, _ = committed
+    make_repository(tmp_path / "other")
+    copied = shutil.copytree(folder, tmp_path / "other/below", ignore=lambda *_: [".git"])
+    assert commit_in(monkeypatch, copied) is None
+
     (folder / ".git").rename(folder / "not-git")
 
     assert commit_in(monkeypatch, folder) is None

@@ -115,6 +115,6 @@ def test_extra_memory_counts_the_map_that_the_released_way_builds() -> None:
 
 @pytest.mark.gpu
 def test_command_runs_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
-    costs.main(["--device", "cuda:0", "--tiny", "--repeats", "1"])
+    assert costs.main(["--device", "cuda:0", "--tiny", "--repeats", "1"]) == 0
 
     assert "peak memory, MiB" in capsys.readouterr().out

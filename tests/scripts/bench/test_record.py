@@ -153,3 +153,19 @@ def test_a_file_of_before_stays_until_a_row_is_measured(tmp_path: Path) -> None:
 
     (row,) = read(file)["rows"]
     assert row["values"] == [1.0, None]
+
+
+def test_rows_that_have_ended_are_written_at_once(tmp_path: Path) -> None:
+    """However short before the file was written for rows with more rounds to come."""
+    file = tmp_path / "rows.json"
+    record = Record({"device": "none"}, file, None)
+    for name in ("first", "second"):
+        record.update([Row(name, "ms", "a", (1.0,))])
+        record.add([Row(name, "ms", "a", (1.0, 2.0))], [f"{name} has ended"])
+
+    written = read(file)
+    assert [(row["measured"], row["values"]) for row in written["rows"]] == [
+        ("first", [1.0, 2.0]),
+        ("second", [1.0, 2.0]),
+    ]
+    assert written["compared"] == ["first has ended", "second has ended"]
