@@ -35,7 +35,7 @@ TEMPLATE: Final = (
     "{% endfor %}{% endif %} {% endfor %}{% if add_generation_prompt %}ASSISTANT:{% endif %}"
 )
 SEED: Final = 2014
-SPREAD: Final = 0.8  # times one over the root of the width
+SPREAD: Final = 1.6  # times one over the root of the width
 BATCH: Final = 8  # the commands' default
 
 
