@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timezone
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, Final
 
 import eah
@@ -46,10 +47,25 @@ def now() -> str:
 
 
 def git_commit() -> str | None:
-    """Return the checkout's commit, with "-dirty" after local changes; None outside of git."""
+    """Return the project's commit, with "-dirty" after local changes; None where nothing says it.
+
+    A tree that `git archive` wrote has its commit in a file; what was changed there since, nobody
+    knows. A repository that holds the tree is another one: its commit is not the project's.
+    """
+    exported = (ROOT / EXPORTED).read_text(encoding="utf-8").strip()
+    if not exported.startswith("$"):
+        return exported
+    top = _git("rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != ROOT.resolve():
+        return None
+    return _git("describe", "--always", "--dirty", "--abbrev=40", "--exclude=*")
+
+
+def _git(*words: str) -> str | None:
+    """Return what git says of the tree, whoever owns it; None if it can't say it."""
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        said = subprocess.run(
+            ["git", "-c", f"safe.directory={ROOT}", *words],
             cwd=ROOT,
             capture_output=True,
             text=True,
@@ -57,13 +73,14 @@ def git_commit() -> str | None:
         )
     except (OSError, subprocess.CalledProcessError):
         return None
-    return described.stdout.strip()
+    return said.stdout.strip()
 
 
 PACKAGES: Final = ("torch", "transformers", "tokenizers", "sentencepiece", "pillow", "numpy")
 SOURCES: Final = ("eah", "models")
 # Decides no answer by itself.
 INCIDENTAL: Final = ("eah", "python")
+EXPORTED: Final = "eval/run/commit.txt"  # see .gitattributes
 
 
 def current_code(weights: str) -> dict[str, Any]:

@@ -2,43 +2,39 @@
 
     python scripts/bench/costs.py
     python scripts/bench/costs.py --device cuda:0 --markdown runs/h100.md --json runs/h100.json
+    python scripts/bench/costs.py --device cuda:0 --sections model pope --minutes 5
 
 Every arm runs in every round, so that a slow minute of the machine meets all of them. Reported are
-the median and the spread over the rounds, and the ratio to the first arm of the same round.
+the median and the spread over the rounds, and the ratio to the first arm of the same round. The
+files are written after every round: a bench that is stopped leaves every row that was finished.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import math
 import platform
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Sequence
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 
+from eah.ending import BUG, OK
 from eval.command import finish
-from eval.files.writing import write_atomically
 from eval.run.provenance import git_commit
-from models.base import VLM
-from scripts.bench.rows import table
+from scripts.bench.record import Record
+from scripts.bench.running import measure
 from scripts.bench.sections import (
-    CPU,
     DEEP_REPEATS,
-    GPU,
     MODEL_SECTIONS,
     OWN_SECTIONS,
     SLOW_REPEATS,
-    TINY,
-    Result,
 )
-from scripts.bench.vlm import MODELS, make_vlm, reduced_config
+from scripts.bench.vlm import MODELS
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -88,6 +84,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         help=f"rounds (default 11; on a CPU all but layer run {SLOW_REPEATS} at most, methods "
         f"and observe {DEEP_REPEATS})",
     )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="how long the bench may take: sections share the time, and run as many rounds as fit, "
+        "--repeats at most; where not even one fits, the table says so (no limit)",
+    )
     sections = (*OWN_SECTIONS, *MODEL_SECTIONS)
     parser.add_argument(
         "--sections", nargs="+", choices=sections, default=sections, help="what to measure (all)"
@@ -103,59 +105,42 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     args = parser.parse_args(arguments)
     if args.repeats < 1:
         parser.error(f"--repeats {args.repeats}: at least one round is needed")
+    if args.minutes is not None and not 0 < args.minutes < math.inf:
+        parser.error(f"--minutes {args.minutes}: name a number above 0, or leave it out")
     if args.models and args.device.type != "cuda":
         parser.error("--models: whole models run on a GPU; leave it out for the reduced LLaVA")
     return args
 
 
-def vlms(args: argparse.Namespace) -> dict[str, Callable[[], VLM]]:
-    """Return what builds each model of the run, by name."""
-    if args.device.type == "cuda" and not args.tiny:
-        names = args.models or MODELS
-        return {name: partial(make_vlm, name, args.device) for name in names}
-    config = reduced_config(tiny=args.tiny)
-    return {"llava-1.5": partial(make_vlm, "llava-1.5", args.device, config)}
+def run(args: argparse.Namespace) -> int:
+    """Measure the chosen sections; the tables go to stdout, progress to stderr.
 
-
-def measure(args: argparse.Namespace) -> Result:
-    """Measure the chosen sections."""
-    sizes = TINY if args.tiny else GPU if args.device.type == "cuda" else CPU
-    results = [
-        run(sizes, args.device, args.repeats)
-        for section, run in OWN_SECTIONS.items()
-        if section in args.sections
-    ]
-    if set(MODEL_SECTIONS) & set(args.sections):
-        for name, build in vlms(args).items():
-            vlm = build()
-            results += [
-                run(sizes, vlm, name, args.repeats)
-                for section, run in MODEL_SECTIONS.items()
-                if section in args.sections
-            ]
-    return [row for rows, _ in results for row in rows], [
-        line for _, lines in results for line in lines
-    ]
-
-
-def run(arguments: Sequence[str] | None = None) -> None:
-    """Measure the chosen sections; the tables go to stdout, progress to stderr."""
-    args = parse(arguments)
-    rows, lines = measure(args)
-    around = environment(args.device)
-    text = "\n\n".join(
-        ["; ".join(f"{name} {value}" for name, value in around.items()), table(rows), *lines]
-    )
-    content = {"environment": around, "rows": [asdict(row) for row in rows], "compared": lines}
-    for path, written in ((args.json, json.dumps(content, indent=1)), (args.markdown, text)):
-        if path:
-            write_atomically(path, written + "\n")
-    print(text)
+    Returns:
+        The exit status: 1 if something failed.
+    """
+    record = Record(environment(args.device), args.json, args.markdown)
+    try:
+        measure(
+            args.sections,
+            args.models or MODELS,
+            args.device,
+            args.repeats,
+            60 * args.minutes if args.minutes else math.inf,
+            record,
+            tiny=args.tiny,
+        )
+        record.finish()
+    finally:
+        print(record.text, flush=True)
+    return BUG if record.failed else OK
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return finish("bench", lambda: run(arguments), interrupted="nothing was written")
+    args = parse(arguments)
+    files = [str(path) for path in (args.json, args.markdown) if path]
+    where = " and in ".join(["the table above", *files])
+    return finish("bench", lambda: run(args), interrupted=f"every finished row is in {where}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from eah.triton_host import image_sums
 from eah.visibility import Visibility
 from scripts.bench.model import now
 from scripts.bench.released import LayerShape, make_layer, resident_bytes
-from scripts.bench.rows import Arm
+from scripts.bench.rounds import Arm
 
 TOKENS: Final = (640, 1024, 2048, 4096, 8192, 16384)
 TEXT: Final = 64  # tokens that are no image

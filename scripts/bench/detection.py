@@ -14,7 +14,7 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer, LlamaRot
 from eah.detection import EmbeddingRows, image_rows
 from scripts.bench.model import now
 from scripts.bench.released import LayerShape
-from scripts.bench.rows import Arm
+from scripts.bench.rounds import Arm
 
 VOCABULARY: Final = 32000
 MLP_WIDTHS: Final = 11008 / 4096  # of LLaVA-1.5-7B

@@ -2,7 +2,8 @@
 
 Everything from the picture files on is measured: decoding, encoding, prefill and generation. The
 released way is what the authors' release does: one prompt at a time, the picture encoded for each,
-eager attention in all layers, and in one layer a Python loop over the heads' maps.
+eager attention in all layers, and in one layer a Python loop over the heads' maps. It takes minutes
+for what the others do in seconds, and as long for each prompt, so it is asked a few of them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from eval.run.processes import Place
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import GPU_WORKERS
 from models import VLM, Decoding
-from scripts.bench import rows
+from scripts.bench import rounds
+from scripts.bench.model import RELEASED
 from scripts.bench.released_model import SPAN, released_model
 
 OBJECTS = ("cat", "dog", "car", "tree", "person", "bottle")
@@ -40,12 +42,22 @@ class EvalShape:
         batch: Prompts that are generated together.
         answer: Tokens of an answer of POPE.
         caption: Tokens of a caption.
+        released: Questions and captions that the released way is asked, of all.
     """
 
     pictures: int = 8
     batch: int = 48
     answer: int = 10
     caption: int = 32
+    released: tuple[int, int] = (12, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class AskedArms:
+    """Arms of an evaluation, and how some are measured in another way than the others."""
+
+    arms: dict[str, rounds.Arm]
+    notes: dict[str, str]
 
 
 def write_pictures(folder: Path, count: int) -> list[str]:
@@ -56,7 +68,7 @@ def write_pictures(folder: Path, count: int) -> list[str]:
     return names
 
 
-def pope_arms(vlm: VLM, config: EAHConfig, shape: EvalShape, folder: Path) -> dict[str, rows.Arm]:
+def pope_arms(vlm: VLM, config: EAHConfig, shape: EvalShape, folder: Path) -> AskedArms:
     """Return one round of POPE, six questions per picture, in each way."""
     prompts = [
         _prompt(name, f"Is there a {thing} in the image?")
@@ -64,32 +76,40 @@ def pope_arms(vlm: VLM, config: EAHConfig, shape: EvalShape, folder: Path) -> di
         for thing in OBJECTS
     ]
     plan = _plan(prompts, shape, folder, shape.answer, vlm)
-    arms: dict[str, rows.Arm] = {}
+    arms: dict[str, rounds.Arm] = {}
     for name, arm in _asked_arms(config).items():
         own = replace(plan, arms=[arm])
         arms[name] = partial(_run, vlm, own, "questions/s")
         arms[f"{name}, no reuse"] = partial(
             _run, vlm, replace(own, prefix_reuse=False), "questions/s"
         )
-    if vlm.prompt_length(prompts[0].text) >= SPAN[1]:
-        arms["released way"] = partial(_run_released, vlm, plan, "questions/s")
-    return arms
+    return _with_released(arms, vlm, plan, shape.released[0], "questions/s")
 
 
-def chair_arms(vlm: VLM, config: EAHConfig, shape: EvalShape, folder: Path) -> dict[str, rows.Arm]:
+def chair_arms(vlm: VLM, config: EAHConfig, shape: EvalShape, folder: Path) -> AskedArms:
     """Return one round of captions for CHAIR in each way."""
     prompts = [
         _prompt(name, "Please describe this image in detail.")
         for name in write_pictures(folder, shape.pictures)
     ]
     plan = _plan(prompts, shape, folder, shape.caption, vlm)
-    arms: dict[str, rows.Arm] = {
+    arms: dict[str, rounds.Arm] = {
         name: partial(_run, vlm, replace(plan, arms=[arm]), "captions/min")
         for name, arm in _asked_arms(config).items()
     }
-    if vlm.prompt_length(prompts[0].text) >= SPAN[1]:
-        arms["released way"] = partial(_run_released, vlm, plan, "captions/min")
-    return arms
+    return _with_released(arms, vlm, plan, shape.released[1], "captions/min")
+
+
+def _with_released(
+    arms: dict[str, rounds.Arm], vlm: VLM, plan: Plan, count: int, unit: str
+) -> AskedArms:
+    """Add the released way of so many prompts, where prompts are long enough for it."""
+    if vlm.prompt_length(plan.prompts[0].text) < SPAN[1]:
+        return AskedArms(arms, {})
+    few, all_ = plan.prompts[:count], len(plan.prompts)
+    arms[RELEASED] = partial(_run_released, vlm, replace(plan, prompts=few), unit)
+    note = f"from {len(few)} of {all_} {unit.split('/')[0]}"
+    return AskedArms(arms, {RELEASED: note} if len(few) < all_ else {})
 
 
 def _prompt(picture: str, question: str) -> Prompt:

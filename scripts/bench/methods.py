@@ -7,10 +7,9 @@ is the process's own, summed over threads: rounds take minutes, in which others 
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
@@ -33,11 +32,13 @@ from models.generation import Decoding
 from models.prefix_cache import PicturePrefixes, PrefixCache
 from models.settings import model_settings
 from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
-from scripts.bench.model import now
-from scripts.bench.rows import Arm, Row, compared, interleave
+from scripts.bench.model import worked
+from scripts.bench.rounds import Arm, Measurement, Measurements
+from scripts.bench.rows import Row, compared
 from scripts.bench.vlm import eah_config
 
 TIME: Final = "time, ms"
+PASSES, ROWS = "forward passes per token", "rows per pass"
 CAPTION: Final = "Please help me describe the image in detail."
 THINGS: Final = ("cat", "dog", "car", "tree", "person", "bottle", "chair", "book")
 WIDTH: Final = 4096  # of LLaVA-1.5-7B
@@ -71,31 +72,31 @@ class _Way:
     beams: int = 1
 
 
-def measure_methods(
-    shape: MethodShape, device: torch.device, repeats: int
-) -> tuple[list[Row], list[str]]:
+def method_measurements(
+    shape: MethodShape, device: torch.device, most: int | None = None
+) -> Measurements:
     """Caption a picture, then answer eight questions about one, under every method.
 
     Args:
         shape: What is asked.
         device: Where the model runs.
-        repeats: Rounds that count.
-    Returns:
-        The rows, and OPERA beside beam search as sentences.
+        most: Rounds at most that count; None for no limit.
+    Yields:
+        What to measure; OPERA stands beside beam search in a sentence.
     """
     vlm = make_deep_vlm(device, shape.width, shape.side)
     text = vlm.model.config.text_config
     about = f"{LAYERS} layers of width {text.hidden_size}"
-    caption, questions = caption_arms(vlm, shape), question_arms(vlm, shape)
-    rows = [
-        *interleave(f"a caption of {shape.caption} tokens, {about}", caption, repeats),
-        *interleave(f"{len(THINGS)} questions about a picture, {about}", questions, repeats),
-    ]
-    times = [row for row in rows if row.quantity == TIME]
     pair = _beamed("opera", shape), _beamed("baseline", shape)
-    half = len(times) // 2
-    lines = [*compared(times[:half], [pair]), *compared(times[half:], [pair])]
-    return [row if row.quantity == TIME else replace(row, ratios=()) for row in rows], lines
+
+    def lines(rows: Sequence[Row]) -> list[str]:
+        return compared([row for row in rows if row.quantity == TIME], [pair])
+
+    for title, arms, share in (
+        (f"a caption of {shape.caption} tokens, {about}", caption_arms(vlm, shape), 0.5),
+        (f"{len(THINGS)} questions about a picture, {about}", question_arms(vlm, shape), 1.0),
+    ):
+        yield Measurement(title, arms, most, absolute=(PASSES, ROWS), share=share, lines=lines)
 
 
 def methods_of(vlm: VLM) -> dict[str, DecodingMethod]:
@@ -170,7 +171,7 @@ def _ask(
         noised = vlm.encode_pixels(way.method.noised(pixels, 0)).expand(count, -1, -1)
     enabled = eah.enabled(vlm.model, eah_config(NAME)) if way.eah else nullcontext()
     with enabled, _counted(vlm.language_model) as rows:
-        start = _seconds(vlm.device)
+        start = worked(vlm.device)
         answers = vlm.answer_batch(
             shown.expand(count, -1, -1),
             questions,
@@ -179,7 +180,7 @@ def _ask(
             noised,
             PicturePrefixes([0] * count, PrefixCache()) if reuse else None,
         )
-        seconds = _seconds(vlm.device) - start
+        seconds = worked(vlm.device) - start
     assert all(answer.tokens == tokens for answer in answers), "an answer ended early"
     taken = {TIME: 1000 * seconds}
     # With reuse, passes that compute a prefix count as well, and say little.
@@ -188,12 +189,7 @@ def _ask(
 
 def _per_token(rows: Sequence[int], tokens: int) -> dict[str, float]:
     """Return how many forward passes a token takes, and of how many rows they are."""
-    return {"forward passes per token": len(rows) / tokens, "rows per pass": sum(rows) / len(rows)}
-
-
-def _seconds(device: torch.device) -> float:
-    """Return the time in seconds: a clock's where a GPU works, else the process's own."""
-    return now(device) if device.type == "cuda" else time.process_time()
+    return {PASSES: len(rows) / tokens, ROWS: sum(rows) / len(rows)}
 
 
 @contextmanager

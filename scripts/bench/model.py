@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -18,9 +17,10 @@ import eah
 from models.base import VLM
 from models.generation import EncodedPrompts, pad_prompts
 from scripts.bench.released_model import SPAN, released_model
-from scripts.bench.rows import Arm
+from scripts.bench.rounds import Arm
 
 MIB: Final = 2**20
+RELEASED: Final = "released way"
 QUESTION: Final = "Is there a dog in the image?"
 Way = Callable[[], AbstractContextManager[Any]]
 
@@ -58,18 +58,19 @@ def ways(vlm: VLM, config: eah.EAHConfig, prompts: EncodedPrompts, new: int) -> 
         "EAH": partial(eah.enabled, vlm.model, config),
     }
     if prompts.embeds.shape[1] >= SPAN[1]:
-        entered["released way"] = partial(released_model, vlm.model)
+        entered[RELEASED] = partial(released_model, vlm.model)
     return {name: partial(_round, way, vlm, prompts, new) for name, way in entered.items()}
 
 
+def map_gib(vlm: VLM, *, batch: int, length: int) -> float:
+    """Return how large the attention maps of all heads of a layer are, which a softmax makes."""
+    heads = vlm.language_model.config.get_text_config(decoder=True).num_attention_heads
+    return float(4 * batch * heads * length**2 / 2**30)  # (B, H, S, S) in float32
+
+
 def _round(way: Way, vlm: VLM, prompts: EncodedPrompts, new: int) -> dict[str, float]:
-    """Run one way; what does not fit into a GPU's memory takes forever and an infinite memory."""
     with way():
-        try:
-            return generate(vlm.language_model, prompts, new)
-        except torch.OutOfMemoryError:
-            torch.cuda.empty_cache()
-            return dict.fromkeys(("time to first token, ms", "peak memory, MiB"), math.inf)
+        return generate(vlm.language_model, prompts, new)
 
 
 @torch.inference_mode()
@@ -113,3 +114,8 @@ def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
+
+
+def worked(device: torch.device) -> float:
+    """Return the time in seconds: a clock's where a GPU works, else the process's own."""
+    return now(device) if device.type == "cuda" else time.process_time()

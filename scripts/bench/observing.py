@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -27,9 +26,10 @@ from models.base import VLM
 from models.generation import EncodedPrompts
 from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
 from scripts.bench.fresh import in_fresh_process
-from scripts.bench.model import MIB, now
+from scripts.bench.model import MIB, worked
 from scripts.bench.released import resident_bytes
-from scripts.bench.rows import Row, interleave
+from scripts.bench.rounds import Measurement, Measurements
+from scripts.bench.rows import Row
 from scripts.bench.vlm import eah_config
 
 TEXT: Final = 64  # tokens around those of the image
@@ -77,31 +77,39 @@ WAYS: Final[dict[str, Callable[[VLM], AbstractContextManager[Any]]]] = {
 }
 
 
-def measure_observing(
-    shape: ObserveShape, device: torch.device, repeats: int
-) -> tuple[list[Row], list[str]]:
+def observing_measurements(
+    shape: ObserveShape, device: torch.device, most: int | None = None
+) -> Measurements:
     """Run one prefill in every way, and take its time and memory.
 
     Args:
         shape: The model and its prompt.
         device: Where it runs.
-        repeats: Rounds that count.
-    Returns:
-        The rows, and how much more memory observing takes as a sentence.
+        most: Rounds at most that count; None for no limit.
+    Yields:
+        What to measure; how much more memory observing takes is a sentence.
     """
     vlm = make_deep_vlm(device, shape.width, shape.side)
     prompts = make_prompts(vlm, shape.tokens)
     text = vlm.model.config.text_config
     title = f"a prefill of {shape.tokens} tokens, {LAYERS} layers of width {text.hidden_size}"
-    rows = interleave(title, {way: partial(_time, vlm, prompts, way) for way in WAYS}, repeats)
+    timed = {way: partial(_time, vlm, prompts, way) for way in WAYS}
+    yield Measurement(title, timed, most, share=0.5)
     memory = partial(_memory_on_gpu, vlm, prompts)
     if device.type == "cpu":
         memory = partial(_memory_in_fresh_process, shape)
     arms = {way: partial(memory, way) for way in WAYS}
-    taken = interleave(title, arms, min(repeats, MEMORY_REPEATS), warm_up=0)
-    plain, observed = (median(row.values) for row in taken if row.arm in ("plain", "observe"))
-    line = f"{title}: observe takes {observed - plain:.1f} MiB more than plain."
-    return [*rows, *(replace(row, ratios=()) for row in taken)], [line]
+    yield Measurement(
+        title, arms, MEMORY_REPEATS, warm_up=0, absolute=(MEMORY,), lines=_more_memory
+    )
+
+
+def _more_memory(rows: Sequence[Row]) -> list[str]:
+    taken = {row.arm: median(row.values) for row in rows if row.values}
+    if not {"plain", "observe"} <= taken.keys():
+        return []
+    more = taken["observe"] - taken["plain"]
+    return [f"{rows[0].measured}: observe takes {more:.1f} MiB more than plain."]
 
 
 @torch.inference_mode()
@@ -124,8 +132,7 @@ def prefill(vlm: VLM, prompts: EncodedPrompts) -> None:
 
 def _time(vlm: VLM, prompts: EncodedPrompts, way: str) -> dict[str, float]:
     """Return the time of one prefill; without that of entering the block."""
-    is_gpu = vlm.device.type == "cuda"
-    clock = partial(now, vlm.device) if is_gpu else time.process_time
+    clock = partial(worked, vlm.device)
     reports = way.endswith("report")
     with WAYS[way](vlm):
         start = clock()

@@ -1,13 +1,15 @@
-"""Rounds of measurements, and their table: every arm in every round, medians and spread."""
+"""Rows of measurements and their table: medians, spread, and ratios to the first arm."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Final
 
-Arm = Callable[[], dict[str, float]]
+SIGNIFICANT: Final = 3
+NEAR_ONE: Final = 2  # ratios below it have three decimals: what EAH costs is a few thousandths
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,44 +18,19 @@ class Row:
 
     Attributes:
         measured: What was measured, with its shape.
-        quantity: Name and unit.
+        quantity: Name and unit; empty where the arm was not measured.
         arm: How it was computed.
-        values: One per round.
+        values: One per round; none where the arm failed or was left out.
         ratios: One per round, or none.
+        note: How the arm was measured in another way than the others, or why it was not.
     """
 
     measured: str
     quantity: str
     arm: str
-    values: tuple[float, ...]
-    ratios: tuple[float, ...]
-
-
-def interleave(
-    measured: str, arms: Mapping[str, Arm], repeats: int, *, warm_up: int = 1
-) -> list[Row]:
-    """Run every arm in every round, in alternating order.
-
-    Args:
-        measured: What the rows are about.
-        arms: What runs one round, by name.
-        repeats: Number of rounds that count.
-        warm_up: Number of rounds before them that do not count.
-    """
-    rounds: list[dict[str, dict[str, float]]] = []
-    for index in range(warm_up + repeats):
-        print(f"{measured}: round {index + 1} of {warm_up + repeats}", file=sys.stderr)
-        order = list(arms)[:: -1 if index % 2 else 1]
-        rounds.append({arm: arms[arm]() for arm in order})
-    first, counted = next(iter(arms)), rounds[warm_up:]
-    rows: list[Row] = []
-    for quantity in counted[0][first]:
-        base = [by_arm[first][quantity] for by_arm in counted]
-        for arm in arms:
-            values = tuple(by_arm[arm][quantity] for by_arm in counted)
-            ratios = tuple(value / of for value, of in zip(values, base, strict=True) if of > 0)
-            rows.append(Row(measured, quantity, arm, values, ratios))
-    return rows
+    values: tuple[float, ...] = ()
+    ratios: tuple[float, ...] = ()
+    note: str = ""
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -61,9 +38,11 @@ def table(rows: Sequence[Row]) -> str:
     lines = ["| measured | quantity | arm | median (min..max) | ratio to the first arm |"]
     lines.append("|---|---|---|---|---|")
     for row in rows:
-        ratio = _spread(row.ratios, 2) if row.ratios else ""
-        value = _spread(row.values, 1)
-        lines.append(f"| {row.measured} | {row.quantity} | {row.arm} | {value} | {ratio} |")
+        note = row.note.replace("|", "/")
+        arm = f"{row.arm} ({note})" if note and row.values else row.arm
+        value = spread(row.values) if row.values else note
+        ratio = spread_of_ratios(row.ratios) if row.ratios else ""
+        lines.append(f"| {row.measured} | {row.quantity} | {arm} | {value} | {ratio} |")
     return "\n".join(lines)
 
 
@@ -74,16 +53,34 @@ def compared(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[str]
         rows: Rows of one quantity, one per arm.
         pairs: An arm, and the arm that it is compared with.
     """
-    values = {row.arm: row.values for row in rows}
+    values = {row.arm: row.values for row in rows if row.values}
     lines = []
     for arm, base in pairs:
         if arm in values and base in values:
             ratios = [a / b for a, b in zip(values[arm], values[base], strict=True)]
             title = f"{rows[0].measured}, {rows[0].quantity}"
-            lines.append(f"{title}: {arm} is {_spread(ratios, 2)} times {base}.")
+            lines.append(f"{title}: {arm} is {spread_of_ratios(ratios)} times {base}.")
     return lines
 
 
-def _spread(values: Sequence[float], digits: int) -> str:
-    low, mid, high = (f"{x:.{digits}f}" for x in (min(values), median(values), max(values)))
-    return f"{mid} ({low}..{high})"
+def spread(values: Sequence[float]) -> str:
+    """Return median and range with three significant digits of the median, or all whole ones."""
+    return _spread(values, decimals_of(median(values)))
+
+
+def spread_of_ratios(ratios: Sequence[float]) -> str:
+    """Return median and range of ratios."""
+    middle = median(ratios)
+    return _spread(ratios, 3 if NEAR_ONE / 4 <= middle < NEAR_ONE else decimals_of(middle))
+
+
+def decimals_of(value: float) -> int:
+    """Return how many decimals show three significant digits of a number."""
+    if value == 0 or not math.isfinite(value):
+        return 0
+    return max(0, SIGNIFICANT - 1 - math.floor(math.log10(abs(value))))
+
+
+def _spread(values: Sequence[float], decimals: int) -> str:
+    low, middle, high = (f"{x:.{decimals}f}" for x in (min(values), median(values), max(values)))
+    return f"{middle} ({low}..{high})"

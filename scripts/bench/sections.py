@@ -1,9 +1,9 @@
-"""What `costs.py` measures, section by section, and at which sizes."""
+"""What `costs.py` measures, section by section."""
 
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass, replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -14,14 +14,17 @@ from models.base import VLM
 from scripts.bench import counting, released
 from scripts.bench.counting import counting_arms
 from scripts.bench.detection import detection_arms
-from scripts.bench.evaluation import EvalShape, chair_arms, pope_arms
+from scripts.bench.evaluation import chair_arms, pope_arms
 from scripts.bench.fresh import in_fresh_process
-from scripts.bench.methods import MethodShape, measure_methods
-from scripts.bench.model import MIB, long_arms, model_arms, now
-from scripts.bench.observing import ObserveShape, measure_observing
+from scripts.bench.methods import method_measurements
+from scripts.bench.model import MIB, RELEASED, long_arms, map_gib, model_arms, now
+from scripts.bench.observing import observing_measurements
 from scripts.bench.released import WAYS, LayerShape, make_layer
-from scripts.bench.rows import Arm, Row, compared, interleave
+from scripts.bench.rounds import Arm, Measurement, Measurements
+from scripts.bench.rows import compared
+from scripts.bench.sizes import Sizes
 from scripts.bench.vlm import eah_config
+from scripts.check.shapes import true_config
 
 SLOW_REPEATS: Final = 3
 DEEP_REPEATS: Final = 5  # on a CPU
@@ -31,69 +34,11 @@ POPE_PAIRS: Final = (
     ("EAH", "released way"),
     ("EAH, no reuse", "baseline, no reuse"),
 )
-Result = tuple[list[Row], list[str]]
+EXTRA: Final = "extra memory, MiB"
+MOST_MAPS_GIB: Final = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Sizes:
-    """What is measured in each section.
-
-    Attributes:
-        layer, memory: Layers to time, and to take memory of.
-        counting_heads: Heads of the layer whose sinks are counted.
-        batches, new_tokens: Of `model`.
-        evaluation: Of `pope` and `chair`.
-        long: Batch and length of `long`.
-        methods: Model and questions of `methods`.
-        observe: Model and prompt of `observe`.
-    """
-
-    layer: LayerShape
-    memory: LayerShape
-    counting_heads: int
-    batches: tuple[int, ...]
-    new_tokens: int
-    evaluation: EvalShape
-    long: tuple[int, int]
-    methods: MethodShape
-    observe: ObserveShape
-
-
-GPU: Final = Sizes(
-    LayerShape(),
-    LayerShape(tokens=4096),
-    32,
-    (1, 8),
-    64,
-    EvalShape(pictures=32, batch=96, caption=512),
-    (4, 8192),
-    MethodShape(),
-    ObserveShape(),
-)
-CPU: Final = replace(
-    GPU,
-    counting_heads=4,
-    batches=(1, 2),
-    new_tokens=8,
-    evaluation=EvalShape(),
-    long=(1, 2048),
-    methods=MethodShape(width=256),
-    observe=ObserveShape(width=256),
-)
-TINY: Final = Sizes(
-    LayerShape(heads=2, size=16),
-    LayerShape(heads=2, size=16),
-    1,
-    (1,),
-    2,
-    EvalShape(pictures=1, batch=6, answer=2, caption=2),
-    (1, 700),
-    MethodShape(width=64, side=4, caption=2, answer=2, beams=2),
-    ObserveShape(width=64, side=4),
-)
-
-
-def time_layer(sizes: Sizes, device: torch.device, repeats: int) -> Result:
+def time_layer(sizes: Sizes, device: torch.device) -> Measurements:
     """Time one layer's attention at prefill: plain, EAH, released."""
     shape = sizes.layer
     layer = make_layer(shape, device)
@@ -104,102 +49,119 @@ def time_layer(sizes: Sizes, device: torch.device, repeats: int) -> Result:
         WAYS[way](layer, shape)
         return {"time, ms": 1000 * (now(device) - start)}
 
-    return interleave(_title(shape), {way: partial(run, way) for way in WAYS}, repeats), []
+    yield Measurement(_title(shape), {way: partial(run, way) for way in WAYS})
 
 
-def measure_memory(sizes: Sizes, device: torch.device, repeats: int) -> Result:
+def measure_memory(sizes: Sizes, device: torch.device) -> Measurements:
     """Measure a layer's peak memory over its inputs and output."""
     on_gpu = device.type == "cuda"
 
     def run(way: str) -> dict[str, float]:
         if on_gpu:
-            return {"extra memory, MiB": _extra_on_gpu(device, way, sizes.memory) / MIB}
-        return {"extra memory, MiB": in_fresh_process(released, way, *sizes.memory.words) / MIB}
+            return {EXTRA: _extra_on_gpu(device, way, sizes.memory) / MIB}
+        return {EXTRA: in_fresh_process(released, way, *sizes.memory.words) / MIB}
 
     arms = {way: partial(run, way) for way in WAYS}
-    rows = interleave(_title(sizes.memory), arms, _few(repeats, device), warm_up=0)
-    return [replace(row, ratios=()) for row in rows], []  # plain attention needs next to nothing
+    # Plain attention needs next to nothing.
+    yield Measurement(_title(sizes.memory), arms, _few(device), warm_up=0, absolute=(EXTRA,))
 
 
-def time_counting(sizes: Sizes, device: torch.device, repeats: int) -> Result:
+def time_counting(sizes: Sizes, device: torch.device) -> Measurements:
     """Time counting over prompt lengths, and on a CPU take its memory."""
     title = f"counting, H {sizes.counting_heads}, all but {counting.TEXT} tokens image"
     arms = counting_arms(sizes.counting_heads, device)
-    rows = interleave(title, arms, _few(repeats, device))
+    yield Measurement(title, arms, _few(device), share=0.5 if device.type == "cpu" else 1)
     if device.type == "cpu":
 
         def memory(tokens: int) -> dict[str, float]:
             shape = LayerShape(heads=sizes.counting_heads, tokens=tokens)
-            return {"extra memory, MiB": in_fresh_process(counting, *shape.words) / MIB}
+            return {EXTRA: in_fresh_process(counting, *shape.words) / MIB}
 
         measured: dict[str, Arm] = {
             f"S {tokens}": partial(memory, tokens) for tokens in counting.TOKENS
         }
-        rows += interleave(title, measured, 1, warm_up=0)
-    return rows, []
+        yield Measurement(title, measured, most=1, warm_up=0)
 
 
-def time_detection(sizes: Sizes, device: torch.device, repeats: int) -> Result:
+def time_detection(sizes: Sizes, device: torch.device) -> Measurements:
     """Time finding the image tokens of a prompt, beside one of the layers that it runs through."""
     arms = detection_arms(sizes.layer, device)
     title = f"image tokens of {sizes.layer.tokens}, width {sizes.layer.heads * sizes.layer.size}"
-    return interleave(title, arms, repeats), []
+    yield Measurement(title, arms)
 
 
-def time_methods(sizes: Sizes, device: torch.device, repeats: int) -> Result:
+def time_methods(sizes: Sizes, device: torch.device) -> Measurements:
     """Time every decoding method, on a LLaVA of 32 layers of its own."""
-    return measure_methods(sizes.methods, device, _some(repeats, device))
+    return method_measurements(sizes.methods, device, _some(device))
 
 
-def time_observing(sizes: Sizes, device: torch.device, repeats: int) -> Result:
+def time_observing(sizes: Sizes, device: torch.device) -> Measurements:
     """Time a prefill in which all layers are observed, on a LLaVA of 32 layers of its own."""
-    return measure_observing(sizes.observe, device, _some(repeats, device))
+    return observing_measurements(sizes.observe, device, _some(device))
 
 
-def time_model(sizes: Sizes, vlm: VLM, name: str, repeats: int) -> Result:
+def time_model(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
     """Time prefill and decoding of a model, per batch size."""
-    rows: list[Row] = []
-    for batch in sizes.batches:
+    for index, batch in enumerate(sizes.batches):
         arms = model_arms(vlm, eah_config(name), batch=batch, new_tokens=sizes.new_tokens)
-        rows += interleave(f"{name}, batch {batch}", arms, _few(repeats, vlm.device))
-    return rows, []
+        share = 1 / (len(sizes.batches) - index)
+        yield Measurement(
+            f"{_model(vlm, name)}, batch {batch}", arms, _few(vlm.device), share=share
+        )
 
 
-def time_long_prompts(sizes: Sizes, vlm: VLM, name: str, repeats: int) -> Result:
-    """Time a prefill of long prompts; inf is out of memory."""
+def time_long_prompts(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
+    """Time a prefill of long prompts."""
     batch, length = sizes.long
     arms = long_arms(vlm, eah_config(name), batch=batch, length=length)
-    rows = interleave(f"{name}, batch {batch}, S {length}", arms, _few(repeats, vlm.device))
-    return rows, []
+    maps = map_gib(vlm, batch=batch, length=length)
+    left_out = {}
+    if RELEASED in arms and maps > MOST_MAPS_GIB:
+        del arms[RELEASED]
+        left_out = {RELEASED: f"the attention maps of a layer take {maps:.0f} GiB, and minutes"}
+    title = f"{_model(vlm, name)}, batch {batch}, S {length}"
+    yield Measurement(title, arms, _few(vlm.device), left_out=left_out)
 
 
-def run_pope(sizes: Sizes, vlm: VLM, name: str, repeats: int) -> Result:
+def run_pope(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
     """Run POPE with six questions per picture."""
     shape = sizes.evaluation
-    title = f"{name}, POPE, {shape.pictures} pictures of six questions, batch {shape.batch}"
+    asked_about = f"{shape.pictures} pictures of six questions, batch {shape.batch}"
+    title = f"{_model(vlm, name)}, POPE, {asked_about}"
     with tempfile.TemporaryDirectory() as folder:
-        arms = pope_arms(vlm, eah_config(name), shape, Path(folder))
-        rows = interleave(title, arms, _few(repeats, vlm.device))
-    return rows, compared(rows, POPE_PAIRS)
+        asked = pope_arms(vlm, eah_config(name), shape, Path(folder))
+        lines = partial(compared, pairs=POPE_PAIRS)
+        yield Measurement(title, asked.arms, _few(vlm.device), notes=asked.notes, lines=lines)
 
 
-def run_chair(sizes: Sizes, vlm: VLM, name: str, repeats: int) -> Result:
+def run_chair(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
     """Describe pictures."""
     shape = sizes.evaluation
-    title = f"{name}, CHAIR, {shape.pictures} captions of {shape.caption} tokens"
+    title = f"{_model(vlm, name)}, CHAIR, {shape.pictures} captions of {shape.caption} tokens"
     with tempfile.TemporaryDirectory() as folder:
-        arms = chair_arms(vlm, eah_config(name), shape, Path(folder))
-        return interleave(title, arms, _few(repeats, vlm.device)), []
+        asked = chair_arms(vlm, eah_config(name), shape, Path(folder))
+        yield Measurement(title, asked.arms, _few(vlm.device), notes=asked.notes)
 
 
-def _some(repeats: int, device: torch.device) -> int:
-    """Return the rounds of a section of 32 layers."""
-    return repeats if device.type == "cuda" else min(repeats, DEEP_REPEATS)
+def _model(vlm: VLM, name: str) -> str:
+    """Return a model's name, with its size where that is not the true one."""
+    own, true = (
+        config.get_text_config(decoder=True) for config in (vlm.model.config, true_config(name))
+    )
+    size = own.num_hidden_layers, own.hidden_size
+    if size == (true.num_hidden_layers, true.hidden_size):
+        return name
+    return f"{name} of {size[0]} layers and width {size[1]}"
 
 
-def _few(repeats: int, device: torch.device) -> int:
-    """Return the rounds of a section that takes long on a CPU."""
-    return repeats if device.type == "cuda" else min(repeats, SLOW_REPEATS)
+def _some(device: torch.device) -> int | None:
+    """Return the rounds at most of a section of 32 layers."""
+    return None if device.type == "cuda" else DEEP_REPEATS
+
+
+def _few(device: torch.device) -> int | None:
+    """Return the rounds at most of a section that takes long on a CPU."""
+    return None if device.type == "cuda" else SLOW_REPEATS
 
 
 def _title(shape: LayerShape) -> str:
@@ -215,7 +177,9 @@ def _extra_on_gpu(device: torch.device, way: str, shape: LayerShape) -> float:
     return torch.cuda.max_memory_allocated(device) - before - output.nbytes
 
 
-OWN_SECTIONS: Final = {  # that build what they measure
+OWN_SECTIONS: Final[
+    dict[str, Callable[[Sizes, torch.device], Measurements]]
+] = {  # that build what they measure
     "layer": time_layer,
     "memory": measure_memory,
     "counting": time_counting,
@@ -223,7 +187,7 @@ OWN_SECTIONS: Final = {  # that build what they measure
     "methods": time_methods,
     "observe": time_observing,
 }
-MODEL_SECTIONS: Final = {
+MODEL_SECTIONS: Final[dict[str, Callable[[Sizes, VLM, str], Measurements]]] = {
     "model": time_model,
     "pope": run_pope,
     "chair": run_chair,

@@ -35,7 +35,11 @@ AT_THE_TOP = {
     f"scripts/{name}.sh" for name in ("demo", "slurm", "test", "test_matrix", "venv")
 }  # fmt: skip
 # What came later.
-SINCE = {"scripts/scenes/readme_figure.sh"}
+SINCE = {
+    "scripts/scenes/readme_figure.sh",
+    "scripts/bench/peers.py",
+    "scripts/bench/summary.py",
+}
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     ROOT / "benchmarks/README.md",

@@ -17,7 +17,6 @@ from scripts.bench.released import (
     make_layer,
     share_map,
 )
-from scripts.bench.rows import interleave
 
 SHAPE = LayerShape(heads=4, tokens=96, size=16, released_span=(6, 86))
 THRESHOLD = 0.013
@@ -61,21 +60,6 @@ def test_inputs_lie_in_memory_as_transformers_leaves_them() -> None:
     assert query.transpose(1, 2).is_contiguous()
 
 
-def test_rounds_interleave_the_arms_and_drop_the_warm_up() -> None:
-    calls: list[str] = []
-
-    def arm(name: str, value: float) -> dict[str, float]:
-        calls.append(name)
-        return {"time, ms": value * len(calls)}
-
-    arms = {"a": lambda: arm("a", 1.0), "b": lambda: arm("b", 10.0)}
-    rows = interleave("both", arms, 2)
-
-    assert calls == ["a", "b", "b", "a", "a", "b"]
-    assert [row.values for row in rows] == [(4.0, 5.0), (30.0, 60.0)]
-    assert rows[1].ratios == (30 / 4, 60 / 5)
-
-
 def test_command_prints_a_table_and_writes_every_round(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -87,8 +71,10 @@ def test_command_prints_a_table_and_writes_every_round(
     assert f"torch {torch.__version__}" in printed
     assert "threads" in printed
     assert "| layer, H 2, S 640, D 16 | time, ms | released |" in printed
-    assert "| llava-1.5, batch 1 | decoding, tokens/s | EAH |" in printed
-    rows = json.loads(file.read_text())["rows"]
+    assert "| llava-1.5 of 2 layers and width 64, batch 1 | decoding, tokens/s | EAH |" in printed
+    written = json.loads(file.read_text())
+    assert written["finished"]
+    rows = written["rows"]
     assert [row["arm"] for row in rows[:3]] == ["plain", "eah", "released"]
     assert all(len(row["values"]) == len(row["ratios"]) == 2 for row in rows)
 
@@ -98,6 +84,14 @@ def test_no_rounds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         costs.main(["--repeats", "0"])
 
     assert "--repeats 0: at least one round is needed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("minutes", ["0", "-1", "nan", "inf"])
+def test_no_time_is_refused(minutes: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        costs.main(["--minutes", minutes])
+
+    assert "name a number above 0, or leave it out" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -121,6 +115,6 @@ def test_extra_memory_counts_the_map_that_the_released_way_builds() -> None:
 
 @pytest.mark.gpu
 def test_command_runs_on_a_gpu(capsys: pytest.CaptureFixture[str]) -> None:
-    costs.main(["--device", "cuda:0", "--tiny", "--repeats", "1"])
+    assert costs.main(["--device", "cuda:0", "--tiny", "--repeats", "1"]) == 0
 
     assert "peak memory, MiB" in capsys.readouterr().out

@@ -18,10 +18,11 @@ from scripts.bench.deep_vlm import make_deep_vlm
 from scripts.bench.methods import (
     MethodShape,
     caption_arms,
-    measure_methods,
+    method_measurements,
     methods_of,
     question_arms,
 )
+from scripts.bench.rounds import run_rounds
 
 CPU = torch.device("cpu")
 SHAPE = MethodShape(width=64, side=4, caption=3, answer=2, beams=2)
@@ -94,7 +95,9 @@ def test_forward_passes_and_rows_of_a_token(vlm: VLM) -> None:
 
 
 def test_times_alone_have_ratios_and_opera_stands_beside_beam_search() -> None:
-    rows, (caption, questions) = measure_methods(SHAPE, CPU, 1)
+    measured = [(this, run_rounds(this, 1)) for this in method_measurements(SHAPE, CPU)]
+    rows = [row for _, found in measured for row in found]
+    caption, questions = (line for this, found in measured for line in this.lines(found))
 
     assert {row.quantity for row in rows if row.ratios} == {"time, ms"}
     assert {row.measured for row in rows} == {

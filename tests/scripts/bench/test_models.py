@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,12 @@ import torch
 import eah
 import models
 from eah.find import attention_modules
-from scripts.bench import counting
-from scripts.bench.evaluation import OBJECTS, EvalShape, pope_arms
+from scripts.bench import counting, evaluation, sections, sizes
+from scripts.bench.evaluation import OBJECTS, EvalShape, chair_arms, pope_arms
 from scripts.bench.fresh import in_fresh_process
-from scripts.bench.model import long_arms
+from scripts.bench.model import map_gib
 from scripts.bench.released import LayerShape
-from scripts.bench.released_model import SPAN, released_model
+from scripts.bench.released_model import released_model
 from scripts.bench.rows import Row, compared
 from scripts.bench.vlm import MODELS, eah_config, make_vlm, reduced_config
 from tests.models.toys import make_model, pictures
@@ -72,24 +73,58 @@ def test_pope_is_run_in_every_way(tmp_path: Path) -> None:
     vlm = make_vlm("llava-1.5", CPU, reduced_config(tiny=True))
     shape = EvalShape(pictures=2, batch=6, answer=2)
 
-    arms = pope_arms(vlm, eah_config("llava-1.5"), shape, tmp_path)
+    asked = pope_arms(vlm, eah_config("llava-1.5"), shape, tmp_path)
 
     # No released way: its columns reach past these prompts.
-    assert set(arms) == {"baseline", "baseline, no reuse", "EAH", "EAH, no reuse"}
-    assert all(arm()["questions/s"] > 0 for arm in arms.values())
+    assert set(asked.arms) == {"baseline", "baseline, no reuse", "EAH", "EAH, no reuse"}
+    assert all(arm()["questions/s"] > 0 for arm in asked.arms.values())
+    assert asked.notes == {}
     assert len(OBJECTS) == 6
 
 
-def test_what_does_not_fit_is_infinite(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_memory(*_: object) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory.")
-
+@pytest.mark.parametrize(("released", "count"), [((5, 1), 5), ((99, 9), 12)])
+def test_the_released_way_is_asked_a_few_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, released: tuple[int, int], count: int
+) -> None:
+    """Its speed is that of those; the columns that it needs are not part of this test."""
+    monkeypatch.setattr(evaluation, "SPAN", (2, 10))
+    monkeypatch.setattr(evaluation, "released_model", lambda _: nullcontext())
+    now = iter([0.0, 4.0])
+    monkeypatch.setattr(evaluation.time, "perf_counter", lambda: next(now))
     vlm = make_vlm("llava-1.5", CPU, reduced_config(tiny=True))
-    arms = long_arms(vlm, eah_config("llava-1.5"), batch=1, length=SPAN[1])
-    monkeypatch.setattr("scripts.bench.model.generate", no_memory)
+    shape = EvalShape(pictures=2, batch=6, answer=2, caption=2, released=released)
+    seen: list[int] = []
+    own = vlm.answer_batch
+    monkeypatch.setattr(vlm, "answer_batch", lambda *given: seen.append(1) or own(*given))
 
-    assert set(arms) == {"baseline", "EAH", "released way"}
-    assert arms["released way"]()["peak memory, MiB"] == float("inf")
+    asked = pope_arms(vlm, eah_config("llava-1.5"), shape, tmp_path)
+
+    assert asked.arms["released way"]() == {"questions/s": count / 4}
+    assert len(seen) == count
+    note = {"released way": f"from {count} of 12 questions"} if count < 12 else {}
+    assert asked.notes == note
+    captions = chair_arms(vlm, eah_config("llava-1.5"), shape, tmp_path).notes
+    assert captions == ({"released way": "from 1 of 2 captions"} if count < 12 else {})
+
+
+@pytest.mark.parametrize(("most", "arms"), [(1e-9, 2), (1.0, 3)])
+def test_maps_that_take_minutes_are_left_out(
+    monkeypatch: pytest.MonkeyPatch, most: float, arms: int
+) -> None:
+    monkeypatch.setattr(sections, "MOST_MAPS_GIB", most)
+    vlm = make_vlm("llava-1.5", CPU, reduced_config(tiny=True))
+
+    (measured,) = sections.time_long_prompts(sizes.TINY, vlm, "llava-1.5")
+
+    assert len(measured.arms) + len(measured.left_out) == 3
+    assert len(measured.arms) == arms
+
+
+def test_sizes_of_maps() -> None:
+    """Of 4 prompts of 8192 tokens, in 32 heads of LLaVA-1.5-7B, in float32."""
+    vlm = make_vlm("llava-1.5", CPU, reduced_config(tiny=True))  # 4 heads
+
+    assert map_gib(vlm, batch=4, length=8192) * 8 == 4 * 32 * 8192 * 8192 * 4 / 2**30 == 32
 
 
 def test_arms_are_compared_round_by_round() -> None:

@@ -1,0 +1,104 @@
+"""Put what the files in benchmarks/ hold into one table of benchmarks/README.md.
+
+    python scripts/bench/summary.py
+
+Run it after a new file came; a test compares the page with the files.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from eval.command import finish
+from eval.errors import EvaluationError
+from eval.files.writing import write_atomically
+from models.settings import ROOT
+from scripts.bench.rows import decimals_of
+
+FOLDER: Final = ROOT / "benchmarks"
+BEGIN: Final = "<!-- table: python scripts/bench/summary.py -->"
+END: Final = "<!-- end of the table -->"
+ARMS: Final = (("baseline", "plain"), ("EAH", "eah"), ("released way", "released"))
+HEADER: Final = ("device", "measured", "quantity", "baseline", "EAH", "released way")
+COMMIT: Final = 7  # characters
+COUNTS: Final = ("forward passes per token", "rows per pass")  # which are no costs of a machine
+
+
+def summary(folder: Path) -> str:
+    """Return the table of all files in a folder: medians, and ratios to the baseline.
+
+    Args:
+        folder: With files that `costs.py --json` wrote.
+    Raises:
+        EvaluationError: If one is not of this kind.
+    """
+    lines = [f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            lines += _lines(content["environment"], content["rows"], path.with_suffix(".md").name)
+        except (ValueError, KeyError, TypeError) as error:
+            raise EvaluationError(
+                f"{path} is no file of costs.py --json ({type(error).__name__}: {error}); "
+                "measure it again, or take it away"
+            ) from error
+    return "\n".join(lines)
+
+
+def with_table(page: str, table: str) -> str:
+    """Return a page with a table in the place of the one that it has.
+
+    Raises:
+        EvaluationError: If it has no place for one.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise EvaluationError(f"the page lacks {BEGIN} or {END}, where the table stands; add both")
+    return f"{before}{begin}\n{table}\n{end}{after}"
+
+
+def _lines(around: Mapping[str, str], rows: list[dict[str, Any]], file: str) -> list[str]:
+    machine = f"[{around['device']}]({file}), {around['commit'][:COMMIT]}"
+    groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["measured"], row["quantity"]), {})[row["arm"]] = row
+    lines = []
+    for (measured, quantity), by_arm in groups.items():
+        cells = [_cell(by_arm, names) for names in ARMS]
+        if quantity not in COUNTS and cells[0] and cells[1]:
+            lines.append(f"| {machine} | {measured} | {quantity} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(by_arm: Mapping[str, dict[str, Any]], names: tuple[str, ...]) -> str:
+    """Return the median of an arm, and of its ratios where it is not the first."""
+    found = [by_arm[name] for name in names if name in by_arm]
+    if not found or not found[0]["values"] or None in found[0]["values"]:
+        return ""
+    (row,) = found
+    middle = median(row["values"])
+    shown = f"{middle:.{decimals_of(middle)}f}"
+    is_first = row["arm"] in ARMS[0]
+    return shown if is_first or not row["ratios"] else f"{shown} ({median(row['ratios']):.2f})"
+
+
+def run() -> None:
+    """Write the table into the page."""
+    page = FOLDER / "README.md"
+    text = with_table(page.read_text(encoding="utf-8"), summary(FOLDER))
+    write_atomically(page, text)
+
+
+def main() -> int:
+    """Run the command and return its exit status."""
+    return finish("summary", run, interrupted="the page is as it was")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
