@@ -65,7 +65,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog="layer, memory, counting, detection: one layer of LLaVA-1.5-7B's shape: plain, with "
         "EAH, and as the authors released it. methods: every decoding method, on a LLaVA of 32 "
         "layers; on a CPU, of width 256. observe: a prefill of it with all layers observed. "
-        "model, pope, chair, long: whole models with random "
+        "model, decode, pope, chair, long: whole models with random "
         "weights, at the papers' sizes; on a CPU, LLaVA of 8 layers and width 1024. Nothing is "
         "downloaded. On a CPU that has other work to do, set OMP_NUM_THREADS to the cores that "
         "are free: with more threads, every arm waits, and EAH, which is made of more steps, "

@@ -25,6 +25,7 @@ from eval.run.plan import AskedArm, Plan, Prompt, by_count
 from eval.run.processes import Place
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import GPU_WORKERS
+from eval.run.steps import NEVER
 from models import VLM, Decoding
 from scripts.bench import rounds
 from scripts.bench.model import RELEASED
@@ -83,6 +84,7 @@ def pope_arms(vlm: VLM, config: EAHConfig, shape: EvalShape, folder: Path) -> As
         arms[f"{name}, no reuse"] = partial(
             _run, vlm, replace(own, prefix_reuse=False), "questions/s"
         )
+        arms |= _without_steps(name, vlm, own, "questions/s")
     return _with_released(arms, vlm, plan, shape.released[0], "questions/s")
 
 
@@ -93,11 +95,19 @@ def chair_arms(vlm: VLM, config: EAHConfig, shape: EvalShape, folder: Path) -> A
         for name in write_pictures(folder, shape.pictures)
     ]
     plan = _plan(prompts, shape, folder, shape.caption, vlm)
-    arms: dict[str, rounds.Arm] = {
-        name: partial(_run, vlm, replace(plan, arms=[arm]), "captions/min")
-        for name, arm in _asked_arms(config).items()
-    }
+    arms: dict[str, rounds.Arm] = {}
+    for name, arm in _asked_arms(config).items():
+        own = replace(plan, arms=[arm])
+        arms[name] = partial(_run, vlm, own, "captions/min")
+        arms |= _without_steps(name, vlm, own, "captions/min")
     return _with_released(arms, vlm, plan, shape.released[1], "captions/min")
+
+
+def _without_steps(name: str, vlm: VLM, plan: Plan, unit: str) -> dict[str, rounds.Arm]:
+    """Return the arm that decodes by the model itself, where the others run captured steps."""
+    if vlm.device.type != "cuda":
+        return {}
+    return {f"{name}, no steps": partial(_run, vlm, replace(plan, compile=NEVER), unit)}
 
 
 def _with_released(

@@ -34,11 +34,15 @@ def model_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, new_tokens: int) 
         batch: Prompts.
         new_tokens: Tokens to decode.
     """
+    return ways(vlm, config, random_prompts(vlm, batch), new_tokens)
+
+
+@torch.inference_mode()
+def random_prompts(vlm: VLM, batch: int) -> EncodedPrompts:
+    """Return prompts about a random picture each."""
     side = vlm.model.config.vision_config.image_size
     pixels = torch.randn(batch, 3, side, side, generator=torch.Generator().manual_seed(batch))
-    with torch.inference_mode():
-        prompts = vlm.embed_prompts(vlm.encode_pixels(pixels), [QUESTION] * batch)
-    return ways(vlm, config, prompts, new_tokens)
+    return vlm.embed_prompts(vlm.encode_pixels(pixels), [QUESTION] * batch)
 
 
 def long_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, length: int) -> dict[str, Arm]:

@@ -13,6 +13,7 @@ import torch
 from models.base import VLM
 from scripts.bench import counting, released
 from scripts.bench.counting import counting_arms
+from scripts.bench.decoding import decoding_arms
 from scripts.bench.detection import detection_arms
 from scripts.bench.evaluation import chair_arms, pope_arms
 from scripts.bench.fresh import in_fresh_process
@@ -31,6 +32,7 @@ DEEP_REPEATS: Final = 5  # on a CPU
 POPE_PAIRS: Final = (
     ("baseline", "baseline, no reuse"),
     ("EAH", "EAH, no reuse"),
+    ("EAH", "EAH, no steps"),
     ("EAH", "released way"),
     ("EAH, no reuse", "baseline, no reuse"),
 )
@@ -108,6 +110,15 @@ def time_model(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
         yield Measurement(
             f"{_model(vlm, name)}, batch {batch}", arms, _few(vlm.device), share=share
         )
+
+
+def time_decoding(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
+    """Time a decode step of a model, per batch size."""
+    for index, batch in enumerate(sizes.batches):
+        arms = decoding_arms(vlm, batch=batch, tokens=sizes.new_tokens)
+        share = 1 / (len(sizes.batches) - index)
+        title = f"{_model(vlm, name)}, decoding, batch {batch}"
+        yield Measurement(title, arms, _few(vlm.device), share=share)
 
 
 def time_long_prompts(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
@@ -189,6 +200,7 @@ OWN_SECTIONS: Final[
 }
 MODEL_SECTIONS: Final[dict[str, Callable[[Sizes, VLM, str], Measurements]]] = {
     "model": time_model,
+    "decode": time_decoding,
     "pope": run_pope,
     "chair": run_chair,
     "long": time_long_prompts,
