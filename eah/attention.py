@@ -19,11 +19,11 @@ from transformers.modeling_utils import AttentionInterface
 from eah.errors import EAHStateError
 from eah.kernel_mask import check_arguments, kernel_visibility
 from eah.kernels import run_kernel
-from eah.method import Columns, choose, share_map
+from eah.method import Columns, share_map
 from eah.observation import Observation
+from eah.operators import choose_head, image_sums, share_head
 from eah.reading import UNKNOWN_IMAGE
 from eah.state import STATE, Finding, Pass, Session, current_pass
-from eah.triton_host import image_sums
 from eah.user_functions import check_output, checked_choice
 from eah.visibility import Visibility
 
@@ -127,9 +127,10 @@ def eah_attention(
     rounding = query.dtype if config.rule == "released_code" else None
     if callable(config.rule):
         config = replace(config, rule=partial(checked_choice, config.rule))
-    choice = choose(columns(rounding), image, config)
-    under_way.findings.layers[layer] = Finding(choice, image.sum(-1))
-    output = (config.apply or share_map)(query, key, value, choice, kernel)
+    choice = choose_head(columns(rounding), image, config)
+    under_way.findings.layers[layer] = Finding(choice, image)
+    apply = config.apply or partial(share_map, share=share_head)
+    output = apply(query, key, value, choice, kernel)
     if config.apply is not None:
         check_output(output, query, value)
     weights = kernel.weights if kernel.runs == 1 else None

@@ -186,12 +186,14 @@ def share_head(query: Tensor, key: Tensor, head: Tensor) -> tuple[Tensor, Tensor
     return query, torch.where(shared, key[row, taken // group][:, None], key)
 
 
-def share_map(query: Tensor, key: Tensor, value: Tensor, choice: Choice, attend: Any) -> Tensor:
+def share_map(
+    query: Tensor, key: Tensor, value: Tensor, choice: Choice, attend: Any, share: Any = share_head
+) -> Tensor:
     """Let the receivers attend with the densest head's map (step 5).
 
     `attend` is the model's kernel: (query, key, value) to output, (B, Q, H, D).
     """
-    shared: Tensor = attend(*share_head(query, key, choice.head), value)
+    shared: Tensor = attend(*share(query, key, choice.head), value)
     if choice.receivers is None:
         return shared
     own = attend(query, key, value)

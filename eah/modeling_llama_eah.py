@@ -570,6 +570,8 @@ class Prompt:
     def columns(self, keys: int, device: torch.device) -> torch.Tensor:
         """Return the image columns among keys that may be more than the tokens (static cache)."""
         assert self.image is not None, "only a pass with known image tokens is counted"
+        if keys == self.image.shape[1] and device == self.image.device:
+            return self.image
         columns = torch.zeros(self.image.shape[0], keys, dtype=torch.bool, device=device)
         columns[:, : self.image.shape[1]] = self.image.to(device)
         return columns
@@ -1287,12 +1289,14 @@ def share_head(query: Tensor, key: Tensor, head: Tensor) -> tuple[Tensor, Tensor
     return query, torch.where(shared, key[row, taken // group][:, None], key)
 
 
-def share_map(query: Tensor, key: Tensor, value: Tensor, choice: Choice, attend: Any) -> Tensor:
+def share_map(
+    query: Tensor, key: Tensor, value: Tensor, choice: Choice, attend: Any, share: Any = share_head
+) -> Tensor:
     """Let the receivers attend with the densest head's map (step 5).
 
     `attend` is the model's kernel: (query, key, value) to output, (B, Q, H, D).
     """
-    shared: Tensor = attend(*share_head(query, key, choice.head), value)
+    shared: Tensor = attend(*share(query, key, choice.head), value)
     if choice.receivers is None:
         return shared
     own = attend(query, key, value)

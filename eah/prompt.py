@@ -66,6 +66,8 @@ class Prompt:
     def columns(self, keys: int, device: torch.device) -> torch.Tensor:
         """Return the image columns among keys that may be more than the tokens (static cache)."""
         assert self.image is not None, "only a pass with known image tokens is counted"
+        if keys == self.image.shape[1] and device == self.image.device:
+            return self.image
         columns = torch.zeros(self.image.shape[0], keys, dtype=torch.bool, device=device)
         columns[:, : self.image.shape[1]] = self.image.to(device)
         return columns

@@ -35,10 +35,10 @@ STATE: Final = "_eah"  # attribute of patched attention modules
 
 
 class Finding(NamedTuple):
-    """What was found in one layer: the choice, and the image tokens per batch row, (B,) int64."""
+    """What was found in one layer: the choice, and the image columns, (B, K) bool."""
 
     choice: Choice
-    image_tokens: torch.Tensor
+    image: torch.Tensor
 
 
 @dataclass(eq=False)

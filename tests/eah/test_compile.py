@@ -10,7 +10,7 @@ import transformers
 from packaging.version import Version
 
 import eah
-from eah.triton_host import image_sums
+from eah.operators import image_sums
 from eah.visibility import Visibility
 from tests.eah import tiny
 from tests.eah.tiny import CONFIG, SPAN, logits
