@@ -16,7 +16,7 @@ from torch import nn
 from transformers import PretrainedConfig
 from transformers.modeling_utils import AttentionInterface
 
-from eah.errors import EAHStateError
+from eah.errors import EAHError, EAHStateError
 from eah.kernel_mask import check_arguments, kernel_visibility
 from eah.kernels import run_kernel
 from eah.method import Columns, share_map
@@ -111,8 +111,13 @@ def eah_attention(
         return kernel(query, key, value), kernel.weights
     prompt = under_way.prompt
     name = str(state.config._attn_implementation)
-    check_arguments(layer, name, prompt, query, key, attention_mask, kwargs)
-    visibility = kernel_visibility(name, module, prompt, query, key, attention_mask, kwargs)
+    try:
+        check_arguments(layer, name, prompt, query, key, attention_mask, kwargs)
+        visibility = kernel_visibility(name, module, prompt, query, key, attention_mask, kwargs)
+    except EAHError:
+        if prompt.is_text():
+            return kernel(query, key, value), kernel.weights
+        raise
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     image = under_way.image_columns(key.shape[2], query.device)
     columns = _columns(under_way, layer, query, key, visibility, image, scale)

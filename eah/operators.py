@@ -15,7 +15,7 @@ import torch
 
 from eah import method
 from eah.method import Choice, Columns
-from eah.triton_host import column_sums, head_kernels, is_usable
+from eah.triton_host import column_sums, head_kernels, is_usable, with_copy
 from eah.visibility import Visibility
 
 LIBRARY: Final = torch.library.Library("eah", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -147,14 +147,16 @@ def _shared(
     if is_usable(query):
         shared: tuple[torch.Tensor, torch.Tensor] = head_kernels().share(query, key, head)
         return shared
-    query, key = method.share_head(query, key, head)
-    return query.contiguous(), key.contiguous()
+    goals = _shared_like(query, key, head)
+    for goal, found in zip(goals, method.share_head(query, key, head), strict=True):
+        goal.copy_(found)
+    return goals
 
 
 def _shared_like(
     query: torch.Tensor, key: torch.Tensor, _: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    return query.new_empty(query.shape), key.new_empty(key.shape)
+    return with_copy(query)[1], with_copy(key)[1]
 
 
 def _register(name: str, run: Any, like: Any) -> Any:

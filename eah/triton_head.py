@@ -19,7 +19,7 @@ import triton
 import triton.language as tl
 
 from eah.method import Choice, Columns
-from eah.triton_host import contiguous_rows, on_device
+from eah.triton_host import contiguous_rows, on_device, with_copy
 
 TILE: Final = 8192  # numbers that a program has in registers
 LENGTHS: Final = ["keys", "attention_b", "uniform_b", "rows_b", "image_b", "fixed", "density"]
@@ -69,17 +69,16 @@ def choose(
 def share(
     query: torch.Tensor, key: torch.Tensor, head: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Give all heads the query and key of one head, as `method.share_head`; contiguous copies.
+    """Give all heads the query and key of one head, as `method.share_head`; in the same layout.
 
     Args:
         query: Shape (B, H, Q, D).
         key: Shape (B, N, K, D), N divides H.
         head: Shape (B,) int64; a batch row with -1 keeps its own.
     """
-    query, key = contiguous_rows(query), contiguous_rows(key)
+    (query, shared_query), (key, shared_key) = with_copy(query), with_copy(key)
     batch, heads, queries, size = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
-    shared_query, shared_key = query.new_empty(query.shape), key.new_empty(key.shape)
     wide = 1 << (size - 1).bit_length()
     block = max(1, TILE // wide)
     query_b, query_h, query_q, _ = query.stride()
@@ -169,11 +168,12 @@ def _copy(
     start, goal, block, length, step,
     SIZE: tl.constexpr, BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Copy BLOCK rows of a matrix (length, SIZE) to a contiguous one."""
+    """Copy BLOCK rows of a matrix (length, SIZE) to one of the same layout."""
     row = (block * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)[:, None]
     d = tl.arange(0, BLOCK_D)[None, :]
+    places = row * step + d
     inside = (row < length) & (d < SIZE)
-    tl.store(goal + row * SIZE + d, tl.load(start + row * step + d, mask=inside), mask=inside)
+    tl.store(goal + places, tl.load(start + places, mask=inside), mask=inside)
 
 
 @triton.jit(do_not_specialize=COPIED)
@@ -192,12 +192,12 @@ def share_head(
     chosen = tl.load(head + b)
     if h < heads:
         query += b * query_b + tl.where(chosen < 0, h, chosen) * query_h
-        goal = shared_query + (b * heads + h) * queries * SIZE
+        goal = shared_query + b * query_b + h * query_h
         _copy(query, goal, block, queries, query_q, SIZE, BLOCK, BLOCK_D)
     else:
         h -= heads
         key += b * key_b + tl.where(chosen < 0, h, chosen // group) * key_h
-        goal = shared_key + (b * (tl.num_programs(1) - heads) + h) * keys * SIZE
+        goal = shared_key + b * key_b + h * key_h
         _copy(key, goal, block, keys, key_k, SIZE, BLOCK, BLOCK_D)
 
 

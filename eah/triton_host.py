@@ -148,6 +148,19 @@ def on_device(device: torch.device) -> AbstractContextManager[Any]:
     return torch.cuda.device(device)
 
 
+def with_copy(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a tensor with contiguous rows, and an empty one of the same layout.
+
+    A tensor whose elements share memory, or are spread over more, is copied.
+    """
+    tensor = contiguous_rows(tensor)
+    empty = torch.empty_like(tensor)
+    if empty.stride() != tensor.stride():
+        tensor = tensor.contiguous()
+        empty = torch.empty_like(tensor)
+    return tensor, empty
+
+
 def contiguous_rows(tensor: torch.Tensor) -> torch.Tensor:
     """Return a tensor whose last axis is contiguous; a copy where it isn't."""
     return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
