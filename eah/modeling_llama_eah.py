@@ -30,6 +30,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional
@@ -1121,17 +1122,30 @@ def _version(parameter: torch.Tensor) -> int | None:
 
 # blocks.py ----------------------------------------------------------------------------------------
 
-CPU_BLOCK_BYTES: Final = 8 * 2**20  # fits a CPU's cache
+CPU_BLOCK_BYTES: Final = 2 * 2**20  # fits what a core's cache holds
 GPU_BLOCK_BYTES: Final = 256 * 2**20  # keeps a GPU busy
+BLOCK_ROWS: Final = 64  # with fewer, a CPU's matrix products are slow; heads wait for their turn
 MIN_BLOCK_ROWS: Final = 16
 
 
-def row_blocks(row_bytes: int, num_rows: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    """Yield blocks [start, stop) of rows that take so many bytes each."""
+def blocks_of(
+    row_bytes: int, heads: int, group: int, num_rows: int, device: torch.device
+) -> tuple[list[slice], Iterator[tuple[int, int]]]:
+    """Return parts of the heads, and blocks [start, stop) of rows, that are worked on together.
+
+    Args:
+        row_bytes: Bytes of one row of one head.
+        heads: Query heads.
+        group: Query heads per key/value head, which are not parted.
+        num_rows: Rows.
+        device: Where the work is done.
+    """
     budget = CPU_BLOCK_BYTES if device.type == "cpu" else GPU_BLOCK_BYTES
-    block = min(num_rows, max(MIN_BLOCK_ROWS, budget // row_bytes))
-    for start in range(0, num_rows, block):
-        yield start, min(start + block, num_rows)
+    rows = min(num_rows, BLOCK_ROWS)
+    step = min(heads, group * max(1, budget // (row_bytes * group * rows)))
+    block = min(num_rows, max(MIN_BLOCK_ROWS, budget // (row_bytes * step)))
+    parts = [slice(first, min(first + step, heads)) for first in range(0, heads, step)]
+    return parts, ((start, min(start + block, num_rows)) for start in range(0, num_rows, block))
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -1176,14 +1190,15 @@ def attention_rows(
     query: Tensor, key: Tensor, visibility: Visibility, scaling: float
 ) -> Callable[..., Tensor]:
     """Return a function that computes rows [start, stop) of A on the first keys (step 1)."""
-    key, (batch, kv_heads, _, size) = key.float(), key.shape
+    key, batch, size, group = key.float(), *query.shape[::3], query.shape[1] // key.shape[1]
 
-    def rows(start: int, stop: int, keys: int, visible: Tensor) -> Tensor:
+    def rows(start: int, stop: int, keys: int, visible: Tensor, heads: slice) -> Tensor:
+        kv = key[:, heads.start // group : heads.stop // group, :keys]  # (B, n, keys, D)
         # Grouped heads are folded into rows, so that keys are not repeated per head.
-        folded = (query[:, :, start:stop].float() * scaling).reshape(batch, kv_heads, -1, size)
+        folded = (query[:, heads, start:stop].float() * scaling).reshape(*kv.shape[:2], -1, size)
         with no_autocast(key.device):
-            scores = torch.matmul(folded, key[:, :, :keys].transpose(2, 3))  # (B, N, H/N * q, keys)
-        scores = scores.view(batch, -1, stop - start, keys)  # (B, H, q, keys)
+            scores = torch.matmul(folded, kv.transpose(2, 3))  # (B, n, H/N * q, keys)
+        scores = scores.view(batch, -1, stop - start, keys)  # (B, h, q, keys)
         bias = visibility.bias(start, stop, keys)
         scores = scores if bias is None else scores.add_(bias)
         # Causal rows all see what lies before their block; only the rest needs hiding.
@@ -1210,22 +1225,20 @@ def column_sums(
     axes = (batch, heads, num_keys), (batch, num_keys), (batch, num_keys)
     sums = Columns(*(torch.zeros(size, device=device) for size in axes))
     counted = visibility.token_rows(queries, device).float()[:, None]  # (B or 1, 1, Q)
-    for start, stop in row_blocks(4 * batch * heads * num_keys, queries, device):
+    parts, blocks = blocks_of(4 * batch * num_keys, heads, heads // key.shape[1], queries, device)
+    for start, stop in blocks:
         keys = visibility.stop_key(stop, num_keys)
         visible = visibility.visible(start, stop, keys, device)  # (B or 1, q, keys)
-        weights = (
-            rows(start, stop, keys, visible).to(rounding or torch.float).float()
-        )  # (B, H, q, keys)
+        own, block = visibility.offset + start, counted[:, :, start:stop]  # (B or 1, 1, q)
         seen = visible.float()
         share = seen / seen.sum(-1, keepdim=True).clamp(min=1)
-        for part in (weights, seen, share):  # a column's own row is left out
-            part.diagonal(visibility.offset + start, dim1=-2, dim2=-1).zero_()
-        block = counted[:, :, start:stop]  # (B or 1, 1, q)
-        with no_autocast(device):
-            # (B or 1, 1, 1, q) @ (B, H, q, keys) -> (B, H, 1, keys)
-            sums.attention[..., :keys] += torch.matmul(block[:, None], weights).squeeze(2)
-            sums.uniform[:, :keys] += torch.matmul(block, share).squeeze(1)
-            sums.rows[:, :keys] += torch.matmul(block, seen).squeeze(1)
+        both = (sums.uniform[:, None], share[:, None]), (sums.rows[:, None], seen[:, None])
+        maps = (rows(start, stop, keys, visible, h).to(rounding or torch.float) for h in parts)
+        each = ((sums.attention[:, h], part.float()) for h, part in zip(parts, maps))  # noqa: B905
+        for total, values in chain(both, each):  # (B, h, K), (B, h, q, keys)
+            values.diagonal(own, dim1=-2, dim2=-1).zero_()  # a column's own row is left out
+            with no_autocast(device):
+                total[..., :keys] += torch.matmul(block[:, None], values).squeeze(2)
     return sums
 
 
@@ -1996,9 +2009,9 @@ class HeadSharing(TorchFunctionMode):
         keys = weights.shape[3]
         mask = self.mask[..., :keys] if isinstance(self.mask, torch.Tensor) else None
 
-        def rows(start: int, stop: int, keys: int, _: torch.Tensor) -> torch.Tensor:
+        def rows(start: int, stop: int, keys: int, _: torch.Tensor, heads: slice) -> torch.Tensor:
             # A copy: summing overwrites the rows, and the model goes on with these weights.
-            return weights[:, :, start:stop, :keys].detach().to(torch.float32, copy=True)
+            return weights[:, heads, start:stop, :keys].detach().to(torch.float32, copy=True)
 
         columns = column_sums(
             weights,
