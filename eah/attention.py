@@ -16,14 +16,14 @@ from torch import nn
 from transformers import PretrainedConfig
 from transformers.modeling_utils import AttentionInterface
 
-from eah.errors import EAHStateError
+from eah.errors import EAHError, EAHStateError
 from eah.kernel_mask import check_arguments, kernel_visibility
 from eah.kernels import run_kernel
-from eah.method import Columns, choose, share_map
+from eah.method import Columns, share_map
 from eah.observation import Observation
+from eah.operators import choose_head, image_sums, share_head
 from eah.reading import UNKNOWN_IMAGE
 from eah.state import STATE, Finding, Pass, Session, current_pass
-from eah.triton_host import image_sums
 from eah.user_functions import check_output, checked_choice
 from eah.visibility import Visibility
 
@@ -111,8 +111,13 @@ def eah_attention(
         return kernel(query, key, value), kernel.weights
     prompt = under_way.prompt
     name = str(state.config._attn_implementation)
-    check_arguments(layer, name, prompt, query, key, attention_mask, kwargs)
-    visibility = kernel_visibility(name, module, prompt, query, key, attention_mask, kwargs)
+    try:
+        check_arguments(layer, name, prompt, query, key, attention_mask, kwargs)
+        visibility = kernel_visibility(name, module, prompt, query, key, attention_mask, kwargs)
+    except EAHError:
+        if prompt.is_text():
+            return kernel(query, key, value), kernel.weights
+        raise
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     image = under_way.image_columns(key.shape[2], query.device)
     columns = _columns(under_way, layer, query, key, visibility, image, scale)
@@ -127,9 +132,10 @@ def eah_attention(
     rounding = query.dtype if config.rule == "released_code" else None
     if callable(config.rule):
         config = replace(config, rule=partial(checked_choice, config.rule))
-    choice = choose(columns(rounding), image, config)
-    under_way.findings.layers[layer] = Finding(choice, image.sum(-1))
-    output = (config.apply or share_map)(query, key, value, choice, kernel)
+    choice = choose_head(columns(rounding), image, config)
+    under_way.findings.layers[layer] = Finding(choice, image)
+    apply = config.apply or partial(share_map, share=share_head)
+    output = apply(query, key, value, choice, kernel)
     if config.apply is not None:
         check_output(output, query, value)
     weights = kernel.weights if kernel.runs == 1 else None

@@ -8,17 +8,30 @@ from typing import Any, Final
 
 import torch
 
-CPU_BLOCK_BYTES: Final = 8 * 2**20  # fits a CPU's cache
+CPU_BLOCK_BYTES: Final = 2 * 2**20  # fits what a core's cache holds
 GPU_BLOCK_BYTES: Final = 256 * 2**20  # keeps a GPU busy
+BLOCK_ROWS: Final = 64  # with fewer, a CPU's matrix products are slow; heads wait for their turn
 MIN_BLOCK_ROWS: Final = 16
 
 
-def row_blocks(row_bytes: int, num_rows: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    """Yield blocks [start, stop) of rows that take so many bytes each."""
+def blocks_of(
+    row_bytes: int, heads: int, group: int, num_rows: int, device: torch.device
+) -> tuple[list[slice], Iterator[tuple[int, int]]]:
+    """Return parts of the heads, and blocks [start, stop) of rows, that are worked on together.
+
+    Args:
+        row_bytes: Bytes of one row of one head.
+        heads: Query heads.
+        group: Query heads per key/value head, which are not parted.
+        num_rows: Rows.
+        device: Where the work is done.
+    """
     budget = CPU_BLOCK_BYTES if device.type == "cpu" else GPU_BLOCK_BYTES
-    block = min(num_rows, max(MIN_BLOCK_ROWS, budget // row_bytes))
-    for start in range(0, num_rows, block):
-        yield start, min(start + block, num_rows)
+    rows = min(num_rows, BLOCK_ROWS)
+    step = min(heads, group * max(1, budget // (row_bytes * group * rows)))
+    block = min(num_rows, max(MIN_BLOCK_ROWS, budget // (row_bytes * step)))
+    parts = [slice(first, min(first + step, heads)) for first in range(0, heads, step)]
+    return parts, ((start, min(start + block, num_rows)) for start in range(0, num_rows, block))
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:

@@ -90,7 +90,7 @@ class EAHHandle:
 
 
 def _report(layer: int, finding: Finding, config: EAHConfig) -> LayerReport:
-    choice, tokens = finding.choice, finding.image_tokens
+    choice, tokens = finding.choice, finding.image.sum(-1)
     saturated = (choice.counts == tokens[:, None]).all(-1) & (tokens > 0)
     head = heads_of(choice)
     skipped = None

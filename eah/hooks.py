@@ -99,6 +99,7 @@ class ModelHooks:
         if prompt is not None:
             under_way.prompt, under_way.is_open = prompt, False
             under_way.findings.skipped = prompt.skipped
+            under_way.findings.unseen = prompt.image if prompt.may_be_text else None
 
 
 def _is_trained(model: nn.Module) -> bool:
@@ -132,7 +133,7 @@ def _end(under_way: Pass, output: Any) -> None:
     if prompt.image is not None and session.cached_images.get(past) is None:
         session.cached_images.keep(past, prompt.image)
     missed = sorted(set(session.shared_layers) - under_way.reached)
-    if missed and prompt.skipped is None:
+    if missed and prompt.skipped is None and not prompt.is_text():
         raise EAHStateError(
             f"the attention of layers {missed} did not run through EAH in this forward pass; "
             "disable EAH, then enable it on the model that runs these layers"

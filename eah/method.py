@@ -19,12 +19,13 @@ Throughout: query (B, H, Q, D), key and value (B, N, K, D), image (B, K), True a
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
 
-from eah.blocks import no_autocast, row_blocks
+from eah.blocks import blocks_of, no_autocast
 from eah.settings import PAPER_THRESHOLD, RELEASED_THRESHOLD, SCALE_FREE_THRESHOLD
 from eah.visibility import Visibility
 
@@ -61,14 +62,15 @@ def attention_rows(
     query: Tensor, key: Tensor, visibility: Visibility, scaling: float
 ) -> Callable[..., Tensor]:
     """Return a function that computes rows [start, stop) of A on the first keys (step 1)."""
-    key, (batch, kv_heads, _, size) = key.float(), key.shape
+    key, batch, size, group = key.float(), *query.shape[::3], query.shape[1] // key.shape[1]
 
-    def rows(start: int, stop: int, keys: int, visible: Tensor) -> Tensor:
+    def rows(start: int, stop: int, keys: int, visible: Tensor, heads: slice) -> Tensor:
+        kv = key[:, heads.start // group : heads.stop // group, :keys]  # (B, n, keys, D)
         # Grouped heads are folded into rows, so that keys are not repeated per head.
-        folded = (query[:, :, start:stop].float() * scaling).reshape(batch, kv_heads, -1, size)
+        folded = (query[:, heads, start:stop].float() * scaling).reshape(*kv.shape[:2], -1, size)
         with no_autocast(key.device):
-            scores = torch.matmul(folded, key[:, :, :keys].transpose(2, 3))  # (B, N, H/N * q, keys)
-        scores = scores.view(batch, -1, stop - start, keys)  # (B, H, q, keys)
+            scores = torch.matmul(folded, kv.transpose(2, 3))  # (B, n, H/N * q, keys)
+        scores = scores.view(batch, -1, stop - start, keys)  # (B, h, q, keys)
         bias = visibility.bias(start, stop, keys)
         scores = scores if bias is None else scores.add_(bias)
         # Causal rows all see what lies before their block; only the rest needs hiding.
@@ -95,22 +97,20 @@ def column_sums(
     axes = (batch, heads, num_keys), (batch, num_keys), (batch, num_keys)
     sums = Columns(*(torch.zeros(size, device=device) for size in axes))
     counted = visibility.token_rows(queries, device).float()[:, None]  # (B or 1, 1, Q)
-    for start, stop in row_blocks(4 * batch * heads * num_keys, queries, device):
+    parts, blocks = blocks_of(4 * batch * num_keys, heads, heads // key.shape[1], queries, device)
+    for start, stop in blocks:
         keys = visibility.stop_key(stop, num_keys)
         visible = visibility.visible(start, stop, keys, device)  # (B or 1, q, keys)
-        weights = (
-            rows(start, stop, keys, visible).to(rounding or torch.float).float()
-        )  # (B, H, q, keys)
+        own, block = visibility.offset + start, counted[:, :, start:stop]  # (B or 1, 1, q)
         seen = visible.float()
         share = seen / seen.sum(-1, keepdim=True).clamp(min=1)
-        for part in (weights, seen, share):  # a column's own row is left out
-            part.diagonal(visibility.offset + start, dim1=-2, dim2=-1).zero_()
-        block = counted[:, :, start:stop]  # (B or 1, 1, q)
-        with no_autocast(device):
-            # (B or 1, 1, 1, q) @ (B, H, q, keys) -> (B, H, 1, keys)
-            sums.attention[..., :keys] += torch.matmul(block[:, None], weights).squeeze(2)
-            sums.uniform[:, :keys] += torch.matmul(block, share).squeeze(1)
-            sums.rows[:, :keys] += torch.matmul(block, seen).squeeze(1)
+        both = (sums.uniform[:, None], share[:, None]), (sums.rows[:, None], seen[:, None])
+        maps = (rows(start, stop, keys, visible, h).to(rounding or torch.float) for h in parts)
+        each = ((sums.attention[:, h], part.float()) for h, part in zip(parts, maps))  # noqa: B905
+        for total, values in chain(both, each):  # (B, h, K), (B, h, q, keys)
+            values.diagonal(own, dim1=-2, dim2=-1).zero_()  # a column's own row is left out
+            with no_autocast(device):
+                total[..., :keys] += torch.matmul(block[:, None], values).squeeze(2)
     return sums
 
 
@@ -186,12 +186,14 @@ def share_head(query: Tensor, key: Tensor, head: Tensor) -> tuple[Tensor, Tensor
     return query, torch.where(shared, key[row, taken // group][:, None], key)
 
 
-def share_map(query: Tensor, key: Tensor, value: Tensor, choice: Choice, attend: Any) -> Tensor:
+def share_map(
+    query: Tensor, key: Tensor, value: Tensor, choice: Choice, attend: Any, share: Any = share_head
+) -> Tensor:
     """Let the receivers attend with the densest head's map (step 5).
 
     `attend` is the model's kernel: (query, key, value) to output, (B, Q, H, D).
     """
-    shared: Tensor = attend(*share_head(query, key, choice.head), value)
+    shared: Tensor = attend(*share(query, key, choice.head), value)
     if choice.receivers is None:
         return shared
     own = attend(query, key, value)

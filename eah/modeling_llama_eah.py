@@ -30,6 +30,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
+from itertools import chain
 from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional
@@ -550,6 +551,7 @@ class Prompt:
         answer: First position of the answer per batch row, shape (B, 1) int64; None for no answer.
         skipped: Why the pass is left as it is; None where EAH acts.
         is_decoding: Whether all rows are an answer's, so that the pass has no findings.
+        may_be_text: Whether nobody looked yet if there is any image token: looking waits for a GPU.
     """
 
     queries: int
@@ -559,6 +561,11 @@ class Prompt:
     answer: torch.Tensor | None = None
     skipped: str | None = None
     is_decoding: bool = False
+    may_be_text: bool = False
+
+    def is_text(self) -> bool:
+        """Return whether there turns out to be no image token (waits for the device)."""
+        return self.may_be_text and self.image is not None and not bool(self.image.any())
 
     def visibility(self, mask: torch.Tensor | None, window: int | None = None) -> Visibility:
         """Return what the rows see, given the kernel's mask; None for causal attention."""
@@ -570,6 +577,8 @@ class Prompt:
     def columns(self, keys: int, device: torch.device) -> torch.Tensor:
         """Return the image columns among keys that may be more than the tokens (static cache)."""
         assert self.image is not None, "only a pass with known image tokens is counted"
+        if keys == self.image.shape[1] and device == self.image.device:
+            return self.image
         columns = torch.zeros(self.image.shape[0], keys, dtype=torch.bool, device=device)
         columns[:, : self.image.shape[1]] = self.image.to(device)
         return columns
@@ -703,6 +712,7 @@ def read_prompt(
     answer: torch.Tensor | None,
     continues: bool = False,
     goes_on: bool = False,
+    looks: bool = True,
 ) -> Prompt:
     """Decide what EAH does in a pass whose image tokens are known.
 
@@ -714,6 +724,7 @@ def read_prompt(
         answer: First position of the answer per batch row, shape (B, 1), or None.
         continues: Whether the pass goes on behind a shared prefix whose sums are kept.
         goes_on: Whether a later pass has the rest of the prompt.
+        looks: Whether to look if there is an image in a prompt that can't be split.
     Raises:
         EAHStateError: If a prompt is split over passes within or behind its image.
     """
@@ -723,10 +734,14 @@ def read_prompt(
         before = torch.arange(cached + queries, device=image.device)[None] < answer  # (B, K)
         image = image & before
         valid = before if valid is None else valid.to(image.device) & before
+    if not goes_on and continues:
+        return Prompt(queries, cached, image, valid, answer)
+    if not goes_on and not looks and not cached and columns.later is None:
+        return Prompt(queries, cached, image, valid, answer, may_be_text=True)
     behind, here = image[:, :cached].any(-1), image[:, cached:].any(-1)  # (B,)
     later = torch.zeros_like(here) if columns.later is None else columns.later
     split = (here & (behind | later)).any() if not continues else torch.zeros_like(here).any()
-    # One look from the host per prompt; decode steps need none.
+    # One look from the host; decode steps need none.
     is_split, any_here, any_behind, any_later = torch.stack(
         [split, here.any(), behind.any(), later.any()]
     ).tolist()
@@ -1107,17 +1122,30 @@ def _version(parameter: torch.Tensor) -> int | None:
 
 # blocks.py ----------------------------------------------------------------------------------------
 
-CPU_BLOCK_BYTES: Final = 8 * 2**20  # fits a CPU's cache
+CPU_BLOCK_BYTES: Final = 2 * 2**20  # fits what a core's cache holds
 GPU_BLOCK_BYTES: Final = 256 * 2**20  # keeps a GPU busy
+BLOCK_ROWS: Final = 64  # with fewer, a CPU's matrix products are slow; heads wait for their turn
 MIN_BLOCK_ROWS: Final = 16
 
 
-def row_blocks(row_bytes: int, num_rows: int, device: torch.device) -> Iterator[tuple[int, int]]:
-    """Yield blocks [start, stop) of rows that take so many bytes each."""
+def blocks_of(
+    row_bytes: int, heads: int, group: int, num_rows: int, device: torch.device
+) -> tuple[list[slice], Iterator[tuple[int, int]]]:
+    """Return parts of the heads, and blocks [start, stop) of rows, that are worked on together.
+
+    Args:
+        row_bytes: Bytes of one row of one head.
+        heads: Query heads.
+        group: Query heads per key/value head, which are not parted.
+        num_rows: Rows.
+        device: Where the work is done.
+    """
     budget = CPU_BLOCK_BYTES if device.type == "cpu" else GPU_BLOCK_BYTES
-    block = min(num_rows, max(MIN_BLOCK_ROWS, budget // row_bytes))
-    for start in range(0, num_rows, block):
-        yield start, min(start + block, num_rows)
+    rows = min(num_rows, BLOCK_ROWS)
+    step = min(heads, group * max(1, budget // (row_bytes * group * rows)))
+    block = min(num_rows, max(MIN_BLOCK_ROWS, budget // (row_bytes * step)))
+    parts = [slice(first, min(first + step, heads)) for first in range(0, heads, step)]
+    return parts, ((start, min(start + block, num_rows)) for start in range(0, num_rows, block))
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
@@ -1162,14 +1190,15 @@ def attention_rows(
     query: Tensor, key: Tensor, visibility: Visibility, scaling: float
 ) -> Callable[..., Tensor]:
     """Return a function that computes rows [start, stop) of A on the first keys (step 1)."""
-    key, (batch, kv_heads, _, size) = key.float(), key.shape
+    key, batch, size, group = key.float(), *query.shape[::3], query.shape[1] // key.shape[1]
 
-    def rows(start: int, stop: int, keys: int, visible: Tensor) -> Tensor:
+    def rows(start: int, stop: int, keys: int, visible: Tensor, heads: slice) -> Tensor:
+        kv = key[:, heads.start // group : heads.stop // group, :keys]  # (B, n, keys, D)
         # Grouped heads are folded into rows, so that keys are not repeated per head.
-        folded = (query[:, :, start:stop].float() * scaling).reshape(batch, kv_heads, -1, size)
+        folded = (query[:, heads, start:stop].float() * scaling).reshape(*kv.shape[:2], -1, size)
         with no_autocast(key.device):
-            scores = torch.matmul(folded, key[:, :, :keys].transpose(2, 3))  # (B, N, H/N * q, keys)
-        scores = scores.view(batch, -1, stop - start, keys)  # (B, H, q, keys)
+            scores = torch.matmul(folded, kv.transpose(2, 3))  # (B, n, H/N * q, keys)
+        scores = scores.view(batch, -1, stop - start, keys)  # (B, h, q, keys)
         bias = visibility.bias(start, stop, keys)
         scores = scores if bias is None else scores.add_(bias)
         # Causal rows all see what lies before their block; only the rest needs hiding.
@@ -1196,22 +1225,20 @@ def column_sums(
     axes = (batch, heads, num_keys), (batch, num_keys), (batch, num_keys)
     sums = Columns(*(torch.zeros(size, device=device) for size in axes))
     counted = visibility.token_rows(queries, device).float()[:, None]  # (B or 1, 1, Q)
-    for start, stop in row_blocks(4 * batch * heads * num_keys, queries, device):
+    parts, blocks = blocks_of(4 * batch * num_keys, heads, heads // key.shape[1], queries, device)
+    for start, stop in blocks:
         keys = visibility.stop_key(stop, num_keys)
         visible = visibility.visible(start, stop, keys, device)  # (B or 1, q, keys)
-        weights = (
-            rows(start, stop, keys, visible).to(rounding or torch.float).float()
-        )  # (B, H, q, keys)
+        own, block = visibility.offset + start, counted[:, :, start:stop]  # (B or 1, 1, q)
         seen = visible.float()
         share = seen / seen.sum(-1, keepdim=True).clamp(min=1)
-        for part in (weights, seen, share):  # a column's own row is left out
-            part.diagonal(visibility.offset + start, dim1=-2, dim2=-1).zero_()
-        block = counted[:, :, start:stop]  # (B or 1, 1, q)
-        with no_autocast(device):
-            # (B or 1, 1, 1, q) @ (B, H, q, keys) -> (B, H, 1, keys)
-            sums.attention[..., :keys] += torch.matmul(block[:, None], weights).squeeze(2)
-            sums.uniform[:, :keys] += torch.matmul(block, share).squeeze(1)
-            sums.rows[:, :keys] += torch.matmul(block, seen).squeeze(1)
+        both = (sums.uniform[:, None], share[:, None]), (sums.rows[:, None], seen[:, None])
+        maps = (rows(start, stop, keys, visible, h).to(rounding or torch.float) for h in parts)
+        each = ((sums.attention[:, h], part.float()) for h, part in zip(parts, maps))  # noqa: B905
+        for total, values in chain(both, each):  # (B, h, K), (B, h, q, keys)
+            values.diagonal(own, dim1=-2, dim2=-1).zero_()  # a column's own row is left out
+            with no_autocast(device):
+                total[..., :keys] += torch.matmul(block[:, None], values).squeeze(2)
     return sums
 
 
@@ -1287,12 +1314,14 @@ def share_head(query: Tensor, key: Tensor, head: Tensor) -> tuple[Tensor, Tensor
     return query, torch.where(shared, key[row, taken // group][:, None], key)
 
 
-def share_map(query: Tensor, key: Tensor, value: Tensor, choice: Choice, attend: Any) -> Tensor:
+def share_map(
+    query: Tensor, key: Tensor, value: Tensor, choice: Choice, attend: Any, share: Any = share_head
+) -> Tensor:
     """Let the receivers attend with the densest head's map (step 5).
 
     `attend` is the model's kernel: (query, key, value) to output, (B, Q, H, D).
     """
-    shared: Tensor = attend(*share_head(query, key, choice.head), value)
+    shared: Tensor = attend(*share(query, key, choice.head), value)
     if choice.receivers is None:
         return shared
     own = attend(query, key, value)
@@ -1980,9 +2009,9 @@ class HeadSharing(TorchFunctionMode):
         keys = weights.shape[3]
         mask = self.mask[..., :keys] if isinstance(self.mask, torch.Tensor) else None
 
-        def rows(start: int, stop: int, keys: int, _: torch.Tensor) -> torch.Tensor:
+        def rows(start: int, stop: int, keys: int, _: torch.Tensor, heads: slice) -> torch.Tensor:
             # A copy: summing overwrites the rows, and the model goes on with these weights.
-            return weights[:, :, start:stop, :keys].detach().to(torch.float32, copy=True)
+            return weights[:, heads, start:stop, :keys].detach().to(torch.float32, copy=True)
 
         columns = column_sums(
             weights,

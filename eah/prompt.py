@@ -46,6 +46,7 @@ class Prompt:
         answer: First position of the answer per batch row, shape (B, 1) int64; None for no answer.
         skipped: Why the pass is left as it is; None where EAH acts.
         is_decoding: Whether all rows are an answer's, so that the pass has no findings.
+        may_be_text: Whether nobody looked yet if there is any image token: looking waits for a GPU.
     """
 
     queries: int
@@ -55,6 +56,11 @@ class Prompt:
     answer: torch.Tensor | None = None
     skipped: str | None = None
     is_decoding: bool = False
+    may_be_text: bool = False
+
+    def is_text(self) -> bool:
+        """Return whether there turns out to be no image token (waits for the device)."""
+        return self.may_be_text and self.image is not None and not bool(self.image.any())
 
     def visibility(self, mask: torch.Tensor | None, window: int | None = None) -> Visibility:
         """Return what the rows see, given the kernel's mask; None for causal attention."""
@@ -66,6 +72,8 @@ class Prompt:
     def columns(self, keys: int, device: torch.device) -> torch.Tensor:
         """Return the image columns among keys that may be more than the tokens (static cache)."""
         assert self.image is not None, "only a pass with known image tokens is counted"
+        if keys == self.image.shape[1] and device == self.image.device:
+            return self.image
         columns = torch.zeros(self.image.shape[0], keys, dtype=torch.bool, device=device)
         columns[:, : self.image.shape[1]] = self.image.to(device)
         return columns
@@ -199,6 +207,7 @@ def read_prompt(
     answer: torch.Tensor | None,
     continues: bool = False,
     goes_on: bool = False,
+    looks: bool = True,
 ) -> Prompt:
     """Decide what EAH does in a pass whose image tokens are known.
 
@@ -210,6 +219,7 @@ def read_prompt(
         answer: First position of the answer per batch row, shape (B, 1), or None.
         continues: Whether the pass goes on behind a shared prefix whose sums are kept.
         goes_on: Whether a later pass has the rest of the prompt.
+        looks: Whether to look if there is an image in a prompt that can't be split.
     Raises:
         EAHStateError: If a prompt is split over passes within or behind its image.
     """
@@ -219,10 +229,14 @@ def read_prompt(
         before = torch.arange(cached + queries, device=image.device)[None] < answer  # (B, K)
         image = image & before
         valid = before if valid is None else valid.to(image.device) & before
+    if not goes_on and continues:
+        return Prompt(queries, cached, image, valid, answer)
+    if not goes_on and not looks and not cached and columns.later is None:
+        return Prompt(queries, cached, image, valid, answer, may_be_text=True)
     behind, here = image[:, :cached].any(-1), image[:, cached:].any(-1)  # (B,)
     later = torch.zeros_like(here) if columns.later is None else columns.later
     split = (here & (behind | later)).any() if not continues else torch.zeros_like(here).any()
-    # One look from the host per prompt; decode steps need none.
+    # One look from the host; decode steps need none.
     is_split, any_here, any_behind, any_later = torch.stack(
         [split, here.any(), behind.any(), later.any()]
     ).tolist()

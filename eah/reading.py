@@ -5,6 +5,7 @@ Axes: B batch, K keys (cached tokens and this pass's).
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ OTHER_THREAD: Final = (
 )
 
 
+# Devices where looking at a tensor costs nothing, since the host does the work.
+AT_HAND: Final = ("cpu",)
 # Arguments of a language model that show no image.
 TEXT: Final = frozenset(
     ("input_ids", "attention_mask", "position_ids", "past_key_values", "cache_position", "labels")
@@ -93,6 +96,7 @@ def prompt_of(
         answer=answer,
         continues=said(session, "prefix") is not None,
         goes_on=end is not None and end.goes_on,
+        looks=tokens.device.type in AT_HAND or not session.leaves_text_alone,
     )
     if generation is not None and end is not None:
         generation.note(end)
@@ -120,7 +124,7 @@ def _given(
     if isinstance(given, torch.Tensor):
         return columns_of_mask(given, batch, keys, device)
     columns, length = columns_of_span(given, batch, keys, valid, device)
-    if bool((length < given[1]).any()):
+    if keys < given[1] or (valid is not None and bool((length < given[1]).any())):
         raise EAHStateError(
             f"image span [{given[0]}, {given[1]}) reaches past the {int(length.min())} tokens "
             "of the prompt; give the span of this prompt, or disable EAH for it"
@@ -134,7 +138,8 @@ def _placeholders(
     """Return the image tokens among token ids, (B, Q) bool; None if they are not known."""
     wanted = session.placeholder_ids()
     if wanted:
-        return torch.isin(ids, torch.tensor(wanted, device=ids.device))
+        # Not `torch.isin` with a tensor made of them: sending that to a GPU waits for it.
+        return functools.reduce(torch.logical_or, [ids == one for one in wanted])
     position_mask = arguments.get(POSITION_MASK)
     if isinstance(position_mask, torch.Tensor):
         batch, width = ids.shape

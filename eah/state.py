@@ -25,9 +25,7 @@ from eah.cached_images import CachedImages
 from eah.detection import EmbeddingRows
 from eah.method import Choice
 from eah.prefix import SharedPrefix
-from eah.prompt import (
-    Prompt,
-)
+from eah.prompt import NO_IMAGE, Prompt
 from eah.settings import EAHConfig
 from eah.with_blocks import WithBlocks
 
@@ -35,10 +33,10 @@ STATE: Final = "_eah"  # attribute of patched attention modules
 
 
 class Finding(NamedTuple):
-    """What was found in one layer: the choice, and the image tokens per batch row, (B,) int64."""
+    """What was found in one layer: the choice, and the image columns, (B, K) bool."""
 
     choice: Choice
-    image_tokens: torch.Tensor
+    image: torch.Tensor
 
 
 @dataclass(eq=False)
@@ -51,6 +49,7 @@ class Findings:
         layers: What EAH found, by layer.
         observed: What each observer found, by layer. Weak, because it is kept under an observer
             itself: it would never go otherwise.
+        unseen: The image columns of a prompt that may have none, (B, K) bool, until somebody looks.
     """
 
     batch: int
@@ -59,6 +58,15 @@ class Findings:
     observed: WeakKeyDictionary[ObserverKey, dict[int, Any]] = field(
         default_factory=WeakKeyDictionary
     )
+    unseen: torch.Tensor | None = None
+
+    def look(self) -> None:
+        """Say that nothing was done in a prompt without image tokens (waits for the device)."""
+        image, self.unseen = self.unseen, None
+        if image is not None and not bool(image.any()):
+            self.skipped = NO_IMAGE
+            self.layers.clear()
+            self.observed.clear()
 
 
 @dataclass(eq=False)
@@ -109,6 +117,17 @@ class Session:
     def shared_layers(self) -> tuple[int, ...]:
         """Layers that EAH changes."""
         return () if self.config is None else self.config.layers
+
+    @property
+    def leaves_text_alone(self) -> bool:
+        """Whether a prompt without image tokens comes out as it was if its layers are counted.
+
+        Functions of the caller's must not see it, and a kernel that runs twice returns no weights.
+        """
+        config = self.config
+        if config is None:
+            return True
+        return isinstance(config.rule, str) and config.apply is None and config.receivers == "all"
 
     def uses(self, layer: int) -> bool:
         """Return whether a layer is changed or observed."""
@@ -197,8 +216,13 @@ def last_findings(of: Session | ObserverKey) -> Findings | None:
 
     Args:
         of: The session, or an observer, which keeps the last pass that it observed.
+    Returns:
+        What it left (the first look at it may wait for the device); None before the first pass.
     """
-    return _kept().get(of)
+    found = _kept().get(of)
+    if found is not None:
+        found.look()
+    return found
 
 
 def keep_findings(session: Session, findings: Findings) -> None:

@@ -13,14 +13,13 @@ from __future__ import annotations
 import functools
 import logging
 import os
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Final
 
 import torch
 
-from eah import method
 from eah.method import Columns
 from eah.visibility import HIDDEN_BIAS, Visibility
 
@@ -40,58 +39,6 @@ STAGES: Final = 2
 # goes without tensor cores, whose operands are registers: more than 32 would spill.
 BLOCK_D: Final = {torch.float32: 32, torch.float16: 128, torch.bfloat16: 128}
 LEAST_D: Final = 16  # of a Triton product
-
-
-def image_sums(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    visibility: Visibility,
-    *,
-    scaling: float,
-    image: torch.Tensor,
-    rounding: torch.dtype | None = None,
-) -> Columns:
-    """Sum attention weights down the image columns: by the kernels where they run, else by torch.
-
-    Arguments as in `column_sums`. Other columns than the image's may be summed or 0. An opaque
-    operator to torch.compile, so that counting breaks no graph.
-    """
-    mask, valid, window = visibility.mask, visibility.valid, visibility.window
-    shown = (mask, valid, visibility.offset, window)
-    return Columns(*_image_sums(query.detach(), key.detach(), image, *shown, scaling, rounding))
-
-
-@torch.library.custom_op(
-    "eah::image_sums",
-    mutates_args=(),
-    schema=(
-        "(Tensor query, Tensor key, Tensor image, Tensor? mask, Tensor? valid, SymInt offset, "
-        "SymInt? window, float scaling, ScalarType? rounding) -> (Tensor, Tensor, Tensor)"
-    ),
-)
-def _image_sums(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    image: torch.Tensor,
-    mask: torch.Tensor | None,
-    valid: torch.Tensor | None,
-    offset: int,
-    window: int | None,
-    scaling: float,
-    rounding: torch.dtype | None,
-) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    visibility = Visibility(offset, mask, valid, window)
-    if is_usable(query):
-        return column_sums(query, key, visibility, scaling=scaling, image=image, rounding=rounding)
-    return method.column_sums(query, key, visibility, scaling=scaling, rounding=rounding)
-
-
-@_image_sums.register_fake
-def _(query: torch.Tensor, key: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
-    batch, heads, keys = query.shape[0], query.shape[1], key.shape[2]
-    return tuple(
-        _float32(query, *shape) for shape in ((batch, heads, keys), (batch, keys), (batch, keys))
-    )
 
 
 def is_usable(query: torch.Tensor) -> bool:
@@ -115,14 +62,15 @@ def _runs(device: torch.device, dtype: torch.dtype, size: int) -> bool:
     example = torch.zeros(1, 1, LEAST_D, size, dtype=dtype, device=device)
     image = torch.ones(1, LEAST_D, dtype=torch.bool, device=device)
     try:
-        column_sums(example, example, Visibility(), scaling=1.0, image=image)
+        sums = column_sums(example, example, Visibility(), scaling=1.0, image=image)
+        found = head_kernels().choose(sums, image, "paper", 0.0, None, None, 0.0)
+        head_kernels().share(example, example, found.head)
     except Exception as error:  # whatever a compiler, a linker or a driver may raise
         logger.warning("sinks are counted without Triton, which fails on %s: %s", device, error)
         return False
     return True
 
 
-@torch.no_grad()
 def column_sums(
     query: torch.Tensor,
     key: torch.Tensor,
@@ -147,50 +95,91 @@ def column_sums(
     Returns:
         Sums per head and column.
     """
-    kernels: Any = import_module("eah.triton_kernels")  # not before it is needed: it loads Triton
+    kernels = sum_kernels()
+    device = query.device
+    query, key = contiguous_rows(query), contiguous_rows(key)
     batch, heads, queries, size = query.shape
-    keys = key.shape[2]
-    dtype = _tile_dtype(query, key)
-    inputs = {
-        "query": query,
-        "key": key,
-        **_mask_arguments(visibility, batch, queries, keys, query.device),
-        "lse": _float32(query, batch, heads, queries),
-        "share": _float32(query, batch, queries),
-        "scaling": float(scaling),
-        "heads": heads,
-        "group": heads // key.shape[1],
-        "queries": queries,
-        "keys": keys,
-        **_strides("query", "bhqd", query),
-        **_strides("key", "bhkd", key),
+    kv_heads, keys = key.shape[1], key.shape[2]
+    query_b, query_h, query_q, _ = query.stride()
+    key_b, key_h, key_k, _ = key.stride()
+    mask, valid = _masks(visibility, batch, queries, keys, device)
+    mask_b, mask_q, mask_k = (0, 0, 0) if mask is None else mask.stride()
+    valid_b = 0 if valid is None else valid.stride(0)
+    image = contiguous_rows(image.to(device).expand(batch, keys))
+    known = torch.empty((batch, heads + 1, queries), dtype=torch.float32, device=device)
+    sums = Columns(
+        torch.empty((batch, heads, keys), dtype=torch.float32, device=device),
+        torch.empty((batch, keys), dtype=torch.float32, device=device),
+        torch.empty((batch, keys), dtype=torch.float32, device=device),
+    )
+    lengths = float(scaling), heads // kv_heads, visibility.offset, queries, keys
+    strides = (
+        query_b, query_h, query_q, key_b, key_h, key_k, mask_b, mask_q, mask_k, valid_b,
+    )  # fmt: skip
+    lowest = HIDDEN_BIAS if mask is not None and mask.dtype.is_floating_point else 0.0
+    constants = _constants(_tile_dtype(query, key), size, lowest, visibility.window)
+    with on_device(device):
+        kernels.row_statistics[-(-queries // BLOCK), heads, batch](
+            query, key, mask, valid, known, *lengths, *strides, **constants
+        )
+        kernels.sum_columns[-(-keys // BLOCK), heads, batch](
+            query, key, mask, valid, known, image.view(torch.uint8), *sums,
+            *lengths, *strides, image.stride(0), ROUNDING=_triton_dtype(rounding), **constants,
+        )  # fmt: skip
+    return sums
+
+
+@functools.cache
+def sum_kernels() -> Any:
+    """Return the kernels that sum columns; not before they are needed: they load Triton."""
+    return import_module("eah.triton_kernels")
+
+
+@functools.cache
+def head_kernels() -> Any:
+    """Return the module of kernels that choose and share."""
+    return import_module("eah.triton_head")
+
+
+def on_device(device: torch.device) -> AbstractContextManager[Any]:
+    """Return a context in which kernels start on a device, which mostly is the current one."""
+    if device.type != "cuda" or device.index == torch.cuda.current_device():
+        return nullcontext()
+    return torch.cuda.device(device)
+
+
+def with_copy(tensor: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a tensor with contiguous rows, and an empty one of the same layout.
+
+    A tensor whose elements share memory, or are spread over more, is copied.
+    """
+    tensor = contiguous_rows(tensor)
+    empty = torch.empty_like(tensor)
+    if empty.stride() != tensor.stride():
+        tensor = tensor.contiguous()
+        empty = torch.empty_like(tensor)
+    return tensor, empty
+
+
+def contiguous_rows(tensor: torch.Tensor) -> torch.Tensor:
+    """Return a tensor whose last axis is contiguous; a copy where it isn't."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+@functools.cache
+def _constants(dtype: torch.dtype, size: int, lowest: float, window: int | None) -> dict[str, Any]:
+    """Return the arguments of both kernels that are compiled into them."""
+    return {
         "SIZE": size,
-        "TYPE": _triton_dtype(kernels, dtype),
-        "BLOCK_Q": BLOCK,
-        "BLOCK_K": BLOCK,
+        "TYPE": _triton_dtype(dtype),
+        "LOWEST": lowest,
+        "WINDOW": window,
+        "BLOCK": BLOCK,
         "BLOCK_D": min(BLOCK_D[dtype], max(LEAST_D, 1 << (size - 1).bit_length())),
         "num_warps": WARPS,
         "num_stages": STAGES,
         "enable_fp_fusion": True,
     }
-    columns = image.to(query.device).expand(batch, keys).view(torch.uint8)
-    sums = Columns(
-        _float32(query, batch, heads, keys),
-        _float32(query, batch, keys),
-        _float32(query, batch, keys),
-    )
-    with torch.cuda.device(query.device) if query.is_cuda else nullcontext():
-        kernels.row_statistics[-(-queries // BLOCK), batch * heads](**inputs)
-        kernels.sum_columns[-(-keys // BLOCK), batch * heads](
-            **inputs,
-            **_strides("image", "bk", columns),
-            image=columns,
-            attention=sums.attention,
-            uniform=sums.uniform,
-            number=sums.rows,
-            ROUNDING=None if rounding is None else _triton_dtype(kernels, rounding),
-        )
-    return sums
 
 
 def _tile_dtype(query: torch.Tensor, key: torch.Tensor) -> torch.dtype:
@@ -202,47 +191,26 @@ def _tile_dtype(query: torch.Tensor, key: torch.Tensor) -> torch.dtype:
     return query.dtype
 
 
-def _mask_arguments(
+def _masks(
     visibility: Visibility, batch: int, queries: int, keys: int, device: torch.device
-) -> dict[str, Any]:
-    """Return the kernels' arguments about a visibility, its masks neither copied nor repeated.
+) -> tuple[torch.Tensor | None, torch.Tensor | None]:
+    """Return a visibility's mask, (B, Q, K), and its tokens, (B, K), as the kernels take them.
 
     Raises:
         RuntimeError: If a mask is too small.
     """
     mask, valid = visibility.mask, visibility.valid
-    lowest = 0.0
-    is_additive = mask is not None and mask.dtype != torch.bool
     if mask is not None:
         mask = mask.to(device)[:, 0, :queries, :keys].expand(batch, queries, keys)
-        if is_additive:
-            lowest = HIDDEN_BIAS
-        else:
-            mask = mask.view(torch.uint8)
+        mask = mask.view(torch.uint8) if mask.dtype == torch.bool else mask
     if valid is not None:
         end = visibility.offset + queries
-        valid = valid.to(device)[:, :end].expand(batch, end).view(torch.uint8)
-    return {
-        "mask": mask,
-        "valid": valid,
-        "lowest": lowest,
-        "offset": visibility.offset,
-        **_strides("mask", "bqk", mask),
-        **_strides("valid", "bk", valid),
-        "ADDITIVE": is_additive,
-        "WINDOW": visibility.window,
-    }
+        valid = contiguous_rows(valid.to(device)[:, :end].expand(batch, end)).view(torch.uint8)
+    return mask, valid
 
 
-def _strides(name: str, axes: str, tensor: torch.Tensor | None) -> dict[str, int]:
-    """Return a tensor's strides by the names of the kernels' parameters."""
-    steps = (0,) * len(axes) if tensor is None else tensor.stride()
-    return {f"{name}_{axis}": step for axis, step in zip(axes, steps, strict=True)}
-
-
-def _float32(like: torch.Tensor, *shape: int) -> torch.Tensor:
-    return like.new_empty(shape, dtype=torch.float32)
-
-
-def _triton_dtype(kernels: Any, dtype: torch.dtype) -> Any:
-    return getattr(kernels.tl, str(dtype).removeprefix("torch."))
+@functools.cache
+def _triton_dtype(dtype: torch.dtype | None) -> Any:
+    if dtype is None:
+        return None
+    return getattr(sum_kernels().tl, str(dtype).removeprefix("torch."))

@@ -1,21 +1,24 @@
-"""The Triton kernels of triton_host.py; no other file imports Triton.
+"""The Triton kernels that sum attention weights down image columns, for triton_host.py.
 
-A program works on tiles of BLOCK_Q query rows and BLOCK_K key columns of one head's scores, made
+A program works on tiles of BLOCK query rows and BLOCK key columns of one head's scores, made
 BLOCK_D elements of the head at a time and kept in float32. A score of -inf stands for a key that
 the row does not see.
 
 Arguments that both kernels have:
     query, key, mask, valid: Pointers; mask and valid may be None, which stands for causal attention
-        and for no padding. `query_b` and its like are strides of batch, head, query, key and D.
-    lse: Log-sum-exp of each row's scores, (B, H, Q), float32.
-    share: 1 / number of keys that the row sees, 0 for rows that don't count, (B, Q), float32.
-    lowest: A key is seen where the mask is greater.
+        and for no padding. `query_b` and its like are strides of batch, head, query and key; those
+        that are not named are 1.
+    known: What is known of rows, (B, H + 1, Q), float32: per head, the log-sum-exp of their scores;
+        behind the heads, 1 / number of keys that the row sees, 0 for rows that don't count.
     group: Query heads per key/value head.
     offset: Position of query row 0 among the keys.
     SIZE: D, the head size.
     TYPE: What tiles are multiplied in.
-    ADDITIVE: The mask's values belong to the scores.
+    LOWEST: A key is seen where the mask is greater; below 0, the mask is part of the scores.
     WINDOW: Length of the sliding window, or None.
+    BLOCK: Rows and columns of a tile.
+
+The grid's axes are blocks, heads and batch rows.
 
 Axes: B batch, H query heads, Q queries, K keys, D head size.
 """
@@ -31,27 +34,27 @@ LENGTHS = ["offset", "queries", "keys", "mask_b", "mask_q", "valid_b", "image_b"
 
 @triton.jit
 def _tile(
-    start, rows, wanted, first, step, step_d,
+    start, rows, wanted, first, step,
     SIZE: tl.constexpr, TYPE: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
     """Return BLOCK_D elements of some rows of a matrix, 0 where not wanted, (rows, BLOCK_D)."""
     d = first + tl.arange(0, BLOCK_D)
-    places = rows.to(tl.int64)[:, None] * step + d[None, :] * step_d
+    places = rows.to(tl.int64)[:, None] * step + d[None, :]
     return tl.load(start + places, mask=wanted[:, None] & (d < SIZE)[None, :], other=0.0).to(TYPE)
 
 
 @triton.jit
 def _scores(
-    query, key, mask, valid, rows, columns, wanted, scaling, lowest, offset, queries, keys,
-    query_q, query_d, key_k, key_d, mask_q, mask_k, valid_k,
-    SIZE: tl.constexpr, TYPE: tl.constexpr, ADDITIVE: tl.constexpr, WINDOW: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    query, key, mask, valid, rows, columns, wanted, scaling, offset, queries, keys,
+    query_q, key_k, mask_q, mask_k,
+    SIZE: tl.constexpr, TYPE: tl.constexpr, LOWEST: tl.constexpr, WINDOW: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Return a tile of scores, -inf where a row does not see a key, (BLOCK_Q, BLOCK_K)."""
-    scores = tl.zeros((BLOCK_Q, BLOCK_K), tl.float32)
+    """Return a tile of scores, -inf where a row does not see a key, (BLOCK, BLOCK)."""
+    scores = tl.zeros((BLOCK, BLOCK), tl.float32)
     for d in range(0, SIZE, BLOCK_D):
-        q = _tile(query, rows, rows < queries, d, query_q, query_d, SIZE, TYPE, BLOCK_D)
-        k = _tile(key, columns, wanted, d, key_k, key_d, SIZE, TYPE, BLOCK_D)
+        q = _tile(query, rows, rows < queries, d, query_q, SIZE, TYPE, BLOCK_D)
+        k = _tile(key, columns, wanted, d, key_k, SIZE, TYPE, BLOCK_D)
         scores = tl.dot(q, tl.trans(k), scores, input_precision="ieee")
     scores *= scaling
     position = offset + rows
@@ -59,34 +62,34 @@ def _scores(
     if mask is not None:
         places = rows.to(tl.int64)[:, None] * mask_q + columns.to(tl.int64)[None, :] * mask_k
         told = tl.load(mask + places, mask=seen, other=0).to(tl.float32)
-        seen = seen & (told > lowest)
-        if ADDITIVE:
+        seen = seen & (told > LOWEST)
+        if LOWEST < 0:
             scores += told
     else:
         seen = seen & (columns[None, :] <= position[:, None])
         if WINDOW is not None:
             seen = seen & (columns[None, :] > position[:, None] - WINDOW)
         if valid is not None:
-            known = columns < offset + queries
-            token = tl.load(valid + columns.to(tl.int64) * valid_k, mask=known, other=0)
+            token = tl.load(valid + columns, mask=columns < offset + queries, other=0)
             seen = seen & (token != 0)[None, :]
     return tl.where(seen, scores, float("-inf"))
 
 
 @triton.jit(do_not_specialize=LENGTHS[:-1])
 def row_statistics(
-    query, key, mask, valid, lse, share, scaling, lowest, heads, group, offset, queries, keys,
-    query_b, query_h, query_q, query_d, key_b, key_h, key_k, key_d,
-    mask_b, mask_q, mask_k, valid_b, valid_k,
-    SIZE: tl.constexpr, TYPE: tl.constexpr, ADDITIVE: tl.constexpr, WINDOW: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    query, key, mask, valid, known, scaling, group, offset, queries, keys,
+    query_b, query_h, query_q, key_b, key_h, key_k, mask_b, mask_q, mask_k, valid_b,
+    SIZE: tl.constexpr, TYPE: tl.constexpr, LOWEST: tl.constexpr, WINDOW: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Write `lse` of BLOCK_Q rows of a batch row and head, and for head 0 their `share`."""
+    """Write what is known of BLOCK rows of a batch row and head; head 0 has the share, too."""
     block = tl.program_id(0)
-    pair = tl.program_id(1).to(tl.int64)
-    b = pair // heads
-    h = pair % heads
-    rows = block * BLOCK_Q + tl.arange(0, BLOCK_Q)
+    h = tl.program_id(1).to(tl.int64)
+    b = tl.program_id(2).to(tl.int64)
+    heads = tl.num_programs(1)
+    levels = known + (b * (heads + 1) + h) * queries
+    shares = known + (b * (heads + 1) + heads) * queries
+    rows = block * BLOCK + tl.arange(0, BLOCK)
     inside = rows < queries
     query += b * query_b + h * query_h
     key += b * key_b + h // group * key_h
@@ -98,19 +101,19 @@ def row_statistics(
     first = 0
     last = keys
     if mask is None:
-        last = tl.minimum(offset + (block + 1) * BLOCK_Q, keys)
+        last = tl.minimum(offset + (block + 1) * BLOCK, keys)
         if WINDOW is not None:
-            first = tl.maximum(offset + block * BLOCK_Q - WINDOW + 1, 0)
+            first = tl.maximum(offset + block * BLOCK - WINDOW + 1, 0)
     # Finite, so that exp(-inf - top) is 0 in rows that have seen no key.
-    top = tl.full((BLOCK_Q,), -3.0e38, tl.float32)
-    total = tl.zeros((BLOCK_Q,), tl.float32)
-    number = tl.zeros((BLOCK_Q,), tl.float32)
-    for start in range(first, last, BLOCK_K):
-        columns = start + tl.arange(0, BLOCK_K)
+    top = tl.full((BLOCK,), -3.0e38, tl.float32)
+    total = tl.zeros((BLOCK,), tl.float32)
+    number = tl.zeros((BLOCK,), tl.float32)
+    for start in range(first, last, BLOCK):
+        columns = start + tl.arange(0, BLOCK)
         scores = _scores(
-            query, key, mask, valid, rows, columns, columns < keys, scaling, lowest, offset,
-            queries, keys, query_q, query_d, key_k, key_d, mask_q, mask_k, valid_k,
-            SIZE, TYPE, ADDITIVE, WINDOW, BLOCK_Q, BLOCK_K, BLOCK_D,
+            query, key, mask, valid, rows, columns, columns < keys, scaling, offset,
+            queries, keys, query_q, key_k, mask_q, mask_k,
+            SIZE, TYPE, LOWEST, WINDOW, BLOCK, BLOCK_D,
         )  # fmt: skip
         higher = tl.maximum(top, tl.max(scores, 1))
         total = total * tl.exp(top - higher) + tl.sum(tl.exp(scores - higher[:, None]), 1)
@@ -118,49 +121,48 @@ def row_statistics(
         if h == 0:
             number += tl.sum((scores > float("-inf")).to(tl.float32), 1)
     # The total of a row that sees a key is 1 or more.
-    tl.store(lse + pair * queries + rows, top + tl.log(tl.maximum(total, 1.0)), mask=inside)
+    tl.store(levels + rows, top + tl.log(tl.maximum(total, 1.0)), mask=inside)
 
     if h == 0:
         counted = inside & (number > 0)
         position = (offset + rows).to(tl.int64)
         if valid is not None:
-            token = tl.load(valid + position * valid_k, mask=inside, other=0)
+            token = tl.load(valid + position, mask=inside, other=0)
             counted = counted & (token != 0)
         elif mask is not None:
             places = rows.to(tl.int64) * mask_q + position * mask_k
             own = tl.load(mask + places, mask=inside & (position < keys), other=0).to(tl.float32)
-            counted = counted & (own > lowest)
+            counted = counted & (own > LOWEST)
         even = tl.where(counted, 1.0 / tl.maximum(number, 1.0), 0.0)
-        tl.store(share + b * queries + rows, even, mask=inside)
+        tl.store(shares + rows, even, mask=inside)
 
 
 @triton.jit(do_not_specialize=LENGTHS)
 def sum_columns(
-    query, key, mask, valid, lse, share, image, attention, uniform, number,
-    scaling, lowest, heads, group, offset, queries, keys,
-    query_b, query_h, query_q, query_d, key_b, key_h, key_k, key_d,
-    mask_b, mask_q, mask_k, valid_b, valid_k, image_b, image_k,
-    SIZE: tl.constexpr, TYPE: tl.constexpr, ADDITIVE: tl.constexpr, WINDOW: tl.constexpr,
-    ROUNDING: tl.constexpr,
-    BLOCK_Q: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_D: tl.constexpr,
+    query, key, mask, valid, known, image, attention, uniform, number,
+    scaling, group, offset, queries, keys,
+    query_b, query_h, query_q, key_b, key_h, key_k, mask_b, mask_q, mask_k, valid_b, image_b,
+    SIZE: tl.constexpr, TYPE: tl.constexpr, LOWEST: tl.constexpr, WINDOW: tl.constexpr,
+    BLOCK: tl.constexpr, BLOCK_D: tl.constexpr, ROUNDING: tl.constexpr,
 ):  # fmt: skip
-    """Write the sums of BLOCK_K columns of a batch row and head, 0 for columns without image.
+    """Write the sums of BLOCK columns of a batch row and head, 0 for columns without image.
 
     Its own arguments:
         image: Not 0 at image tokens, (B, K).
         attention: Sums of weights, (B, H, K).
-        uniform: Sums of `share`, (B, K); written for head 0.
+        uniform: Sums of shares, (B, K); written for head 0.
         number: Numbers of rows, (B, K); written for head 0.
         ROUNDING: Weights are rounded to this type before they are summed, or None.
     """
     block = tl.program_id(0)
-    pair = tl.program_id(1).to(tl.int64)
-    b = pair // heads
-    h = pair % heads
-    columns = block * BLOCK_K + tl.arange(0, BLOCK_K)
+    h = tl.program_id(1).to(tl.int64)
+    b = tl.program_id(2).to(tl.int64)
+    heads = tl.num_programs(1)
+    levels = known + (b * (heads + 1) + h) * queries
+    shares = known + (b * (heads + 1) + heads) * queries
+    columns = block * BLOCK + tl.arange(0, BLOCK)
     inside = columns < keys
-    places = b * image_b + columns.to(tl.int64) * image_k
-    wanted = tl.load(image + places, mask=inside, other=0) != 0
+    wanted = tl.load(image + b * image_b + columns, mask=inside, other=0) != 0
     query += b * query_b + h * query_h
     key += b * key_b + h // group * key_h
     if mask is not None:
@@ -171,24 +173,24 @@ def sum_columns(
     first = 0
     last = queries
     if mask is None:
-        first = tl.maximum(block * BLOCK_K - offset, 0)
+        first = tl.maximum(block * BLOCK - offset, 0)
         if WINDOW is not None:
-            last = tl.minimum((block + 1) * BLOCK_K - 1 + WINDOW - offset, queries)
+            last = tl.minimum((block + 1) * BLOCK - 1 + WINDOW - offset, queries)
     # Without an image column the loop ends before it begins.
     last = tl.where(tl.max(wanted.to(tl.int32), 0) > 0, last, 0)
-    # Summed over BLOCK_Q at the end: in the loop, warps would exchange their sums at every step.
-    sums = tl.zeros((BLOCK_Q, BLOCK_K), tl.float32)
-    even_sums = tl.zeros((BLOCK_K,), tl.float32)
-    counts = tl.zeros((BLOCK_K,), tl.float32)
-    for start in range(first, last, BLOCK_Q):
-        rows = start + tl.arange(0, BLOCK_Q)
+    # Summed over BLOCK at the end: in the loop, warps would exchange their sums at every step.
+    sums = tl.zeros((BLOCK, BLOCK), tl.float32)
+    even_sums = tl.zeros((BLOCK,), tl.float32)
+    counts = tl.zeros((BLOCK,), tl.float32)
+    for start in range(first, last, BLOCK):
+        rows = start + tl.arange(0, BLOCK)
         scores = _scores(
-            query, key, mask, valid, rows, columns, wanted, scaling, lowest, offset,
-            queries, keys, query_q, query_d, key_k, key_d, mask_q, mask_k, valid_k,
-            SIZE, TYPE, ADDITIVE, WINDOW, BLOCK_Q, BLOCK_K, BLOCK_D,
+            query, key, mask, valid, rows, columns, wanted, scaling, offset,
+            queries, keys, query_q, key_k, mask_q, mask_k,
+            SIZE, TYPE, LOWEST, WINDOW, BLOCK, BLOCK_D,
         )  # fmt: skip
-        level = tl.load(lse + pair * queries + rows, mask=rows < queries, other=0.0)
-        even = tl.load(share + b * queries + rows, mask=rows < queries, other=0.0)
+        level = tl.load(levels + rows, mask=rows < queries, other=0.0)
+        even = tl.load(shares + rows, mask=rows < queries, other=0.0)
         others = (offset + rows)[:, None] != columns[None, :]
         counted = (scores > float("-inf")) & (even > 0)[:, None] & others
         weights = tl.exp(scores - level[:, None])
@@ -198,7 +200,11 @@ def sum_columns(
         if h == 0:
             even_sums += tl.sum(tl.where(counted, even[:, None], 0.0), 0)
             counts += tl.sum(counted.to(tl.float32), 0)
-    tl.store(attention + pair * keys + columns, tl.where(wanted, tl.sum(sums, 0), 0.0), mask=inside)
+    tl.store(
+        attention + (b * heads + h) * keys + columns,
+        tl.where(wanted, tl.sum(sums, 0), 0.0),
+        mask=inside,
+    )
     if h == 0:
         tl.store(uniform + b * keys + columns, tl.where(wanted, even_sums, 0.0), mask=inside)
         tl.store(number + b * keys + columns, tl.where(wanted, counts, 0.0), mask=inside)

@@ -164,9 +164,9 @@ class HeadSharing(TorchFunctionMode):
         keys = weights.shape[3]
         mask = self.mask[..., :keys] if isinstance(self.mask, torch.Tensor) else None
 
-        def rows(start: int, stop: int, keys: int, _: torch.Tensor) -> torch.Tensor:
+        def rows(start: int, stop: int, keys: int, _: torch.Tensor, heads: slice) -> torch.Tensor:
             # A copy: summing overwrites the rows, and the model goes on with these weights.
-            return weights[:, :, start:stop, :keys].detach().to(torch.float32, copy=True)
+            return weights[:, heads, start:stop, :keys].detach().to(torch.float32, copy=True)
 
         columns = column_sums(
             weights,

@@ -16,7 +16,7 @@ from typing import Final
 import torch
 
 from eah.method import column_sums
-from eah.triton_host import image_sums
+from eah.operators import image_sums
 from eah.visibility import Visibility
 from scripts.bench.model import now
 from scripts.bench.released import LayerShape, make_layer, resident_bytes

@@ -22,8 +22,8 @@ import torch
 from torch.nn import functional as F
 
 from eah import EAHConfig
-from eah.method import NO_HEAD, choose, share_head
-from eah.triton_host import image_sums
+from eah.method import NO_HEAD
+from eah.operators import choose_head, image_sums, share_head
 from eah.visibility import Visibility
 
 STATUS: Final = Path("/proc/self/status")
@@ -104,7 +104,7 @@ def eah_attention(layer: Layer, shape: LayerShape) -> torch.Tensor:
     image = torch.zeros(1, shape.tokens, dtype=torch.bool, device=query.device)
     image[:, slice(*shape.span)] = True
     sums = image_sums(query, key, Visibility(), scaling=shape.size**-0.5, image=image)
-    choice = choose(sums, image, EAHConfig())
+    choice = choose_head(sums, image, EAHConfig())
     query, key = share_head(query, key, choice.head)
     return F.scaled_dot_product_attention(query, key, value, is_causal=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
@@ -18,8 +19,14 @@ from eah.method import Columns
 
 
 @pytest.fixture(scope="session")
-def kernel() -> Iterator[Callable[..., Columns]]:
-    """Return `triton_host.column_sums` in Triton's interpreter, in a process of its own.
+def kernel(interpreted: Callable[..., Any]) -> Callable[..., Columns]:
+    """Return `triton_host.column_sums` in Triton's interpreter."""
+    return functools.partial(interpreted, "column_sums")
+
+
+@pytest.fixture(scope="session")
+def interpreted() -> Iterator[Callable[..., Any]]:
+    """Return a function that runs a kernel by name in Triton's interpreter, in its own process.
 
     Triton reads the switch TRITON_INTERPRET once, when it is imported, and other tests may have
     imported it.
@@ -33,10 +40,15 @@ def kernel() -> Iterator[Callable[..., Columns]]:
             patch.setenv("OMP_NUM_THREADS", "1")
             assert pool.submit(os.getenv, "TRITON_INTERPRET").result() == "1"
 
-        def run(*args: Any, **kwargs: Any) -> Columns:
-            return pool.submit(triton_host.column_sums, *args, **kwargs).result()
+        def run(name: str, *args: Any, **kwargs: Any) -> Any:
+            return pool.submit(_run_kernel, name, *args, **kwargs).result()
 
         yield run
+
+
+def _run_kernel(name: str, *args: Any, **kwargs: Any) -> Any:
+    module = triton_host if name == "column_sums" else triton_host.head_kernels()
+    return getattr(module, name)(*args, **kwargs)
 
 
 @pytest.fixture

@@ -72,7 +72,7 @@ def test_no_map_of_the_whole_prompt_is_built(monkeypatch: pytest.MonkeyPatch) ->
     with LargestTensor() as largest:
         column_sums(case.query, case.key, Visibility(), scaling=case.scaling)
 
-    assert 4 * 8 * 64 <= largest.elements < 4 * 64 * 64 // 4
+    assert 8 * 64 <= largest.elements < 4 * 64 * 64 // 4  # one head at a time
 
 
 def test_permuting_heads_permutes_counts_and_choice() -> None:

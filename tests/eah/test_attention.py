@@ -12,7 +12,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import eah
-from eah import triton_host
+from eah import operators, triton_host
 from eah.method import Columns, column_sums
 from tests.eah import tiny
 from tests.eah.tiny import CONFIG, PADDED_SPAN, SETTINGS, SPAN, TARGET, logits
@@ -190,8 +190,8 @@ def test_image_columns_are_counted_by_the_kernels_where_they_run(
         return handle.report()
 
     expected = run()
-    monkeypatch.setattr(triton_host, "is_usable", lambda query: True)
-    monkeypatch.setattr(triton_host, "column_sums", kernels)
+    monkeypatch.setattr(operators, "is_usable", lambda tensor: tensor.dim() == 4)  # the query
+    monkeypatch.setattr(operators, "column_sums", kernels)
 
     assert run() == expected
     assert len(images) == 1

@@ -10,7 +10,7 @@ import transformers
 from packaging.version import Version
 
 import eah
-from eah.triton_host import image_sums
+from eah.operators import image_sums
 from eah.visibility import Visibility
 from tests.eah import tiny
 from tests.eah.tiny import CONFIG, SPAN, logits
@@ -81,3 +81,15 @@ def test_the_graph_breaks_are_those_that_the_docs_state() -> None:
 
     assert plain == 0
     assert inside <= BREAKS
+
+
+@pytest.mark.gpu  # on a CPU, too, where it takes 20 seconds
+def test_inductor_gives_the_same_at_an_image_prefill() -> None:
+    model, ids = tiny.tiny_llama().cuda(), tiny.text_prompt()["input_ids"].cuda()
+
+    with eah.enabled(model, CONFIG) as handle, eah.image_tokens(model, SPAN), torch.no_grad():
+        expected, report = model(ids).logits, handle.report()
+        found = torch.compile(model, backend="inductor")(ids).logits
+        assert handle.report() == report
+
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

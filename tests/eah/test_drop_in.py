@@ -72,7 +72,7 @@ def test_sums_of_weights_are_those_of_queries_and_keys(
         visibility,
         scaling=1.0,
         rounding=rounding,
-        rows=lambda start, stop, keys, _: weights[:, :, start:stop, :keys].clone(),
+        rows=lambda start, stop, keys, _, heads: weights[:, heads, start:stop, :keys].clone(),
     )
 
     expected = column_sums(query, key, visibility, scaling=SIZE**-0.5, rounding=rounding)

@@ -61,7 +61,10 @@ def test_the_files_were_found() -> None:
 @pytest.mark.parametrize("file", files_of("eah"))
 def test_eah_imports_torch_transformers_and_the_standard_library(file: str) -> None:
     allowed = {"torch", "transformers", "eah", *sys.stdlib_module_names}
-    if file == "eah/triton_kernels.py":  # imported where Triton is, which torch's CUDA builds bring
+    if file in (
+        "eah/triton_kernels.py",
+        "eah/triton_head.py",
+    ):  # imported where Triton is, which torch's CUDA builds bring
         allowed.add("triton")
     if file in ("eah/overlay.py", "eah/handle.py"):  # for types, and when a figure is drawn
         allowed |= {"numpy", "matplotlib", "PIL"}

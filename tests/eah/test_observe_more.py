@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import eah
-from eah import triton_host
+from eah import method
 from eah.observation import LayerObservation
 from eah.prompt import Prompt
 from eah.state import Findings, Pass, Session, last_findings
@@ -136,7 +136,7 @@ def test_without_a_choice_nothing_is_shared() -> None:
 def counts_of(monkeypatch: pytest.MonkeyPatch, model: Any, **settings: Any) -> int:
     """Return how often columns are summed in a pass of one observed layer."""
     counted = []
-    plain = triton_host.method.column_sums
+    plain = method.column_sums
 
     def count(*args: Any, **kwargs: Any) -> Any:
         counted.append(kwargs["rounding"])
@@ -148,7 +148,7 @@ def counts_of(monkeypatch: pytest.MonkeyPatch, model: Any, **settings: Any) -> i
         monkeypatch.context() as patch,
         eah.observe(model, layers=(1,), **settings) as seen,
     ):
-        patch.setattr(triton_host.method, "column_sums", count)
+        patch.setattr(method, "column_sums", count)
         logits(model, prompt)
     assert seen.report()[0].image_tokens == (IMAGE_TOKENS,)
     return len(counted)

@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 import torch
 
-from eah import EAHConfig, triton_host
+from eah import EAHConfig, operators, triton_host
 from eah.method import Columns, choose, column_sums
 from eah.settings import PRESETS
 from eah.visibility import Visibility
@@ -305,7 +306,7 @@ def test_the_operator_takes_the_sums_of_torch_where_the_kernels_do_not_run() -> 
     image, visibility = torch.tensor(case.image), told(case, "causal")
     ways = {"scaling": case.scaling, "rounding": torch.bfloat16}
 
-    found = triton_host.image_sums(case.query, case.key, visibility, image=image, **ways)
+    found = operators.image_sums(case.query, case.key, visibility, image=image, **ways)
 
     expected = column_sums(case.query, case.key, visibility, **ways)
     assert all(map(torch.equal, found, expected))
@@ -318,11 +319,11 @@ def test_the_operator_tells_torch_the_truth_about_itself(way: str) -> None:
     shown = (shown.mask, shown.valid, shown.offset, shown.window)
     inputs = (case.query, case.key, torch.tensor(case.image), *shown, case.scaling, None)
 
-    torch.library.opcheck(triton_host._image_sums, inputs)
+    torch.library.opcheck(operators._image_sums, inputs)
 
 
 def test_importing_the_module_does_not_import_triton() -> None:
-    code = "import sys, eah.triton_host; print('triton' in sys.modules)"
+    code = "import sys, eah.operators; print('triton' in sys.modules)"
 
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
@@ -361,6 +362,7 @@ def test_old_devices_are_left_to_the_reference(
     monkeypatch.setattr(triton_host, "find_spec", lambda _: object())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
     monkeypatch.setattr(triton_host, "column_sums", lambda *_, **__: None)
+    monkeypatch.setattr(triton_host, "head_kernels", MagicMock())
 
     assert triton_host._runs.__wrapped__(torch.device("cpu"), torch.float32, 16) is runs
 
