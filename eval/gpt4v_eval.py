@@ -51,7 +51,7 @@ from eval.tasks.judge.requests import Pair, unanswered
 from eval.tasks.judge.store import Judgements, answered_in
 
 NUM_JUDGED: Final = 50
-PACKAGES: Final = ("numpy", "openai", "pillow", "scipy")
+PACKAGES: Final = ("numpy", "openai", "pillow")
 STOPS: Final = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 ANSWERS: Final = ("answers_1", "answers_2", "answers_from")
 WRITTEN: Final = ("json", "report", "output_dir")

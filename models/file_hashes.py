@@ -19,8 +19,6 @@ from pathlib import Path
 from threading import Event
 from typing import Final
 
-from tqdm import tqdm
-
 logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE: Final = "EAH_CACHE"
@@ -89,6 +87,8 @@ def _version(state: os.stat_result) -> str:
 
 def _hash_and_store(sizes: Mapping[Path, int]) -> dict[Path, str]:
     """Read files in several threads, keep the hashes of those that are old enough, return all."""
+    from tqdm import tqdm  # which known hashes do not need
+
     total = sum(sizes.values())
     hide = None if total > PROGRESS_BYTES else True  # None: hide outside of terminals
     stop = Event()

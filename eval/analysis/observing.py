@@ -16,7 +16,7 @@ from eval.analysis.prefill import ONE_TOKEN, prefill
 from eval.errors import EvaluationError
 from eval.run.folder import BATCHES, RunFolder
 from eval.run.pixels import read_ahead
-from eval.run.plan import Parts, Prompt, by_count, by_tokens, token_budget
+from eval.run.plan import Parts, Prompt, batch_room, by_count, by_tokens
 from eval.run.session import Session
 
 
@@ -42,9 +42,9 @@ def observe_prompts(
     if plan.batch_size is not None:
         batches = by_count(prompts, plan.batch_size)
     else:
-        budget = folder.settle(BATCHES, {"tokens": token_budget(vlm, ONE_TOKEN)})["tokens"]
+        room = folder.settle(BATCHES, batch_room(vlm, ONE_TOKEN))
         lengths = {p.text: vlm.prompt_length(p.text) + 1 for p in prompts}
-        batches = by_tokens(prompts, lengths, budget)
+        batches = by_tokens(prompts, lengths, room)
     mine = [batch for index, batch in enumerate(batches) if folder.place.takes(index)]
     left = [[p for p in batch if (p.image, p.text) not in done] for batch in mine]
     left = [batch for batch in left if batch]

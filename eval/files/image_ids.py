@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Any, Final
 
 ImageId = int | str
@@ -13,7 +14,6 @@ PICTURE_SUFFIXES: Final = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
     ".pgm", ".jp2", ".avif",
 )  # fmt: skip
-_NUMBER: Final = re.compile(r"([0-9]{1,99})(\.0)?")
 # COCO pads its numbers to twelve digits: such a name is the same picture in any folder.
 _COCO_NAME: Final = re.compile(r"(.*[/\\])?([^/\\]*[^/\\0-9])?([0-9]{12})(\.[A-Za-z0-9]+)?")
 MAX_DIGITS: Final = 99
@@ -37,6 +37,15 @@ def image_id_of(value: Any) -> ImageId | None:
     return value if type(value) is int and 0 <= value < 10**MAX_DIGITS else None
 
 
+def image_ids_of(texts: Collection[str]) -> list[ImageId | None]:
+    """Return `image_id_of` each; many numbers, as COCO has, are read at once."""
+    digits = "".join(texts)
+    numbers = digits.isdigit() and digits.isascii() and "" not in texts
+    if numbers and max(map(len, texts)) <= MAX_DIGITS:
+        return list(map(int, texts))
+    return list(map(image_id_of, texts))
+
+
 def order(image_id: ImageId) -> tuple[bool, int, str]:
     """Return a key that sorts numbers by value, and names behind them."""
     if isinstance(image_id, str):
@@ -45,8 +54,9 @@ def order(image_id: ImageId) -> tuple[bool, int, str]:
 
 
 def _id_of_text(text: str) -> ImageId | None:
-    if number := _NUMBER.fullmatch(text):
-        return int(number[1])
+    number = text.removesuffix(".0")
+    if number.isdigit() and number.isascii() and len(number) <= MAX_DIGITS:
+        return int(number)
     if coco := _COCO_NAME.fullmatch(text):
         return int(coco[3])
     name, dot, suffix = text.rpartition(".")

@@ -6,9 +6,10 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+if TYPE_CHECKING:
+    from jinja2 import Template
 
 TEMPLATES: Final = Path(__file__).parent / "templates"
 
@@ -25,6 +26,8 @@ def page_template(path: Path, filters: Mapping[str, Any]) -> Template:
         path: The template; it may include files beside it.
         filters: Functions by the names that the template calls them.
     """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # no text needs it
+
     environment = Environment(
         loader=FileSystemLoader(path.parent),
         autoescape=True,

@@ -20,7 +20,7 @@ from eval.files.pictures import read_picture
 from eval.run.arm_folder import ArmFolder
 from eval.run.arms import Size, check_size, notes_on_methods
 from eval.run.folder import BATCHES, RUN
-from eval.run.plan import AskedArm, Plan, Prompt, by_count, by_tokens, token_budget
+from eval.run.plan import AskedArm, Plan, Prompt, batch_room, by_count, by_tokens
 from eval.run.processes import launcher_note
 from eval.run.provenance import PACKAGES, code_changes, current_code, provenance, setting_changes
 from eval.run.runner import Recorder, ask_batches
@@ -315,7 +315,7 @@ def _batches(session: Session, vlm: models.VLM) -> list[list[Prompt]]:
     plan = session.plan
     if plan.batch_size is not None:
         return by_count(plan.prompts, plan.batch_size)
-    budget = session.folder.settle(BATCHES, {"tokens": token_budget(vlm, plan.decoding)})["tokens"]
+    room = session.folder.settle(BATCHES, batch_room(vlm, plan.decoding))
     new = plan.decoding.max_new_tokens
     lengths = {text: vlm.prompt_length(text) + new for text in {p.text for p in plan.prompts}}
-    return by_tokens(plan.prompts, lengths, budget)
+    return by_tokens(plan.prompts, lengths, room)

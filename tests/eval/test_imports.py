@@ -61,6 +61,20 @@ def test_help_loads_nothing_heavy(command: str, words: Sequence[str]) -> None:
         assert not done.imported & HEAVY
 
 
+def test_scoring_captions_loads_nothing_heavy(tmp_path: Path) -> None:
+    truth, captions = tmp_path / "truth.json", tmp_path / "captions.jsonl"
+    truth.write_text('{"1": ["dog"], "2": ["cat"]}')
+    captions.write_text("".join(f'{{"image_id": {n}, "caption": "A dog."}}\n' for n in (1, 2)))
+    words = ("--cap_file", captions, "--ground-truth", truth, "--analyzer", "lexicon")
+
+    done = python("eval/chair.py", *map(str, words))
+
+    assert (done.status, done.said) == (0, [])
+    assert "CHAIRs" in done.out
+    assert "numpy" in done.imported
+    assert not done.imported & {*HEAVY, "jinja2", "tqdm"}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
 def test_an_unknown_flag_loads_nothing_heavy(command: str) -> None:
     needed = {"chair": ("--cap_file", "x"), "runs": ("list",)}

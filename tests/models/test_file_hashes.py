@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tqdm import tqdm
 
 from models import file_hashes as module
 from models.file_hashes import BLOCK_BYTES, ROUNDING_NS, cache_file, file_hashes
@@ -189,7 +190,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
     before = file_hash(file)
     os.utime(file)
     changes = [0]  # a byte that has been read when the first block is reported
-    monkeypatch.setattr(module.tqdm, "update", lambda *_: changes and flip(file, changes.pop()))
+    monkeypatch.setattr(tqdm, "update", lambda *_: changes and flip(file, changes.pop()))
 
     assert file_hash(file) == before
     assert file_hash(file) == sha256(file.read_bytes()) != before

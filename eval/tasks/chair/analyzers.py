@@ -10,8 +10,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from functools import lru_cache
-from importlib.metadata import version
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 from eval.errors import EvaluationError
 from eval.tasks.chair.vocabulary import Analysis, Token, Vocabulary, load_vocabulary, lower
@@ -125,8 +124,9 @@ class NltkAnalyzer:
             NltkMissing: With the command that installs what is missing.
         """
         try:
+            from importlib.metadata import version
+
             import nltk
-            from nltk.stem import WordNetLemmatizer
         except ModuleNotFoundError as error:
             raise NltkMissing(
                 "the nltk analyzer needs NLTK: pip install nltk, or use --analyzer lexicon"
@@ -141,11 +141,16 @@ class NltkAnalyzer:
         self.identity = f"nltk {version('nltk')}, WordNet 3.0, vocabulary {vocabulary.hash[:12]}"
         self._vocabulary = vocabulary
         self._tokenize, self._tag = nltk.word_tokenize, nltk.pos_tag
-        self._lemma = lru_cache(maxsize=None)(WordNetLemmatizer().lemmatize)
+        self._wordnet = lru_cache(maxsize=1)(_wordnet)
+        self._lemma = lru_cache(maxsize=None)(self._lemmatized)
 
     def __reduce__(self) -> tuple[type[NltkAnalyzer], tuple[Vocabulary]]:
         """Let another process load NLTK for itself."""
         return NltkAnalyzer, (self._vocabulary,)
+
+    def _lemmatized(self, word: str, part: str) -> str:
+        """Return a word's dictionary form, as NLTK's `WordNetLemmatizer` does."""
+        return min(self._wordnet()._morphy(word, part), key=len, default=word)
 
     def analyze(self, text: str) -> Analysis:
         """Return the mentions of a text in order, and its length in words."""
@@ -156,6 +161,35 @@ class NltkAnalyzer:
             for (word, tag), span in zip(self._tag(words), _spans(lowered, words), strict=True)
         ]
         return self._vocabulary.analysis(tokens)
+
+
+def _wordnet() -> Any:
+    """Return NLTK's reader of WordNet with what finding dictionary forms takes, and nothing else.
+
+    NLTK reads every meaning of every word besides, and maps those of one version to another's.
+    """
+    from nltk.corpus.reader import WordNetCorpusReader
+    from nltk.data import find
+
+    class Forms(WordNetCorpusReader):  # type: ignore[misc]  # NLTK is untyped
+        def __init__(self) -> None:
+            self._lemma_pos_offset_map: dict[str, str] = {}
+            self._exception_map: dict[str, dict[str, list[str]]] = {}
+            for part, name in self._FILEMAP.items():
+                for line in _lines(find(f"corpora/wordnet/index.{name}")):
+                    if not line.startswith(" "):  # the licence
+                        word = line[: line.index(" ")]
+                        parts = self._lemma_pos_offset_map.get(word, "")
+                        self._lemma_pos_offset_map[word] = parts + part
+                others = map(str.split, _lines(find(f"corpora/wordnet/{name}.exc")))
+                self._exception_map[part] = {form: of for form, *of in others}
+
+    return Forms()
+
+
+def _lines(place: Any) -> list[str]:
+    with place.open() as file:
+        return str(file.read(), "utf-8").splitlines()
 
 
 def _is_there(place: str) -> bool:

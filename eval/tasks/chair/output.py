@@ -83,7 +83,7 @@ class ChairResult:
         Words are the analyzer's, punctuation marks included, as OPERA counts them.
         """
         header = ["method", *(f"{name} (95 %)" for name in METRICS)]
-        rows = [[arm.method, *(found.percent() for found in arm.intervals().values())]
+        rows = [[arm.method, *(found.percent() for found in arm.intervals.values())]
                 for arm in self.arms]  # fmt: skip
         counts = [len(arm.captions) for arm in self.arms]
         if len(set(counts)) > 1:
@@ -194,7 +194,7 @@ def _notes(
                 f"note: {count} of {len(arm.captions)} captions of {arm.method} name no object: "
                 "CHAIRi says nothing of them, and CHAIRs counts them as free of hallucinations"
             )
-        if names := [name for name, found in arm.intervals().items() if found.wilson]:
+        if names := [name for name, found in arm.intervals.items() if found.wilson]:
             lines.append(
                 f"note: all captions of {arm.method} are alike in {', '.join(names)}, so these "
                 "intervals are Wilson's, over pictures"
@@ -220,7 +220,7 @@ def _result(arm: ScoredArm) -> dict[str, Any]:
     return {
         "method": arm.method,
         "overall_metrics": in_json(arm.values()),
-        "intervals": as_dicts(arm.intervals()),
+        "intervals": as_dicts(arm.intervals),
         "sentences": [sentence_row(caption) for caption in arm.captions],
     }
 

@@ -73,7 +73,7 @@ def report_page(result: ChairResult, images: Path | None = None) -> str:
     pictures = list(_pictures(result.arms, images))
     return page_template(TEMPLATE, filters).render(
         methods=[arm.method for arm in result.arms],
-        rows=[(arm.method, len(arm.captions), arm.intervals()) for arm in result.arms],
+        rows=[(arm.method, len(arm.captions), arm.intervals) for arm in result.arms],
         comparisons=result.comparisons,
         sentences=[*result.sentences(), *result.notes],
         facts=result.facts,

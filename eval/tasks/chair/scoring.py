@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import isnan
 from pathlib import Path
 from typing import Final
@@ -169,7 +170,7 @@ class ScoredCaption:
                 len(self.truth), self.num_words)  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ScoredArm:
     """All captions of one method, scored."""
 
@@ -184,8 +185,9 @@ class ScoredArm:
         """Return the metrics by name: fractions, nan for 0/0, and Len in hundreds of words."""
         return dict(zip(METRICS, metrics(self.counts().sum(axis=0)).tolist(), strict=True))
 
+    @cached_property
     def intervals(self) -> dict[str, Interval]:
-        """Return the metrics with their 95 % intervals."""
+        """The metrics with their 95 % intervals."""
         found = bootstrap_intervals(self.counts(), metrics, highest=HIGHEST)
         return dict(zip(METRICS, found, strict=True))
 

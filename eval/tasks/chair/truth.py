@@ -7,6 +7,7 @@ annotation files. Other tools' files that only map image ids to objects are read
 
 from __future__ import annotations
 
+import gc
 import gzip
 import hashlib
 import json
@@ -19,20 +20,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final
 
-from tqdm import tqdm
-
 from eval.errors import EvaluationError, some_ids
 from eval.files.coco import annotation_files, read_captions, read_instances
-from eval.files.image_ids import ImageId, image_id_of, order
+from eval.files.image_ids import ImageId, image_ids_of, order
 from eval.files.text import read_text
 from eval.files.writing import write_atomically
 from eval.tasks.chair.analyzers import Analyzer
 from eval.tasks.chair.vocabulary import load_vocabulary
+from models.file_hashes import file_hashes
 from models.json_files import json_fault, parse_json
 
 Objects = dict[ImageId, frozenset[str]]
@@ -76,7 +78,8 @@ def read(path: Path) -> GroundTruth:
         )
     text = read_text(path)
     try:
-        parsed = parse_json(text)
+        with _uncollected():
+            parsed = parse_json(text)
     except ValueError as error:
         raise EvaluationError(
             f"{path} is not whole JSON ({json_fault(error)}); it may have been cut off, or "
@@ -129,7 +132,8 @@ def cached_truth(
         EvaluationError: If a file is missing or damaged, or the cache is a file of another kind.
     """
     files = annotation_files(folder, splits)
-    inputs = {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()}
+    hashes = file_hashes(files.values())
+    inputs = {name: hashes[path] for name, path in files.items()}
     if cache.exists():
         cached = read(cache)
         if cached.inputs is None:
@@ -182,35 +186,62 @@ def _known_objects() -> set[str]:
 
 
 def _checked(path: Path, rows: Mapping[str, Any]) -> Objects:
-    """Return objects by image id after checking ids and names."""
+    """Return objects by image id after checking ids and names, all at once if they are right."""
+    ids = image_ids_of(rows)
+    with suppress(TypeError):  # a list in the place of a name, or none where a list has to be
+        names = {*chain.from_iterable(rows.values())}
+        if {*map(type, rows.values())} <= {list} and names <= _known_objects():
+            sets = map(frozenset, rows.values())
+            with _uncollected():
+                objects = {at: of for at, of in zip(ids, sets, strict=True) if at is not None}
+            if len(objects) == len(rows):
+                return objects
+    raise EvaluationError(f"{path}{_fault(rows, ids)}")
+
+
+def _fault(rows: Mapping[str, Any], ids: Sequence[ImageId | None]) -> str:
+    """Return what is wrong in a ground truth, behind the file's name."""
     known = _known_objects()
-    objects: Objects = {}
-    for key, names in rows.items():
-        image_id = image_id_of(key)
+    seen: set[ImageId] = set()
+    for (key, names), image_id in zip(rows.items(), ids, strict=True):
         texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
         if image_id is None or not texts:
-            raise EvaluationError(
-                f"{path} is no ground truth: it must map image ids to lists of object names, but "
+            return (
+                " is no ground truth: it must map image ids to lists of object names, but "
                 f"has {key!r}: {names!r:.60}"
             )
-        if image_id in objects:
-            raise EvaluationError(
-                f"{path} names the objects of image {image_id} twice, the second time as {key!r}; "
+        if image_id in seen:
+            return (
+                f" names the objects of image {image_id} twice, the second time as {key!r}; "
                 "keep one of them"
             )
-        objects[image_id] = frozenset(names)
-        if not objects[image_id] <= known:
-            raise EvaluationError(
-                f"{path}, image {key}: {sorted(objects[image_id] - known)[0]!r} is none of COCO's "
-                "80 objects"
-            )
-    return objects
+        seen.add(image_id)
+        if other := sorted({*names} - known):
+            return f", image {key}: {other[0]!r} is none of COCO's 80 objects"
+    raise AssertionError("a right ground truth has no fault")
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Make many objects that all stay: to look for unused ones among them takes the longest."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        # To the old ones with them, or the next collection looks at them after all.
+        gc.freeze()
+        gc.unfreeze()
+        if was_on:
+            gc.enable()
 
 
 def _objects_in(
     texts: Sequence[str], analyzer: Analyzer, label: str, num_workers: int
 ) -> Iterator[list[str]]:
     """Yield the objects that each text mentions, read by several processes."""
+    from tqdm import tqdm  # which a ready ground truth does not need
+
     parts = [texts[at : at + TEXTS_AT_ONCE] for at in range(0, len(texts), TEXTS_AT_ONCE)]
     # Where processes are forked, all of them are started, also those that get nothing to do.
     count = max(min(num_workers, len(parts)), 1)

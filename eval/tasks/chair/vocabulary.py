@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from functools import cache
+from typing import Any, Final, NamedTuple
 
 from models.settings import CONFIGS, read_yaml
 
@@ -103,7 +104,7 @@ def load_vocabulary(*, fixes: bool = False) -> Vocabulary:
     Args:
         fixes: Add the words that CHAIR's list means but never matches.
     """
-    content = read_yaml(OBJECTS_FILE)
+    content = _content()
     phrases = {pair: pair for pair in content["pairs"]}
     phrases |= {
         f"{age} {animal}": animal
@@ -118,6 +119,11 @@ def load_vocabulary(*, fixes: bool = False) -> Vocabulary:
         objects |= added
         phrases |= {word: word for word in added if " " in word}
     return Vocabulary(objects, phrases)
+
+
+@cache
+def _content() -> dict[str, Any]:
+    return read_yaml(OBJECTS_FILE)
 
 
 def lower(text: str) -> str:

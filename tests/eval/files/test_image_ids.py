@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.files.image_ids import ImageId, image_id_of, order
+from eval.files.image_ids import ImageId, image_id_of, image_ids_of, order
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,15 @@ def test_a_name_of_many_digits_takes_no_time() -> None:
     for end in ("x", "x.jpg", ".jpgx"):
         name = "1" * 200_000 + end
         assert image_id_of(name) == name
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["0", "7", "007", "²", "٣", "", "1.0", "a", "9" * 100]), st.none()
+    )
+)
+def test_many_are_read_as_one_is(texts: dict[str, None]) -> None:
+    assert image_ids_of(texts) == [image_id_of(text) for text in texts]
 
 
 PARTS = st.sampled_from(["0", "12", "000000000042", ".", "/", "\\", " ", ".jpg", ".PNG", "a", "\n"])

@@ -16,7 +16,16 @@ import models
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.run import plan as batches
-from eval.run.plan import MAX_PROMPTS, Parts, Prompt, by_count, by_picture, by_tokens, token_budget
+from eval.run.plan import (
+    CPU_PROMPTS,
+    MAX_PROMPTS,
+    Parts,
+    Prompt,
+    batch_room,
+    by_count,
+    by_picture,
+    by_tokens,
+)
 
 prompt_lists = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30)), max_size=90).map(
     lambda drawn: [
@@ -52,7 +61,7 @@ def test_batches_by_count_hold_every_prompt_once_picture_by_picture(
 def test_batches_by_tokens_hold_every_prompt_once_within_the_budget(
     prompts: list[Prompt], budget: int
 ) -> None:
-    made = by_tokens(prompts, lengths_of(prompts), budget)
+    made = by_tokens(prompts, lengths_of(prompts), {"tokens": budget})
 
     assert sorted(places(made)) == list(range(len(prompts)))
     images = [prompt.image for batch in made for prompt in batch]
@@ -69,7 +78,7 @@ def test_batches_by_tokens_hold_every_prompt_once_within_the_budget(
 
 @given(prompt_lists)
 def test_the_longest_prompts_come_first(prompts: list[Prompt]) -> None:
-    made = by_tokens(prompts, lengths_of(prompts), 100)
+    made = by_tokens(prompts, lengths_of(prompts), {"tokens": 100})
 
     lengths = [len(prompt.text) for batch in made for prompt in batch]
     assert not lengths or lengths[0] == max(lengths)
@@ -78,7 +87,9 @@ def test_the_longest_prompts_come_first(prompts: list[Prompt]) -> None:
 def test_a_batch_is_never_more_than_a_kill_may_lose() -> None:
     prompts = [Prompt(Item(number, "a.jpg", "?"), "x") for number in range(200)]
 
-    assert [len(batch) for batch in by_tokens(prompts, {"x": 1}, 10**9)] == [64, 64, 64, 8]
+    for room, sizes in (({}, [64, 64, 64, 8]), ({"prompts": 90}, [90, 90, 20])):
+        made = by_tokens(prompts, {"x": 1}, {"tokens": 10**9, **room})
+        assert [len(batch) for batch in made] == sizes
 
 
 def test_the_budget_follows_memory_and_beams(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,9 +99,14 @@ def test_the_budget_follows_memory_and_beams(monkeypatch: pytest.MonkeyPatch) ->
     # Per token of 4 bytes: 2.5 copies of keys and values of 4 layers, and one layer's activations.
     per_token = 4 * (2.5 * 2 * 4 * 8 * 16 + 8 * 128 + 3 * 344)
 
-    assert token_budget(vlm, models.Decoding(10)) == int(0.5 * 10**9 / per_token)
-    beams = token_budget(vlm, models.Decoding(10, num_beams=5))
-    assert beams == int(0.5 * 10**9 / (5 * per_token))
+    room = batch_room(vlm, models.Decoding(10))
+    assert room == {"tokens": int(0.5 * 10**9 / per_token), "prompts": CPU_PROMPTS}
+    beams = batch_room(vlm, models.Decoding(10, num_beams=5))
+    assert beams["tokens"] == int(0.5 * 10**9 / (5 * per_token))
+    # Where a model is on a GPU, only memory and what a kill loses bound a batch.
+    monkeypatch.setattr(batches, "_free_bytes", lambda _: (10**9, batches.GPU_SHARE))
+    room = batch_room(vlm, models.Decoding(10))
+    assert room == {"tokens": int(0.8 * 10**9 / per_token), "prompts": MAX_PROMPTS}
 
 
 PROMPTS = [Prompt(Item(number, "a.jpg", "?"), "x") for number in range(11)]

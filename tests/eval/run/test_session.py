@@ -19,6 +19,7 @@ from eval.errors import EvaluationError
 from eval.evaluate import ask, task_class
 from eval.pope_eval import main
 from eval.run.arm_folder import ArmFolder
+from eval.run.plan import CPU_PROMPTS
 from eval.run.session import Session, describe, plan_session
 from eval.run.settings import RunSettings
 from eval.tasks.base import TaskProtocol
@@ -357,13 +358,38 @@ def test_batches_that_fit_leave_room_for_the_answers(
     longest = max(vlm.prompt_length(json.loads(row)["text"]) for row in rows)
     asked = count_calls(monkeypatch)
     # Two of the longest prompts fit with answers of nine tokens, and not with ten.
-    monkeypatch.setattr("eval.run.answering.token_budget", lambda *_: 2 * (longest + 10) - 1)
+    monkeypatch.setattr(
+        "eval.run.answering.batch_room", lambda *_: {"tokens": 2 * (longest + 10) - 1}
+    )
 
     for new in ("10", "9"):
         flags = ["--batch-size", "auto", "--no-prefix-reuse", "--max-new-tokens", new]
         asked.clear()
         assert main([*new_flags, *flags, "--method", "baseline"]) == 0
         assert asked[0][0] == {"10": 1, "9": 2}[new]
+
+
+def test_a_folder_keeps_the_batches_that_it_was_begun_with(
+    new_flags: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was begun before processors had smaller ones goes on with those of then."""
+    flags = [*new_flags, "--batch-size", "auto", "--method", "baseline"]
+    interrupted(flags, after=1)
+    file = only_run(tmp_path / "runs") / "batches.json"
+    assert (
+        json.loads(file.read_text())["prompts"]
+        == CPU_PROMPTS
+        == len(lines_of(file.parent, "baseline"))
+    )
+    with monkeypatch.context() as patch:
+        asked = count_calls(patch)
+        assert main(flags) == 0
+    assert [count for count, _ in asked] == [CPU_PROMPTS] * 2
+
+    file.write_text(json.dumps({"tokens": json.loads(file.read_text())["tokens"]}))
+    asked = count_calls(monkeypatch)
+    assert main([*flags, "--fresh"]) == 0
+    assert [count for count, _ in asked] == [QUESTIONS]
 
 
 def test_another_seed_of_greedy_decoding_asks_noised_arms_alone(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from math import comb, exp, isnan, nan, sqrt
 from typing import Any
@@ -181,6 +182,26 @@ def test_a_seed_gives_one_result_however_many_are_drawn_at_a_time(
     assert [i.value for i in other_seed] == [i.value for i in found]
 
 
+@pytest.mark.parametrize("images", [37, 500, 1001])
+def test_the_resamples_are_scipys(images: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the last bit: what is drawn at a time, there and here, changes nothing."""
+    counts = np.random.default_rng(5).integers(0, 9, (images, 4)).astype(float)
+    monkeypatch.setattr(intervals, "_DRAWN_AT_ONCE", 7 * images)
+
+    found = intervals._resampled(counts, chair, seed=3, n_resamples=250)
+
+    known = stats.bootstrap(
+        (np.arange(images),),
+        lambda drawn, axis: chair(np.moveaxis(counts[drawn].sum(axis=-2), -1, 0)),
+        n_resamples=250,
+        vectorized=True,
+        method="percentile",
+        random_state=np.random.default_rng(3),
+    )
+    assert found.shape == (3, 250)
+    assert np.array_equal(found, known.bootstrap_distribution)
+
+
 def test_memory_is_bounded_for_many_images() -> None:
     drawn: list[tuple[int, ...]] = []
 
@@ -188,10 +209,14 @@ def test_memory_is_bounded_for_many_images() -> None:
         drawn.append(sums.shape)
         return sums
 
+    tracemalloc.start()
     bootstrap_intervals(np.ones((50_000, 1)), total, n_resamples=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
 
     # All, the resamples, and each image for itself.
-    assert drawn == [(1,), *[(1, 20)] * 5, (1, 50_000)]
+    assert drawn == [(1,), (1, 100), (1, 50_000)]
+    assert peak < 8 * 50_000 * 100 / 5  # bytes of all images that are drawn
 
 
 def test_without_variance_and_bounds_there_is_no_interval() -> None:
@@ -314,6 +339,7 @@ def test_arms_on_different_images_are_an_error(other: Array) -> None:
         (1, 9, 2 * (comb(10, 0) + comb(10, 1)) / 2**10),
         (9, 1, 2 * (comb(10, 0) + comb(10, 1)) / 2**10),
         (0, 6, 2 / 2**6),
+        (700, 801, 2 * sum(comb(1501, k) for k in range(701)) / 2**1501),
         (5, 5, 1.0),
         (1, 0, 1.0),
         (0, 0, 1.0),
@@ -327,7 +353,10 @@ def test_mcnemar_equals_the_binomial_sum(lost: int, gained: int, p_value: float)
     found = mcnemar(first, second)
 
     assert (found.gained, found.lost) == (gained, lost)
-    assert found.p_value == pytest.approx(p_value, rel=1e-12)
+    assert found.p_value == pytest.approx(p_value, rel=1e-15)
+    if gained + lost:
+        known = stats.binomtest(gained, gained + lost).pvalue
+        assert found.p_value == pytest.approx(known, rel=1e-12)
     assert found.as_dict() == {"gained": gained, "lost": lost, "p_value": found.p_value}
 
 

@@ -180,6 +180,22 @@ def test_the_table_says_what_wordnet_says(nltk_analyzer: Analyzer) -> None:
              and {forms.get(form, form), read(form)} & words}  # fmt: skip
     assert wrong == {}
     assert len(forms) > 500
+    ours = nltk_analyzer._lemma  # type: ignore[attr-defined]
+    others = [
+        "geese",
+        "better",
+        "most",
+        "ran",
+        "us",
+        "glasses",
+        "worst",
+        "oxen",
+        "zzz",
+        "",
+        "1990s",
+    ]
+    for form in [*inflected, *others]:
+        assert all(ours(form, part) == lemma(form, part) for part in "nvar"), form
 
 
 @pytest.mark.parametrize(

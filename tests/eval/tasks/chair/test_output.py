@@ -64,7 +64,7 @@ def test_an_interval_of_captions_that_are_all_alike_is_wilsons_and_said_so(
 ) -> None:
     result = score(settings, "baseline")
 
-    interval = result.arms[0].intervals()["CHAIRs"]
+    interval = result.arms[0].intervals["CHAIRs"]
     assert interval.value == interval.high == 1
     assert interval.low == pytest.approx(20 / (20 + 1.959964**2))
     assert (
@@ -77,7 +77,7 @@ def test_captions_without_objects_make_chair_i_no_surer(settings: ScoreSettings)
     captions = {"few": [Caption(i, "A dog." if i < 5 else "Grass.") for i in IDS]}
     assert settings.ground_truth is not None
 
-    found = score_captions(captions, settings, source=settings.ground_truth).arms[0].intervals()
+    found = score_captions(captions, settings, source=settings.ground_truth).arms[0].intervals
 
     square = 1.959964**2
     assert found["CHAIRi"].high == pytest.approx(square / (4 + square))

@@ -236,7 +236,7 @@ def test_the_top_has_metrics_comparisons_and_facts(tmp_path: Path, two: list[Sco
     assert cells == [
         f"{100 * found.value:.1f}{100 * found.low:.1f} to {100 * found.high:.1f}"
         for arm in two
-        for found in arm.intervals().values()
+        for found in arm.intervals.values()
     ]
     assert cells[0].startswith("66.7")  # 2 of 3 captions
     assert cells[3].startswith("4.7")  # 14 words in 3 captions

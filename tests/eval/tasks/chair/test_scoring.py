@@ -90,7 +90,7 @@ def test_pictures_without_ground_truth_are_named() -> None:
 def test_intervals_hold_the_values() -> None:
     arm = ScoredArm("x", score(CAPTIONS, TRUTH, LEXICON))
 
-    for name, found in arm.intervals().items():
+    for name, found in arm.intervals.items():
         assert found.value == arm.values()[name]
         assert found.low <= found.value <= found.high
 
