@@ -54,17 +54,13 @@ def is_usable(query: torch.Tensor) -> bool:
 
 @functools.cache
 def _runs(device: torch.device, dtype: torch.dtype, size: int) -> bool:
-    """Tell whether a small example runs; Triton needs a C compiler, for one."""
+    """Tell whether a small example comes out right; Triton needs a C compiler, for one."""
     if find_spec("triton") is None:
         return False
     if torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
         return False
-    example = torch.zeros(1, 1, LEAST_D, size, dtype=dtype, device=device)
-    image = torch.ones(1, LEAST_D, dtype=torch.bool, device=device)
     try:
-        sums = column_sums(example, example, Visibility(), scaling=1.0, image=image)
-        found = head_kernels().choose(sums, image, "paper", 0.0, None, None, 0.0)
-        head_kernels().share(example, example, found.head)
+        import_module("eah.triton_trial").try_kernels(device, dtype, size)
     except Exception as error:  # whatever a compiler, a linker or a driver may raise
         logger.warning("sinks are counted without Triton, which fails on %s: %s", device, error)
         return False

@@ -12,12 +12,11 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest.mock import MagicMock
 
 import pytest
 import torch
 
-from eah import EAHConfig, operators, triton_host
+from eah import EAHConfig, operators, triton_host, triton_trial
 from eah.method import Columns, choose, column_sums
 from eah.settings import PRESETS
 from eah.visibility import Visibility
@@ -361,8 +360,7 @@ def test_old_devices_are_left_to_the_reference(
 ) -> None:
     monkeypatch.setattr(triton_host, "find_spec", lambda _: object())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
-    monkeypatch.setattr(triton_host, "column_sums", lambda *_, **__: None)
-    monkeypatch.setattr(triton_host, "head_kernels", MagicMock())
+    monkeypatch.setattr(triton_trial, "try_kernels", lambda *_: None)
 
     assert triton_host._runs.__wrapped__(torch.device("cpu"), torch.float32, 16) is runs
 
@@ -375,7 +373,7 @@ def test_a_triton_that_fails_is_named_and_left_alone(
 
     monkeypatch.setattr(triton_host, "find_spec", lambda _: object())
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (8, 0))
-    monkeypatch.setattr(triton_host, "column_sums", fail)
+    monkeypatch.setattr(triton_trial, "column_sums", fail)
 
     assert not triton_host._runs.__wrapped__(torch.device("cpu"), torch.float32, 16)
     assert "Failed to find C compiler" in caplog.text
