@@ -195,7 +195,7 @@ def add_running_flags(parser: FlagParser) -> None:
         "--batch-size",
         type=_auto_or_number,
         group="running",
-        help="prompts generated together, or auto (8)",
+        help="prompts generated together (8), or auto: as many as fit, at most 64, on a CPU 8",
     )
     flag(
         "--no-prefix-reuse",

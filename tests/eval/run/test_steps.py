@@ -87,7 +87,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--compile", "always"], "--compile always: that needs a CUDA GPU; leave --compile out"),
         (["--compile", "always", "--beam", "2"], "beam search (--beam 2)"),
         (["--compile", "always", "--method", "baseline", "vcd"], "vcd chooses tokens"),
-        (["--compile", "allways"], "compile='allways': did you mean 'always'?"),
+        (["--compile", "alwaysx"], "compile='alwaysx': did you mean 'always'?"),
         (["--options", "compile=on"], "compile"),
     ],
     ids=" ".join,
