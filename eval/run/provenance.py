@@ -12,6 +12,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -52,9 +53,10 @@ def git_commit() -> str | None:
     A tree that `git archive` wrote has its commit in a file; what was changed there since, nobody
     knows. A repository that holds the tree is another one: its commit is not the project's.
     """
-    exported = (ROOT / EXPORTED).read_text(encoding="utf-8").strip()
-    if not exported.startswith("$"):
-        return exported
+    with suppress(OSError):  # who copied the sources may have left it out
+        exported = (ROOT / EXPORTED).read_text(encoding="utf-8").strip()
+        if not exported.startswith("$"):
+            return exported
     top = _git("rev-parse", "--show-toplevel")
     if not top or Path(top).resolve() != ROOT.resolve():
         return None
