@@ -108,7 +108,13 @@ def plan_session(
     if task.likelihood:
         _check_likelihood(arms, decoding)
     _check_arms(arms, decoding, settings.batch_size)
-    check_steps(settings.compile, arms, decoding.num_beams, decoding.max_new_tokens)
+    check_steps(
+        settings.compile,
+        arms,
+        decoding.num_beams,
+        decoding.max_new_tokens,
+        described.device,
+    )
     prompts = [Prompt(item, task.prompt(item, protocol)) for item in items]
     _check_prompts(prompts)
     plan = Plan(

@@ -11,7 +11,7 @@ from eah.errors import nearest
 from eval.errors import EvaluationError
 from eval.files.typed import LARGEST
 from eval.files.values import convert
-from eval.run.steps import AUTO, WAYS
+from eval.run.steps import AUTO, check_way
 from models.settings import PARTS
 
 DEFAULT_SEED: Final = 42
@@ -145,8 +145,7 @@ class RunSettings:
                 raise EvaluationError(
                     f"{item.name} has {len(str(abs(value)))} digits, but has to be below 2**63"
                 )
-        if self.compile not in WAYS:
-            raise EvaluationError(f"compile={self.compile!r:.60}: {nearest(self.compile, WAYS)}")
+        check_way(self.compile, "settings")
         if self.repeats > MOST_REPEATS:
             raise EvaluationError(f"repeats={self.repeats}, but {MOST_REPEATS} are the most")
         if self.num_workers is not None and self.num_workers > MOST_WORKERS:
@@ -196,6 +195,8 @@ def merge(defaults: RunSettings, values: Mapping[str, Any], source: str) -> RunS
         name = name.replace("-", "_")
         if name not in known:
             raise EvaluationError(f"{source}: setting {name!r} is unknown: {nearest(name, known)}")
+        if name == "compile":
+            check_way(value, source)
         changes[name] = convert(name, str(known[name].type), value, source)
         if name in ("model", *PARTS, *MODEL_FLAGS) and str(changes[name]).strip() == "":
             raise EvaluationError(

@@ -16,16 +16,37 @@ if TYPE_CHECKING:
 AUTO: Final = "auto"
 ALWAYS: Final = "always"
 NEVER: Final = "never"
+NO_GPU: Final = "that needs a CUDA GPU"
 WAYS: Final = (AUTO, ALWAYS, NEVER)
 
 
-def check_steps(way: str, arms: Sequence[AskedArm], beams: int, new_tokens: int) -> None:
-    """Refuse to require steps where arms choose tokens in another way.
+def check_way(value: object, source: str) -> None:
+    """Check a value of the setting `compile`.
+
+    Args:
+        value: As it was given.
+        source: Where, for the message.
+    Raises:
+        EvaluationError: If there is no such way.
+    """
+    if value not in WAYS:
+        raise EvaluationError(
+            f"{source}: compile={value!r:.60}, but it is one of {', '.join(WAYS)}"
+            + (" (YAML reads on and off as true and false)" if isinstance(value, bool) else "")
+        )
+
+
+def check_steps(
+    way: str, arms: Sequence[AskedArm], beams: int, new_tokens: int, device: str
+) -> None:
+    """Refuse to require steps where arms choose tokens in another way, or beside a CPU.
 
     Raises:
         EvaluationError: Saying which.
     """
     reason = _reason_against_arms(arms, beams, new_tokens)
+    if reason is None and device == "cpu":
+        reason = NO_GPU
     if way == ALWAYS and reason is not None:
         raise EvaluationError(f"--compile always: {reason}; leave --compile out")
 

@@ -26,7 +26,8 @@ import transformers
 from eah.ending import BUG, OK
 from eval.command import finish
 from eval.run.provenance import git_commit
-from scripts.bench.record import Record
+from scripts.bench.devices import device_of
+from scripts.bench.record import Record, add_output_flags
 from scripts.bench.running import measure
 from scripts.bench.sections import (
     DEEP_REPEATS,
@@ -73,7 +74,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--device",
-        type=torch.device,
+        type=device_of,
         default=torch.device("cuda:0" if torch.cuda.is_available() else "cpu"),
         help="cpu, cuda:0, ... (default: the first GPU if there is one)",
     )
@@ -97,8 +98,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--models", nargs="+", choices=MODELS, help="on a GPU (all); a CPU has the reduced LLaVA"
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's number here")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write what is printed here")
+    add_output_flags(parser)
     parser.add_argument(
         "--tiny", action="store_true", help="toy sizes: shows that the command runs, nothing else"
     )
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
     Returns:
         The exit status: 1 if something failed.
     """
-    record = Record(environment(args.device), args.json, args.markdown)
+    record = Record(environment(args.device), args.json, args.markdown, overwrite=args.overwrite)
     try:
         measure(
             args.sections,

@@ -25,10 +25,11 @@ from transformers import AutoConfig
 from eah.ending import BUG, OK
 from eval.command import RUN_ERRORS, finish
 from scripts.bench.costs import environment
+from scripts.bench.devices import device_of
 from scripts.bench.evaluation import OBJECTS, write_pictures
 from scripts.bench.model import worked
 from scripts.bench.peer_ways import Ask, Asked, lmms_eval, make_checkpoint, ours, plain_script
-from scripts.bench.record import Record
+from scripts.bench.record import Record, add_output_flags
 from scripts.bench.rounds import Arm, Measurement, reason_of, run_rounds
 from scripts.bench.rows import Row
 
@@ -48,7 +49,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     flags.add_argument(
-        "--device", type=torch.device, default=torch.device("cpu"), help="cpu, cuda:0, ... (cpu)"
+        "--device", type=device_of, default=torch.device("cpu"), help="cpu, cuda:0, ... (cpu)"
     )
     flags.add_argument(
         "--checkpoint",
@@ -59,8 +60,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     flags.add_argument("--pictures", type=int, default=3, help="of six questions each (3)")
     flags.add_argument("--repeats", type=int, default=3, help="rounds (3)")
-    flags.add_argument("--json", type=Path, metavar="FILE", help="write every round's number here")
-    flags.add_argument("--markdown", type=Path, metavar="FILE", help="write what is printed here")
+    add_output_flags(flags)
     flags.add_argument("--tiny", action="store_true", help="toy sizes: shows that it runs")
     args = flags.parse_args(arguments)
     for name in ("pictures", "repeats"):
@@ -130,7 +130,7 @@ def run(args: argparse.Namespace) -> int:
     around = environment(args.device)
     if "lmms_eval" in packages_distributions():
         around["lmms-eval"] = version("lmms-eval")
-    record = Record(around, args.json, args.markdown)
+    record = Record(around, args.json, args.markdown, overwrite=args.overwrite)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint, pictures = args.checkpoint or Path(folder, "model"), Path(folder, "pictures")
         pictures.mkdir()

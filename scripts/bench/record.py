@@ -5,28 +5,52 @@ from __future__ import annotations
 import json
 import math
 import time
+from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from eval.files.writing import what_stands_at, write_atomically, writing
+from eval.errors import EvaluationError
+from eval.files.writing import write_atomically
+from eval.run.outputs import OutputFile, check_outputs
 from scripts.bench.rows import Row, table
 
 PAUSE_S: Final = 1.0  # between two writings of rows that have more rounds to come
+# What the first lines of the files have.
+JSON: Final = '"environment"'
+MARKDOWN: Final = "; transformers "
 UNFINISHED: Final = "Not finished: these rows were measured before the bench stopped, or so far."
+
+
+def add_output_flags(parser: ArgumentParser) -> None:
+    """Add the flags of the files of a record."""
+    flag = parser.add_argument
+    flag("--json", type=Path, metavar="FILE", help="write every round's number here")
+    flag("--markdown", type=Path, metavar="FILE", help="write what is printed here")
+    flag("--overwrite", action="store_true", help="let them replace files that no bench wrote")
 
 
 class Record:
     """Rows and sentences, and the files that hold them."""
 
     def __init__(
-        self, environment: Mapping[str, Any], json: Path | None, markdown: Path | None
+        self,
+        environment: Mapping[str, Any],
+        json: Path | None,
+        markdown: Path | None,
+        *,
+        overwrite: bool = False,
     ) -> None:
         """Check that the files can be written; what is there stays until a row is measured.
 
+        Args:
+            environment: What the numbers are measured on.
+            json: File for every round's number.
+            markdown: File for the table.
+            overwrite: Whether files that no bench wrote may be replaced.
         Raises:
-            EvaluationError: If one can't.
+            EvaluationError: If one can't be written, is no file, or somebody else's.
         """
         self.environment = environment
         self.failed = False
@@ -36,10 +60,20 @@ class Record:
         self._lines: list[str] = []
         self._finished = False
         self._written = -math.inf
+        check_outputs(
+            [
+                OutputFile(flag, path, "bench", overwrite, mark)
+                for flag, path, mark in (("--json", json, JSON), ("--markdown", markdown, MARKDOWN))
+                if path
+            ],
+            (),
+        )
         for path in (json, markdown):
-            if path:
-                with writing(path):
-                    what_stands_at(path)
+            if path and path.exists() and not path.is_file():
+                raise EvaluationError(
+                    f"{path} is no file, which is replaced after every round; name a file, or "
+                    "leave it out: the table is printed anyway"
+                )
 
     def update(self, rows: Sequence[Row]) -> None:
         """Take the rows of a measurement that goes on."""

@@ -41,7 +41,7 @@ def summary(folder: Path) -> str:
     for path in sorted(folder.glob("*.json")):
         try:
             content = json.loads(path.read_text(encoding="utf-8"))
-            lines += _lines(content["environment"], content["rows"], path.with_suffix(".md").name)
+            lines += _lines(content, path.with_suffix(".md").name)
         except (ValueError, KeyError, TypeError) as error:
             raise EvaluationError(
                 f"{path} is no file of costs.py --json ({type(error).__name__}: {error}); "
@@ -63,10 +63,13 @@ def with_table(page: str, table: str) -> str:
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 
-def _lines(around: Mapping[str, str], rows: list[dict[str, Any]], file: str) -> list[str]:
+def _lines(content: Mapping[str, Any], file: str) -> list[str]:
+    around = content["environment"]
     machine = f"[{around['device']}]({file}), {around['commit'][:COMMIT]}"
+    if not content.get("finished", True):
+        machine += ", not finished"
     groups: dict[tuple[str, str], dict[str, dict[str, Any]]] = {}
-    for row in rows:
+    for row in content["rows"]:
         groups.setdefault((row["measured"], row["quantity"]), {})[row["arm"]] = row
     lines = []
     for (measured, quantity), by_arm in groups.items():
@@ -84,8 +87,10 @@ def _cell(by_arm: Mapping[str, dict[str, Any]], names: tuple[str, ...]) -> str:
     (row,) = found
     middle = median(row["values"])
     shown = f"{middle:.{decimals_of(middle)}f}"
-    is_first = row["arm"] in ARMS[0]
-    return shown if is_first or not row["ratios"] else f"{shown} ({median(row['ratios']):.2f})"
+    said = [row["note"]] if row.get("note") else []
+    if row["arm"] not in ARMS[0] and row["ratios"]:
+        said.insert(0, f"{median(row['ratios']):.2f}")
+    return f"{shown} ({', '.join(said)})" if said else shown
 
 
 def run() -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
+import zlib
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final, Protocol
+from zipfile import BadZipFile
 
 from eval.errors import EvaluationError
 from eval.tasks.chair.vocabulary import Analysis, Token, Vocabulary, load_vocabulary, lower
@@ -44,6 +46,13 @@ NLTK_DATA: Final = {
     "wordnet": ("corpora/wordnet", "corpora/wordnet.zip"),
 }
 PARTS_OF_SPEECH: Final = {"J": "a", "V": "v", "N": "n", "R": "r"}  # Penn's tag -> WordNet's
+# Words and irregular forms of WordNet 3.0, by part of speech: a file with fewer was cut.
+WORDNET: Final = {
+    "noun": (117_798, 2_054),
+    "verb": (11_529, 2_401),
+    "adj": (21_479, 1_490),
+    "adv": (4_481, 7),
+}
 QUOTES: Final = ("``", "''")  # what the tokenizer writes for a double quote or either of these
 QUOTE: Final = re.compile("\"|``|''")
 
@@ -176,15 +185,24 @@ def _wordnet() -> Any:
             self._lemma_pos_offset_map: dict[str, str] = {}
             self._exception_map: dict[str, dict[str, list[str]]] = {}
             for part, name in self._FILEMAP.items():
-                for line in _lines(find(f"corpora/wordnet/index.{name}")):
-                    if not line.startswith(" "):  # the licence
-                        word = line[: line.index(" ")]
-                        parts = self._lemma_pos_offset_map.get(word, "")
-                        self._lemma_pos_offset_map[word] = parts + part
-                others = map(str.split, _lines(find(f"corpora/wordnet/{name}.exc")))
+                lines = _lines(find(f"corpora/wordnet/index.{name}"))
+                words = [line[: line.index(" ")] for line in lines if not line.startswith(" ")]
+                for word in words:
+                    parts = self._lemma_pos_offset_map.get(word, "")
+                    self._lemma_pos_offset_map[word] = parts + part
+                others = [line.split() for line in _lines(find(f"corpora/wordnet/{name}.exc"))]
                 self._exception_map[part] = {form: of for form, *of in others}
+                if (len(words), len(others)) != WORDNET[name]:
+                    raise ValueError(f"{name} has {len(words)} words and {len(others)} forms")
 
-    return Forms()
+    try:
+        return Forms()
+    except (ValueError, LookupError, OSError, BadZipFile, zlib.error) as error:
+        raise EvaluationError(
+            f"NLTK's WordNet is not version 3.0, or is damaged ({error}): delete corpora/wordnet "
+            "and corpora/wordnet.zip where NLTK looks for its data, and run `python -m "
+            "nltk.downloader wordnet`, or use --analyzer lexicon"
+        ) from error
 
 
 def _lines(place: Any) -> list[str]:

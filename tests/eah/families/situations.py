@@ -199,7 +199,8 @@ SITUATIONS = (
     Situation(
         "`torch.compile`",
         "works",
-        "counting, choosing and sharing are opaque operators; 9 graph breaks for LLaMA with one target layer",
+        "counting, choosing and sharing are opaque operators; 9 graph breaks for LLaMA with one "
+        "target layer",
         (
             "eah/test_compile.py::test_a_compiled_model_gives_the_same",
             "eah/test_compile.py::test_counting_is_one_opaque_operator_in_a_whole_graph",

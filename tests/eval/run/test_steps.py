@@ -87,8 +87,12 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--compile", "always"], "--compile always: that needs a CUDA GPU; leave --compile out"),
         (["--compile", "always", "--beam", "2"], "beam search (--beam 2)"),
         (["--compile", "always", "--method", "baseline", "vcd"], "vcd chooses tokens"),
-        (["--compile", "alwaysx"], "compile='alwaysx': did you mean 'always'?"),
-        (["--options", "compile=on"], "compile"),
+        (
+            ["--compile", "alwaysx"],
+            "command line: compile='alwaysx', but it is one of auto, always, never",
+        ),
+        (["--options", "compile=on"], "--options: compile=True, but it is one of auto, always,"),
+        (["--dry-run", "--compile", "always"], "--compile always: that needs a CUDA GPU"),
     ],
     ids=" ".join,
 )
