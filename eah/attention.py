@@ -132,6 +132,7 @@ def eah_attention(
     rounding = query.dtype if config.rule == "released_code" else None
     if callable(config.rule):
         config = replace(config, rule=partial(checked_choice, config.rule))
+        image = image.clone()  # a caller's function may write to it
     choice = choose_head(columns(rounding), image, config)
     under_way.findings.layers[layer] = Finding(choice, image)
     apply = config.apply or partial(share_map, share=share_head)

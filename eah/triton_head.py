@@ -77,6 +77,7 @@ def share(
         head: Shape (B,) int64; a batch row with -1 keeps its own.
     """
     (query, shared_query), (key, shared_key) = with_copy(query), with_copy(key)
+    head = head.contiguous()
     batch, heads, queries, size = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]
     wide = 1 << (size - 1).bit_length()

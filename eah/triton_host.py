@@ -61,6 +61,8 @@ def _runs(device: torch.device, dtype: torch.dtype, size: int) -> bool:
         return False
     try:
         import_module("eah.triton_trial").try_kernels(device, dtype, size)
+    except torch.OutOfMemoryError:  # which says nothing about the kernels
+        raise
     except Exception as error:  # whatever a compiler, a linker or a driver may raise
         logger.warning("sinks are counted without Triton, which fails on %s: %s", device, error)
         return False

@@ -29,9 +29,9 @@ def try_kernels(device: torch.device, dtype: torch.dtype, size: int) -> None:
         RuntimeError: If the kernels give something else.
         Exception: Whatever a compiler, a linker or a driver raises.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     query, key = (
-        torch.randn(1, heads, QUERIES, size, generator=generator).to(device, dtype)
+        torch.randn(1, heads, QUERIES, size, generator=generator, device="cpu").to(device, dtype)
         for heads in (HEADS, KV_HEADS)
     )
     image = torch.zeros(1, QUERIES, dtype=torch.bool, device=device)

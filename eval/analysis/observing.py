@@ -59,7 +59,7 @@ def observe_prompts(
         workers=plan.num_workers,
         pinned=vlm.device.type == "cuda",
     )
-    parts = Parts(may_cut=plan.batch_size is None, freed=lambda: None)
+    parts = Parts(may_cut=plan.batch_size is None, freed=lambda: False)
     progress = tqdm(total=sum(map(len, mine)), initial=sum(map(len, mine)) - sum(map(len, left)),
                     unit="prompt", desc="observed", disable=folder.place.index > 0)  # fmt: skip
     # Once for all batches: finding what to patch takes some milliseconds.

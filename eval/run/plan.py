@@ -195,12 +195,13 @@ def _free_bytes(vlm: VLM) -> tuple[int, float]:
 class Parts:
     """Cuts batches that do not fit into memory, and remembers what fits."""
 
-    def __init__(self, *, may_cut: bool, freed: Callable[[], None]) -> None:
+    def __init__(self, *, may_cut: bool, freed: Callable[[], bool]) -> None:
         """Start with whole batches.
 
         Args:
             may_cut: Whether a batch that does not fit is cut; else it is an error.
-            freed: Drops what may be dropped before a part is tried again.
+            freed: Drops what may be dropped before a part is tried again, and tells whether the
+                whole of it may fit now.
         """
         self.size: int | None = None
         self._may_cut = may_cut
@@ -220,40 +221,42 @@ class Parts:
         at = 0
         while at < len(batch):
             size = min(self.size or len(batch), len(batch) - at)
-            rows = self._answered(batch[at : at + size], at, answer)
-            if rows is None:
-                self.size = size // 2
-                self._freed()
-                gc.collect()
-                if torch.cuda.is_available():
-                    torch.cuda.empty_cache()
+            rows = _answered(batch[at : at + size], at, answer)
+            if rows is not None:
+                yield rows
+                at += size
                 continue
-            yield rows
-            at += size
+            may_fit = self._freed()
+            gc.collect()
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            if not may_fit:
+                self._cut(size)
 
-    def _answered(
-        self,
-        prompts: Sequence[Prompt],
-        at: int,
-        answer: Callable[[Sequence[Prompt], int], list[Answer]],
-    ) -> list[Answer] | None:
-        """Return the answers, or None if there was too little memory."""
-        try:
-            return answer(prompts, at)
-        except (RuntimeError, MemoryError) as error:
-            # Not before it is needed: accelerate takes a while to import.
-            from accelerate.utils.memory import should_reduce_batch_size
+    def _cut(self, size: int) -> None:
+        if size == 1:
+            raise EvaluationError(
+                "a single prompt does not fit into memory; choose a smaller --dtype or "
+                "--quantization 4bit, fewer beams, or --device auto for several GPUs"
+            )
+        if not self._may_cut:
+            raise EvaluationError(
+                f"{size} prompts at a time do not fit into memory; pass a smaller "
+                "--batch-size, or --batch-size auto, which finds one"
+            )
+        self.size = size // 2
 
-            if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
-                raise
-            if len(prompts) == 1:
-                raise EvaluationError(
-                    "a single prompt does not fit into memory; choose a smaller --dtype or "
-                    "--quantization 4bit, fewer beams, or --device auto for several GPUs"
-                ) from error
-            if not self._may_cut:
-                raise EvaluationError(
-                    f"{len(prompts)} prompts at a time do not fit into memory; pass a smaller "
-                    "--batch-size, or --batch-size auto, which finds one"
-                ) from error
-            return None
+
+def _answered(
+    prompts: Sequence[Prompt], at: int, answer: Callable[[Sequence[Prompt], int], list[Answer]]
+) -> list[Answer] | None:
+    """Return the answers, or None if there was too little memory."""
+    try:
+        return answer(prompts, at)
+    except (RuntimeError, MemoryError) as error:
+        # Not before it is needed: accelerate takes a while to import.
+        from accelerate.utils.memory import should_reduce_batch_size
+
+        if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):
+            raise
+        return None

@@ -69,11 +69,10 @@ class Asker:
         """Forget an arm's prefixes of all pictures but the next batch's."""
         self._prefixes.keep(lambda picture: picture[0] != arm.name or picture[1] in following)
 
-    def _forget(self) -> None:
-        """Free what is kept for later batches."""
+    def _forget(self) -> bool:
+        """Free what is kept for later batches; return whether the same batch may fit now."""
         self._prefixes.kept.clear()
-        if self._steps is not None:
-            self._steps.forget()
+        return self._steps is not None and self._steps.stop()
 
     def answers(
         self, arm: AskedArm, index: int, batch: Sequence[Prompt], cost: BatchCost

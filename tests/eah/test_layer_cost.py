@@ -93,6 +93,28 @@ def test_text_that_nobody_looked_at_is_left_as_it_was(
     assert choices == {}
 
 
+@pytest.mark.parametrize("what", ["rule", "apply", "receivers"])
+def test_functions_of_the_caller_never_see_text(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    model, text = tiny.tiny_llava("eager"), tiny.text_prompt(2)
+    plain = model(**text, output_attentions=True)
+    lazily(monkeypatch)
+    called: list[Any] = []
+
+    def see(*args: Any) -> Any:
+        called.append(args)
+        raise AssertionError("text")
+
+    settings: dict[str, Any] = {what: 1 if what == "receivers" else see}
+    config = eah.EAHConfig(layers=(TARGET,), **settings)
+    with eah.enabled(model, config) as handle:
+        found = model(**text, output_attentions=True)
+        assert handle.report()[0].skipped == "the prompt has no image tokens"
+
+    assert not called
+    assert torch.equal(found.logits, plain.logits)
+    assert all(map(torch.equal, found.attentions, plain.attentions))
+
+
 def test_nobody_looks_for_images_before_the_report(monkeypatch: pytest.MonkeyPatch) -> None:
     model, prompt = tiny.tiny_llava(), tiny.image_prompt(2)
     with eah.enabled(model, CONFIG) as handle:

@@ -157,3 +157,25 @@ def test_compiled_sharing(dtype: torch.dtype) -> None:
     found = operators.share_head(query, key, head)
 
     assert all(map(torch.equal, found, share_head(query, key, head)))
+
+
+def test_a_head_that_does_not_lie_together_is_read_as_it_is(interpreted: Run) -> None:
+    query, key = torch.randn(3, 4, 6, 8), torch.randn(3, 2, 6, 8)
+    head = torch.tensor([[1, 9], [3, 9], [-1, 9]])[:, 0]
+    assert head.stride() == (2,)
+
+    found = interpreted("share", query, key, head)
+
+    assert all(map(torch.equal, found, share_head(query, key, head)))
+
+
+def test_a_density_that_equals_the_bound_is_not_below_it(interpreted: Run) -> None:
+    image = torch.ones(1, 8, dtype=torch.bool)
+    attention = torch.zeros(1, 2, 8)
+    attention[0, 1, :2] = 1.0
+    columns = Columns(attention, torch.ones(1, 8), torch.ones(1, 8))
+
+    for bound, head in ((0.25, 1), (0.2500001, -1)):
+        config = replace(EAHConfig(), threshold=0.5, min_density=bound)
+        found = by_kernel(interpreted, columns, image, config)
+        assert found.head.tolist() == choose(columns, image, config).head.tolist() == [head]

@@ -20,7 +20,7 @@ from models.base import VLM
 from models.decoding.steps.buffers import Buffers
 from models.decoding.steps.plain import plain_copy
 from models.decoding.steps.steps import KEPT, LONG, DecodeSteps
-from models.decoding.steps.support import reason_against, reason_against_form
+from models.decoding.steps.support import QUANTIZED, reason_against, reason_against_form
 from models.decoding.yes_no import yes_no_ids
 from models.errors import ModelError
 from models.generation import Answer
@@ -172,6 +172,109 @@ def test_captured_steps_choose_the_models_own_tokens(
     assert all(step.is_captured for step in steps._kept.values())
 
 
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_a_batch_before_left_is_gone(wrapped: dict[str, VLM], bad: float) -> None:
+    vlm = wrapped["llava-1.5"]
+    steps = uncaptured(vlm)
+    expected = ask(vlm)
+    ask(vlm, steps=steps)
+    with torch.inference_mode():
+        for step in steps._kept.values():
+            for layer in step.buffers.layers:
+                layer.keys[1], layer.values[1] = bad, bad
+
+    assert ask(vlm, steps=steps) == expected
+
+
+def test_rows_keep_to_their_own_prefix_in_buffers_of_others(wrapped: dict[str, VLM]) -> None:
+    vlm, cache = wrapped["llava-1.5"], PrefixCache()
+    steps, decoding = uncaptured(vlm), models.Decoding(max_new_tokens=TOKENS)
+    encoded = vlm.encode_pixels(vlm.preprocess(pictures(2)))
+
+    for places in ([0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 0, 1]):  # of one layout
+        features, sharing = encoded[places], PicturePrefixes(places, cache)
+        found = vlm.answer_batch(features, QUESTIONS, decoding, sharing=sharing, steps=steps)
+        assert found == vlm.answer_batch(features, QUESTIONS, decoding)
+    assert len(steps._kept) == 1
+
+
+def test_the_prefills_keys_are_freed(
+    wrapped: dict[str, VLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = wrapped["llava-1.5"]
+    steps, pasts = uncaptured(vlm), []
+    own = DecodeSteps.step_of
+
+    def seen(self: DecodeSteps, past: Any, *rest: Any) -> Any:
+        pasts.append(past)
+        return own(self, past, *rest)
+
+    monkeypatch.setattr(DecodeSteps, "step_of", seen)
+    for _ in range(2):
+        ask(vlm, steps=steps)
+    assert [len(past.layers) for past in pasts] == [0, 0]
+
+
+def test_without_room_other_buffers_go_first(
+    wrapped: dict[str, VLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = wrapped["llava-1.5"]
+    steps = uncaptured(vlm)
+    expected, longer = ask(vlm), ask(vlm, TOKENS + 40)
+    assert ask(vlm, steps=steps) == expected
+    own = Buffers.__init__
+
+    def scarce(self: Buffers, *arguments: Any) -> None:
+        if steps._kept:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        own(self, *arguments)
+
+    monkeypatch.setattr(Buffers, "__init__", scarce)
+    assert ask(vlm, TOKENS + 40, steps=steps) == longer
+    assert steps.note is None
+    assert len(steps._kept) == 1
+
+
+def test_steps_that_are_stopped_free_their_buffers(wrapped: dict[str, VLM]) -> None:
+    vlm = wrapped["llava-1.5"]
+    steps = uncaptured(vlm)
+    assert not steps.stop(), "nothing was kept, so nothing is freed"
+    expected = ask(vlm, steps=steps)
+
+    assert steps.stop()
+    assert not steps._kept
+    assert ask(vlm, steps=steps) == expected
+    assert not steps._kept
+
+
+def test_scores_that_are_ruled_out_hide_no_difference(wrapped: dict[str, VLM]) -> None:
+    steps = uncaptured(wrapped["llava-1.5"])
+    expected = torch.randn(2, 1, 50, dtype=torch.float16)
+    expected[..., :5] = torch.finfo(torch.float16).min
+    assert steps.agree(expected.clone(), expected)
+    assert steps.agree(expected * 1.01, expected)
+
+    expected[..., 7] += 1
+    assert not steps.agree(torch.zeros_like(expected), expected)
+
+
+def test_every_layout_may_be_compiled(
+    wrapped: dict[str, VLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vlm = wrapped["llava-1.5"]
+    monkeypatch.setattr(
+        "models.decoding.steps.step.torch.compile", partial(torch.compile, backend="eager")
+    )
+    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 1)
+    steps = uncaptured(vlm, compiles=True, is_required=True)
+    decoding, features = models.Decoding(max_new_tokens=3), features_of(vlm)
+
+    for rows in (1, 2, 3):
+        asked = features[:rows], QUESTIONS[:rows], decoding
+        assert vlm.answer_batch(*asked, steps=steps) == vlm.answer_batch(*asked)
+    assert steps.taken > 0
+
+
 def test_a_plain_copy_shares_weights_and_leaves_hooks_behind(wrapped: dict[str, VLM]) -> None:
     model = wrapped["llava-1.5"].language_model
     called: list[str] = []
@@ -253,6 +356,15 @@ def test_models_that_cannot_have_steps_are_known(wrapped: dict[str, VLM]) -> Non
     model.config.get_text_config().layer_types = ["full_attention", "sliding_attention"]
     assert "window" in str(reason_against_form(model))
     model.config.get_text_config().layer_types = None
+    for name in ("rope_parameters", "rope_scaling"):  # transformers 5 and 4
+        for kind in ("dynamic", "longrope"):
+            for settings in ({"rope_type": kind}, {"full_attention": {"rope_type": kind}}):
+                setattr(model.config.get_text_config(), name, settings)
+                assert "position encoding" in str(reason_against_form(model)), (name, settings)
+        setattr(model.config.get_text_config(), name, {"rope_type": "default"})
+    model.hf_quantizer = object()
+    assert reason_against_form(model) == QUANTIZED
+    model.hf_quantizer = None
     next(model.children()).__dict__["_hf_hook"] = object()
     assert "accelerate" in str(reason_against_form(model))
     assert reason_against_form(nn.Linear(1, 1)) is not None
@@ -262,7 +374,12 @@ def on_a_gpu(vlm: VLM, **changes: Any) -> Any:
     """Return what looks like a model on a GPU."""
     weight = SimpleNamespace(device=torch.device("cuda:0"))
     model = SimpleNamespace(parameters=lambda: [weight])
-    found = {"language_model": model, "prefix_note": None, "precision": vlm.precision}
+    found = {
+        "language_model": model,
+        "model": SimpleNamespace(),
+        "prefix_note": None,
+        "precision": vlm.precision,
+    }
     return SimpleNamespace(**{**found, **changes})
 
 
@@ -277,6 +394,8 @@ def test_how_a_model_is_given_prompts_and_computes_decides_too(
         return replace(vlm.precision, parts={"llm": replace(part, **changes)})
 
     assert reason_against(on_a_gpu(vlm)) is None
+    outer = SimpleNamespace(hf_quantizer=object())
+    assert reason_against(on_a_gpu(vlm, model=outer)) == QUANTIZED
     assert reason_against(on_a_gpu(vlm, prefix_note="ids and pixels")) == "ids and pixels"
     casts = computing(autocast=torch.float16, linear=torch.float32)
     assert "torch.float32 weights at every step" in str(

@@ -148,8 +148,10 @@ class Buffers:
         """
         prompt = attention_mask.shape[1]
         for index, (own, layer) in enumerate(zip(self.layers, cache.layers, strict=True)):
-            own.keys[:, :, : layer.keys.shape[2]] = layer.keys
-            own.values[:, :, : layer.values.shape[2]] = layer.values
+            for mine, theirs in ((own.keys, layer.keys), (own.values, layer.values)):
+                mine[:, :, : theirs.shape[2]] = theirs
+                # What a batch before left has weight 0, and 0 * nan is nan.
+                mine[:, :, theirs.shape[2] :] = 0
             if isinstance(layer, RestLayer):
                 before = layer.keys_before
                 for mine, theirs in zip(

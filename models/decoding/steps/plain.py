@@ -38,6 +38,7 @@ def plain_copy(model: nn.Module) -> Any:
 def unhooked(module: nn.Module) -> Any:
     """Return a shallow copy of a module, without hooks and without what EAH put on it."""
     copied: Any = copy.copy(module)
+    copied._buffers = dict(module._buffers)  # some are registered anew while a model runs
     for name in HOOKS:
         copied.__dict__[name] = type(module.__dict__[name])()
     for name in (STATE, GENERATE, *CONTINUOUS):

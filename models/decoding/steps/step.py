@@ -6,7 +6,7 @@ Axes: R batch rows, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Final
 
 import torch
@@ -14,7 +14,9 @@ import torch
 from eah.find import attention_modules
 from models.decoding.own_attention import replaced
 from models.decoding.steps.buffers import Buffers
+from models.errors import ModelError
 
+MOST_LAYOUTS: Final = 256
 WARM_UPS: Final = 2  # libraries and compilers make their workspaces before a capture
 
 
@@ -41,7 +43,8 @@ class DecodeStep:
         self._behind_prefix = [modules[layer] for layer in buffers.before.layers]
         self._forward = self._plain_forward
         if compiles and not self._behind_prefix:
-            self._forward = torch.compile(self._plain_forward, fullgraph=True, dynamic=False)
+            self._made = torch.compile(self._plain_forward, fullgraph=True, dynamic=False)
+            self._forward = self._compiled_forward
         self._graph: torch.cuda.CUDAGraph | None = None
         self._scores: torch.Tensor | None = None
 
@@ -65,6 +68,11 @@ class DecodeStep:
         scores: torch.Tensor = output.logits
         return scores
 
+    def _compiled_forward(self) -> torch.Tensor:
+        # Every layout is a compilation of its own; by default torch gives up at the ninth.
+        with torch._dynamo.config.patch(recompile_limit=MOST_LAYOUTS):
+            return self._made()
+
     def run(self, token: torch.Tensor) -> torch.Tensor:
         """Return the scores behind a token, (R, 1, V); captured ones hold until the next step.
 
@@ -80,7 +88,12 @@ class DecodeStep:
         return self._scores
 
     def capture(self) -> None:
-        """Capture the step as a CUDA graph; the buffers' tokens stay what they were."""
+        """Capture the step as a CUDA graph; the buffers' tokens stay what they were.
+
+        Raises:
+            ModelError: If the capture fails, which nothing should go on behind.
+            RuntimeError: If the step can't be captured: it waits for the GPU, or can't be compiled.
+        """
         buffers = self.buffers
         before = [part.clone() for part in buffers.state()]
         graph = torch.cuda.CUDAGraph()
@@ -89,12 +102,21 @@ class DecodeStep:
             aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's has no types
             aside.wait_stream(here)
             with torch.cuda.stream(aside):
-                for _ in range(WARM_UPS):
-                    self._forward()
+                for at in range(WARM_UPS):
+                    with _no_waiting() if at else nullcontext():
+                        self._forward()
                     _put_back(buffers, before)
             here.wait_stream(aside)
-            with torch.cuda.graph(graph):
-                self._scores = self._forward()
+            try:
+                with torch.cuda.graph(graph):
+                    self._scores = self._forward()
+            except Exception as error:
+                torch.cuda.set_stream(here)
+                # torch's random numbers may be those of the capture from here on.
+                raise ModelError(
+                    f"a decode step of {type(self._model).__name__} can't be captured as a CUDA "
+                    f"graph ({str(error).splitlines()[0]:.200}); pass --compile never"
+                ) from error
         _put_back(buffers, before)
         self._graph = graph
 
@@ -103,6 +125,17 @@ class DecodeStep:
         """In a `with` block, let layers behind shared prefixes attend to both."""
         with replaced(self._behind_prefix, self.buffers.before.attend):
             yield
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """In a `with` block, let what waits for the GPU raise: a capture of it would fail halfway."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def _put_back(buffers: Buffers, before: list[torch.Tensor]) -> None:

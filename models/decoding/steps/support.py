@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from eah.errors import UnsupportedModelError
 from eah.find import attention_modules
@@ -10,6 +10,9 @@ from models.decoding.own_attention import KERNELS, kernel_name
 
 if TYPE_CHECKING:
     from models.base import VLM
+
+QUANTIZED: Final = "its weights are quantized"
+ROPE_BY_LENGTH: Final = {"dynamic", "longrope"}
 
 
 def reason_against(vlm: VLM) -> str | None:
@@ -19,6 +22,8 @@ def reason_against(vlm: VLM) -> str | None:
         return "the model is spread over several devices"
     if next(iter(devices)).type != "cuda":
         return "that needs a CUDA GPU"
+    if getattr(vlm.model, "hf_quantizer", None) is not None:
+        return QUANTIZED
     if vlm.prefix_note is not None:
         return vlm.prefix_note
     llm = vlm.precision.parts["llm"]
@@ -30,7 +35,7 @@ def reason_against(vlm: VLM) -> str | None:
 def reason_against_form(model: Any) -> str | None:
     """Return why a model can't decode on fixed buffers, wherever it runs; None if it can."""
     if getattr(model, "hf_quantizer", None) is not None:
-        return "its weights are quantized"
+        return QUANTIZED
     if any("_hf_hook" in module.__dict__ for module in model.modules()):
         return "accelerate moves its weights between devices"
     try:
@@ -44,7 +49,19 @@ def reason_against_form(model: Any) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds - {"full_attention"} or _slides(config):
         return "some of its layers see a window of the prompt only"
+    kinds = _rope_types(getattr(config, "rope_parameters", None))
+    kinds |= _rope_types(getattr(config, "rope_scaling", None))
+    if kinds & ROPE_BY_LENGTH:
+        return "its position encoding changes with the length of the text"
     return None
+
+
+def _rope_types(settings: Any) -> set[str]:
+    """Return the types that a config's settings of RoPE name, those of each layer type, too."""
+    if not isinstance(settings, dict):
+        return set()
+    own = {str(settings[name]) for name in ("rope_type", "type") if name in settings}
+    return own.union(*map(_rope_types, settings.values()))
 
 
 def _slides(config: Any) -> bool:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from eval.errors import EvaluationError
 from scripts.bench import costs, running
 from scripts.bench.record import UNFINISHED, Record
 from scripts.bench.rounds import Measurement, Measurements
@@ -145,14 +146,38 @@ def test_what_can_not_be_written_is_said_before_anything_is_measured(
 
 def test_a_file_of_before_stays_until_a_row_is_measured(tmp_path: Path) -> None:
     file = tmp_path / "rows.json"
-    file.write_text("before")
+    file.write_text('{"environment": "before"}')
     record = Record({"device": "none"}, file, None)
-    assert file.read_text() == "before"
+    assert "before" in file.read_text()
 
     record.update([Row("one", "ms", "a", (1.0, float("inf")))])
 
     (row,) = read(file)["rows"]
     assert row["values"] == [1.0, None]
+
+
+def test_files_that_no_bench_wrote_and_no_files_are_refused(tmp_path: Path) -> None:
+    mine, other = tmp_path / "pyproject.toml", tmp_path / "rows.json"
+    mine.write_text("[project]")
+    for found, said in (
+        ((mine, None), "--overwrite"),
+        ((None, mine), "--overwrite"),
+        ((other, other), "name a file for each"),
+        ((Path("/dev/null"), None), "is no file"),
+        ((tmp_path, None), "Is a directory"),
+    ):
+        with pytest.raises(EvaluationError, match=said):
+            Record({"device": "none"}, *found)
+    assert mine.read_text() == "[project]"
+    Record({"device": "none"}, mine, None, overwrite=True).finish()
+    assert read(mine)["finished"]
+
+
+def test_a_device_that_is_not_here_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("cuda:99", "gpu", "meta"):
+        with pytest.raises(SystemExit):
+            costs.main(["--device", name])
+        assert f"'{name}' is no device here" in capsys.readouterr().err
 
 
 def test_rows_that_have_ended_are_written_at_once(tmp_path: Path) -> None:

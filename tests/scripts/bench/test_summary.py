@@ -46,6 +46,24 @@ def test_a_row_has_the_medians_of_its_arms_and_their_ratios() -> None:
     assert cells[2].startswith(f"{median(released['values']):.1f} (")
 
 
+def test_notes_missing_numbers_and_stopped_benches_are_said(tmp_path: Path) -> None:
+    row = {"measured": "x", "quantity": "ms", "note": "", "ratios": [1.0]}
+    rows = [
+        {**row, "arm": "baseline", "values": [2.0]},
+        {**row, "arm": "EAH", "values": [3.0], "ratios": [1.5]},
+        {**row, "arm": "released way", "values": [8.0], "ratios": [4.0], "note": "from 1 of 8"},
+        {**row, "quantity": "MiB", "arm": "baseline", "values": [None]},
+        {**row, "quantity": "MiB", "arm": "EAH", "values": [2.0]},
+    ]
+    around = {"device": "GPU", "commit": "0123456789"}
+    content = {"environment": around, "finished": False, "rows": rows}
+    (tmp_path / "gpu.json").write_text(json.dumps(content))
+
+    (found,) = summary(tmp_path).splitlines()[2:]
+    cells = "2.00 | 3.00 (1.50) | 8.00 (4.00, from 1 of 8)"
+    assert found == f"| [GPU](gpu.md), 0123456, not finished | x | ms | {cells} |"
+
+
 def test_what_is_no_measurement_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"rows": []}')
 

@@ -10,9 +10,12 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 import pytest
 
+from eval.errors import EvaluationError
+from eval.tasks.chair import analyzers
 from eval.tasks.chair.analyzers import (
     LEXICON_FILE,
     QUOTES,
@@ -327,3 +330,36 @@ def test_many_quotes_are_found_in_one_pass(mark: str) -> None:
 
     assert len(_spans(text, [mark, "a"] * 2000)) == 4000
     assert text.looked <= len(text)
+
+
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("index.noun", lambda data: data[:300_000]),
+        ("index.noun", lambda data: b""),
+        ("index.verb", None),
+        ("index.adj", lambda data: data + b"\nwordwithoutspace\n"),
+        ("index.adv", lambda data: data.replace(b"quickly", b"quick\xff\xff")),
+        ("noun.exc", lambda data: data.replace(b"\n", b"\n\n", 1)),
+        ("verb.exc", lambda data: data[:1000]),
+    ],
+    ids=["cut", "empty", "missing", "no space", "no UTF-8", "empty line", "cut forms"],
+)
+def test_a_damaged_wordnet_is_refused_in_one_sentence(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, change: Any
+) -> None:
+    pytest.importorskip("nltk")
+    folder = tmp_path / "corpora/wordnet"
+    with ZipFile(shared / "nltk_data/corpora/wordnet.zip") as archive:
+        for name in archive.namelist():
+            if name.endswith(".exc") or "/index." in name:
+                data = archive.read(name)
+                own = Path(name).name
+                if own == file and change is None:
+                    continue
+                folder.mkdir(parents=True, exist_ok=True)
+                (folder / own).write_bytes(change(data) if own == file else data)
+    monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
+
+    with pytest.raises(EvaluationError, match=r"WordNet is not version 3\.0, or is damaged"):
+        analyzers._wordnet()
