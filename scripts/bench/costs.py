@@ -6,7 +6,8 @@
 
 Every arm runs in every round, so that a slow minute of the machine meets all of them. Reported are
 the median and the spread over the rounds, and the ratio to the first arm of the same round. The
-files are written after every round: a bench that is stopped leaves every row that was finished.
+files are written after every round, at most once a second: a bench that is stopped leaves every row
+that was finished.
 """
 
 from __future__ import annotations
