@@ -254,6 +254,12 @@ def test_scores_that_are_ruled_out_hide_no_difference(wrapped: dict[str, VLM]) -
     assert steps.agree(expected.clone(), expected)
     assert steps.agree(expected * 1.01, expected)
 
+    nothing = torch.full_like(expected, float("nan"))
+    assert not steps.agree(nothing, nothing)
+    assert steps.note is None
+    assert not steps.agree(nothing, expected)
+    assert "nan" in str(steps.note)
+
     expected[..., 7] += 1
     assert not steps.agree(torch.zeros_like(expected), expected)
 

@@ -101,24 +101,30 @@ class DecodeSteps:
         self._seen.add(layout)
         if is_new and new_tokens < LONG and not self.is_required:
             return None
-        try:
+        step = self._filled(layout, past, mask)
+        if step is None and self._kept:  # room for one may be what others take
+            self.forget()
             step = self._filled(layout, past, mask)
-        except torch.OutOfMemoryError:
-            if self._kept:  # room for one may be what others take
-                self.forget()
-                return self.step_of(past, mask, new_tokens)
+        if step is not None:
+            self._kept[layout] = step  # the most recently used one comes last
+        elif self.note is None:
             self._give_up("they do not fit into memory beside the batch")
+        return step
+
+    def _filled(self, layout: Layout, past: Any, mask: torch.Tensor) -> DecodeStep | None:
+        """Return a step behind a prefill; None without room for it, or where it can't be made."""
+        try:
+            return self._made(layout, past, mask)
+        except torch.OutOfMemoryError:
             return None
         except ModelError:
             raise
         except Exception as error:  # whatever a compiler raises, or an operator that waits
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            self._give_up(f"they can't be made ({reason:.200})")
-            return None
-        self._kept[layout] = step  # the most recently used one comes last
-        return step
+        self._give_up(f"they can't be made ({reason:.200})")
+        return None
 
-    def _filled(self, layout: Layout, past: Any, mask: torch.Tensor) -> DecodeStep:
+    def _made(self, layout: Layout, past: Any, mask: torch.Tensor) -> DecodeStep:
         step = self._kept.pop(layout, None)
         if step is not None:
             step.buffers.fill(past, mask)
@@ -133,7 +139,7 @@ class DecodeSteps:
         return step
 
     def agree(self, scores: torch.Tensor, expected: torch.Tensor) -> bool:
-        """Compare a step's scores with the model's own; where they differ, no more are made.
+        """Compare a step's scores with the model's own; where they differ, none are made any more.
 
         Args:
             scores: The step's, (R, 1, V).
@@ -143,6 +149,8 @@ class DecodeSteps:
         """
         expected = expected.float()
         counted = expected > torch.finfo(scores.dtype).min / 2  # the others are ruled out
+        if not bool(counted.any()):
+            return False  # nothing to compare: the model goes on for this once
         off = (scores.float() - expected)[counted].abs().max()
         difference = float(off / expected[counted].std())
         if difference <= TOLERANCE.get(scores.dtype, HALF):
