@@ -271,13 +271,13 @@ def test_every_layout_may_be_compiled(
     monkeypatch.setattr(
         "models.decoding.steps.step.torch.compile", partial(torch.compile, backend="eager")
     )
-    monkeypatch.setattr("torch._dynamo.config.recompile_limit", 1)
     steps = uncaptured(vlm, compiles=True, is_required=True)
     decoding, features = models.Decoding(max_new_tokens=3), features_of(vlm)
 
-    for rows in (1, 2, 3):
-        asked = features[:rows], QUESTIONS[:rows], decoding
-        assert vlm.answer_batch(*asked, steps=steps) == vlm.answer_batch(*asked)
+    with torch._dynamo.config.patch(recompile_limit=1):
+        for rows in (1, 2, 3):
+            asked = features[:rows], QUESTIONS[:rows], decoding
+            assert vlm.answer_batch(*asked, steps=steps) == vlm.answer_batch(*asked)
     assert steps.taken > 0
 
 
