@@ -15,7 +15,7 @@ import torch
 
 from eah import method
 from eah.method import Choice, Columns
-from eah.triton_host import column_sums, head_kernels, is_usable, with_copy
+from eah.triton_host import LEAST_D, column_sums, head_kernels, is_usable, with_copy
 from eah.visibility import Visibility
 
 LIBRARY: Final = torch.library.Library("eah", "FRAGMENT")  # type: ignore[no-untyped-call]
@@ -127,7 +127,7 @@ def _chosen(
     min_density: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     columns = Columns(attention, uniform, rows)
-    if is_usable(attention):
+    if is_usable(attention, LEAST_D):  # one trial, however many keys there are
         found = head_kernels().choose(columns, image, rule, threshold, unit, head, min_density)
     else:
         ways: dict[str, Any] = {"threshold": threshold}

@@ -41,15 +41,20 @@ BLOCK_D: Final = {torch.float32: 32, torch.float16: 128, torch.bfloat16: 128}
 LEAST_D: Final = 16  # of a Triton product
 
 
-def is_usable(query: torch.Tensor) -> bool:
-    """Tell whether the kernels run where a query lives; the first call tries and compiles them."""
+def is_usable(tensor: torch.Tensor, size: int | None = None) -> bool:
+    """Tell whether the kernels run where a tensor lives; the first call tries and compiles them.
+
+    Args:
+        tensor: A query, or what else the kernels are given.
+        size: Head size D to try them with; None for that of a query.
+    """
     if (
-        query.device.type != "cuda"
+        tensor.device.type != "cuda"
         or torch.version.hip is not None
         or os.getenv(DISABLE_VARIABLE) == "0"
     ):
         return False
-    return _runs(query.device, query.dtype, query.shape[-1])
+    return _runs(tensor.device, tensor.dtype, tensor.shape[-1] if size is None else size)
 
 
 @functools.cache

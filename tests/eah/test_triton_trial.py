@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from eah import triton_host, triton_trial
+from eah import EAHConfig, operators, triton_host, triton_trial
 from eah.method import Columns
+from eah.visibility import Visibility
 
 CPU = torch.device("cpu")
 
@@ -33,6 +34,30 @@ def kernels(
     heads = SimpleNamespace(choose=by("choose"), share=by("share"))
     monkeypatch.setattr(triton_trial, "head_kernels", lambda: heads)
     return changes.__setitem__
+
+
+def test_prompts_of_any_length_need_one_trial(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: set[int] = set()
+
+    def runs(device: torch.device, dtype: torch.dtype, size: int) -> bool:
+        asked.add(size)
+        return False
+
+    def on_a_gpu(tensor: torch.Tensor, *size: int) -> bool:
+        fake: Any = SimpleNamespace(
+            device=torch.device("cuda:0"), dtype=tensor.dtype, shape=tensor.shape
+        )
+        return triton_host.is_usable(fake, *size)
+
+    monkeypatch.setattr(triton_host, "_runs", runs)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(operators, "is_usable", on_a_gpu)
+    for keys in (20, 50):
+        query, image = torch.randn(1, 2, keys, 8), torch.ones(1, keys, dtype=torch.bool)
+        sums = operators.image_sums(query, query, Visibility(), scaling=1.0, image=image)
+        operators.choose_head(sums, image, EAHConfig())
+
+    assert asked == {8, triton_host.LEAST_D}
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
