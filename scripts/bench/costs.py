@@ -24,7 +24,6 @@ from typing import Any
 import torch
 import transformers
 
-from eah.ending import BUG, OK
 from eval.command import finish
 from eval.run.provenance import git_commit
 from scripts.bench.devices import device_of
@@ -120,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         The exit status: 1 if something failed.
     """
     record = Record(environment(args.device), args.json, args.markdown, overwrite=args.overwrite)
-    try:
+    with record.kept():
         measure(
             args.sections,
             args.models or MODELS,
@@ -130,10 +129,7 @@ def run(args: argparse.Namespace) -> int:
             record,
             tiny=args.tiny,
         )
-        record.finish()
-    finally:
-        print(record.text, flush=True)
-    return BUG if record.failed else OK
+    return record.status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -22,7 +22,6 @@ from typing import Final
 import torch
 from transformers import AutoConfig
 
-from eah.ending import BUG, OK
 from eval.command import RUN_ERRORS, finish
 from scripts.bench.costs import environment
 from scripts.bench.devices import device_of
@@ -141,13 +140,10 @@ def run(args: argparse.Namespace) -> int:
             for name in write_pictures(pictures, args.pictures)
             for thing in OBJECTS
         ]
-        try:
+        with record.kept():
             asked = Asked(checkpoint, pictures, questions, TOKENS, args.device)
             measure(asked, args.repeats, record)
-            record.finish()
-        finally:
-            print(record.text, flush=True)
-    return BUG if record.failed else OK
+    return record.status
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

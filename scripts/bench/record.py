@@ -6,11 +6,13 @@ import json
 import math
 import time
 from argparse import ArgumentParser
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
+from eah.ending import BUG, OK
 from eval.errors import EvaluationError
 from eval.files.writing import write_atomically
 from eval.run.outputs import OutputFile, check_outputs
@@ -89,10 +91,20 @@ class Record:
         self._running = []
         self._write()
 
-    def finish(self) -> None:
-        """Take note that all is measured."""
-        self._finished = True
-        self._write()
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """In a `with` block, measure; what was measured is printed, also where it is stopped."""
+        try:
+            yield
+            self._finished = True
+            self._write()
+        finally:
+            print(self.text, flush=True)
+
+    @property
+    def status(self) -> int:
+        """The command's exit status: 1 if something failed."""
+        return BUG if self.failed else OK
 
     @property
     def text(self) -> str:

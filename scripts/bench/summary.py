@@ -7,9 +7,10 @@ Run it after a new file came; a test compares the page with the files.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -93,16 +94,17 @@ def _cell(by_arm: Mapping[str, dict[str, Any]], names: tuple[str, ...]) -> str:
     return f"{shown} ({', '.join(said)})" if said else shown
 
 
-def run() -> None:
+def run(arguments: Sequence[str] | None = None) -> None:
     """Write the table into the page."""
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args(arguments)
     page = FOLDER / "README.md"
     text = with_table(page.read_text(encoding="utf-8"), summary(FOLDER))
     write_atomically(page, text)
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return finish("summary", run, interrupted="the page is as it was")
+    return finish("summary", lambda: run(arguments), interrupted="the page is as it was")
 
 
 if __name__ == "__main__":

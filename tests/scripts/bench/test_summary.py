@@ -10,7 +10,7 @@ from statistics import median
 import pytest
 
 from eval.errors import EvaluationError
-from scripts.bench.summary import FOLDER, summary, with_table
+from scripts.bench.summary import FOLDER, main, summary, with_table
 
 PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
 
@@ -74,3 +74,11 @@ def test_what_is_no_measurement_is_refused(tmp_path: Path) -> None:
 def test_a_page_without_a_place_is_refused() -> None:
     with pytest.raises(EvaluationError, match="lacks"):
         with_table("# Page", "| a |")
+
+
+def test_the_command_takes_no_words() -> None:
+    before = (FOLDER / "README.md").read_bytes()
+    for words in (["--x"], ["other.md"]):
+        with pytest.raises(SystemExit):
+            main(words)
+    assert (FOLDER / "README.md").read_bytes() == before
