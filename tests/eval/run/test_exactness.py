@@ -129,6 +129,36 @@ def test_answers_by_decode_steps_are_those_of_one_prompt_at_a_time(
         assert [c.forwards for c in spent[arm]] == [c.forwards for c in batches], arm
 
 
+def test_buffers_of_steps_go_before_a_batch_is_refused(
+    flags: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    few = [*flags, "--limit", "24", "--batch-size", "8"]
+    expected, _ = run(few, tmp_path / "plain")
+    made: list[DecodeSteps] = []
+    answer_batch = models.VLM.answer_batch
+
+    def uncaptured(vlm: models.VLM, *_: Any, **__: Any) -> DecodeSteps:
+        made.append(DecodeSteps(vlm.language_model, captures=False))
+        return made[-1]
+
+    def full(self: models.VLM, *rest: Any) -> list[Answer]:
+        if made[0]._kept:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return answer_batch(self, *rest)
+
+    monkeypatch.setattr(runner, "decode_steps", uncaptured)
+    monkeypatch.setattr(models.VLM, "answer_batch", full)
+
+    answers, _ = run(few, tmp_path / "full")
+
+    assert answers == expected
+    assert made[0].note is not None
+    assert "do not fit into memory beside the batches" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("prefixes", [0, 1, 3])
 def test_prefixes_of_all_arms_together_keep_to_their_bytes(
     flags: list[str],
