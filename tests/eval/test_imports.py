@@ -111,6 +111,8 @@ def test_an_unknown_flag_loads_nothing_heavy(command: str) -> None:
         ("evaluate --task mme", "no pictures: pass --data-path"),
         ("evaluate --task=mme --data-path .", "holds none of MME's categories"),
         ("evaluate --task mme --parser mee", "did you mean 'mme'"),
+        ("evaluate --task amber-generative --amber-path nowhere", "nowhere is no folder; pass the"),
+        ("evaluate --task amber-generative --partial", "--partial says how --answers is read"),
         ("evaluate --task pope --pope-type radnom", "did you mean 'random'"),
         ("runs lst", "did you mean 'list'"),
         ("runs list nowhere", "nowhere is no folder"),
