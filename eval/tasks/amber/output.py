@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -11,7 +12,7 @@ import numpy as np
 
 from eval.files.answers import Answer
 from eval.files.storage import dump_lines
-from eval.output.table import fit
+from eval.output.table import WIDTH, fit
 from eval.stats.intervals import Array, Interval, McNemar, mcnemar, paired_intervals, ratio
 from eval.stats.permutation import holm
 from eval.tasks.amber.scoring import ScoredWords
@@ -139,10 +140,11 @@ def hal_text(tests: Sequence[HalTest]) -> str:
     header = ["captions with hallucinated words", "Hal (95 %)", "p", "gained", "lost", "words"]
     table = fit(header, [test.row() for test in tests])
     adjusted = f", Holm-adjusted for {len(tests)} comparisons" if len(tests) > 1 else ""
-    return (
-        f"{table}\n\np: McNemar's exact test over captions{adjusted}; gained, lost: captions that\n"
-        "  only the first, or only the second arm keeps free of hallucinated words"
+    note = (
+        f"p: McNemar's exact test over captions{adjusted}; gained, lost: captions that only the "
+        "first, or only the second arm keeps free of hallucinated words"
     )
+    return f"{table}\n\n{textwrap.fill(note, WIDTH, subsequent_indent='  ')}"
 
 
 def caption_lines(scored: Scored) -> str:
