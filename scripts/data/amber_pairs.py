@@ -4,7 +4,7 @@
 
 AMBER's scorer takes two words for the same thing where spaCy finds them more than 0.8 similar. With
 the table, `--task amber-generative --similar amber_pairs.json` does so without spaCy. Install it
-with `pip install 'eah[amber]'`, and the model with `python -m spacy download en_core_web_lg`.
+with `pip install '.[amber]'`, and the model with `python -m spacy download en_core_web_lg`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def load(model: str) -> Any:
         import spacy
     except ModuleNotFoundError as error:
         raise EvaluationError(
-            "similar words are found by spaCy, which is not installed: pip install 'eah[amber]'"
+            "similar words are found by spaCy, which is not installed: pip install '.[amber]'"
         ) from error
     try:
         found = spacy.load(model)

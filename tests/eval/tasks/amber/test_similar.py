@@ -140,7 +140,7 @@ def test_without_spacy_one_sentence_says_what_to_install(
     monkeypatch.setitem(sys.modules, "spacy", None)
 
     assert make(tmp_path) == 2
-    assert "pip install 'eah[amber]'" in capsys.readouterr().err
+    assert "pip install '.[amber]'" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("spacy")
