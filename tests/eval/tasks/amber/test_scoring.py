@@ -87,7 +87,7 @@ def words_of(association: dict[str, list[str]], safe: list[str]) -> Words:
     return Words({k: tuple(v) for k, v in association.items()}, frozenset(safe), known, "hash")
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(cases())
 def test_counts_are_those_of_plain_loops(case: dict[str, Any]) -> None:
     pairs = frozenset(case["similar"]) | {(b, a) for a, b in case["similar"]}
