@@ -192,9 +192,8 @@ def report_saved(task: Task, saved: Path) -> None:
             print(f"note: arm {name} is unfinished, and not in these numbers", file=sys.stderr)
     else:
         check_outputs(json_file(task.name, settings), task.reads())
-        items = task.items()
-        answers = task.read_saved(saved, items)
-        items = [answer.item for answer in next(iter(answers.arms.values()))]
+        answers = task.read_saved(saved, task.items())
+        items = answers.asked()
         label = task.label(items)
         folder = record_saved(answers, settings.output_dir, task.name, label, items)
         run = read_run(folder, list(answers.arms))

@@ -154,6 +154,8 @@ def parser(action: str) -> FlagParser:
     flags.overwrite_flag()
     if action != "list":
         flags.flag("--parser", help="how answers are read (the protocol's)")
+        flags.flag("--questions", type=Path, help="AMBER's captions: its files (data/AMBER)")
+        flags.flag("--similar", type=Path, help="AMBER's captions: similar words (equal ones)")
         flags.flag("--reference", metavar="ARM", help="arm to compare with (baseline)")
         flags.flag("--wide", action="store_true", group="output", help="print all numbers")
     if action in ("show", "rescore"):
@@ -219,7 +221,8 @@ def _task(run: RecordedRun, given: dict[str, Any]) -> Task:
     kind = task_class(run.task)
     values: dict[str, Any] = {"model": run.settings.get("model", "")}
     known = {field.name for field in fields(kind.settings_class)}
-    own = {"parser": "parsers", "labels": "other labels", "labels_path": "other labels"}
+    own = {"parser": "parsers", "labels": "other labels", "labels_path": "other labels",
+           "questions": "files of AMBER", "similar": "similar words"}  # fmt: skip
     for name in own.keys() & given.keys():
         if name not in known:
             flag = f"--{name.replace('_', '-')} {given[name]}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from eval.files.answers import Answer
+from eval.files.answers import Answer, Item
 
 NO_MODEL: Final = "saved"
 
@@ -26,3 +26,7 @@ class SavedAnswers:
     arms: Mapping[str, Sequence[Answer]]
     facts: Mapping[str, Any]
     settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def asked(self) -> list[Item]:
+        """Return the questions that are answered, which a file may be allowed to lack some of."""
+        return [answer.item for answer in next(iter(self.arms.values()))]

@@ -255,6 +255,7 @@ TASKS: Final = {
     "hallusionbench": "eval.tasks.hallusionbench.task.HallusionBench",
     "dash-b": "eval.tasks.dash_b.DashB",
     "amber-discriminative": "eval.tasks.amber.discriminative.AmberDiscriminative",
+    "amber-generative": "eval.tasks.amber.generative.AmberGenerative",
 }
 
 

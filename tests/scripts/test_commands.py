@@ -39,6 +39,7 @@ SINCE = {
     "scripts/scenes/readme_figure.sh",
     "scripts/bench/peers.py",
     "scripts/bench/summary.py",
+    "scripts/data/amber_pairs.py",
 }
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),

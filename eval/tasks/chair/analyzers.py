@@ -8,14 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zlib
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any, Final, Protocol
-from zipfile import BadZipFile
+from typing import Final, Protocol
 
-from eval.errors import EvaluationError
 from eval.tasks.chair.vocabulary import Analysis, Token, Vocabulary, load_vocabulary, lower
+from eval.tasks.nltk_words import Nltk, NltkMissing
 from models.settings import CONFIGS
 
 ANALYZERS: Final = ("auto", "nltk", "lexicon")
@@ -40,19 +37,7 @@ TOKEN: Final = re.compile(
     re.VERBOSE,
 )
 
-NLTK_DATA: Final = {
-    "punkt_tab": ("tokenizers/punkt_tab/english",),
-    "averaged_perceptron_tagger_eng": ("taggers/averaged_perceptron_tagger_eng",),
-    "wordnet": ("corpora/wordnet", "corpora/wordnet.zip"),
-}
 PARTS_OF_SPEECH: Final = {"J": "a", "V": "v", "N": "n", "R": "r"}  # Penn's tag -> WordNet's
-# Words and irregular forms of WordNet 3.0, by part of speech: a file with fewer was cut.
-WORDNET: Final = {
-    "noun": (117_798, 2_054),
-    "verb": (11_529, 2_401),
-    "adj": (21_479, 1_490),
-    "adv": (4_481, 7),
-}
 QUOTES: Final = ("``", "''")  # what the tokenizer writes for a double quote or either of these
 QUOTE: Final = re.compile("\"|``|''")
 
@@ -70,10 +55,6 @@ class Analyzer(Protocol):
 
     def analyze(self, text: str) -> Analysis:
         """Return the mentions of a text in order, and its length in words."""
-
-
-class NltkMissing(EvaluationError):
-    """NLTK or its data is not installed."""
 
 
 def choose(name: str, *, fixes: bool = False) -> Analyzer:
@@ -132,92 +113,25 @@ class NltkAnalyzer:
         Raises:
             NltkMissing: With the command that installs what is missing.
         """
-        try:
-            from importlib.metadata import version
-
-            import nltk
-        except ModuleNotFoundError as error:
-            raise NltkMissing(
-                "the nltk analyzer needs NLTK: pip install nltk, or use --analyzer lexicon"
-            ) from error
-        missing = [name for name, places in NLTK_DATA.items() if not any(map(_is_there, places))]
-        if missing:
-            raise NltkMissing(
-                f"NLTK's data is missing ({', '.join(missing)}): run "
-                f"`python -m nltk.downloader {' '.join(missing)}` (NLTK_DATA names another "
-                "folder), or use --analyzer lexicon"
-            )
-        self.identity = f"nltk {version('nltk')}, WordNet 3.0, vocabulary {vocabulary.hash[:12]}"
+        self._nltk = Nltk("the nltk analyzer", ", or use --analyzer lexicon")
+        self.identity = f"{self._nltk.identity}, vocabulary {vocabulary.hash[:12]}"
         self._vocabulary = vocabulary
-        self._tokenize, self._tag = nltk.word_tokenize, nltk.pos_tag
-        self._wordnet = lru_cache(maxsize=1)(_wordnet)
-        self._lemma = lru_cache(maxsize=None)(self._lemmatized)
 
     def __reduce__(self) -> tuple[type[NltkAnalyzer], tuple[Vocabulary]]:
         """Let another process load NLTK for itself."""
         return NltkAnalyzer, (self._vocabulary,)
 
-    def _lemmatized(self, word: str, part: str) -> str:
-        """Return a word's dictionary form, as NLTK's `WordNetLemmatizer` does."""
-        return min(self._wordnet()._morphy(word, part), key=len, default=word)
-
     def analyze(self, text: str) -> Analysis:
         """Return the mentions of a text in order, and its length in words."""
         lowered = lower(text)
-        words = self._tokenize(lowered)
+        words, lemma = self._nltk.tokens(lowered), self._nltk.lemma
         tokens = [
-            Token(self._lemma(word, PARTS_OF_SPEECH.get(tag[0], "n")), *span)
-            for (word, tag), span in zip(self._tag(words), _spans(lowered, words), strict=True)
+            Token(lemma(word, PARTS_OF_SPEECH.get(tag[0], "n")), *span)
+            for (word, tag), span in zip(
+                self._nltk.tagged(words), _spans(lowered, words), strict=True
+            )
         ]
         return self._vocabulary.analysis(tokens)
-
-
-def _wordnet() -> Any:
-    """Return NLTK's reader of WordNet with what finding dictionary forms takes, and nothing else.
-
-    NLTK reads every meaning of every word besides, and maps those of one version to another's.
-    """
-    from nltk.corpus.reader import WordNetCorpusReader
-    from nltk.data import find
-
-    class Forms(WordNetCorpusReader):  # type: ignore[misc]  # NLTK is untyped
-        def __init__(self) -> None:
-            self._lemma_pos_offset_map: dict[str, str] = {}
-            self._exception_map: dict[str, dict[str, list[str]]] = {}
-            for part, name in self._FILEMAP.items():
-                lines = _lines(find(f"corpora/wordnet/index.{name}"))
-                words = [line[: line.index(" ")] for line in lines if not line.startswith(" ")]
-                for word in words:
-                    parts = self._lemma_pos_offset_map.get(word, "")
-                    self._lemma_pos_offset_map[word] = parts + part
-                others = [line.split() for line in _lines(find(f"corpora/wordnet/{name}.exc"))]
-                self._exception_map[part] = {form: of for form, *of in others}
-                if (len(words), len(others)) != WORDNET[name]:
-                    raise ValueError(f"{name} has {len(words)} words and {len(others)} forms")
-
-    try:
-        return Forms()
-    except (ValueError, LookupError, OSError, BadZipFile, zlib.error) as error:
-        raise EvaluationError(
-            f"NLTK's WordNet is not version 3.0, or is damaged ({error}): delete corpora/wordnet "
-            "and corpora/wordnet.zip where NLTK looks for its data, and run `python -m "
-            "nltk.downloader wordnet`, or use --analyzer lexicon"
-        ) from error
-
-
-def _lines(place: Any) -> list[str]:
-    with place.open() as file:
-        return str(file.read(), "utf-8").splitlines()
-
-
-def _is_there(place: str) -> bool:
-    import nltk
-
-    try:
-        nltk.data.find(place)
-    except LookupError:
-        return False
-    return True
 
 
 def _spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:

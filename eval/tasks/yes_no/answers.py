@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -63,6 +63,13 @@ def read_answers(
         raise EvaluationError(f"{path} holds no answers; pass the file that the model's are in")
     layout = layout_of(path, rows, answer_key, id_key)
     said = [_said(path, layout, where, row) for where, row in rows]
+    if ignored := sum(one.id in rule.ignored for one in said):
+        print(f"note: {ignored} rows of {path.name} are of other questions, and not scored",
+              file=sys.stderr)  # fmt: skip
+        said = [one for one in said if one.id not in rule.ignored]
+    if not said:
+        raise EvaluationError(f"{path} has no answer to any of the {len(items)} questions; pass "
+                              "the question file that the answers were made from")  # fmt: skip
     if layout.order and all(one.id is None for one in said):
         order = [_number(path, where, row, layout.order) for where, row in rows]
         said = [one for _, one in sorted(zip(order, said, strict=True), key=_first)]
@@ -70,12 +77,7 @@ def read_answers(
     model, named = _named_arms(path, said, _arm_of(path), by_method=by_method)
     others: Counter[str] = Counter()
     arms = {arm: match(path, of, items, others, rule) for arm, of in named.items()}
-    for arm, answers in arms.items():
-        if not answers:
-            raise EvaluationError(
-                f"{path} has no answer{f' of {arm}' if len(arms) > 1 else ''} to any of the "
-                f"{len(items)} questions; pass the question file that the answers were made from"
-            )
+    _check_alike(path, arms, len(items))
     if others:
         print(
             f"note: {path.name} has answers to parts that are not asked for and not scored: "
@@ -91,6 +93,23 @@ def read_answers(
     }
     made: Record = {name: own[name] for name in MADE if name in own} if own else {}
     return SavedAnswers(str(made.get("model", model)), arms, facts, made)
+
+
+def _check_alike(path: Path, arms: Mapping[str, Sequence[Answer]], count: int) -> None:
+    """Refuse a file that answers no question, or other questions in one arm than in another."""
+    keys = {arm: {answer.item.key for answer in answers} for arm, answers in arms.items()}
+    first = next(iter(keys))
+    for arm, of in keys.items():
+        if not of:
+            raise EvaluationError(
+                f"{path} has no answer{f' of {arm}' if len(arms) > 1 else ''} to any of the "
+                f"{count} questions; pass the question file that the answers were made from"
+            )
+        if unshared := of ^ keys[first]:
+            raise EvaluationError(
+                f"{path}: {first} and {arm} answer {len(unshared)} questions that the other does "
+                "not, so that they can't be compared; give both the same, or a file of one"
+            )
 
 
 def _said(path: Path, layout: Layout, where: str, row: Record) -> Said:

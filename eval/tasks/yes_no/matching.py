@@ -36,7 +36,6 @@ def match(
         EvaluationError: If rows and questions don't match one to one, or a row is about another
             question or picture.
     """
-    said = [one for one in said if one.id not in rule.ignored]
     if _is_one_part(said, items):
         return _match_part(path, said, items, rule)
     parts: dict[str, list[Item]] = {}

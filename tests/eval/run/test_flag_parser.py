@@ -115,7 +115,7 @@ def test_evaluate_without_a_task_names_all_tasks(capsys: pytest.CaptureFixture[s
 
     assert stop.value.code == 2
     assert "--task" in capsys.readouterr().err
-    assert "the benchmark: pope, chair, mme" in shown
+    assert "the benchmark: pope, repope, pope-aokvqa, pope-gqa, chair," in shown
     assert evaluate.main(["--task=mmee"]) == 2
     assert "task 'mmee' is unknown: did you mean 'mme'" in capsys.readouterr().err
 

@@ -15,13 +15,11 @@ from zipfile import ZipFile
 import pytest
 
 from eval.errors import EvaluationError
-from eval.tasks.chair import analyzers
 from eval.tasks.chair.analyzers import (
     LEXICON_FILE,
     QUOTES,
     Analyzer,
     LexiconAnalyzer,
-    NltkMissing,
     _spans,
     choose,
 )
@@ -29,6 +27,7 @@ from eval.tasks.chair.captions import read_captions
 from eval.tasks.chair.output import sentence_row
 from eval.tasks.chair.scoring import ScoredArm, score
 from eval.tasks.chair.vocabulary import load_vocabulary
+from eval.tasks.nltk_words import NltkMissing, wordnet
 from scripts.data.english import plurals, verb_forms
 from scripts.data.make_lexicon import lexicon, table
 
@@ -183,7 +182,7 @@ def test_the_table_says_what_wordnet_says(nltk_analyzer: Analyzer) -> None:
              and {forms.get(form, form), read(form)} & words}  # fmt: skip
     assert wrong == {}
     assert len(forms) > 500
-    ours = nltk_analyzer._lemma  # type: ignore[attr-defined]
+    ours = nltk_analyzer._nltk.lemma  # type: ignore[attr-defined]
     others = [
         "geese",
         "better",
@@ -362,4 +361,4 @@ def test_a_damaged_wordnet_is_refused_in_one_sentence(
     monkeypatch.setattr("nltk.data.path", [str(tmp_path)])
 
     with pytest.raises(EvaluationError, match=r"WordNet is not version 3\.0, or is damaged"):
-        analyzers._wordnet()
+        wordnet()

@@ -1,0 +1,211 @@
+"""AMBER's files: questions, annotations, and the words that captions are scored with."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from eval.errors import EvaluationError, some_ids
+from eval.files.answers import Item
+from eval.files.storage import Record, read_json
+from eval.files.text import read_text
+from models.json_files import json_fault, parse_json
+from models.settings import ROOT
+
+CAPTIONS: Final = "query_generative.json"
+QUESTIONS: Final = "query_discriminative.json"
+ANNOTATIONS: Final = "annotations.json"
+RELATION: Final = "relation.json"
+SAFE_WORDS: Final = "safe_words.txt"
+GENERATIVE: Final = "generative"
+FOLDER: Final = ROOT / "data/AMBER"  # if nobody names one
+ADVICE: Final = (
+    "pass the folder data/ of AMBER's repository (github.com/junyangwang0410/AMBER) as --questions"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """The words that AMBER knows.
+
+    Attributes:
+        association: By word, the words that stand for it, too.
+        safe: Words that are never hallucinated.
+        known: All words that count as mentions.
+        hash: SHA-256 of the known words.
+    """
+
+    association: Mapping[str, tuple[str, ...]]
+    safe: frozenset[str]
+    known: frozenset[str]
+    hash: str
+
+
+@dataclass(frozen=True, slots=True)
+class Annotation:
+    """What is in a picture, and what a model may imagine there; positions count, also of doubles.
+
+    Attributes:
+        truth: Words of what is there.
+        hallu: Words of what is not.
+    """
+
+    truth: tuple[str, ...]
+    hallu: tuple[str, ...]
+
+    def __str__(self) -> str:
+        """Return it as the label of a question."""
+        return json.dumps({"truth": self.truth, "hallu": self.hallu}, ensure_ascii=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Amber:
+    """What the generative half is read from.
+
+    Attributes:
+        folder: The folder.
+        items: One for each picture; their labels are the annotations.
+        annotations: By id.
+        words: Of `relation.json` and `safe_words.txt`.
+    """
+
+    folder: Path
+    items: tuple[Item, ...]
+    annotations: Mapping[int | str, Annotation]
+    words: Words
+
+
+def amber_folder(path: Path | None) -> Path:
+    """Return the folder of AMBER's files.
+
+    Raises:
+        EvaluationError: If there is none.
+    """
+    folder = path or FOLDER
+    if not folder.is_dir():
+        what = "AMBER's files are not here" if path is None else f"{path} is no folder"
+        raise EvaluationError(f"{what}; {ADVICE}")
+    return folder
+
+
+def read_captions_half(folder: Path) -> Amber:
+    """Read the generative half.
+
+    Raises:
+        EvaluationError: If a file is missing or damaged, or they don't belong together.
+    """
+    words = read_words(folder)
+    asked = read_queries(folder / CAPTIONS)
+    annotations = _annotations(folder / ANNOTATIONS, {item.id for item in asked})
+    found: dict[int | str, Annotation] = {}
+    for item in asked:
+        if item.id not in annotations:
+            raise EvaluationError(
+                f"{folder / ANNOTATIONS} has nothing of type {GENERATIVE!r} on id {item.id} of "
+                f"{CAPTIONS}; both must be of one version of AMBER"
+            )
+        of = annotations[item.id]
+        if unknown := sorted({*of.truth, *of.hallu} - words.association.keys()):
+            raise EvaluationError(
+                f"{folder / ANNOTATIONS} names {some_ids(unknown)} at id {item.id}, but {RELATION} "
+                "does not have that; both must be of one version of AMBER"
+            )
+        found[item.id] = of
+    items = tuple(
+        Item(item.id, item.image, item.question, str(found[item.id])) for item in asked
+    )  # fmt: skip
+    return Amber(folder, items, found, words)
+
+
+def read_queries(path: Path) -> list[Item]:
+    """Return the queries of a file, without labels.
+
+    Raises:
+        EvaluationError: If it can't be read, or an id stands there twice.
+    """
+    items: list[Item] = []
+    for number, row in enumerate(read_objects(path), start=1):
+        kinds = {"id": int, "image": str, "query": str}
+        if any(type(row.get(key)) is not kind or row[key] == "" for key, kind in kinds.items()):
+            raise EvaluationError(
+                f"{path}, entry {number} is {row!r:.80}; a whole number as id, and texts as image "
+                "and query are needed"
+            )
+        items.append(Item(row["id"], row["image"], row["query"]))
+    counts = Counter(item.id for item in items)
+    if doubled := [at for at, count in counts.items() if count > 1]:
+        raise EvaluationError(f"{path} has the ids {some_ids(doubled)} twice; get it again")
+    if not items:
+        raise EvaluationError(f"{path} holds no queries; {ADVICE}")
+    return items
+
+
+def read_words(folder: Path) -> Words:
+    """Return the words of `relation.json` and `safe_words.txt`.
+
+    Raises:
+        EvaluationError: If a file is missing or damaged.
+    """
+    path = folder / RELATION
+    relation = read_json(_there(path))
+    for word, of in relation.items():
+        if not _are_texts(of):
+            raise EvaluationError(f"{path} has {of!r:.60} at {word!r}; a list of words is needed")
+    association = {word: tuple(of) for word, of in relation.items()}
+    known = frozenset(association).union(*association.values())
+    safe = frozenset(filter(None, map(str.strip, _text(folder / SAFE_WORDS).split("\n"))))
+    return Words(
+        association, safe, known, hashlib.sha256(json.dumps(sorted(known)).encode()).hexdigest()
+    )
+
+
+def _annotations(path: Path, wanted: set[int | str]) -> dict[int | str, Annotation]:
+    """Return what the pictures of some ids hold."""
+    found: dict[int | str, Annotation] = {}
+    for row in read_objects(path):
+        at = row.get("id")
+        if at not in wanted or row.get("type") != GENERATIVE:
+            continue
+        if at in found:
+            raise EvaluationError(f"{path} annotates id {at} twice; get it again")
+        truth, hallu = row.get("truth", ""), row.get("hallu", "")
+        if not (_are_texts(truth) and _are_texts(hallu)):
+            raise EvaluationError(
+                f"{path}, id {at}: truth is {truth!r:.60} and hallu is {hallu!r:.60}; lists of "
+                "words are needed"
+            )
+        found[at] = Annotation(tuple(truth), tuple(hallu))
+    return found
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def read_objects(path: Path) -> list[Record]:
+    """Return the objects of a JSON list."""
+    try:
+        rows = parse_json(_text(path))
+    except ValueError as error:
+        raise EvaluationError(
+            f"{path} is damaged, it is not whole JSON ({json_fault(error)}); get it again"
+        ) from error
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise EvaluationError(f"{path} is no JSON list of objects; {ADVICE}")
+    return rows
+
+
+def _text(path: Path) -> str:
+    return read_text(_there(path))
+
+
+def _there(path: Path) -> Path:
+    """Return a file that is there."""
+    if not path.exists():
+        raise EvaluationError(f"{path} does not exist; {ADVICE}")
+    return path

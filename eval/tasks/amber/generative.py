@@ -1,0 +1,254 @@
+"""AMBER's generative half: captions, and how many of their words are hallucinated."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from eval.errors import EvaluationError
+from eval.files.answers import Answer, Item
+from eval.files.saved import SavedAnswers
+from eval.files.writing import write_atomically
+from eval.output.table import WIDTH
+from eval.run.flag_parser import FlagParser
+from eval.stats.intervals import Array, ratio
+from eval.stats.metric import Metric
+from eval.tasks.amber.folder import (
+    QUESTIONS,
+    Amber,
+    amber_folder,
+    read_captions_half,
+    read_queries,
+)
+from eval.tasks.amber.output import (
+    COUNTS,
+    Scored,
+    caption_lines,
+    hal_tests,
+    hal_text,
+    reference_numbers,
+    reference_table,
+    responses,
+    sums_of,
+)
+from eval.tasks.amber.scoring import ScoredWords, nouns, score_words
+from eval.tasks.amber.settings import OF_FILES, GenerativeSettings
+from eval.tasks.amber.similar import Exact, Similar, read_similar
+from eval.tasks.base import Appendix, Task, TaskProtocol
+from eval.tasks.nltk_words import Nltk
+from eval.tasks.yes_no.answers import read_answers
+from eval.tasks.yes_no.said import Matching
+
+if TYPE_CHECKING:
+    from eval.run.recorded import RecordedRun
+
+
+class AmberGenerative(Task):
+    """Captions of AMBER's pictures, scored as its `inference.py` does.
+
+    CHAIR is compared first. Its denominator is the number of words that a caption mentions, which
+    differs between arms, so that it is not tested; Hal, which is right or wrong by caption, is
+    tested beside it.
+    """
+
+    name = "amber-generative"
+    title = "AMBER, captions"
+    unit = "caption"
+    settings_class = GenerativeSettings
+    settings: GenerativeSettings
+    protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
+        # AMBER's files have the question, and no length: that of OPERA's and EAH's chair_eval.py.
+        ("", "opera"): TaskProtocol(512),
+        ("", "official"): TaskProtocol(512),
+        # Any model's chat template.
+        ("", "chat"): TaskProtocol(512),
+    }
+    published = False
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric("chair", "CHAIR", digits=1),
+        Metric("cover", "Cover", digits=1),
+        Metric("hal", "Hal", digits=1),
+        Metric("cog", "Cog", digits=1),
+        Metric("words", factor=1.0, digits=1, highest=None),
+        Metric("cut", "cut %", digits=1),
+        Metric("empty", "empty %", digits=1),
+    )
+
+    @classmethod
+    def add_flags(cls, flags: FlagParser) -> None:
+        """Add the flags of AMBER's files, and of saved captions."""
+        flags.flag("--questions", type=Path, help="folder data/ of AMBER's repository")
+        flags.flag("--similar", type=Path, metavar="FILE", help="similar words (equal ones only)")
+        flags.flag("--answers", type=Path, help="score this file or run; no model is loaded")
+        flags.flag("--answer-key", metavar="KEY", help="their key of the caption (is found)")
+        flags.flag("--id-key", metavar="KEY", help="their key of the id (is found)")
+        flags.flag("--partial", action="store_true", help="score what the file has (an error)")
+
+    @cached_property
+    def amber(self) -> Amber:
+        """AMBER's files."""
+        return read_captions_half(amber_folder(self.settings.questions))
+
+    @cached_property
+    def _items(self) -> dict[int | str, Item]:
+        return {item.id: item for item in self.amber.items}
+
+    @cached_property
+    def similar(self) -> Similar:
+        """Which words are similar."""
+        path = self.settings.similar
+        return Exact if path is None else read_similar(path, self.amber.words)
+
+    @cached_property
+    def nltk(self) -> Nltk:
+        """What finds nouns."""
+        return Nltk("AMBER's score")
+
+    @cached_property
+    def _known(self) -> dict[tuple[int | str, str], ScoredWords]:
+        """What was found so far, by id and caption."""
+        return {}
+
+    def items(self) -> list[Item]:
+        """Return the pictures to describe, cut to the limit."""
+        _ = self.similar, self.nltk  # what is missing is said now, not when all is asked
+        return list(self.amber.items[: self.settings.limit])
+
+    def reads(self) -> list[Path]:
+        """Return AMBER's folder."""
+        return [amber_folder(self.settings.questions)]
+
+    def label(self, items: Sequence[Item]) -> str:
+        """Return the number of captions."""
+        return f"{len(items)}captions"
+
+    def saved(self) -> Path | None:
+        """Return the file or run folder of `--answers`."""
+        return self.settings.answers
+
+    def read_saved(self, path: Path, items: Sequence[Item]) -> SavedAnswers:
+        """Return the captions of a file."""
+        settings, amber = self.settings, self.amber
+        others = {item.id for item in amber.items} - {item.id for item in items}
+        if (questions := amber.folder / QUESTIONS).is_file():
+            others |= {item.id for item in read_queries(questions)}
+        rule = Matching(partial=settings.partial, ignored=frozenset(others))
+        return read_answers(
+            path, items, answer_key=settings.answer_key, id_key=settings.id_key, rule=rule
+        )
+
+    def check_run(self, run: RecordedRun) -> None:
+        """Refuse what says how a file is read beside a run folder, which is scored whole."""
+        for name in ("limit", *OF_FILES):
+            if getattr(self.settings, name):
+                raise EvaluationError(
+                    f"--{name.replace('_', '-')} is for files of captions, but {run.path} is a run "
+                    "folder, which is scored whole; leave it out"
+                )
+
+    def score(self, answer: Answer) -> ScoredWords:
+        """Return what AMBER finds in a caption.
+
+        Raises:
+            EvaluationError: If AMBER's files are not those that were asked with.
+        """
+        item, amber = answer.item, self.amber
+        key = (item.id, answer.text)
+        if self._items.get(item.id) != item:
+            raise EvaluationError(
+                f"caption {item.id} of {item.image} was asked with other files than those in "
+                f"{amber.folder}: its question or annotation is not there; pass the folder that "
+                "it was asked with as --questions"
+            )
+        if key not in self._known:
+            found = nouns(answer.text, self.nltk)
+            of = amber.annotations[item.id]
+            self._known[key] = score_words(found, of, amber.words, self.similar)
+        return self._known[key]
+
+    def scored(self, answers: Sequence[Answer]) -> Scored:
+        """Return captions with what AMBER finds in them."""
+        return [(answer, self.score(answer)) for answer in answers]
+
+    def counts(self, answers: Sequence[Answer]) -> list[int]:
+        """Return captions, AMBER's counts, words, captions without an end, and empty ones."""
+        of_amber = np.zeros(len(COUNTS), dtype=int)
+        for answer in answers:
+            of_amber += self.score(answer).counts()
+        return [
+            len(answers),
+            *of_amber.tolist(),
+            sum(len(answer.text.split()) for answer in answers),
+            sum(not answer.finished for answer in answers),
+            sum(not answer.text.strip() for answer in answers),
+        ]
+
+    def numbers(self, sums: Array) -> Array:
+        """Return CHAIR, Cover, Hal, Cog, mean words, and the shares of cut and empty captions."""
+        captions, wrong, mentions, covered, truth, marked, hallu, free, words, cut, empty = sums
+        return np.stack(
+            [
+                ratio(wrong, mentions),
+                ratio(covered, truth),
+                ratio(captions - free, captions),
+                ratio(marked, hallu),
+                *(ratio(count, captions) for count in (words, cut, empty)),
+            ]
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """Return the vectors."""
+        return {"vectors": self.similar.vectors}
+
+    def beside(
+        self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
+    ) -> Appendix:
+        """Return the test of Hal, and the numbers as AMBER's script prints them."""
+        scored = {arm: self.scored(answers) for arm, answers in arms.items()}
+        tests = hal_tests(scored, references)
+        text = "\n\n".join(filter(None, [hal_text(tests), reference_table(scored)]))
+        content = {
+            "hal_tests": [test.as_dict() for test in tests],
+            "counts": {arm: sums_of(of) for arm, of in scored.items()},
+            "reference": {arm: reference_numbers(of) for arm, of in scored.items()},
+        }
+        return Appendix(text, content)
+
+    def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+        """Return coverage, and what the numbers depend on besides the captions."""
+        answered = len(next(iter(arms.values())))
+        return {
+            "coverage": {"answered": answered, "expected": len(self.amber.items)},
+            "nltk": self.nltk.identity,
+            "words_sha256": self.amber.words.hash,
+            "similar": self.similar.facts,
+        }
+
+    def notes(self, arms: Mapping[str, Sequence[Answer]]) -> list[str]:
+        """Return coverage, captions without a word that counts, and what vectors were taken."""
+        answered = len(next(iter(arms.values())))
+        lines = [
+            f"coverage: {answered} of {len(self.amber.items)} captions; nouns by "
+            f"{self.nltk.identity}; lower is better, but for Cover"
+        ]
+        for arm, answers in arms.items():
+            if silent := sum(not found.mentions for _, found in self.scored(answers)):
+                lines.append(
+                    f"note: {silent} of {answered} captions of {arm} have no word that AMBER "
+                    "knows: Hal takes them for free of hallucination, and CHAIR leaves them out"
+                )
+        lines += [self.similar.note] * bool(self.similar.note)
+        return ["\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)]
+
+    def after(self, report: Path, arms: Mapping[str, Sequence[Answer]]) -> Appendix:
+        """Write what is found in each caption, and captions as AMBER's script reads them."""
+        for arm, answers in arms.items():
+            scored = self.scored(answers)
+            write_atomically(report / f"amber_{arm}.jsonl", caption_lines(scored))
+            write_atomically(report / f"responses_{arm}.json", responses(scored))
+        return Appendix(f"captions with their words: amber_*.jsonl in {report}")
