@@ -239,6 +239,7 @@ TASKS: Final = {
     "pope": "eval.tasks.pope.task.Pope",
     "chair": "eval.tasks.chair.task.ChairCaptions",
     "mme": "eval.tasks.mme.Mme",
+    "mmhal": "eval.tasks.mmhal.task.MMHal",
 }
 
 
