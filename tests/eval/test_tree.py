@@ -200,8 +200,11 @@ def test_benchmarks_know_each_other_where_one_is_made_of_the_other_alone() -> No
         if benchmark(name) != benchmark(other) and benchmark(other) != "base"
     }
 
-    # The judge compares captions of CHAIR's runs.
-    assert pairs <= {("pope", "yes_no"), ("mme", "yes_no"), ("judge", "chair")}
+    # The judge compares captions of CHAIR's runs, and rates MMHal-Bench's answers.
+    assert pairs <= {
+        ("pope", "yes_no"), ("mme", "yes_no"), ("judge", "chair"), ("mmhal", "judge"),
+        ("chair", "open_text"), ("mmhal", "open_text"),
+    }  # fmt: skip
 
 
 def test_there_are_few_files_and_lines() -> None:

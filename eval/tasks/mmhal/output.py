@@ -201,7 +201,7 @@ def _differences(run: RatedRun) -> str:
             in_points(found.score, signed=True), p_value(one.score_test),
             found.rate.points(1), p_value(one.rate_test), str(found.count),
         ])  # fmt: skip
-    header = ["difference", "score (95 %)", "p", "hallucination points (95 %)", "p", "both rated"]
+    header = ["difference", "score (95 %)", "p", "hallucination % (95 %)", "p", "rated"]
     text = fit(header, rows)
     several = {name: p for name, p in run.adjusted.items() if not isnan(p)}
     if len(several) > 1:
@@ -248,9 +248,9 @@ def notes(run: RatedRun) -> list[str]:
             f"note: the questions are not in the benchmark's order; types are those that rows "
             f"name, and the numbers by type of {SCRIPT}, which go by the place, are left out"
         )
-    for arm in run.arms:
-        if run.as_reference(arm.name) is None:
-            lines.append(f"note: {SCRIPT} needs {COUNT} replies, {arm.name} has fewer or more")
+    without = [arm.name for arm in run.arms if run.as_reference(arm.name) is None]
+    if without:
+        lines.append(f"note: {SCRIPT} needs {COUNT} replies, which {', '.join(without)} has not")
     counted = min((one.count for one in run.numbers.values() if one), default=0)
     lines += few_pictures_note(counted) if counted else []
     for arm in run.arms:
