@@ -23,8 +23,9 @@ from eval.tasks.judge.inputs import (
     read_pictures,
     read_references,
 )
+from eval.tasks.judge.pricing import request_of
 from eval.tasks.judge.protocols import render
-from eval.tasks.judge.requests import ORDERS, Pair, Picture, Request, request_of
+from eval.tasks.judge.requests import ORDERS, Pair, Picture, Request
 
 # Settings that decide the replies.
 DECISIVE: Final = ("judge_model", "judge_protocol", "judge_mode", "image_size", "image_detail",

@@ -12,10 +12,8 @@ from typing import Any, Final
 from eval.errors import EvaluationError, some_ids
 from eval.files.image_ids import ImageId
 from eval.files.pictures import data_url, read_picture
-from eval.tasks.judge.config import JudgeConfig, Tokens, endpoint
-from eval.tasks.judge.cost import cost_of, tokens_of
+from eval.tasks.judge.config import JudgeConfig, Tokens
 from eval.tasks.judge.protocols import response_format
-from eval.tasks.judge.replies import LONGEST_TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,48 +199,3 @@ def parameters(config: JudgeConfig) -> dict[str, Any]:
         "max_completion_tokens": config.max_output_tokens,
         **{name: value for name, value in optional.items() if value is not None},
     }
-
-
-def request_of(
-    config: JudgeConfig,
-    image_id: ImageId,
-    order: str,
-    text: str,
-    picture: Picture | None = None,
-    *,
-    what: str,
-) -> Request:
-    """Return a request with its key, its tokens and the most that it may cost.
-
-    Args:
-        config: The judge's settings.
-        image_id: What it is about.
-        order: Which answer stands first; one answer is "1".
-        text: What the judge reads.
-        picture: What it is shown besides.
-        what: What the text holds of `image_id`, for messages.
-    Raises:
-        EvaluationError: If the text is longer than any that is sent.
-    """
-    if len(text) > LONGEST_TEXT:
-        raise EvaluationError(
-            f"{what} {image_id} have {len(text):,} characters; a judge is asked at most "
-            f"{LONGEST_TEXT:,}: are these the right files?"
-        )
-    schema = json.dumps(response_format(config.judge_protocol))
-    size = None if picture is None else (picture.width, picture.height)
-    num_bytes = len((text + schema).encode("utf-8", errors="replace"))
-    tokens = tokens_of(config, num_bytes, size)
-    most = cost_of(config, tokens.prompt_most, tokens.reply_most)
-    return Request(_key(config, text, picture), image_id, order, text, picture, tokens, most)
-
-
-def _key(config: JudgeConfig, text: str, picture: Picture | None) -> str:
-    shown = None if picture is None else {
-        "sha256": picture.sha256,
-        "size": config.image_size,
-        "quality": QUALITY,
-        "detail": config.image_detail,
-    }  # fmt: skip
-    decisive = [endpoint(config), parameters(config), text, shown]
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.requests import ANSWERED
-from eval.tasks.judge.store import Judgements
+
+if TYPE_CHECKING:
+    from eval.tasks.judge.store import Judgements
 
 
 @dataclass(frozen=True, slots=True)

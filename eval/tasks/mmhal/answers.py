@@ -14,8 +14,7 @@ from eval.errors import EvaluationError, some_ids
 from eval.files.rows import read_rows
 from eval.files.storage import Record
 from eval.run.recorded import read_run
-from eval.tasks.mmhal.questions import ANSWER, Question, image_of, read_questions
-from eval.tasks.mmhal.task import MMHal
+from eval.tasks.mmhal.questions import ANSWER, NAME, Question, image_of, read_questions
 
 TOLD: Final = ("gt_answer", "image_content")  # keys of what the judge is told beside the answer
 PREFIX: Final = "answers_"  # of the files that a run's report holds
@@ -117,8 +116,8 @@ def _answer(row: Record, where: str) -> str | None:
 def _of_run(path: Path, questions: Sequence[Question], base: Path) -> list[Answers]:
     run = read_run(path)
     run.check_answered()
-    if run.task != MMHal.name:
-        raise EvaluationError(f"{path} holds answers to {run.task}, not to {MMHal.name}")
+    if run.task != NAME:
+        raise EvaluationError(f"{path} holds answers to {run.task}, not to {NAME}")
     finished = run.answers()
     for name in (name for name in run.arms if name not in finished):
         print(f"note: arm {name} of {path} is unfinished, and not judged", file=sys.stderr)

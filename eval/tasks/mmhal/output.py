@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eval.output.table import fit
 from eval.stats.intervals import CONFIDENCE, NONE, RESAMPLES, SEED, Interval, few_pictures_note
@@ -14,9 +14,6 @@ from eval.stats.permutation import PermutationTest, holm
 from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.scoring import READ, STATES, UNPARSED
 from eval.tasks.judge.spending import Spent, spending_notes, spent_by
-from eval.tasks.judge.store import Judgements
-from eval.tasks.mmhal.answers import Answers
-from eval.tasks.mmhal.plan import MMHalPlan
 from eval.tasks.mmhal.questions import COUNT, Question, in_order
 from eval.tasks.mmhal.scoring import (
     Difference,
@@ -30,6 +27,11 @@ from eval.tasks.mmhal.scoring import (
     rating_of,
     reference_numbers,
 )
+
+if TYPE_CHECKING:
+    from eval.tasks.judge.store import Judgements
+    from eval.tasks.mmhal.answers import Answers
+    from eval.tasks.mmhal.plan import MMHalPlan
 
 SCRIPT: Final = "summarize_gpt_mmhal.py"
 SHOWN: Final = 3  # Unreadable replies of an arm that are printed.

@@ -8,14 +8,17 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eval.run.folder import RunFolder
 from eval.tasks.judge.config import JudgeConfig, endpoint
-from eval.tasks.judge.requests import Request, request_of
-from eval.tasks.mmhal.answers import Answers
-from eval.tasks.mmhal.questions import Question
-from eval.tasks.mmhal.template import Template
+from eval.tasks.judge.pricing import request_of
+from eval.tasks.judge.requests import Request
+
+if TYPE_CHECKING:
+    from eval.tasks.mmhal.answers import Answers
+    from eval.tasks.mmhal.questions import Question
+    from eval.tasks.mmhal.template import Template
 
 # Settings of the judge that decide the replies.
 DECISIVE: Final = ("judge_model", "max_output_tokens", "temperature", "reasoning_effort")

@@ -17,6 +17,7 @@ from eval.errors import EvaluationError
 from eval.files.rows import read_rows
 from eval.files.storage import Record
 
+NAME: Final = "mmhal"  # of the benchmark, in commands and folders
 COUNT: Final = 96
 # Item i is of type i mod 8.
 TYPES: Final = (

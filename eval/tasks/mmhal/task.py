@@ -15,7 +15,7 @@ from eval.files.writing import write_atomically
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.tasks.base import Appendix, TaskProtocol
-from eval.tasks.mmhal.questions import ANSWER, SOURCE, Question, read_questions
+from eval.tasks.mmhal.questions import ANSWER, NAME, SOURCE, Question, read_questions
 from eval.tasks.open_text import OpenTextTask
 
 
@@ -33,7 +33,7 @@ class MMHalSettings(RunSettings):
 class MMHal(OpenTextTask):
     """96 open questions, each about a picture."""
 
-    name = "mmhal"
+    name = NAME
     title = "MMHal-Bench, answers to be judged"
     settings_class = MMHalSettings
     settings: MMHalSettings
