@@ -565,6 +565,7 @@ PARTS = {
     "pope": (["random", "popular", "adversarial"], ["mean"]),
     "mme": (["numerical_calculation", "commonsense_reasoning"], ["perception", "hallucination"]),
     "chair": ([""], []),
+    "mmhal": ([""], []),
 }
 
 
