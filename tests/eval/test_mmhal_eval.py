@@ -190,6 +190,8 @@ def test_unreadable_and_refused_replies_are_counted_and_asked_again_on_demand(
     assert "unreadable: a, question 1: rating '10' is no whole number from 0 to 6" in out
 
     stub.answer = lambda text: "Rating: 10" if asked_about(text)[1] < 1 else "Rating: 0"
+    assert main([*flags, "--ask-again", "--dry-run"]) == 0
+    assert "to send: 3 requests" in capsys.readouterr().out
     assert main([*flags, "--ask-again"]) == 0
 
     assert len(stub.calls) == FEW + 3
