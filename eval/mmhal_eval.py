@@ -31,8 +31,9 @@ from eval.tasks.judge.keys import Key
 from eval.tasks.judge.start import add_judge_flags, config_of, run_with_key, taken
 from eval.tasks.judge.store import Judgements
 from eval.tasks.mmhal.answers import read_arms
-from eval.tasks.mmhal.output import RatedRun, headline, metrics, notes, script_table, tables
+from eval.tasks.mmhal.output import headline, metrics, notes, script_table, tables
 from eval.tasks.mmhal.plan import plan_ratings
+from eval.tasks.mmhal.rated import RatedRun
 from eval.tasks.mmhal.scoring import readable
 from eval.tasks.mmhal.template import read_template
 

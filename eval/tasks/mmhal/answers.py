@@ -52,11 +52,14 @@ def read_arms(
         )
     base = questions_file or paths[0]
     questions = read_questions(base)
+    typed = questions[0].record.get("question_type") is not None
+    by_place = questions_file is None and not typed
     arms: list[Answers] = []
     for path in paths:
-        arms += (
-            _of_run(path, questions, base) if path in folders else [_of_file(path, questions, base)]
-        )
+        if path in folders:
+            arms += _of_run(path, questions, base)
+        else:
+            arms.append(_of_file(path, questions, base, by_place=by_place))
     for arm in arms:
         if not any(text.strip() for text in arm.texts.values()):
             raise EvaluationError(
@@ -65,7 +68,7 @@ def read_arms(
     return questions, _named(arms)
 
 
-def _of_file(path: Path, questions: Sequence[Question], base: Path) -> Answers:
+def _of_file(path: Path, questions: Sequence[Question], base: Path, *, by_place: bool) -> Answers:
     rows = read_rows(path).rows
     by_key = {one.key: one.position for one in questions}
     named = all(image_of(row) for _, row in rows) and all(one.image for one in questions)
@@ -86,6 +89,12 @@ def _of_file(path: Path, questions: Sequence[Question], base: Path) -> Answers:
                 f"{path}, {where}: {base} does not ask {asked!r:.60} about "
                 f"{image_of(row) or 'the picture at this place'}; all files have to answer the "
                 "same questions, those without picture names in the same order"
+            )
+        if place != at and by_place:
+            raise EvaluationError(
+                f"{path}, {where} stands in row {place + 1} of {base}, and neither file has "
+                "question_type: types follow from the place then; pass --questions with the "
+                "benchmark's file, which has the right order"
             )
         for name in TOLD:
             if row.get(name) not in (None, questions[place].record[name]):

@@ -2,113 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from math import isnan
 from typing import TYPE_CHECKING, Any, Final
 
 from eval.output.table import fit
 from eval.stats.intervals import CONFIDENCE, NONE, RESAMPLES, SEED, Interval, few_pictures_note
-from eval.stats.permutation import PermutationTest, holm
-from eval.tasks.judge.config import JudgeConfig
-from eval.tasks.judge.scoring import READ, STATES, UNPARSED
-from eval.tasks.judge.spending import Spent, spending_notes, spent_by
-from eval.tasks.mmhal.questions import COUNT, Question, in_order
-from eval.tasks.mmhal.scoring import (
-    Difference,
-    Numbers,
-    Rating,
-    ReferenceNumbers,
-    difference,
-    differently_read,
-    kinds_of,
-    numbers,
-    rating_of,
-    reference_numbers,
-)
+from eval.stats.permutation import PermutationTest
+from eval.tasks.judge.scoring import UNPARSED
+from eval.tasks.judge.spending import spending_notes, spent_by
+from eval.tasks.mmhal.questions import COUNT, in_order
+from eval.tasks.mmhal.scoring import differently_read
 
 if TYPE_CHECKING:
-    from eval.tasks.judge.store import Judgements
     from eval.tasks.mmhal.answers import Answers
-    from eval.tasks.mmhal.plan import MMHalPlan
+    from eval.tasks.mmhal.rated import RatedRun
 
 SCRIPT: Final = "summarize_gpt_mmhal.py"
 SHOWN: Final = 3  # Unreadable replies of an arm that are printed.
 SHOWN_CHARACTERS: Final = 120
-
-
-@dataclass(frozen=True)
-class RatedRun:
-    """A judging run as far as it came; arms are compared with `reference`."""
-
-    config: JudgeConfig
-    plan: MMHalPlan
-    questions: Sequence[Question]
-    arms: Sequence[Answers]
-    reference: str
-    judgements: Judgements
-
-    @cached_property
-    def ratings(self) -> dict[str, dict[int, Rating]]:
-        """What came of each arm's answers, by the place of the question."""
-        final = self.judgements.final
-        return {
-            name: {at: rating_of(final.get(request.key)) for at, request in of.items()}
-            for name, of in self.plan.requests.items()
-        }
-
-    @cached_property
-    def numbers(self) -> dict[str, Numbers | None]:
-        """The numbers of each arm."""
-        return {name: numbers(self.questions, of) for name, of in self.ratings.items()}
-
-    @cached_property
-    def by_kind(self) -> dict[str, dict[str, Numbers | None]]:
-        """The numbers by type of question, then arm."""
-        return {
-            kind: {name: numbers(of, ratings) for name, ratings in self.ratings.items()}
-            for kind, of in kinds_of(self.questions).items()
-        }
-
-    @cached_property
-    def differences(self) -> dict[str, Difference | None]:
-        """Each other arm minus the reference."""
-        return {
-            name: difference(self.questions, self.ratings[self.reference], of)
-            for name, of in self.ratings.items()
-            if name != self.reference
-        }
-
-    @cached_property
-    def adjusted(self) -> dict[str, float]:
-        """The p-values of average scores after Holm's correction for all arms."""
-        tested = {name: one.score_test.p_value for name, one in self.differences.items() if one}
-        return dict(zip(tested, holm(list(tested.values())), strict=True))
-
-    def states(self, name: str) -> dict[str, int]:
-        """Return how many answers of an arm are in each state."""
-        found = [one.state for one in self.ratings[name].values()]
-        return {state: found.count(state) for state in STATES}
-
-    def as_reference(self, name: str) -> ReferenceNumbers | None:
-        """Return what the benchmark's script makes of an arm's replies; None unless it has all."""
-        return reference_numbers([one.text for one in self.replied(name)])
-
-    def replied(self, name: str) -> list[Rating]:
-        """Return an arm's ratings that have a reply, readable or not, in the questions' order."""
-        found = [self.ratings[name].get(one.position) for one in self.questions]
-        return [one for one in found if one is not None and one.state in (READ, UNPARSED)]
-
-    @cached_property
-    def judges(self) -> list[str]:
-        """The models that say they replied; an alias may stand for several."""
-        return sorted({one.model for one in self.judgements.final.values() if one.model})
-
-    @property
-    def spent(self) -> Spent:
-        """What the run took."""
-        return spent_by(self.judgements, self.config)
 
 
 def metrics(run: RatedRun) -> dict[str, Any]:
@@ -129,7 +40,7 @@ def metrics(run: RatedRun) -> dict[str, Any]:
         },
         "bootstrap": {"resampled": "pictures", "confidence": CONFIDENCE, "resamples": RESAMPLES,
                       "seed": SEED},
-        "spent": run.spent.as_dict(),
+        "spent": spent_by(run.judgements, run.config).as_dict(),
     }  # fmt: skip
 
 
@@ -260,7 +171,7 @@ def notes(run: RatedRun) -> list[str]:
         for at, one in bad[:SHOWN]:
             shown = " ".join(one.text.split())[-SHOWN_CHARACTERS:]
             lines.append(f"unreadable: {arm.name}, question {at + 1}: {one.reason}: {shown!r}")
-    lines += spending_notes(run.spent)
+    lines += spending_notes(spent_by(run.judgements, run.config))
     if len(run.judges) > 1:
         lines.append(f"note: several models replied: {', '.join(run.judges)}")
     return lines

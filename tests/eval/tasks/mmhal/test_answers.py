@@ -62,6 +62,20 @@ def test_arms_in_another_order_are_joined_by_picture_and_question(tmp_path: Path
         )
 
 
+def test_another_order_is_refused_where_types_follow_from_the_place(tmp_path: Path) -> None:
+    one = write(tmp_path / "one.json", without("question_type", answered("one")))
+    moved = without("question_type", answered("two"))[::-1]
+    two = write(tmp_path / "two.json", moved)
+    with pytest.raises(EvaluationError, match=r"entry 1 stands in row 96 of .*one\.json, and neit"):
+        read_arms([one, two], None)
+
+    questions = write(tmp_path / "q.json", rows())
+    read, arms = read_arms([one, two], questions)
+
+    assert in_order(read)
+    assert arms[1].texts[0] == f"two says {{}} {{0}} about {read[0].text}"
+
+
 def test_rows_of_another_tool_are_joined_to_the_question_file(tmp_path: Path) -> None:
     questions = write(tmp_path / "q.json", rows())
     bare = [{"question": r["question"], "model_answer": r["model_answer"]} for r in answered("a")]
