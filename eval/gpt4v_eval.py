@@ -9,17 +9,14 @@ files of answers judged and loads no model. Rerun the command to resume.
 
 from __future__ import annotations
 
-import asyncio
-import signal
 import sys
 import textwrap
 from collections.abc import Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from eah.ending import hide_with
-from eval.command import RUN_ERRORS, Terminated, finish
+from eval.command import RUN_ERRORS, finish
 from eval.errors import EvaluationError
 from eval.output.table import WIDTH
 from eval.run.arms import DEFAULT_ARMS, arms_of, with_arms
@@ -27,15 +24,13 @@ from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS
 from eval.run.outputs import OutputFile, check_outputs, output_files, paths_in
 from eval.run.processes import this_place
-from eval.run.provenance import provenance
 from eval.tasks.chair.images import NUM_IMAGES, pictures_in
 from eval.tasks.chair.task import ChairCaptions, ChairSettings
-from eval.tasks.judge.ask import ask_all
 from eval.tasks.judge.captions import Format, from_files, from_model, from_run
-from eval.tasks.judge.config import CONFIG_FILE, JudgeConfig, endpoint, read_config
-from eval.tasks.judge.cost import Budget, estimate
+from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.inputs import JudgeInputs
-from eval.tasks.judge.keys import Key, note_readers, read_key
+from eval.tasks.judge.judging import Asked, judge_all
+from eval.tasks.judge.keys import Key
 from eval.tasks.judge.output import (
     JudgedRun,
     headline,
@@ -47,12 +42,11 @@ from eval.tasks.judge.output import (
 )
 from eval.tasks.judge.plan import plan_judging
 from eval.tasks.judge.protocols import MODES, PROTOCOLS
-from eval.tasks.judge.requests import Pair, unanswered
-from eval.tasks.judge.store import Judgements, answered_in
+from eval.tasks.judge.requests import Pair
+from eval.tasks.judge.start import add_judge_flags, config_of, names_of, run_with_key, taken
+from eval.tasks.judge.store import Judgements
 
 NUM_JUDGED: Final = 50
-PACKAGES: Final = ("numpy", "openai", "pillow")
-STOPS: Final = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 ANSWERS: Final = ("answers_1", "answers_2", "answers_from")
 WRITTEN: Final = ("json", "report", "output_dir")
 
@@ -67,18 +61,12 @@ def parser() -> Parser:
     flags.flag("--caption_key", metavar="KEY", help="where it has its text (caption)")
     flags.flag("--last", action="store_true", help="of several answers per picture take the last")
     flags.flag("--num-images", type=int, help=f"pictures judged, the first so many ({NUM_JUDGED})")
-    flags.flag("--judge-model", metavar="NAME", help="the judge (configs/judge.yaml names one)")
-    flags.flag("--judge-base-url", metavar="URL", help="endpoint that speaks chat completions")
+    add_judge_flags(flags)
     flags.flag("--judge-protocol", help=f"{' or '.join(PROTOCOLS)}: how it is asked (opera)")
     flags.flag("--judge-mode", help=f"{' or '.join(MODES)}: what it is shown (image)")
-    flags.flag("--judge-workers", type=int, help="requests under way at a time (8)")
-    flags.flag("--judge-config", type=Path, metavar="FILE", help="instead of configs/judge.yaml")
-    flags.flag("--api-key-file", type=Path, metavar="FILE", help="key (else OPENAI_API_KEY)")
     flags.flag("--coco_path", type=Path, help="text mode: folder of COCO's instances, 2014")
     flags.flag("--ground-truth", type=Path, help="text mode: a file of objects by image id")
     flags.flag("--single-order", action="store_true", help="one order, as the paper has it")
-    flags.flag("--max-cost", type=float, metavar="USD", help="never spend more on this run")
-    flags.flag("--max-requests", type=int, help="never send more on this run")
     flags.flag("--ask-again", action="store_true", help="ask again what was refused or rejected")
     flags.flag("--report", type=Path, metavar="FILE", help="HTML page to write")
     flags.flag("--question", metavar="TEXT", help="what the model is asked (the protocol's)")
@@ -94,7 +82,7 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
     """
     given = parser().parse(arguments)
     of_files = {*ANSWERS, "judge_config", "num_images", "method", "limit"}
-    of_files.update(*map(_names, (JudgeConfig, JudgeInputs, Format)))
+    of_files.update(*map(names_of, (JudgeConfig, JudgeInputs, Format)))
     extra = [name for name in given if name not in of_files]
     if extra and any(name in given for name in ANSWERS):
         raise EvaluationError(
@@ -106,64 +94,17 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return finish("gpt4v_eval", lambda: run(parse(arguments)), *RUN_ERRORS)
-
-
-def run(given: dict[str, Any]) -> None:
-    """Read the key, and run the command without it in what is said or written.
-
-    Raises:
-        EvaluationError: If something is missing or not allowed, or a flag holds the key.
-    """
-    key = find_key(given.get("api_key_file"))
-    if isinstance(key, EvaluationError):
-        evaluate(given, key)
-        return
-    hide_with(key.hide)
-    for name, value in given.items():
-        if key.is_in(str(value)):
-            raise EvaluationError(
-                f"--{name.replace('_', '-')} holds the key, which others can read on a command "
-                "line; leave it in OPENAI_API_KEY, or in a file for --api-key-file"
-            )
-    try:
-        evaluate(given, key)
-    except (EvaluationError, *RUN_ERRORS) as error:
-        said = str(error)
-        if key.hide(said) == said:
-            raise
-        raise EvaluationError(key.hide(said)) from None
-
-
-def find_key(path: Path | None) -> Key | EvaluationError:
-    """Return the key, or why there is none, where that matters only if something is asked.
-
-    Raises:
-        EvaluationError: If a file was named that holds none.
-    """
-    try:
-        key = read_key(path)
-    except EvaluationError as error:
-        if path is not None:
-            raise
-        return error
-    if path is not None and (note := note_readers(path)):
-        print(note, file=sys.stderr)
-    return key
+    return finish("gpt4v_eval", lambda: run_with_key(parse(arguments), evaluate), *RUN_ERRORS)
 
 
 def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
     """Get the answers, have them judged, and say what came of it."""
     read = paths_in(*(of for name, of in given.items() if name not in WRITTEN))
-    config = read_config(given.pop("judge_config", CONFIG_FILE), _taken(given, JudgeConfig))
-    for name, value in (("judge_model", config.judge_model), ("the address", endpoint(config))):
-        if isinstance(key, Key) and key.is_in(value):
-            raise EvaluationError(f"{name} of the judge holds the key, which is then written down; "
-                                  "leave it out")  # fmt: skip
+    config = config_of(given, key)
     shared: dict[str, Any] = {
         name: given[name] for name in ("data_path", "output_dir") if name in given
     }
-    inputs = JudgeInputs(**_taken(given, JudgeInputs))
+    inputs = JudgeInputs(**taken(given, JudgeInputs))
     check_outputs(_files(inputs).values(), read)
     count = given.pop("num_images", NUM_JUDGED)
     if min(count, given.get("limit", count)) < 1:
@@ -180,15 +121,6 @@ def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
             return
         pair = found
     judge_pair(pair, config, inputs, key)
-
-
-def _taken(given: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
-    """Take the flags that are fields of a dataclass out of those that were given."""
-    return {name: given.pop(name) for name in _names(kind) if name in given}
-
-
-def _names(kind: type[Any]) -> list[str]:
-    return [item.name for item in fields(kind)]
 
 
 def captioning(given: dict[str, Any], count: int) -> ChairSettings:
@@ -232,7 +164,7 @@ def pair_of_files(given: dict[str, Any], count: int) -> Pair:
     Raises:
         EvaluationError: If it is not clear which two are compared.
     """
-    layout = Format(**_taken(given, Format))
+    layout = Format(**taken(given, Format))
     first, second = given.get("answers_1"), given.get("answers_2")
     folder, methods = given.get("answers_from"), given.get("method")
     if folder is not None and first is None and second is None:
@@ -274,44 +206,20 @@ def judge_pair(
         return
     plan = plan_judging(pair, config, inputs)
     folder = plan.folder(inputs.output_dir)
-    keys = {request.key for request in plan.requests}
-    paid = answered_in(folder.path.parent, keys, own=folder.path.name, ask_again=inputs.ask_again)
-    unpaid = unanswered(plan.requests, paid)
-    if inputs.dry_run:
-        print(estimate(config, [request.tokens for request in unpaid]))
-        if pair.equal:
-            print(f"not sent: {pair.equal_in_words()}")
-        return
-    if unpaid and isinstance(found, EvaluationError):
-        raise found
-    key = None if isinstance(found, EvaluationError) else found
-    if unpaid and not folder.path.exists():
-        Budget(config).check(unpaid[0].most_usd)
-    with folder:
-        judgements = Judgements(folder, key)
-        judgements.borrow(paid)
-        left = judgements.left(plan.requests, ask_again=inputs.ask_again)
-        trouble = None
-        if key is not None and left:
-            budget = Budget(config, judgements.spent, judgements.requests)
-            budget.check(left[0].most_usd)
-            print(estimate(config, [request.tokens for request in left]), file=sys.stderr)
-            if pair.equal:
-                print(f"not sent: {pair.equal_in_words()}", file=sys.stderr)
-            folder.begin(key.hide_in(provenance(PACKAGES)))
-            trouble = asyncio.run(ask_all(left, judgements, budget, config, key, STOPS))
-        if trouble is None or judgements.final:
-            run = JudgedRun(config, plan, pair, judgements)
-            content = judgements.hide_in(metrics(run))
-            folder.write(METRICS, content)
-            if "json" in files:
-                files["json"].write_json(content)
-            if "report" in files:
-                files["report"].write_page(report_page(run, images=inputs.data_path))
-            _show(run)
-            print(f"run folder: {folder.path}")
-    if trouble is not None:
-        raise EvaluationError(trouble)
+
+    def report(judgements: Judgements) -> None:
+        run = JudgedRun(config, plan, pair, judgements)
+        content = judgements.hide_in(metrics(run))
+        folder.write(METRICS, content)
+        if "json" in files:
+            files["json"].write_json(content)
+        if "report" in files:
+            files["report"].write_page(report_page(run, images=inputs.data_path))
+        _show(run)
+
+    unsent = pair.equal_in_words() if pair.equal else ""
+    asked = Asked(inputs.dry_run, inputs.ask_again, unsent=unsent)
+    judge_all(plan.requests, folder, config, found, asked, report)
 
 
 def _files(inputs: JudgeInputs) -> dict[str, OutputFile]:

@@ -256,6 +256,7 @@ TASKS: Final = {
     "dash-b": "eval.tasks.dash_b.DashB",
     "amber-discriminative": "eval.tasks.amber.discriminative.AmberDiscriminative",
     "amber-generative": "eval.tasks.amber.generative.AmberGenerative",
+    "mmhal": "eval.tasks.mmhal.task.MMHal",
 }
 
 

@@ -13,7 +13,9 @@ import pytest
 import models
 
 ROOT = Path(__file__).resolve().parents[2]
-COMMANDS = ("pope_eval", "chair_eval", "chair", "gpt4v_eval", "evaluate", "runs", "sinks")
+COMMANDS = (
+    "pope_eval", "chair_eval", "chair", "gpt4v_eval", "mmhal_eval", "evaluate", "runs", "sinks",
+)  # fmt: skip
 # Some commands have their flags behind a word.
 WORDS = {"evaluate": ("--task", "mme"), "runs": ("rescore",)}
 HEAVY = {"torch", "transformers", "accelerate", "scipy", "nltk", "openai"}
@@ -120,6 +122,9 @@ def test_an_unknown_flag_loads_nothing_heavy(command: str) -> None:
         ("gpt4v_eval --judge-protocol jsn", "did you mean 'json'"),
         ("gpt4v_eval --beam 0", "beam=0, but at least 1 is needed"),
         ("gpt4v_eval --method eah", "two methods are compared; name two"),
+        ("mmhal_eval", "no answers: pass --answers with files"),
+        ("mmhal_eval --answers x", "no template: pass --template"),
+        ("evaluate --task mmhal --data-path .", "no questions: pass --questions"),
         ("gpt4v_eval --answers-1 x --beam 5", "--beam says how answers are made"),
     ],
 )

@@ -200,10 +200,11 @@ def test_benchmarks_know_each_other_where_one_is_made_of_the_other_alone() -> No
         if benchmark(name) != benchmark(other) and benchmark(other) not in ("base", "nltk_words")
     }
 
-    # The judge compares captions of CHAIR's runs.
+    # The judge compares captions of CHAIR's runs, and rates MMHal-Bench's answers.
+    yes_no = ("pope", "mme", "amber", "dash_b", "hallusionbench")
     assert pairs <= {
-        ("pope", "yes_no"), ("mme", "yes_no"), ("amber", "yes_no"), ("dash_b", "yes_no"),
-        ("hallusionbench", "yes_no"), ("judge", "chair"),
+        *((name, "yes_no") for name in yes_no), ("judge", "chair"), ("mmhal", "judge"),
+        ("chair", "open_text"), ("mmhal", "open_text"),
     }  # fmt: skip
 
 

@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from eah.errors import nearest
 from eval.errors import EvaluationError, some_ids
 from eval.files.answers import BASELINE, Answer, Caption, Item
@@ -20,14 +18,14 @@ from eval.files.image_ids import ImageId
 from eval.files.writing import write_atomically
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
-from eval.stats.intervals import Array, ratio
-from eval.stats.metric import Metric, Scorer
-from eval.tasks.base import Appendix, Task, TaskProtocol
+from eval.stats.metric import Scorer
+from eval.tasks.base import Appendix, TaskProtocol
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import ANALYZERS
 from eval.tasks.chair.image_lists import read_ids
 from eval.tasks.chair.images import NUM_IMAGES, find_ids, pictures_in, sample_ids
 from eval.tasks.chair.scoring import ScoreSettings
+from eval.tasks.open_text import OpenTextTask
 
 QUESTION = "Please describe this image in detail."
 
@@ -77,7 +75,7 @@ class ChairSettings(RunSettings):
             )
 
 
-class ChairCaptions(Task):
+class ChairCaptions(OpenTextTask):
     """Pictures to describe, and how long the descriptions are."""
 
     name = "chair"
@@ -93,14 +91,7 @@ class ChairCaptions(Task):
         # Any model's chat template. CHAIR asks for no short answer.
         ("", "chat"): TaskProtocol(512),
     }
-    published = False
     draws_pictures = True
-    metrics: ClassVar[Sequence[Metric]] = (
-        Metric("words", factor=1.0, digits=1, highest=None),
-        Metric("characters", factor=1.0, digits=1, highest=None),
-        Metric("cut", "cut %", digits=1),
-        Metric("empty", "empty %", digits=1),
-    )
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
@@ -147,21 +138,6 @@ class ChairCaptions(Task):
     def label(self, items: Sequence[Item]) -> str:
         """Return the number of pictures."""
         return f"{len(items)}images"
-
-    def counts(self, answers: Sequence[Answer]) -> list[int]:
-        """Return captions, words, characters, captions without an end, and empty ones."""
-        texts = [answer.text for answer in answers]
-        return [
-            len(texts),
-            sum(len(text.split()) for text in texts),
-            sum(map(len, texts)),
-            sum(not answer.finished for answer in answers),
-            texts.count(""),
-        ]
-
-    def numbers(self, sums: Array) -> Array:
-        """Return mean words and characters, and the shares of cut and empty captions."""
-        return np.stack([ratio(count, sums[0]) for count in sums[1:]])
 
     def facts(self) -> dict[str, Any]:
         """Return the question."""

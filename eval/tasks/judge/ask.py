@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 from tqdm import tqdm
 
@@ -26,7 +26,9 @@ from eval.tasks.judge.cost import BoundReached, Budget, cost_of
 from eval.tasks.judge.keys import Key
 from eval.tasks.judge.replies import Failure, Kind, Reply
 from eval.tasks.judge.requests import Request, unanswered
-from eval.tasks.judge.store import Judgements
+
+if TYPE_CHECKING:
+    from eval.tasks.judge.store import Judgements
 
 # Judgements that fail one after another, before the run stops: the fault is not theirs then.
 MOST_IN_A_ROW: Final = 3

@@ -6,7 +6,7 @@ the template escapes all of them.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
 from pathlib import Path
@@ -27,7 +27,7 @@ from eval.tasks.chair.images import pictures_in
 from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.plan import DECISIVE, Plan
 from eval.tasks.judge.protocols import CRITERIA
-from eval.tasks.judge.requests import ANSWERED, Pair
+from eval.tasks.judge.requests import Pair
 from eval.tasks.judge.scoring import (
     UNPARSED,
     JudgedPicture,
@@ -37,24 +37,12 @@ from eval.tasks.judge.scoring import (
     states,
     winner,
 )
+from eval.tasks.judge.spending import Spent, spending_notes, spent_by
 from eval.tasks.judge.store import Judgements
 
 TEMPLATE: Final = TEMPLATES / "judge_report.html"
 SHOWN: Final = 3  # Unreadable replies that are printed.
 SHOWN_CHARACTERS: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Spent:
-    """What a run took, earlier starts included; `usd` is None if the model has no price."""
-
-    requests: int
-    without_reply: int
-    uncounted: int
-    borrowed: int
-    prompt_tokens: int
-    reply_tokens: int
-    usd: float | None
 
 
 @dataclass(frozen=True)
@@ -89,20 +77,7 @@ class JudgedRun:
     @property
     def spent(self) -> Spent:
         """What the run took."""
-        judgements = self.judgements
-        own = [one for one in judgements.outcomes if one.request is not None]
-        return Spent(
-            requests=judgements.requests,
-            without_reply=len(judgements.lost),
-            uncounted=sum(
-                one.outcome == ANSWERED and None in (one.prompt_tokens, one.reply_tokens)
-                for one in own
-            ),
-            borrowed=len(judgements.outcomes) - len(own),
-            prompt_tokens=sum(one.prompt_tokens or 0 for one in own),
-            reply_tokens=sum(one.reply_tokens or 0 for one in own),
-            usd=judgements.spent if self.config.price else None,
-        )
+        return spent_by(self.judgements, self.config)
 
 
 def metrics(run: JudgedRun) -> dict[str, Any]:
@@ -127,7 +102,7 @@ def metrics(run: JudgedRun) -> dict[str, Any]:
             "resamples": RESAMPLES,
             "seed": SEED,
         },
-        "spent": asdict(run.spent),
+        "spent": run.spent.as_dict(),
     }
 
 
@@ -174,7 +149,7 @@ def result_table(run: JudgedRun) -> str:
 
 def notes(run: JudgedRun) -> list[str]:
     """Return what has to be known beside the table, a line each."""
-    counts, took = states(run.pictures), run.spent
+    counts = states(run.pictures)
     lines = [
         f"averages and wins are over the {run.counted} of {len(run.pictures)} pictures whose "
         "judgements can all be read; wins are those of " + run.pair.second.name,
@@ -191,22 +166,7 @@ def notes(run: JudgedRun) -> list[str]:
     for image_id, one in unparsed[:SHOWN]:
         shown = " ".join(one.text.split())[:SHOWN_CHARACTERS]
         lines.append(f"unparsed: image {image_id}, order {one.order}: {one.reason}: {shown!r}")
-    lines.append(
-        f"spent: {took.requests} requests, {took.prompt_tokens:,} + "
-        f"{took.reply_tokens:,} tokens, "
-        + ("cost not known" if took.usd is None else f"${took.usd:.4f}")
-        + (f"; {took.borrowed} replies were paid for by other runs" if took.borrowed else "")
-    )
-    if took.without_reply:
-        lines.append(
-            f"note: {took.without_reply} requests were cut off before their reply came; they "
-            "count at the most they may have cost"
-        )
-    if took.uncounted:
-        lines.append(
-            f"note: the endpoint did not say, or said no possible number, how many tokens "
-            f"{took.uncounted} replies took; they count at the most they may have cost"
-        )
+    lines += spending_notes(run.spent)
     if len(run.judges) > 1:
         lines.append(f"note: several models replied: {', '.join(run.judges)}")
     return lines

@@ -7,29 +7,25 @@ two texts are equal has no request: whatever a judge said would be about the pla
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from eval.errors import EvaluationError
 from eval.files.image_ids import ImageId
 from eval.run.folder import RunFolder
 from eval.tasks.chair.images import ids_hash
 from eval.tasks.judge.config import JudgeConfig, endpoint
-from eval.tasks.judge.cost import cost_of, tokens_of
 from eval.tasks.judge.inputs import (
     JudgeInputs,
     References,
     read_pictures,
     read_references,
 )
-from eval.tasks.judge.protocols import render, response_format
-from eval.tasks.judge.replies import LONGEST_TEXT
-from eval.tasks.judge.requests import ORDERS, QUALITY, Pair, Picture, Request, parameters
+from eval.tasks.judge.pricing import request_of
+from eval.tasks.judge.protocols import render
+from eval.tasks.judge.requests import ORDERS, Pair, Picture, Request
 
 # Settings that decide the replies.
 DECISIVE: Final = ("judge_model", "judge_protocol", "judge_mode", "image_size", "image_detail",
@@ -108,25 +104,4 @@ def _request(
         objects=None if references is None else references.objects[image_id],
         kinds=() if references is None else references.kinds,
     )
-    if len(text) > LONGEST_TEXT:
-        raise EvaluationError(
-            f"the two answers about image id {image_id} have {len(text):,} characters; a judge is "
-            f"asked at most {LONGEST_TEXT:,}: are these the right files?"
-        )
-    schema = json.dumps(response_format(config.judge_protocol))
-    size = None if picture is None else (picture.width, picture.height)
-    num_bytes = len((text + schema).encode("utf-8", errors="replace"))
-    tokens = tokens_of(config, num_bytes, size)
-    most = cost_of(config, tokens.prompt_most, tokens.reply_most)
-    return Request(_key(config, text, picture), image_id, order, text, picture, tokens, most)
-
-
-def _key(config: JudgeConfig, text: str, picture: Picture | None) -> str:
-    shown = None if picture is None else {
-        "sha256": picture.sha256,
-        "size": config.image_size,
-        "quality": QUALITY,
-        "detail": config.image_detail,
-    }  # fmt: skip
-    decisive = [endpoint(config), parameters(config), text, shown]
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return request_of(config, image_id, order, text, picture, what="the two answers about image id")

@@ -123,7 +123,7 @@ class Request:
 
     Attributes:
         key: Hash of all that decides the reply.
-        order: "12" or "21".
+        order: "12" or "21"; "1" where one answer is judged.
         picture: What is shown; None in the text mode.
         most_usd: What it may cost; 0 if the model has no price.
     """

@@ -8,7 +8,7 @@ are asked again.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +34,11 @@ JUDGEMENTS: Final = "judgements.jsonl"
 HASHES: Final = ("key", "sha256")
 FROM_OUTSIDE: Final = ("text", "reason", "model", "finish_reason")
 SHOWN: Final = 3  # Files that are named.
+
+
+def any_reply(outcome: Outcome) -> bool:
+    """Return that any reply will do."""
+    return True
 
 
 class Judgements:
@@ -76,10 +81,19 @@ class Judgements:
         """Return a value of JSON without the key, if it is known."""
         return value if self._key is None else self._key.hide_in(value)
 
-    def left(self, requests: Sequence[Request], *, ask_again: bool = False) -> list[Request]:
-        """Return the requests that have no final outcome, or no answer if `ask_again`."""
-        taken = (ANSWERED,) if ask_again else FINAL
-        done = {key: one for key, one in self.final.items() if one.outcome in taken}
+    def left(
+        self,
+        requests: Sequence[Request],
+        *,
+        ask_again: bool = False,
+        reads: Callable[[Outcome], bool] = any_reply,
+    ) -> list[Request]:
+        """Return the requests without a final outcome; if `ask_again`, without one that reads."""
+        done = {
+            key: one
+            for key, one in self.final.items()
+            if not ask_again or (one.outcome == ANSWERED and reads(one))
+        }
         return unanswered(requests, done)
 
     def borrow(self, paid: Mapping[str, Outcome]) -> None:
@@ -174,12 +188,18 @@ def own_events(path: Path) -> list[Sent | Outcome]:
 
 
 def answered_in(
-    root: Path, wanted: Collection[str], *, own: str, ask_again: bool = False
+    root: Path,
+    wanted: Collection[str],
+    *,
+    own: str,
+    ask_again: bool = False,
+    reads: Callable[[Outcome], bool] = any_reply,
 ) -> dict[str, Outcome]:
     """Return what need not be asked, by key: answers that any run of a folder has paid for.
 
     In this run's own folder, named `own`, refusals and rejections are final too, unless they are to
-    be asked again. What can't be read of other runs is named on standard error and left out.
+    be asked again. Of several answers the first counts that `reads` can read, else the first. What
+    can't be read of other runs' files is named on standard error and left out.
 
     Raises:
         EvaluationError: If a line of this run's own file is damaged.
@@ -196,7 +216,9 @@ def answered_in(
                 damaged.append(event)
             elif isinstance(event, Outcome) and event.outcome in taken and event.key in wanted:
                 payer = event.borrowed_from or name
-                found.setdefault(event.key, replace(event, borrowed_from=payer))
+                held = found.get(event.key)
+                if held is None or (not reads(held) and reads(event)):
+                    found[event.key] = replace(event, borrowed_from=payer)
         if damaged:
             more = f" and {len(damaged) - 1} more" if len(damaged) > 1 else ""
             left_out.append(f"{path} ({damaged[0].where}{more})")

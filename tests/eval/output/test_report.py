@@ -572,6 +572,7 @@ PARTS = {
     "amber-discriminative": (["existence", "relation"], ["all", "attribute"]),
     "hallusionbench": (["VD_illusion", "VS_chart"], ["all", "VD", "VS"]),
     "dash-b": ([""], []),
+    "mmhal": ([""], []),
 }
 
 

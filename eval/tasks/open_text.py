@@ -1,0 +1,40 @@
+"""Answers in free text, which another command scores: how long they are, cut and empty ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from eval.files.answers import Answer
+from eval.stats.intervals import Array, ratio
+from eval.stats.metric import Metric
+from eval.tasks.base import Task
+
+
+class OpenTextTask(Task):
+    """A benchmark whose answers are described here, and scored elsewhere."""
+
+    published = False
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric("words", factor=1.0, digits=1, highest=None),
+        Metric("characters", factor=1.0, digits=1, highest=None),
+        Metric("cut", "cut %", digits=1),
+        Metric("empty", "empty %", digits=1),
+    )
+
+    def counts(self, answers: Sequence[Answer]) -> list[int]:
+        """Return answers, words, characters, answers without an end, and empty ones."""
+        texts = [answer.text for answer in answers]
+        return [
+            len(texts),
+            sum(len(text.split()) for text in texts),
+            sum(map(len, texts)),
+            sum(not answer.finished for answer in answers),
+            texts.count(""),
+        ]
+
+    def numbers(self, sums: Array) -> Array:
+        """Return mean words and characters, and the shares of cut and empty answers."""
+        return np.stack([ratio(count, sums[0]) for count in sums[1:]])
