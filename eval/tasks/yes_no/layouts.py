@@ -49,8 +49,13 @@ PICTURE: Final = (
     "image", "images", "image_source", "image_path", "image_file", "image_id",
     "image_name", "file_name", "filename", "img", "img_path",
     "doc.image_source", "doc.image_path", "doc.image", "metadata.image",
+    # lmms-eval's MME: a question's id is its picture's, "existence/000000006040.jpg".
+    "mme_perception_score.question_id", "mme_cognition_score.question_id",
 )  # fmt: skip
-PART: Final = ("pope_type", "part", "category", "doc.category", "metadata.category")
+PART: Final = (
+    "pope_type", "part", "category", "doc.category", "metadata.category",
+    "mme_perception_score.category", "mme_cognition_score.category",
+)  # fmt: skip
 ARM: Final = ("method", "model_id", "model")
 LABEL: Final = ("label", "labels", "gt", "gt_answer", "gt_ans", "gold", "ground_truth", "target",
                 "doc.answer")  # fmt: skip
@@ -63,6 +68,16 @@ LAYOUTS: Final = (
         ("filtered_resps", "resps"),
         ("doc.question_id",),
         ("doc.question", "input"),
+        "doc_id",
+        ("target",),
+    ),
+    # As 0.7 writes them: without the document, so the number of its row is all that names it.
+    Layout(
+        "lmms-eval samples",
+        ("doc_id", "input", "target", "filtered_resps"),
+        ("filtered_resps", "resps"),
+        (),
+        ("input",),
         "doc_id",
         ("target",),
     ),
