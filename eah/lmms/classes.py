@@ -145,11 +145,12 @@ class OfAny:
         given = simple_parse_args_string(text)
         known = [name for name in list_available_models() if not name.startswith("eah_")]
         of = given.pop(OF, None)
-        if of not in known:
+        if of is None:
             example = f"--model {ANY} --model_args of=llava_onevision,pretrained=..."
-            what = f"model {of!r} is unknown: {nearest(str(of), known)}"
-            missing = f"{ANY} needs the name of lmms-eval's own model: {example}"
-            raise Stopped(missing if of is None else what)
+            raise Stopped(f"{ANY} needs the name of lmms-eval's own model: {example}")
+        if of not in known:
+            hint = nearest(str(of), known).partition("known are")[0] or "name one of its models"
+            raise Stopped(f"lmms-eval has no model {of!r}: {hint.strip()}")
         more = {name: value for name, value in (additional_config or {}).items()
                 if value is not None}  # fmt: skip
         return class_over(ANY, of, cls.eah_kind)(**given, **more)

@@ -85,6 +85,7 @@ def answers_lmms_eval(run: RecordedRun, report: Report) -> str:
             "filtered_resps": answer.text,
             "model": f"{run.settings['model']}/{arm}",
             f"{run.task}_accuracy": _score(report, answer),
+            "score": _score(report, answer),  # which its --baseline reads
         }
         for arm, answers in report.arms.items()
         for number, answer in enumerate(answers)

@@ -1,4 +1,4 @@
-"""A task of lmms-eval in a folder, with POPE's questions about rendered scenes, as its `pope` has it.
+"""A task of lmms-eval in a folder: POPE's questions about rendered scenes, as its `pope` is.
 
 The YAML has a longer prompt for `llava_hf` than for others, as real tasks have for some models.
 """

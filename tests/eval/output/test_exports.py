@@ -163,6 +163,7 @@ def test_lmms_eval_lines_have_the_keys_of_its_samples(run: RecordedRun) -> None:
         "filtered_resps": "Yes, there is.",
         "model": "tiny-llava/baseline",
         "pope_accuracy": 0.0,
+        "score": 0.0,
     }  # fmt: skip
     assert [line["doc_id"] for line in lines] == [*range(12)] * 3
     scores = {
