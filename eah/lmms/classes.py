@@ -58,7 +58,7 @@ class UnderEAH:
         self._eah_handle: eah.EAHHandle | None = None
         try:
             arguments = read(given, own)
-            if arguments.heads and int(given.get("batch_size", 1)) != 1:
+            if arguments.heads and str(given.get("batch_size", 1)) != "1":
                 raise EAHConfigError(
                     f"heads={arguments.heads} with batch_size={given['batch_size']}: lmms-eval "
                     "puts requests in an order of its own; write batch_size 1, or leave heads out"
@@ -117,11 +117,14 @@ class UnderEAH:
         def watched(*values: Any, **given: Any) -> Any:
             try:
                 found = generate(*values, **given)
-                if self._eah_heads is not None and self._eah_handle is not None:
-                    self._eah_heads.write(self._eah_handle.report())
             except Exception as error:
                 what = "" if isinstance(error, EAHError) else f"{type(error).__name__}: "
                 raise Stopped(f"no answer could be generated: {what}{error}") from error
+            try:
+                if self._eah_heads is not None and self._eah_handle is not None:
+                    self._eah_heads.write(self._eah_handle.report())
+            except EAHError as error:
+                raise Stopped(str(error)) from error
             return found
 
         return watched

@@ -75,11 +75,11 @@ def test_every_setting_is_an_argument(arguments: ModuleType) -> None:
 
 
 def test_others_arguments_go_on(arguments: ModuleType) -> None:
-    given = {"pretrained": "x", "layers": 2, "use_cache": True, "threshhold": 1, "zzz": 0}
+    given = {"pretrained": "x", "layers": 2, "use_cache": True, "layer": 1, "zzz": 0}
 
-    found = arguments.read(given, ("pretrained", "use_cache", "threshhold"))
+    found = arguments.read(given, ("pretrained", "use_cache", "layer"))
 
-    assert found.others == {"pretrained": "x", "use_cache": True, "threshhold": 1, "zzz": 0}
+    assert found.others == {"pretrained": "x", "use_cache": True, "layer": 1, "zzz": 0}
     assert found.config == EAHConfig(layers=(2,))
     assert arguments.read({}, ()).config == EAHConfig()
     assert arguments.read({"arm": "baseline"}, ()).config is None

@@ -136,7 +136,7 @@ def test_no_heads_file_is_written_over_or_shared(classes: ModuleType, tmp_path: 
     ask(first)
     written = path.read_bytes()
 
-    assert f"heads={path} exists, and may be of another run" in stopped(ask, second)
+    assert stopped(ask, second).startswith(f"eah: heads={path} exists, and may be of another run")
     before = LlavaHf.loaded
     make = classes.eah_llava_hf_chat
     assert f"heads={path} exists" in stopped(make, heads=str(path))
