@@ -67,9 +67,11 @@ class UnderEAH:
                 HeadsFile(arguments.heads)  # refused before a model is loaded
             theirs.__init__(*values, **arguments.others)
             model = getattr(self, "model", None)
-            if model is None:
+            if not hasattr(model, "generate"):
+                what = "no model" if model is None else f"a {type(model).__name__}"
                 raise EAHConfigError(
-                    f"lmms-eval's {self.eah_of} has no model of transformers; EAH needs one"
+                    f"lmms-eval's {self.eah_of} has {what}; EAH needs a model of transformers that "
+                    "generates"
                 )
             if arguments.config is not None:
                 self._eah_handle = eah.enable(model, arguments.config)
@@ -149,7 +151,7 @@ class OfAny:
         known = [name for name in list_available_models() if not name.startswith("eah_")]
         of = given.pop(OF, None)
         if of is None:
-            example = f"--model {ANY} --model_args of=llava_onevision,pretrained=..."
+            example = f"--model {ANY} --model_args of=gemma3,pretrained=..."
             raise Stopped(f"{ANY} needs the name of lmms-eval's own model: {example}")
         if of not in known:
             hint = nearest(str(of), known).partition("known are")[0] or "name one of its models"

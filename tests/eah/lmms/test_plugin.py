@@ -148,6 +148,24 @@ def test_no_heads_file_is_written_over_or_shared(classes: ModuleType, tmp_path: 
     assert ranked.path == tmp_path / "heads.rank2.jsonl"
 
 
+def test_documents_may_be_read_ahead(classes: ModuleType, tmp_path: Path) -> None:
+    heads = importlib.import_module("eah.lmms.heads").HeadsFile(str(tmp_path / "a.jsonl"))
+    requests = [Instance("generate_until", (lambda doc: doc, n, "t", "s")) for n in (3, 8, 5)]
+    first, second, third = heads.watch(requests)
+
+    for one in (first, second):
+        one.args[0](None)
+    heads.write([])
+    third.args[0](None)
+    heads.write([])
+    heads.write([])
+
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert [row["doc_id"] for row in rows] == [3, 8, 5]
+    assert requests[0].args[0](1) == 1  # theirs stay as they were
+    heads.finish()
+
+
 def test_a_document_that_is_not_answered_by_itself_ends_the_run(
     classes: ModuleType, tmp_path: Path
 ) -> None:
@@ -204,7 +222,7 @@ def test_what_can_not_be_done_is_refused(classes: ModuleType, tmp_path: Path) ->
     of = classes.eah_hf_chat.create_from_arg_string
     assert "needs the name of lmms-eval's own model" in stopped(of, "layers=1")
     assert "did you mean 'llava_hf'?" in stopped(of, "of=lava_hf")
-    assert "remote has no model of transformers" in stopped(of, "of=remote")
+    assert "remote has no model; EAH needs a model of transformers" in stopped(of, "of=remote")
     with pytest.raises(AssertionError, match="Unexpected kwargs"):  # theirs refuses it
         make(zzz=1)
 
