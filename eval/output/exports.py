@@ -67,7 +67,8 @@ def answers_llava(run: RecordedRun, report: Report) -> str:
 def answers_lmms_eval(run: RecordedRun, report: Report) -> str:
     """Return all answers as a samples file of lmms-eval, one JSON object a line.
 
-    A `doc_id` is a question's place, the same in all arms.
+    A `doc_id` is a question's place, the same in all arms. As in files of 0.7, `resps` is left out
+    where it says the same; `doc` is added, which has the question's id.
     """
     return dump_lines(
         {
@@ -79,11 +80,12 @@ def answers_lmms_eval(run: RecordedRun, report: Report) -> str:
                 "category": answer.item.part,
                 "image_source": answer.item.image,
             },
+            "input": answer.item.question,
             "target": answer.item.label,
-            "resps": [[answer.text]],
-            "filtered_resps": [answer.text],
+            "filtered_resps": answer.text,
             "model": f"{run.settings['model']}/{arm}",
             f"{run.task}_accuracy": _score(report, answer),
+            "score": _score(report, answer),  # which its --baseline reads
         }
         for arm, answers in report.arms.items()
         for number, answer in enumerate(answers)

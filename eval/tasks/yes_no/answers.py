@@ -72,6 +72,7 @@ def read_answers(
                               "the question file that the answers were made from")  # fmt: skip
     if layout.order and all(one.id is None for one in said):
         order = [_number(path, where, row, layout.order) for where, row in rows]
+        _check_once(path, layout.order, said, order)
         said = [one for _, one in sorted(zip(order, said, strict=True), key=_first)]
     by_method = any(METHOD in row for _, row in rows)
     model, named = _named_arms(path, said, _arm_of(path), by_method=by_method)
@@ -247,6 +248,18 @@ def _number(path: Path, where: str, row: Record, key: str) -> int:
             "put in order by it; a whole number is needed"
         )
     return number
+
+
+def _check_once(path: Path, key: str, said: Sequence[Said], order: Sequence[int]) -> None:
+    """Refuse rows that are put in order by a number which several have."""
+    seen: set[tuple[str | None, str | None, int]] = set()
+    for one, number in zip(said, order, strict=True):
+        if (one.arm, one.part, number) in seen:
+            raise EvaluationError(
+                f"{path}, {one.where}: {key} {number} is there a second time; rows without a "
+                "question's id are put in order by it: pass the log of one run of one task"
+            )
+        seen.add((one.arm, one.part, number))
 
 
 def _first(pair: tuple[int, Said]) -> int:

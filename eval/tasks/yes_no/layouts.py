@@ -53,8 +53,13 @@ PICTURE: Final = (
     "image", "images", "image_source", "image_path", "image_file", "image_id",
     "image_name", "file_name", "filename", "img", "img_path",
     "doc.image_source", "doc.image_path", "doc.image", "metadata.image",
+    # lmms-eval's MME: a question's id is its picture's, "existence/000000006040.jpg".
+    "mme_perception_score.question_id", "mme_cognition_score.question_id",
 )  # fmt: skip
-PART: Final = ("pope_type", "part", "category", "doc.category", "metadata.category")
+PART: Final = (
+    "pope_type", "part", "category", "doc.category", "metadata.category",
+    "mme_perception_score.category", "mme_cognition_score.category",
+)  # fmt: skip
 ARM: Final = ("method", "model_id", "model")
 LABEL: Final = ("label", "labels", "gt", "gt_answer", "gt_ans", "gold", "ground_truth", "target",
                 "doc.answer")  # fmt: skip
@@ -77,6 +82,16 @@ LAYOUTS: Final = (
         label=("gt_answer", "gpt4v_output_gpt_check"),
         id_made_of=("set_id", "figure_id", "question_id"),
         part_made_of=("category", "subcategory"),
+    ),
+    # As 0.7 writes them: without the document, so the number of its row is all that names it.
+    Layout(
+        "lmms-eval samples",
+        ("doc_id", "input", "target", "filtered_resps"),
+        ("filtered_resps", "resps"),
+        (),
+        ("input",),
+        "doc_id",
+        ("target",),
     ),
     Layout("LLaVA", ("question_id", "prompt", "text"), ("text",), question=("prompt",)),
     # PAI's pope_eval.py: a dialogue's turns in order, without ids; `question` is the whole prompt.

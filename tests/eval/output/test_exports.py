@@ -158,11 +158,12 @@ def test_lmms_eval_lines_have_the_keys_of_its_samples(run: RecordedRun) -> None:
             "question_id": 0, "question": "Is there a thing 0?", "answer": "no",
             "category": "random", "image_source": "0.jpg",
         },
+        "input": "Is there a thing 0?",
         "target": "no",
-        "resps": [["Yes, there is."]],
-        "filtered_resps": ["Yes, there is."],
+        "filtered_resps": "Yes, there is.",
         "model": "tiny-llava/baseline",
         "pope_accuracy": 0.0,
+        "score": 0.0,
     }  # fmt: skip
     assert [line["doc_id"] for line in lines] == [*range(12)] * 3
     scores = {

@@ -58,6 +58,10 @@ LMMS = [{"doc_id": n, "target": i.label, "resps": [["raw"]], "filtered_resps": [
          "doc": {"question_id": str(i.id), "question": i.question, "answer": i.label,
                  "image_source": i.image[:-4], "category": i.part}}
         for n, (i, t) in enumerate(PAIRS)]  # fmt: skip
+# As lmms-eval 0.7.3 writes them with --log_samples, less hashes and counts.
+SAMPLES = [{"doc_id": n, "target": i.label, "filtered_resps": t, "pope_accuracy": {"score": 1.0},
+            "input": f"{i.question}\nAnswer the question using a single word or phrase."}
+           for n, (i, t) in enumerate(PAIRS)]  # fmt: skip
 TABLE = [{"index": n, "question": i.question, "answer": i.label.title(), "category": i.part,
           "prediction": t} for n, (i, t) in enumerate(PAIRS)]  # fmt: skip
 OLD = [{"method": UNNAMED, "pope_type": i.part, "question_id": i.id, "image": i.image,
@@ -87,6 +91,10 @@ def test_the_layouts_of_tools_are_read_and_named(tmp_path: Path, layout: str) ->
         [{k: v if k != "resps" else row["filtered_resps"] for k, v in row.items()
           if k != "filtered_resps"} for row in LMMS],
         [{**row, "doc": {"question": row["doc"]["question"]}} for row in reversed(LMMS)],
+        SAMPLES,
+        list(reversed(SAMPLES)),
+        [{**SAMPLES[0], "resps": ["Yes "]}, SAMPLES[1]],
+        [{**row, "doc_id": row["doc_id"] + 60} for row in SAMPLES],
         list(reversed(TABLE)),
         [{**row, "index": row["index"] + 1} for row in reversed(TABLE)],
         [{**row, "image": IMAGE} for row in reversed(POPES)],
@@ -348,3 +356,32 @@ def test_an_answer_of_another_type_is_not_taken(tmp_path: Path) -> None:
 
     with pytest.raises(EvaluationError, match=r"no answers to random: .* popular \(2 rows\)"):
         read_answers(written(tmp_path / "a.jsonl", rows), QUESTIONS)
+
+
+def test_samples_without_documents_are_joined_by_their_row_and_checked(tmp_path: Path) -> None:
+    swapped = [{**row, "doc_id": 1 - row["doc_id"]} for row in SAMPLES]
+    with pytest.raises(EvaluationError, match=r"line 2 is to 'Is there a cat .*, but question 1"):
+        texts_of(tmp_path, swapped)
+    with pytest.raises(EvaluationError, match="holds 1 answers without question_id, but there are"):
+        texts_of(tmp_path, SAMPLES[:1])
+    with pytest.raises(EvaluationError, match="line 2: doc_id 0 is there a second time; rows"):
+        texts_of(tmp_path, [SAMPLES[0], {**SAMPLES[1], "doc_id": 0}])
+    with pytest.raises(EvaluationError, match=r"does not say which part the answers are of"):
+        texts_of(tmp_path, SAMPLES, [*QUESTIONS, *OTHERS])
+
+
+def test_samples_of_mme_say_their_category_and_picture(tmp_path: Path) -> None:
+    def row(number: int, key: str, part: str, picture: str, question: str) -> dict[str, Any]:
+        asked = {"question_id": f"{part}/{picture}", "category": part, "score": 1.0}
+        return {"doc_id": number, "target": "Yes", "filtered_resps": part, "input": question,
+                key: asked}  # fmt: skip
+
+    items = [Item(1, "existence/1.jpg", DOG, "yes", "existence"),
+             Item(1, "code_reasoning/2.png", CAT, "yes", "code_reasoning")]  # fmt: skip
+    rows = [row(0, "mme_cognition_score", "code_reasoning", "2.png", CAT),
+            row(1, "mme_perception_score", "existence", "1.jpg", DOG)]  # fmt: skip
+
+    assert texts_of(tmp_path, rows, items) == ["existence", "code_reasoning"]
+    rows[1]["mme_perception_score"]["question_id"] = "existence/3.jpg"
+    with pytest.raises(EvaluationError, match=r"is about picture 'existence/3.jpg', but question"):
+        texts_of(tmp_path, rows, items)

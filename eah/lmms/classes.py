@@ -1,0 +1,204 @@
+"""Classes over lmms-eval's, which apply EAH to the model that these have loaded.
+
+`eah.lmms.classes.NAME_KIND` is the class of a model of `eah.lmms.MODELS`, made when it is asked
+for, because lmms-eval's own need other packages each.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from functools import cache, wraps
+from typing import Any, Final
+
+from lmms_eval.api import task as lmms_tasks
+from lmms_eval.api.model import lmms
+from lmms_eval.models import get_model, list_available_models
+from lmms_eval.utils import simple_parse_args_string
+
+import eah
+from eah.errors import EAHConfigError, EAHError, nearest
+from eah.lmms import ANY, KINDS, MODELS
+from eah.lmms.arguments import read
+from eah.lmms.heads import HeadsFile
+
+OF: Final = "of"
+_below: dict[str, str] = {}  # our name of a model -> lmms-eval's, of those that were loaded
+
+
+class Stopped(SystemExit):
+    """Ends lmms-eval with a sentence and exit status 1.
+
+    Its models answer with "" when `generate` raises an `Exception`, and its command prints a
+    traceback and exits with 0. An answer that failed is none, so neither may catch this.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"eah: {message}")
+
+
+class UnderEAH:
+    """What a class of ours does besides lmms-eval's, which follows it in the order of classes."""
+
+    eah_name: str
+    eah_of: str
+
+    def __init__(self, *values: Any, **given: Any) -> None:
+        """Load the model as lmms-eval does, and enable EAH on it.
+
+        Args:
+            values: Of lmms-eval's own class.
+            given: Arguments of its own and of `eah.lmms.arguments`.
+        Raises:
+            Stopped: If an argument of ours is not allowed, or the model is none that EAH supports.
+        """
+        theirs: Any = super()
+        own = inspect.signature(theirs.__init__).parameters
+        self._eah_heads: HeadsFile | None = None
+        self._eah_handle: eah.EAHHandle | None = None
+        try:
+            arguments = read(given, own)
+            if arguments.heads and str(given.get("batch_size", 1)) != "1":
+                raise EAHConfigError(
+                    f"heads={arguments.heads} with batch_size={given['batch_size']}: lmms-eval "
+                    "puts requests in an order of its own; write batch_size 1, or leave heads out"
+                )
+            if arguments.heads:
+                HeadsFile(arguments.heads)  # refused before a model is loaded
+            theirs.__init__(*values, **arguments.others)
+            model = getattr(self, "model", None)
+            if not hasattr(model, "generate"):
+                what = "no model" if model is None else f"a {type(model).__name__}"
+                raise EAHConfigError(
+                    f"lmms-eval's {self.eah_of} has {what}; EAH needs a model of transformers that "
+                    "generates"
+                )
+            if arguments.config is not None:
+                self._eah_handle = eah.enable(model, arguments.config)
+            if arguments.heads:
+                self._eah_heads = HeadsFile(arguments.heads, int(getattr(self, "rank", 0)))
+        except EAHError as error:
+            raise Stopped(str(error)) from error
+        model.generate = self._eah_watched(model.generate)
+        _below[self.eah_name] = self.eah_of
+        _ask_as_theirs()
+
+    def generate_until(self, requests: Sequence[Any]) -> Any:
+        """Answer as lmms-eval does, and write down the heads if that was asked for."""
+        theirs: Any = super()
+        if self._eah_heads is None:
+            return theirs.generate_until(requests)
+        answers = theirs.generate_until(self._eah_heads.watch(requests))
+        try:
+            self._eah_heads.finish()
+        except EAHError as error:
+            raise Stopped(str(error)) from error
+        return answers
+
+    def generate_until_multi_round(self, requests: Sequence[Any]) -> Any:
+        """Answer as lmms-eval does."""
+        if self._eah_heads is not None:
+            raise Stopped("heads=FILE has one line a request, but this task asks in rounds: leave "
+                          "heads out")  # fmt: skip
+        theirs: Any = super()
+        return theirs.generate_until_multi_round(requests)
+
+    def loglikelihood(self, requests: Sequence[Any]) -> Any:
+        """Score answers as lmms-eval does, in the baseline."""
+        if self._eah_handle is not None:
+            raise Stopped("a task scores given answers (loglikelihood), and lmms-eval runs prompt "
+                          "and answer as one, so EAH can't tell them apart: use tasks that "
+                          "generate, or arm=baseline")  # fmt: skip
+        theirs: Any = super()
+        return theirs.loglikelihood(requests)
+
+    def _eah_watched(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `generate` that ends the run if it fails, and writes down the heads."""
+
+        @wraps(generate)
+        def watched(*values: Any, **given: Any) -> Any:
+            try:
+                found = generate(*values, **given)
+            except Exception as error:
+                what = "" if isinstance(error, EAHError) else f"{type(error).__name__}: "
+                raise Stopped(f"no answer could be generated: {what}{error}") from error
+            try:
+                if self._eah_heads is not None and self._eah_handle is not None:
+                    self._eah_heads.write(self._eah_handle.report())
+            except EAHError as error:
+                raise Stopped(str(error)) from error
+            return found
+
+        return watched
+
+
+class OfAny:
+    """Makes a model of the class that the argument `of` names."""
+
+    eah_kind: str
+
+    @classmethod
+    def create_from_arg_string(cls, text: str, additional_config: Any = None) -> Any:
+        """Return a model of lmms-eval under EAH.
+
+        Args:
+            text: `--model_args`, with of=NAME.
+            additional_config: What the command adds; values that are None count for nothing.
+        Raises:
+            Stopped: If `of` is missing or unknown.
+        """
+        given = simple_parse_args_string(text)
+        known = [name for name in list_available_models() if not name.startswith("eah_")]
+        of = given.pop(OF, None)
+        if of is None:
+            example = f"--model {ANY} --model_args of=gemma3,pretrained=..."
+            raise Stopped(f"{ANY} needs the name of lmms-eval's own model: {example}")
+        if of not in known:
+            hint = nearest(str(of), known).partition("known are")[0] or "name one of its models"
+            raise Stopped(f"lmms-eval has no model {of!r}: {hint.strip()}")
+        more = {name: value for name, value in (additional_config or {}).items()
+                if value is not None}  # fmt: skip
+        return class_over(ANY, of, cls.eah_kind)(**given, **more)
+
+
+@cache
+def class_over(name: str, of: str, kind: str) -> Any:
+    """Return our class over one of lmms-eval's.
+
+    Args:
+        name: Ours of the model.
+        of: lmms-eval's of the model.
+        kind: "simple" for that class where there are two, "chat" for the one that it prefers.
+    """
+    theirs = get_model(of, force_simple=kind == KINDS[0])
+    names = {"eah_name": name, "eah_of": of, "__module__": __name__, "__doc__": theirs.__doc__}
+    return type(f"{name}_{kind}", (UnderEAH, theirs), names)
+
+
+def _ask_as_theirs() -> None:
+    """Let tasks ask one of our models as they ask lmms-eval's below it, from now on.
+
+    Tasks have prompts and lengths for some models, by the name that `--model` has.
+    """
+    own = lmms_tasks.ConfigurableTask._prepare_model_specific_config
+    if getattr(own, "_eah", False):
+        return
+
+    @wraps(own)
+    def prepare(task: Any) -> None:
+        task.model_name = _below.get(task.model_name, task.model_name)
+        own(task)
+
+    prepare._eah = True  # type: ignore[attr-defined]
+    lmms_tasks.ConfigurableTask._prepare_model_specific_config = prepare
+
+
+def __getattr__(name: str) -> Any:
+    """Make the class of a model."""
+    model, _, kind = name.rpartition("_")
+    if model in MODELS and kind in MODELS[model][1]:
+        return class_over(model, MODELS[model][0], kind)
+    if model == ANY and kind in KINDS:
+        simple = kind == KINDS[0]
+        return type(name, (OfAny, lmms), {"eah_kind": kind, "is_simple": simple})
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,114 @@
+"""The chosen heads of each request, as JSON lines in a file of their own.
+
+lmms-eval's log of samples has no room for them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TextIO
+
+from eah.errors import EAHConfigError, EAHStateError
+from eah.handle import LayerReport
+
+
+class HeadsFile:
+    """A file of chosen heads, one line a request.
+
+    The file is new, always: a run never adds to another one's. It is made with its first line.
+    """
+
+    def __init__(self, name: str, rank: int = 0) -> None:
+        """Check that the file can be made.
+
+        Args:
+            name: Of the file.
+            rank: Of this process; all but the first write beside it, as heads.rank1.jsonl.
+        Raises:
+            EAHConfigError: If the file is there, or its folder is not.
+        """
+        path = Path(name)
+        self.path = path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path
+        self._file: TextIO | None = None
+        self._asked: deque[tuple[str, str, Any]] = deque()
+        if self.path.exists():
+            raise self._is_there()
+        if not self.path.parent.is_dir():
+            raise EAHConfigError(f"heads={name}: there is no folder {path.parent}; make it first")
+
+    def watch(self, requests: Sequence[Any]) -> list[Any]:
+        """Return requests that say when their document is read, which is before it is answered."""
+        return [
+            replace(one, arguments=tuple(self._watched(part, one.args) for part in one.args))
+            for one in requests
+        ]
+
+    def _watched(self, part: Any, arguments: Sequence[Any]) -> Any:
+        if not callable(part):
+            return part
+        document, task, split = arguments[-3:]
+
+        def read(*given: Any, **named: Any) -> Any:
+            self._asked.append((task, split, document))
+            return part(*given, **named)
+
+        read_document: Callable[..., Any] = read
+        return read_document
+
+    def write(self, report: Sequence[LayerReport]) -> None:
+        """Write the line of the request that was read first of those without one.
+
+        Args:
+            report: Of the prefill, of one prompt.
+        Raises:
+            EAHConfigError: If another run has made the file meanwhile, or it can't be written.
+            EAHStateError: If no document was read.
+        """
+        if not self._asked:
+            raise EAHStateError(
+                "an answer was generated for no document that was read: which one heads=FILE "
+                "should name can't be known in this model of lmms-eval; leave heads out"
+            )
+        task, split, document = self._asked.popleft()
+        layers = [
+            {
+                "layer": layer.layer,
+                "head": layer.head[0],
+                "sinks": layer.counts[0],
+                "image_tokens": layer.image_tokens[0],
+                "saturated": layer.saturated[0],
+                "skipped": layer.skipped,
+            }
+            for layer in report
+        ]
+        row = {"task": task, "split": split, "doc_id": document, "layers": layers}
+        try:
+            if self._file is None:
+                self._file = self.path.open("x", encoding="utf-8", newline="\n")
+            self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            self._file.flush()
+        except FileExistsError as error:
+            raise self._is_there() from error
+        except OSError as error:
+            raise EAHConfigError(f"heads={self.path} can't be written: {error}") from error
+
+    def finish(self) -> None:
+        """Check that every document that was read has a line.
+
+        Raises:
+            EAHStateError: If one has none, so that others may be named wrong.
+        """
+        if self._asked:
+            raise EAHStateError(
+                f"{len(self._asked)} documents were read and not answered one by one: the lines of "
+                f"{self.path} may be of others; remove it, and leave heads out for this model"
+            )
+
+    def _is_there(self) -> EAHConfigError:
+        return EAHConfigError(
+            f"heads={self.path} exists, and may be of another run; remove it or name another file"
+        )
