@@ -360,9 +360,7 @@ def _background(rng: random.Random) -> Image.Image:
     return image
 
 
-def place(
-    image: Image.Image, category: Category, placed: list[Placed], rng: random.Random
-) -> None:
+def place(image: Image.Image, category: Category, placed: list[Placed], rng: random.Random) -> None:
     """Paint one object where it covers little of the others, or not at all in a crowded scene."""
     pen = Pen()
     color = rng.choice(list(VIVID))
