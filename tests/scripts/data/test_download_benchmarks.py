@@ -141,7 +141,7 @@ def test_a_file_that_differs_from_its_commit_is_refused(server: Server, tmp_path
     done = download(server, tmp_path, "hallusionbench", expect="")
 
     assert done.returncode == 1
-    assert f"error: {server.url}/hb/HallusionBench.json sent 38 bytes instead of 431987 " in (
+    assert f"error: {server.url}/hb/HallusionBench.json sent 38 bytes instead of 431987, " in (
         done.stderr
     )
     assert "put it at data/HallusionBench/HallusionBench.json" in done.stderr
