@@ -194,6 +194,7 @@ def report_saved(task: Task, saved: Path) -> None:
         check_outputs(json_file(task.name, settings), task.reads())
         items = task.items()
         answers = task.read_saved(saved, items)
+        items = [answer.item for answer in next(iter(answers.arms.values()))]
         label = task.label(items)
         folder = record_saved(answers, settings.output_dir, task.name, label, items)
         run = read_run(folder, list(answers.arms))

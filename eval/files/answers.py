@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Final, NamedTuple
 
 from eval.errors import EvaluationError
@@ -11,6 +11,7 @@ from eval.files.image_ids import ImageId
 from eval.files.typed import check_types, row_of
 
 BASELINE: Final = "baseline"
+UNIT: Final = "unit"
 Key = tuple[str, int | str]
 
 
@@ -24,6 +25,7 @@ class Item:
         question: As the benchmark has it; a protocol may add a suffix to it.
         label: The right answer; empty where an answer is scored in another way.
         part: The part of the benchmark that it belongs to, such as "random"; empty if there is one.
+        groups: What else it belongs to, by kind, such as an object that many questions are about.
     """
 
     id: int | str
@@ -31,6 +33,12 @@ class Item:
     question: str
     label: str = ""
     part: str = ""
+    groups: Mapping[str, str] = field(default_factory=dict, hash=False)
+
+    @property
+    def unit(self) -> str:
+        """What is resampled as one: the picture, or the group UNIT, which may hold several."""
+        return self.groups.get(UNIT, self.image)
 
     @property
     def key(self) -> Key:
@@ -84,7 +92,7 @@ class Answer:
 
     def as_record(self) -> dict[str, Any]:
         """Return the answer for a line of `answers.jsonl`."""
-        item = {name: value for name, value in asdict(self.item).items() if value != ""}
+        item = {name: value for name, value in asdict(self.item).items() if value not in ("", {})}
         record = {**item, "answer": self.text, "finished": self.finished}
         if self.p_yes is not None:
             record["p_yes"] = self.p_yes
@@ -119,6 +127,7 @@ def answer_of(record: Mapping[str, Any], where: str) -> Answer:
             record["question"],
             record.get("label", ""),
             record.get("part", ""),
+            groups_of(record),
         )
         findings = findings_of(record)
         p_yes = record.get("p_yes")
@@ -132,6 +141,18 @@ def answer_of(record: Mapping[str, Any], where: str) -> Answer:
         raise EvaluationError(
             f"{where} is no recorded answer ({error}); delete that line and run again"
         ) from error
+
+
+def groups_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the groups of a recorded question.
+
+    Raises:
+        TypeError: If they are something else than names of groups by kind.
+    """
+    found = record.get("groups", {})
+    if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
+        raise TypeError(f"groups is {found!r:.60}, not names of groups by kind")
+    return found
 
 
 def findings_of(record: Mapping[str, Any]) -> tuple[Finding, ...]:

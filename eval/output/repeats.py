@@ -59,7 +59,7 @@ class RepeatsReport:
             "seeds": list(range(len(self.runs))),
             "runs": [run.path.name for run in self.runs],
             "bootstrap": {
-                "resampled": "pictures, each with its answers in all repeats",
+                "resampled": f"{self.task.resampled}s, each with its answers in all repeats",
                 "pictures": self.scored[0][1].pictures,
                 "confidence": CONFIDENCE,
                 "resamples": RESAMPLES,
@@ -88,7 +88,8 @@ class RepeatsReport:
         count, pictures = len(self.runs), self.scored[0][1].pictures
         lines = [
             f"mean, sd: over {count} repeats (seeds 0 to {count - 1}), the sd with n - 1; 95 %: of "
-            f"the mean, from {RESAMPLES} bootstrap resamples of the {pictures} picture(s), each "
+            f"the mean, from {RESAMPLES} bootstrap resamples of the {pictures} "
+            f"{self.task.resampled}(s), each "
             "with its answers in all repeats"
         ]
         shown = [(m, runs) for scorer, runs in self.scored for m in scorer.metrics
@@ -97,8 +98,10 @@ class RepeatsReport:
         numbers = [one.numbers[m.name] for m, runs in shown
                    for one in (*runs.results, *runs.differences)]  # fmt: skip
         if any(number.mean.wilson for number in numbers):
-            lines.append("where all pictures give the same, the interval is Wilson's")
-        lines += few_pictures_note(pictures)
+            lines.append(
+                f"where all {self.task.resampled}s give the same, the interval is Wilson's"
+            )
+        lines += few_pictures_note(pictures, self.task.resampled)
         return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
 

@@ -67,7 +67,7 @@ class Report:
             "benchmark": self.task.name,
             **self.task.facts(),
             "bootstrap": {
-                "resampled": "pictures",
+                "resampled": f"{self.task.resampled}s",
                 "pictures": self.grouped.pictures,
                 "confidence": CONFIDENCE,
                 "resamples": RESAMPLES,
@@ -112,17 +112,17 @@ class Report:
         grouped = self.grouped
         lines = [
             f"95 %: intervals from {RESAMPLES} bootstrap resamples of the {grouped.pictures} "
-            f"picture(s); {size} answers per arm"
+            f"{self.task.resampled}(s); {size} answers per arm"
         ]
         shown = [metric for metric in self.task.metrics if wide or not metric.wide]
         what = percent_note(shown)
         if any(d.reference == self.reference for d in grouped.differences) and not wide:
             what.append(f"vs: minus {self.reference}")
         if any(number.wilson for number in self._shown_intervals(wide=wide)):
-            what.append("where all pictures give the same, the interval is Wilson's")
+            what.append(f"where all {self.task.resampled}s give the same, the interval is Wilson's")
         lines += ["; ".join(what)] if what else []
         lines += self._test_notes(wide=wide)
-        lines += few_pictures_note(grouped.pictures)
+        lines += few_pictures_note(grouped.pictures, self.task.resampled)
         return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
     def _test_notes(self, *, wide: bool) -> list[str]:
@@ -136,8 +136,8 @@ class Report:
             count = sum(not isnan(test.permutation.p_value) for test in tests)
             adjusted = f", Holm-adjusted for {count} comparisons" if count > 1 else ""
             lines.append(
-                f"p: sign-flip permutation test over pictures (all flips where up to {EXACT} "
-                f"differ, else {FLIPS:,} random ones){adjusted}"
+                f"p: sign-flip permutation test over {self.task.resampled}s (all flips where up to "
+                f"{EXACT} differ, else {FLIPS:,} random ones){adjusted}"
             )
             if wide and any(one.part != self.grouped.primary for one in self.grouped.differences):
                 lines.append("p of other rows: not adjusted")

@@ -128,7 +128,9 @@ def questions_record(asked: Iterable[tuple[Item, str]]) -> dict[str, Any]:
     """
     parts: dict[str, list[list[Any]]] = {}
     for item, text in asked:
-        parts.setdefault(item.part, []).append([item.id, item.image, text, item.label])
+        groups = [dict(item.groups)] if item.groups else []  # without any, as in older folders
+        asked_of = [item.id, item.image, text, item.label, *groups]
+        parts.setdefault(item.part, []).append(asked_of)
     return {
         part: {"count": len(of), "sha256": hashlib.sha256(json.dumps(of).encode()).hexdigest()}
         for part, of in parts.items()

@@ -139,13 +139,13 @@ def group(
     some = next(iter(arms.values()))
     parts = list(dict.fromkeys(answer.item.part for answer in some))
     totals = scorer.totals(parts)
-    pictures = sorted({answer.item.image for answer in some})
+    pictures = sorted({answer.item.unit for answer in some})
     counts = {
         name: counts_by_picture(scorer, answers, pictures, parts) for name, answers in arms.items()
     }
     members = {**{part: [part] for part in parts}, **totals}
     # Metric by metric, and for each all parts and totals: the order of `numbers`.
-    highest = [m.bound(len(of)) for m in scorer.metrics for of in members.values()]
+    highest = all_bounds(scorer, members)
     sizes = {name: pictures_by_number(scorer, table, members) for name, table in counts.items()}
 
     numbers = all_numbers(scorer, parts)
@@ -209,7 +209,7 @@ def counts_by_picture(
     """Return counts per picture, (N, C * P), with the parts as the faster axis."""
     groups: dict[tuple[str, str], list[Answer]] = {}
     for answer in answers:
-        groups.setdefault((answer.item.image, answer.item.part), []).append(answer)
+        groups.setdefault((answer.item.unit, answer.item.part), []).append(answer)
     empty = np.zeros(len(scorer.counts([])))
     rows = [
         [scorer.counts(groups[name, part]) if (name, part) in groups else empty for part in parts]
@@ -247,17 +247,34 @@ def all_numbers(scorer: Scorer, parts: Sequence[str]) -> Metrics:
     """
     totals = scorer.totals(parts)
 
-    def numbers(sums: Array) -> Array:
-        by_part = scorer.numbers(sums.reshape(-1, len(parts), *sums.shape[1:]))  # (M, P, ...)
-        rows = [by_part, *(_total(scorer, by_part, parts, of) for of in totals.values())]
-        return np.concatenate(rows, axis=1).reshape(-1, *sums.shape[1:])
+    def numbers(flat: Array) -> Array:
+        sums = flat.reshape(-1, len(parts), *flat.shape[1:])  # (C, P, ...)
+        by_part = scorer.numbers(sums)  # (M, P, ...)
+        rows = [by_part, *(_total(scorer, sums, by_part, parts, of) for of in totals.values())]
+        return np.concatenate(rows, axis=1).reshape(-1, *flat.shape[1:])
 
     return numbers
 
 
-def _total(scorer: Scorer, by_part: Array, parts: Sequence[str], members: Sequence[str]) -> Array:
-    """Return the metrics of a total, (M, P, ...) -> (M, 1, ...)."""
-    chosen = by_part[:, [parts.index(part) for part in members]]
+def all_bounds(scorer: Scorer, members: Mapping[str, Sequence[str]]) -> list[float | None]:
+    """Return the largest value of each number, in the order of `all_numbers`.
+
+    Args:
+        scorer: The benchmark's.
+        members: Parts of each part and total; the parts come first.
+    """
+    sizes = [1 if scorer.pooled else len(of) for of in members.values()]
+    return [metric.bound(size) for metric in scorer.metrics for size in sizes]
+
+
+def _total(
+    scorer: Scorer, sums: Array, by_part: Array, parts: Sequence[str], members: Sequence[str]
+) -> Array:
+    """Return the metrics of a total, from (C, P, ...) and (M, P, ...), as (M, 1, ...)."""
+    places = [parts.index(part) for part in members]
+    if scorer.pooled:
+        return scorer.numbers(sums[:, places].sum(axis=1))[:, None]
+    chosen = by_part[:, places]
     rows = [
         values.sum(axis=0) if metric.summed else values.mean(axis=0)
         for metric, values in zip(scorer.metrics, chosen, strict=True)

@@ -256,14 +256,19 @@ def paired_intervals(
     ]
 
 
-def few_pictures_note(pictures: int) -> list[str]:
-    """Return a note where pictures are too few for a bootstrap, else nothing."""
+def few_pictures_note(pictures: int, name: str = "picture") -> list[str]:
+    """Return a note where pictures are too few for a bootstrap, else nothing.
+
+    Args:
+        pictures: Their number.
+        name: What they are called: a benchmark may resample something else.
+    """
     if pictures >= FEW:
         return []
     if pictures == 1:
-        return ["note: 1 picture, which says nothing of others: no intervals"]
+        return [f"note: 1 {name}, which says nothing of others: no intervals"]
     return [
-        f"note: {pictures} picture(s), fewer than {FEW}: bootstrap intervals are too narrow for so "
+        f"note: {pictures} {name}(s), fewer than {FEW}: bootstrap intervals are too narrow for so "
         "few; take the numbers as a first look"
     ]
 

@@ -50,11 +50,15 @@ class Scorer(Protocol):
     """
 
     @property
+    def pooled(self) -> bool:
+        """Whether a total over parts is computed from their counts, not from their numbers."""
+
+    @property
     def metrics(self) -> Sequence[Metric]:
         """The numbers, in the order of `numbers`."""
 
     def counts(self, answers: Sequence[Answer]) -> Sequence[float]:
-        """Return what the answers about one picture, in one part, add to the counts."""
+        """Return what the answers about one unit (a picture), in one part, add to the counts."""
 
     def numbers(self, sums: Array) -> Array:
         """Return the metrics from sums of counts, (C, ...) -> (M, ...)."""

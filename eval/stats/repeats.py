@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from eval.files.answers import Answer
-from eval.stats.grouped import all_numbers, counts_by_picture, pictures_by_number
+from eval.stats.grouped import all_bounds, all_numbers, counts_by_picture, pictures_by_number
 from eval.stats.intervals import Array, Interval, Metrics, bootstrap_intervals, paired_intervals
 from eval.stats.metric import Scorer
 
@@ -106,7 +106,7 @@ def over_repeats(
     everything = [answer for answers in some for answer in answers]
     parts = list(dict.fromkeys(answer.item.part for answer in everything))
     members = {**{part: [part] for part in parts}, **scorer.totals(parts)}
-    pictures = sorted({answer.item.image for answer in everything})
+    pictures = sorted({answer.item.unit for answer in everything})
     counts = {
         name: np.concatenate(
             [counts_by_picture(scorer, one, pictures, parts) for one in answers], axis=1
@@ -114,7 +114,7 @@ def over_repeats(
         for name, answers in arms.items()
     }  # (N, R * C * P)
     each = _by_repeat(scorer, parts, len(some))
-    highest = [m.bound(len(of)) for m in scorer.metrics for of in members.values()]
+    highest = all_bounds(scorer, members)
     sizes = {
         name: pictures_by_number(
             scorer, table.reshape(len(pictures), len(some), -1).sum(axis=1), members

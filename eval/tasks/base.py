@@ -45,6 +45,11 @@ class TaskProtocol:
     parser: str = ""
 
 
+def every_protocol() -> list[tuple[str, str]]:
+    """Return the keys of `Task.protocols` that stand for every model family."""
+    return [("", name) for name in ("opera", "official", "chat", "chat-short")]
+
+
 class Appendix(NamedTuple):
     """What a task adds to a run's report: text to print, and content of `metrics.json`."""
 
@@ -82,6 +87,9 @@ class Task(ABC):
         metrics: Its numbers; arms are compared by the first.
         published: Whether configs/paper.yaml has numbers of these metrics under its name.
         wants_p_yes: Whether the probability of "yes" against "no" at the first token is recorded.
+        resampled: What intervals resample and tests flip: pictures, or `Item.unit`'s groups.
+        pooled: Whether a total over parts is computed from their counts; else it is the sum or the
+            mean of their numbers.
         draws_pictures: Whether the seed may choose its pictures, so that repeats have others.
     """
 
@@ -93,6 +101,8 @@ class Task(ABC):
     metrics: ClassVar[Sequence[Metric]]
     published: ClassVar[bool] = True
     wants_p_yes: ClassVar[bool] = False
+    resampled: ClassVar[str] = "picture"
+    pooled: ClassVar[bool] = False
     draws_pictures: ClassVar[bool] = False
 
     def __init__(self, settings: RunSettings, protocol: TaskProtocol | None = None) -> None:
@@ -179,7 +189,7 @@ class Task(ABC):
 
     @abstractmethod
     def counts(self, answers: Sequence[Answer]) -> Sequence[float]:
-        """Return what the answers about one picture, in one part, add to the counts."""
+        """Return what the answers about one `Item.unit`, in one part, add to the counts."""
 
     @abstractmethod
     def numbers(self, sums: Array) -> Array:
@@ -237,8 +247,14 @@ class Task(ABC):
 # Dotted paths, so that a command imports its own task alone. One line per benchmark.
 TASKS: Final = {
     "pope": "eval.tasks.pope.task.Pope",
+    "repope": "eval.tasks.pope.others.RePope",
+    "pope-aokvqa": "eval.tasks.pope.others.PopeAokvqa",
+    "pope-gqa": "eval.tasks.pope.others.PopeGqa",
     "chair": "eval.tasks.chair.task.ChairCaptions",
     "mme": "eval.tasks.mme.Mme",
+    "hallusionbench": "eval.tasks.hallusionbench.task.HallusionBench",
+    "dash-b": "eval.tasks.dash_b.DashB",
+    "amber-discriminative": "eval.tasks.amber.discriminative.AmberDiscriminative",
 }
 
 

@@ -18,8 +18,9 @@ from eval.files.answers import Answer, Item
 from eval.files.storage import read_lines
 from eval.stats.intervals import Array, ratio
 from eval.stats.metric import Metric
-from eval.tasks.base import TaskProtocol
-from eval.tasks.yes_no.task import YesNoTask
+from eval.tasks.base import TaskProtocol, every_protocol
+from eval.tasks.yes_no.groups import all_right
+from eval.tasks.yes_no.parts import PartsTask
 
 PERCEPTION: Final = (
     "existence", "count", "position", "color", "posters", "celebrity", "scene", "landmark",
@@ -28,23 +29,33 @@ PERCEPTION: Final = (
 COGNITION: Final = (
     "commonsense_reasoning", "numerical_calculation", "text_translation", "code_reasoning",
 )  # fmt: skip
-# What papers on hallucination report: object level and attribute level.
+# The last is what papers on hallucination report: object level and attribute level.
 TOTALS: Final = {
     "perception": PERCEPTION,
     "cognition": COGNITION,
     "hallucination": PERCEPTION[:4],
 }
+# Pictures are asked about twice; 147 posters, 170 celebrities.
+QUESTIONS: Final = {
+    **dict.fromkeys(PERCEPTION[:4], 60), "posters": 294, "celebrity": 340, "scene": 400,
+    "landmark": 400, "artwork": 400, "OCR": 40, "commonsense_reasoning": 140,
+    **dict.fromkeys(COGNITION[1:], 40),
+}  # fmt: skip
 REQUEST: Final = " Please answer yes or no."
 PAIR: Final = 2  # questions about each picture
 INNER: Final = "MME_Benchmark"  # where the zip has the categories; some copies have them at the top
 SUFFIXES: Final = (".jpg", ".png", ".jpeg")
 
 
-class Mme(YesNoTask):
+class Mme(PartsTask):
     """MME's questions, by category; `--data-path` is its folder as it is downloaded."""
 
     name = "mme"
     title = "MME"
+    scorer = "MME's eval_tool/calculation.py"
+    parts = (*PERCEPTION, *COGNITION)
+    presets = TOTALS
+    expected = QUESTIONS
     metrics: ClassVar[Sequence[Metric]] = (
         Metric("score", factor=1.0, summed=True, highest=200.0),
         Metric("accuracy"),
@@ -53,20 +64,16 @@ class Mme(YesNoTask):
         Metric("unknown_rate", "unknown %", wide=True),
     )
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
-        # lmms-eval and LLaVA's scripts: greedy, 16 tokens; the question holds the request.
-        ("", "opera"): TaskProtocol(16, parser="mme"),
-        ("", "official"): TaskProtocol(16, parser="mme"),
-        # Any model's chat template; the question asks for one word by itself.
-        ("", "chat"): TaskProtocol(16, parser="mme"),
-        ("", "chat-short"): TaskProtocol(16, parser="mme"),
+        # lmms-eval and LLaVA's scripts: greedy, 16 tokens; the question asks for one word itself.
+        **dict.fromkeys(every_protocol(), TaskProtocol(16, parser="first-4")),
         # LLaVA's convert_answer_to_mme.py and lmms-eval: the request gives way to LLaVA's own.
         ("llava-1.5", "official"): TaskProtocol(
-            16, suffix="\nAnswer the question using a single word or phrase.", parser="mme"
+            16, suffix="\nAnswer the question using a single word or phrase.", parser="first-4"
         ),
     }
 
     def items(self) -> list[Item]:
-        """Return the questions of all categories that the folder has, each cut to the limit."""
+        """Return the questions of the categories that are asked and that the folder has."""
         root = self.settings.pictures_folder()
         folder = root / INNER if (root / INNER).is_dir() else root
         found: list[Item] = []
@@ -79,17 +86,15 @@ class Mme(YesNoTask):
             for name in dict.fromkeys([*names, *dict(asked)]):
                 of = [question for image, question in asked if image == name]
                 if len(of) != PAIR or len(set(of)) != PAIR:
-                    what = (
-                        f"{name} in {root} has {len(of)} question(s), but MME asks two that differ"
-                    )
-                    raise EvaluationError(f"{what}; download the question files again")
-            found += items[: self.settings.limit]
+                    raise EvaluationError(f"{name} in {root} has {len(of)} question(s), but MME "
+                                          "asks two that differ; get them again")  # fmt: skip
+            found += items
         if not found:
             raise EvaluationError(
                 f"{root} holds none of MME's categories ({PERCEPTION[0]}, {PERCEPTION[1]}, ...); "
                 "pass the folder MME_Benchmark_release_version as --data-path"
             )
-        return found
+        return self.chosen(found)
 
     def prompt(self, item: Item, protocol: TaskProtocol) -> str:
         """Return the question, without its request where the protocol has one of its own."""
@@ -98,20 +103,13 @@ class Mme(YesNoTask):
 
     def counts(self, answers: Sequence[Answer]) -> list[int]:
         """Return the counts of all yes/no questions, then pairs, and pairs with both right."""
-        pairs = len(answers) // PAIR
-        right = pairs and all(self.right(answer) for answer in answers)
-        return [*super().counts(answers), pairs, int(right)]
+        return [*super().counts(answers), *all_right(answers, "", self.right, size=PAIR)]
 
     def numbers(self, sums: Array) -> Array:
         """Return score, accuracy, accuracy+, yes ratio and unknown rate."""
         accuracy, _, _, _, yes_ratio, unknown = super().numbers(sums[:-2])
         plus = ratio(sums[-1], sums[-2])
         return np.stack([100 * (accuracy + plus), accuracy, plus, yes_ratio, unknown])
-
-    def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Return the sums over categories: of groups that are all there, else of what is there."""
-        whole = {name: of for name, of in TOTALS.items() if set(of) <= set(parts)}
-        return whole or ({"all categories": parts} if len(parts) > 1 else {})
 
 
 def _question_files(folder: Path) -> list[Path]:

@@ -19,6 +19,7 @@ HEADINGS: Final = {"Len": "Len, with punctuation"}
 class CaptionScorer:
     """Scores answers that are captions, see `eval.stats.metric.Scorer`."""
 
+    pooled: ClassVar[bool] = False
     # Len is in hundreds of words, which percent makes words.
     metrics: ClassVar[Sequence[Metric]] = tuple(
         Metric(name, HEADINGS.get(name, ""), digits=1, highest=highest)

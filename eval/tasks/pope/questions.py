@@ -32,11 +32,6 @@ KEYS: Final = ("question_id", "image", "text", "label")
 OTHER_KEYS: Final = {"image": "image_source", "text": "question", "label": "answer"}
 
 
-def question_file(folder: Path, pope_type: str) -> Path:
-    """Return the path of a question file under its published name."""
-    return folder / f"coco_pope_{pope_type}.json"
-
-
 def read_questions(path: Path, pope_type: str) -> list[Item]:
     """Read a question file: question_id, image, text and label in each row.
 

@@ -21,7 +21,8 @@ from eval.run.folder import OLD_ANSWERS, RUN
 from eval.tasks.yes_no import layouts
 from eval.tasks.yes_no.identity import id_of
 from eval.tasks.yes_no.layouts import Layout, layout_of, value_of
-from eval.tasks.yes_no.matching import Said, match, rows_of_parts
+from eval.tasks.yes_no.matching import match, rows_of_parts
+from eval.tasks.yes_no.said import ONE_TO_ONE, Matching, Said
 from models.settings import available
 
 UNNAMED: Final = "answers"
@@ -37,6 +38,7 @@ def read_answers(
     *,
     answer_key: str | None = None,
     id_key: str | None = None,
+    rule: Matching = ONE_TO_ONE,
 ) -> SavedAnswers:
     """Read a file of answers and return them by arm, in the order of the questions.
 
@@ -46,8 +48,9 @@ def read_answers(
         items: The questions.
         answer_key: Key that holds what the model said; None to find it.
         id_key: Key that holds the question's id; None to find it.
+        rule: How rows are matched with questions.
     Raises:
-        EvaluationError: If the answers don't match the questions one to one.
+        EvaluationError: If the answers don't match the questions one to one, or as the rule has it.
     """
     own = _record_of(path)
     if own is not None and path.name == ANSWERS:
@@ -66,11 +69,17 @@ def read_answers(
     by_method = any(METHOD in row for _, row in rows)
     model, named = _named_arms(path, said, _arm_of(path), by_method=by_method)
     others: Counter[str] = Counter()
-    arms = {arm: match(path, of, items, others) for arm, of in named.items()}
+    arms = {arm: match(path, of, items, others, rule) for arm, of in named.items()}
+    for arm, answers in arms.items():
+        if not answers:
+            raise EvaluationError(
+                f"{path} has no answer{f' of {arm}' if len(arms) > 1 else ''} to any of the "
+                f"{len(items)} questions; pass the question file that the answers were made from"
+            )
     if others:
         print(
             f"note: {path.name} has answers to parts that are not asked for and not scored: "
-            f"{rows_of_parts(others)}; --pope-type names the parts to score",
+            f"{rows_of_parts(others)}; --pope-type, or --part, names the parts to score",
             file=sys.stderr,
         )
     facts = {
@@ -96,6 +105,11 @@ def _said(path: Path, layout: Layout, where: str, row: Record) -> Said:
             "or text: correct it, or name another key with --id-key"
         )
     arm, part = (_name(at, row, keys) for keys in (layouts.ARM, layouts.PART))
+    if layout.id_made_of:
+        row_id, part = (
+            "_".join(str(value_of(row, (key,))) for key in keys)
+            for keys in (layout.id_made_of, layout.part_made_of)
+        )
     picture = _picture(value_of(row, layouts.PICTURE))
     answer = Answer(Item(0, "", ""), text)
     if layout is layouts.LAYOUTS[0]:

@@ -12,8 +12,8 @@ from eval.tasks.yes_no.parsers import PARSERS
 
 WORTH_A_NOTE: Final = 0.01  # share of an arm's answers
 SHOWN: Final = 40  # characters of an example
-# MME's own looks at four characters only, so it differs on every sentence.
-COMPARED: Final = tuple(name for name in PARSERS if name != "mme")
+# Those that read sentences; the others look at the first characters, or for a word alone.
+COMPARED: Final = ("opera", "pope", "strict", "substring")
 
 
 class Disagreement(NamedTuple):
@@ -39,9 +39,9 @@ def disagreements(arms: Mapping[str, Sequence[Answer]], parser: str) -> dict[str
 
     Args:
         arms: Answers by arm.
-        parser: The one in use, which is always compared.
+        parser: The one in use, which is always compared, unless answers are not parsed.
     """
-    names = dict.fromkeys([*COMPARED, parser])
+    names = dict.fromkeys([*COMPARED, *([parser] if parser in PARSERS else [])])
     return {arm: _disagreement(answers, list(names)) for arm, answers in arms.items()}
 
 

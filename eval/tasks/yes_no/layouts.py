@@ -33,7 +33,9 @@ class Layout:
         id: The question's id; without one, rows are matched by picture and text, or in order.
         question: What was asked, with or without a prompt around it.
         order: Number of the row, where rows may come in another order than the questions'.
-        label: Keys that hold the right answer, which are never taken for the model's.
+        label: Keys that hold the right answer, or a judge's, which are never taken for the model's.
+        id_made_of: Keys whose values together, with _ between, are the id.
+        part_made_of: Keys whose values together are the part.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Layout:
     question: tuple[str, ...] = QUESTION
     order: str = ""
     label: tuple[str, ...] = ()
+    id_made_of: tuple[str, ...] = ()
+    part_made_of: tuple[str, ...] = ()
 
 
 PICTURE: Final = (
@@ -65,6 +69,14 @@ LAYOUTS: Final = (
         ("doc.question", "input"),
         "doc_id",
         ("target",),
+    ),
+    Layout(
+        "HallusionBench",
+        ("category", "subcategory", "set_id", "figure_id", "question_id", "model_prediction"),
+        ("model_prediction",),
+        label=("gt_answer", "gpt4v_output_gpt_check"),
+        id_made_of=("set_id", "figure_id", "question_id"),
+        part_made_of=("category", "subcategory"),
     ),
     Layout("LLaVA", ("question_id", "prompt", "text"), ("text",), question=("prompt",)),
     # PAI's pope_eval.py: a dialogue's turns in order, without ids; `question` is the whole prompt.

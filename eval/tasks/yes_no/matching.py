@@ -5,44 +5,24 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
-from eval.tasks.yes_no.identity import asks, id_of, picture_key, same_picture, words
+from eval.tasks.yes_no.identity import asks, picture_key, same_picture, words
+from eval.tasks.yes_no.said import ONE_TO_ONE, Matching, Said, answered, bare_id, by_text
 
 SHOWN_PARTS: Final = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """One row of a file of answers.
-
-    Attributes:
-        where: Where it stands.
-        arm: Who answered.
-        part: Part of the benchmark, or several with commas between; None if the row has none.
-        id: The question's; None if the row has none.
-        question: What was asked; None if the row does not have it.
-        picture: Name of the picture; None if the row does not have it.
-        answer: What the model said, with what else an answer of ours holds.
-        label: What the row has for the right answer; None if it has none that is yes or no.
-    """
-
-    where: str
-    arm: str | None
-    part: str | None
-    id: int | str | None
-    question: str | None
-    picture: int | str | None
-    answer: Answer
-    label: str | None = None
-
-
 def match(
-    path: Path, said: Sequence[Said], items: Sequence[Item], others: Counter[str]
+    path: Path,
+    said: Sequence[Said],
+    items: Sequence[Item],
+    others: Counter[str],
+    rule: Matching = ONE_TO_ONE,
 ) -> list[Answer]:
     """Return the answers of one arm in the order of the questions.
 
@@ -51,23 +31,33 @@ def match(
         said: The rows of the arm.
         items: The questions.
         others: Counts the rows of parts that are not asked, by part.
+        rule: What they have in common.
     Raises:
         EvaluationError: If rows and questions don't match one to one, or a row is about another
             question or picture.
     """
+    said = [one for one in said if one.id not in rule.ignored]
+    if _is_one_part(said, items):
+        return _match_part(path, said, items, rule)
     parts: dict[str, list[Item]] = {}
     for item in items:
         parts.setdefault(item.part, []).append(item)
     rows = _by_part(path, said, list(parts), others)
     for part, of in rows.items():
-        if not of and others:
+        if not of and others and not rule.partial:
             raise EvaluationError(
                 f"{path} has no answers to {part}: its rows are of {rows_of_parts(others)}; pass "
                 "the --pope-type that was asked, or rename that key if it says something else"
             )
-    return [
-        answer for part, asked in parts.items() for answer in _match_part(path, rows[part], asked)
-    ]
+    found = [_match_part(path, rows[part], asked, rule) for part, asked in parts.items()]
+    return [answer for of in found for answer in of]
+
+
+def _is_one_part(said: Sequence[Said], items: Sequence[Item]) -> bool:
+    """Return whether ids alone find the questions: they are unique, and no row names a part."""
+    ids = {item.id for item in items}
+    by_id = len(ids) == len(items) and all(one.id is not None for one in said)
+    return by_id and len({item.part for item in items}) > 1 and not any(one.part for one in said)
 
 
 def _by_part(
@@ -100,18 +90,24 @@ def _parts_of(one: Said, known: Mapping[str, str]) -> list[str]:
     return [head] if slash and head.casefold() in known else []
 
 
-def _match_part(path: Path, said: Sequence[Said], items: Sequence[Item]) -> list[Answer]:
-    """Return the answers to the questions of one part, in their order."""
-    part = items[0].part
+def _match_part(
+    path: Path, said: Sequence[Said], items: Sequence[Item], rule: Matching
+) -> list[Answer]:
+    """Return the answers to the questions of one part, or of all, in their order."""
+    part = items[0].part if len({item.part for item in items}) == 1 else ""
     of = f" of {said[0].arm}" if said and said[0].arm else ""
     what = f"{path}: the answers{of} to {part}" if part else f"{path}{of}"
-    with_id = [one for one in said if one.id is not None]
+    if rule.by_text:
+        said, items = by_text(what, said, items)
+    with_id = [one for one in said if one.id is not None and not rule.by_text]
     if with_id and len(with_id) < len(said):
         bare = next(one for one in said if one.id is None)
         raise EvaluationError(
             f"{path}, {bare.where} has no question id, but others have one ({len(said)} rows, "
             f"{len(with_id)} with an id); give every row an id, or none"
         )
+    if rule.partial:
+        items = answered(said, items, part, by_id=bool(with_id))
     in_order = bool(said) and not with_id
     ordered = _without_ids(path, said, items) if in_order else _by_id(what, said, items)
     for one, item in zip(ordered, items, strict=True):
@@ -126,29 +122,30 @@ def _by_id(what: str, said: Sequence[Said], items: Sequence[Item]) -> list[Said]
     Raises:
         EvaluationError: If they don't match one to one.
     """
-    part = items[0].part
-    ids = [_bare_id(one.id, part) for one in said]
-    expected = [_bare_id(item.id, "") for item in items]
+    part = items[0].part if items else ""
+    ids = [bare_id(one.id, part) for one in said]
+    expected = [bare_id(item.id, "") for item in items]
     doubled = [row_id for row_id, count in Counter(ids).items() if count > 1]
-    for problem, found in (
-        ("answers question_id {} more than once", doubled),
-        ("has no answer to question_id {}", _without(expected, ids)),
-        ("answers question_id {}, which the question file does not have", _without(ids, expected)),
+    pass_file = "pass the question file that the answers were made from"
+    for problem, found, advice in (
+        ("answers question_id {} more than once", doubled, pass_file),
+        (
+            "has no answer to question_id {}",
+            _without(expected, ids),
+            f"{pass_file}, or --partial to score what is answered",
+        ),
+        (
+            "answers question_id {}, which the question file does not have",
+            _without(ids, expected),
+            pass_file,
+        ),
     ):
         if found:
             raise EvaluationError(
-                f"{what}: {problem.format(str(found[0])[:60])} ({len(found)} such); "
-                "pass the question file that the answers were made from"
+                f"{what}: {problem.format(str(found[0])[:60])} ({len(found)} such); {advice}"
             )
     rows = dict(zip(ids, said, strict=True))
     return [rows[row_id] for row_id in expected]
-
-
-def _bare_id(row_id: int | str | None, part: str) -> int | str | None:
-    """Return an id as it is compared, without the part that exports of ours put before it."""
-    if isinstance(row_id, str) and part and row_id.startswith(f"{part}/"):
-        row_id = row_id.removeprefix(f"{part}/")
-    return id_of(row_id)
 
 
 def _without_ids(path: Path, said: Sequence[Said], items: Sequence[Item]) -> list[Said]:

@@ -39,7 +39,37 @@ def parse_strict(answer: str) -> str | None:
     return said.pop() if len(said) == 1 else None
 
 
-def parse_mme(answer: str) -> str | None:
+MARKS: Final = ';/[]"{}()=+\\_-><@`,?!'
+MOST_STOPS: Final = 32  # full stops that VLMEvalKit removes: a flag of its stands for their number
+
+
+def parse_exact(answer: str) -> str | None:
+    """Read an answer as AMBER does: only "Yes" and "No", written so, with nothing around.
+
+    Source: AMBER's `inference.py`.
+    """
+    return {"Yes": "yes", "No": "no"}.get(answer)
+
+
+def parse_word(answer: str) -> str | None:
+    """Read an answer as VLMEvalKit does: the one of the words yes and no that the text has.
+
+    None where it has both or neither. A mark is removed where the text has it beside a space, or
+    has a comma between digits; else it separates words: "yes-no" is two words, and in "yes-no - so"
+    the first word is "yesno". Source: `vlmeval/dataset/utils/yorn.py`.
+    """
+    text = answer.lower()
+    joined = re.search(r"\d,\d", text) is not None
+    spaces = {
+        ord(mark): "" if joined or f"{mark} " in text or f" {mark}" in text else " "
+        for mark in MARKS
+    }
+    words = re.sub(r"\.(?!\d)", "", text.translate(spaces), count=MOST_STOPS).split()
+    said = {"yes", "no"} & set(words)
+    return said.pop() if len(said) == 1 else None
+
+
+def parse_first_4(answer: str) -> str | None:
     """Read an answer as MME does: yes or no alone, or in its first four characters; else None.
 
     Source: `parse_pred_ans` in its `eval_tool/calculation.py`.
@@ -64,8 +94,12 @@ PARSERS: Final[dict[str, Callable[[str], str | None]]] = {
     "opera": parse_opera,
     "pope": parse_pope,
     "strict": parse_strict,
-    "mme": parse_mme,
+    "exact": parse_exact,
+    "first-4": parse_first_4,
     "substring": parse_substring,
+    "word": parse_word,
 }
+JUDGE: Final = "judge"  # a benchmark's name for verdicts that are given, in the place of a parser
+OLD_NAMES: Final = {"mme": "first-4"}
 # Parsers whose reference scorer leaves unknown answers out of every denominator.
 LEAVE_OUT: Final = ("substring",)

@@ -49,7 +49,7 @@ def part_scores(answers: Sequence[Answer], names: Sequence[str]) -> PartScores:
         answers: To the questions of the part.
         names: All pictures of the run, sorted.
     """
-    all_pictures = np.searchsorted(names, [answer.item.image for answer in answers])
+    all_pictures = np.searchsorted(names, [answer.item.unit for answer in answers])
     pictures, own = np.unique(all_pictures, return_inverse=True)
     scores = np.array([np.nan if a.p_yes is None else a.p_yes for a in answers])
     positive = np.array([answer.item.label == "yes" for answer in answers])

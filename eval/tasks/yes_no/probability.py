@@ -106,11 +106,11 @@ def probabilities(
     if not any(answer.p_yes is not None for answers in arms.values() for answer in answers):
         return None
     some = next(iter(arms.values()))
-    names = sorted({answer.item.image for answer in some})
+    names = sorted({answer.item.unit for answer in some})
     parts = list(dict.fromkeys(answer.item.part for answer in some))
     members = {**{part: [part] for part in parts}, **totals}
     shown = {
-        kind: len({a.item.image for a in some if a.item.part in of}) for kind, of in members.items()
+        kind: len({a.item.unit for a in some if a.item.part in of}) for kind, of in members.items()
     }
     primary = next(iter(totals), parts[0])
     tables = {

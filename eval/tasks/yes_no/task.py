@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import isnan
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
-from eah.errors import nearest
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
 from eval.files.saved import SavedAnswers
@@ -20,86 +20,43 @@ from eval.stats.intervals import Array, ratio
 from eval.stats.metric import Metric
 from eval.tasks.base import Appendix, Task
 from eval.tasks.yes_no.answers import read_answers
+from eval.tasks.yes_no.coverage import coverage, coverage_note
 from eval.tasks.yes_no.disagreement import disagreement_notes, disagreements
 from eval.tasks.yes_no.parsers import LEAVE_OUT, PARSERS
 from eval.tasks.yes_no.probability import probabilities
 from eval.tasks.yes_no.probability_table import probability_text
+from eval.tasks.yes_no.said import Matching
+from eval.tasks.yes_no.settings import GENERATE, LIKELIHOOD, SCORINGS, YesNoSettings
 
 if TYPE_CHECKING:
     from eval.run.recorded import RecordedRun
 
-# What each answer adds to the counts; the cells are (prediction, label). None is unknown.
-CELLS: Final = (("yes", "yes"), ("yes", "no"), ("no", "no"), ("no", "yes"))
-GENERATE, LIKELIHOOD = "generate", "likelihood"
-SCORINGS: Final = (GENERATE, LIKELIHOOD)
-COUNTS: Final = ("total", "tp", "fp", "tn", "fn", "unknown", "positives", "asked")
-
-
-@dataclass(frozen=True, slots=True)
-class YesNoSettings(RunSettings):
-    """Settings of a yes/no benchmark, besides the common ones.
-
-    Attributes:
-        parser: How answers are read; None for the protocol's.
-        answers: Saved answers to score without a model: a file, or a run folder.
-        answer_key: Key of their rows that holds what the model said; None to find it.
-        id_key: Key of their rows that holds the question's id; None to find it.
-        scoring: "generate" reads the text that a model says; "likelihood" takes the likelier of
-            yes and no at the first token, from one forward pass.
-    """
-
-    parser: str | None = None
-    answers: Path | None = None
-    answer_key: str | None = None
-    id_key: str | None = None
-    scoring: str = GENERATE
-
-    def __post_init__(self) -> None:
-        """Check what can be checked without a model."""
-        RunSettings.__post_init__(self)
-        if self.parser is not None and self.parser not in PARSERS:
-            raise EvaluationError(
-                f"parser {self.parser!r} is unknown: {nearest(self.parser, PARSERS)}"
-            )
-        for name in ("answer_key", "id_key"):
-            if getattr(self, name) is not None and self.answers is None:
-                flag = name.replace("_", "-")
-                raise EvaluationError(f"--{flag} says how --answers is read; give both, or neither")
-        if self.scoring not in SCORINGS:
-            raise EvaluationError(
-                f"scoring {self.scoring!r} is unknown: {nearest(self.scoring, SCORINGS)}"
-            )
-        if self.scoring == LIKELIHOOD:
-            self._check_likelihood()
-
-    def _check_likelihood(self) -> None:
-        """Refuse settings of a text that is not generated.
-
-        Raises:
-            EvaluationError: Naming the first.
-        """
-        for flag, given, why in (
-            ("--answers", self.answers is not None, "the answers are there already"),
-            ("--sample", self.sample, "nothing is sampled"),
-            ("--beam", self.beam > 1, "beams do not change the first token's probability"),
-            ("--max-new-tokens", self.max_new_tokens is not None, "nothing is generated"),
-            ("--parser", self.parser is not None, "there is no text to read"),
-        ):
-            if given:
-                raise EvaluationError(
-                    f"--scoring likelihood does not go with {flag}: {why}; leave one of them out"
-                )
+YES, NO = "yes", "no"
+# What answers add up to; tp, fp, tn and fn are of the positive class.
+COUNTS: Final = ("total", "tp", "fp", "tn", "fn", "unknown", "positives", "asked", "yes")
 
 
 class YesNoTask(Task):
-    """A benchmark of questions whose right answers are yes or no; "yes" is the positive class.
+    """A benchmark of questions whose right answers are yes or no.
 
-    An unknown answer is wrong: it counts against accuracy and recall, and is no predicted yes. Only
-    the parsers in LEAVE_OUT leave it out of all numbers but the rate of unknown answers.
+    An unknown answer is wrong: it counts against accuracy and recall, and is neither a predicted
+    yes nor a predicted no. Only the parsers in `leave_out` leave it out of all numbers but the rate
+    of unknown answers.
+
+    Attributes:
+        positive: The class that precision, recall and F1 are of.
+        leave_out: Parsers that leave unknown answers out, as its reference scorer does.
+        scorer: Whose formulas the numbers are.
+        expected: Number of questions that the whole benchmark has, by part; empty where its
+            editions differ.
     """
 
-    settings_class = YesNoSettings
+    settings_class: ClassVar[type[RunSettings]] = YesNoSettings
     wants_p_yes = True
+    positive: ClassVar[str] = YES
+    leave_out: ClassVar[Sequence[str]] = LEAVE_OUT
+    scorer: ClassVar[str] = "POPE's evaluate.py"
+    expected: Mapping[str, int] = MappingProxyType({})
     metrics: ClassVar[Sequence[Metric]] = (
         Metric("accuracy"),
         Metric("precision", wide=True),
@@ -117,6 +74,7 @@ class YesNoTask(Task):
         flags.flag("--answers", type=Path, help="score this file or run; no model is loaded")
         flags.flag("--answer-key", metavar="KEY", help="their key of the model's text (is found)")
         flags.flag("--id-key", metavar="KEY", help="their key of the question's id (is found)")
+        flags.flag("--partial", action="store_true", help="they may answer some questions only")
 
     @property
     def likelihood(self) -> bool:
@@ -143,7 +101,13 @@ class YesNoTask(Task):
         settings = self.settings
         assert isinstance(settings, YesNoSettings)
         try:
-            return read_answers(path, items, answer_key=settings.answer_key, id_key=settings.id_key)
+            return read_answers(
+                path,
+                items,
+                answer_key=settings.answer_key,
+                id_key=settings.id_key,
+                rule=self.matching,
+            )
         except EvaluationError as error:
             if settings.limit is None:
                 raise
@@ -154,8 +118,8 @@ class YesNoTask(Task):
 
     def check_run(self, run: RecordedRun) -> None:
         """Refuse what says how a file is read beside a run folder, which is scored whole."""
-        for name in ("limit", "answer_key", "id_key"):
-            if getattr(self.settings, name) is not None:
+        for name in ("limit", "answer_key", "id_key", "partial"):
+            if getattr(self.settings, name) not in (None, False):
                 raise EvaluationError(
                     f"--{name.replace('_', '-')} is for files of answers, but {run.path} is a run "
                     "folder, which is scored whole; leave it out"
@@ -171,36 +135,42 @@ class YesNoTask(Task):
         Arms then have different denominators, so that they are not tested, see `Scorer`.
         """
         said = self.read(answer)
-        return None if said is None and self.parser in LEAVE_OUT else said == answer.item.label
+        return None if said is None and self.parser in self.leave_out else said == answer.item.label
 
     def counts(self, answers: Sequence[Answer]) -> list[int]:
         """Return the sums of COUNTS over answers."""
         cells = [(self.read(answer), answer.item.label) for answer in answers]
         unknown = sum(said is None for said, _ in cells)
-        if self.parser in LEAVE_OUT:
+        if self.parser in self.leave_out:
             cells = [cell for cell in cells if cell[0] is not None]
+        one = self.positive
+        other = NO if one == YES else YES
         return [
             len(cells),
-            *(cells.count(cell) for cell in CELLS),
+            *(
+                cells.count(cell)
+                for cell in ((one, one), (one, other), (other, other), (other, one))
+            ),
             unknown,
-            sum(label == "yes" for _, label in cells),
+            sum(label == one for _, label in cells),
             len(answers),
+            sum(said == YES for said, _ in cells),
         ]
 
     def numbers(self, sums: Array) -> Array:
         """Return accuracy, precision, recall, F1, yes ratio and unknown rate.
 
-        F1 is 2 tp / (predicted yes + labelled yes), which is the harmonic mean of precision and
+        F1 is 2 tp / (predicted positives + positives), which is the harmonic mean of precision and
         recall where both are defined. The yes ratio is that of the predictions.
         """
-        total, tp, fp, tn, _, unknown, positives, asked = sums
+        total, tp, fp, tn, _, unknown, positives, asked, yes = sums
         return np.stack(
             [
                 ratio(tp + tn, total),
                 ratio(tp, tp + fp),
                 ratio(tp, positives),
                 ratio(2 * tp, tp + fp + positives),
-                ratio(tp + fp, total),
+                ratio(yes, total),
                 ratio(unknown, asked),
             ]
         )
@@ -209,11 +179,19 @@ class YesNoTask(Task):
         """Return the parser."""
         return {"parser": self.parser}
 
+    @property
+    def matching(self) -> Matching:
+        """How rows of `--answers` are matched with questions."""
+        settings = self.settings
+        return Matching(partial=isinstance(settings, YesNoSettings) and settings.partial)
+
     def beside(
         self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
     ) -> Appendix:
         """Return what the probabilities of yes say of the arms."""
         parts = list(dict.fromkeys(a.item.part for answers in arms.values() for a in answers))
+        if self.pooled:  # one number of all questions, not a mean over parts
+            arms, parts = {arm: [_whole(one) for one in of] for arm, of in arms.items()}, [""]
         found = probabilities(arms, references, self.totals(parts))
         if found is None:
             return Appendix()
@@ -221,18 +199,29 @@ class YesNoTask(Task):
 
     def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
         """Return counts and metrics under every parser, and where parsers disagree, by arm."""
-        parsers = {name: self._with(name)._plain(arms) for name in PARSERS}
+        parsers = {name: self.with_parser(name)._plain(arms) for name in PARSERS}
         found = disagreements(arms, self.parser)
         return {
+            "scorer": self.scorer,
+            "positive": self.positive,
+            "coverage": coverage(arms, self.expected)._asdict(),
             "parsers": parsers,
             "parser_disagreement": {n: d._asdict() for n, d in found.items()},
         }
 
     def notes(self, arms: Mapping[str, Sequence[Answer]]) -> list[str]:
-        """Return what parsers disagree on, and how many answers are empty."""
-        return disagreement_notes(disagreements(arms, self.parser), self.parser)
+        """Return how much is answered, what parsers disagree on, and how many answers are empty."""
+        unknown = {
+            arm: sum(self.read(answer) is None for answer in answers) / len(answers)
+            for arm, answers in arms.items()
+        }
+        how = f"scored by the formulas of {self.scorer}; positive class: {self.positive}"
+        covered = coverage_note(coverage(arms, self.expected), unknown)
+        disagreed = disagreement_notes(disagreements(arms, self.parser), self.parser)
+        return [f"{how}\n{covered}", *disagreed]
 
-    def _with(self, parser: str) -> YesNoTask:
+    def with_parser(self, parser: str) -> YesNoTask:
+        """Return the same benchmark with another parser."""
         settings = self.settings
         assert isinstance(settings, YesNoSettings)
         return type(self)(replace(settings, parser=parser, scoring=GENERATE), self.protocol)
@@ -243,7 +232,7 @@ class YesNoTask(Task):
             groups: dict[str, dict[str, list[Answer]]] = {}
             for answer in answers:
                 pictures = groups.setdefault(answer.item.part, {})
-                pictures.setdefault(answer.item.image, []).append(answer)
+                pictures.setdefault(answer.item.unit, []).append(answer)
             for part, pictures in groups.items():
                 # Picture by picture, as everywhere: a benchmark may count pairs.
                 counts = np.sum([self.counts(of) for of in pictures.values()], axis=0)
@@ -256,3 +245,8 @@ class YesNoTask(Task):
                     },
                 }
         return found
+
+
+def _whole(answer: Answer) -> Answer:
+    """Return an answer to a question of a benchmark of one part."""
+    return replace(answer, item=replace(answer.item, part=""))

@@ -14,7 +14,7 @@ from eval.tasks.base import TaskProtocol
 from eval.tasks.chair.task import ChairCaptions, ChairSettings
 from eval.tasks.mme import Mme
 from eval.tasks.pope.task import Pope, PopeSettings
-from eval.tasks.yes_no.task import YesNoSettings
+from eval.tasks.yes_no.settings import YesNoSettings
 from tests.eval.analysis.toy import NoLabels
 
 DOG, CAT = "Is there a dog in the image?", "Is there a cat in the image?"
@@ -71,7 +71,7 @@ def test_a_question_of_several_parts_counts_once() -> None:
 
 
 def test_mme_asks_without_its_request_where_the_protocol_has_its_own() -> None:
-    task = Mme(YesNoSettings(), TaskProtocol(16, suffix="\nOne word.", parser="mme"))
+    task = Mme(YesNoSettings(), TaskProtocol(16, suffix="\nOne word.", parser="first-4"))
     question = "Is this a dog? Please answer yes or no."
 
     found = answer_labels(task, [answer("a.jpg", question, "yes", "No", "existence")])

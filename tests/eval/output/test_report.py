@@ -30,7 +30,8 @@ from eval.stats.grouped import Difference, Grouped, Result, Significance
 from eval.stats.intervals import Interval
 from eval.stats.permutation import PermutationTest
 from eval.tasks.base import TASKS, TaskProtocol
-from eval.tasks.yes_no.task import YesNoSettings, YesNoTask
+from eval.tasks.yes_no.settings import YesNoSettings
+from eval.tasks.yes_no.task import YesNoTask
 from tests.eval.tables import table_rows, widest_table_line
 
 
@@ -565,6 +566,12 @@ PARTS = {
     "pope": (["random", "popular", "adversarial"], ["mean"]),
     "mme": (["numerical_calculation", "commonsense_reasoning"], ["perception", "hallucination"]),
     "chair": ([""], []),
+    "repope": (["random", "popular", "adversarial"], ["mean"]),
+    "pope-aokvqa": (["random", "popular", "adversarial"], ["mean"]),
+    "pope-gqa": (["random", "popular", "adversarial"], ["mean"]),
+    "amber-discriminative": (["existence", "relation"], ["all", "attribute"]),
+    "hallusionbench": (["VD_illusion", "VS_chart"], ["all", "VD", "VS"]),
+    "dash-b": ([""], []),
 }
 
 

@@ -19,7 +19,7 @@ from eval.pope_eval import main
 from eval.run.plan import Prompt
 from eval.run.recorded import find_run
 from eval.run.runner import likelier
-from eval.tasks.yes_no.task import YesNoSettings
+from eval.tasks.yes_no.settings import YesNoSettings
 from models.decoding.vcd import Vcd
 from models.decoding.yes_no import YesNoIds, yes_no_ids
 from tests.eval.small_runs import lines_of, only_run, pope_flags, questions

@@ -28,6 +28,7 @@ AGAINST = {"eah": ["baseline"], "other": ["baseline", "eah"]}
 class Toy:
     """A benchmark of three counts; its score is summed over parts, its shares are averaged."""
 
+    pooled = False
     metrics: ClassVar[Sequence[Metric]] = (
         Metric("score", summed=True, highest=150.0),
         Metric("accuracy"),

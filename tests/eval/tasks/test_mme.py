@@ -18,8 +18,8 @@ from eval.evaluate import main
 from eval.files.answers import Answer, Item
 from eval.output.report import report_of
 from eval.tasks.mme import COGNITION, PERCEPTION, REQUEST, Mme
-from eval.tasks.yes_no.parsers import parse_mme
-from eval.tasks.yes_no.task import YesNoSettings
+from eval.tasks.yes_no.parsers import PARSERS, parse_first_4
+from eval.tasks.yes_no.settings import YesNoSettings
 from scripts.scenes.make import write_scenes
 from tests.eval.results import result_in
 from tests.eval.tables import table_rows, widest_table_line
@@ -72,7 +72,7 @@ def test_scores_are_those_of_the_reference_scorer(shared: Path, name: str) -> No
 def test_answers_are_read_as_the_reference_scorer_reads_them(shared: Path, name: str) -> None:
     case = golden(shared, name)
 
-    read = [parse_mme(answer.text) or "other" for answer in golden_answers(case)]
+    read = [parse_first_4(answer.text) or "other" for answer in golden_answers(case)]
 
     assert read == case["reference_labels"]
     if name == "odd":
@@ -128,10 +128,13 @@ def test_every_parser_counts_pairs_picture_by_picture() -> None:
 
     parsers = mme().more({"eah": answers})["parsers"]
 
-    assert list(parsers) == ["opera", "pope", "strict", "mme", "substring"]
+    assert list(parsers) == list(PARSERS)
     plus = {name: found["eah"]["count"]["accuracy_plus"] for name, found in parsers.items()}
-    assert plus == {"opera": 0.75, "pope": 0.75, "strict": 0.75, "mme": 0.5, "substring": 0.75}
-    assert parsers["mme"]["eah"]["count"]["unknown"] == 1
+    assert plus == {
+        "opera": 0.75, "pope": 0.75, "strict": 0.75, "exact": 0.0, "first-4": 0.5,
+        "substring": 0.75, "word": 0.75,
+    }  # fmt: skip
+    assert parsers["first-4"]["eah"]["count"]["unknown"] == 1
     assert parsers["strict"]["eah"]["count"]["score"] == 100 * (7 / 8 + 3 / 4)
 
 
@@ -143,7 +146,7 @@ def test_totals_need_all_of_their_categories() -> None:
     ]  # fmt: skip
     assert task.totals(PERCEPTION[:4]) == {"hallucination": PERCEPTION[:4]}
     some = [*PERCEPTION[1:], *COGNITION[1:]]
-    assert task.totals(some) == {"all categories": some}
+    assert task.totals(some) == {"all parts": some}
     assert task.totals(PERCEPTION[:1]) == {}
 
 
@@ -166,7 +169,7 @@ def test_prompts_of_both_protocols(protocol: str, family: str, question: str, pr
     found = Mme.protocol_of(protocol, family)
 
     assert mme().prompt(Item(1, "a.jpg", question), found) == prompt
-    assert (found.max_new_tokens, found.parser) == (16, "mme")
+    assert (found.max_new_tokens, found.parser) == (16, "first-4")
 
 
 # The data.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eval.tasks.pope.questions import POPE_TYPES, question_file, read_questions
+from eval.tasks.pope.questions import POPE_TYPES, read_questions
 from scripts.scenes.make import scene_of
 from scripts.scenes.text import question
 from tests.models.hf.scenes import COUNT, SEED, Scenes
@@ -12,7 +12,7 @@ from tests.models.hf.scenes import COUNT, SEED, Scenes
 
 @pytest.mark.parametrize("pope_type", POPE_TYPES)
 def test_question_files_hold_true_labels(pope_type: str, scenes: Scenes) -> None:
-    items = read_questions(question_file(scenes.pope, pope_type), pope_type)
+    items = read_questions(scenes.pope / f"coco_pope_{pope_type}.json", pope_type)
     assert items == scenes.questions[pope_type]
     drawn = {
         f"COCO_val2014_{index + 1:012d}.jpg": {

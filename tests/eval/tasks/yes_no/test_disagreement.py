@@ -55,7 +55,7 @@ def test_mmes_own_parser_is_compared_where_it_is_in_use() -> None:
     answers = {"eah": [Answer(ITEM, "There is no dog")]}
 
     assert disagreements(answers, "opera")["eah"].share == 0
-    assert disagreements(answers, "mme")["eah"].read_as["mme"] is None
+    assert disagreements(answers, "first-4")["eah"].read_as["first-4"] is None
 
 
 def test_runs_that_a_model_answered_have_the_note_too(

@@ -59,31 +59,42 @@ def test_golden_predictions_and_metrics_are_equal(shared: Path, parser: str, rul
         assert found[name] == pytest.approx(expected[name], rel=1e-12)
 
 
-@pytest.mark.parametrize(
-    ("answer", "opera", "pope", "strict", "mme", "substring"),
-    [
-        ("Yes, there is a dog.", "yes", "yes", "yes", "yes", "yes"),
-        ("No, there is no dog.", "no", "no", "no", "no", "no"),
-        ("There isn't a dog.", "no", "yes", None, None, None),
-        ("It is a car. There is no dog.", "no", "yes", "no", None, "no"),
-        ("NO", "no", "yes", "no", "no", "no"),
-        ("Yes, no doubt.", "no", "no", "yes", "yes", "yes"),
-        ("No!", "yes", "yes", "no", "no", "no"),
-        ("yes and no", "no", "no", "yes", "yes", "yes"),
-        ("It may be yes or no", "no", "no", None, None, "yes"),
-        ("", "yes", "yes", None, None, None),
-        ("cannot tell", "yes", "yes", None, None, "no"),
-        ("Unknown", "yes", "yes", None, None, "no"),
-        ("Eyes", "yes", "yes", None, "yes", "yes"),
-        ("A. No", "no", "yes", "no", None, "no"),
-    ],
-)
-def test_each_rule_reads_an_answer_its_own_way(
-    answer: str, opera: str, pope: str, strict: str | None, mme: str | None, substring: str | None
-) -> None:
-    expected = {"opera": opera, "pope": pope, "strict": strict, "mme": mme, "substring": substring}
+NAMES = ("opera", "pope", "strict", "exact", "first-4", "substring", "word")
 
-    assert {name: parse(answer) for name, parse in PARSERS.items()} == expected
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ("Yes, there is a dog.", ("yes", "yes", "yes", None, "yes", "yes", "yes")),
+        ("No, there is no dog.", ("no", "no", "no", None, "no", "no", "no")),
+        ("There isn't a dog.", ("no", "yes", None, None, None, None, None)),
+        ("It is a car. There is no dog.", ("no", "yes", "no", None, None, "no", "no")),
+        ("NO", ("no", "yes", "no", None, "no", "no", "no")),
+        ("No", ("no", "no", "no", "no", "no", "no", "no")),
+        ("Yes", ("yes", "yes", "yes", "yes", "yes", "yes", "yes")),
+        ("Yes.", ("yes", "yes", "yes", None, "yes", "yes", "yes")),
+        (" Yes", ("yes", "yes", "yes", None, "yes", "yes", "yes")),
+        ("Yes, no doubt.", ("no", "no", "yes", None, "yes", "yes", None)),
+        ("No!", ("yes", "yes", "no", None, "no", "no", "no")),
+        ("yes and no", ("no", "no", "yes", None, "yes", "yes", None)),
+        ("It may be yes or no", ("no", "no", None, None, None, "yes", None)),
+        ("", ("yes", "yes", None, None, None, None, None)),
+        ("cannot tell", ("yes", "yes", None, None, None, "no", None)),
+        ("Unknown", ("yes", "yes", None, None, None, "no", None)),
+        ("Eyes", ("yes", "yes", None, None, "yes", "yes", None)),
+        ("A. No", ("no", "yes", "no", None, None, "no", "no")),
+        # Punctuation splits words, except where a space is beside it somewhere.
+        ("yes-sir", ("yes", "yes", "yes", None, "yes", "yes", "yes")),
+        ("yes-sir - really", ("yes", "yes", "yes", None, "yes", "yes", None)),
+        ("no,1,2", ("yes", "yes", "no", None, "no", "no", None)),
+        (". " * 40 + "no.", ("no", "yes", "no", None, None, "no", None)),
+    ],
+)  # fmt: skip
+def test_each_rule_reads_an_answer_its_own_way(
+    answer: str, expected: tuple[str | None, ...]
+) -> None:
+    assert list(PARSERS) == list(NAMES)
+    assert tuple(parse(answer) for parse in PARSERS.values()) == expected
 
 
 def test_metrics_equal_hand_counts() -> None:
@@ -169,10 +180,17 @@ def test_every_parser_is_reported_by_arm_and_part() -> None:
         "opera": {**strict, ("baseline", "random"): 0.5},
         "pope": {**strict, ("baseline", "random"): 0.5},
         "strict": strict,
-        "mme": strict,
+        "exact": {("baseline", "random"): 0.5, ("baseline", "x"): 0.0,
+                  ("eah", "random"): 0.0, ("eah", "x"): 0.0},
+        "first-4": strict,
         "substring": strict,
-    }
+        "word": strict,
+    }  # fmt: skip
     assert found["pope"]["baseline"]["random"].items() >= {"total": 2, "tp": 1, "fp": 1}.items()
+
+
+def test_the_old_name_of_a_parser_is_taken() -> None:
+    assert PopeSettings(parser="mme") == PopeSettings(parser="first-4")
 
 
 def test_an_unknown_parser_is_refused() -> None:

@@ -1,0 +1,144 @@
+"""HallusionBench's questions, read by rule as VLMEvalKit does, or with a judge's verdicts.
+
+Sources: `evaluation.py` and `utils.py` of its repository (arXiv 2310.14566), and VLMEvalKit's
+`Hallusion_rating` for the rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+
+from eval.files.answers import Answer, Item
+from eval.run.flag_parser import FlagParser
+from eval.run.settings import RunSettings
+from eval.stats.intervals import Array, ratio
+from eval.stats.metric import Metric
+from eval.tasks.base import Appendix, TaskProtocol, every_protocol
+from eval.tasks.hallusionbench import board
+from eval.tasks.hallusionbench.rows import (
+    FILE,
+    PARTS,
+    TEXT_ONLY,
+    Verdict,
+    read_items,
+    read_verdicts,
+)
+from eval.tasks.hallusionbench.settings import HallusionSettings
+from eval.tasks.yes_no.groups import all_right
+from eval.tasks.yes_no.parsers import JUDGE
+from eval.tasks.yes_no.parts import PartsTask
+from eval.tasks.yes_no.task import NO, YES
+from models.settings import ROOT
+
+
+class HallusionBench(PartsTask):
+    """HallusionBench's questions; `--data-path` holds its folders VD/ and VS/."""
+
+    name = "hallusionbench"
+    title = "HallusionBench"
+    settings_class = HallusionSettings
+    settings: HallusionSettings
+    scorer = "HallusionBench's utils.py"
+    resampled = "set"
+    pooled = True
+    leave_out = ()
+    parts = tuple(PARTS)
+    presets: ClassVar[Mapping[str, Sequence[str]]] = {
+        kind: [name for name in PARTS if name.startswith(kind)] for kind in ("VD", "VS")
+    }
+    place = ROOT / "data/HallusionBench"
+    metrics: ClassVar[Sequence[Metric]] = (
+        Metric("a_acc", "aAcc"), Metric("f_acc", "fAcc"), Metric("q_acc", "qAcc"),
+        Metric("easy", "easy", wide=True), Metric("hard", "hard", wide=True),
+        Metric("yes_ratio", "yes %"), Metric("unknown_rate", "unknown %", wide=True),
+    )  # fmt: skip
+    # The bare question, and room for a sentence: lmms-eval's length.
+    protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
+        **dict.fromkeys(every_protocol(), TaskProtocol(128, parser="word")),
+        ("", "chat-short"): TaskProtocol(16, suffix="\nAnswer with yes or no.", parser="word"),
+    }
+
+    def __init__(self, settings: RunSettings, protocol: TaskProtocol | None = None) -> None:
+        """Take the settings, see `Task`."""
+        super().__init__(settings, protocol)
+        whole = isinstance(settings, HallusionSettings) and settings.text_only
+        self.expected = {n: of + whole * TEXT_ONLY.get(n, 0) for n, of in PARTS.items()}
+
+    @classmethod
+    def add_flags(cls, flags: FlagParser) -> None:
+        """Add the flags of saved answers to questions without a picture, and of verdicts."""
+        super().add_flags(flags)
+        flags.flag("--text-only", action="store_true", help="also those without a picture")
+        flags.flag("--verdicts", type=Path, metavar="FILE", help=f"{FILE} with a judge's verdicts")
+
+    @property
+    def parser(self) -> str:
+        """Name of the parser, or of what verdicts are by."""
+        return JUDGE if self._judged is not None else super().parser
+
+    @cached_property
+    def _judged(self) -> Mapping[tuple[str, int | str], Verdict] | None:
+        path = getattr(self.settings, "verdicts", None)
+        return None if path is None else read_verdicts(path)
+
+    def items(self) -> list[Item]:
+        """Return the questions of the parts that are asked."""
+        every = read_items(self.folder() / FILE)
+        return self.chosen([i for i in every if i.image or self.settings.text_only])
+
+    def read(self, answer: Answer) -> str | None:
+        """Return "yes", "no", or None for unknown; by a verdict, what would be right or wrong."""
+        if self._judged is None:
+            return super().read(answer)
+        verdict, label = board.verdict_of(answer.item, self._judged).check, answer.item.label
+        return (
+            None if verdict == board.UNCLEAR else label if verdict else NO if label == YES else YES
+        )
+
+    def right(self, answer: Answer) -> bool:
+        """Return whether an answer is right; not to know is, where there is no picture."""
+        said = self.read(answer)
+        return said == answer.item.label or (said is None and not answer.item.image)
+
+    def counts(self, answers: Sequence[Answer]) -> list[int]:
+        """Return the counts of all yes/no questions, right ones, and groups with those all right.
+
+        Groups: figures, questions over all figures, and those over original or edited ones alone.
+        """
+        shown = [one for one in answers if one.item.image]
+        edited = [one for one in answers if one.item.groups["visual_input"] == board.EDITED]
+        plain = [one for one in answers if one.item.groups["visual_input"] != board.EDITED]
+        found = [*super().counts(answers), sum(map(self.right, answers))]
+        for of, kind in ((shown, "figure"), (answers, "question"), (plain, "question"),
+                         (edited, "question")):  # fmt: skip
+            found += all_right(of, kind, self.right)
+        return found
+
+    def numbers(self, sums: Array) -> Array:
+        """Return aAcc, fAcc, qAcc, group accuracies easy and hard, yes ratio and unknown rate."""
+        *_, yes_ratio, unknown = super().numbers(sums[:-9])
+        right, *groups = sums[-9:]
+        rates = [ratio(groups[at + 1], groups[at]) for at in range(0, len(groups), 2)]
+        return np.stack([ratio(right, sums[0]), *rates, yes_ratio, unknown])
+
+    def beside(
+        self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
+    ) -> Appendix:
+        """Return the numbers of the official board, beside the probabilities."""
+        first = super().beside(arms, references)
+        found = {
+            arm: board.board(answers, self.read, self._judged) for arm, answers in arms.items()
+        }
+        text = "\n\n".join(filter(None, [first.text, board.board_text(found, self.parser)]))
+        return Appendix(text, {**first.content, "board": found})
+
+    def with_parser(self, parser: str) -> HallusionBench:
+        """Return the same benchmark with another parser, without verdicts."""
+        settings: Any = replace(self.settings, parser=parser, scoring="generate", verdicts=None)
+        return HallusionBench(settings, self.protocol)
