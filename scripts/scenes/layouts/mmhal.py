@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from eval.errors import EvaluationError
 from scripts.scenes.layouts.described import Files, Picture, Scenes, array
 from scripts.scenes.text import article, number_of, plural
 
-ITEMS: Final = 96  # as there; the scorer of its authors takes no other number
+ROUNDS: Final = 12  # of eight items, as there; the scorer of its authors takes no other number
 SOURCE: Final = "https://example.org/scenes"  # nothing is fetched: the picture's name counts
 
 
@@ -23,37 +23,38 @@ class Asked(NamedTuple):
     answer: str
 
 
-def mmhal(scenes: Scenes, rng: random.Random) -> Files:
-    """Write the template and its pictures; scenes of which a type can't be asked are passed over.
+Ask = Callable[[Picture, random.Random], Asked | None]
 
-    With few scenes a picture comes several times.
+
+def mmhal(scenes: Scenes, rng: random.Random) -> Files:
+    """Write the template and its pictures, as many whole rounds of the types as can be asked.
+
+    A picture is asked the same once only; one of which a type can't be asked is passed over.
     """
+    rounds = zip(*(_asked_of(scenes, ask, rng) for ask in TYPES.values()), strict=False)
     items: list[dict[str, Any]] = []
     files: dict[str, str | bytes | Path] = {}
-    pictures = rng.sample(scenes.pictures, len(scenes.pictures))
-    while len(items) < ITEMS:
-        kind, ask = list(TYPES.items())[len(items) % len(TYPES)]
-        found = next(((p, asked) for p in pictures if (asked := ask(p, rng))), None)
-        if found is None:
-            raise EvaluationError(
-                f"none of {len(pictures)} scenes can be asked a question of type {kind}; make more "
-                "scenes, or pass a larger --count"
-            )
-        picture, asked = found
-        pictures.append(pictures.pop(pictures.index(picture)))  # the others come before it again
-        name = f"{picture.id:012d}.jpg"
-        files[f"images/{name}"] = picture.path
-        items.append({
-            "question_type": kind,
-            "question_topic": asked.topic,
-            "image_id": f"{picture.id:012d}",
-            "image_src": f"{SOURCE}/{name}",
-            "image_content": picture.names,
-            "question": asked.question,
-            "gt_answer": asked.answer,
-            "model_answer": "",
-        })  # fmt: skip
+    for one_round in islice(rounds, ROUNDS):
+        for kind, (picture, asked) in zip(TYPES, one_round, strict=True):
+            name = f"{picture.id:012d}.jpg"
+            files[f"images/{name}"] = picture.path
+            items.append({
+                "question_type": kind,
+                "question_topic": asked.topic,
+                "image_id": f"{picture.id:012d}",
+                "image_src": f"{SOURCE}/{name}",
+                "image_content": picture.names,
+                "question": asked.question,
+                "gt_answer": asked.answer,
+                "model_answer": "",
+            })  # fmt: skip
     return {"response_template.json": array(items), **files}
+
+
+def _asked_of(scenes: Scenes, ask: Ask, rng: random.Random) -> list[tuple[Picture, Asked]]:
+    """Return a question of a type about each picture that allows one, in a random order."""
+    pictures = rng.sample(scenes.pictures, len(scenes.pictures))
+    return [(picture, asked) for picture in pictures if (asked := ask(picture, rng))]
 
 
 def _attribute(picture: Picture, rng: random.Random) -> Asked | None:
@@ -114,7 +115,7 @@ def _listed(picture: Picture) -> str:
                      for name, count in picture.counts.items())  # fmt: skip
 
 
-TYPES: Final[dict[str, Callable[[Picture, random.Random], Asked | None]]] = {
+TYPES: Final[dict[str, Ask]] = {
     "attribute": _attribute,
     "adversarial": _adversarial,
     "comparison": _comparison,

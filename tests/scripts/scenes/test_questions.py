@@ -298,6 +298,7 @@ def test_mmhal_has_96_items_of_eight_types_in_turn(made: Path, objects: dict[int
         "attribute", "adversarial", "comparison", "counting",
         "relation", "environment", "holistic", "other",
     ]  # fmt: skip
+    assert len({(item["image_id"], item["question"]) for item in items}) == 96
     for item in items:
         assert list(item) == [
             "question_type", "question_topic", "image_id", "image_src", "image_content",
