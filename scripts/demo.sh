@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# The whole pipeline on the embedded tiny-llava: scenes, POPE and CHAIR, baseline and EAH, sinks.
+# The whole pipeline on the embedded tiny-llava: scenes, POPE and CHAIR, baseline and EAH, sinks,
+# and AMBER's questions about an attribute and a relation.
 #   bash scripts/demo.sh [FOLDER]      (default data/demo; pictures and run folders go there)
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -26,6 +27,12 @@ python eval/chair.py --cap_file "$run" --coco_path "$folder/scenes/annotations" 
 python eval/sinks.py --model tiny-llava --captions --analyzer lexicon --num-images 40 \
   --data-path "$folder/scenes/val2014" --output-dir "$folder/runs" --batch-size 40 \
   --report "$folder/sinks.html"
+echo
+python scripts/scenes/questions.py --scenes "$folder/scenes" --output "$folder/benchmarks" >&2
+# Colours, and what is left of what: tiny-llava was trained on neither.
+python eval/evaluate.py --task amber-discriminative --model tiny-llava --method baseline eah \
+  --part state relation --scoring likelihood --questions "$folder/benchmarks/amber" \
+  --data-path "$folder/benchmarks/amber/image" --output-dir "$folder/runs" --batch-size 48
 echo
 python eval/runs.py list "$folder/runs"
 echo "reports, for a browser: $folder/chair.html, $folder/sinks.html"

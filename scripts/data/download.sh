@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Fetch what the evaluations read: COCO val2014 images, COCO 2014 annotations, POPE questions,
-# RePOPE labels.
+# RePOPE labels, and other benchmarks' questions (benchmarks.sh).
 #
-# The folder afterwards:
+# The folder data/COCO afterwards:
 #   val2014/              40,504 images
 #   annotations/          {instances,captions}_{train,val}2014.json, all of which CHAIR reads
 #   pope-opera-2910/      the questions of OPERA and EAH: random 2,910, popular, adversarial 3,000
@@ -14,26 +14,37 @@ set -euo pipefail
 
 usage() {
   cat <<'END'
-Usage: bash scripts/data/download.sh [--dir FOLDER] [--only images|annotations|pope|repope]...
+Usage: bash scripts/data/download.sh [--dir FOLDER] [--only WHAT]...
 
 Fetches COCO val2014 images (6.6 GB, and as much again while they are unpacked), COCO 2014
 annotations (253 MB), POPE's question files (2 MB) and RePOPE's corrected labels (1 MB). What is
 complete is skipped, what was interrupted goes on where it stopped: run the same command again. An
 archive is removed once it is unpacked. Needs curl and unzip.
 
-  --dir FOLDER     where to put everything (default: data/COCO)
-  --only WHAT      images, annotations, pope or repope; can be given several times (default: all)
+  --dir FOLDER     where to put it (default: data/COCO, or the folder below)
+  --only WHAT      one of these; can be given several times (default: the four of COCO)
+      images, annotations, pope, repope
+      amber            data/AMBER: AMBER's questions, annotations and word lists (6 MB)
+      seem             data/POPE: POPE's questions about A-OKVQA and GQA (3 MB)
+      hallusionbench   data/HallusionBench: its questions (0.4 MB)
+      dash-b           data/DASH-B: its lists of pictures (0.1 MB)
+      mme, mmhal       data/MME, data/MMHal: nothing is fetched; says where to get it, and fails
+                       unless it is there
+                   Pictures of these are not fetched; it says where they are and where they go.
 
 Environment variables, for mirrors:
   COCO_URL         folder of zips/val2014.zip and annotations/annotations_trainval2014.zip
   POPE_URL         folder of coco_pope_{random,popular,adversarial}.json, current release
   POPE_OPERA_URL   folder of the same three, OPERA's release
   REPOPE_URL       folder of coco_repope_{random,popular,adversarial}.json
+  AMBER_URL, SEEM_URL, HALLUSIONBENCH_URL, DASH_B_URL
+                   folder data/, output/seem/, the top and images/ of their repositories
   EXPECT           'NAME=NUMBER ...', for files that differ from the originals: bytes of
                    val2014.zip, annotations_trainval2014.zip and
                    pope-opera-2910/coco_pope_random.json (carriage returns not counted; its sha256
                    is then not checked), questions in pope-official-3000/coco_pope_random.json and
-                   in repope/coco_repope_random.json (likewise), images in val2014
+                   in repope/coco_repope_random.json (likewise), images in val2014, bytes of
+                   amber/relation.json (likewise), seem/..., hallusionbench/..., dash-b/images/...
   TRIES            how often a file is asked for (default: 20)
   WAIT             seconds before the second time, twice as many before each further one, 60 at most
                    (default: 1)
@@ -45,8 +56,12 @@ COCO_URL=${COCO_URL:-http://images.cocodataset.org}
 POPE_URL=${POPE_URL:-https://raw.githubusercontent.com/AoiDragon/POPE/main/output/coco}
 POPE_OPERA_URL=${POPE_OPERA_URL:-https://raw.githubusercontent.com/shikiw/OPERA/main/pope_coco}
 REPOPE_URL=${REPOPE_URL:-https://raw.githubusercontent.com/YanNeu/RePOPE/main/annotations}
+here=${BASH_SOURCE[0]%/*}
+if [[ $here == "${BASH_SOURCE[0]}" ]]; then here=.; fi # started as "bash download.sh"
+# shellcheck source=scripts/data/benchmarks.sh
+source "$here/benchmarks.sh"
 
-# expected NAME: print what NAME should be: bytes, images or questions, and each sha256 that is known.
+# expected NAME: print what it should be: bytes, images or questions, and each sha256 that is known.
 # Archives: the lengths that images.cocodataset.org announces, as public download logs show them.
 # Images: COCO's count. OPERA's questions: computed from the copies in the EAH authors' repository,
 # which end lines with LF. OPERA's own end them with CRLF and hold the same text; so carriage
@@ -85,6 +100,7 @@ expected() {
       echo 2727 57832b055bae5fd6176278a4f104c98ddd84811f7d26dfcb93d481f6c9da09a5 ;;
     repope/coco_repope_adversarial.json)
       echo 2684 8c346dbb060bf422ff92e769fa68e5ab3e8a777cb28a26e973387441e05c9ccf ;;
+    *) benchmark_sums "$1" ;;
   esac
 }
 
@@ -116,6 +132,7 @@ run() {
 }
 
 # interrupted STATUS: end what is running and say what is left.
+# shellcheck disable=SC2329 # a trap calls it
 interrupted() {
   trap '' INT TERM
   if [[ -n $CHILD ]]; then kill "$CHILD" 2>/dev/null || true; fi
@@ -124,6 +141,7 @@ interrupted() {
 }
 
 # transfer LIMIT URL PART: append to PART what is missing of URL, and never more than LIMIT bytes.
+# shellcheck disable=SC2329 # run calls it
 transfer() {
   # --max-filesize goes by the length that a server announces, which it need not do.
   trap '' XFSZ
@@ -137,6 +155,7 @@ transfer() {
 # curl's --retry throws away what a broken transfer has brought; so here a transfer that broke off
 # is taken up again, a limited number of times.
 fetch() {
+  # shellcheck disable=SC2153 # WAIT is an environment variable, checked below
   local limit=$1 url=$2 part=$3 before status code try wait=$WAIT
   for ((try = 1; ; try++)); do
     before=$(bytes_of "$part")
@@ -297,9 +316,9 @@ fault() {
   fi
 }
 
-# questions NAME URL: have the question file DIR/NAME.
+# questions NAME URL [FILE]: have the question file NAME, at DIR/NAME if not at FILE.
 questions() {
-  local name=$1 url=$2 file=$DIR/$1 wrong
+  local name=$1 url=$2 file=${3:-$DIR/$1} wrong
   if [[ -f $file ]]; then
     wrong=$(fault "$name" "$file")
     if [[ -z $wrong ]]; then
@@ -355,7 +374,8 @@ for number in TRIES=20 WAIT=1 STALL=60; do
 done
 QUESTION_BYTES=$((8 << 20)) # of any; those of today have 400,000
 
-DIR=data/COCO
+WHATS=(images annotations pope repope amber seem hallusionbench dash-b mme mmhal)
+CHOSEN_DIR=
 only=
 while (($#)); do
   case $1 in
@@ -368,7 +388,7 @@ while (($#)); do
         say "error: $1 needs a value; see --help."
         exit 2
       fi
-      if [[ $1 == --dir ]]; then DIR=$2; else only+=" $2"; fi
+      if [[ $1 == --dir ]]; then CHOSEN_DIR=$2; else only+=" $2"; fi
       shift 2
       ;;
     *)
@@ -378,8 +398,9 @@ while (($#)); do
   esac
 done
 for what in $only; do
-  if [[ ! $what =~ ^(images|annotations|pope|repope)$ ]]; then
-    say "error: --only $what, but it is images, annotations, pope or repope."
+  if [[ " ${WHATS[*]} " != *" $what "* ]]; then
+    known=${WHATS[*]:0:9}
+    say "error: --only $what, but it is ${known// /, } or ${WHATS[9]}."
     exit 2
   fi
 done
@@ -391,14 +412,22 @@ for tool in curl unzip; do
 done
 PROGRESS=(--silent)
 if [[ -t 2 ]]; then PROGRESS=(--progress-bar); fi
-folder_at "$DIR" || exit 1
-# Two at once would write into one file. The lock ends with whoever has it open.
-exec 9<"$DIR"
-if command -v flock >/dev/null && ! flock --nonblock 9; then
-  say "error: another download into $DIR is running; wait for it, or choose another --dir."
-  exit 1
-fi
+
+# enter FOLDER: put files there from now on, or in --dir, and alone.
+enter() {
+  if [[ $DIR == "${CHOSEN_DIR:-$1}" ]]; then return 0; fi
+  DIR=${CHOSEN_DIR:-$1}
+  folder_at "$DIR" || exit 1
+  # Two at once would write into one file. The lock ends with whoever has it open.
+  exec 9<"$DIR"
+  if command -v flock >/dev/null && ! flock --nonblock 9; then
+    say "error: another download into $DIR is running; wait for it, or choose another --dir."
+    exit 1
+  fi
+}
+
 CHILD=
+DIR=
 WHY=
 trap 'interrupted 130' INT
 trap 'interrupted 143' TERM
@@ -406,10 +435,16 @@ trap 'interrupted 143' TERM
 failed=0
 for what in ${only:-pope repope annotations images}; do
   case $what in
-    images) images || failed=1 ;;
-    annotations) annotations || failed=1 ;;
-    pope) pope || failed=1 ;;
-    repope) repope || failed=1 ;;
-  esac
+    images) enter data/COCO && images ;;
+    annotations) enter data/COCO && annotations ;;
+    pope) enter data/COCO && pope ;;
+    repope) enter data/COCO && repope ;;
+    amber) enter data/AMBER && amber ;;
+    seem) enter data/POPE && seem ;;
+    hallusionbench) enter data/HallusionBench && hallusionbench ;;
+    dash-b) enter data/DASH-B && dash_b ;;
+    mme) mme "${CHOSEN_DIR:-data/MME}" ;; # no folder is made for what is not fetched
+    mmhal) mmhal "${CHOSEN_DIR:-data/MMHal}" ;;
+  esac || failed=1
 done
 exit "$failed"

@@ -37,7 +37,10 @@ def scene_of(seed: int, index: int) -> tuple[Scene, random.Random]:
 
 
 def write_scenes(output: Path, *, count: int, seed: int) -> None:
-    """Write `val2014/*.jpg` and `annotations/{instances,captions}_val2014.json`."""
+    """Write `val2014/*.jpg` and `annotations/{instances,captions}_val2014.json`.
+
+    Besides COCO's keys, a picture has its `theme`, and an object its `color`, or null.
+    """
     (output / "val2014").mkdir(parents=True, exist_ok=True)
     (output / "annotations").mkdir(exist_ok=True)
     ids = {category.name: category.id for category in CATEGORIES}
@@ -50,7 +53,8 @@ def write_scenes(output: Path, *, count: int, seed: int) -> None:
         file_name = f"COCO_val2014_{image_id:012d}.jpg"
         scene.image.save(output / "val2014" / file_name, quality=JPEG_QUALITY)
         width, height = scene.image.size
-        images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
+        size = {"width": width, "height": height}
+        images.append({"id": image_id, "file_name": file_name, **size, "theme": scene.theme})
         for placed in scene.objects:
             instances.append(_instance(len(instances) + 1, image_id, ids[placed.name], placed))
         for text in captions(scene, rng):
@@ -76,6 +80,7 @@ def _instance(number: int, image_id: int, category_id: int, placed: Placed) -> d
         "area": placed.area,
         "iscrowd": 0,
         "segmentation": [[x, y, x + width, y, x + width, y + height, x, y + height]],
+        "color": placed.color,
     }
 
 

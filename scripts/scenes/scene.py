@@ -20,9 +20,10 @@ TILE: Final = 128
 Color = tuple[int, int, int]
 Paint = Callable[["Pen", Color], None]
 
-VIVID: Final[list[Color]] = [
-    (200, 40, 40), (40, 90, 200), (30, 140, 60), (230, 140, 20), (130, 50, 160), (20, 150, 160),
-]  # fmt: skip
+VIVID: Final[dict[str, Color]] = {
+    "red": (200, 40, 40), "blue": (40, 90, 200), "green": (30, 140, 60), "orange": (230, 140, 20),
+    "purple": (130, 50, 160), "teal": (20, 150, 160),
+}  # fmt: skip
 BACKGROUNDS: Final[list[tuple[Color, Color]]] = [
     ((190, 215, 240), (150, 160, 150)), ((205, 225, 245), (150, 190, 130)),
     ((235, 225, 205), (190, 160, 120)), ((220, 215, 225), (165, 150, 150)),
@@ -277,6 +278,8 @@ CATEGORIES: Final[list[Category]] = [
     Category(85, "clock", "indoor", clock),
 ]
 BY_NAME: Final = {category.name: category for category in CATEGORIES}
+# Whose body has the colour that is drawn; of others a part has it, or nothing.
+COLORED: Final = ("bird", "car", "cup", "kite", "umbrella")
 
 # How likely a category is in a theme, relative to the others; what is not named weighs RARE.
 RARE: Final = 0.15
@@ -291,11 +294,15 @@ THEMES: Final[dict[str, dict[str, float]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """One object of a scene: its category, bounding box (x, y, width, height) and area, pixels."""
+    """One object of a scene: its category, bounding box (x, y, width, height) and area, pixels.
+
+    `color` is one of VIVID's names; None for what is of several colours.
+    """
 
     name: str
     bbox: tuple[int, int, int, int]
     area: int
+    color: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -319,7 +326,7 @@ def render(rng: random.Random) -> Scene:
     placed: list[Placed] = []
     for name in _choose(theme, rng.choice([2, 2, 3, 3, 3, 4, 4, 5]), rng):
         for _ in range(rng.choices([1, 2, 3], weights=[75, 20, 5])[0]):
-            _place(image, BY_NAME[name], placed, rng)
+            place(image, BY_NAME[name], placed, rng)
     objects = sorted(placed, key=lambda item: (-item.area, item.name, item.bbox))
     return Scene(image, theme, tuple(objects))
 
@@ -353,12 +360,11 @@ def _background(rng: random.Random) -> Image.Image:
     return image
 
 
-def _place(
-    image: Image.Image, category: Category, placed: list[Placed], rng: random.Random
-) -> None:
+def place(image: Image.Image, category: Category, placed: list[Placed], rng: random.Random) -> None:
     """Paint one object where it covers little of the others, or not at all in a crowded scene."""
     pen = Pen()
-    category.paint(pen, rng.choice(VIVID))
+    color = rng.choice(list(VIVID))
+    category.paint(pen, VIVID[color])
     tile = pen.tile.rotate(rng.uniform(-12, 12), resample=Image.Resampling.BICUBIC)
     if rng.random() < 0.5:
         tile = tile.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
@@ -374,7 +380,8 @@ def _place(
     else:
         return
     image.paste(tile, (x, y), tile)
-    placed.append(Placed(category.name, box, sum(tile.getchannel("A").histogram()[128:])))
+    area = sum(tile.getchannel("A").histogram()[128:])
+    placed.append(Placed(category.name, box, area, color if category.name in COLORED else None))
 
 
 def _overlap(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> float:

@@ -10,12 +10,22 @@ from scripts.scenes.scene import Placed, Scene
 
 QUESTION_DESCRIBE: Final = "Please describe this image in detail."
 PLURALS: Final = {"person": "people", "sports ball": "sports balls"}
-COUNTS: Final = {2: "two", 3: "three"}
+COUNTS: Final = {1: "one", 2: "two", 3: "three", 4: "four"}
 
 
 def article(name: str) -> str:
     """Return "a" or "an" as the name wants it."""
     return "an" if name[0] in "aeiou" else "a"
+
+
+def plural(name: str) -> str:
+    """Return the plural of a category."""
+    return PLURALS.get(name, f"{name}s")
+
+
+def number_of(name: str, count: int) -> str:
+    """Return "one cup", "two cups" and so on; scenes have at most three of a category."""
+    return f"{COUNTS[count]} {name if count == 1 else plural(name)}"
 
 
 def question(name: str) -> str:
@@ -64,7 +74,7 @@ def _listing(scene: Scene) -> str:
 def _counted(name: str, count: int) -> str:
     if count == 1:
         return f"{article(name)} {name}"
-    return f"{COUNTS[count]} {PLURALS.get(name, name + 's')}"
+    return number_of(name, count)
 
 
 def _join(parts: list[str]) -> str:

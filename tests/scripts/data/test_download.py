@@ -10,7 +10,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -124,18 +124,25 @@ class Handler(BaseHTTPRequestHandler):
         pass
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    site = Server()
+@contextmanager
+def serving(site: Server) -> Iterator[None]:
+    """Serve a site's files at its address."""
     http = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, site))
     site.url = f"http://127.0.0.1:{http.server_port}"
     thread = threading.Thread(target=http.serve_forever, args=(0.01,))
     thread.start()
-    yield site
+    yield
     site.stalls.set()
     http.shutdown()
     thread.join()
     http.server_close()
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    site = Server()
+    with serving(site):
+        yield site
 
 
 def environment_of(site: Server, **variables: str) -> dict[str, str]:
@@ -502,7 +509,10 @@ def test_missing_tool_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--only", "everything"), "--only everything, but it is images, annotations, pope or"),
+        (
+            ("--only", "everything"),
+            "--only everything, but it is images, annotations, pope, repope, ",
+        ),
         (("--all",), "--all is no option; the options are --dir, --only and --help"),
         (("--only",), "--only needs a value"),
     ],
