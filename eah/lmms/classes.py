@@ -66,7 +66,7 @@ class UnderEAH:
             if arguments.heads:
                 HeadsFile(arguments.heads)  # refused before a model is loaded
             theirs.__init__(*values, **arguments.others)
-            model = getattr(self, "model", None)
+            model: Any = getattr(self, "model", None)
             if not hasattr(model, "generate"):
                 what = "no model" if model is None else f"a {type(model).__name__}"
                 raise EAHConfigError(

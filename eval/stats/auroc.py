@@ -18,8 +18,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.stats.intervals import Array
-
+Array = NDArray[np.float64]
 _COMPARED_AT_ONCE: Final = 4_000_000  # pairs; some 32 MB
 
 

@@ -374,7 +374,7 @@ for number in TRIES=20 WAIT=1 STALL=60; do
 done
 QUESTION_BYTES=$((8 << 20)) # of any; those of today have 400,000
 
-WHATS=(images annotations pope repope amber seem hallusionbench dash-b mme mmhal)
+KINDS=(images annotations pope repope amber seem hallusionbench dash-b mme mmhal)
 CHOSEN_DIR=
 only=
 while (($#)); do
@@ -398,9 +398,9 @@ while (($#)); do
   esac
 done
 for what in $only; do
-  if [[ " ${WHATS[*]} " != *" $what "* ]]; then
-    known=${WHATS[*]:0:9}
-    say "error: --only $what, but it is ${known// /, } or ${WHATS[9]}."
+  if [[ " ${KINDS[*]} " != *" $what "* ]]; then
+    known=${KINDS[*]:0:9}
+    say "error: --only $what, but it is ${known// /, } or ${KINDS[9]}."
     exit 2
   fi
 done

@@ -19,6 +19,7 @@ from eval.tasks.amber.folder import (
     CAPTIONS,
     FOLDER,
     QUESTIONS,
+    query_file,
     read_objects,
     read_queries,
 )
@@ -78,8 +79,9 @@ class AmberDiscriminative(PartsTask):
     @property
     def matching(self) -> Matching:
         """Ids from 1 to 1004 are captions, which may stand in the same file of answers."""
-        path = self.folder() / CAPTIONS
-        captions = [item.id for item in read_queries(path)] if path.is_file() else []
+        folder = self.folder()
+        there = query_file(folder, CAPTIONS).is_file()
+        captions = [item.id for item in read_queries(folder, CAPTIONS)] if there else []
         return replace(super().matching, ignored=frozenset(captions))
 
     def items(self) -> list[Item]:
@@ -87,7 +89,7 @@ class AmberDiscriminative(PartsTask):
         folder = self.folder()
         known = {row.get("id"): row for row in read_objects(folder / ANNOTATIONS)}
         found = []
-        for item in read_queries(folder / QUESTIONS):
+        for item in read_queries(folder, QUESTIONS):
             row = known.get(item.id, {})
             part, label = PARTS.get(str(row.get("type"))), row.get("truth")
             if part is None or label not in ("yes", "no"):

@@ -100,7 +100,7 @@ def read_captions_half(folder: Path) -> Amber:
         EvaluationError: If a file is missing or damaged, or they don't belong together.
     """
     words = read_words(folder)
-    asked = read_queries(folder / CAPTIONS)
+    asked = read_queries(folder, CAPTIONS)
     annotations = _annotations(folder / ANNOTATIONS, {item.id for item in asked})
     found: dict[int | str, Annotation] = {}
     for item in asked:
@@ -122,12 +122,22 @@ def read_captions_half(folder: Path) -> Amber:
     return Amber(folder, items, found, words)
 
 
-def read_queries(path: Path) -> list[Item]:
+def query_file(folder: Path, name: str) -> Path:
+    """Return the path of a file of queries: in the folder, or in `query/` as in the repository."""
+    inner = folder / "query" / name
+    return inner if inner.is_file() else folder / name
+
+
+def read_queries(folder: Path, name: str) -> list[Item]:
     """Return the queries of a file, without labels.
 
+    Args:
+        folder: Of AMBER's files.
+        name: CAPTIONS or QUESTIONS.
     Raises:
         EvaluationError: If it can't be read, or an id stands there twice.
     """
+    path = query_file(folder, name)
     items: list[Item] = []
     for number, row in enumerate(read_objects(path), start=1):
         kinds = {"id": int, "image": str, "query": str}

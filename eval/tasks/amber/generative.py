@@ -22,6 +22,7 @@ from eval.tasks.amber.folder import (
     QUESTIONS,
     Amber,
     amber_folder,
+    query_file,
     read_captions_half,
     read_queries,
 )
@@ -135,8 +136,8 @@ class AmberGenerative(Task):
         """Return the captions of a file."""
         settings, amber = self.settings, self.amber
         others = {item.id for item in amber.items} - {item.id for item in items}
-        if (questions := amber.folder / QUESTIONS).is_file():
-            others |= {item.id for item in read_queries(questions)}
+        if query_file(amber.folder, QUESTIONS).is_file():
+            others |= {item.id for item in read_queries(amber.folder, QUESTIONS)}
         rule = Matching(partial=settings.partial, ignored=frozenset(others))
         return read_answers(
             path, items, answer_key=settings.answer_key, id_key=settings.id_key, rule=rule

@@ -22,8 +22,13 @@ MEANING: Final = (
 )
 
 
-def probability_text(found: Probabilities) -> str:
-    """Return the tables and what has to be known beside them, at most 100 columns wide."""
+def probability_text(found: Probabilities, resampled: str = "picture") -> str:
+    """Return the tables and what has to be known beside them, at most 100 columns wide.
+
+    Args:
+        found: The numbers.
+        resampled: What tests flip.
+    """
     arms = list(found.numbers)
     # A benchmark without parts has one of no name.
     parts = ["part"] if any(part for of in found.numbers.values() for part in of) else []
@@ -43,14 +48,14 @@ def probability_text(found: Probabilities) -> str:
         ]
         blocks.append(fit([where, *TITLES, "p"], rows))
     tested = sum(not isnan(one.test.p_value) for one in compared)
-    return "\n\n".join([*blocks, "\n".join(_notes(found, tested))])
+    return "\n\n".join([*blocks, "\n".join(_notes(found, tested, resampled))])
 
 
-def _notes(found: Probabilities, tested: int) -> list[str]:
+def _notes(found: Probabilities, tested: int, resampled: str) -> list[str]:
     lines = [MEANING]
     if tested:
         adjusted = f", Holm-adjusted for {tested} comparisons" if tested > 1 else ""
-        lines.append(f"p: of the log-odds, sign-flip permutation test over pictures{adjusted}")
+        lines.append(f"p: of the log-odds, sign-flip permutation test over {resampled}s{adjusted}")
     every = [of for kinds in found.numbers.values() for of in kinds.values()]
     every += [one.numbers for one in found.differences if one.part == found.primary]
     if any(number.wilson for numbers in every for number in numbers.values()):

@@ -195,7 +195,7 @@ class YesNoTask(Task):
         found = probabilities(arms, references, self.totals(parts))
         if found is None:
             return Appendix()
-        return Appendix(probability_text(found), {"p_yes": found.as_dict()})
+        return Appendix(probability_text(found, self.resampled), {"p_yes": found.as_dict()})
 
     def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
         """Return counts and metrics under every parser, and where parsers disagree, by arm."""

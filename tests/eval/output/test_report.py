@@ -571,6 +571,7 @@ PARTS = {
     "pope-gqa": (["random", "popular", "adversarial"], ["mean"]),
     "amber-discriminative": (["existence", "relation"], ["all", "attribute"]),
     "hallusionbench": (["VD_illusion", "VS_chart"], ["all", "VD", "VS"]),
+    "amber-generative": ([""], []),
     "dash-b": ([""], []),
     "mmhal": ([""], []),
 }

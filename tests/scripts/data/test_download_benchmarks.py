@@ -44,7 +44,7 @@ def server() -> Iterator[Server]:
 
 
 def download(
-    site: Server, folder: Path, *whats: str, flags: tuple[str, ...] = (), expect: str | None = None
+    site: Server, folder: Path, *kinds: str, flags: tuple[str, ...] = (), expect: str | None = None
 ) -> subprocess.CompletedProcess[str]:
     """Ask for benchmarks in a folder that the default places are below."""
     environment = environment_of(
@@ -54,7 +54,7 @@ def download(
     )  # fmt: skip
     if expect is not None:
         environment["EXPECT"] = expect
-    asked = [flag for what in whats for flag in ("--only", what)]
+    asked = [flag for what in kinds for flag in ("--only", what)]
     return subprocess.run(
         ["bash", str(SCRIPT), *flags, *asked],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=60, check=False,

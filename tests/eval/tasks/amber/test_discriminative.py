@@ -169,8 +169,8 @@ def test_a_part_or_a_preset_can_be_asked_alone(tmp_path: Path) -> None:
 
     assert [item.id for item in amber(folder).items()] == [5, 6]
     assert [item.id for item in amber(folder, part=("state",)).items()] == [5]
-    with pytest.raises(EvaluationError, match="part 'atribute' is unknown: did you mean 'attribu"):
-        amber(folder, part=("atribute",)).items()
+    with pytest.raises(EvaluationError, match="part 'actoin' is unknown: did you mean 'action'"):
+        amber(folder, part=("actoin",)).items()
     with pytest.raises(EvaluationError, match="--part number: there are no questions"):
         amber(folder, part=("attribute",)).items()
 

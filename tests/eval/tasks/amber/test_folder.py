@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from eval.errors import EvaluationError
-from eval.tasks.amber.folder import amber_folder, read_captions_half, read_queries
+from eval.tasks.amber.folder import CAPTIONS, amber_folder, read_captions_half, read_queries
 from tests.eval.tasks.amber.invented import ANNOTATIONS, QUERY, RELATION, write_amber
 
 
@@ -87,4 +87,15 @@ def test_safe_words_may_end_in_any_way(tmp_path: Path) -> None:
 def test_there_has_to_be_a_folder(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="is no folder; pass the folder data/"):
         amber_folder(tmp_path / "none")
-    assert read_queries(write_amber(tmp_path) / "query_discriminative.json")[0].id == 4
+    assert read_queries(write_amber(tmp_path), "query_discriminative.json")[0].id == 4
+
+
+def test_queries_are_found_where_the_repository_has_them(tmp_path: Path) -> None:
+    folder = write_amber(tmp_path)
+    flat = read_queries(folder, CAPTIONS)
+    (folder / "query").mkdir()
+    for path in list(folder.glob("query_*.json")):
+        path.rename(folder / "query" / path.name)
+
+    assert read_queries(folder, CAPTIONS) == flat
+    assert read_captions_half(folder).items
