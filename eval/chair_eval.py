@@ -12,12 +12,11 @@ import sys
 from collections.abc import Sequence
 
 from eval.evaluate import task_main
-from eval.tasks.chair.task import ChairCaptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return task_main(ChairCaptions, __doc__ or "", arguments)
+    return task_main("chair", __doc__ or "", arguments)
 
 
 if __name__ == "__main__":

@@ -65,16 +65,17 @@ def task_class(name: str) -> type[Task]:
     return found
 
 
-def task_main(task: type[Task], documentation: str, arguments: Sequence[str] | None) -> int:
+def task_main(name: str, documentation: str, arguments: Sequence[str] | None) -> int:
     """Run the command of one benchmark and return its exit status.
 
     Args:
-        task: The benchmark.
+        name: Of the benchmark.
         documentation: The command's, for its help.
         arguments: Of the command line; None for the process's own.
     """
+    task = task_class(name)
     return finish(
-        f"{task.name}_eval",
+        f"{name}_eval",
         lambda: evaluate(task, settings_of(task, parser_of(task, documentation), arguments)),
         *RUN_ERRORS,
     )

@@ -13,12 +13,11 @@ import sys
 from collections.abc import Sequence
 
 from eval.evaluate import task_main
-from eval.tasks.pope.task import Pope
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return task_main(Pope, __doc__ or "", arguments)
+    return task_main("pope", __doc__ or "", arguments)
 
 
 if __name__ == "__main__":

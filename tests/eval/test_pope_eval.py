@@ -24,6 +24,7 @@ from eval.files.answers import Answer
 from eval.output.table import WIDTH
 from eval.pope_eval import main
 from eval.run.recorded import RecordedRun, read_run
+from eval.tasks.pope.task import Pope
 from eval.tasks.yes_no.parsers import PARSERS
 from scripts.scenes.make import write_scenes
 from tests.eval.small_runs import same_answers
@@ -439,7 +440,7 @@ def test_bad_input_is_one_sentence(
 def test_missing_inputs_say_what_to_pass(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eval.tasks.pope.task.QUESTION_FOLDERS", (tmp_path / "absent",))
+    monkeypatch.setattr(Pope, "folders", (tmp_path / "absent",))
     assert main(["--model", "tiny-llava"]) == 2
     assert "no question files: pass --pope-path" in capsys.readouterr().err
     assert main(["--model", "tiny-llava", "--pope-path", str(tmp_path)]) == 2
