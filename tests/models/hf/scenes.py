@@ -12,7 +12,6 @@ from eval.tasks.pope.questions import (
     annotated_images,
     build_questions,
     dump_questions,
-    question_file,
 )
 from scripts.scenes.make import write_scenes
 
@@ -52,5 +51,5 @@ def write(root: Path, *, count: int = COUNT) -> Scenes:
     pope = root / "pope"
     pope.mkdir()
     for pope_type, items in questions.items():
-        question_file(pope, pope_type).write_text(dump_questions(items), encoding="utf-8")
+        (pope / f"coco_pope_{pope_type}.json").write_text(dump_questions(items), encoding="utf-8")
     return Scenes(root, pope, questions)
