@@ -59,6 +59,8 @@ class AmberGenerative(Task):
 
     name = "amber-generative"
     title = "AMBER, captions"
+    pictures = "data/AMBER/image"
+    fetched_by = "amber"
     unit = "caption"
     settings_class = GenerativeSettings
     settings: GenerativeSettings

@@ -47,7 +47,7 @@ def read_items(path: Path) -> list[Item]:
     """
     if not path.is_file():
         raise EvaluationError(f"{path} does not exist; pass the folder of {FILE} as --questions "
-                              "(scripts/download_data.sh fetches it)")  # fmt: skip
+                              "(scripts/download_data.sh --only hallusionbench fetches it)")  # fmt: skip
     found: dict[Key, Item] = {}
     for where, row in read_rows(path).rows:
         part, row_id, names = _key(path, where, row)
