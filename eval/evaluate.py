@@ -49,6 +49,12 @@ if TYPE_CHECKING:
 UNASKED: Final = (
     "model", "data_path", "limit", "seed", "output_dir", "reference", "wide", "json",
 )  # fmt: skip
+EXAMPLE: Final = "mme --model llava-1.5 --data-path MME_Benchmark_release_version"  # in the help
+# What some benchmarks call one way, and others another.
+INSTEAD: Final = {
+    "--part": "--pope-type", "--pope-type": "--part",
+    "--questions": "--pope-path", "--pope-path": "--questions",
+}  # fmt: skip
 FLAG_OF: Final = {"prefix_reuse": "no_prefix_reuse", "sink_threshold": "THRES"}
 
 
@@ -118,16 +124,19 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
     if settings.repeats > 1:
         evaluate_repeats(task, items)
         return
-    run = ask(task, *with_pictures(settings, items))
+    run = ask(task, *with_pictures(settings, items, kind))
     if run is not None:
         report_run(kind, run, settings)
 
 
-def with_pictures(settings: RunSettings, items: list[Item]) -> tuple[list[Item], list[str]]:
+def with_pictures(
+    settings: RunSettings, items: list[Item], kind: type[Task] = Task
+) -> tuple[list[Item], list[str]]:
     """Return the questions that are asked, and the pictures that are left out of them."""
-    pictures_missing(settings.pictures_folder(), items)
+    folder = settings.pictures_folder(kind.pictures)
+    pictures_missing(folder, items, kind)
     if settings.skip_unreadable:
-        return skip_unreadable(settings.pictures_folder(), items)
+        return skip_unreadable(folder, items)
     return items, []
 
 
@@ -147,7 +156,7 @@ def evaluate_repeats(task: Task, items: list[Item]) -> None:
     load, runs = load_once(), []
     for one, of in zip(each, asked, strict=True):
         print(f"repeat {one.seed + 1} of {len(each)}, seed {one.seed}", file=sys.stderr)
-        if (run := ask(kind(one), *with_pictures(one, of), load)) is not None:
+        if (run := ask(kind(one), *with_pictures(one, of, kind), load)) is not None:
             write_run_report(kind, run, one)
             runs.append(run)
     if not runs:  # --dry-run
@@ -269,7 +278,22 @@ def _evaluate_task(name: str | None, documentation: str, given: Sequence[str]) -
         flags.parse(given)
         return
     kind = task_class(name)
-    evaluate(kind, settings_of(kind, parser_of(kind, documentation), given))
+    flags = parser_of(
+        kind,
+        documentation.replace(EXAMPLE, f"{name} --model llava-1.5 \\\n        {kind.example()}"),
+    )
+    flags.of_others = lambda flag: _of_others(flag, kind, flags)
+    evaluate(kind, settings_of(kind, flags, given))
+
+
+def _of_others(flag: str, kind: type[Task], flags: Parser) -> str:
+    """Return that a flag is one of other benchmarks, and which this has instead; empty if not."""
+    names = [name for name in TASKS if parser_of(task_class(name), "").knows(flag)]
+    if not names:
+        return ""
+    instead = INSTEAD.get(flag.replace("_", "-"))
+    hint = f"{kind.name} has {instead}; " if instead and flags.knows(instead) else ""
+    return f"{flag} is no flag of {kind.name}, but of {', '.join(names)}; {hint}"
 
 
 def _taken(arguments: list[str], flag: str) -> str | None:

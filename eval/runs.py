@@ -34,6 +34,7 @@ from eval.run.flag_parser import FlagParser
 from eval.run.folder import SINKS
 from eval.run.outputs import check_outputs, output_files, paths_in
 from eval.run.recorded import RecordedRun, find_run, runs_below
+from eval.run.records import JUDGE
 from eval.tasks.base import Task
 from models.errors import ModelError
 
@@ -58,6 +59,8 @@ def list_runs(given: dict[str, Any]) -> Shown:
     for run in runs:
         if run.task == SINKS:
             rows.append([f"{_short(run)} observations", "-", "see its page", run.begun[:10]])
+        if run.task == JUDGE:
+            rows.append([f"{_short(run)} replies", "-", "see its report", run.begun[:10]])
         for name, arm in run.arms.items():
             state = "finished" if len(arm.answers) == run.total else "unfinished"
             date = str(arm.info.get("started", run.begun))[:10]

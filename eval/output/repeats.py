@@ -11,6 +11,7 @@ import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -34,12 +35,14 @@ class RepeatsReport:
         runs: The run of each repeat, in the order of the seeds.
         arms: Names of the arms; a seed of a repeat is no part of them.
         scored: What scored the answers, with the numbers.
+        said: What the benchmark says of the answers of all repeats.
     """
 
     task: Task
     runs: Sequence[RecordedRun]
     arms: Sequence[str]
     scored: Sequence[tuple[Scorer, RepeatedRuns]]
+    said: Sequence[str] = ()
 
     @property
     def folder(self) -> Path:
@@ -82,7 +85,7 @@ class RepeatsReport:
         blocks = [_table("arm", own)]
         if compared:
             blocks.append(_table("arm - reference", compared))
-        return "\n\n".join([*blocks, self._notes(wide=wide)])
+        return "\n\n".join([*blocks, self._notes(wide=wide), *self.said])
 
     def _notes(self, *, wide: bool) -> str:
         count, pictures = len(self.runs), self.scored[0][1].pictures
@@ -122,7 +125,8 @@ def repeats_report(
     against = reference_arms(arms, reference)
     scorers: list[Scorer] = [*task.further_scorers(), task]
     scored = [(scorer, over_repeats(scorer, answers, against)) for scorer in scorers]
-    return RepeatsReport(task, runs, arms, scored)
+    said = task.notes({name: [*chain(*of)] for name, of in answers.items()})
+    return RepeatsReport(task, runs, arms, scored, said)
 
 
 def _rows(scorer: Scorer, found: Sequence[RepeatedNumbers], *, wide: bool) -> list[list[str]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -38,6 +38,7 @@ class FlagParser(argparse.ArgumentParser):
             argument_default=argparse.SUPPRESS,
             add_help=False,
         )
+        self.of_others: Callable[[str], str] = lambda _: ""  # what a flag of another command is
         self._named = {name: self.add_argument_group(name) for name in GROUPS}
         self.flag("--help", "-h", action="help", help="show this and exit", group="output")
 
@@ -60,12 +61,18 @@ class FlagParser(argparse.ArgumentParser):
         text = "replace files that this command did not write"
         self.flag("--overwrite", action="store_true", group="output", help=text)
 
+    def knows(self, flag: str) -> bool:
+        """Return whether this is one of its flags."""
+        return flag in self._option_string_actions
+
     def parse(self, arguments: Sequence[str] | None) -> dict[str, Any]:
         """Return the flags that were given."""
         given, unknown = self.parse_known_args(arguments)
         if unknown:
-            known = [name for action in self._actions for name in action.option_strings]
+            known = list(self._option_string_actions)
             name = unknown[0].split("=")[0]  # The value may be a secret.
+            if elsewhere := self.of_others(name):
+                self.error(f"{elsewhere}--help lists what there is")
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
             self.error(f"{name} is unknown: {hint}--help lists what there is")

@@ -180,7 +180,12 @@ def add_eah_flags(parser: FlagParser, **threshold: Any) -> None:
 def add_running_flags(parser: FlagParser) -> None:
     """Add the flags that say how a model is asked, and where the answers go."""
     flag = parser.flag
-    flag("--data-path", type=Path, group="data", help="folder of the pictures, COCO's val2014")
+    flag(
+        "--data-path",
+        type=Path,
+        group="data",
+        help="folder of the pictures, such as COCO's val2014",
+    )
     flag("--limit", type=int, group="data", help="first N questions of each part, or pictures")
     flag(
         "--seed",

@@ -19,7 +19,7 @@ from eval.files.values import path_of
 from eval.run.arm_folder import ARMS, COSTS, ArmFolder, arm_names
 from eval.run.costs import BatchCost
 from eval.run.folder import OLD_ANSWERS, RUN, SINKS
-from eval.run.records import number_of_questions, settings_in
+from eval.run.records import JUDGE, number_of_questions, settings_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class RecordedRun:
         return self.path.name.rpartition("-")[2]
 
     def check_answered(self) -> None:
-        """Refuse a folder of observations.
+        """Refuse a folder of observations, or of a judge's replies.
 
         Raises:
             EvaluationError: If it is one.
@@ -87,6 +87,11 @@ class RecordedRun:
             raise EvaluationError(
                 f"{self.path} holds what eval/sinks.py observed, and no answers; open the page "
                 "sinks.html in it, or pass a folder of answers"
+            )
+        if self.task == JUDGE:
+            raise EvaluationError(
+                f"{self.path} holds a judge's replies, and no answers; run eval/gpt4v_eval.py or "
+                "eval/mmhal_eval.py again for its numbers, or pass a folder of answers"
             )
 
     def finished(self) -> dict[str, RecordedArm]:

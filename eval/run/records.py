@@ -25,6 +25,7 @@ ARM: Final[dict[str, tuple[type, ...]]] = {
     "code": (str,),
     "resumed": (list,),
 }
+JUDGE: Final = "judge"  # the benchmark of a folder of a judge's replies
 ASK_AGAIN: Final = "run the command that made it with --fresh, which sets the arm aside"
 
 
@@ -37,6 +38,8 @@ def settings_in(content: dict[str, Any], path: Path) -> dict[str, Any]:
     settings = content.get("settings")
     if not isinstance(settings, dict):
         raise _damaged(path, "settings", settings, (dict,))
+    if settings.get("benchmark") == JUDGE:  # it names a judge and several files of answers
+        return {**settings, "model": str(settings.get("judge_model"))}
     _check(path, settings, SETTINGS, needed=("benchmark", "model"))
     if (decoding := settings.get("decoding")) is not None:
         _check(path, decoding, DECODING, needed=tuple(DECODING), inside="decoding.")

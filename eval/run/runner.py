@@ -183,7 +183,9 @@ def _finding(report: LayerReport, at: int) -> Finding:
 
 
 def likelier(p_yes: float | None, arm: str, prompt: Prompt) -> str:
-    """Return the word that is likelier at the first token, "yes" where both are equally likely.
+    """Return the word that is likelier at the first token, "Yes" where both are equally likely.
+
+    Written so, every parser reads it, AMBER's too.
 
     Args:
         p_yes: Probability of "yes" against "no".
@@ -198,7 +200,7 @@ def likelier(p_yes: float | None, arm: str, prompt: Prompt) -> str:
             "yes nor no, so that --scoring likelihood has nothing to compare; leave the arm out, "
             "or use --scoring generate"
         )
-    return "yes" if p_yes >= 0.5 else "no"
+    return "Yes" if p_yes >= 0.5 else "No"
 
 
 def seed_of(seed: int, what: str, which: int | str) -> int:

@@ -164,14 +164,16 @@ class RunSettings:
         parts = {part: value for part in PARTS if (value := getattr(self, part)) is not None}
         return {"parts": parts, **{name: getattr(self, name) for name in MODEL_FLAGS}}
 
-    def pictures_folder(self) -> Path:
+    def pictures_folder(self, example: str = "/data/COCO/val2014") -> Path:
         """Return the folder of the pictures.
 
+        Args:
+            example: Such a folder, for the error.
         Raises:
             EvaluationError: If none is given, or it is not a folder.
         """
         if self.data_path is None:
-            raise EvaluationError("no pictures: pass --data-path, such as /data/COCO/val2014")
+            raise EvaluationError(f"no pictures: pass --data-path, such as {example}")
         if not self.data_path.is_dir():
             raise EvaluationError(
                 f"--data-path {self.data_path} is not a folder; pass the pictures' folder"

@@ -85,6 +85,8 @@ class Task(ABC):
         settings_class: Settings that its command has.
         protocols: By model family and protocol's name; "" stands for every other family.
         metrics: Its numbers; arms are compared by the first.
+        pictures: Folder of its pictures, for messages and help.
+        fetched_by: The word by which scripts/download_data.sh fetches them, or says where they are.
         published: Whether configs/paper.yaml has numbers of these metrics under its name.
         wants_p_yes: Whether the probability of "yes" against "no" at the first token is recorded.
         resampled: What intervals resample and tests flip: pictures, or `Item.unit`'s groups.
@@ -99,6 +101,8 @@ class Task(ABC):
     settings_class: ClassVar[type[RunSettings]] = RunSettings
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]]
     metrics: ClassVar[Sequence[Metric]]
+    pictures: ClassVar[str] = "data/COCO/val2014"
+    fetched_by: ClassVar[str] = "images"
     published: ClassVar[bool] = True
     wants_p_yes: ClassVar[bool] = False
     resampled: ClassVar[str] = "picture"
@@ -124,6 +128,11 @@ class Task(ABC):
     def add_flags(cls, flags: FlagParser) -> None:
         """Add the flags of this task alone to a command; there are none by default."""
         return
+
+    @classmethod
+    def example(cls) -> str:
+        """Return the flags of an example of its command."""
+        return f"--data-path {cls.pictures}"
 
     def saved(self) -> Path | None:
         """Return the file or run folder of answers that the settings name; None to ask a model."""
@@ -260,9 +269,13 @@ TASKS: Final = {
 }
 
 
-def pictures_missing(folder: Path, items: Sequence[Item]) -> None:
+def pictures_missing(folder: Path, items: Sequence[Item], kind: type[Task] = Task) -> None:
     """Check that all pictures are there, before anything costly starts.
 
+    Args:
+        folder: Where they are.
+        items: The questions.
+        kind: The benchmark; by default one of COCO's pictures.
     Raises:
         EvaluationError: Naming the first that is missing, and how many are, or one that is not in
             the folder.
@@ -279,7 +292,9 @@ def pictures_missing(folder: Path, items: Sequence[Item]) -> None:
     if missing:
         raise EvaluationError(
             f"{len(missing)} of {len(names)} pictures are not in {folder}, {printable(missing[0])} "
-            "among them; pass the right --data-path (scripts/download_data.sh fetches COCO's)"
+            f"among them; pass the right --data-path, such as {kind.pictures} "
+            f"(scripts/download_data.sh --only {kind.fetched_by} fetches them, or says where they "
+            "are)"
         )
 
 

@@ -31,6 +31,8 @@ class DashB(YesNoTask):
 
     name = "dash-b"
     title = "DASH-B"
+    pictures = "data/DASH-B/images"
+    fetched_by = "dash-b"
     scorer = "DASH-B's eval_utils.py"
     leave_out = ()
     expected = EXPECTED
@@ -48,7 +50,7 @@ class DashB(YesNoTask):
 
     def items(self) -> list[Item]:
         """Return the questions about pictures without, then with the object; a limit is of each."""
-        root = self.settings.pictures_folder()
+        root = self.settings.pictures_folder(self.pictures)
         found = []
         for side, label in SIDES.items():
             path = root / f"dash_benchmark_{side}.json"

@@ -52,6 +52,8 @@ class Mme(PartsTask):
 
     name = "mme"
     title = "MME"
+    pictures = "data/MME/MME_Benchmark_release_version"
+    fetched_by = "mme"
     scorer = "MME's eval_tool/calculation.py"
     parts = (*PERCEPTION, *COGNITION)
     presets = TOTALS
@@ -74,7 +76,7 @@ class Mme(PartsTask):
 
     def items(self) -> list[Item]:
         """Return the questions of the categories that are asked and that the folder has."""
-        root = self.settings.pictures_folder()
+        root = self.settings.pictures_folder(self.pictures)
         folder = root / INNER if (root / INNER).is_dir() else root
         found: list[Item] = []
         for category in (*PERCEPTION, *COGNITION):

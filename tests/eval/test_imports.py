@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import models
+from eval.evaluate import task_class
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -63,6 +64,16 @@ def test_help_loads_nothing_heavy(command: str, words: Sequence[str]) -> None:
         assert not done.imported & HEAVY
 
 
+@pytest.mark.parametrize("task", ["mmhal", "dash-b"])
+def test_the_example_of_a_benchmark_is_its_own(task: str) -> None:
+    done = python("eval/evaluate.py", "--task", task, "--help")
+
+    start = f"    python eval/evaluate.py --task {task} --model llava-1.5 \\\n        --"
+    assert start in done.out
+    assert f"--data-path {task_class(task).pictures}\n\n" in done.out
+    assert max(map(len, done.out.splitlines())) <= 100
+
+
 def test_scoring_captions_loads_nothing_heavy(tmp_path: Path) -> None:
     truth, captions = tmp_path / "truth.json", tmp_path / "captions.jsonl"
     truth.write_text('{"1": ["dog"], "2": ["cat"]}')
@@ -110,7 +121,10 @@ def test_an_unknown_flag_loads_nothing_heavy(command: str) -> None:
         ("evaluate", "the following arguments are required: --task"),
         ("evaluate --task", "argument --task: expected one argument"),
         ("evaluate --task mm", "task 'mm' is unknown: did you mean 'mme'"),
-        ("evaluate --task mme", "no pictures: pass --data-path"),
+        ("evaluate --task mme", "no pictures: pass --data-path, such as data/MME/MME_Benchmark"),
+        ("evaluate --task mme --pope-type all", "pope-gqa; mme has --part; --help lists"),
+        ("evaluate --task repope --part x", "amber-discriminative; repope has --pope-type; --help"),
+        ("evaluate --task mmhal --answers x", "--answers is no flag of mmhal, but of pope, "),
         ("evaluate --task=mme --data-path .", "holds none of MME's categories"),
         ("evaluate --task mme --parser first4", "did you mean 'first-4'"),
         ("evaluate --task amber-generative --questions nowhere", "nowhere is no folder; pass the"),

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from eval import evaluate
+from eval import evaluate, runs
 from eval.mmhal_eval import main
 from scripts.scenes.make import write_scenes
 from tests.eval.judge_inputs import metrics_of, rows_of, run_folder, write_config
@@ -102,6 +102,26 @@ def test_the_judge_reads_text_alone_at_temperature_0(tmp_path: Path, stub: Stub)
         "model": MODEL, "max_completion_tokens": 1200, "temperature": 0.0,
         "messages": [{"role": "user", "content": [{"type": "text", "text": expected}]}],
     }  # fmt: skip
+
+
+def test_a_folder_of_replies_is_listed_and_not_taken_for_damaged(
+    tmp_path: Path, stub: Stub, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stub.answer = always("Rating: 3")
+    assert main(flags_for(tmp_path, stub.url)) == 0
+    (path,) = (file.parent for file in tmp_path.rglob("run.json"))
+    capsys.readouterr()
+
+    assert runs.main(["list", str(tmp_path)]) == 0
+    listed = capsys.readouterr()
+    assert runs.main(["show", str(path)]) == 2
+
+    assert "replies" in listed.out
+    assert "see its report" in listed.out
+    assert listed.err == ""
+    assert "holds a judge's replies, and no answers; run eval/gpt4v_eval.py or" in (
+        capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
@@ -223,7 +243,7 @@ def test_arms_are_compared_with_the_reference(
     assert found["a"]["p_holm"] == pytest.approx(2 * p_value)
     assert "p of scores after Holm's correction: a 0.00098, c 0.00098" in out
     assert "note: the benchmark has 96 questions, these are 12" in out
-    assert "summarize_gpt_mmhal.py needs 96 replies, which a, b, c has not" in out
+    assert "summarize_gpt_mmhal.py needs 96 replies, which are not there of a, b, c" in out
     assert "order" not in out
 
 

@@ -86,6 +86,9 @@ def test_each_repeat_is_the_run_of_its_seed_and_the_model_is_loaded_once(
                 assert of["sd"] == pytest.approx(stdev(values))
     printed = capsys.readouterr().out
     assert "mean, sd: over 3 repeats (seeds 0 to 2), the sd with n - 1" in printed
+    # Of the questions, not of the answers, which are three times as many.
+    questions = len(found[0].answers()["baseline"])
+    assert f"positive class: yes\nanswered: {questions} " in printed.partition("mean, sd:")[2]
     assert all(f"run folder: {run.path}\n" in printed for run in found.values())
     before = state_of(tmp_path / "runs")
 

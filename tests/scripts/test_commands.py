@@ -36,6 +36,7 @@ AT_THE_TOP = {
 }  # fmt: skip
 # What came later.
 SINCE = {
+    "scripts/scenes/make.py",
     "scripts/scenes/questions.py",
     "scripts/scenes/readme_figure.sh",
     "scripts/bench/peers.py",

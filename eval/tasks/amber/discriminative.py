@@ -58,6 +58,8 @@ class AmberDiscriminative(PartsTask):
 
     name = "amber-discriminative"
     title = "AMBER, yes/no questions"
+    pictures = "data/AMBER/image"
+    fetched_by = "amber"
     scorer = "AMBER's inference.py"
     positive = NO
     pooled = True

@@ -25,7 +25,8 @@ SAFE_WORDS: Final = "safe_words.txt"
 GENERATIVE: Final = "generative"
 FOLDER: Final = ROOT / "data/AMBER"  # if nobody names one
 ADVICE: Final = (
-    "pass the folder data/ of AMBER's repository (github.com/junyangwang0410/AMBER) as --questions"
+    "pass the folder data/ of AMBER's repository (github.com/junyangwang0410/AMBER) as --questions "
+    "(scripts/download_data.sh --only amber fetches its files)"
 )
 
 

@@ -59,6 +59,8 @@ class AmberGenerative(Task):
 
     name = "amber-generative"
     title = "AMBER, captions"
+    pictures = "data/AMBER/image"
+    fetched_by = "amber"
     unit = "caption"
     settings_class = GenerativeSettings
     settings: GenerativeSettings
@@ -232,7 +234,7 @@ class AmberGenerative(Task):
 
     def notes(self, arms: Mapping[str, Sequence[Answer]]) -> list[str]:
         """Return coverage, captions without a word that counts, and what vectors were taken."""
-        answered = len(next(iter(arms.values())))
+        answered = len({answer.item.id for answer in next(iter(arms.values()))})  # also of repeats
         lines = [
             f"coverage: {answered} of {len(self.amber.items)} captions; nouns by "
             f"{self.nltk.identity}; lower is better, but for Cover"
@@ -240,7 +242,7 @@ class AmberGenerative(Task):
         for arm, answers in arms.items():
             if silent := sum(not found.mentions for _, found in self.scored(answers)):
                 lines.append(
-                    f"note: {silent} of {answered} captions of {arm} have no word that AMBER "
+                    f"note: {silent} of {len(answers)} captions of {arm} have no word that AMBER "
                     "knows: Hal takes them for free of hallucination, and CHAIR leaves them out"
                 )
         lines += [self.similar.note] * bool(self.similar.note)

@@ -46,8 +46,10 @@ def read_items(path: Path) -> list[Item]:
         EvaluationError: If the file is missing or damaged, or names a question twice.
     """
     if not path.is_file():
-        raise EvaluationError(f"{path} does not exist; pass the folder of {FILE} as --questions "
-                              "(scripts/download_data.sh fetches it)")  # fmt: skip
+        raise EvaluationError(
+            f"{path} does not exist; pass the folder of {FILE} as --questions "
+            "(scripts/download_data.sh --only hallusionbench fetches it)"
+        )
     found: dict[Key, Item] = {}
     for where, row in read_rows(path).rows:
         part, row_id, names = _key(path, where, row)

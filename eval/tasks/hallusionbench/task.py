@@ -42,6 +42,8 @@ class HallusionBench(PartsTask):
 
     name = "hallusionbench"
     title = "HallusionBench"
+    pictures = "data/HallusionBench"
+    fetched_by = "hallusionbench"
     settings_class = HallusionSettings
     settings: HallusionSettings
     scorer = "HallusionBench's utils.py"

@@ -163,7 +163,9 @@ def notes(run: RatedRun) -> list[str]:
         )
     without = [arm.name for arm in run.arms if run.as_reference(arm.name) is None]
     if without:
-        lines.append(f"note: {SCRIPT} needs {COUNT} replies, which {', '.join(without)} has not")
+        lines.append(
+            f"note: {SCRIPT} needs {COUNT} replies, which are not there of {', '.join(without)}"
+        )
     counted = min((one.count for one in run.numbers.values() if one), default=0)
     lines += few_pictures_note(counted) if counted else []
     for arm in run.arms:

@@ -35,6 +35,8 @@ class MMHal(OpenTextTask):
 
     name = NAME
     title = "MMHal-Bench, answers to be judged"
+    pictures = "data/MMHal/images"
+    fetched_by = "mmhal"
     settings_class = MMHalSettings
     settings: MMHalSettings
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
@@ -42,6 +44,11 @@ class MMHal(OpenTextTask):
         ("", name): TaskProtocol(1024)
         for name in ("opera", "official", "chat")
     }
+
+    @classmethod
+    def example(cls) -> str:
+        """Return the flags of an example of its command."""
+        return f"--questions data/MMHal/response_template.json {super().example()}"
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:

@@ -1,4 +1,4 @@
-"""POPE: yes/no questions about objects.
+"""POPE: yes/no questions about objects, in COCO's pictures and others; RePOPE's labels.
 
-Question files are read and built here, and answers are read three published ways.
+Question files are read and built here; answers are read and counted in `eval/tasks/yes_no`.
 """

@@ -39,6 +39,8 @@ class PopeGqa(TypedTask):
 
     name = "pope-gqa"
     title = "POPE on GQA"
+    pictures = "data/GQA/images"
+    fetched_by = "seem"
     published = False
     file_name = "gqa_pope_seem_{}.json"
     folders = SEEM

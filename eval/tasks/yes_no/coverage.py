@@ -30,12 +30,13 @@ def coverage(arms: Mapping[str, Sequence[Answer]], expected: Mapping[str, int]) 
     """Return how many questions are answered.
 
     Args:
-        arms: Answers by arm, all to the same questions.
+        arms: Answers by arm, all to the same questions; those of repeats answer each several times.
         expected: Questions of the whole benchmark by part; empty if that is not known.
     """
     answers = next(iter(arms.values()), ())
-    parts = len({answer.item.part for answer in answers})
-    return Coverage(len(answers), sum(expected.values()) or None, parts, len(expected) or None)
+    questions = {(answer.item.part, answer.item.id) for answer in answers}
+    parts = len({part for part, _ in questions})
+    return Coverage(len(questions), sum(expected.values()) or None, parts, len(expected) or None)
 
 
 def coverage_note(found: Coverage, unknown: Mapping[str, float]) -> str:

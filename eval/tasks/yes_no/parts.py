@@ -60,8 +60,8 @@ class PartsTask(YesNoTask):
         folder = given or self.place
         if not folder.is_dir():
             raise EvaluationError(
-                f"{folder} is not a folder; pass that of {self.title}'s question files as "
-                "--questions (scripts/download_data.sh fetches them)"
+                f"{folder} is not a folder; pass that of the question files as --questions "
+                f"(scripts/download_data.sh --only {self.fetched_by} fetches them)"
             )
         return folder
 

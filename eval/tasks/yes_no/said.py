@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from eval.errors import EvaluationError
-from eval.files.answers import Answer, Item
 from eval.tasks.yes_no.identity import id_of, picture_key, words
+
+if TYPE_CHECKING:
+    from eval.files.answers import Answer, Item
 
 
 @dataclass(frozen=True, slots=True)

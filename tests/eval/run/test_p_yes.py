@@ -19,6 +19,7 @@ from eval.pope_eval import main
 from eval.run.plan import Prompt
 from eval.run.recorded import find_run
 from eval.run.runner import likelier
+from eval.tasks.yes_no.parsers import PARSERS
 from eval.tasks.yes_no.settings import YesNoSettings
 from models.decoding.vcd import Vcd
 from models.decoding.yes_no import YesNoIds, yes_no_ids
@@ -185,7 +186,7 @@ def test_likelihood_asks_one_forward_pass_per_question_and_says_the_likelier_wor
         assert values(run, arm) == pytest.approx(values(generated, arm), abs=1e-5)
     for arm in ("baseline", "eah", "dola"):
         for line in lines_of(run, arm):
-            assert line["answer"] == ("yes" if line["p_yes"] >= 0.5 else "no")
+            assert line["answer"] == ("Yes" if line["p_yes"] >= 0.5 else "No")
             assert line["finished"]
     settings = find_run(str(run), tmp_path).settings
     assert (settings["scoring"], settings["decoding"]["max_new_tokens"]) == ("likelihood", 1)
@@ -261,7 +262,9 @@ def test_an_unknown_scoring_is_refused() -> None:
 def test_the_likelier_word_is_the_answer(p_yes: float, word: str) -> None:
     (item, *_) = questions()
 
-    assert likelier(p_yes, "eah", Prompt(item, "Is it?")) == word
+    said = likelier(p_yes, "eah", Prompt(item, "Is it?"))
+
+    assert {name: parse(said) for name, parse in PARSERS.items()} == dict.fromkeys(PARSERS, word)
 
 
 def test_where_neither_word_is_possible_likelihood_is_refused() -> None:
