@@ -65,7 +65,9 @@ def task_class(name: str) -> type[Task]:
         EvaluationError: If it is unknown.
     """
     if name not in TASKS:
-        raise EvaluationError(f"task {name!r} is unknown: {nearest(name, TASKS)}")
+        longer = [known for known in TASKS if name and known.startswith(f"{name}-")]
+        hint = f"known are {', '.join(longer)}" if longer else nearest(name, TASKS)
+        raise EvaluationError(f"task {name!r} is unknown: {hint}")
     module, _, attribute = TASKS[name].rpartition(".")
     found: type[Task] = getattr(importlib.import_module(module), attribute)
     return found

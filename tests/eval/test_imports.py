@@ -120,6 +120,7 @@ def test_an_unknown_flag_loads_nothing_heavy(command: str) -> None:
         ("chair --cap_file x --coco_path y --max-words 0", "--max_words 0, but at least 1"),
         ("evaluate", "the following arguments are required: --task"),
         ("evaluate --task", "argument --task: expected one argument"),
+        ("evaluate --task amber", "is unknown: known are amber-discriminative, amber-generative"),
         ("evaluate --task mm", "task 'mm' is unknown: did you mean 'mme'"),
         ("evaluate --task mme", "no pictures: pass --data-path, such as data/MME/MME_Benchmark"),
         ("evaluate --task mme --pope-type all", "pope-gqa; mme has --part; --help lists"),

@@ -6,7 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import numpy as np
 
@@ -38,15 +38,18 @@ from eval.tasks.amber.output import (
     sums_of,
 )
 from eval.tasks.amber.scoring import ScoredWords, nouns, score_words
-from eval.tasks.amber.settings import OF_FILES, GenerativeSettings
+from eval.tasks.amber.settings import GenerativeSettings
 from eval.tasks.amber.similar import Exact, Similar, read_similar
 from eval.tasks.base import Appendix, Task, TaskProtocol
 from eval.tasks.nltk_words import Nltk
 from eval.tasks.yes_no.answers import read_answers
 from eval.tasks.yes_no.said import Matching
+from eval.tasks.yes_no.settings import add_saved_flags
 
 if TYPE_CHECKING:
     from eval.run.recorded import RecordedRun
+
+EXPECTED: Final = 1004
 
 
 class AmberGenerative(Task):
@@ -87,10 +90,7 @@ class AmberGenerative(Task):
         """Add the flags of AMBER's files, and of saved captions."""
         flags.flag("--questions", type=Path, help="folder data/ of AMBER's repository")
         flags.flag("--similar", type=Path, metavar="FILE", help="similar words (equal ones only)")
-        flags.flag("--answers", type=Path, help="score this file or run; no model is loaded")
-        flags.flag("--answer-key", metavar="KEY", help="their key of the caption (is found)")
-        flags.flag("--id-key", metavar="KEY", help="their key of the id (is found)")
-        flags.flag("--partial", action="store_true", help="score what the file has (an error)")
+        add_saved_flags(flags)
 
     @cached_property
     def amber(self) -> Amber:
@@ -147,12 +147,7 @@ class AmberGenerative(Task):
 
     def check_run(self, run: RecordedRun) -> None:
         """Refuse what says how a file is read beside a run folder, which is scored whole."""
-        for name in ("limit", *OF_FILES):
-            if getattr(self.settings, name):
-                raise EvaluationError(
-                    f"--{name.replace('_', '-')} is for files of captions, but {run.path} is a run "
-                    "folder, which is scored whole; leave it out"
-                )
+        self.settings.check_whole(run.path)
 
     def score(self, answer: Answer) -> ScoredWords:
         """Return what AMBER finds in a caption.
@@ -226,7 +221,7 @@ class AmberGenerative(Task):
         """Return coverage, and what the numbers depend on besides the captions."""
         answered = len(next(iter(arms.values())))
         return {
-            "coverage": {"answered": answered, "expected": len(self.amber.items)},
+            "coverage": {"answered": answered, "expected": EXPECTED},
             "nltk": self.nltk.identity,
             "words_sha256": self.amber.words.hash,
             "similar": self.similar.facts,
@@ -236,7 +231,7 @@ class AmberGenerative(Task):
         """Return coverage, captions without a word that counts, and what vectors were taken."""
         answered = len({answer.item.id for answer in next(iter(arms.values()))})  # also of repeats
         lines = [
-            f"coverage: {answered} of {len(self.amber.items)} captions; nouns by "
+            f"answered: {answered:,} of {EXPECTED:,} captions; nouns by "
             f"{self.nltk.identity}; lower is better, but for Cover"
         ]
         for arm, answers in arms.items():

@@ -76,7 +76,7 @@ def board_text(found: Mapping[str, Mapping[str, Any]], parser: str) -> str:
     chance = next(iter(whole.values()))["chance"]
     by = "verdicts" if parser == JUDGE else f"parser {parser}"
     return (
-        f"{fit(['official board', *titles], rows, names=list(found))}\n"
+        f"{fit(['as on the board', *titles], rows, names=list(found))}\n\n"
         f"by {by}, in percent; easy, hard: groups of one question over original, edited figures\n"
         f"coin flips: aAcc 50, fAcc {chance['f_acc']:.1f}, qAcc {chance['q_acc']:.1f}"
     )

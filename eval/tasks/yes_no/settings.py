@@ -1,4 +1,4 @@
-"""Settings that all yes/no benchmarks have, and those of benchmarks of several parts."""
+"""Settings of saved answers, of all yes/no benchmarks, and of those of several parts."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Final
 
 from eah.errors import nearest
 from eval.errors import EvaluationError
+from eval.run.flag_parser import FlagParser
 from eval.run.settings import RunSettings
 from eval.tasks.yes_no.parsers import OLD_NAMES, PARSERS
 
@@ -16,40 +17,78 @@ GENERATE, LIKELIHOOD = "generate", "likelihood"
 SCORINGS: Final = (GENERATE, LIKELIHOOD)
 
 
+# What says how a file of saved answers is read.
+OF_FILES: Final = ("answer_key", "id_key", "partial")
+
+
 @dataclass(frozen=True, slots=True)
-class YesNoSettings(RunSettings):
-    """Settings of a yes/no benchmark, besides the common ones.
+class SavedSettings(RunSettings):
+    """Settings of a benchmark that scores saved answers, too, besides the common ones.
 
     Attributes:
-        parser: How answers are read; None for the protocol's.
         answers: Saved answers to score without a model: a file, or a run folder.
         answer_key: Key of their rows that holds what the model said; None to find it.
         id_key: Key of their rows that holds the question's id; None to find it.
         partial: Whether they may answer some of the questions only.
+    """
+
+    answers: Path | None = None
+    answer_key: str | None = None
+    id_key: str | None = None
+    partial: bool = False
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without a model."""
+        RunSettings.__post_init__(self)
+        for name in OF_FILES:
+            if getattr(self, name) not in (None, False) and self.answers is None:
+                flag = name.replace("_", "-")
+                raise EvaluationError(f"--{flag} says how --answers is read; give both, or neither")
+
+    def check_whole(self, run: Path) -> None:
+        """Refuse what says how a file is read, or what of it, beside a run folder.
+
+        Raises:
+            EvaluationError: Naming the first that is given.
+        """
+        for name in ("limit", *OF_FILES):
+            if getattr(self, name) not in (None, False):
+                raise EvaluationError(
+                    f"--{name.replace('_', '-')} is for files of answers, but {run} is a run "
+                    "folder, which is scored whole; leave it out"
+                )
+
+
+def add_saved_flags(flags: FlagParser) -> None:
+    """Add the flags of saved answers to a command."""
+    flags.flag("--answers", type=Path, help="score this file or run; no model is loaded")
+    flags.flag("--answer-key", metavar="KEY", help="their key of the model's text (is found)")
+    flags.flag("--id-key", metavar="KEY", help="their key of the question's id (is found)")
+    flags.flag("--partial", action="store_true", help="they may answer some questions only")
+
+
+@dataclass(frozen=True, slots=True)
+class YesNoSettings(SavedSettings):
+    """Settings of a yes/no benchmark, besides those of saved answers.
+
+    Attributes:
+        parser: How answers are read; None for the protocol's.
         scoring: "generate" reads the text that a model says; "likelihood" takes the likelier of
             yes and no at the first token, from one forward pass.
     """
 
     parser: str | None = None
-    answers: Path | None = None
-    answer_key: str | None = None
-    id_key: str | None = None
-    partial: bool = False
     scoring: str = GENERATE
 
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
-        RunSettings.__post_init__(self)
+        SavedSettings.__post_init__(self)
         if self.parser is not None:
             object.__setattr__(self, "parser", OLD_NAMES.get(self.parser, self.parser))
         if self.parser is not None and self.parser not in self.parsers():
             raise EvaluationError(
                 f"parser {self.parser!r} is unknown: {nearest(self.parser, self.parsers())}"
             )
-        for name in ("answer_key", "id_key", "partial"):
-            if getattr(self, name) not in (None, False) and self.answers is None:
-                flag = name.replace("_", "-")
-                raise EvaluationError(f"--{flag} says how --answers is read; give both, or neither")
         if self.scoring not in SCORINGS:
             raise EvaluationError(
                 f"scoring {self.scoring!r} is unknown: {nearest(self.scoring, SCORINGS)}"

@@ -26,7 +26,13 @@ from eval.tasks.yes_no.parsers import LEAVE_OUT, PARSERS
 from eval.tasks.yes_no.probability import probabilities
 from eval.tasks.yes_no.probability_table import probability_text
 from eval.tasks.yes_no.said import Matching
-from eval.tasks.yes_no.settings import GENERATE, LIKELIHOOD, SCORINGS, YesNoSettings
+from eval.tasks.yes_no.settings import (
+    GENERATE,
+    LIKELIHOOD,
+    SCORINGS,
+    YesNoSettings,
+    add_saved_flags,
+)
 
 if TYPE_CHECKING:
     from eval.run.recorded import RecordedRun
@@ -71,10 +77,7 @@ class YesNoTask(Task):
         """Add the flags of how answers are read, and of saved ones."""
         flags.flag("--parser", help=f"how answers are read: {', '.join(PARSERS)} (the protocol's)")
         flags.flag("--scoring", help=f"{', or '.join(SCORINGS)}: yes or no by p(yes) ({GENERATE})")
-        flags.flag("--answers", type=Path, help="score this file or run; no model is loaded")
-        flags.flag("--answer-key", metavar="KEY", help="their key of the model's text (is found)")
-        flags.flag("--id-key", metavar="KEY", help="their key of the question's id (is found)")
-        flags.flag("--partial", action="store_true", help="they may answer some questions only")
+        add_saved_flags(flags)
 
     @property
     def likelihood(self) -> bool:
@@ -118,12 +121,9 @@ class YesNoTask(Task):
 
     def check_run(self, run: RecordedRun) -> None:
         """Refuse what says how a file is read beside a run folder, which is scored whole."""
-        for name in ("limit", "answer_key", "id_key", "partial"):
-            if getattr(self.settings, name) not in (None, False):
-                raise EvaluationError(
-                    f"--{name.replace('_', '-')} is for files of answers, but {run.path} is a run "
-                    "folder, which is scored whole; leave it out"
-                )
+        settings = self.settings
+        assert isinstance(settings, YesNoSettings)
+        settings.check_whole(run.path)
 
     def read(self, answer: Answer) -> str | None:
         """Return "yes", "no", or None for unknown."""

@@ -98,7 +98,7 @@ def test_a_caption_without_any_mention_is_no_number_of_chair(tmp_path: Path) -> 
     assert "| baseline |          n/a |" in found.text()
     (notes,) = found.task.notes(found.arms)
     assert "3 of 3 captions of baseline have no word that AMBER" in notes
-    assert "coverage: 3 of 3 captions; nouns by nltk " in notes
+    assert "answered: 3 of 1,004 captions; nouns by nltk " in notes
     assert max(map(len, notes.splitlines())) <= 100
 
 

@@ -105,7 +105,7 @@ def test_totals_and_printed_numbers_are_the_references(
         assert numbers[name]["value"] == pytest.approx(exact, abs=1e-9)
     assert numbers["hal"]["value"] == pytest.approx(1 - totals["non_hallu_score"] / 162, abs=1e-9)
     out = capsys.readouterr().out
-    assert "coverage: 162 of 1004 captions" in out
+    assert "answered: 162 of 1,004 captions" in out
     vectors = "exact" if backend == "exact" else "en_core_web_md 3.8.0"
     assert content["vectors"] == vectors
     assert f"vectors {vectors}" in out.replace("'", "")
