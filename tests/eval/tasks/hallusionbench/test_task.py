@@ -268,3 +268,21 @@ def test_each_cause_has_its_rule(
     item = Item("a", "a.png", "?", "no", part, groups)
 
     assert board._cause(item, Verdict(*verdict), first) == cause
+
+
+def test_the_command_scores_questions_without_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not to know is right there; answers pass through a run folder."""
+    folder = few(tmp_path, category="VS", subcategory="map", visual_input="0", filename=None)
+    (row,) = json.loads((folder / FILE).read_text())
+    path, out = tmp_path / "result.json", tmp_path / "numbers.json"
+    path.write_text(json.dumps([{**row, "model_prediction": "I can't know."}]))
+    command = ["--task", "hallusionbench", "--questions", str(folder), "--text-only", "--json",
+               str(out), "--output-dir", str(tmp_path / "runs")]  # fmt: skip
+
+    assert main([*command, "--answers", str(path)]) == 0, capsys.readouterr().err
+
+    (of_map,) = json.loads(out.read_text())["results"]
+    assert of_map["numbers"]["a_acc"]["value"] == 1
+    assert of_map["numbers"]["f_acc"]["value"] is None
