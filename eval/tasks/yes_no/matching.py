@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
-from eval.tasks.yes_no.identity import asks, picture_key, same_picture, words
-from eval.tasks.yes_no.said import ONE_TO_ONE, Matching, Said, answered, bare_id, by_text
+from eval.tasks.yes_no.identity import asks, same_picture, words
+from eval.tasks.yes_no.said import ONE_TO_ONE, Matching, Said, answered, bare_id, by_text, text_keys
 
 SHOWN_PARTS: Final = 5
 
@@ -106,7 +106,7 @@ def _match_part(
             f"{len(with_id)} with an id); give every row an id, or none"
         )
     if rule.partial:
-        items = answered(said, items, part, by_id=bool(with_id))
+        items = answered(path, said, items, part, by_id=bool(with_id))
     in_order = bool(said) and not with_id
     ordered = _without_ids(path, said, items) if in_order else _by_id(what, said, items)
     for one, item in zip(ordered, items, strict=True):
@@ -149,9 +149,8 @@ def _by_id(what: str, said: Sequence[Said], items: Sequence[Item]) -> list[Said]
 
 def _without_ids(path: Path, said: Sequence[Said], items: Sequence[Item]) -> list[Said]:
     """Match rows without ids: by picture and question where both are there, else in order."""
-    keys = [(picture_key(one.picture), words(one.question))
-            for one in said if one.picture is not None and one.question is not None]  # fmt: skip
-    wanted = [(picture_key(item.image), words(item.question)) for item in items]
+    keys = text_keys(path, said, items)
+    wanted = [(item.image, words(item.question)) for item in items]
     if sorted(keys) == sorted(wanted) and len(keys) == len(said):
         rows: dict[tuple[str, str], list[Said]] = {}
         for key, one in zip(keys, said, strict=True):
