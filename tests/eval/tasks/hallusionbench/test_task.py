@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eval import runs
 from eval.errors import EvaluationError
 from eval.evaluate import main
 from eval.files.answers import Answer, Item
@@ -283,6 +284,11 @@ def test_the_command_scores_questions_without_a_picture(
 
     assert main([*command, "--answers", str(path)]) == 0, capsys.readouterr().err
 
+    printed = capsys.readouterr().out
+    assert "answered: 1 of 1,129 questions" in printed
+    folder = Path(printed.rpartition("run folder: ")[2].strip())
+    assert runs.main(["show", str(folder)]) == 0  # without --text-only
+    assert "answered: 1 of 1,129 questions" in capsys.readouterr().out
     (of_map,) = json.loads(out.read_text())["results"]
     assert of_map["numbers"]["a_acc"]["value"] == 1
     assert of_map["numbers"]["f_acc"]["value"] is None
