@@ -105,7 +105,7 @@ def _match_part(
             f"{path}, {bare.where} has no question id, but others have one ({len(said)} rows, "
             f"{len(with_id)} with an id); give every row an id, or none"
         )
-    if rule.partial:
+    if rule.partial and not rule.by_text:  # which has left unanswered questions out
         items = answered(path, said, items, part, by_id=bool(with_id))
     in_order = bool(said) and not with_id
     ordered = _without_ids(path, said, items) if in_order else _by_id(what, said, items)
