@@ -96,15 +96,3 @@ def test_answers_without_ids_are_told_apart_by_the_folders_of_their_pictures(
     with pytest.raises(EvaluationError) as error:
         task.read_saved(saved(tmp_path, bare), task.items())
     assert "may be any of neg/coco/ox/1.png, pos/coco/ox/1.png" in str(error.value)
-
-
-def test_some_answers_without_ids_are_those_of_their_pictures_alone(tmp_path: Path) -> None:
-    folder = lists(tmp_path, neg={"coco": {"ox": ["1.png"]}}, pos={"coco": {"ox": ["1.png"]}})
-    question = DashB(YesNoSettings(data_path=folder)).items()[0].question
-    row = {"image": "pos/coco/ox/1.png", "question": question, "response": "yes"}
-    path = saved(tmp_path, [row])
-    task = DashB(YesNoSettings(data_path=folder, answers=path, partial=True))
-
-    (answers,) = task.read_saved(path, task.items()).arms.values()
-
-    assert [one.item.label for one in answers] == ["yes"]

@@ -164,6 +164,16 @@ def test_coin_flips_get_what_is_printed() -> None:
     assert found["fp_ratio"] is None  # nothing is wrong
 
 
+def test_causes_need_the_answer_about_the_first_figure() -> None:
+    groups = {"unit": "s", "figure": "1", "question": "0", "visual_input": "2"}
+    item = Item("4_1_0", "1.png", "?", "no", "VD_math", groups)
+
+    found = board.board([Answer(item, "yes")], task().read, {item.key: Verdict(0, True)})["all"]
+
+    assert found["causes"] is None
+    assert found["fp_ratio"] == 100
+
+
 # Rows.
 
 
@@ -219,6 +229,7 @@ def test_verdicts_are_complete_and_clear_or_refused(tmp_path: Path) -> None:
     for rows, said in (
         ([{**row, "gpt_check": "3"}], "has '3' for a verdict"),
         ([row], "has None"),
+        ([{**right, "old_gpt_check": "0"}], "has None"),
         ([right, right], "judges VD_math 0_0_0 again"),
         ([{**right, "set_id": "1"}], "has none on 0_0_0"),
     ):
