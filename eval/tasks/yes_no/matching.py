@@ -46,7 +46,8 @@ def match(
         if not of and others and not rule.partial:
             raise EvaluationError(
                 f"{path} has no answers to {part}: its rows are of {rows_of_parts(others)}; pass "
-                "the --pope-type that was asked, or rename that key if it says something else"
+                "the --pope-type or --part that was asked, or rename that key if it says something "
+                "else"
             )
     found = [_match_part(path, rows[part], asked, rule) for part, asked in parts.items()]
     return [answer for of in found for answer in of]
@@ -70,7 +71,8 @@ def _by_part(
         what = "some answers" if any(named) else "the answers"
         raise EvaluationError(
             f"{path} does not say which part {what} are of ({', '.join(parts)}); "
-            "give one --pope-type and the answers to it alone, or name the part in every row"
+            "give one --pope-type or --part and the answers to it alone, or name the part in every "
+            "row"
         )
     for one, names in zip(said, named, strict=True):
         for name in names or parts:
@@ -174,13 +176,13 @@ def _check_same(path: Path, one: Said, item: Item) -> None:
     if one.question is not None and not asks(one.question, item.question):
         raise EvaluationError(
             f"{at} is to {one.question!r:.200}, but question {item.id} is {item.question!r}; pass "
-            "the question file that the answers were made from, and the same --pope-type"
+            "the question file that the answers were made from, and the same --pope-type or --part"
         )
     if one.picture is not None and not same_picture(one.picture, item.image):
         raise EvaluationError(
             f"{at} is about picture {one.picture!r:.200}, but question {item.id} is about "
             f"{item.image!r}; pass the question file that the answers were made from, and the same "
-            "--pope-type"
+            "--pope-type or --part"
         )
 
 
