@@ -92,7 +92,9 @@ class Answer:
 
     def as_record(self) -> dict[str, Any]:
         """Return the answer for a line of `answers.jsonl`."""
-        item = {name: value for name, value in asdict(self.item).items() if value not in ("", {})}
+        fields = asdict(self.item).items()
+        # A question without a picture has an empty file name, which is read back as such.
+        item = {name: of for name, of in fields if name == "image" or of not in ("", {})}
         record = {**item, "answer": self.text, "finished": self.finished}
         if self.p_yes is not None:
             record["p_yes"] = self.p_yes

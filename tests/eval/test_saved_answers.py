@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from eval.evaluate import main as evaluate
 from eval.files.answers import Item
 from eval.run.recorded import RecordedRun, read_run
 from eval.tasks.pope.questions import dump_questions
+from eval.tasks.yes_no.answers import read_answers
 from eval.tasks.yes_no.parsers import PARSERS
 from tests.eval.results import result_in
 from tests.eval.small_runs import OLD_RUNS, always_yes, questions, right, state_of, write_run
@@ -293,6 +295,20 @@ def test_exports_are_read_back(
         ]
     assert metrics["differences"]
     assert accuracy(metrics)["eah@layers=2", "mean"] == 1.0
+
+
+def test_exports_of_a_file_that_was_scored_have_its_arms(
+    items: list[Item], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No model is known of it, and the arm that others are compared with stays the baseline."""
+    row = {"question_id": 1, "prompt": items[0].question, "text": "yes"}
+    rows = [{**row, "model_id": f"saved/{arm}"} for arm in ("baseline", "eah")]
+    path = tmp_path / "saved.jsonl"
+    path.write_text("".join(json.dumps(one) + "\n" for one in rows))
+
+    found = read_answers(path, [replace(items[0], id=1)])
+
+    assert (found.model, list(found.arms)) == ("saved", ["baseline", "eah"])
 
 
 @pytest.mark.parametrize("protocol", ["opera", "official"])

@@ -16,7 +16,6 @@ import numpy as np
 
 from eval.files.answers import Answer, Item
 from eval.run.flag_parser import FlagParser
-from eval.run.settings import RunSettings
 from eval.stats.intervals import Array, ratio
 from eval.stats.metric import Metric
 from eval.tasks.base import Appendix, TaskProtocol, every_protocol
@@ -65,12 +64,6 @@ class HallusionBench(PartsTask):
         **dict.fromkeys(every_protocol(), TaskProtocol(128, parser="word")),
         ("", "chat-short"): TaskProtocol(16, suffix="\nAnswer with yes or no.", parser="word"),
     }
-
-    def __init__(self, settings: RunSettings, protocol: TaskProtocol | None = None) -> None:
-        """Take the settings, see `Task`."""
-        super().__init__(settings, protocol)
-        whole = isinstance(settings, HallusionSettings) and settings.text_only
-        self.expected = {n: of + whole * TEXT_ONLY.get(n, 0) for n, of in PARTS.items()}
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
@@ -128,6 +121,12 @@ class HallusionBench(PartsTask):
         right, *groups = sums[-9:]
         rates = [ratio(groups[at + 1], groups[at]) for at in range(0, len(groups), 2)]
         return np.stack([ratio(right, sums[0]), *rates, yes_ratio, unknown])
+
+    def whole(self, arms: Mapping[str, Sequence[Answer]]) -> Mapping[str, int]:
+        """Return how many questions each part has; with those without a picture if they count."""
+        shown = all(one.item.image for answers in arms.values() for one in answers)
+        asked = getattr(self.settings, "text_only", False) or not shown
+        return {name: of + asked * TEXT_ONLY.get(name, 0) for name, of in PARTS.items()}
 
     def beside(
         self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]

@@ -212,7 +212,7 @@ def _named_arms(
         )
     model, arms = NO_MODEL, {name: str(name or unnamed) for name in names}
     heads = {str(name).rpartition("/")[0] for name in names}
-    if len(heads) == 1 and heads <= set(available()):
+    if len(heads) == 1 and heads <= {*available(), NO_MODEL}:
         model, arms = heads.pop(), {name: str(name).rpartition("/")[2] for name in names}
     elif len(names) == 1 and None not in names and not by_method:
         model, arms = next(iter(arms.values())), dict.fromkeys(names, unnamed)

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
-from eval.tasks.yes_no.identity import asks, picture_key, same_picture, words
-from eval.tasks.yes_no.said import ONE_TO_ONE, Matching, Said, answered, bare_id, by_text
+from eval.tasks.yes_no.identity import asks, same_picture, words
+from eval.tasks.yes_no.said import ONE_TO_ONE, Matching, Said, answered, bare_id, by_text, text_keys
 
 SHOWN_PARTS: Final = 5
 
@@ -46,7 +46,8 @@ def match(
         if not of and others and not rule.partial:
             raise EvaluationError(
                 f"{path} has no answers to {part}: its rows are of {rows_of_parts(others)}; pass "
-                "the --pope-type that was asked, or rename that key if it says something else"
+                "the --pope-type or --part that was asked, or rename that key if it says something "
+                "else"
             )
     found = [_match_part(path, rows[part], asked, rule) for part, asked in parts.items()]
     return [answer for of in found for answer in of]
@@ -70,7 +71,8 @@ def _by_part(
         what = "some answers" if any(named) else "the answers"
         raise EvaluationError(
             f"{path} does not say which part {what} are of ({', '.join(parts)}); "
-            "give one --pope-type and the answers to it alone, or name the part in every row"
+            "give one --pope-type or --part and the answers to it alone, or name the part in every "
+            "row"
         )
     for one, names in zip(said, named, strict=True):
         for name in names or parts:
@@ -105,8 +107,8 @@ def _match_part(
             f"{path}, {bare.where} has no question id, but others have one ({len(said)} rows, "
             f"{len(with_id)} with an id); give every row an id, or none"
         )
-    if rule.partial:
-        items = answered(said, items, part, by_id=bool(with_id))
+    if rule.partial and not rule.by_text:  # which has left unanswered questions out
+        items = answered(path, said, items, part, by_id=bool(with_id))
     in_order = bool(said) and not with_id
     ordered = _without_ids(path, said, items) if in_order else _by_id(what, said, items)
     for one, item in zip(ordered, items, strict=True):
@@ -149,9 +151,8 @@ def _by_id(what: str, said: Sequence[Said], items: Sequence[Item]) -> list[Said]
 
 def _without_ids(path: Path, said: Sequence[Said], items: Sequence[Item]) -> list[Said]:
     """Match rows without ids: by picture and question where both are there, else in order."""
-    keys = [(picture_key(one.picture), words(one.question))
-            for one in said if one.picture is not None and one.question is not None]  # fmt: skip
-    wanted = [(picture_key(item.image), words(item.question)) for item in items]
+    keys = text_keys(path, said, items)
+    wanted = [(item.image, words(item.question)) for item in items]
     if sorted(keys) == sorted(wanted) and len(keys) == len(said):
         rows: dict[tuple[str, str], list[Said]] = {}
         for key, one in zip(keys, said, strict=True):
@@ -175,13 +176,13 @@ def _check_same(path: Path, one: Said, item: Item) -> None:
     if one.question is not None and not asks(one.question, item.question):
         raise EvaluationError(
             f"{at} is to {one.question!r:.200}, but question {item.id} is {item.question!r}; pass "
-            "the question file that the answers were made from, and the same --pope-type"
+            "the question file that the answers were made from, and the same --pope-type or --part"
         )
     if one.picture is not None and not same_picture(one.picture, item.image):
         raise EvaluationError(
             f"{at} is about picture {one.picture!r:.200}, but question {item.id} is about "
             f"{item.image!r}; pass the question file that the answers were made from, and the same "
-            "--pope-type"
+            "--pope-type or --part"
         )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from eval.errors import EvaluationError
-from eval.tasks.yes_no.identity import id_of, picture_key, words
+from eval.tasks.yes_no.identity import id_of, picture_key, slashes, words
 
 if TYPE_CHECKING:
     from eval.files.answers import Answer, Item
@@ -92,7 +92,9 @@ def _text_key(picture: int | str, question: str) -> tuple[str, str]:
     return picture_key(picture), words(question.partition("?")[0])
 
 
-def answered(said: Sequence[Said], items: Sequence[Item], part: str, *, by_id: bool) -> list[Item]:
+def answered(
+    what: object, said: Sequence[Said], items: Sequence[Item], part: str, *, by_id: bool
+) -> list[Item]:
     """Return the questions that rows answer, by id, else by picture and text where all have both.
 
     Rows in the order of the questions, without either, have to answer all.
@@ -100,10 +102,43 @@ def answered(said: Sequence[Said], items: Sequence[Item], part: str, *, by_id: b
     if by_id:
         ids = {bare_id(one.id, part) for one in said}
         return [item for item in items if bare_id(item.id, "") in ids]
-    keys = {(picture_key(one.picture), words(one.question))
-            for one in said if one.picture is not None and one.question is not None}  # fmt: skip
-    known = [item for item in items if (picture_key(item.image), words(item.question)) in keys]
+    keys = set(text_keys(what, said, items))
+    known = [item for item in items if (item.image, words(item.question)) in keys]
     return known if keys or not said else list(items)
+
+
+def text_keys(what: object, said: Sequence[Said], items: Sequence[Item]) -> list[tuple[str, str]]:
+    """Return picture and question of the rows that have both, pictures as the questions name them.
+
+    Raises:
+        EvaluationError: If a row's picture could be several that the same is asked about.
+    """
+    pictures: dict[tuple[str, str], dict[str, None]] = {}
+    for item in items:
+        of = pictures.setdefault((picture_key(item.image), words(item.question)), {})
+        of[item.image] = None
+    found = []
+    for one in said:
+        if one.picture is None or one.question is None:
+            continue
+        key = picture_key(one.picture), words(one.question)
+        images = list(pictures.get(key, ()))
+        if len(images) > 1:
+            path = _path(one.picture)
+            images = [image for image in images if path.endswith(_path(image))]
+            if len(images) != 1:
+                several = ", ".join(list(pictures[key])[:2])
+                raise EvaluationError(
+                    f"{what}, {one.where} is about picture {one.picture!r:.200}, which may be any "
+                    f"of {several}, and has no question id; name pictures with their folders, or "
+                    "give every row an id"
+                )
+        found.append((images[0] if images else key[0], key[1]))
+    return found
+
+
+def _path(name: int | str) -> str:
+    return f"/{slashes(str(name)).casefold()}"
 
 
 def bare_id(row_id: int | str | None, part: str) -> int | str | None:

@@ -53,8 +53,7 @@ class YesNoTask(Task):
         positive: The class that precision, recall and F1 are of.
         leave_out: Parsers that leave unknown answers out, as its reference scorer does.
         scorer: Whose formulas the numbers are.
-        expected: Number of questions that the whole benchmark has, by part; empty where its
-            editions differ.
+        expected: What `whole` returns.
     """
 
     settings_class: ClassVar[type[RunSettings]] = YesNoSettings
@@ -62,7 +61,7 @@ class YesNoTask(Task):
     positive: ClassVar[str] = YES
     leave_out: ClassVar[Sequence[str]] = LEAVE_OUT
     scorer: ClassVar[str] = "POPE's evaluate.py"
-    expected: Mapping[str, int] = MappingProxyType({})
+    expected: ClassVar[Mapping[str, int]] = MappingProxyType({})
     metrics: ClassVar[Sequence[Metric]] = (
         Metric("accuracy"),
         Metric("precision", wide=True),
@@ -185,6 +184,10 @@ class YesNoTask(Task):
         settings = self.settings
         return Matching(partial=isinstance(settings, YesNoSettings) and settings.partial)
 
+    def whole(self, arms: Mapping[str, Sequence[Answer]]) -> Mapping[str, int]:
+        """Return how many questions there are by part; nothing where editions differ."""
+        return self.expected
+
     def beside(
         self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
     ) -> Appendix:
@@ -204,7 +207,7 @@ class YesNoTask(Task):
         return {
             "scorer": self.scorer,
             "positive": self.positive,
-            "coverage": coverage(arms, self.expected)._asdict(),
+            "coverage": coverage(arms, self.whole(arms))._asdict(),
             "parsers": parsers,
             "parser_disagreement": {n: d._asdict() for n, d in found.items()},
         }
@@ -216,7 +219,7 @@ class YesNoTask(Task):
             for arm, answers in arms.items()
         }
         how = f"scored by the formulas of {self.scorer}; positive class: {self.positive}"
-        covered = coverage_note(coverage(arms, self.expected), unknown)
+        covered = coverage_note(coverage(arms, self.whole(arms)), unknown)
         disagreed = disagreement_notes(disagreements(arms, self.parser), self.parser)
         return [f"{how}\n{covered}", *disagreed]
 

@@ -71,3 +71,28 @@ def test_missing_and_damaged_lists_are_refused(tmp_path: Path, neg: object, said
         task.items()
 
     assert said in str(error.value)
+
+
+def saved(folder: Path, rows: list[dict[str, str]]) -> Path:
+    path = folder / "saved.json"
+    path.write_text(json.dumps(rows))
+    return path
+
+
+def test_answers_without_ids_are_told_apart_by_the_folders_of_their_pictures(
+    tmp_path: Path,
+) -> None:
+    """Both sides have a 1.png and the same question about it."""
+    folder = lists(tmp_path, neg={"coco": {"ox": ["1.png"]}}, pos={"coco": {"ox": ["1.png"]}})
+    task = DashB(YesNoSettings(data_path=folder))
+    question = task.items()[0].question
+    rows = [{"image": f"images/{side}/coco/ox/1.png", "question": question, "response": text}
+            for side, text in (("pos", "yes"), ("neg", "no"))]  # fmt: skip
+
+    (answers,) = task.read_saved(saved(tmp_path, rows), task.items()).arms.values()
+
+    assert [(one.item.image[:3], one.text) for one in answers] == [("neg", "no"), ("pos", "yes")]
+    bare = [{**row, "image": "1.png"} for row in rows]
+    with pytest.raises(EvaluationError) as error:
+        task.read_saved(saved(tmp_path, bare), task.items())
+    assert "may be any of neg/coco/ox/1.png, pos/coco/ox/1.png" in str(error.value)

@@ -138,6 +138,18 @@ def test_every_parser_counts_pairs_picture_by_picture() -> None:
     assert parsers["strict"]["eah"]["count"]["score"] == 100 * (7 / 8 + 3 / 4)
 
 
+def test_a_picture_with_one_answer_is_no_pair() -> None:
+    """Saved answers may lack some: the right one of picture b counts for accuracy alone."""
+    said = enumerate((("a", "yes"), ("a", "no"), ("b", "yes")))
+    answers = [Answer(Item(k, name, f"{k}?", "yes", "count"), text) for k, (name, text) in said]
+
+    (found,) = report_of(mme(), {"baseline": answers}).grouped.results
+
+    assert found.numbers["accuracy"].value == pytest.approx(2 / 3)
+    assert found.numbers["accuracy_plus"].value == 0
+    assert found.numbers["score"].value == pytest.approx(200 / 3)
+
+
 def test_totals_need_all_of_their_categories() -> None:
     task = mme()
 
@@ -281,6 +293,7 @@ def test_the_picture_of_a_name_is_the_one_that_is_there(tmp_path: Path) -> None:
             "Is it?\tYes\n",
             r"count/0000.jpg in .* has 1 question\(s\), but MME asks two that differ",
         ),
+        ("Is it?\tYes\nIs it?\tNo\n", "but MME asks two that differ"),
         ("A?\tYes\nB?\tNo\nC?\tNo\n", r"count/0000.jpg in .* has 3 question\(s\)"),
         ("A?\tYes\nB?\tNo\nC?\tNo\nD?\tYes\n", r"has 4 question\(s\)"),
     ],

@@ -73,6 +73,19 @@ def test_it_prints_what_the_reference_prints(
         assert printed[SECTIONS[section]] == {key.lower(): of for key, of in numbers.items()}
 
 
+def test_few_answers_show_what_the_references_counters_start_at(tmp_path: Path) -> None:
+    """By hand: it adds three counters up for attributes. Any parser's "no" is one."""
+    parts = ("existence", "state")
+    answers = [Answer(Item(k, "1.jpg", "?", "no", part), "no.") for k, part in enumerate(parts)]
+
+    printed = amber(tmp_path, parser="word").printed(answers)
+
+    assert list(printed["attribute"].values()) == [99.7, 99.7, 99.7, 99.7]  # 1 / 1.003
+    assert list(printed["state"].values()) == [99.9, 99.9, 99.9, 99.9]  # 1 / 1.001
+    assert list(printed["existence"].values()) == [99.9, 99.9, 99.9, 99.9]
+    assert "relation" not in printed
+
+
 def test_both_halves_in_one_file_are_told_apart(
     shared: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

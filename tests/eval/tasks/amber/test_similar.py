@@ -13,7 +13,7 @@ import pytest
 
 from eval.errors import EvaluationError
 from eval.tasks.amber.folder import read_words
-from eval.tasks.amber.similar import Exact, read_similar
+from eval.tasks.amber.similar import Exact, read_similar, table_of
 from scripts.data.amber_pairs import main
 from tests.eval.tasks.amber.invented import RELATION, write_amber
 
@@ -173,3 +173,12 @@ def test_equal_words_alone_are_similar_without_a_table() -> None:
 
     assert [(a, b) for a in words for b in words if Exact(a, b)] == [(a, a) for a in words]
     assert Exact.vectors == "exact"
+
+
+def test_a_pair_at_the_threshold_is_none() -> None:
+    """AMBER takes words that are strictly above it."""
+    values = {"bee": 0.8, "cat": 0.8000001}
+
+    found = table_of(["ant", "bee", "cat"], lambda one, other: values[other] if one == "ant" else 0)
+
+    assert found == {"ant": {"cat": 0.8000001}}

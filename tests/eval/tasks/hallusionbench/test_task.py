@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from eval import runs
 from eval.errors import EvaluationError
 from eval.evaluate import main
 from eval.files.answers import Answer, Item
@@ -163,6 +164,16 @@ def test_coin_flips_get_what_is_printed() -> None:
     assert found["fp_ratio"] is None  # nothing is wrong
 
 
+def test_causes_need_the_answer_about_the_first_figure() -> None:
+    groups = {"unit": "s", "figure": "1", "question": "0", "visual_input": "2"}
+    item = Item("4_1_0", "1.png", "?", "no", "VD_math", groups)
+
+    found = board.board([Answer(item, "yes")], task().read, {item.key: Verdict(0, True)})["all"]
+
+    assert found["causes"] is None
+    assert found["fp_ratio"] == 100
+
+
 # Rows.
 
 
@@ -218,6 +229,7 @@ def test_verdicts_are_complete_and_clear_or_refused(tmp_path: Path) -> None:
     for rows, said in (
         ([{**row, "gpt_check": "3"}], "has '3' for a verdict"),
         ([row], "has None"),
+        ([{**right, "old_gpt_check": "0"}], "has None"),
         ([right, right], "judges VD_math 0_0_0 again"),
         ([{**right, "set_id": "1"}], "has none on 0_0_0"),
     ):
@@ -268,3 +280,26 @@ def test_each_cause_has_its_rule(
     item = Item("a", "a.png", "?", "no", part, groups)
 
     assert board._cause(item, Verdict(*verdict), first) == cause
+
+
+def test_the_command_scores_questions_without_a_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not to know is right there; answers pass through a run folder."""
+    folder = few(tmp_path, category="VS", subcategory="map", visual_input="0", filename=None)
+    (row,) = json.loads((folder / FILE).read_text())
+    path, out = tmp_path / "result.json", tmp_path / "numbers.json"
+    path.write_text(json.dumps([{**row, "model_prediction": "I can't know."}]))
+    command = ["--task", "hallusionbench", "--questions", str(folder), "--text-only", "--json",
+               str(out), "--output-dir", str(tmp_path / "runs")]  # fmt: skip
+
+    assert main([*command, "--answers", str(path)]) == 0, capsys.readouterr().err
+
+    printed = capsys.readouterr().out
+    assert "answered: 1 of 1,129 questions" in printed
+    folder = Path(printed.rpartition("run folder: ")[2].strip())
+    assert runs.main(["show", str(folder)]) == 0  # without --text-only
+    assert "answered: 1 of 1,129 questions" in capsys.readouterr().out
+    (of_map,) = json.loads(out.read_text())["results"]
+    assert of_map["numbers"]["a_acc"]["value"] == 1
+    assert of_map["numbers"]["f_acc"]["value"] is None

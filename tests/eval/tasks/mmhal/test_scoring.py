@@ -110,6 +110,19 @@ def test_questions_about_one_picture_are_resampled_together(questions: list[Ques
     assert together.score.high - together.score.low == pytest.approx(2**0.5 * width, rel=0.1)
 
 
+def test_questions_that_name_no_picture_are_resampled_one_by_one(
+    questions: list[Question],
+) -> None:
+    ratings = rated([0, 6] * 48)
+
+    named = numbers(questions, ratings)
+    unnamed = numbers([replace(one, image="") for one in questions], ratings)
+
+    assert named is not None
+    assert named == unnamed
+    assert named.score.low < named.score.value
+
+
 def test_states_of_replies() -> None:
     assert rating_of(None).state == "open"
     assert rating_of(outcome("Rating: 5")) == Rating("read", 5, "Rating: 5")

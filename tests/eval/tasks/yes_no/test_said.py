@@ -98,3 +98,49 @@ def test_with_by_text_ids_count_for_nothing(tmp_path: Path) -> None:
     ]
 
     assert read(tmp_path, rows, Matching(by_text=True), ITEMS[:3]) == [("a-0", "cat")]
+
+
+def test_by_text_takes_questions_with_a_request_behind_also_where_some_lack(tmp_path: Path) -> None:
+    row = {"id": 7, "image": "1.jpg", "question": "Is there a dog? Answer with yes or no.",
+           "answer": "dog"}  # fmt: skip
+
+    for partial in (False, True):
+        rule = Matching(partial=partial, by_text=True)
+        assert read(tmp_path, [row], rule, ITEMS[:3]) == [("a-1", "dog")]
+
+
+def test_some_answers_may_lack_a_part_and_have_another_that_is_not_asked(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"id": f"{part}-0", "part": part, "answer": part} for part in ("a", "c")]
+
+    assert read(tmp_path, rows, PARTIAL) == [("a-0", "a")]
+    assert "parts that are not asked for and not scored: c (1 rows)" in capsys.readouterr().err
+
+
+def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    items = [Item(side, f"{side}/1.jpg", "Is there a cat?", side) for side in ("no", "yes")]
+    rows = [{"image": f"x/{one.image}", "question": one.question, "answer": one.label}
+            for one in reversed(items)]  # fmt: skip
+
+    assert read(tmp_path, rows, Matching(), items) == [("no", "no"), ("yes", "yes")]
+    assert read(tmp_path, rows[:1], PARTIAL, items) == [("yes", "yes")]
+    bare = [{**row, "image": "1.jpg"} for row in rows]
+    with pytest.raises(EvaluationError, match=r"may be any of no/1\.jpg, yes/1\.jpg"):
+        read(tmp_path, bare, Matching(), items)
+
+
+def test_a_part_that_a_row_names_counts_though_ids_alone_would_do(tmp_path: Path) -> None:
+    swapped = [{"id": item.id, "part": "ab".replace(item.part, ""), "answer": "no"}
+               for item in ITEMS]  # fmt: skip
+    with pytest.raises(EvaluationError, match="has no answer to question_id a-0"):
+        read(tmp_path, swapped, Matching())
+
+
+def test_only_questions_that_are_scored_may_not_have_two_answers(tmp_path: Path) -> None:
+    rows = [{"image": "0.jpg", "question": f"Is there a {thing}?", "answer": thing}
+            for thing in ("cat", "bus", "bus")]  # fmt: skip
+
+    assert read(tmp_path, rows, Matching(by_text=True), ITEMS[:3]) == [("a-0", "cat")]
+    with pytest.raises(EvaluationError, match="entry 4 answers the same question as entry 1"):
+        read(tmp_path, [*rows, rows[0]], Matching(by_text=True), ITEMS[:3])
