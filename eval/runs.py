@@ -159,6 +159,7 @@ def parser(action: str) -> FlagParser:
         flags.flag("--parser", help="how answers are read (the protocol's)")
         flags.flag("--questions", type=Path, help="AMBER's captions: its files (data/AMBER)")
         flags.flag("--similar", type=Path, help="AMBER's captions: similar words (equal ones)")
+        flags.flag("--verdicts", type=Path, help="HallusionBench: a judge's, if it was scored so")
         flags.flag("--reference", metavar="ARM", help="arm to compare with (baseline)")
         flags.flag("--wide", action="store_true", group="output", help="print all numbers")
     if action in ("show", "rescore"):
@@ -225,12 +226,15 @@ def _task(run: RecordedRun, given: dict[str, Any]) -> Task:
     values: dict[str, Any] = {"model": run.settings.get("model", "")}
     known = {field.name for field in fields(kind.settings_class)}
     own = {"parser": "parsers", "labels": "other labels", "labels_path": "other labels",
-           "questions": "files of AMBER", "similar": "similar words"}  # fmt: skip
+           "questions": "files of AMBER", "similar": "similar words",
+           "verdicts": "verdicts of a judge"}  # fmt: skip
     for name in own.keys() & given.keys():
         if name not in known:
             flag = f"--{name.replace('_', '-')} {given[name]}"
             raise EvaluationError(f"{flag}: {run.task} has no {own[name]}; leave it out")
         values[name] = given[name]
+    if "verdicts" in values:
+        values["answers"] = run.path  # which they are on
     if "question" in run.settings:
         values["question"] = run.settings["question"]
     return task_of(kind, run, kind.settings_class(**values))

@@ -49,7 +49,9 @@ class Item:
         """Return the question as messages show it."""
         part = f" of {self.part}" if self.part else ""
         label = f" (label {self.label})" if self.label else ""
-        return f"{self.id}{part}, {self.question!r:.80} about {self.image}{label}"
+        groups = f" ({', '.join(f'{k} {of}' for k, of in self.groups.items())})"
+        about = f"{self.question!r:.80} about {self.image or 'no picture'}"
+        return f"{self.id}{part}, {about}{label}{groups if self.groups else ''}"
 
 
 @dataclass(frozen=True, slots=True)

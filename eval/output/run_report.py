@@ -138,11 +138,14 @@ def task_of(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Task:
     """Return a benchmark with the protocol of a run, to score its answers.
 
     Raises:
-        EvaluationError: If run.json does not say how the answers were made.
+        EvaluationError: If run.json does not say how the answers were made, or the settings not
+            with what they were scored.
     """
     recorded = run.settings
     if run.saved and "protocol" not in recorded:
-        return kind(settings)
+        task = kind(settings)
+        task.check_scored(run)
+        return task
     needed = () if run.saved else ("model", "dtype", "device", "decoding")
     for name in ("family", "protocol", *needed):
         if name not in recorded:

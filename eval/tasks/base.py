@@ -157,6 +157,14 @@ class Task(ABC):
         """
         return
 
+    def check_scored(self, run: RecordedRun) -> None:
+        """Check that the settings name what a run was scored with, besides its answers.
+
+        Raises:
+            EvaluationError: If they do not, so that the numbers would be others.
+        """
+        return
+
     @classmethod
     def protocol_of(cls, name: str, family: str) -> TaskProtocol:
         """Return a protocol by its name, for a model family.

@@ -12,21 +12,22 @@ from math import prod
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.files.answers import Answer, Item, Key
+from eval.files.answers import Answer, Item
 from eval.output.table import fit
 from eval.stats.intervals import NONE
-from eval.tasks.hallusionbench.rows import Verdict
+from eval.tasks.hallusionbench.rows import Judged, Verdict
 from eval.tasks.yes_no.parsers import JUDGE
+from eval.tasks.yes_no.task import NO, YES
 
 WRONG, RIGHT, UNCLEAR = 0, 1, 2
 EDITED: Final = "2"  # visual_input of an edited figure
 FIRST: Final = "0"  # figure that the others of a set are edits of; of VS, no picture at all
 LH, VI, MIX = "LH", "VI", "Mix"
 KINDS: Final = ("all", "VD", "VS")
-Judged = Sequence[tuple[Answer, Verdict]]
+Rows = Sequence[tuple[Answer, Verdict]]
 
 
-def verdict_of(item: Item, judged: Mapping[Key, Verdict]) -> Verdict:
+def verdict_of(item: Item, judged: Judged) -> Verdict:
     """Return the verdict on the answer to a question.
 
     Raises:
@@ -38,10 +39,18 @@ def verdict_of(item: Item, judged: Mapping[Key, Verdict]) -> Verdict:
     return judged[item.key]
 
 
+def said(item: Item, judged: Judged) -> str | None:
+    """Return the answer that a verdict means: the label, its opposite, or None for unclear."""
+    check = verdict_of(item, judged).check
+    if check == UNCLEAR:
+        return None
+    return item.label if check == RIGHT else NO if item.label == YES else YES
+
+
 def board(
     answers: Sequence[Answer],
     read: Callable[[Answer], str | None],
-    judged: Mapping[Key, Verdict] | None,
+    judged: Judged | None,
 ) -> dict[str, Any]:
     """Return the board's numbers of one arm: of all, and of the kinds VD and VS.
 
@@ -89,7 +98,7 @@ def _cell(of: Mapping[str, Any], keys: Sequence[str]) -> str:
     return NONE if value is None else f"{value:.2f}"
 
 
-def _numbers(rows: Judged) -> dict[str, Any]:
+def _numbers(rows: Rows) -> dict[str, Any]:
     """Return the numbers of some rows; shares in percent, those of the board with four places."""
     right = [_right(answer.item, verdict) for answer, verdict in rows]
     figures = _groups(rows, "figure", lambda item: bool(item.image))
@@ -121,7 +130,7 @@ def _numbers(rows: Judged) -> dict[str, Any]:
     }
 
 
-def _groups(rows: Judged, kind: str, wanted: Callable[[Item], bool]) -> list[list[bool]]:
+def _groups(rows: Rows, kind: str, wanted: Callable[[Item], bool]) -> list[list[bool]]:
     found: dict[tuple[str, str], list[bool]] = {}
     for answer, verdict in rows:
         item = answer.item
@@ -130,7 +139,7 @@ def _groups(rows: Judged, kind: str, wanted: Callable[[Item], bool]) -> list[lis
     return list(found.values())
 
 
-def _causes(rows: Judged) -> dict[str, float] | None:
+def _causes(rows: Rows) -> dict[str, float] | None:
     """Return the shares of errors of language, of vision and mixed, in percent of all errors.
 
     None where it is not known of each edited figure whether the answer to it is the same.

@@ -37,6 +37,10 @@ class Verdict(NamedTuple):
     same: bool | None
 
 
+Judged = Mapping[Key, Verdict]
+"""Verdicts by question."""
+
+
 def read_items(path: Path) -> list[Item]:
     """Read the questions; those without a picture have an empty file name.
 
@@ -72,7 +76,7 @@ def read_items(path: Path) -> list[Item]:
     return list(found.values())
 
 
-def read_verdicts(path: Path) -> Mapping[Key, Verdict]:
+def read_verdicts(path: Path) -> Judged:
     """Read a judge's verdicts, as `evaluation.py` writes them beside the answers.
 
     Raises:

@@ -10,30 +10,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from eval.files.answers import Answer, Item
+from eval.files.saved import SavedAnswers
 from eval.run.flag_parser import FlagParser
 from eval.stats.intervals import Array, ratio
 from eval.stats.metric import Metric
 from eval.tasks.base import Appendix, TaskProtocol, every_protocol
 from eval.tasks.hallusionbench import board
-from eval.tasks.hallusionbench.rows import (
-    FILE,
-    PARTS,
-    TEXT_ONLY,
-    Verdict,
-    read_items,
-    read_verdicts,
-)
-from eval.tasks.hallusionbench.settings import HallusionSettings
+from eval.tasks.hallusionbench.rows import FILE, PARTS, TEXT_ONLY, Judged, read_items, read_verdicts
+from eval.tasks.hallusionbench.settings import HallusionSettings, check_verdicts, hash_of
 from eval.tasks.yes_no.groups import all_right
 from eval.tasks.yes_no.parsers import JUDGE
 from eval.tasks.yes_no.parts import PartsTask
-from eval.tasks.yes_no.task import NO, YES
 from models.settings import ROOT
+
+if TYPE_CHECKING:
+    from eval.run.recorded import RecordedRun
 
 
 class HallusionBench(PartsTask):
@@ -78,7 +74,7 @@ class HallusionBench(PartsTask):
         return JUDGE if self._judged is not None else super().parser
 
     @cached_property
-    def _judged(self) -> Mapping[tuple[str, int | str], Verdict] | None:
+    def _judged(self) -> Judged | None:
         path = getattr(self.settings, "verdicts", None)
         return None if path is None else read_verdicts(path)
 
@@ -87,14 +83,21 @@ class HallusionBench(PartsTask):
         every = read_items(self.folder() / FILE)
         return self.chosen([i for i in every if i.image or self.settings.text_only])
 
+    def read_saved(self, path: Path, items: Sequence[Item]) -> SavedAnswers:
+        """Return the answers of a file; the run says which verdicts it is scored with."""
+        found = super().read_saved(path, items)
+        file = self.settings.verdicts
+        return found if file is None else replace(found, facts={**found.facts, **hash_of(file)})
+
+    def check_scored(self, run: RecordedRun) -> None:
+        """Refuse other verdicts than those that a run was scored with, or none."""
+        check_verdicts(run, self.settings)
+
     def read(self, answer: Answer) -> str | None:
         """Return "yes", "no", or None for unknown; by a verdict, what would be right or wrong."""
         if self._judged is None:
             return super().read(answer)
-        verdict, label = board.verdict_of(answer.item, self._judged).check, answer.item.label
-        return (
-            None if verdict == board.UNCLEAR else label if verdict else NO if label == YES else YES
-        )
+        return board.said(answer.item, self._judged)
 
     def right(self, answer: Answer) -> bool:
         """Return whether an answer is right; not to know is, where there is no picture."""

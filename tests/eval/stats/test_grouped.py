@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from math import isnan, nan
 from typing import Any, ClassVar
 
@@ -149,6 +150,47 @@ def samples(arms: Arms) -> np.ndarray[Any, Any]:
     return np.array(
         [[with_totals([plain(table[d]) for table in arm]) for arm in tables] for d in drawn]
     )
+
+
+class Pooled(Toy):
+    """The same, whose totals are of all questions."""
+
+    pooled = True
+
+
+def test_pooled_totals_are_numbers_of_all_questions_together(arms: Arms) -> None:
+    found = group(Pooled(), arms, AGAINST)
+
+    for name, answers in arms.items():
+        for kind, parts in (("all", PARTS), ("hard", PARTS[1:])):
+            one = result(found, name, kind)
+            tables = [table_of(answers, part) for part in parts]
+            whole = plain(np.concatenate(tables))
+            assert [number.value for number in one.numbers.values()] == pytest.approx(whole)
+            # Pictures are drawn once for all parts.
+            together = np.sum(tables, axis=0)
+            rng = np.random.default_rng(3)
+            drawn = [plain(together[rng.integers(0, PICTURES, PICTURES)]) for _ in range(3000)]
+            low, high = np.quantile(np.array(drawn)[:, 1], [0.025, 0.975])
+            accuracy = list(one.numbers.values())[1]
+            assert (accuracy.low, accuracy.high) == pytest.approx((low, high), abs=0.01)
+    parts = [one.numbers for one in found.results if not one.is_total]
+    assert parts == [one.numbers for one in group(Toy(), arms, AGAINST).results if not one.is_total]
+
+
+def test_what_is_resampled_may_hold_several_pictures(arms: Arms) -> None:
+    """Pictures in pairs, each with the same answers: as wide as half as many pictures."""
+    name, answers = next(iter(arms.items()))
+    twice = [
+        Answer(replace(a.item, image=f"{k}-{a.item.image}", groups={"unit": a.item.image}), a.text)
+        for a in answers
+        for k in range(2)
+    ]
+
+    one, both = (group(Toy(), {name: of}, {}) for of in (answers, twice))
+
+    assert one.pictures == both.pictures == PICTURES
+    assert [r.numbers for r in both.results] == [r.numbers for r in one.results]
 
 
 def result(found: Grouped, arm: str, part: str) -> Result:

@@ -201,3 +201,24 @@ def test_damaged_files_are_refused(tmp_path: Path, row: dict[str, Any], said: st
         amber(write(tmp_path / "data", [row])).items()
 
     assert said in str(error.value)
+
+
+def test_probabilities_are_of_all_questions_together() -> None:
+    """Not a mean over parts: here each part alone has AUROC 1, and both together have not."""
+    given = {"state": [("yes", 0.9), ("no", 0.8)], "relation": [("yes", 0.3), ("no", 0.2)]}
+    answers = [
+        Answer(Item(f"{part}{k}", f"{part}{k}.jpg", "?", label, part), label.title(), p_yes=p)
+        for part, of in given.items()
+        for k, (label, p) in enumerate(of)
+    ]
+    pairs = [(a.p_yes, b.p_yes) for a in answers for b in answers
+             if (a.item.label, b.item.label) == ("yes", "no")]  # fmt: skip
+
+    task = AmberDiscriminative(PartSettings(), AmberDiscriminative.protocol_of("opera", ""))
+    found = report_of(task, {"baseline": answers}).beside.content["p_yes"]
+
+    expected = sum(float(x or 0) > float(y or 0) for x, y in pairs) / len(pairs)
+    assert expected == 0.75
+    numbers = found["arms"]["baseline"]
+    assert list(numbers) == [""]
+    assert numbers[""]["auroc"]["value"] == expected

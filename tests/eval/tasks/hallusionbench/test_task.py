@@ -303,3 +303,32 @@ def test_the_command_scores_questions_without_a_picture(
     (of_map,) = json.loads(out.read_text())["results"]
     assert of_map["numbers"]["a_acc"]["value"] == 1
     assert of_map["numbers"]["f_acc"]["value"] is None
+
+
+def test_a_run_that_a_judge_scored_is_never_shown_by_rule(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (row,) = json.loads((few(tmp_path) / FILE).read_text())
+    (tmp_path / "v.json").write_text(
+        json.dumps([{**row, "model_prediction": "No", "gpt_check": 1}])
+    )
+    (tmp_path / "w.json").write_text(json.dumps([{**row, "gpt_check": 0}]))
+    command = ["--task", "hallusionbench", "--questions", str(tmp_path), "--answers",
+               str(tmp_path / "v.json"), "--answer-key", "model_prediction", "--output-dir",
+               str(tmp_path / "runs"), "--verdicts", str(tmp_path / "v.json")]  # fmt: skip
+    assert main(command) == 0
+    (folder,) = (tmp_path / "runs/hallusionbench/saved").iterdir()
+    first = capsys.readouterr().out
+    assert "parser judge" in first
+    assert "100.00" in first
+
+    assert runs.main(["show", str(folder)]) == 2
+    assert "was scored with a judge's verdicts; pass that file" in capsys.readouterr().err
+    assert runs.main(["show", str(folder), "--verdicts", str(tmp_path / "w.json")]) == 2
+    assert "was scored with other verdicts than" in capsys.readouterr().err
+    assert runs.main(["show", str(folder), "--verdicts", str(tmp_path / "v.json")]) == 0
+    assert "100.00" in capsys.readouterr().out
+    assert runs.main(["show", str(folder), "--parser", "word"]) == 0
+    shown = capsys.readouterr().out
+    assert "parser word" in shown
+    assert "| answers | VD_math | 0.00 " in " ".join(shown.split())
