@@ -166,11 +166,12 @@ def headline(task: Task, run: RecordedRun) -> str:
     decoding = settings["decoding"]
     how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
     how = f"{how}, at most {decoding['max_new_tokens']} tokens"
-    if "scoring" in settings:
-        how = f"scoring by {settings['scoring']} of the first token"
+    facts = _facts(task)
+    if "scoring" in settings:  # no text is read
+        facts, how = "", f"scoring by {settings['scoring']} of the first token"
     return (
         f"{task.title}, {settings['model']} ({settings['dtype']}, {settings['device']}), protocol "
-        f"{settings['protocol']},\n{_facts(task)}{how}{_left_out(settings)}"
+        f"{settings['protocol']},\n{facts}{how}{_left_out(settings)}"
     )
 
 

@@ -12,9 +12,9 @@ from typing import Any, Final
 
 from eval.errors import EvaluationError, some_ids
 from eval.files.answers import Item
+from eval.files.rows import read_rows
 from eval.files.storage import Record, read_json
 from eval.files.text import read_text
-from models.json_files import json_fault, parse_json
 from models.settings import ROOT
 
 CAPTIONS: Final = "query_generative.json"
@@ -200,15 +200,7 @@ def _are_texts(value: Any) -> bool:
 
 def read_objects(path: Path) -> list[Record]:
     """Return the objects of a JSON list."""
-    try:
-        rows = parse_json(_text(path))
-    except ValueError as error:
-        raise EvaluationError(
-            f"{path} is damaged, it is not whole JSON ({json_fault(error)}); get it again"
-        ) from error
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise EvaluationError(f"{path} is no JSON list of objects; {ADVICE}")
-    return rows
+    return [row for _, row in read_rows(_there(path)).rows]
 
 
 def _text(path: Path) -> str:

@@ -41,11 +41,14 @@ class HallusionSettings(PartSettings):
         if self.parser == JUDGE and self.verdicts is None:
             raise EvaluationError("--parser judge takes verdicts that a judge has given; pass them "
                                   "as --verdicts, or another parser")  # fmt: skip
-        for name in ("text_only", "verdicts"):
-            if getattr(self, name) and self.answers is None:
+        for flag, given, why in (
+            ("--text-only", self.text_only, "EAH needs a picture"),
+            ("--verdicts", self.verdicts is not None, "a judge has read them"),
+        ):
+            if given and self.answers is None:
                 raise EvaluationError(
-                    f"--{name.replace('_', '-')} is for saved answers: EAH needs a picture, and a "
-                    "judge answers; pass --answers, too, or leave it out"
+                    f"{flag} is for saved answers, since {why}; pass --answers, too, or leave "
+                    f"{flag} out"
                 )
 
     def parsers(self) -> Sequence[str]:

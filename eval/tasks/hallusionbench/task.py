@@ -125,7 +125,7 @@ class HallusionBench(PartsTask):
         rates = [ratio(groups[at + 1], groups[at]) for at in range(0, len(groups), 2)]
         return np.stack([ratio(right, sums[0]), *rates, yes_ratio, unknown])
 
-    def whole(self, arms: Mapping[str, Sequence[Answer]]) -> Mapping[str, int]:
+    def sizes(self, arms: Mapping[str, Sequence[Answer]]) -> Mapping[str, int]:
         """Return how many questions each part has; with those without a picture if they count."""
         shown = all(one.item.image for answers in arms.values() for one in answers)
         asked = getattr(self.settings, "text_only", False) or not shown

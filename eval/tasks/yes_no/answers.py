@@ -64,7 +64,7 @@ def read_answers(
     layout = layout_of(path, rows, answer_key, id_key)
     said = [_said(path, layout, where, row) for where, row in rows]
     if ignored := sum(one.id in rule.ignored for one in said):
-        print(f"note: {ignored} rows of {path.name} are of other questions, and not scored",
+        print(f"note: {ignored} row(s) of {path.name} are of other questions, and not scored",
               file=sys.stderr)  # fmt: skip
         said = [one for one in said if one.id not in rule.ignored]
     if not said:

@@ -53,7 +53,7 @@ class YesNoTask(Task):
         positive: The class that precision, recall and F1 are of.
         leave_out: Parsers that leave unknown answers out, as its reference scorer does.
         scorer: Whose formulas the numbers are.
-        expected: What `whole` returns.
+        expected: What `sizes` returns.
     """
 
     settings_class: ClassVar[type[RunSettings]] = YesNoSettings
@@ -184,7 +184,7 @@ class YesNoTask(Task):
         settings = self.settings
         return Matching(partial=isinstance(settings, YesNoSettings) and settings.partial)
 
-    def whole(self, arms: Mapping[str, Sequence[Answer]]) -> Mapping[str, int]:
+    def sizes(self, arms: Mapping[str, Sequence[Answer]]) -> Mapping[str, int]:
         """Return how many questions there are by part; nothing where editions differ."""
         return self.expected
 
@@ -194,7 +194,10 @@ class YesNoTask(Task):
         """Return what the probabilities of yes say of the arms."""
         parts = list(dict.fromkeys(a.item.part for answers in arms.values() for a in answers))
         if self.pooled:  # one number of all questions, not a mean over parts
-            arms, parts = {arm: [_whole(one) for one in of] for arm, of in arms.items()}, [""]
+            arms, parts = (
+                {arm: [_without_part(one) for one in of] for arm, of in arms.items()},
+                [""],
+            )
         found = probabilities(arms, references, self.totals(parts))
         if found is None:
             return Appendix()
@@ -207,7 +210,7 @@ class YesNoTask(Task):
         return {
             "scorer": self.scorer,
             "positive": self.positive,
-            "coverage": coverage(arms, self.whole(arms))._asdict(),
+            "coverage": coverage(arms, self.sizes(arms))._asdict(),
             "parsers": parsers,
             "parser_disagreement": {n: d._asdict() for n, d in found.items()},
         }
@@ -219,7 +222,7 @@ class YesNoTask(Task):
             for arm, answers in arms.items()
         }
         how = f"scored by the formulas of {self.scorer}; positive class: {self.positive}"
-        covered = coverage_note(coverage(arms, self.whole(arms)), unknown)
+        covered = coverage_note(coverage(arms, self.sizes(arms)), unknown)
         disagreed = disagreement_notes(disagreements(arms, self.parser), self.parser)
         return [f"{how}\n{covered}", *disagreed]
 
@@ -250,6 +253,6 @@ class YesNoTask(Task):
         return found
 
 
-def _whole(answer: Answer) -> Answer:
+def _without_part(answer: Answer) -> Answer:
     """Return an answer to a question of a benchmark of one part."""
     return replace(answer, item=replace(answer.item, part=""))

@@ -342,6 +342,32 @@ def test_where_all_pictures_give_the_same_a_sum_has_wilsons_interval_up_to_its_o
     assert one.wilson
 
 
+def test_a_pooled_total_has_the_bounds_of_one_part() -> None:
+    perfect = [
+        Answer(Item(f"{n}{label}", f"{n}.jpg", label, label, part), label)
+        for n in range(30) for label in ("yes", "no") for part in ("a", "b", "c")
+    ]  # fmt: skip
+
+    one = result(group(Pooled(), {"eah": perfect}, {}), "eah", "all").numbers["score"]
+
+    known = stats.binomtest(25, 30).proportion_ci(method="wilson")
+    assert (one.value, one.low, one.high) == pytest.approx((125, 150 * known.low, 150 * known.high))
+
+
+class Counted(Pooled):
+    """Its third number is no ratio: how many answers there are."""
+
+    def numbers(self, sums: Array) -> Array:
+        return np.concatenate([super().numbers(sums)[:2], sums[:1]])
+
+
+def test_pooled_counts_are_summed(arms: Arms) -> None:
+    found = group(Counted(), arms, {})
+
+    for name, answers in arms.items():
+        assert result(found, name, "all").numbers["yes"].value == len(answers)
+
+
 def test_primary_comparisons_alone_are_adjusted_for_their_number(found: Grouped) -> None:
     assert found.primary == "all"
     primary = found.primary_differences()

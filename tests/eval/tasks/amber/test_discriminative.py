@@ -96,7 +96,7 @@ def test_both_halves_in_one_file_are_told_apart(
     saved = task.read_saved(tmp_path / "a.json", task.items()).arms["answers"]
     printed = task.printed(saved)
 
-    assert "20 rows of a.json are of other questions" in capsys.readouterr().err
+    assert "20 row(s) of a.json are of other questions" in capsys.readouterr().err
     assert len(saved) == len(case["records"]) - 20
     for section, numbers in case["reference"].items():
         if section in SECTIONS:

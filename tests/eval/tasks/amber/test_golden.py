@@ -142,4 +142,4 @@ def test_captions_in_a_file_of_both_halves(
     content = json.loads((tmp_path / "all.json").read_text())
     assert content["reference"]["answers"] == golden["reference"]["Generative Task"]
     assert content["coverage"] == {"answered": 20, "expected": 1004}
-    assert "385 rows of answers.json are of other questions" in capsys.readouterr().err
+    assert "385 row(s) of answers.json are of other questions" in capsys.readouterr().err

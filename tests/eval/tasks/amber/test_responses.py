@@ -43,7 +43,7 @@ def test_the_other_half_is_left_out_with_a_note(
 
     assert found["answers"].keys() == {1, 2, 3}
     assert capsys.readouterr().err == (
-        "note: 1 rows of answers.json are of other questions, and not scored\n"
+        "note: 1 row(s) of answers.json are of other questions, and not scored\n"
     )
     assert read(tmp_path, ROWS, limit=2)["answers"].keys() == {1, 2}
 

@@ -78,7 +78,7 @@ def test_ids_of_another_half_are_left_out(
     rows = [{"id": at, "answer": "x"} for at in (7, "a-0", "a-1", "a-2", 8)]
 
     assert [at for at, _ in read(tmp_path, rows, rule, ITEMS[:3])] == ["a-0", "a-1", "a-2"]
-    assert "note: 2 rows of answers.json are of other questions" in capsys.readouterr().err
+    assert "note: 2 row(s) of answers.json are of other questions" in capsys.readouterr().err
     with pytest.raises(EvaluationError, match="no answer to any of the 3 questions"):
         read(tmp_path, rows[:1], rule, ITEMS[:3])
 
