@@ -21,6 +21,7 @@ from typing import Final
 import yaml
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+RULES: Final = Path(__file__).with_suffix(".yaml")
 PACKAGES: Final = ("eah", "models", "eval", "scripts")
 FOLDERS: Final = (*PACKAGES, "configs", "docs", "benchmarks", ".github")
 SUFFIXES: Final = frozenset((".py", ".md", ".yaml", ".yml", ".sh", ".html", ".js"))
@@ -53,7 +54,7 @@ class Text:
     words: str
 
 
-def read_rules(path: Path = Path(__file__).with_suffix(".yaml")) -> Rules:
+def read_rules(path: Path = RULES) -> Rules:
     """Read the phrases, the function names and the files that are not checked."""
     content = yaml.safe_load(path.read_text(encoding="utf-8"))
     return Rules(
