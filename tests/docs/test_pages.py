@@ -6,6 +6,7 @@ The pages' blocks run in order, each page in its own copy of the folder that get
 from __future__ import annotations
 
 import os
+import random
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from scripts.scenes.scene import render
 from tests.docs.blocks import Block, blocks_of, command_lines, matches
 from tests.docs.shell import help_of, run_block
 
@@ -47,8 +49,11 @@ def no_device() -> Iterator[None]:
 
 
 def make_checkout(folder: Path) -> Path:
+    """Fill a folder with what the pages' commands find: the project, and a picture."""
     for name in IN_A_CHECKOUT:
         (folder / name).symlink_to(ROOT / name)
+    if not (folder / "cat.jpg").exists():
+        render(random.Random(0)).image.save(folder / "cat.jpg")
     return folder
 
 

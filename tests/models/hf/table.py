@@ -36,7 +36,7 @@ Where it says "needed", loading the model without torchvision is an error that s
 OPERA and PAI work where prefixes can be cached. VCD needs pixels in the shape of pictures, and not
 of patches. DoLa needs the hidden states of `generate`, which Q-Former models don't return; DeCo does
 not. HGAI, VAF, AD-HH and SPIN work in layers that keep all tokens, as VAR does where the model's sink
-dimensions are known ([methods.md](methods.md)).
+dimensions are known ([decoding.md](decoding.md)).
 
 | family | prompt | positions | image tokens see | cached prefixes | VCD | DoLa | DeCo | OPERA | PAI | HGAI | video | torchvision |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501  # a row of a table is one line

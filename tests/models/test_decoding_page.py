@@ -1,4 +1,4 @@
-"""docs/methods.md: every method is in it, what it says of each is the code's, its snippets run."""
+"""docs/decoding.md: every method is in it, what it says of each is the code's, its snippets run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from scripts.scenes.make import write_scenes
 from tests.models.toys import pictures
 
 ROOT = Path(models.__file__).resolve().parents[1]
-PAGE = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/decoding.md").read_text(encoding="utf-8")
 DECODINGS = {
     "greedy": Decoding(4),
     "sampling": Decoding(4, do_sample=True),
