@@ -60,5 +60,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Return all names, also those that nobody has used yet."""
+    """Return all names, including those not imported yet."""
     return sorted({*globals(), *__all__})

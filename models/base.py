@@ -1,4 +1,4 @@
-"""What every wrapper is: pictures become image tokens, a question becomes a prompt, text comes out.
+"""The base class of all wrappers: from pictures and questions to answers.
 
 Axes: B batch, S prompt positions, I image tokens of one picture, E width of the language model,
 F and C positions and width of a picture's features.
@@ -23,9 +23,9 @@ from transformers import (
 
 from eah.grids import token_grid
 from eah.patch import handle_of
+from models.checkpoints.config_types import check_config_types
 from models.checkpoints.convert import convert_checkpoint
 from models.checkpoints.finite import refuse_nonfinite
-from models.checkpoints.kinds import check_kinds
 from models.checkpoints.locate import locate
 from models.decoding.base import Contrast, DecodingMethod, MethodError, Request, generate
 from models.decoding.steps.steps import DecodeSteps
@@ -49,7 +49,7 @@ from models.images import CLIP_MEAN, CLIP_STD, Preprocessing
 from models.library_errors import library_errors
 from models.loading import check_vocabulary, load_pretrained, load_tokenizer
 from models.pictures import Picture, to_picture
-from models.precision import Parts, Precision, Quantization, resolve_precision, uniform
+from models.precision import Parts, Precision, Quantization, resolve_precision, uniform_precision
 from models.prefix_cache import PicturePrefixes, generate_behind_prefixes
 from models.prompt_images import prompt_images
 from models.prompts import IMAGE, prompt_ids, show_prompt, template
@@ -62,20 +62,20 @@ class VLM(ABC):
     """A vision-language model with its prompt, its preprocessing and its tokenizer.
 
     Attributes:
-        family: What tells its checkpoints from others; `models.prompts` knows it by its name.
-        model_class: transformers' class, or our own where it has none.
+        family: How its checkpoints are recognised; its name is the key in `models.prompts`.
+        model_class: transformers' class, or ours where transformers has none.
         parts: Which part of the model a parameter belongs to.
-        mixed: How the reference wrapper computes on a GPU; `--dtype auto` there.
+        mixed: Precision of the reference wrapper on a GPU; `--dtype auto` uses it there.
         stop_text: Text that ends an answer, besides EOS.
-        answer_mark: Text of the prompt after which an answer begins; if the model writes it again,
-            the answer begins after the last one, as in the reference wrappers.
-        repetition_penalty: On ids that were generated, not on the prompt's.
-        image_reads_question: Whether the image tokens depend on the question, so that prompts about
-            the same picture have no prefix in common.
+        answer_mark: Text of the prompt after which an answer begins. If the model repeats it, the
+            answer begins after the last occurrence, as in the reference wrappers.
+        repetition_penalty: Applied to generated ids, not to the prompt's.
+        image_depends_on_question: Whether the image tokens depend on the question. Prompts about
+            the same picture then have no common prefix.
         model: The transformers model; EAH is enabled on it.
         tokenizer: Encodes text of prompts.
         protocol: Whose prompt and preprocessing are used.
-        precision: How each part computes.
+        precision: Precision of each part.
     """
 
     family: ClassVar[Family]
@@ -85,7 +85,7 @@ class VLM(ABC):
     stop_text: ClassVar[str | None] = None
     answer_mark: ClassVar[str | None] = None
     repetition_penalty: ClassVar[float] = 1.0
-    image_reads_question: ClassVar[bool] = False
+    image_depends_on_question: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -95,11 +95,11 @@ class VLM(ABC):
         protocol: str,
         precision: Precision | None = None,
     ) -> None:
-        """Wrap a loaded model; the protocol is checked at once."""
+        """Wrap a loaded model and check the protocol."""
         self.model = model.eval()
         self.tokenizer = tokenizer
         self.protocol = protocol
-        self.precision = precision or uniform(next(model.parameters()).dtype)
+        self.precision = precision or uniform_precision(next(model.parameters()).dtype)
         # Nothing that changes scores comes from a checkpoint's generation_config.json.
         own = self.language_model.generation_config
         check_token_ids(own)
@@ -112,10 +112,10 @@ class VLM(ABC):
 
     @classmethod
     def check_protocol(cls, protocol: str, system: str | None = None) -> None:
-        """Check that there is such a protocol, and that it takes a system message if one is given.
+        """Check that the protocol exists, and that it takes a system message if one is given.
 
         Raises:
-            ModelError: If there is none, or it does not.
+            ModelError: If the protocol is unknown or takes no system message.
         """
         if system is not None:
             raise ModelError(
@@ -129,10 +129,10 @@ class VLM(ABC):
 
     @classmethod
     def resolve_precision(cls, name: str, device: str) -> Precision:
-        """Return how every part computes under a `--dtype`.
+        """Return the precision of every part for a `--dtype`.
 
         Raises:
-            ModelError: If there is no such precision.
+            ModelError: If the precision is unknown.
         """
         return resolve_precision(name, device, cls.mixed)
 
@@ -140,10 +140,10 @@ class VLM(ABC):
     def find(
         cls, settings: ModelSettings, checkpoint: str | None, parts: Mapping[str, str] | None
     ) -> Checkpoint:
-        """Find the checkpoint that a user's choice and a model's config come to.
+        """Find the checkpoint, from the user's choice and the model's config.
 
-        Named parts take the place of the config's checkpoint; a named checkpoint that turns out to
-        hold some parts only is completed by the config's parts.
+        Parts that the user names replace the config's checkpoint. If a named checkpoint contains
+        only some parts, the config's parts complete it.
 
         Raises:
             ModelError: If a part is unknown, missing, or of another model.
@@ -170,17 +170,17 @@ class VLM(ABC):
         """Load a checkpoint; original files are first converted, once, to the folder `converted`.
 
         Raises:
-            ModelError: If a file is missing or unreadable, or holds another model.
+            ModelError: If a file is missing, unreadable or of another model.
         """
         if not checkpoint.is_whole:
-            config = cls.checked_config(checkpoint)
+            config = cls.load_config(checkpoint)
             checkpoint = convert_checkpoint(checkpoint, cls.model_class, config, converted)
         parts = cls.load_parts(checkpoint, device, precision, quantization)
         return cls(*parts, protocol=protocol, precision=precision, **cls.extra_kwargs(checkpoint))
 
     @classmethod
     def extra_kwargs(cls, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Return what a wrapper is made of besides model and tokenizer, by name."""
+        """Return further keyword arguments of the wrapper, besides model and tokenizer."""
         return {}
 
     @classmethod
@@ -193,7 +193,7 @@ class VLM(ABC):
     ) -> tuple[Any, ChunkTokenizer]:
         """Return the model and its tokenizer; arguments and errors as in `load`."""
         tokenizer = load_tokenizer(checkpoint.text)
-        config = cls.checked_config(checkpoint)
+        config = cls.load_config(checkpoint)
         check_vocabulary(checkpoint, config.get_text_config(decoder=True).vocab_size, tokenizer)
         kept = cls.parts.modules(*precision.float32)
         model = load_pretrained(
@@ -211,23 +211,23 @@ class VLM(ABC):
         return model, tokenizer
 
     @classmethod
-    def checked_config(cls, checkpoint: Checkpoint) -> Any:
-        """Return what `config` does.
+    def load_config(cls, checkpoint: Checkpoint) -> Any:
+        """Return the checked config of a checkpoint, see `config`.
 
         Raises:
-            ModelError: If transformers can't make it of what the files say.
+            ModelError: If transformers can't build it from the files.
         """
-        where = f"the config.json of {checkpoint.name} describes no {cls.family.name}"
+        where = f"the config.json of {checkpoint.name} does not describe {cls.family.name}"
         advice = "copy it again from the original checkpoint"
         with library_errors(where, advice):
             config = cls.config(checkpoint)
-            check_kinds(config)
+            check_config_types(config)
         return config
 
     @classmethod
     @abstractmethod
     def config(cls, checkpoint: Checkpoint) -> Any:
-        """Return the config of the model that a checkpoint holds, a transformers `*Config`."""
+        """Return the config of a checkpoint's model, a transformers `*Config`."""
 
     @property
     def language_model(self) -> Any:
@@ -236,7 +236,7 @@ class VLM(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Device of the embeddings, where inputs go (also when the model is split over several)."""
+        """Device of the embeddings, where inputs go, even if the model is split over several."""
         return torch.device(self.language_model.get_input_embeddings().weight.device)
 
     @property
@@ -251,32 +251,32 @@ class VLM(ABC):
 
     @property
     def pad_id(self) -> int:
-        """Id behind the end of an answer."""
+        """Id that pads an answer after its end."""
         return PAD
 
     def prompt_length(self, question: str) -> int:
-        """Return the positions of a question's prompt, its image tokens included."""
+        """Return the length of a question's prompt, image tokens included."""
         return len(self.prompt_ids(question)) - 1 + self.num_image_tokens
 
     @property
     @abstractmethod
     def preprocessing(self) -> Preprocessing:
-        """What makes pixels of pictures, as the protocol wants them."""
+        """The protocol's preprocessing, which turns pictures into pixels."""
 
     def preprocess(self, images: Sequence[Image.Image]) -> torch.Tensor:
-        """Return pixels as the protocol wants them, shape (B, 3, side, side), float32."""
+        """Return pixels for the protocol, shape (B, 3, side, side), float32."""
         return self.preprocessing(images)
 
     @abstractmethod
     def encode_pixels(self, pixels: Any) -> Any:
-        """Return what is computed once for a picture, whatever is asked, shape (B, F, C)."""
+        """Return the features of pictures, which no question changes, shape (B, F, C)."""
 
     def image_embeds(self, features: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:
         """Return the image tokens' embeddings, shape (B, I, E).
 
         Args:
             features: What `encode_pixels` returned, one picture per question.
-            questions: Models whose image tokens do not depend on the question leave them aside.
+            questions: Ignored by models whose image tokens do not depend on the question.
         """
         return features
 
@@ -294,37 +294,37 @@ class VLM(ABC):
         return list(self.encode_pixels(torch.cat(list(prepared))))
 
     def image_view(self, prepared: Any) -> ImageView:
-        """Return a prepared picture as the model sees it, and where its image tokens are in it."""
+        """Return a prepared picture as the model sees it, with the grid of its image tokens."""
         grid = token_grid(self.model.config, self.num_image_tokens)
         return ImageView(to_image(prepared, CLIP_MEAN, CLIP_STD), grid)
 
     def add_noise(self, prepared: Any, method: Vcd, seed: int) -> Any:
-        """Return a prepared picture under VCD's noise."""
-        return method.noised(prepared, seed)
+        """Return a prepared picture with VCD's noise added."""
+        return method.add_noise(prepared, seed)
 
     def check_method(self, method: DecodingMethod) -> None:
-        """Refuse a decoding method that this model can't run, as EAH is enabled on it or not.
+        """Refuse a decoding method that this model can't run with its current EAH settings.
 
         Raises:
-            MethodError: Saying why.
+            MethodError: With the reason.
         """
         method.check_model(self.language_model)
 
     @property
     def generation_note(self) -> str | None:
-        """What of the checkpoint's own generation settings is not applied; None for nothing."""
+        """Generation settings of the checkpoint that are not applied; None if there are none."""
         return None
 
     @property
     def prefix_note(self) -> str | None:
-        """Why prompts about the same picture can't share a prefix under any method; None: they can.
+        """Why no method can use cached prefixes with this model; None if some can.
 
-        Models whose image tokens depend on the question give no note: that is known of them.
+        None, too, if the image tokens depend on the question, which is documented.
         """
         return None
 
     def shown_prompt(self, question: str, image: Image.Image) -> ShownPrompt:
-        """Return what is sent to the model for a question, for people to read.
+        """Return the prompt of a question, for display.
 
         Args:
             question: As `generate` takes it.
@@ -336,28 +336,28 @@ class VLM(ABC):
     def prompt_of(
         cls, checkpoint: Checkpoint, protocol: str, question: str, image: Image.Image
     ) -> ShownPrompt:
-        """Return what would be sent to a model, without loading it; arguments as elsewhere."""
+        """Return the prompt of a question without loading the model."""
         return show_prompt(cls.family.name, question, load_tokenizer(checkpoint.text), protocol)
 
     def prompt_ids(self, question: str) -> list[int]:
-        """Return the prompt's ids with -200 once in the place of the image tokens."""
+        """Return the prompt's ids, with a single -200 for all image tokens."""
         return prompt_ids(self.family.name, question, self.tokenizer, self.protocol)
 
     def encode_prompts(
-        self, features: Features, questions: Sequence[str], *, shared: bool = False
+        self, features: Features, questions: Sequence[str], *, pad_after_image: bool = False
     ) -> Prompts:
         """Return a batch of prompts as `generate` takes it; arguments as in `embed_prompts`."""
-        return self.embed_prompts(features, questions, shared=shared)
+        return self.embed_prompts(features, questions, pad_after_image=pad_after_image)
 
     def embed_prompts(
-        self, features: Features, questions: Sequence[str], *, shared: bool = False
+        self, features: Features, questions: Sequence[str], *, pad_after_image: bool = False
     ) -> EncodedPrompts:
-        """Put image tokens into their prompts and pad, on the left or behind the image.
+        """Insert image tokens into their prompts and pad, on the left or after the image.
 
         Args:
             features: What `encode` returned, one picture per question, (F, C) each.
             questions: One per picture.
-            shared: Whether to pad behind the image, where a prefix that prompts share ends.
+            pad_after_image: Whether to pad after the image, where a cached prefix ends.
         Returns:
             The batch, on the model's device.
         """
@@ -367,25 +367,25 @@ class VLM(ABC):
         rows, masks = [], []
         for picture, question in zip(image, questions, strict=True):
             ids = self.prompt_ids(question)
-            place = ids.index(IMAGE)
-            # Where the parts' precisions differ, the prompt has the higher one.
-            before, after = self._embedded(ids[:place]), self._embedded(ids[place + 1 :])
+            start = ids.index(IMAGE)
+            # If the parts' precisions differ, the prompt has the higher one.
+            before, after = self._embed(ids[:start]), self._embed(ids[start + 1 :])
             rows.append(torch.cat([before, picture, after]))  # (S, E)
             mask = torch.zeros(len(rows[-1]), dtype=torch.bool)
-            mask[place : place + len(picture)] = True
+            mask[start : start + len(picture)] = True
             masks.append(mask)
-        return pad_prompts(rows, masks, prefix=place + image.shape[1] if shared else 0)
+        return pad_prompts(rows, masks, prefix=start + image.shape[1] if pad_after_image else 0)
 
     def embed_text(self, features: Features, questions: Sequence[str]) -> EncodedPrompts:
         """Return the prompts without their image tokens; arguments as in `embed_prompts`."""
         texts = [[id_ for id_ in self.prompt_ids(q) if id_ != IMAGE] for q in questions]
-        return self._padded_texts(texts)
+        return self._pad_texts(texts)
 
-    def _padded_texts(self, texts: Sequence[Sequence[int]]) -> EncodedPrompts:
-        rows = [self._embedded(ids) for ids in texts]
+    def _pad_texts(self, texts: Sequence[Sequence[int]]) -> EncodedPrompts:
+        rows = [self._embed(ids) for ids in texts]
         return pad_prompts(rows, [torch.zeros(len(row), dtype=torch.bool) for row in rows])
 
-    def _embedded(self, ids: Sequence[int]) -> torch.Tensor:
+    def _embed(self, ids: Sequence[int]) -> torch.Tensor:
         """Return the embeddings of token ids, shape (S, E)."""
         embeds: torch.Tensor = self.language_model.get_input_embeddings()(
             torch.tensor(list(ids), dtype=torch.long, device=self.device)
@@ -400,7 +400,7 @@ class VLM(ABC):
         decoding: Decoding,
         method: DecodingMethod | None = None,
         noised: Features | None = None,
-        sharing: PicturePrefixes | None = None,
+        prefixes: PicturePrefixes | None = None,
         yes_no: YesNoIds | None = None,
         steps: DecodeSteps | None = None,
     ) -> list[Answer]:
@@ -408,38 +408,41 @@ class VLM(ABC):
 
         Args:
             features: What `encode` or `encode_images` returned, one picture per question.
-            questions: One per picture; prompts of different length are padded.
+            questions: One per picture; prompts of different lengths are padded.
             decoding: How tokens are chosen.
-            method: Another way to choose them; None for transformers' own.
-            noised: Features of the noised pictures, for methods that contrast with them.
-            sharing: Lets questions about the same picture share its prefix, where `shares_prefix`.
-            yes_no: Tokens to compute `Answer.p_yes` of, which changes no answer; None for none.
-            steps: Decodes greedily or by sampling, without a method, where prompts are embeddings.
+            method: Decoding method; None for transformers' `generate`.
+            noised: Features of the pictures with noise added, for methods that contrast the two.
+            prefixes: Cached prefixes of the pictures, used if `can_use_cached_prefix`.
+            yes_no: Tokens to compute `Answer.p_yes` from, which changes no answer; None to skip it.
+            steps: Fast decode steps, used without a method and without beams if prompts are
+                embeddings.
         Returns:
             One answer per question.
         Raises:
-            ValueError: If the method can't decode so.
+            ValueError: If the method does not support these settings.
         """
         if method is not None:
             method.check(decoding)
             self.check_method(method)
             if method.runs_alone and len(questions) > 1:
                 raise MethodError(
-                    f"{len(questions)} prompts at a time, but with these settings of "
-                    f"{method.title} they change each other's answers; ask one at a time"
+                    f"{len(questions)} prompts in a batch, but with these settings of "
+                    f"{method.title} they change each other's answers; use batch size 1"
                 )
-        shared = sharing is not None and self.shares_prefix(method)
-        prompts = self.encode_prompts(features, questions, shared=shared)
+        pad_after_image = prefixes is not None and self.can_use_cached_prefix(method)
+        prompts = self.encode_prompts(features, questions, pad_after_image=pad_after_image)
         first = None if yes_no is None else FirstToken(yes_no, len(questions))
         contrast = None
         if method is not None:
-            contrast = self._contrast(method, features, questions, noised, shared=shared)
+            contrast = self._contrast(
+                method, features, questions, noised, pad_after_image=pad_after_image
+            )
         model = self.language_model
         applied = nullcontext(LogitsProcessorList()) if method is None else method.applied(model)
         with (
             image_tokens(self.model, prompts.image_mask),
             prompt_images(prompts.image_places),
-            self.computing(),
+            self.autocast(),
             applied as changes,
         ):
             request = Request(
@@ -449,21 +452,21 @@ class VLM(ABC):
                 config=self.generation_config(decoding),
                 processors=self.logits_processors(),
                 stopping=self.stopping(decoding),
-                counted=self._counted(questions, prompts),
+                counted=self._count_prompt_ids(questions, prompts),
                 first=first,
                 changes=changes,
                 steps=steps if _can_step(prompts, decoding, method) else None,
             )
             choose = partial(generate if method is None else method.generate, request)
-            # One token behind the prefix would be a decode step.
+            # A single token after the prefix would be taken for a decode step.
             if (
-                sharing is not None
+                prefixes is not None
                 and isinstance(prompts, EncodedPrompts)
                 and 0 < prompts.prefix < prompts.embeds.shape[1] - 1
             ):
                 whole = prompts if contrast is None else concat_prompts([prompts, contrast])
-                assert isinstance(whole, EncodedPrompts), "prompts and their contrast are of a kind"
-                pictures = sharing if contrast is None else sharing.add_noised()
+                assert isinstance(whole, EncodedPrompts), "prompts and contrast differ in type"
+                pictures = prefixes if contrast is None else prefixes.add_noised()
                 output = generate_behind_prefixes(model, whole, pictures, choose)
             else:
                 output = choose()
@@ -475,28 +478,28 @@ class VLM(ABC):
             for answer, p_yes in zip(answers, first.p_yes(), strict=True)
         ]
 
-    def shares_prefix(self, method: DecodingMethod | None = None) -> bool:
-        """Tell whether prompts about the same picture can share what is computed up to its end.
+    def can_use_cached_prefix(self, method: DecodingMethod | None = None) -> bool:
+        """Return whether prompts about the same picture can continue from a cached prefix.
 
-        They can't where the image tokens depend on the question, where EAH treats a prompt by its
-        place in the batch, and under methods that run prompts their own way.
+        They can't if the image tokens depend on the question, if EAH's choice depends on the
+        position in the batch, or under methods that change how prompts are run.
         """
         handle = handle_of(self.model)
         return (
-            not self.image_reads_question
-            and (method is None or method.shares_prefix)
+            not self.image_depends_on_question
+            and (method is None or method.can_use_cached_prefix)
             and (handle is None or handle.config.is_per_prompt)
         )
 
-    def _counted(self, questions: Sequence[str], prompts: Prompts) -> tuple[int, ...]:
+    def _count_prompt_ids(self, questions: Sequence[str], prompts: Prompts) -> tuple[int, ...]:
         if isinstance(prompts, EncodedPrompts):
             return self.count_ids(questions, prompts)
         return (prompts.returned,) * len(questions)
 
     def count_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
-        """Return how many ids of each prompt the reference wrapper hands to `generate`.
+        """Return how many ids of each prompt the reference wrapper passes to `generate`.
 
-        1 where it hands over embeddings: transformers 4.29.2 then starts from BOS.
+        1 if it passes embeddings: transformers 4.29.2 then starts from BOS.
         """
         return (1,) * len(questions)
 
@@ -507,15 +510,15 @@ class VLM(ABC):
         questions: Sequence[str],
         noised: Features | None,
         *,
-        shared: bool,
+        pad_after_image: bool,
     ) -> Prompts | None:
-        """Return the prompts that a method contrasts the questions' with."""
+        """Return the contrast prompts of a method."""
         if method.contrast is Contrast.TEXT:
             return self.embed_text(features, questions)
         if method.contrast is Contrast.NOISED_IMAGE:
             if noised is None:
                 raise ValueError(f"{method.title} needs the features of noised pictures")
-            return self.encode_prompts(noised, questions, shared=shared)
+            return self.encode_prompts(noised, questions, pad_after_image=pad_after_image)
         return None
 
     def generate_batch(
@@ -533,9 +536,9 @@ class VLM(ABC):
         Args:
             image: A file, a PIL picture, or an array of uint8 from 0 to 255, shape (height, width,
                 3) or (height, width). It is not turned by its EXIF data.
-            question: What is asked; the prompt is made around it.
+            question: Question text; the prompt template is added.
             decoding: How tokens are chosen.
-            settings: Settings of `Decoding` by name, in its place: `max_new_tokens=50`.
+            settings: Settings of `Decoding` by name, instead of `decoding`: `max_new_tokens=50`.
         Raises:
             ModelError: If the picture can't be read, the question is empty, or a setting is wrong.
         """
@@ -544,15 +547,15 @@ class VLM(ABC):
         features = self.encode_images([to_picture(image)])
         return self.generate_batch(features, [question], chosen)[0]
 
-    def computing(self) -> AbstractContextManager[Any]:
-        """Return the context that the language model computes in."""
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Return the autocast context of the language model."""
         return self.precision.parts["llm"].context(self.device)
 
     def generation_config(self, decoding: Decoding) -> GenerationConfig:
-        """Spell every setting out, so that none comes from the checkpoint's own defaults."""
+        """Set every setting explicitly, so that none comes from the checkpoint's defaults."""
         sampling: dict[str, Any] = {}
         if decoding.do_sample:
-            # top_k 50 is the library default that was in force under the reference wrappers.
+            # The reference wrappers used the library default, top_k 50.
             sampling = {"top_p": decoding.top_p, "temperature": decoding.temperature, "top_k": 50}
         return GenerationConfig(
             max_new_tokens=decoding.max_new_tokens,
@@ -566,21 +569,21 @@ class VLM(ABC):
         )
 
     def logits_processors(self) -> LogitsProcessorList:
-        """Return what changes the scores of the next token.
+        """Return the processors of the next token's scores.
 
-        The penalty is not left to `generation_config`: transformers 5 then takes the prompt's
-        padding for the number of first new tokens to spare, so that rows would depend on the batch.
+        The penalty is not set in `generation_config`: transformers 5 would then exempt as many new
+        tokens as the prompt has padding, so rows would depend on the batch.
         """
         if self.repetition_penalty == 1.0:
             return LogitsProcessorList()
         return LogitsProcessorList([RepetitionPenaltyLogitsProcessor(self.repetition_penalty)])
 
     def stopping(self, decoding: Decoding) -> StoppingCriteriaList:
-        """Return what ends an answer before EOS and `max_new_tokens`: nothing, by default."""
+        """Return further stopping criteria besides EOS and `max_new_tokens`: none by default."""
         return StoppingCriteriaList()
 
     def _answer(self, ids: list[int]) -> Answer:
-        """Decode new tokens up to EOS, cut at the stop text and begin after the answer mark."""
+        """Decode new tokens up to EOS, cut at the stop text and start after the answer mark."""
         ends = [at for at, id_ in enumerate(ids) if id_ in self.eos_ids]
         finished = bool(ends)
         if finished:
@@ -601,10 +604,10 @@ def _can_step(prompts: Prompts, decoding: Decoding, method: DecodingMethod | Non
 
 
 def check_question(question: object) -> None:
-    """Refuse a question that is no text, or empty, before a picture is encoded.
+    """Refuse a question that is not a text, or is empty, before a picture is encoded.
 
     Raises:
-        ModelError: If it is.
+        ModelError: If it is not a text or is empty.
     """
     if not isinstance(question, str) or not question.strip():
         raise ModelError(f"question {question!r}; pass a text, such as 'What is this?'")

@@ -26,9 +26,9 @@ from models.precision import EVA, FULL, FULL_AUTOCAST, HALF_AUTOCAST, Parts, Pre
 from models.sources import QFORMER_TOKENIZER, WHOLE, Checkpoint, Family
 from models.tokenizer import ChunkTokenizer, check_characters
 
-# torch's default, which LAVIS's LayerNorm after the tower has; transformers takes the tower's 1e-6.
+# LAVIS's LayerNorm after the tower has torch's default; transformers uses the tower's 1e-6.
 LN_VISION_EPS = 1e-5
-MAX_LENGTH = 128  # of a question that the Q-Former reads, in tokens
+MAX_LENGTH = 128  # of a question in the Q-Former, in tokens
 STOP = "###"
 
 
@@ -63,10 +63,10 @@ class BlipVLM(VLM):
 
     @classmethod
     def config(cls, checkpoint: Checkpoint) -> Any:
-        """Return the config of the model that a checkpoint holds.
+        """Return the config of a checkpoint's model.
 
-        The original files do not say how large tower and Q-Former are: they have the sizes of
-        ViT-g and BERT-base, transformers' defaults.
+        The original files do not name the sizes of tower and Q-Former: ViT-g and BERT-base,
+        transformers' defaults.
         """
         if checkpoint.is_whole:
             return cls.config_class.from_dict(checkpoint.parts[WHOLE].config)
@@ -81,21 +81,21 @@ class BlipVLM(VLM):
 
     @property
     def language_model(self) -> Any:
-        """The `LlamaForCausalLM`, which is given embeddings alone.
+        """The `LlamaForCausalLM`, which receives embeddings only.
 
-        transformers' own `generate` of these models also passes the prompt's ids, so that a
-        repetition penalty would hit the prompt, and EOS with it.
+        transformers' own `generate` of these models also passes the prompt's ids, so a repetition
+        penalty would apply to the prompt, including its EOS.
         """
         return self.model.language_model
 
     @property
     def num_image_tokens(self) -> int:
-        """One for each query of the Q-Former."""
+        """One per query of the Q-Former."""
         return int(self.model.config.num_query_tokens)
 
     @property
     def preprocessing(self) -> SquashPreprocessing:
-        """What makes pixels of pictures: squashed to a square."""
+        """The preprocessing: pictures are resized to a square."""
         return SquashPreprocessing(self.model.config.vision_config.image_size)
 
     @torch.inference_mode()
@@ -109,11 +109,11 @@ class BlipVLM(VLM):
         return features.to(tower.post_layernorm.weight.dtype)
 
     def _query(self, features: torch.Tensor, **question: torch.Tensor) -> torch.Tensor:
-        """Return what the Q-Former takes from pictures, in the language model's width, (B, I, E).
+        """Return the Q-Former's output in the language model's width, (B, I, E).
 
         Args:
             features: What `encode_pixels` returned, shape (B, F, C).
-            question: `input_ids` and `attention_mask` of a Q-Former that reads the question too.
+            question: `input_ids` and `attention_mask` of the question, if the Q-Former gets it.
         """
         queries = self.model.query_tokens.expand(len(features), -1, -1)
         with self.precision.parts["qformer"].context(queries.device):
@@ -129,7 +129,7 @@ class BlipVLM(VLM):
 
 
 class InstructBlip(BlipVLM):
-    """InstructBLIP, whose Q-Former reads the question: other image tokens for each question.
+    """InstructBLIP, whose Q-Former gets the question: image tokens differ by question.
 
     They come first in the prompt, then `</s>` (which the reference sets as BOS), then the question.
     """
@@ -137,14 +137,14 @@ class InstructBlip(BlipVLM):
     family = Family("instructblip", "instructblip", ("llama",))
     model_class: ClassVar[Any] = InstructBlipForConditionalGeneration
     config_class: ClassVar[Any] = InstructBlipConfig
-    # BERT's 30522 pieces and [DEC], which LAVIS added.
+    # BERT's 30522 tokens and [DEC], which LAVIS added.
     qformer_sizes: ClassVar[dict[str, int]] = {"vocab_size": 30523}
-    # The wrapper leaves autocast for the Q-Former; its float32 output makes the prompt float32.
+    # The wrapper disables autocast for the Q-Former; its float32 output makes the prompt float32.
     mixed = Precision(
         "mixed", {"vision": EVA, "qformer": FULL, "projector": FULL, "llm": HALF_AUTOCAST}
     )
     repetition_penalty = 1.5
-    image_reads_question = True
+    image_depends_on_question = True
 
     def __init__(
         self,
@@ -161,7 +161,7 @@ class InstructBlip(BlipVLM):
         last = max(instruction_tokenizer.get_vocab().values())
         if last >= (rows := self.model.config.qformer_config.vocab_size):
             raise ModelError(
-                f"the Q-Former has {rows} embeddings, and its tokenizer goes up to id {last}; "
+                f"the Q-Former has {rows} embeddings, but its tokenizer has ids up to {last}; "
                 "copy bert-base-uncased's vocab.txt into the checkpoint"
             )
 
@@ -175,11 +175,11 @@ class InstructBlip(BlipVLM):
         whole, advice = checkpoint.parts[WHOLE], "copy bert-base-uncased's vocab.txt there"
         for name in ("vocab.txt", "tokenizer.json"):
             if (file := whole.file(f"{QFORMER_TOKENIZER}/{name}")) is not None:
-                with library_errors(f"{file} is no tokenizer for the Q-Former", advice):
+                with library_errors(f"{file} is not a tokenizer for the Q-Former", advice):
                     tokenizer = BertTokenizerFast.from_pretrained(
                         file.parent, truncation_side="left"
                     )
-                    tokenizer("is there?")  # fails where it lacks [UNK]
+                    tokenizer("is there?")  # fails without [UNK]
                 return {"instruction_tokenizer": tokenizer}
         raise ModelError(
             f"checkpoint {checkpoint.name} has no tokenizer for the Q-Former "
@@ -188,8 +188,8 @@ class InstructBlip(BlipVLM):
         )
 
     def instruction_ids(self, questions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return what the Q-Former reads, "[CLS] ... [SEP]", and its mask, both (B, T) int64."""
-        for question in questions:  # it is read before the prompt is made
+        """Return the Q-Former's ids, "[CLS] ... [SEP]", and their mask, both (B, T) int64."""
+        for question in questions:  # the prompt, which is checked too, is made later
             check_characters(question)
         encoded = self.instruction_tokenizer(
             list(questions),
@@ -203,7 +203,7 @@ class InstructBlip(BlipVLM):
 
     @torch.inference_mode()
     def image_embeds(self, features: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:
-        """Return what the Q-Former takes from pictures for their questions, shape (B, I, E)."""
+        """Return the Q-Former's output for pictures and questions, shape (B, I, E)."""
         device = self.model.query_tokens.device
         ids, mask = (part.to(device) for part in self.instruction_ids(questions))
         # Queries come before the question.
@@ -212,7 +212,7 @@ class InstructBlip(BlipVLM):
 
 
 class MiniGPT4(BlipVLM):
-    """MiniGPT-4 (Vicuna v0): `Blip2ForConditionalGeneration`, whose Q-Former reads no text."""
+    """MiniGPT-4 (Vicuna v0): `Blip2ForConditionalGeneration`, whose Q-Former gets no text."""
 
     family = Family("minigpt4", "blip-2", ("llama",))
     model_class: ClassVar[Any] = Blip2ForConditionalGeneration
@@ -232,14 +232,14 @@ class MiniGPT4(BlipVLM):
 
     @torch.inference_mode()
     def image_embeds(self, features: torch.Tensor, questions: Sequence[str]) -> torch.Tensor:
-        """Return what the Q-Former takes from pictures, shape (B, I, E)."""
+        """Return the Q-Former's output for pictures, shape (B, I, E)."""
         return self._query(features)
 
     def stopping(self, decoding: Decoding) -> StoppingCriteriaList:
         """Stop at "###", with which Vicuna v0 begins the next turn instead of ending with EOS.
 
-        The reference wrapper goes on and cuts afterwards, which is the same for one beam. Several
-        beams are ranked by what follows, so that they must go on here as well.
+        The reference wrapper continues and cuts afterwards, which is equivalent for one beam. With
+        several beams, later tokens affect the ranking, so generation must continue here as well.
         """
         if decoding.num_beams > 1:
             return StoppingCriteriaList()

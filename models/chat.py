@@ -1,7 +1,7 @@
 """Prompts of any vision-language model of transformers, made by its own processor.
 
-A question and its pictures become the text of the processor's chat template, or, where it has none,
-its image token followed by the question; and the text and the pictures become ids and pixels.
+The prompt's text comes from the processor's chat template; without a template it is the image token
+followed by the question. The processor then turns text and pictures into ids and pixels.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ CHAT_SHORT: Final = "chat-short"
 Video: TypeAlias = Sequence[Picture] | np.ndarray[Any, Any]
 """Frames, as in `read_frames`."""
 PROTOCOLS: Final = (CHAT, CHAT_SHORT)
-"""Both send what the processor makes; the benchmark adds a request for a short answer or not."""
-PIXELS: Final = "pixel"  # in the names of what holds pixels
+"""Both send the processor's prompt; with the second the benchmark asks for a short answer."""
+PIXELS: Final = "pixel"  # in the names of pixel tensors
 
 
 def check_protocol(protocol: str) -> None:
     """Check that a protocol is one of this module's.
 
     Raises:
-        ModelError: If it is not.
+        ModelError: If it is unknown.
     """
     if protocol not in PROTOCOLS:
         raise ModelError(
@@ -47,13 +47,13 @@ def check_protocol(protocol: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What questions are about, and what the processor made of it for some of them.
+    """Pictures and videos, and the processor's output for some questions about them.
 
     Attributes:
         images: Pictures in 8-bit RGB; one in evaluations.
         videos: As `Chat.inputs` takes them.
-        pixels: What the processor makes of these alone, by name; noise may be added to it.
-        texts: What it makes of each question, by name.
+        pixels: The processor's pixel tensors, by name; noise may be added to them.
+        texts: The other tensors for each question, by name.
     """
 
     images: tuple[Image.Image, ...]
@@ -68,14 +68,14 @@ class Chat(Preprocessing):
 
     Attributes:
         processor: transformers' processor of the model.
-        system: System message; None for what the template has by itself.
+        system: System message; None for the template's default.
     """
 
     processor: Any
     system: str | None = None
 
     def describe(self) -> str:
-        """Return what makes pixels: which class it is depends on torchvision being installed."""
+        """Return the class of the image processor, which depends on torchvision being installed."""
         return type(self.processor.image_processor).__name__
 
     @property
@@ -93,17 +93,17 @@ class Chat(Preprocessing):
         """Return the prompt before its image placeholders are repeated.
 
         Args:
-            question: What is asked; it comes after pictures and videos.
+            question: Question text; it comes after pictures and videos.
             images: Number of pictures.
             videos: Number of videos.
         Raises:
-            ModelError: If the question holds a special token or is no text that can be encoded, or
-                the template can't be used so.
+            ModelError: If the question contains a special token or can't be encoded, or the
+                template does not support the request.
         """
         check_characters(f"{self.system or ''}{question}")
         self._refuse_special(question)
         if self.template is None:
-            return self._plain(question, images, videos)
+            return self._plain_prompt(question, images, videos)
         content: list[dict[str, str]] = [{"type": "image"}] * images + [{"type": "video"}] * videos
         messages = [{"role": "user", "content": [*content, {"type": "text", "text": question}]}]
         if self.system is not None:
@@ -124,8 +124,8 @@ class Chat(Preprocessing):
                 f"the chat template of {type(self.processor).__name__} is one for text alone "
                 f"({text[:200]!r}); pass a checkpoint with a template for pictures"
             )
-        for what, said in (("question", question), ("system message", self.system or "")):
-            if said.strip() not in text:  # templates may strip it
+        for what, given in (("question", question), ("system message", self.system or "")):
+            if given.strip() not in text:  # templates may strip it
                 raise ModelError(
                     f"the chat template of {type(self.processor).__name__} leaves the {what} out "
                     f"({text[:200]!r}); "
@@ -136,14 +136,14 @@ class Chat(Preprocessing):
     def inputs(
         self, question: str, images: Sequence[Image.Image], videos: Sequence[Any] = ()
     ) -> dict[str, torch.Tensor]:
-        """Return what the model is given for one question, by name, one batch row.
+        """Return the model's inputs for one question, by name, one batch row.
 
         Args:
             question: What is asked.
             images: Pictures.
             videos: Frames of each, (frames, 3, height, width) uint8.
         Raises:
-            ModelError: If the processor can't make it.
+            ModelError: If the processor can't make them.
         """
         name = type(self.processor).__name__
         if videos and (package := getattr(self.processor, VIDEOS_NEED, None)) is not None:
@@ -160,9 +160,9 @@ class Chat(Preprocessing):
             given["images"] = [[to_rgb(image) for image in images]]
         if videos:
             given["videos"] = list(videos)
-            given["do_sample_frames"] = False  # all frames that were given
+            given["do_sample_frames"] = False  # use all frames
         if self.template is not None and bos is not None and text.startswith(bos):
-            given["add_special_tokens"] = False  # the template has BOS, which comes once
+            given["add_special_tokens"] = False  # the template already contains BOS
         what = f"{len(images)} picture(s)" + (f" and {len(videos)} video(s)" if videos else "")
         advice = "pass others, or the original files of the processor"
         with library_errors(f"{name} can't make a prompt of {what}", advice):
@@ -170,42 +170,42 @@ class Chat(Preprocessing):
         made.pop("labels", None)  # for training
         odd = [key for key, value in made.items() if not isinstance(value, torch.Tensor)]
         if odd:
-            raise ModelError(f"{name} returns {odd[0]!r}, which is no tensor; use another model")
+            raise ModelError(f"{name} returns {odd[0]!r}, which is not a tensor; use another model")
         return dict(made)
 
     def __call__(self, images: Sequence[Image.Image]) -> Any:
-        """Return prepared pictures that no question has been asked about yet."""
+        """Return prepared pictures without questions."""
         return [self.prepare(image, ()) for image in images]
 
     def prepare(self, image: Image.Image, questions: Sequence[str]) -> Prepared:
-        """Return a picture with what the processor makes of it for questions."""
+        """Return a picture with the processor's output for questions."""
         return self.prepare_all([image], (), questions)
 
     def prepare_all(
         self, images: Sequence[Image.Image], videos: Sequence[Any], questions: Sequence[str]
     ) -> Prepared:
-        """Return pictures and videos with what the processor makes of them for questions."""
+        """Return pictures and videos with the processor's output for questions."""
         rgb = tuple(to_rgb(image) for image in images)
         first = questions[0] if questions else ""
-        text, pixels = split(self.inputs(first, rgb, videos))
+        text, pixels = split_pixels(self.inputs(first, rgb, videos))
         prepared = Prepared(rgb, tuple(videos), pixels, {first: text})
         for question in questions:
             self.prepare_text(prepared, question)
         return prepared
 
     def prepare_text(self, prepared: Prepared, question: str) -> dict[str, torch.Tensor]:
-        """Return what the processor makes of a question about pictures, and keep it."""
+        """Return the processor's output for a question about pictures, and cache it."""
         if question not in prepared.texts:
             made = self.inputs(question, prepared.images, prepared.videos)
-            prepared.texts[question], _ = split(made)
+            prepared.texts[question], _ = split_pixels(made)
         return prepared.texts[question]
 
-    def shown(self, question: str, image: Image.Image) -> ShownPrompt:
-        """Return the prompt of a question as text and ids, for people to read."""
+    def show_prompt(self, question: str, image: Image.Image) -> ShownPrompt:
+        """Return the prompt of a question as text and ids, for display."""
         ids = self.inputs(question, [image])[IDS][0].tolist()
         return ShownPrompt(self.text(question), ids)
 
-    def _plain(self, question: str, images: int, videos: int) -> str:
+    def _plain_prompt(self, question: str, images: int, videos: int) -> str:
         """Return the prompt of a processor without a chat template."""
         name = type(self.processor).__name__
         if self.system is not None:
@@ -213,7 +213,7 @@ class Chat(Preprocessing):
                 f"{name} has no chat template for a system message; leave --system out"
             )
         if videos:
-            raise ModelError(f"{name} has no chat template that places a video; pass pictures")
+            raise ModelError(f"{name} has no chat template for videos; pass pictures")
         token = image_token(self.processor)
         return f"{'' if token is None else token * images}{question}"
 
@@ -229,15 +229,15 @@ class Chat(Preprocessing):
         for token in {*special, *self.tokenizer.all_special_tokens}:
             if token.strip() and token in text:
                 raise ModelError(
-                    f"the text {text[:80]!r} holds {token!r}, which is a special token of this "
+                    f"the text {text[:80]!r} contains {token!r}, which is a special token of this "
                     "model, not text; leave it out"
                 )
 
 
-def split(
+def split_pixels(
     inputs: Mapping[str, torch.Tensor],
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Return what a processor made of a question, and the pixels, which are the same for all."""
+    """Split a processor's output into the question's tensors and the pictures' pixels."""
     pixels = {name: value for name, value in inputs.items() if PIXELS in name}
     return {name: value for name, value in inputs.items() if name not in pixels}, pixels
 
@@ -249,7 +249,7 @@ def collate(
 
     Args:
         rows: What `Chat.inputs` returned for each.
-        pad_id: In the place of ids, to the left of shorter prompts.
+        pad_id: Id that pads shorter prompts on the left.
         device: Where the batch goes.
         dtype: Of pixels.
     """
@@ -257,7 +257,7 @@ def collate(
     inputs = {}
     for name in rows[0]:
         parts = [row[name] for row in rows]
-        # What has an entry for each token is padded as ids are, on the left.
+        # Tensors with an entry per token are padded on the left, as ids are.
         if all(part.shape[:2] == row[IDS].shape for part, row in zip(parts, rows, strict=True)):
             fill = pad_id if name == IDS else 0
             parts = [
@@ -266,15 +266,15 @@ def collate(
                 )
                 for part in parts
             ]
-        joined = _stacked(parts)
+        joined = _stack(parts)
         inputs[name] = joined.to(device, dtype if joined.is_floating_point() else None)
     return ProcessedPrompts(inputs)
 
 
-def _stacked(parts: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Join tensors along the first axis; the others are filled with zeros where they differ.
+def _stack(parts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Concatenate tensors along the first axis; pad the others with zeros.
 
-    So do processors when they make a batch: of pictures that are cut into more or fewer tiles.
+    Processors do the same with a batch of pictures that differ in their number of tiles.
     """
     sizes = [max(part.shape[axis] for part in parts) for axis in range(1, parts[0].dim())]
     filled = []
@@ -291,7 +291,7 @@ def read_frames(video: Video) -> torch.Tensor:
     Args:
         video: A list of pictures, or an array of shape (frames, height, width, 3) uint8.
     Raises:
-        ModelError: If it is something else, or its frames are of several sizes.
+        ModelError: If it is something else, or its frames differ in size.
     """
     if not isinstance(video, (list, tuple, np.ndarray)) or not len(video):
         raise ModelError(f"video {video!r}; pass a list of its frames, each a picture")

@@ -1,4 +1,4 @@
-"""Whether a model's prompts can be given as embeddings, found out by trying.
+"""Find out by a trial run whether a model takes its prompts as embeddings.
 
 They can where the decoder takes embeddings, a mask of padding and positions that count from the
 first token, and nothing else. Not where positions have several axes (M-RoPE), image tokens attend
@@ -24,8 +24,8 @@ PLAIN: Final = {"input_ids", "inputs_embeds", "attention_mask", "position_ids", 
 TOLERANCE: Final = {1: 2e-2, 2: 2e-2, 4: 1e-4}
 
 
-class _Seen(Exception):
-    """The decoder's inputs are known; nobody needs what comes after them."""
+class _InputsKnown(Exception):
+    """The decoder's inputs are known; the rest of the pass is not needed."""
 
 
 @torch.inference_mode()
@@ -43,12 +43,12 @@ def decoder_inputs(model: Any, inputs: Mapping[str, torch.Tensor]) -> dict[str, 
             return
         found.update(zip(names, args, strict=False))
         found.update(kwargs)
-        raise _Seen
+        raise _InputsKnown
 
     hook = decoder.register_forward_pre_hook(keep, with_kwargs=True, prepend=True)
     try:
         model(**inputs)
-    except _Seen:
+    except _InputsKnown:
         pass
     finally:
         hook.remove()

@@ -1,4 +1,4 @@
-"""What is asked of a model, what it is given, and what it returns.
+"""Decoding settings, prompts and answers of a model.
 
 Axes: B batch, S prompt positions, E width of the language model.
 """
@@ -127,7 +127,7 @@ class EncodedPrompts:
         """Return the number of prompts."""
         return len(self.embeds)
 
-    def places(self) -> torch.Tensor:
+    def position_ids(self) -> torch.Tensor:
         """Return each token's position in its prompt, padding left out, (B, S)."""
         return (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
 
@@ -198,12 +198,12 @@ def concat_prompts(branches: Sequence[Prompts]) -> Prompts:
 
 @contextmanager
 def image_tokens(model: Any, mask: torch.Tensor | None) -> Iterator[None]:
-    """Tell EAH and the methods where the image tokens are, (B, S) bool; None says nothing.
+    """Pass the mask of image tokens, (B, S) bool, to EAH and the methods; None does nothing.
 
     Without a mask EAH finds them, and settings of EAH that fix the columns win.
     """
     handle = handle_of(model)
     fixed = handle is not None and handle.config.image_span is not None
-    told = nullcontext() if mask is None or fixed else eah.image_tokens(model, mask)
-    with told, prompt_images(mask):
+    block = nullcontext() if mask is None or fixed else eah.image_tokens(model, mask)
+    with block, prompt_images(mask):
         yield

@@ -49,7 +49,7 @@ from models.precision import (
     Precision,
     Quantization,
     resolve_precision,
-    uniform,
+    uniform_precision,
 )
 from models.processor import IDS, HFTokenizer, load_processor
 from models.settings import ModelSettings
@@ -106,7 +106,7 @@ class HFVlm(VLM):
         ids = [id_ for found in placeholder_ids(model).values() for id_ in found]
         self._image_ids = torch.tensor(ids, dtype=torch.long)
         own, rows = model.generation_config, model.get_input_embeddings().weight.shape[0]
-        self.left_out = _left_out(own)
+        self.left_out = _unapplied_settings(own)
         self._tried: set[DecodingMethod] = set()
         tokenizer = HFTokenizer(processor.tokenizer, own, rows, ids)
         super().__init__(model, tokenizer, protocol=protocol, precision=precision)
@@ -139,10 +139,10 @@ class HFVlm(VLM):
         """
         if name == MIXED:
             raise ModelError(
-                "--dtype mixed is how the paper's wrappers computed, which --model hf is none of; "
-                f"use auto, {', '.join(DTYPES)}"
+                "--dtype mixed is how the paper's wrappers computed, and --model hf is not one of "
+                f"them; use auto, {', '.join(DTYPES)}"
             )
-        return resolve_precision(name, device, uniform(torch.bfloat16))
+        return resolve_precision(name, device, uniform_precision(torch.bfloat16))
 
     @classmethod
     def find(
@@ -186,10 +186,10 @@ class HFVlm(VLM):
         """Load a model with its processor.
 
         Raises:
-            ModelError: If transformers can't load it, or it is no vision-language model.
+            ModelError: If transformers can't load it, or it is not a vision-language model.
         """
         config = cls.config(checkpoint)
-        processor = cls.tried_processor(checkpoint, config, system)
+        processor = cls.try_processor(checkpoint, config, system)
         model = load_pretrained(
             AutoModelForImageTextToText,
             checkpoint.name,
@@ -211,17 +211,17 @@ class HFVlm(VLM):
         system: str | None = None,
     ) -> ShownPrompt:
         """Return what would be sent to a model, without loading it; arguments as elsewhere."""
-        processor = cls.tried_processor(checkpoint, cls.config(checkpoint), system)
-        return Chat(processor, system).shown(question, image)
+        processor = cls.try_processor(checkpoint, cls.config(checkpoint), system)
+        return Chat(processor, system).show_prompt(question, image)
 
     @classmethod
-    def tried_processor(cls, checkpoint: Checkpoint, config: Any, system: str | None) -> Any:
+    def try_processor(cls, checkpoint: Checkpoint, config: Any, system: str | None) -> Any:
         """Return a checkpoint's processor, which made a prompt once; errors as in `load`."""
         processor = load_processor(checkpoint.name, config)
         typical = Image.new("RGB", TYPICAL_SIZE, "gray")
         try_out(
             f"checkpoint {checkpoint.name}: making a prompt of a picture",
-            lambda: Chat(processor, system).shown("", typical),
+            lambda: Chat(processor, system).show_prompt("", typical),
         )
         return processor
 
@@ -245,8 +245,9 @@ class HFVlm(VLM):
             config = AutoConfig.from_pretrained(checkpoint.name, trust_remote_code=False)
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ModelError(
-                f"checkpoint {checkpoint.name} is of model_type {kind!r}, which is no model that "
-                "answers questions about pictures (AutoModelForImageTextToText); pass another one"
+                f"checkpoint {checkpoint.name} is of model_type {kind!r}, which is not a model "
+                "that answers questions about pictures (AutoModelForImageTextToText); pass "
+                "another one"
             )
         return config
 
@@ -291,7 +292,7 @@ class HFVlm(VLM):
 
     def shown_prompt(self, question: str, image: Image.Image) -> ShownPrompt:
         """Return what is sent to the model for a question, for people to read."""
-        return self.chat.shown(question, image)
+        return self.chat.show_prompt(question, image)
 
     def encode_pixels(self, pixels: Any) -> Any:
         """Return what is computed once for each picture; the same as `encode`."""
@@ -311,15 +312,15 @@ class HFVlm(VLM):
         ]
 
     def encode_prompts(
-        self, features: Features, questions: Sequence[str], *, shared: bool = False
+        self, features: Features, questions: Sequence[str], *, pad_after_image: bool = False
     ) -> Prompts:
         """Return a batch of prompts as `generate` takes it, as embeddings where it can."""
         if self.note is None:
-            return self.embed_prompts(features, questions, shared=shared)
+            return self.embed_prompts(features, questions, pad_after_image=pad_after_image)
         return self._batch([picture.prepared for picture in features], questions)
 
     def embed_prompts(
-        self, features: Features, questions: Sequence[str], *, shared: bool = False
+        self, features: Features, questions: Sequence[str], *, pad_after_image: bool = False
     ) -> EncodedPrompts:
         """Put image tokens into their prompts, and pad on the left or behind the image.
 
@@ -329,19 +330,20 @@ class HFVlm(VLM):
         rows, masks, stops = [], [], set()
         for picture, ids in zip(features, self._ids(features, questions), strict=True):
             mask = self._image_mask(ids)
-            row = self._embedded(ids.tolist()).clone()
+            row = self._embed(ids.tolist()).clone()
             row[mask] = picture.tokens.to(row.device)
             rows.append(row)  # (S, E)
             masks.append(mask)
             stop = int(mask.nonzero().max()) + 1
             first = next(iter(picture.prepared.texts.values()))[IDS][0]
             stops.add(stop if torch.equal(first[:stop], ids[:stop]) else 0)
-        return pad_prompts(rows, masks, prefix=stops.pop() if shared and len(stops) == 1 else 0)
+        prefix = stops.pop() if pad_after_image and len(stops) == 1 else 0
+        return pad_prompts(rows, masks, prefix=prefix)
 
     def embed_text(self, features: Features, questions: Sequence[str]) -> EncodedPrompts:
         """Return the prompts without their image tokens; arguments as in `embed_prompts`."""
         ids = self._ids(features, questions)
-        return self._padded_texts([row[~self._image_mask(row)].tolist() for row in ids])
+        return self._pad_texts([row[~self._image_mask(row)].tolist() for row in ids])
 
     def image_view(self, prepared: Prepared) -> ImageView:
         """Return a prepared picture as the model sees it, and where its image tokens are in it.
@@ -367,7 +369,7 @@ class HFVlm(VLM):
     def add_noise(self, prepared: Prepared, method: Vcd, seed: int) -> Prepared:
         """Return a prepared picture under VCD's noise."""
         (name,) = _pixel_names(prepared)  # `check_method` refuses others
-        noised = method.noised(prepared.pixels[name], seed)
+        noised = method.add_noise(prepared.pixels[name], seed)
         return replace(prepared, pixels={**prepared.pixels, name: noised})
 
     @torch.inference_mode()
@@ -439,9 +441,9 @@ class HFVlm(VLM):
         super().check_method(method)
         if method.is_tried and method not in self._tried:
             self._tried.add(method)  # before it runs, which comes here again
-            self._try(method)
+            self._try_method(method)
 
-    def _try(self, method: DecodingMethod) -> None:
+    def _try_method(self, method: DecodingMethod) -> None:
         """Choose one token by a method.
 
         Raises:
@@ -497,7 +499,7 @@ class HFVlm(VLM):
         return "it scores them differently when its prompts are given so"
 
 
-def _left_out(generation: GenerationConfig) -> dict[str, Any]:
+def _unapplied_settings(generation: GenerationConfig) -> dict[str, Any]:
     """Return what a generation config sets beside ids, lengths, caches and sampling."""
     kept = {
         "max_length",

@@ -65,7 +65,7 @@ def processor_view(
         config: The model's config.
     """
     if PATCHES in inputs:
-        return _patched(picture, inputs[PATCHES], image_tokens, processor, config)
+        return _patch_view(picture, inputs[PATCHES], image_tokens, processor, config)
     pixels = inputs.get(PIXELS)
     if pixels is None or pixels.dim() != 4 or pixels.shape[:2] != (1, 3):  # tiles, or patches
         return ImageView(picture, None)
@@ -76,7 +76,7 @@ def processor_view(
     return ImageView(to_image(pixels, mean, std, scale), token_grid(config, image_tokens))
 
 
-def _patched(
+def _patch_view(
     picture: Image.Image, grids: torch.Tensor, image_tokens: int, processor: Any, config: Any
 ) -> ImageView:
     """Return how a model sees a picture that is resized to whole patches, not to a square."""

@@ -1,6 +1,6 @@
-"""JSON that somebody else wrote: one reader, whose errors are one sentence.
+"""Read JSON from outside; errors are one sentence.
 
-An object with a key twice is refused: nobody can tell which of the two counts.
+An object with a duplicate key is refused, as the intended value is unknown.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
     """
     try:
         if not path.is_file():
-            raise ModelError(f"{what} {path} is no file; check the path")
+            raise ModelError(f"{what} {path} is not a file; check the path")
         if path.stat().st_size > MOST_BYTES:
             raise ModelError(f"{what} {path} has more than a gigabyte; is it the right file?")
         content = parse_json(path.read_bytes())
@@ -73,5 +73,5 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         doubled = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"key {doubled!r:.60} stands twice in one object")
+        raise ValueError(f"key {doubled!r:.60} is duplicated in one object")
     return found

@@ -1,4 +1,4 @@
-"""What libraries raise about a checkpoint's files, said in one sentence."""
+"""Turn what libraries raise about a checkpoint's files into one sentence."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Final
 from models.errors import ModelError, printable
 
 LONGEST: Final = 300  # characters of a reason or a name that are shown
-# A library in Rust raises it for what it did not think of; it is no Exception.
+# Raised by libraries in Rust for unexpected input; it does not derive from Exception.
 PANIC: Final = "PanicException"
 # Of torch, which takes seconds to load, and which many that come here do without.
 NO_MEMORY: Final = "OutOfMemoryError"
@@ -21,7 +21,7 @@ def library_errors(where: str, advice: str) -> Iterator[None]:
 
     There is no list of it: configs of transformers raise their validators' own kinds and what their
     arithmetic does with a wrong type, torch's unpickler KeyError and IndexError, tokenizers a bare
-    Exception or a panic. So nothing else may stand inside than the call of a library.
+    Exception or a panic. So the block must contain only the library's call.
 
     Args:
         where: What can't be used, as "model.bin can't be read".

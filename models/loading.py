@@ -44,7 +44,7 @@ MODEL_TYPES: Final = {
     "blip-2": "minigpt4",
 }
 WIDTHS: Final = (4096, 5120)  # of LLaVA-1.5's 7B and 13B
-MAX_VOCABULARY: Final = 32064  # LLaMA's 32000 pieces, <image>, <pad>, and rows to round up to 64
+MAX_VOCABULARY: Final = 32064  # LLaMA's 32000 tokens, <image>, <pad>, rounded up to 64
 CLIP_SIDE: Final = 336
 # Buffers that older versions of transformers saved; they are computed when a model is built.
 BUFFERS: Final = re.compile(r"(.*\.)?(position_ids|inv_freq)")
@@ -252,16 +252,16 @@ def check_vocabulary(checkpoint: Checkpoint, rows: int, tokenizer: ChunkTokenize
             f"the config.json of {checkpoint.text.name} says that vocab_size is {rows!r}; copy it "
             "again from the original checkpoint"
         )
-    pieces, more = tokenizer.get_piece_size(), len(checkpoint.family.added_tokens)
-    where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {pieces} pieces"
-    if rows < pieces:
+    tokens, more = tokenizer.get_piece_size(), len(checkpoint.family.added_tokens)
+    where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {tokens} tokens"
+    if rows < tokens:
         raise ModelError(
             f"{where}; model and tokenizer are not of the same checkpoint: copy the right "
             "tokenizer.model into it"
         )
-    if rows < pieces + more:
+    if rows < tokens + more:
         raise ModelError(
-            f"{where}, but {checkpoint.family.name} has {more} more than pieces, for its image "
+            f"{where}, but {checkpoint.family.name} needs {more} more, for its image "
             "tokens; it is of another model, or incomplete: name the right one"
         )
 

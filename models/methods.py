@@ -1,8 +1,8 @@
-"""Methods by name: their published settings, and what a model needs in the place of these.
+"""Methods by name: their published settings, and what a model overrides.
 
 `configs/methods.yaml` has a line for each method: its class, and the settings that it was published
-with. What a language model decides, such as a list of heads, stands in the config of the model.
-Needs no torch.
+with. Settings that depend on the language model, such as a list of heads, are in the model's
+config. Needs no torch.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def needed_settings(model: str) -> dict[str, dict[str, Any]]:
     """Return what a model's config says of methods, by name.
 
     Raises:
-        ModelError: If there is no such model, a method or a setting is unknown, or it is no mapping
-            of settings.
+        ModelError: If there is no such model, a method or a setting is unknown, or it is not a
+            mapping of settings.
     """
     where, settings = f"{model}.yaml: methods", model_settings(model)
     found, size = settings.methods, settings.methods_for

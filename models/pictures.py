@@ -27,8 +27,8 @@ from models.sources import is_lfs_pointer
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
 """What a picture may be passed as: a file, a PIL picture, or an array as in `to_picture`."""
 
-# What PIL raises for files that are no pictures, are cut off, damaged or far too large, format by
-# format: a broken PNG is a SyntaxError, a TIFF's missing tag a KeyError.
+# What PIL raises for files that are not pictures, or are truncated, damaged or far too large: a
+# broken PNG is a SyntaxError, a TIFF's missing tag a KeyError.
 BROKEN: Final = (
     OSError, SyntaxError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError,
     AssertionError, BufferError, EOFError, MemoryError, RuntimeError, struct.error, zlib.error,
@@ -66,10 +66,10 @@ def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Imag
         ModelError: If it can't be read, or is of a size or depth that models are not shown.
     """
     try:
-        with warnings.catch_warnings(), _opened(path) as stream:
+        with warnings.catch_warnings(), _open(path) as stream:
             # PIL warns of what models do not see, and of half of what it takes for a bomb.
             warnings.simplefilter("ignore")
-            with _identified(stream) as image:
+            with _identify(stream) as image:
                 if draft is not None:
                     image.draft("RGB", draft)
                 return to_rgb(image)
@@ -100,15 +100,15 @@ def to_picture(image: Picture) -> Image.Image:
         is_grey = image.ndim == 2
         if not (is_grey or image.shape[2:] == (3,)) or image.dtype != np.uint8 or not image.size:
             raise ModelError(
-                f"an array of shape {image.shape} and {image.dtype} is no picture; one has shape "
-                "(height, width, 3) or (height, width) and uint8 values from 0 to 255: transpose "
-                "or scale it, or pass a file"
+                f"an array of shape {image.shape} and {image.dtype} is not a picture; one has "
+                "shape (height, width, 3) or (height, width) and uint8 values from 0 to 255: "
+                "transpose or scale it, or pass a file"
             )
         image = Image.fromarray(np.ascontiguousarray(image))
     if not isinstance(image, Image.Image):
         raise ModelError(
-            f"{type(image).__name__} is no picture; pass a file's path, a PIL picture or a numpy "
-            "array"
+            f"{type(image).__name__} is not a picture; pass a file's path, a PIL picture or a "
+            "numpy array"
         )
     try:
         return to_rgb(image)
@@ -146,7 +146,7 @@ def _check_size(size: tuple[int, int]) -> None:
     if long > MAX_SIDE or long > MAX_RATIO * short or not short:
         raise ModelError(
             f"it has {size[0]} x {size[1]} pixels; allowed are sides of up to {MAX_SIDE}, one at "
-            f"most {MAX_RATIO} times as long as the other: crop it or cut it into pieces"
+            f"most {MAX_RATIO} times as long as the other: crop or split it"
         )
 
 
@@ -167,7 +167,7 @@ class _Stream(io.BufferedReader):
         return found
 
 
-def _opened(path: Path) -> _Stream:
+def _open(path: Path) -> _Stream:
     """Open a file that is one, and not a pipe or device named like a picture."""
     # Without O_NONBLOCK a pipe waits for whoever writes into it.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -192,7 +192,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _identified(stream: _Stream) -> Image.Image:
+def _identify(stream: _Stream) -> Image.Image:
     """Return the picture in a file, whose pixels are not read yet."""
     start = stream.peek(4)
     if start.startswith(POSTSCRIPT):
@@ -219,7 +219,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 def _reason(error: BaseException) -> str:
     """Return what is wrong with a picture, without the file's name and as one line."""
     if isinstance(error, UnidentifiedImageError):
-        return "it is no picture that PIL knows"
+        return "it is not a picture that PIL can read"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = printable(" ".join(str(error).split()))

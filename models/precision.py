@@ -87,7 +87,7 @@ class Precision:
                 parameter.data = parameter.data.to(dtype)
 
 
-def uniform(dtype: torch.dtype) -> Precision:
+def uniform_precision(dtype: torch.dtype) -> Precision:
     """Return the same precision for every part."""
     name = str(dtype).removeprefix("torch.")
     return Precision(name, dict.fromkeys(PART_NAMES, PartPrecision(dtype, dtype)))
@@ -117,7 +117,7 @@ def resolve_precision(name: str, device: str, mixed: Precision) -> Precision:
             f"dtype {name!r} is unknown; use auto, mixed (as the paper's wrapper mixed float16 and "
             f"float32), {', '.join(DTYPES)}"
         )
-    return uniform(DTYPES[name])
+    return uniform_precision(DTYPES[name])
 
 
 def check_quantization(name: str | None, device: str) -> Quantization | None:

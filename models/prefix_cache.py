@@ -1,4 +1,4 @@
-"""Keys and values of prompts that start alike, computed once: the system message and the picture.
+"""Cached prefixes: keys and values of system message and picture, computed once.
 
 What follows the picture is a few tokens out of several hundred. So keys and values up to the end of
 the picture are computed once per picture and method, and each question runs only the rest.
@@ -30,18 +30,18 @@ from eah.handle import EAHHandle
 from eah.method import Columns
 from eah.patch import handle_of
 from eah.prefix import SharedPrefix
-from models.decoding.own_attention import (
+from models.decoding.attention_replacement import (
     KERNELS,
     AttentionCall,
     Output,
     in_this_thread,
-    is_held,
+    is_replaced,
     is_shared_by_eah,
     kernel_name,
-    replaced,
+    replace_attention,
 )
 from models.generation import EncodedPrompts, image_tokens
-from models.prompt_images import prompt_images, said_images
+from models.prompt_images import current_images, prompt_images
 
 # Tokens that are prefilled together. They keep a GPU busy, and their activations stay small beside
 # the weights. One prompt keeps a CPU busy.
@@ -222,9 +222,9 @@ class _Batch:
         modules = {
             layer: module
             for layer, module in attention_modules(self.model).items()
-            if _is_plain(module)
+            if _can_attend_to_prefixes(module)
         }
-        if (images := said_images()) is not None:
+        if (images := current_images()) is not None:
             rest = images.length - self.prompts.prefix
             images.notes = {
                 layer: functional.pad(torch.cat([p.notes[layer] for p in prefixes]), (0, rest))
@@ -249,9 +249,10 @@ class _Batch:
                     own = zip(*(prefix.layers[index] for prefix in rows), strict=True)
                     layer.update(*map(torch.cat, own))
                 cache.layers.append(layer)
+            positions = self.prompts.position_ids()
             changed = {
                 "inputs_embeds": embeds[:, start:],
-                "position_ids": self.prompts.places().repeat_interleave(beams, dim=0)[:, start:],
+                "position_ids": positions.repeat_interleave(beams, dim=0)[:, start:],
                 "past_key_values": cache,
             }
             if kwargs.get("cache_position") is not None:  # transformers 4
@@ -265,7 +266,7 @@ class _Batch:
             ),
             self.model.register_forward_hook(in_this_thread(self._compare_heads), with_kwargs=True),
             sharing_prefix(self.model, SharedPrefix(self.prompts.prefix, sums)),
-            replaced(list(modules.values()), keys.attend),
+            replace_attention(list(modules.values()), keys.attend),
         ):
             yield
 
@@ -276,7 +277,7 @@ class _Batch:
             return
         other: dict[int, Heads | None] = {
             row: heads
-            for row, heads in enumerate(_found_heads(handle, len(self.pictures)))
+            for row, heads in enumerate(_read_heads(handle, len(self.pictures)))
             if row not in self.whole and heads != self.prefixes[row].heads
         }
         if other:
@@ -306,12 +307,12 @@ def compute_prefixes(
         model(
             inputs_embeds=prompts.embeds[rows, :stop],
             attention_mask=prompts.attention_mask[rows, :stop],
-            position_ids=prompts.places()[rows, :stop],
+            position_ids=prompts.position_ids()[rows, :stop],
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
-    heads: list[Heads] = _found_heads(handle, len(rows)) if handle else [()] * len(rows)
+    heads: list[Heads] = _read_heads(handle, len(rows)) if handle else [()] * len(rows)
     found = []
     for row, picture in enumerate(pictures.values()):
         mine = slice(row, row + 1)
@@ -342,12 +343,12 @@ def _stop_at_last_keys(model: Any) -> Iterator[None]:
 
     modules = attention_modules(model)
     last = modules[max(modules)]
-    stopped = [last] if _is_plain(last) else []
-    with suppress(LastKeys), replaced(stopped, stop):
+    stopped = [last] if _can_attend_to_prefixes(last) else []
+    with suppress(LastKeys), replace_attention(stopped, stop):
         yield
 
 
-def _found_heads(handle: EAHHandle, prompts: int) -> list[Heads]:
+def _read_heads(handle: EAHHandle, prompts: int) -> list[Heads]:
     """Return the heads that the last prefill found for each prompt, whose beams all have the same.
 
     One synchronisation with the device for all layers.
@@ -358,14 +359,14 @@ def _found_heads(handle: EAHHandle, prompts: int) -> list[Heads]:
     return [tuple(row) for row in heads.T.tolist()]
 
 
-def _is_plain(module: Any) -> bool:
-    """Return whether a module may attend to shared prefixes.
+def _can_attend_to_prefixes(module: Any) -> bool:
+    """Return whether a module may attend to cached prefixes.
 
     EAH and methods that hold a module need all its keys, and other kernels may see more than
     tensors: those get a copy of the prefix for each row.
     """
     known = kernel_name(module) in KERNELS
-    return known and not is_shared_by_eah(module) and not is_held(module)
+    return known and not is_shared_by_eah(module) and not is_replaced(module)
 
 
 class PrefixKeys:
@@ -373,7 +374,7 @@ class PrefixKeys:
 
     layers: dict[int, tuple[torch.Tensor, torch.Tensor]]  # by layer, each (U, N, P, D)
     members: torch.Tensor  # (U, M), rows of each prefix; if fewer, the last one is repeated
-    slots: torch.Tensor  # (R,), where each row stands in (U * M)
+    slots: torch.Tensor  # (R,), index of each row in (U * M)
 
     def assign(
         self, prefixes: Sequence[CachedPrefix], layers: Collection[int], device: torch.device

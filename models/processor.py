@@ -71,8 +71,8 @@ def _without_videos(config: Any) -> Any:
 def image_token(processor: Any) -> str | None:
     """Return what stands for a picture in a prompt; None where the processor places it by itself.
 
-    Some processors put image tokens before any text (BLIP-2's), so that another would be one too
-    many: told by their number with the token in the text and without.
+    Some processors (BLIP-2's) put image tokens before any text, so another would be one too many:
+    detected by counting them with the token in the text and without.
     """
     found = getattr(processor, "image_token", None)
     if found is None:
@@ -111,8 +111,8 @@ class HFTokenizer:
         self.eos_ids: tuple[int, ...] = tuple(ends if isinstance(ends, list) else [ends])
         if not all(isinstance(id_, int) and 0 <= id_ < rows for id_ in self.eos_ids):
             raise ModelError(
-                f"the checkpoint's eos_token_id is {ends!r:.80}, which is no token that could end "
-                "an answer; set it in generation_config.json"
+                f"the checkpoint's eos_token_id is {ends!r:.80}, which is not a token that could "
+                "end an answer; set it in generation_config.json"
             )
         pads = (generation.pad_token_id, tokenizer.pad_token_id)
         usable = (pad for pad in pads if pad is not None and 0 <= pad < rows and pad not in media)

@@ -28,7 +28,7 @@ class PromptImages:
         stops: Position behind each prompt's last image token; S likewise.
         notes: What a method keeps about the prompts' tokens, by layer, (B, S) bool each. Notes on a
             cached prefix are kept with it.
-        seen: The same about the tokens of the pass under way, (R, Q) bool, until their places are
+        seen: The same for the tokens of the current pass, (R, Q) bool, until their positions are
             known.
     """
 
@@ -51,11 +51,11 @@ class PromptImages:
         """Positions of the prompts, S; tokens from there on are an answer's."""
         return int(self.mask.shape[1])
 
-    def padded(self, rows: int, keys: int, device: torch.device) -> torch.Tensor:
+    def key_mask(self, rows: int, keys: int, device: torch.device) -> torch.Tensor:
         """Return True at image tokens among all keys of a pass, shape (R, K)."""
         wanted = rows, keys, device
         if wanted not in self._padded:
-            mask = self.repeated(self.mask, rows).to(device)
+            mask = self.repeat_for_beams(self.mask, rows).to(device)
             # All layers of a pass ask for the same.
             self._padded = {wanted: functional.pad(mask, (0, keys - self.length))}
         return self._padded[wanted]
@@ -64,7 +64,7 @@ class PromptImages:
         """Return a number of each prompt for its beams, (R,); copied to a device once."""
         wanted = tuple(values), rows, device
         if wanted not in self._tensors:
-            self._tensors[wanted] = self.repeated(torch.tensor(values, device=device), rows)
+            self._tensors[wanted] = self.repeat_for_beams(torch.tensor(values, device=device), rows)
         return self._tensors[wanted]
 
     def note(self, layer: int, offset: int) -> None:
@@ -84,7 +84,7 @@ class PromptImages:
         kept = seen[:: len(seen) // len(self.mask), : self.length - offset]  # a row of each prompt
         self.notes[layer][:, offset : offset + kept.shape[1]] = kept
 
-    def repeated(self, values: torch.Tensor, rows: int) -> torch.Tensor:
+    def repeat_for_beams(self, values: torch.Tensor, rows: int) -> torch.Tensor:
         """Return values of each prompt, (B, ...), for its beams, (R, ...)."""
         return values.repeat_interleave(rows // len(self.mask), dim=0)
 
@@ -94,16 +94,16 @@ _said: Final[WithBlocks[PromptImages]] = WithBlocks("prompt_images")
 
 @contextmanager
 def prompt_images(mask: torch.Tensor | None, prefix: int = 0) -> Iterator[PromptImages | None]:
-    """Say where the image tokens of whole prompts are, (B, S) bool; None says nothing."""
+    """Set the mask of image tokens of whole prompts, (B, S) bool; None changes nothing."""
     if mask is None:
-        yield said_images()
+        yield current_images()
         return
     images = PromptImages(mask, prefix)
     with _said.saying(images):
         yield images
 
 
-def said_images() -> PromptImages | None:
-    """Return what the innermost block of this thread says."""
+def current_images() -> PromptImages | None:
+    """Return the image tokens set by the innermost block of this thread."""
     said = _said.values()
     return said[-1] if said else None

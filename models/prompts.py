@@ -1,4 +1,4 @@
-"""What each model is asked, piece by piece: prompts are code, frozen by golden tests.
+"""The prompts of each model: code, frozen by golden tests.
 
 A prompt is text, special tokens and one run of image tokens. Each text is encoded by itself,
 because that is what the reference wrappers do and because it is visible in the ids: sentencepiece
@@ -19,7 +19,7 @@ from models.generation import ShownPrompt
 from models.tokenizer import ChunkTokenizer, check_characters
 
 IMAGE: Final = -200
-"""Stands once for the whole run of image tokens in a list of prompt ids."""
+"""A single id that represents the whole run of image tokens in a list of prompt ids."""
 
 VICUNA_SYSTEM: Final = (
     "A chat between a curious user and an artificial intelligence assistant. "
@@ -32,7 +32,7 @@ MINIGPT4_SYSTEM: Final = (
 
 
 class Token(Enum):
-    """What is no text in a prompt, and how it is spelled."""
+    """Parts of a prompt that are not text, and their spelling."""
 
     BOS = "<s>"
     EOS = "</s>"
@@ -48,12 +48,12 @@ IMG: Final = Token.IMAGE
 # The image comes first, and the tokenizer's BOS is set to "</s>" when the model is built.
 INSTRUCTBLIP: Final[Template] = (IMG, Token.EOS, "{question}")
 # The slow tokenizer that Shikra was trained and evaluated with strips the spaces on both sides
-# of an added token: none stands before <im_start>, and none after <im_end>.
+# of an added token: there is none before <im_start> and none after <im_end>.
 SHIKRA_END: Final = (Token.IM_START, IMG, Token.IM_END, "{question} ASSISTANT:")
 
 TEMPLATES: Final[dict[tuple[str, str], Template]] = {
     # No space between the system message and "USER:": OPERA glues the two, which makes "USER" the
-    # single piece 11889 where LLaVA's own prompt has the pieces "US" and "ER".
+    # single token 11889 where LLaVA's own prompt has the tokens "US" and "ER".
     ("llava-1.5", "opera"): (BOS, VICUNA_SYSTEM + "USER: ", IMG, " {question} ASSISTANT:"),
     ("llava-1.5", "official"): (BOS, VICUNA_SYSTEM + " USER: ", IMG, "\n{question} ASSISTANT:"),
     # LAVIS and OPERA ask the same way.
@@ -95,13 +95,13 @@ def prompt_ids(
 
     Args:
         model: Model family, such as "llava-1.5".
-        question: The question as it stands in the question file.
+        question: The question, unchanged from the question file.
         tokenizer: The checkpoint's tokenizer (a `sentencepiece.SentencePieceProcessor` will do).
         protocol: Whose prompt: "opera" (the papers') or "official" (the model's own).
     Returns:
-        Token ids with `IMAGE` (-200) once in the place of the image tokens.
+        Token ids, with a single `IMAGE` (-200) for all image tokens.
     Raises:
-        ModelError: If the question is no text that can be encoded.
+        ModelError: If the question can't be encoded.
     """
     check_characters(question)
     # Shikra added <im_patch>, <im_start>, <im_end> in this order: 32000, 32001, 32002.

@@ -32,8 +32,8 @@ class ModelSettings:
     dtype: str = "auto"  # as `models.load` takes it
     # Preset of EAH, and settings that differ from it.
     eah: dict[str, Any] = field(default_factory=lambda: {"preset": "paper"})
-    # Settings of methods that this model needs in the place of those of methods.yaml, by method,
-    # and the layers and width of the language model that they are for.
+    # Settings of methods that replace those of methods.yaml for this model, by method, and the
+    # layers and width of the language model that they are for.
     methods: dict[str, dict[str, Any]] = field(default_factory=dict)
     methods_for: dict[str, int] = field(default_factory=dict)
 
@@ -69,7 +69,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         if os.path.exists(path) and not os.path.isfile(path):
-            raise ModelError(f"config {path} is no file; pass a YAML file of settings")
+            raise ModelError(f"config {path} is not a file; pass a YAML file of settings")
         if path.stat().st_size > MOST_BYTES:
             raise ModelError(f"config {path} has over {MOST_BYTES} bytes; is it the right file?")
         values = parse_yaml(path.read_bytes())

@@ -47,7 +47,7 @@ POSITIVE: Final = {
     "hidden_size", "vocab_size", "image_size", "patch_size", "num_channels", "num_attention_heads",
     "num_key_value_heads",
 }  # fmt: skip
-# The few lines that stand in a clone for a large file that was not fetched.
+# The few lines that a clone contains instead of a large file that was not fetched.
 POINTER_START: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -122,7 +122,7 @@ class Family:
     name: str  # in `models.prompts` and the layouts of original files
     model_type: str  # in the `config.json` of a folder in transformers' format
     llm_types: tuple[str, ...]  # in the `config.json` of the original language model
-    added_tokens: tuple[str, ...] = ()  # with embeddings behind those of the tokenizer's pieces
+    added_tokens: tuple[str, ...] = ()  # with embeddings after those of the tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,7 +183,7 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
             )
     if not HUB_ID.fullmatch(name):
         raise ModelError(
-            f"{what} {name!r:.300} is no file, no folder and no hub id (owner/name); {advice}"
+            f"{what} {name!r:.300} is not a file, folder or hub id (owner/name); {advice}"
         )
     found = _hub_file(name, "config.json", required=True)
     assert found is not None  # or an error
@@ -250,7 +250,7 @@ def _hub_file(repository: str, name: str, *, required: bool = False) -> Path | N
 
 def _unreachable(repository: str, error: OSError) -> ModelError:
     return ModelError(
-        f"{repository!r:.100} is no local folder and could not be fetched from the hub "
+        f"{repository!r:.100} is not a local folder and could not be fetched from the hub "
         f"({one_line(str(error).strip().splitlines()[0])}); download it and name its folder instead"
     )
 
@@ -298,7 +298,7 @@ def _shards(index: Path) -> list[Path]:
         if not isinstance(home, str) or not home:
             raise ModelError(
                 f"{index} is not an index of shards: it says that {one_line(tensor)} is in "
-                f"{home!r:.80}, which is no file's name; download it again"
+                f"{home!r:.80}, which is not a file name; download it again"
             )
     names = sorted(set(homes.values()))
     missing = [name for name in names if not os.path.isfile(index.parent / name)]

@@ -54,31 +54,31 @@ def check_token_ids(generation: Any) -> None:
     """Check what a checkpoint's generation config says of special tokens.
 
     Raises:
-        ModelError: If one of them is no id, nor a list of ids.
+        ModelError: If one of them is neither an id nor a list of ids.
     """
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         value = getattr(generation, name)
         ids = value if isinstance(value, (list, tuple)) else [] if value is None else [value]
         if not all(type(id_) is int and abs(id_) < MOST_TOKENS for id_ in ids):
             raise ModelError(
-                f"the checkpoint's {name} is {value!r:.80}, which is no token's id; set it in "
+                f"the checkpoint's {name} is {value!r:.80}, which is not a token id; set it in "
                 "generation_config.json"
             )
 
 
 def check_characters(text: str) -> None:
-    """Refuse a prompt's text that is no Unicode text: UTF-8, which tokenizers read, can't hold it.
+    """Refuse a prompt that is not Unicode text: UTF-8, which tokenizers read, can't encode it.
 
     Raises:
         ModelError: Naming half of a surrogate pair, as a JSON file or an argument of a command that
-            is no UTF-8 leaves one.
+            is not UTF-8 leaves one.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ModelError(
-            f"the prompt holds half of a surrogate pair ({text[error.start]!r}), which is no text; "
-            "write the character itself, or leave it out"
+            f"the prompt holds half of a surrogate pair ({text[error.start]!r}), which is not "
+            "text; write the character itself, or leave it out"
         ) from error
 
 
@@ -141,7 +141,7 @@ class JsonTokenizer:
     def decode(self, ids: Sequence[int], /) -> str:
         """Return the text of ids; control tokens, <unk> and ids added after training are left out.
 
-        As in sentencepiece, a byte that is no part of a character becomes one "�", which the
+        As in sentencepiece, a byte outside of any character becomes one "�", which the
         decoder of the `tokenizers` library makes of all bytes beside it, too.
         """
         runs, prefix = [bytearray()], SPACE
@@ -150,7 +150,7 @@ class JsonTokenizer:
                 runs[-1].append(self._bytes[id_])
                 prefix = ""
             elif id_ in (LLAMA_BOS, LLAMA_EOS):
-                runs.append(bytearray())  # bytes on its two sides are no character
+                runs.append(bytearray())  # bytes on its two sides do not form a character
             elif id_ in self._spelled and self._spelled[id_] != UNKNOWN:
                 runs[-1] += self._spelled[id_].removeprefix(prefix).encode()
                 prefix = ""
@@ -198,7 +198,7 @@ def _other_kind(content: Any) -> str | None:
 
 
 def _steps(content: Any) -> Iterator[Any]:
-    """Yield what a file does to a text before its pieces are merged."""
+    """Yield a file's steps on a text before tokens are merged."""
     for step in (content.get("normalizer"), content.get("pre_tokenizer")):
         if step is not None:
             yield from step.get("normalizers") or step.get("pretokenizers") or [step]
@@ -214,11 +214,11 @@ def _adds_prefix(step: Any) -> bool:
 
 
 def _bpe(model: Any) -> BPE:
-    """Return what merges pieces as a file says, best first.
+    """Return the BPE model of a file, merges best first.
 
     transformers 4 and `models.tokenizer_json` sort merges by the scores in `tokenizer.model`,
-    transformers 5 by id: the same order but for pieces of nothing but spaces, whose scores are
-    LLaMA's lowest.
+    transformers 5 by id: the same order except for tokens of spaces only, whose scores are LLaMA's
+    lowest.
 
     Raises:
         ValueError: If ids or merges don't fit, for which `tokenizers` has no error of its own kind.
@@ -229,7 +229,7 @@ def _bpe(model: Any) -> BPE:
     merges = [merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"]]
     pairs: list[tuple[str, str]] = [(left, right) for left, right in merges]
     if missing := {piece for pair in pairs for piece in (*pair, "".join(pair))} - set(vocabulary):
-        raise ValueError(f"its merges name {min(missing)!r}, which is none of its pieces")
+        raise ValueError(f"its merges name {min(missing)!r}, which is not in its vocabulary")
     ids = [vocabulary[left + right] for left, right in pairs]
     if ids == sorted(ids):
         pairs.sort(key=lambda pair: set("".join(pair)) == {SPACE})

@@ -1,8 +1,8 @@
 """Write `tokenizer.json`, so that transformers gives the ids of a `tokenizer.model`.
 
 transformers converts a lone `tokenizer.model` by itself, but needs protobuf for it, and drops the
-dummy prefix of text that follows a special token: other ids, in silence. Here sentencepiece tells
-pieces and scores, so that protobuf is not needed.
+dummy prefix of text that follows a special token: other ids, without a message. Here sentencepiece
+provides tokens and scores, so protobuf is not needed.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def write_tokenizer_json(
     Args:
         tokenizer_model: A sentencepiece BPE model of LLaMA's kind.
         folder: Where to write.
-        added: Special tokens after the pieces of the vocabulary, by id: ("<image>", "<pad>") are
-            32000 and 32001 of LLaVA-1.5. "<pad>" pads if it is among them, else "<unk>".
+        added: Special tokens after the trained vocabulary, by id: ("<image>", "<pad>") are 32000
+            and 32001 of LLaVA-1.5. "<pad>" pads if it is among them, else "<unk>".
         processor: Class of the folder's processor, such as "LlavaProcessor".
     Raises:
         ModelError: If the model is of another kind, so that its ids can't be reproduced.
@@ -51,7 +51,7 @@ def write_tokenizer_json(
     ids = range(pieces.get_piece_size())
     special = (pieces.unk_id(), pieces.bos_id(), pieces.eos_id())
     if min(special) < 0 or sum(map(pieces.is_byte, ids)) != len(BYTES):
-        raise _unlike_llama(tokenizer_model, "it lacks pieces for <unk>, BOS, EOS or bytes")
+        raise _unlike_llama(tokenizer_model, "it lacks tokens for <unk>, BOS, EOS or bytes")
     unk, bos, eos = map(pieces.id_to_piece, special)
     content = json.dumps(_content(pieces, (unk, bos, eos), added), ensure_ascii=False, indent=0)
     _check(tokenizer_model, pieces, content)
@@ -94,11 +94,11 @@ def _content(pieces: Any, special: tuple[str, str, str], added: Sequence[str]) -
 
 
 def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[Merge]:
-    """Return which two pieces become one, best first.
+    """Return which two tokens merge, best first.
 
     sentencepiece joins the two neighbors whose union has the highest score, the leftmost of equals.
-    All pieces of spaces have the same score in LLaMA's vocabulary: a run of spaces grows from the
-    left, so that the merge with the longest left piece comes first.
+    All tokens of spaces have the same score in LLaMA's vocabulary: a run of spaces grows from the
+    left, so that the merge with the longest left token comes first.
     """
     learned = {piece for piece, id_ in vocabulary.items() if not _is_special(pieces, id_)}
     ranked = [
@@ -114,13 +114,13 @@ def _check(path: Path, pieces: Any, content: str) -> None:
     """Refuse a model whose ids the file does not give.
 
     sentencepiece does not tell by which algorithm and which normalisation a model splits text. So
-    every piece of the vocabulary is encoded both ways, and so are texts that tell them apart.
+    every token of the vocabulary is encoded both ways, and so are texts that distinguish them.
     """
     ids = range(pieces.get_piece_size())
     learned = [id_ for id_ in ids if not _is_special(pieces, id_)]
-    # Scores of learned pieces begin at -0.0; those of user-defined symbols are 0.0.
+    # Scores of learned tokens begin at -0.0; those of user-defined symbols are 0.0.
     if any(pieces.is_unused(id_) or copysign(1, pieces.get_score(id_)) > 0 for id_ in learned):
-        raise _unlike_llama(path, "it has unused pieces or user-defined symbols")
+        raise _unlike_llama(path, "it has unused tokens or user-defined symbols")
     spelled = [pieces.id_to_piece(id_).replace(SPACE, " ") for id_ in ids]
     written = Tokenizer.from_str(content)
     written.encode_special_tokens = True  # here they are text, as in sentencepiece
@@ -132,7 +132,7 @@ def _check(path: Path, pieces: Any, content: str) -> None:
 
 
 def _is_special(pieces: Any, id_: int) -> bool:
-    """Tell whether a piece is none that merging makes, even if text spells it."""
+    """Return whether a token is never made by merging, even if text spells it."""
     return bool(pieces.is_control(id_) or pieces.is_unknown(id_) or pieces.is_byte(id_))
 
 

@@ -22,7 +22,7 @@ from models.errors import ModelError
 # A prompt takes milliseconds, and megabytes.
 CPU_SECONDS: Final = 10
 MORE_BYTES: Final = 4 << 30
-# Of waiting, for instance for a slow disk; then nothing is known, and the run goes on.
+# Of waiting, for instance for a slow disk; then nothing is known, and the run continues.
 WALL_SECONDS: Final = 60
 POLL_S: Final = 0.002
 NO_MEMORY: Final = 3  # exit status
@@ -49,7 +49,7 @@ def try_out(what: str, make: Callable[[], object]) -> None:
         except OSError:  # no process or memory is left for it
             return
     if child == 0:
-        _be_the_child(make)
+        _run_child(make)
     ended = _wait(child)
     if ended is None or ended == 0:
         return
@@ -60,7 +60,7 @@ def try_out(what: str, make: Callable[[], object]) -> None:
     raise ModelError(f"{what} {reason}; it is damaged or hostile: use another checkpoint")
 
 
-def _be_the_child(make: Callable[[], object]) -> None:
+def _run_child(make: Callable[[], object]) -> None:
     """Do it under limits and end the process, without anything that is done at Python's exit."""
     import resource  # where there is fork
 

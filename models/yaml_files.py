@@ -36,9 +36,9 @@ class _Settings(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if not isinstance(key, str):
-                _refuse(f"key {key!r:.60} is no text; put quotes around it", key_node)
+                _refuse(f"key {key!r:.60} is not text; put quotes around it", key_node)
             if key in keys:
-                _refuse(f"key {key!r:.60} stands twice", key_node)
+                _refuse(f"key {key!r:.60} is duplicated", key_node)
             keys.add(key)
         return super().construct_mapping(node, deep)
 

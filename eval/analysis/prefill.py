@@ -30,7 +30,7 @@ def prefill(
         EAHError: If the span reaches past a prompt.
     """
     prompts = vlm.encode_prompts(features, questions)
-    with _image_tokens(vlm, prompts, span), vlm.computing():
+    with _image_tokens(vlm, prompts, span), vlm.autocast():
         vlm.language_model.generate(
             **prompts.inputs, generation_config=vlm.generation_config(ONE_TOKEN)
         )

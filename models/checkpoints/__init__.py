@@ -1,1 +1,1 @@
-"""The authors' original files, and how a folder in transformers' format is made of them."""
+"""Convert the authors' original files to a folder in transformers' format."""

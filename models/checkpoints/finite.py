@@ -1,4 +1,4 @@
-"""Refuse weights with numbers that are none: a model answers with them, and wrongly."""
+"""Refuse NaN and infinite weights: a model would still answer, but wrongly."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from models.errors import ModelError
 from models.library_errors import one_line
 
-# Those that `aminmax` knows on every device; it takes 0.04 s for a gigabyte, `isfinite` 1 s.
+# Dtypes that `aminmax` supports on every device; it takes 0.04 s per gigabyte, `isfinite` 1 s.
 CHECKED: Final = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
@@ -18,10 +18,10 @@ def refuse_nonfinite(where: str, tensors: Iterable[tuple[str, torch.Tensor]]) ->
     """Check that weights are finite numbers, each read once.
 
     Args:
-        where: What holds them, for the message.
-        tensors: By name, as they are computed with: a conversion to float16 can overflow.
+        where: Their file or checkpoint, for the message.
+        tensors: By name, in the dtype of the computation, since float16 can overflow.
     Raises:
-        ModelError: Naming the first tensor that holds NaN or infinity.
+        ModelError: Naming the first tensor with NaN or infinity.
     """
     for name, tensor in tensors:
         if is_finite(tensor.detach()):
@@ -29,15 +29,17 @@ def refuse_nonfinite(where: str, tensors: Iterable[tuple[str, torch.Tensor]]) ->
         kind = str(tensor.dtype).removeprefix("torch.")
         half = tensor.dtype is torch.float16
         raise ModelError(
-            f"{where} holds NaN or infinite numbers in {one_line(name)} (as {kind}); "
-            + ("it is damaged, or holds numbers too large for float16" if half else "it is damaged")
+            f"{where} contains NaN or infinite numbers in {one_line(name)} (as {kind}); "
+            + ("it is damaged, or has numbers too large for float16" if half else "it is damaged")
             + ": download it again"
             + (", or use --dtype bfloat16 or float32" if half else "")
         )
 
 
 def is_finite(tensor: torch.Tensor) -> bool:
-    """Tell whether all of a tensor's numbers are finite; True where it holds no plain floats."""
+    """Return whether all numbers of a tensor are finite; True for other dtypes than floats."""
     if tensor.is_meta or tensor.numel() == 0 or tensor.dtype not in CHECKED:
         return True
-    return bool(torch.stack(torch.aminmax(tensor)).isfinite().all())  # NaN becomes both of them
+    return bool(
+        torch.stack(torch.aminmax(tensor)).isfinite().all()
+    )  # NaN becomes both minimum and maximum

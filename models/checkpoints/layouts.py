@@ -15,7 +15,7 @@ from models.checkpoints.plan import PartRules, Rule, rename_rules
 
 with torch.device("meta"):
     _TOWER = CLIPVisionModel(CLIPVisionConfig(num_hidden_layers=0))
-# Releases of transformers 5 have one level less in CLIP's vision tower.
+# Releases of transformers 5 have one level fewer in CLIP's vision tower.
 CLIP_LEVEL: Final = "vision_model." if hasattr(_TOWER, "vision_model") else ""
 
 # Buffers that older versions of transformers saved; they are computed when a model is built.
@@ -30,7 +30,7 @@ LLAVA_LLM: Final = (
 CLIP_TOWER: Final = f"model.vision_tower.{CLIP_LEVEL}"
 CLIP_FILE: Final = PartRules(
     rules=(Rule("vision_model.{rest}", CLIP_TOWER + "{rest}"),),
-    # The text half of CLIP, and what compares the two halves.
+    # CLIP's text model and the projections that compare text and image.
     ignored=(
         *BUFFERS,
         "text_model.{rest}",
@@ -44,7 +44,7 @@ LLAVA_SHARDS: Final = PartRules(
     rules=(
         Rule("model.mm_projector.0.{p}", "model.multi_modal_projector.linear_1.{p}"),
         Rule("model.mm_projector.2.{p}", "model.multi_modal_projector.linear_2.{p}"),
-        # Some dumps of a training run hold CLIP, which was frozen, as well.
+        # Some training checkpoints also contain CLIP, which was frozen.
         Rule("model.vision_tower.vision_tower.vision_model.{rest}", CLIP_TOWER + "{rest}"),
         *LLAVA_LLM,
     ),
@@ -83,7 +83,7 @@ def eva_rules(prefix: str) -> tuple[Rule, ...]:
     )
 
 
-# The file holds 40 blocks, of which BLIP-2 and its heirs use the first 39.
+# The file has 40 blocks; BLIP-2 and its successors use the first 39.
 EVA_SURPLUS: Final = ("vision_model.encoder.layers.{i}.{rest}",)
 EVA_FILE: Final = PartRules(rules=eva_rules(""), surplus=EVA_SURPLUS)
 
@@ -135,7 +135,7 @@ BLIP2_FILE: Final = PartRules(
         Rule("Qformer.bert.embeddings.LayerNorm.{p}", "qformer.layernorm.{p}"),
         *eva_rules("visual_encoder."),
     ),
-    # BLIP-2's own language model and the Q-Former's text half, which MiniGPT-4 takes out.
+    # BLIP-2's language model and the Q-Former's text layers, which MiniGPT-4 removes.
     ignored=(
         *BUFFERS,
         QFORMER_HEAD,
@@ -147,8 +147,8 @@ BLIP2_FILE: Final = PartRules(
 )
 MINIGPT4_FILE: Final = PartRules(rules=(Rule("llama_proj.{p}", "language_projection.{p}"),))
 
-# By model family: the parts of its original files, in reading order. What a later part holds
-# replaces what an earlier one did.
+# By model family: the parts of its original files, in reading order. Tensors of a later part
+# replace those of an earlier one.
 LAYOUTS: Final[dict[str, Mapping[str, PartRules]]] = {
     "llava-1.5": {"vision": CLIP_FILE, "llm": LLAVA_SHARDS},
     "shikra": {"vision": CLIP_FILE, "llm": SHIKRA_SHARDS},
@@ -161,8 +161,8 @@ LAYOUTS: Final[dict[str, Mapping[str, PartRules]]] = {
     },
 }
 
-# A LLaVA's names on disk, which transformers reads from 4.37 on, whatever it calls them in memory.
-# A model with a Q-Former has the same names in both.
+# LLaVA's parameter names on disk, which transformers reads from 4.37 on whatever their names in
+# memory. Models with a Q-Former use the same names in both.
 SAVED_NAMES: Final = {
     "model.language_model.": "language_model.model.",
     "lm_head.": "language_model.lm_head.",
@@ -172,7 +172,7 @@ SAVED_NAMES: Final = {
 
 
 def saved_name(parameter: str) -> str:
-    """Return the name under which a parameter is written into a folder in transformers' format."""
+    """Return a parameter's name on disk, in a folder in transformers' format."""
     for start, saved in SAVED_NAMES.items():
         if parameter.startswith(start):
             return saved + parameter.removeprefix(start)

@@ -1,6 +1,6 @@
 """Find every part of a model's original files: language model, vision tower, Q-Former, projector.
 
-Each lies where its authors put it; its kind is detected from its contents.
+Each is stored as its authors published it; its kind is detected from its contents.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ ORIGINS: Final = {
     ("instructblip", "qformer_tokenizer"): "the vocab.txt of bert-base-uncased",
 }
 
-# What decides a LLaMA's architecture. Everything else in old configs is left aside, wrong ids of
-# BOS, EOS and padding among it: they are pinned when text is generated.
+# The keys that decide a LLaMA's architecture. All other keys of old configs are ignored, including
+# wrong ids of BOS, EOS and padding, which are set for generation.
 LLAMA_KEYS: Final = (
     "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
     "num_key_value_heads", "vocab_size", "max_position_embeddings", "rms_norm_eps", "rope_theta",
     "rope_scaling", "hidden_act",
 )  # fmt: skip
-# By a tensor that a part of the BLIP family has, and no other part.
+# By a tensor that only this part of the BLIP family has.
 BLIP_PARTS: Final = {
     "query_tokens": "qformer",
     "llama_proj.weight": "projector",
@@ -58,12 +58,12 @@ logger = logging.getLogger(__name__)
 def locate(
     family: Family, found: Source | None, chosen: Mapping[str, str], settings: ModelSettings
 ) -> Checkpoint:
-    """Find the parts that a model's original files are.
+    """Find the parts of a model's original files.
 
     Args:
         family: The model.
-        found: A file, folder or repository that holds some of its parts; None for parts alone.
-        chosen: Parts that the user named; they win.
+        found: A file, folder or repository with some of its parts; None if parts are named singly.
+        chosen: Parts that the user named; they take precedence.
         settings: The model's, with the parts that `configs/<model>.yaml` names.
     Raises:
         ModelError: If something is missing, or is of another model.
@@ -105,22 +105,22 @@ def locate(
     return Checkpoint(family, parts)
 
 
-def check_vicuna(checkpoint: Checkpoint, rows: int, pieces: int) -> None:
-    """Tell the versions of Vicuna apart, by the number of embeddings.
+def check_vicuna(checkpoint: Checkpoint, rows: int, tokens: int) -> None:
+    """Distinguish the versions of Vicuna by the number of embeddings.
 
-    Vicuna v0 has one more than its tokenizer has pieces, for a padding token; v1.1 as many.
+    Vicuna v0 has one more than its tokenizer has tokens, for padding; v1.1 has as many.
 
     Raises:
         ModelError: If it is v0, and InstructBLIP needs v1.1.
     """
     family = checkpoint.family.name
-    where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {pieces} pieces"
-    if family == "instructblip" and rows != pieces:
+    where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {tokens} tokens"
+    if family == "instructblip" and rows != tokens:
         raise ModelError(
             f"{where}, as Vicuna v0 does; InstructBLIP was trained with v1.1, which has as many: "
             f"pass {ORIGINS[family, 'llm']}"
         )
-    if family == "minigpt4" and rows != pieces + 1:
+    if family == "minigpt4" and rows != tokens + 1:
         logger.warning(
             "%s; Vicuna v0, which MiniGPT-4 was trained with, has one more: if this is v1.1, the "
             "answers will be poor, and %s is needed",
@@ -162,7 +162,7 @@ def _flag(part: str) -> str:
 
 
 def _recognise_parts(family: Family, source: Source) -> dict[str, Source]:
-    """Return the parts of a checkpoint that a file, folder or repository holds."""
+    """Return the parts of a checkpoint in a file, folder or repository."""
     kind = source.config.get("model_type")
     if kind in family.llm_types and "text_config" not in source.config:
         return {"llm": source}
@@ -178,8 +178,8 @@ def _recognise_parts(family: Family, source: Source) -> dict[str, Source]:
         part = _part_of(held)
         if part in found:
             raise ModelError(
-                f"checkpoint {source.name} holds two {part} parts, {found[part].name} and {entry}; "
-                "name the right one by its flag"
+                f"checkpoint {source.name} has two {part} parts, {found[part].name} and {entry}; "
+                "name the right one with its flag"
             )
         if part is not None:
             found[part] = held
@@ -192,12 +192,12 @@ def _recognise_parts(family: Family, source: Source) -> dict[str, Source]:
 
 
 def _is_part(path: Path) -> bool:
-    """Tell whether a part could be there: no pipe, device or link to nothing."""
+    """Return whether a path may be a part: not a pipe, device or dangling link."""
     return os.path.isfile(path) or os.path.isdir(path)
 
 
 def _part_of(source: Source) -> str | None:
-    """Return which part a file or folder is, by its tensors' names or its config."""
+    """Return the part that a file or folder is, by its tensors' names or its config."""
     path = Path(source.name)
     if path.suffix in {".pth", ".bin", ".safetensors"} and path.is_file():
         names = read_tensors(path)

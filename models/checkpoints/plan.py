@@ -1,9 +1,9 @@
-"""Match the tensors of original files with a model's parameters: all, each once, and in shape.
+"""Map the tensors of original files to a model's parameters, checking names and shapes.
 
-A rule is a pair of names with placeholders, "blocks.{i}.mlp.fc1.{p}" and
-"vision_model.encoder.layers.{i}.mlp.fc1.{p}", and reads in both directions: forward to convert, and
-backward to name in the file's own words what it lacks. A tensor that no rule knows, or a parameter
-that no tensor fills, is an error.
+A rule is a pair of names with placefilled_by, "blocks.{i}.mlp.fc1.{p}" and
+"vision_model.encoder.layers.{i}.mlp.fc1.{p}", and is used in both directions: forward to convert,
+and backward to name missing tensors as the file would. A tensor without a rule, or a parameter
+without a tensor, is an error.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ THIRDS: Final = 3  # query, key and value
 
 @dataclass(frozen=True)
 class Rule:
-    """Where a tensor goes: from its name in the file to that in the model.
+    """Map a tensor's name in the file to the parameter's name in the model.
 
-    With a `qkv_slot`, it is this third (0, 1 or 2) of the target's rows, as in a fused query, key
-    and value; a third that no rule fills is zero.
+    With a `qkv_slot`, the tensor is this third (0, 1 or 2) of the target's rows, as in a fused
+    query, key and value; thirds without a rule are zero.
     """
 
     source: str
@@ -42,12 +42,12 @@ class Rule:
 class PartRules:
     """How one part of a checkpoint is read."""
 
-    rules: tuple[Rule, ...]  # the first one that knows a name decides
-    ignored: tuple[str, ...] = ()  # names that are in such files and not in the model
-    surplus: tuple[str, ...] = ()  # parameters that the model may lack: layers past the last
+    rules: tuple[Rule, ...]  # the first that matches a name applies
+    ignored: tuple[str, ...] = ()  # names in such files that the model does not use
+    surplus: tuple[str, ...] = ()  # parameters that the model may lack, of layers that it omits
 
     def rule_for(self, source: str) -> tuple[Rule, str] | None:
-        """Return the rule that knows a tensor, and the parameter that it becomes."""
+        """Return the rule that matches a tensor, and the parameter that it becomes."""
         for rule in self.rules:
             if (target := _rename(source, rule.source, rule.target)) is not None:
                 return rule, target
@@ -55,7 +55,7 @@ class PartRules:
 
 
 def rename_rules(source: str, target: str, names: Iterable[str]) -> tuple[Rule, ...]:
-    """Return rules for names that stand under one prefix here and under another there."""
+    """Return rules for names whose prefix differs between file and model."""
     return tuple(Rule(source + name, target + name) for name in names)
 
 
@@ -85,10 +85,10 @@ def plan_tensors(
 
     Args:
         expected: Shape of every parameter of the model.
-        layout: Rules of each part, in reading order; what a later part holds replaces what an
-            earlier one did.
+        layout: Rules of each part, in reading order; tensors of a later part replace those of an
+            earlier one.
         shapes: Shape of every tensor of each part.
-        names: Where each part is, for messages.
+        names: Path or hub id of each part, for messages.
     Raises:
         ModelError: Naming what is unexpected, missing or of another shape.
     """
@@ -119,9 +119,9 @@ def plan_tensors(
 def _plan_part(
     expected: Shapes, rules: PartRules, shapes: Shapes, where: str
 ) -> dict[str, Destination]:
-    """Return where the tensors of one part go."""
+    """Return the destinations of one part's tensors."""
     found: dict[str, Destination] = {}
-    holders: dict[Destination, str] = {}
+    filled_by: dict[Destination, str] = {}
     unexpected = []
     for source, shape in shapes.items():
         if _matches(source, rules.ignored):
@@ -133,23 +133,23 @@ def _plan_part(
             continue
         rule, target = match
         destination = Destination(target, rule.qkv_slot)
-        if destination in holders:
+        if destination in filled_by:
             raise ModelError(
-                f"{where} holds the same weights twice, as {holders[destination]} and {source}; "
-                "download it again"
+                f"{where} contains the same weights twice, as {filled_by[destination]} and "
+                f"{source}; download it again"
             )
         needed = source_shape(expected[target], rule)
         if shape != needed:
             raise ModelError(
-                f"{where} holds {source} of shape {shape}, but the model needs {needed}; it "
+                f"{where} contains {source} of shape {shape}, but the model needs {needed}; it "
                 "belongs to a model of another size"
             )
         found[source] = destination
-        holders[destination] = source
+        filled_by[destination] = source
     if unexpected:
         raise ModelError(
-            f"{where} holds {one_line(unexpected[0])}{_others(unexpected)}, which this model does "
-            "not have; it is of another model, or a file of another kind: name the right one"
+            f"{where} contains {one_line(unexpected[0])}{_others(unexpected)}, which this model "
+            "does not have; it is of another model or another kind of file: name the right one"
         )
     return found
 
@@ -186,7 +186,7 @@ def _matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def _rename(name: str, old: str, new: str) -> str | None:
-    """Return a name that matches `old` as `new` has it; None if it does not match."""
+    """Rename from pattern `old` to pattern `new`; None if the name does not match."""
     found = _pattern(old).fullmatch(name)
     return None if found is None else new.format(**found.groupdict())
 

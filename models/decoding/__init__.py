@@ -1,1 +1,1 @@
-"""Ways to choose the next token, beside greedy, beams and sampling."""
+"""Decoding methods besides greedy decoding, beam search and sampling."""

@@ -1,9 +1,9 @@
 """AD-HH: adaptive deactivation of hallucination heads (ICLR 2025).
 
-"Modular Attribution and Intervention": some heads write objects that are not in the picture. Where
-such a head gives the text behind the image a mass of attention of `threshold` or more, it gives it
-none, and its other weights stay. Follows the authors' `modeling_llama.py` and the heads that they
-found in LLaVA-1.5.
+"Modular Attribution and Intervention": some heads cause objects that are not in the picture. If
+such a head's attention on the text after the image sums to `threshold` or more, that attention is
+set to zero; its other weights stay. Follows the authors' `modeling_llama.py` and the heads that
+they found in LLaVA-1.5.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from eah.find import num_heads
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import MethodError, checked, checked_switch
+from models.decoding.base import MethodError, check_number, check_switch
 
 HEAD: Final = r"(0|[1-9]\d{0,3})h(0|[1-9]\d{0,3})"
 
@@ -28,11 +28,10 @@ class Adhh(AttentionMethod):
     """AD-HH with its settings.
 
     Attributes:
-        heads: Layer and head of each, such as "16h29+26h9"; "none" for no head, and "" where none
-            is known.
-        threshold: Attention on text, from which a head is deactivated; above 1 for never.
-        batch_sum: Whether the attention of all rows of a batch is summed before it is compared, as
-            in the authors' code; it answers one question at a time, so that these are its beams.
+        heads: Layer and head of each, such as "16h29+26h9"; "none" for no head, "" if unknown.
+        threshold: Attention on text from which a head is deactivated; above 1 for never.
+        batch_sum: Whether attention is summed over the batch before the comparison, as in the
+            authors' code, where the rows are the beams of one question.
     """
 
     title = "AD-HH"
@@ -43,14 +42,14 @@ class Adhh(AttentionMethod):
 
     def __post_init__(self) -> None:
         """Check the settings once."""
-        checked("threshold", self.threshold, low=0)
-        checked_switch("batch_sum", self.batch_sum)
+        check_number("threshold", self.threshold, low=0)
+        check_switch("batch_sum", self.batch_sum)
         heads = self.heads.split("+") if isinstance(self.heads, str) else [self.heads]
         for head in heads if self.heads not in ("", "none") else ():
             if not re.fullmatch(HEAD, str(head)) or heads.count(head) > 1:
                 raise ValueError(
-                    f"heads={self.heads!r:.60} with {head!r:.20}, but heads are written layer, h, "
-                    "head, each once: 16h29+26h9"
+                    f"heads={self.heads!r:.60} with {head!r:.20}, but each head is written once, "
+                    "as layer, h, head: 16h29+26h9"
                 )
 
     @property
@@ -65,18 +64,18 @@ class Adhh(AttentionMethod):
 
     @property
     def runs_alone(self) -> bool:
-        """Whether answers of one batch change each other."""
+        """Whether answers in a batch affect each other."""
         return self.batch_sum
 
     def by_layer(self) -> dict[int, list[int]]:
         """Return the heads of each layer.
 
         Raises:
-            MethodError: If none is known.
+            MethodError: If the heads are unknown.
         """
         if not self.heads:
             raise MethodError(
-                "AD-HH needs the heads that hallucinate in this language model, which its authors "
+                "AD-HH needs the hallucination heads of this language model, which its authors "
                 "published for LLaVA-1.5 7B and 13B; name them: adhh@heads=16h29+26h9"
             )
         found: dict[int, list[int]] = {}
@@ -99,8 +98,8 @@ class Adhh(AttentionMethod):
             count = num_heads(modules[layer])
             if max(heads) >= count:
                 raise MethodError(
-                    f"AD-HH: head {layer}h{max(heads)} is not in layer {layer}, which has {count} "
-                    "heads"
+                    f"AD-HH: head {layer}h{max(heads)} does not exist, as layer {layer} has "
+                    f"{count} heads; name other heads"
                 )
 
     def edit(self, rows: Rows) -> torch.Tensor:

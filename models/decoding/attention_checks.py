@@ -1,7 +1,7 @@
-"""What is checked at every pass under a method that changes attention: what it can't know wrong.
+"""Checks of every forward pass under a method that changes attention.
 
-A method goes by the places of image tokens among a layer's keys. They are lost where a cache drops
-tokens or makes room for later ones, and where the mask of image tokens is another prompt's.
+Such a method depends on the positions of image tokens among a layer's keys. They are unknown if a
+cache drops tokens or is preallocated, or if the mask of image tokens belongs to another prompt.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from transformers import Cache
 from eah.find import listed_layers
 from eah.kernel_mask import UNSUPPORTED_ARGUMENTS
 from eah.patch import handle_of
+from models.decoding.attention_replacement import AttentionCall, in_this_thread
 from models.decoding.base import MethodError
 from models.decoding.early_layers import decoder_of
-from models.decoding.own_attention import AttentionCall, in_this_thread
-from models.prompt_images import PromptImages, said_images
+from models.prompt_images import PromptImages, current_images
 
 RULE: Final = "one layer can't have both"
 
@@ -29,37 +29,37 @@ class PassChecks:
     """Checks of a method in some layers of a model.
 
     Raises:
-        MethodError: At a pass that the method does not know.
+        MethodError: At a pass that the method does not support.
     """
 
     def __init__(self, title: str, model: nn.Module, layers: Collection[int]) -> None:
-        """Remember what is said in errors."""
+        """Set the method's title, the model, and the changed layers."""
         self._title, self._model, self._layers = title, model, layers
         self._tokens: int | None = None  # so far, prompt and answer
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """Look at the passes of this thread in a `with` block."""
+    def watch(self) -> Iterator[None]:
+        """Check the forward passes of this thread in a `with` block."""
         if not self._layers:
             yield
             return
         with ExitStack() as stack:
             for module, see in (
                 (self._model, self._check_maps),
-                (decoder_of(self._model), self._see),
+                (decoder_of(self._model), self._check_inputs),
             ):
                 hook = module.register_forward_pre_hook(in_this_thread(see), with_kwargs=True)
                 stack.callback(hook.remove)
             yield
 
     def images(self, call: AttentionCall) -> PromptImages:
-        """Return where the image tokens of a call's prompts are, after all checks."""
-        images, rows, queries = said_images(), len(call.query), call.query.shape[2]
+        """Return the image tokens of a call's prompts, after all checks."""
+        images, rows, queries = current_images(), len(call.query), call.query.shape[2]
         keys = call.key.shape[2]
         if images is None or rows % len(images.mask):
             raise MethodError(
-                f"{self._title} is not told where the image tokens of {rows} prompts are; pass "
-                "their mask to `applied`, or use a wrapper of `models`"
+                f"{self._title} has no mask of the image tokens of {rows} prompts; pass it to "
+                "`applied`, or use a wrapper of `models`"
             )
         self._check_arguments(call)
         tokens, window = self._tokens or keys, call.kwargs.get("sliding_window")
@@ -69,33 +69,33 @@ class PassChecks:
             what = "a sliding window" if keys < tokens else "a cache of a fixed size"
             raise MethodError(
                 f"{self._title}: layer {call.layer} has {keys} keys for {tokens} tokens "
-                f"({what}), so that the places of the image tokens are lost; use a dynamic cache, "
-                "other layers or shorter answers"
+                f"({what}), so the positions of the image tokens are unknown; use a dynamic "
+                "cache, other layers or shorter answers"
             )
         is_prefix = call.offset == 0 and queries == images.prefix
         if not is_prefix and (keys < images.length or (call.offset == 0 and keys > images.length)):
             raise MethodError(
                 f"{self._title}: the mask of image tokens has {images.length} positions, but the "
                 f"prompt begins with a pass of {queries}; pass a mask with the prompt's padding "
-                "and without its answer, and run prompts whole and with a cache (no chunks, no "
-                "guessed tokens, no guidance)"
+                "and without its answer, and run prompts whole and with a cache (no chunked "
+                "prefill, assisted generation or guidance)"
             )
         return images
 
     def _check_maps(self, model: nn.Module, _: Any, kwargs: dict[str, Any]) -> None:
-        """Refuse to return attention maps, which are never computed in whole."""
+        """Refuse `output_attentions`: full attention maps are never computed."""
         own = getattr(getattr(model, "config", None), "output_attentions", False)
         if kwargs.get("output_attentions", own):
             raise MethodError(
-                f"{self._title} computes the rows that it changes, and no attention maps; leave "
+                f"{self._title} computes only the rows that it changes, not attention maps; leave "
                 "output_attentions out"
             )
 
-    def _see(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-        """Look at the arguments of the decoder's `forward`."""
+    def _check_inputs(self, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        """Check the arguments of the decoder's `forward`."""
         handle = handle_of(self._model)
         if handle is not None and (both := set(handle.layers) & set(self._layers)):
-            raise MethodError(both_change(self._title, "EAH", both))
+            raise MethodError(conflict_message(self._title, "EAH", both))
         given = kwargs.get("inputs_embeds")
         if given is None:
             given = kwargs.get("input_ids", args[0] if args else None)
@@ -105,8 +105,8 @@ class PassChecks:
             self._tokens = mask.shape[1]
             if isinstance(given, torch.Tensor) and given.shape[1] > 1 and not mask[:, -1].all():
                 raise MethodError(
-                    f"{self._title}: some prompts are padded on the right, so that their last "
-                    "token is not in the last place; pad them on the left"
+                    f"{self._title}: some prompts are padded on the right, so their last token is "
+                    "not at the last position; pad them on the left"
                 )
         elif isinstance(given, torch.Tensor):
             cached = int(cache.get_seq_length()) if isinstance(cache, Cache) else 0
@@ -115,8 +115,8 @@ class PassChecks:
             self._check_beams(given)
 
     def _check_beams(self, given: torch.Tensor) -> None:
-        """Refuse fewer rows in the mask of image tokens than there are prompts."""
-        images = said_images()
+        """Refuse a mask of image tokens with fewer rows than prompts."""
+        images = current_images()
         if images is None or len(given) in (0, len(images.mask)) or len(given) % len(images.mask):
             return
         beams = given.reshape(len(images.mask), -1, *given.shape[1:])
@@ -132,29 +132,29 @@ class PassChecks:
             if call.kwargs.get(name) is not None:
                 raise MethodError(
                     f"{self._title}: layer {call.layer} passes {name!r} to its attention kernel, "
-                    "but the method knows plain softmax attention only; choose other layers or "
+                    "but the method supports plain softmax attention only; choose other layers or "
                     "another model"
                 )
 
 
-def both_change(title: str, other: str, layers: Collection[int]) -> str:
-    """Return what is said of two methods that need the same layers."""
+def conflict_message(title: str, other: str, layers: Collection[int]) -> str:
+    """Return the error message for two methods that change the same layers."""
     return (
-        f"{title} and {other} both change {named_layers(layers)}; {RULE}: choose other layers for "
+        f"{title} and {other} both change {format_layers(layers)}; {RULE}: choose other layers for "
         f"{title} or for {other}"
     )
 
 
-def named_layers(layers: Collection[int]) -> str:
-    """Return layers in words, such as "layer 2" or "layers 5..18"."""
+def format_layers(layers: Collection[int]) -> str:
+    """Return layers as text, such as "layer 2" or "layers 5..18"."""
     return f"layer{'s' if len(layers) > 1 else ''} {listed_layers(layers)}"
 
 
-def checked_image(title: str, image: torch.Tensor) -> torch.Tensor:
-    """Return a mask of image tokens, (B, S) bool.
+def check_image_mask(title: str, image: torch.Tensor) -> torch.Tensor:
+    """Return a mask of image tokens, (B, S) bool, after checking it.
 
     Raises:
-        MethodError: If it is no such mask, or holds no image token.
+        MethodError: If it is not such a mask, or has no image token.
     """
     is_mask = isinstance(image, torch.Tensor) and image.dtype == torch.bool and image.dim() == 2
     if not is_mask or not image.numel():

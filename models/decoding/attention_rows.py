@@ -1,9 +1,9 @@
-"""The last rows of an attention map, alone: their scores, and what comes of changed weights.
+"""The last rows of an attention map: their scores, and the output of changed weights.
 
-A method holds the rows from which answers are chosen, or all rows behind the image. Only these are
-ever computed one by one; all others are the kernel's.
+A method changes the rows from which answers are chosen, or all rows after the image. Only these are
+computed here; the kernel computes all others.
 
-Axes: R batch rows, H heads, N key heads, Q queries, K keys, D head size, n rows that are changed.
+Axes: R batch rows, H heads, N key heads, Q queries, K keys, D head size, n changed rows.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Final
 
 import torch
 
-from models.decoding.own_attention import AttentionCall
+from models.decoding.attention_replacement import AttentionCall
 from models.prompt_images import PromptImages
 
-NEVER: Final = 1 << 40  # a position that no prompt or answer reaches
+NEVER: Final = 1 << 40  # beyond the positions of any prompt or answer
 
 
 class Held(Enum):
     """Rows of the map that a method changes."""
 
     LAST = "the last row of the prompt, and each generated token's"
-    BEHIND_IMAGE = "the rows behind the image, and each generated token's"
+    BEHIND_IMAGE = "the rows after the image, and each generated token's"
     ALL = "all rows"
 
 
@@ -35,12 +35,12 @@ class Rows:
     Attributes:
         call: The attention call.
         images: The prompts.
-        count: How many they are, n.
-        changed: True at rows that are changed, shape (R, n).
+        count: Number of rows, n.
+        changed: True at changed rows, shape (R, n).
         image: True at image tokens among the keys, shape (R, K).
         starts: Position of each row's first image token, shape (R,).
-        stops: Position behind each row's last image token, shape (R,).
-        are_all: Whether these are all rows of the pass, and all are changed.
+        stops: Position after each row's last image token, shape (R,).
+        are_all: Whether these are all rows of the pass and all change.
     """
 
     call: AttentionCall
@@ -54,7 +54,7 @@ class Rows:
 
     @classmethod
     def of(cls, call: AttentionCall, images: PromptImages, held: Held) -> Rows:
-        """Return the rows of a call that a method holds; prompts without an image have none."""
+        """Return the rows of a call that a method changes; prompts without an image have none."""
         (rows, _, queries, _), keys = call.query.shape, call.key.shape[2]
         length, device = images.length, call.query.device
         shown = [start < length for start in images.starts]
@@ -66,7 +66,7 @@ class Rows:
         first = [at if has else NEVER for at, has in zip(first, shown, strict=True)]
         at = min(max(call.offset, min(first)), keys)
         count = keys - at
-        image = images.padded(rows, max(keys, length), device)[:, :keys]
+        image = images.key_mask(rows, max(keys, length), device)[:, :keys]
         starts, stops, begin = (
             images.tensor(values, rows, device) for values in (images.starts, images.stops, first)
         )
@@ -80,7 +80,7 @@ class Rows:
         return torch.arange(self.call.key.shape[2], device=self.image.device)[None]
 
     def own(self) -> torch.Tensor:
-        """Return what the module's own kernel makes of the rows, shape (R, n, H, D)."""
+        """Return the output of the module's own kernel for the rows, shape (R, n, H, D)."""
         return self.call.run()[0][:, -self.count :]
 
     def scores(self, heads: torch.Tensor | None = None) -> torch.Tensor:
@@ -89,7 +89,7 @@ class Rows:
         if heads is not None:
             query, key = query[:, heads], key[:, heads // self._groups]
         rows, kv_heads, keys, size = key.shape
-        # Grouped heads are folded into rows, so that keys are not repeated per head.
+        # Fold grouped heads into rows, so that keys are not repeated per head.
         folded = query.reshape(rows, kv_heads, -1, size)
         scores = torch.matmul(folded, key.mT).float() * self.call.scaling
         return scores.view(rows, -1, self.count, keys)
@@ -97,7 +97,7 @@ class Rows:
     def weights(self, scores: torch.Tensor) -> torch.Tensor:
         """Return softmax(scores + mask) over the keys, (R, H, n, K) float32."""
         mask, keys = self.call.mask, scores.shape[-1]
-        # Not -inf: a padding row sees no key at all, and must stay finite.
+        # Not -inf: a padding row sees no key and must stay finite.
         hidden = torch.finfo(scores.dtype).min
         if isinstance(mask, torch.Tensor):
             mask = mask[:, :, -self.count :, :keys]
@@ -126,7 +126,7 @@ class Rows:
 
 
 def mask_of_last_row(call: AttentionCall) -> torch.Tensor:
-    """Return a mask that gives every row of a prompt what its last row has, (R, 1, Q, K)."""
+    """Return a mask that shows every row of a prompt the keys of its last row, (R, 1, Q, K)."""
     rows, _, queries, _ = call.query.shape
     keys = call.key.shape[2]
     if isinstance(call.mask, torch.Tensor):

@@ -1,7 +1,7 @@
 """Attention sinks: tokens whose hidden state is very large in a few dimensions of a language model.
 
-They draw attention whatever they show. Which dimensions these are is a property of the language
-model ("See What You Are Told", arXiv 2503.03321).
+They attract attention regardless of their content. The dimensions are a property of the language
+model (arXiv 2503.03321).
 
 Axes: R batch rows, Q tokens of a pass, E width.
 """
@@ -23,34 +23,34 @@ def find_sinks(states: torch.Tensor, dims: Sequence[int], tau: float) -> torch.T
     """Return True at sinks, (R, Q).
 
     Args:
-        states: What goes into a layer, (R, Q, E).
+        states: Inputs of a layer, (R, Q, E).
         dims: Dimensions in which sinks are large.
-        tau: From which value on, in units of the state's root mean square.
+        tau: Smallest value of a sink, in units of the state's root mean square.
     """
     large = states[..., list(dims)].float().abs().amax(-1)
     return large * torch.rsqrt(states.float().square().mean(-1) + EPSILON) > tau
 
 
 def check_sinks(dims: Sequence[int], tau: float, modules: Mapping[int, Any]) -> None:
-    """Refuse dimensions and a size by which no token of a model can be a sink.
+    """Refuse dimensions or a threshold with which no token can be a sink.
 
     Args:
         dims: As of `find_sinks`.
         tau: As of `find_sinks`.
         modules: The model's attention modules, by layer.
     Raises:
-        MethodError: Saying why.
+        MethodError: With the reason.
     """
     if not dims:
         raise MethodError(
-            "VAR needs the dimensions in which sinks of this language model are large, which its "
+            "VAR needs the dimensions in which this language model's sinks are large, which its "
             "authors published for LLaVA-1.5 7B and 13B; name them: var@sink_dims=1415+2533"
         )
     width = min(int(module.config.hidden_size) for module in modules.values())
     if max(dims) >= width:
         raise MethodError(
             f"VAR: sink_dims has {max(dims)}, but hidden states of this model have dimensions "
-            f"0..{width - 1}"
+            f"0..{width - 1}; choose others"
         )
     if tau >= math.sqrt(width):
         raise MethodError(

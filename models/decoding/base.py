@@ -1,4 +1,4 @@
-"""What every decoding method is: settings that are checked, and prompts in, token ids out."""
+"""The base class of decoding methods: checked settings, prompts in, token ids out."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from models.generation import Decoding, EncodedPrompts, Prompts
 if TYPE_CHECKING:
     from models.decoding.steps.steps import DecodeSteps
 
-MOST: Final = 1e4  # of a factor on scores; half precision counts to 6.5e4
+MOST: Final = 1e4  # largest factor on scores; half precision reaches 6.5e4
 
 
 class MethodError(ValueError):
-    """A method that does not go with the model, the decoding, or what else is enabled."""
+    """A method that does not fit the model, the decoding, or another enabled method."""
 
 
 class Contrast(Enum):
-    """What a method compares the model's scores with."""
+    """What a method contrasts the model's scores with."""
 
     NONE = "nothing"
     NOISED_IMAGE = "the same prompt about a noised picture"
@@ -36,20 +36,20 @@ class Contrast(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a method is given.
+    """The input of a decoding method.
 
     Attributes:
         model: The language model.
         prompts: Left-padded prompts.
-        contrast: The prompts to compare with, one for each; None if the method needs none.
+        contrast: One contrast prompt per prompt; None if the method needs none.
         config: Length, EOS, beams and sampling.
-        processors: Of the next token's scores.
-        stopping: What ends an answer besides EOS and length.
-        counted: Tokens of each prompt that the reference wrapper hands to `generate` as ids, and
+        processors: Logits processors.
+        stopping: Stopping criteria besides EOS and length.
+        counted: Tokens of each prompt that the reference wrapper passes to `generate` as ids, and
             that transformers 4.29.2 counts in the length of an answer.
-        first: Is shown the method's scores of the first token, before processors; None for nothing.
-        changes: What a method makes of the scores, before everything else (`applied`).
-        steps: What decodes in the place of the model's own passes; None for these.
+        first: Records the method's scores of the first token, before processors; None to skip it.
+        changes: The method's own processors, which run first (`applied`).
+        steps: Fast decode steps; None for the model's own forward passes.
     """
 
     model: Any
@@ -64,7 +64,7 @@ class Request:
     steps: DecodeSteps | None = None
 
     def single_eos(self) -> int:
-        """Return the id that ends an answer, for methods that know of one only.
+        """Return the id that ends an answer, for methods that support only one.
 
         Raises:
             MethodError: If there are several.
@@ -74,37 +74,37 @@ class Request:
         if len(ids) != 1:
             raise MethodError(
                 f"{len(ids)} tokens end an answer of {type(self.model).__name__} ({ids}), but this "
-                "method knows of one only; use another method"
+                "method supports only one; use another method"
             )
         return int(ids[0])
 
-    def embedded(self) -> EncodedPrompts:
-        """Return the prompts where they are embeddings, which some methods need.
+    def require_embeddings(self) -> EncodedPrompts:
+        """Return the prompts as embeddings, which some methods need.
 
         Raises:
-            MethodError: If the model is not given embeddings.
+            MethodError: If the prompts are not embeddings.
         """
         if not isinstance(self.prompts, EncodedPrompts):
             raise MethodError(
-                f"{type(self.model).__name__} is not given its prompts as embeddings, which this "
+                f"{type(self.model).__name__} does not take its prompts as embeddings, which this "
                 "method needs; use another method"
             )
         return self.prompts
 
 
 class DecodingMethod:
-    """A way to choose tokens, or to compute their scores. Subclasses are frozen dataclasses.
+    """A method that chooses tokens or changes scores. Subclasses are frozen dataclasses.
 
-    A method either changes the model's forward passes or the scores (`applied`) and leaves the
-    choice to transformers' `generate`, or it chooses by itself (`generate`).
+    A method either changes the model's forward passes or the scores (`applied`) and uses
+    transformers' `generate`, or it chooses tokens itself (`generate`).
 
     Attributes:
-        title: What papers call it.
-        contrast: What it compares the model's scores with.
-        scores_first_token: Whether it shows `Request.first` what it chooses the first token from.
-        needs_embeddings: Whether its prompts have to be embeddings, with a mask of image tokens.
-        is_tried: Whether a model has to be tried out to know that the method goes with it.
-        repeats_prompts: Whether a prompt is run once for each of its beams.
+        title: Name in papers.
+        contrast: What it contrasts the model's scores with.
+        scores_first_token: Whether it records the first token's scores in `Request.first`.
+        needs_embeddings: Whether its prompts must be embeddings, with a mask of image tokens.
+        is_tried: Whether only a trial run shows that a model supports the method.
+        repeats_prompts: Whether a prompt is run once per beam.
     """
 
     title: ClassVar[str]
@@ -115,47 +115,47 @@ class DecodingMethod:
     repeats_prompts: ClassVar[bool] = True
 
     @property
-    def shares_prefix(self) -> bool:
+    def can_use_cached_prefix(self) -> bool:
         """Whether its prompts' prefixes may come from a cache.
 
-        They are run as they are, `concat_prompts` with their contrast, and what precedes the
-        image's end is the model's own.
+        Prompts must be run unchanged, `concat_prompts` with their contrast, and the method must not
+        change rows before the image's end.
         """
         return False
 
     @property
     def runs_alone(self) -> bool:
-        """Whether prompts have to be asked one at a time, because they change each other's."""
+        """Whether the batch size must be 1, because prompts affect each other's answers."""
         return self.keeps_state
 
     @property
     def keeps_state(self) -> bool:
-        """Whether an answer depends on what the process was asked before."""
+        """Whether an answer depends on earlier questions to the process."""
         return False
 
     def forget(self, model: nn.Module) -> None:
-        """Forget what the process was asked before, if that is kept (`keeps_state`)."""
+        """Forget earlier questions, if they are kept (`keeps_state`)."""
         return
 
     def check(self, decoding: Decoding) -> None:
-        """Refuse beams or sampling that the method does not go with: beams, by default.
+        """Refuse beams or sampling that the method does not support: beams by default.
 
         Raises:
-            MethodError: Saying what was asked for and what is possible.
+            MethodError: Naming what was requested and what is possible.
         """
         if decoding.num_beams > 1:
             raise MethodError(
                 f"{self.title} chooses one token after another, but {decoding.num_beams} "
-                "beams were asked for; use --beam 1, with or without --sample"
+                "beams were requested; use --beam 1, with or without --sample"
             )
 
     def check_model(self, model: nn.Module) -> None:
-        """Refuse a language model that the method does not go with: none, by default.
+        """Refuse a language model that the method does not support: none by default.
 
         Args:
-            model: With EAH enabled, if the method is to run beside it.
+            model: With EAH enabled, if both are used.
         Raises:
-            MethodError: Saying why.
+            MethodError: With the reason.
         """
         return
 
@@ -163,21 +163,21 @@ class DecodingMethod:
     def applied(
         self, model: nn.Module, image: torch.Tensor | None = None
     ) -> Iterator[LogitsProcessorList]:
-        """Change a model's forward passes in a `with` block; returns what changes its scores."""
+        """Change a model's forward passes in a `with` block; yield logits processors."""
         yield LogitsProcessorList()
 
     def generate(self, request: Request) -> torch.Tensor:
-        """Return new token ids, shape (B, T), padded behind EOS: as transformers chooses them."""
+        """Return new token ids, shape (B, T), padded after EOS; by default transformers' choice."""
         return generate(request)
 
 
 def generate(request: Request) -> torch.Tensor:
-    """Return what transformers' own `generate` chooses, shape (B, T), padded behind EOS."""
-    # Before the others: the repetition penalty and what sampling cuts off are not in p_yes.
+    """Return the new token ids of transformers' `generate`, shape (B, T), padded after EOS."""
+    # Before the others: p_yes must not include the repetition penalty or sampling's cut-offs.
     first = [] if request.first is None else [KeepFirst(request.first)]
     model = request.model
     if request.steps is not None:
-        model = request.steps.standing_in(model, request.config.max_new_tokens)
+        model = request.steps.make_stand_in(model, request.config.max_new_tokens)
     ids: torch.Tensor = model.generate(
         **request.prompts.inputs,
         generation_config=request.config,
@@ -187,8 +187,8 @@ def generate(request: Request) -> torch.Tensor:
     return ids[:, request.prompts.returned :]
 
 
-def checked(name: str, value: float, *, low: float, high: float | None = None) -> None:
-    """Check a setting, which has to be a finite number.
+def check_number(name: str, value: float, *, low: float, high: float | None = None) -> None:
+    """Check a setting that must be a finite number.
 
     Raises:
         ValueError: Naming the setting, its value and what is allowed.
@@ -200,7 +200,7 @@ def checked(name: str, value: float, *, low: float, high: float | None = None) -
         raise ValueError(f"{name}={value}, but it must be {allowed}")
 
 
-def checked_layers(layers: object, words: Sequence[str] = (), name: str = "layers") -> None:
+def check_layer_setting(layers: object, words: Sequence[str] = (), name: str = "layers") -> None:
     """Check a setting that is a tuple of whole numbers from 0, or one of some words.
 
     Raises:
@@ -210,15 +210,15 @@ def checked_layers(layers: object, words: Sequence[str] = (), name: str = "layer
         return
     found = layers if isinstance(layers, tuple) else (None,)
     if any(type(one) is not int or one < 0 for one in found) or len(set(found)) < len(found):
-        allowed = " or ".join([*(repr(word) for word in words), "numbers from 0, each once"])
-        raise ValueError(f"{name}={layers!r:.60}, but they are {allowed}")
+        allowed = " or ".join([*(repr(word) for word in words), "distinct numbers from 0"])
+        raise ValueError(f"{name}={layers!r:.60}, but it must be {allowed}")
 
 
-def checked_switch(name: str, value: object) -> None:
+def check_switch(name: str, value: object) -> None:
     """Check a setting that is True or False.
 
     Raises:
         ValueError: Naming the setting and its value.
     """
     if not isinstance(value, bool):
-        raise ValueError(f"{name}={value!r:.60}, but it is True or False")
+        raise ValueError(f"{name}={value!r:.60}, but it must be True or False")

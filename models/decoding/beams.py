@@ -13,7 +13,7 @@ import torch
 
 
 class Continuations(NamedTuple):
-    """How the open beams go on: which beam, with which token, at which score, each (N,)."""
+    """How the open beams continue: beam, token and score of each, (N,)."""
 
     beams: torch.Tensor
     tokens: torch.Tensor
@@ -28,8 +28,8 @@ class Beams:
         width: Number of beams N.
         length_penalty: Power of the length in a finished answer's score.
         eos: Id that ends an answer.
-        counted: Prompt tokens that count in every length, and EOS in none, as in transformers
-            4.29.2; None as now: no prompt token counts, and EOS does.
+        counted: Prompt tokens that count in every length while EOS does not, as in transformers
+            4.29.2; None as in current transformers, where EOS counts and prompt tokens do not.
         finished: (score, tokens) of the best finished answers, without EOS.
     """
 
@@ -40,18 +40,18 @@ class Beams:
     finished: list[tuple[float, torch.Tensor]] = field(default_factory=list)
 
     def advance(self, scores: torch.Tensor, ids: torch.Tensor) -> Continuations:
-        """Choose how the open beams go on, and set aside those that end.
+        """Choose how the open beams continue, and store those that end.
 
         Args:
             scores: Of every continuation, shape (N, V).
             ids: Tokens of the open beams, shape (N, T).
         """
         vocabulary = scores.shape[-1]
-        top, places = scores.view(-1).topk(2 * self.width)
+        top, indices = scores.view(-1).topk(2 * self.width)
         chosen = []
-        rows = zip(top.tolist(), places.tolist(), strict=True)
-        for rank, (score, place) in enumerate(rows):
-            beam, token = divmod(place, vocabulary)
+        rows = zip(top.tolist(), indices.tolist(), strict=True)
+        for rank, (score, index) in enumerate(rows):
+            beam, token = divmod(index, vocabulary)
             if token != self.eos:
                 chosen.append((beam, token, rank))
             elif rank < self.width:
@@ -65,7 +65,7 @@ class Beams:
         return Continuations(beams, tokens, top[ranks])
 
     def is_done(self, best: float, length: int) -> bool:
-        """Return whether no open beam can beat the finished answers any more.
+        """Return whether no open beam can still beat the finished answers.
 
         Args:
             best: Highest score of an open beam.
@@ -73,11 +73,11 @@ class Beams:
         """
         if len(self.finished) < self.width:
             return False
-        attainable = self._normalised(best, length + (self.counted or 0))
+        attainable = self._normalise(best, length + (self.counted or 0))
         return min(score for score, _ in self.finished) >= attainable
 
     def cut_off(self, scores: torch.Tensor, ids: torch.Tensor) -> None:
-        """Count the open beams as finished, because there is no room for more tokens."""
+        """Store the open beams as finished, because the length limit is reached."""
         for score, row in zip(scores.tolist(), ids, strict=True):
             self._finish(score, row, len(row) + (self.counted or 0))
 
@@ -86,14 +86,14 @@ class Beams:
         return max(self.finished, key=lambda answer: answer[0])[1]
 
     def copy(self) -> Beams:
-        """Return the same state, for a rollback to come back to."""
+        """Return a copy, for rollbacks."""
         return Beams(self.width, self.length_penalty, self.eos, self.counted, list(self.finished))
 
-    def _normalised(self, score: float, length: int) -> float:
+    def _normalise(self, score: float, length: int) -> float:
         return float(score / length**self.length_penalty)
 
     def _finish(self, score: float, ids: torch.Tensor, length: int) -> None:
         """Keep an answer if it is among the best."""
-        self.finished.append((self._normalised(score, length), ids.clone()))
+        self.finished.append((self._normalise(score, length), ids.clone()))
         if len(self.finished) > self.width:
             self.finished.remove(min(self.finished, key=lambda answer: answer[0]))

@@ -1,8 +1,8 @@
 """DeCo: dynamic correction decoding, "MLLM can see?" (arXiv 2410.11779).
 
-Early layers often know an object that the last one forgets. The early layer that is surest of one
-of the likeliest next tokens is found, and its logits are added to the model's. Follows `generate`
-in the authors' fork of transformers 4.31.
+Early layers often recognise an object that the last layer misses. The early layer that is most
+confident of one of the likeliest next tokens is selected, and its logits are added to the model's.
+Follows `generate` in the authors' fork of transformers 4.31.
 
 Axes: R batch rows, L early layers, V vocabulary, E width.
 """
@@ -19,8 +19,8 @@ import torch
 from torch import nn
 from transformers import LogitsProcessorList
 
-from models.decoding.base import MOST, DecodingMethod, checked, checked_layers
-from models.decoding.early_layers import EarlyLayers, EarlyScores, Published, chosen_layers
+from models.decoding.base import MOST, DecodingMethod, check_layer_setting, check_number
+from models.decoding.early_layers import EarlyLayers, EarlyScores, Published, select_layers
 from models.generation import Decoding
 
 PUBLISHED: Final = Published(depth=32, layers=range(20, 29))
@@ -31,11 +31,11 @@ class Deco(DecodingMethod):
     """DeCo with its settings.
 
     Attributes:
-        layers: Early layers, counted as hidden states are: 0 is the embeddings, and i what layer
-            i - 1 leaves. "published" for 20 to 28 of 32.
+        layers: Early layers, numbered as hidden states: 0 is the embeddings, i the output of layer
+            i - 1. "published" for 20 to 28 of 32.
         alpha: Weight of the early layer's logits, times its probability.
-        top_p: Mass of the likeliest tokens that are candidates; all others are ruled out.
-        top_k: Most candidates.
+        top_p: Probability mass of the candidates, the likeliest tokens; others are excluded.
+        top_k: Largest number of candidates.
     """
 
     title = "DeCo"
@@ -48,55 +48,57 @@ class Deco(DecodingMethod):
 
     def __post_init__(self) -> None:
         """Check the settings once."""
-        checked_layers(self.layers, ("published",))
-        checked("alpha", self.alpha, low=0, high=MOST)
-        checked("top_p", self.top_p, low=0, high=1)
-        checked("top_k", self.top_k, low=1)
+        check_layer_setting(self.layers, ("published",))
+        check_number("alpha", self.alpha, low=0, high=MOST)
+        check_number("top_p", self.top_p, low=0, high=1)
+        check_number("top_k", self.top_k, low=1)
         if type(self.top_k) is not int:
             raise ValueError(f"top_k={self.top_k!r}, but it must be a whole number")
 
     @property
-    def shares_prefix(self) -> bool:
-        """Its prompts are run as they are."""
+    def can_use_cached_prefix(self) -> bool:
+        """Its prompts are run unchanged."""
         return True
 
     def check(self, decoding: Decoding) -> None:
-        """Refuse no way to choose tokens."""
+        """Accept any decoding."""
 
     def check_model(self, model: nn.Module) -> None:
-        """Refuse a model that lacks the layers, or what reads them.
+        """Refuse a model without the layers, or without a known norm and output layer.
 
         Raises:
-            MethodError: If one is not below the last layer, or none is published for the depth.
+            MethodError: If a layer is not below the last one, or none is published for the depth.
         """
         self.early_layers(EarlyLayers(model, self.title).depth)
 
     def early_layers(self, depth: int) -> list[int]:
-        """Return the layers to choose from in a model of some depth; errors as in `check_model`."""
-        return chosen_layers(self.title, self.layers, PUBLISHED, depth)
+        """Return the early layers of a model with `depth` layers; errors as in `check_model`."""
+        return select_layers(self.title, self.layers, PUBLISHED, depth)
 
     @contextmanager
     def applied(
         self, model: nn.Module, image: torch.Tensor | None = None
     ) -> Iterator[LogitsProcessorList]:
-        """See a model's early layers in a `with` block of this thread.
+        """Record a model's early layers in a `with` block of this thread.
 
         Args:
             model: A transformers model with a decoder that EAH knows.
             image: Not used.
         Returns:
-            What changes the scores of a token, for `generate`.
+            The logits processor, for `generate`.
         Raises:
             MethodError: As `check_model`.
         """
         early = EarlyLayers(model, self.title)
         layers = self.early_layers(early.depth)
-        with early.watched(layers):
-            yield LogitsProcessorList([EarlyScores(early, layers, partial(corrected, method=self))])
+        with early.watch(layers):
+            yield LogitsProcessorList(
+                [EarlyScores(early, layers, partial(correct_scores, method=self))]
+            )
 
 
-def corrected(final: torch.Tensor, early: torch.Tensor, method: Deco) -> torch.Tensor:
-    """Return the final logits plus those of the early layer that is surest of a candidate.
+def correct_scores(final: torch.Tensor, early: torch.Tensor, method: Deco) -> torch.Tensor:
+    """Return the final logits plus those of the early layer most confident of a candidate.
 
     Args:
         final: Logits of the last layer, shape (R, V).
@@ -107,7 +109,7 @@ def corrected(final: torch.Tensor, early: torch.Tensor, method: Deco) -> torch.T
     """
     shares, ids = final.softmax(-1).topk(min(method.top_k, final.shape[-1]))  # (R, k)
     mass = shares.cumsum(-1)
-    # The one whose mass reaches top_p, with those before it, is the last.
+    # The last candidate is the token at which the cumulated mass reaches top_p.
     count = torch.searchsorted(mass, torch.full_like(mass[:, :1], method.top_p)) + 1  # (R, 1)
     ranks = torch.arange(ids.shape[-1], device=ids.device)
     is_candidate = torch.zeros_like(final, dtype=torch.bool).scatter(-1, ids, ranks < count)

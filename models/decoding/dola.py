@@ -16,10 +16,16 @@ from typing import Any, Final
 import torch
 from torch import nn
 
-from models.decoding.base import DecodingMethod, MethodError, Request, checked, checked_layers
-from models.decoding.loop import decode, plausible
+from models.decoding.base import (
+    DecodingMethod,
+    MethodError,
+    Request,
+    check_layer_setting,
+    check_number,
+)
+from models.decoding.loop import decode, mask_implausible
 
-# Of the largest logit: what half precision makes of the same product in another batch.
+# Relative to the largest logit: rounding of the same product in half precision.
 HEAD_TOLERANCE: Final = 0.02
 
 
@@ -30,7 +36,7 @@ class Dola(DecodingMethod):
     Attributes:
         layers: Early layers to choose from, 0 being the embeddings; "low" for the even ones of the
             lower half, "high" for those of the upper half.
-        relative_top: Share of the likeliest token's probability below which a token is out.
+        relative_top: Tokens below this share of the likeliest token's probability are excluded.
     """
 
     title = "DoLa"
@@ -41,24 +47,24 @@ class Dola(DecodingMethod):
 
     def __post_init__(self) -> None:
         """Check the settings once."""
-        checked("relative_top", self.relative_top, low=0, high=1)
-        checked_layers(self.layers, ("low", "high"))
+        check_number("relative_top", self.relative_top, low=0, high=1)
+        check_layer_setting(self.layers, ("low", "high"))
 
     @property
-    def shares_prefix(self) -> bool:
-        """Its prompts are run as they are."""
+    def can_use_cached_prefix(self) -> bool:
+        """Its prompts are run unchanged."""
         return True
 
     def check_model(self, model: nn.Module) -> None:
-        """Refuse a model that lacks the layers.
+        """Refuse a model without the layers.
 
         Raises:
-            MethodError: If one is not below the last layer.
+            MethodError: If a layer is not below the last one.
         """
         self.early_layers(_depth(model))
 
     def generate(self, request: Request) -> torch.Tensor:
-        """Return new token ids, shape (B, T), padded with 0 behind EOS."""
+        """Return new token ids, shape (B, T), padded with 0 after EOS."""
         head = request.model.get_output_embeddings()
         layers = self.early_layers(_depth(request.model))
 
@@ -66,24 +72,24 @@ class Dola(DecodingMethod):
             if not outputs:
                 raise MethodError(
                     f"DoLa reads hidden states, which the `generate` of "
-                    f"{type(request.model).__name__} keeps to an inner model; use another method"
+                    f"{type(request.model).__name__} does not expose; use another method"
                 )
             output = outputs[-1]
-            place = head.weight.device
-            states = [output.hidden_states[i][:, -1].to(place) for i in layers]
+            device = head.weight.device
+            states = [output.hidden_states[i][:, -1].to(device) for i in layers]
             scores = head(torch.stack(states)).float().to(logits.device)  # (L, B, V)
-            _check_head(head(output.hidden_states[-1][:, -1].to(place)).to(logits), logits)
+            _check_head(head(output.hidden_states[-1][:, -1].to(device)).to(logits), logits)
             early = scores.log_softmax(-1)
             final = logits.log_softmax(-1)
-            return contrasted(final, early, self.relative_top)
+            return contrast_layers(final, early, self.relative_top)
 
         return decode(request, request.prompts, combine, hidden_states=True)
 
     def early_layers(self, depth: int) -> list[int]:
-        """Return the layers to choose from in a model of some depth.
+        """Return the early layers of a model with `depth` layers.
 
         Raises:
-            MethodError: If one is not below the last layer.
+            MethodError: If a layer is not below the last one.
         """
         if self.layers == "low":
             return list(range(0, depth // 2, 2))
@@ -91,7 +97,9 @@ class Dola(DecodingMethod):
             return list(range(depth // 2, depth, 2))
         chosen = [int(layer) for layer in self.layers]
         if not chosen or not all(0 <= layer < depth for layer in chosen):
-            raise MethodError(f"layers={chosen}, but early layers are 0..{depth - 1}")
+            raise MethodError(
+                f"layers={chosen}, but early layers are 0..{depth - 1}; choose from these"
+            )
         return chosen
 
 
@@ -100,10 +108,10 @@ def _depth(model: Any) -> int:
 
 
 def _check_head(own: torch.Tensor, logits: torch.Tensor) -> None:
-    """Refuse a model whose logits are more than its output layer on the last hidden state.
+    """Refuse a model that changes its logits after the output layer.
 
     Raises:
-        MethodError: If they are scaled, capped, or made otherwise.
+        MethodError: If they are scaled, capped or computed otherwise.
     """
     if (own - logits).abs().max() > HEAD_TOLERANCE * logits.abs().max():
         raise MethodError(
@@ -112,18 +120,18 @@ def _check_head(own: torch.Tensor, logits: torch.Tensor) -> None:
         )
 
 
-def contrasted(final: torch.Tensor, early: torch.Tensor, share: float) -> torch.Tensor:
+def contrast_layers(final: torch.Tensor, early: torch.Tensor, share: float) -> torch.Tensor:
     """Return the final log probabilities minus those of the most different early layer.
 
     Args:
         final: Log probabilities of the last layer, shape (B, V).
         early: Log probabilities of the early layers, shape (L, B, V).
-        share: See `plausible`.
+        share: See `mask_implausible`.
     """
     divergence = jensen_shannon(final[None].expand_as(early), early)  # (L, B)
     chosen = divergence.argmax(0)
     premature = early[chosen, torch.arange(final.shape[0], device=final.device)]
-    return plausible(final - premature, final, share)
+    return mask_implausible(final - premature, final, share)
 
 
 def jensen_shannon(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -1,7 +1,7 @@
-"""What early layers would say: hidden states of the last token, through norm and output layer.
+"""Logits of early layers: the last token's hidden states through norm and output layer.
 
-Seen by hooks on the decoder's layers, so that nothing is kept of other tokens, and models whose
-`generate` runs an inner model are served, too.
+Hooks on the decoder's layers record them, so that nothing is kept of other tokens, and models whose
+`generate` runs an inner model work, too.
 
 Axes: R batch rows, L early layers, Q tokens of a pass, E width, V vocabulary.
 """
@@ -19,17 +19,17 @@ from transformers import LogitsProcessor
 
 from eah.errors import UnsupportedModelError
 from eah.find import attention_modules
+from models.decoding.attention_replacement import in_this_thread
 from models.decoding.base import MethodError
-from models.decoding.own_attention import in_this_thread
 
 NORMS: Final = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
-# Of the largest logit: what half precision makes of the same product in another batch.
+# Relative to the largest logit: rounding of the same product in half precision.
 HEAD_TOLERANCE: Final = 0.02
-NORMALISED: Final = 1e-3  # a log of a sum of probabilities that is 0 but for rounding
+NORMALISED: Final = 1e-3  # log of a sum of probabilities, 0 except for rounding
 
 
 def decoder_blocks(model: nn.Module) -> dict[int, nn.Module]:
-    """Return the decoder layers of a model by index; each holds one attention module."""
+    """Return the decoder layers of a model by index; each contains one attention module."""
     wanted = {id(module): layer for layer, module in attention_modules(model).items()}
     found = {}
     for block in model.modules():
@@ -46,13 +46,13 @@ class Published(NamedTuple):
     layers: range
 
 
-def chosen_layers(
+def select_layers(
     title: str, layers: str | Sequence[int], published: Published, depth: int
 ) -> list[int]:
-    """Return the early layers to choose from: those that are given, or for a str the published.
+    """Return the early layers: the given ones, or the published ones if a str is given.
 
     Raises:
-        MethodError: If one is not below the last layer, or none is published for the depth.
+        MethodError: If a layer is not below the last one, or none is published for the depth.
     """
     chosen = published.layers if isinstance(layers, str) else layers
     if isinstance(layers, str) and depth != published.depth:
@@ -62,25 +62,27 @@ def chosen_layers(
             f"{title.lower()}@layers={5 * depth // 8}-{7 * depth // 8}"
         )
     if not chosen or not all(0 <= layer < depth for layer in chosen):
-        raise MethodError(f"layers={list(chosen)}, but early layers are 0..{depth - 1}")
+        raise MethodError(
+            f"layers={list(chosen)}, but early layers are 0..{depth - 1}; choose from these"
+        )
     return list(chosen)
 
 
 def decoder_of(model: nn.Module) -> nn.Module:
-    """Return the module whose list of layers the decoder's are."""
+    """Return the module that owns the list of decoder layers."""
     blocks = set(map(id, decoder_blocks(model).values()))
     lists = {id(m) for m in model.modules() if blocks & set(map(id, m.children()))}
     return next(m for m in model.modules() if lists & set(map(id, m.children())))
 
 
 class EarlyLayers:
-    """The last token's hidden states in some layers, and what makes logits of them."""
+    """The last token's hidden states in some layers, and their logits."""
 
     def __init__(self, model: Any, method: str) -> None:
         """Find layers, final norm and output layer.
 
         Raises:
-            MethodError: If the model has no norm or output layer that is known.
+            MethodError: If the model has no known norm or output layer.
         """
         try:
             self._blocks = decoder_blocks(model)
@@ -93,9 +95,8 @@ class EarlyLayers:
         head = model.get_output_embeddings()
         if len(norms) != 1 or not isinstance(head, nn.Module):
             raise MethodError(
-                f"{method} reads early layers with the norm behind the last layer and the output "
-                f"layer, which {type(model).__name__} has not where they are known; use another "
-                "method"
+                f"{method} reads early layers with the final norm and the output layer, which were "
+                f"not found in {type(model).__name__}; use another method"
             )
         self._norm, self._head = norms[0], head
         self._states: dict[int, torch.Tensor] = {}
@@ -107,14 +108,14 @@ class EarlyLayers:
         return max(self._blocks) + 1
 
     @contextmanager
-    def watched(self, layers: Sequence[int]) -> Iterator[None]:
-        """Keep the hidden states that go into layers, in a `with` block of this thread."""
+    def watch(self, layers: Sequence[int]) -> Iterator[None]:
+        """Record the inputs of layers in a `with` block of this thread."""
         with ExitStack() as stack:
             for layer in layers:
-                see = in_this_thread(partial(self._see, layer))
+                see = in_this_thread(partial(self._record_input, layer))
                 hook = self._blocks[layer].register_forward_pre_hook(see, with_kwargs=True)
                 stack.callback(hook.remove)
-            hook = self._norm.register_forward_hook(in_this_thread(self._see_last))
+            hook = self._norm.register_forward_hook(in_this_thread(self._record_last))
             stack.callback(hook.remove)
             yield
 
@@ -122,39 +123,42 @@ class EarlyLayers:
         """Return the logits of layers at the last token, shape (L, R, V) float32.
 
         Args:
-            layers: Those that are watched.
+            layers: Watched layers.
             final: The model's own logits or log probabilities there, (R, V).
         Raises:
-            MethodError: If the model's own are not made by norm and output layer.
+            MethodError: If the model's own logits are not the output layer's.
         """
         if self._last is None or len(self._last) != len(final):
-            raise MethodError(f"{self._method} sees no forward pass behind these scores")
+            raise MethodError(
+                f"{self._method} recorded no forward pass for these scores; use the model's own "
+                "`generate`"
+            )
         own = self._head(self._last).float().to(final.device)
         apart = (own.log_softmax(-1) - final.float().log_softmax(-1)).abs().max()
         if apart > HEAD_TOLERANCE * own.abs().max():
             raise MethodError(
                 f"{self._method} reads early layers with the output layer, but this model scales "
-                "or caps its logits after it, or `generate` changed them first, by "
-                "repetition_penalty, suppress_tokens and the like; use another method, or leave "
+                "or caps its logits after it, or `generate` changed them first (by "
+                "repetition_penalty, suppress_tokens or similar); use another method, or leave "
                 "these settings out"
             )
-        place = self._last.device
-        states = torch.stack([self._norm(self._states[i].to(place)) for i in layers])
+        device = self._last.device
+        states = torch.stack([self._norm(self._states[i].to(device)) for i in layers])
         return self._head(states).float().to(final.device)  # type: ignore[no-any-return]
 
-    def _see(self, layer: int, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    def _record_input(self, layer: int, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         states = args[0] if args else kwargs["hidden_states"]  # (R, Q, E)
         self._states[layer] = states[:, -1]
 
-    def _see_last(self, _: nn.Module, __: Any, output: torch.Tensor) -> None:
+    def _record_last(self, _: nn.Module, __: Any, output: torch.Tensor) -> None:
         if output.dim() == 3:  # not our own call
             self._last = output[:, -1]
 
 
 class EarlyScores(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
-    """Makes scores of the model's own and those of early layers.
+    """Combines the model's scores with those of early layers.
 
-    Log probabilities, as of beams, stay such.
+    Log probabilities, as in beam search, stay normalised.
     """
 
     def __init__(
@@ -163,11 +167,11 @@ class EarlyScores(LogitsProcessor):  # type: ignore[misc]  # transformers is unt
         layers: Sequence[int],
         combine: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
     ) -> None:
-        """Remember the parts.
+        """Store the arguments.
 
         Args:
-            early: Has seen the pass that scores come from.
-            layers: Those that are watched.
+            early: Records the forward pass that produces the scores.
+            layers: Watched layers.
             combine: Returns scores, (R, V), from final ones (R, V) and early logits (L, R, V).
         """
         self._early, self._layers, self._combine = early, layers, combine

@@ -1,8 +1,8 @@
 """HGAI: heads guided attention intervention, "Devils in Middle Layers" (arXiv 2411.16724).
 
-In the middle layers, the newest token's scores on image tokens grow by alpha times the mean of
-their sizes over all heads of the layer, before the softmax: heads that look elsewhere are drawn to
-where the others look. Follows the authors' `modify_attention.py`.
+In the middle layers, the newest token's scores on image tokens are raised before the softmax by
+alpha times their mean absolute value over all heads of the layer, so that heads that attend
+elsewhere are drawn to the image regions of the others. Follows the authors' `modify_attention.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import MOST, checked, checked_layers, checked_switch
+from models.decoding.base import MOST, check_layer_setting, check_number, check_switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +22,11 @@ class Hgai(AttentionMethod):
     """HGAI with its settings.
 
     Attributes:
-        layers: Layers that are changed.
-        alpha: Growth of the scores on image tokens; 0 leaves them.
-        causal: False lets all rows of a prompt see the whole prompt in these layers. The authors'
-            code does so with the versions that it pins, where transformers leaves the causal mask
-            to the sdpa kernel, which the code replaces.
+        layers: Changed layers.
+        alpha: Factor on the raise of the scores on image tokens; 0 for no change.
+        causal: False lets all rows of a prompt see the whole prompt in these layers. So does the
+            authors' code with its pinned versions: transformers leaves the causal mask to the sdpa
+            kernel, which the code replaces.
     """
 
     title = "HGAI"
@@ -36,9 +36,9 @@ class Hgai(AttentionMethod):
 
     def __post_init__(self) -> None:
         """Check the settings once."""
-        checked_layers(self.layers)
-        checked("alpha", self.alpha, low=0, high=MOST)
-        checked_switch("causal", self.causal)
+        check_layer_setting(self.layers)
+        check_number("alpha", self.alpha, low=0, high=MOST)
+        check_switch("causal", self.causal)
 
     @property
     def is_off(self) -> bool:
@@ -47,7 +47,7 @@ class Hgai(AttentionMethod):
 
     @property
     def is_causal(self) -> bool:
-        """Whether rows see what is before them only."""
+        """Whether attention stays causal."""
         return self.causal
 
     @property
@@ -56,7 +56,7 @@ class Hgai(AttentionMethod):
         return Held.LAST
 
     def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
-        """Return the layers that are changed."""
+        """Return the layers to change."""
         return self.layers
 
     def edit(self, rows: Rows) -> torch.Tensor:

@@ -1,9 +1,9 @@
-"""Greedy decoding and sampling where the scores of a token come from several prompts.
+"""Greedy decoding and sampling from the scores of several prompts.
 
-Every step is one forward pass: the prompts of all branches are rows of one batch, and what a
-method makes of their scores chooses the token that all branches go on with. transformers' own
-`generate` runs the model, so that positions, caches and inputs are the model's business; the token
-is chosen in a logits processor, which leaves `generate` nothing else to take.
+Every step is one forward pass: the prompts of all branches are rows of one batch, a method combines
+their scores, and all branches continue with the chosen token. transformers' own `generate` runs the
+model and manages positions, caches and inputs; a logits processor chooses the token and excludes
+all others.
 
 Axes: B prompts, G branches, V vocabulary.
 """
@@ -24,14 +24,14 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from models.decoding.attention_replacement import in_this_thread
 from models.decoding.base import Request
-from models.decoding.own_attention import in_this_thread
 from models.generation import Prompts, image_tokens
 
 Combine = Callable[[Sequence[Any], torch.Tensor], torch.Tensor]
 """Returns scores (B, V) from the logits of the last tokens, (G * B, V).
 
-The first argument holds the output of the model's last forward pass, and nothing where its
+The first argument contains the output of the model's last forward pass; it is empty if the model's
 `generate` runs an inner model (BLIP-2).
 """
 
@@ -43,12 +43,12 @@ def decode(
     """Generate token by token.
 
     Args:
-        request: Model, settings, and what ends an answer.
-        prompts: The branches' prompts, joined: G * B of them.
-        combine: Makes the scores of the next token.
-        hidden_states: Whether the model's output is to have them.
+        request: Model, settings and stopping criteria.
+        prompts: The prompts of all branches, concatenated: G * B of them.
+        combine: Computes the scores of the next token.
+        hidden_states: Whether the model's output includes them.
     Returns:
-        New ids, shape (B, T), padded behind EOS.
+        New ids, shape (B, T), padded after EOS.
     """
     model, config = request.model, request.config
     with image_tokens(model, prompts.image_mask), _outputs_of(model) as outputs:
@@ -71,7 +71,7 @@ def decode(
 
 
 class _Choice(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
-    """Chooses each prompt's next token, and rules out all others for all of its branches."""
+    """Chooses each prompt's next token, and excludes all others in all of its branches."""
 
     def __init__(
         self, request: Request, prompts: Prompts, combine: Callable[[torch.Tensor], torch.Tensor]
@@ -87,9 +87,9 @@ class _Choice(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
         ids = input_ids[: len(request.prompts), self._returned :]
         chosen = self._combine(scores.float())
         if request.first is not None:
-            request.first.see(chosen)
+            request.first.record(chosen)
         chosen = self._warpers(ids, request.processors(ids, chosen))
-        token = _chosen(chosen, sample=bool(request.config.do_sample)).repeat(self._branches)
+        token = _choose_token(chosen, sample=bool(request.config.do_sample)).repeat(self._branches)
         return torch.full_like(scores, -torch.inf).scatter(1, token[:, None], 0.0)
 
 
@@ -109,7 +109,7 @@ def _outputs_of(model: Any) -> Iterator[list[Any]]:
 
 
 def _warpers(config: GenerationConfig) -> LogitsProcessorList:
-    """Return what sampling cuts off, in transformers' order."""
+    """Return the processors of sampling, in transformers' order."""
     warpers = LogitsProcessorList()
     if config.do_sample:
         if config.temperature != 1.0:
@@ -121,21 +121,21 @@ def _warpers(config: GenerationConfig) -> LogitsProcessorList:
     return warpers
 
 
-def _chosen(scores: torch.Tensor, *, sample: bool) -> torch.Tensor:
+def _choose_token(scores: torch.Tensor, *, sample: bool) -> torch.Tensor:
     """Return the next token of each prompt, shape (B,)."""
     if not sample:
         return scores.argmax(-1)
     return torch.multinomial(scores.softmax(-1), 1)[:, 0]
 
 
-def plausible(scores: torch.Tensor, reference: torch.Tensor, share: float) -> torch.Tensor:
-    """Return scores without the tokens that are implausible by a reference.
+def mask_implausible(scores: torch.Tensor, reference: torch.Tensor, share: float) -> torch.Tensor:
+    """Exclude tokens that are implausible under a reference.
 
     Args:
         scores: Shape (B, V).
-        reference: Logits or log probabilities that decide, shape (B, V).
-        share: A token is kept if it has at least this share of the likeliest one's probability
-            (the adaptive plausibility constraint of contrastive decoding); 0 keeps all.
+        reference: Logits or log probabilities of the reference, shape (B, V).
+        share: Tokens below this share of the likeliest token's probability get -inf (the adaptive
+            plausibility constraint of contrastive decoding); 0 keeps all.
     """
     if share == 0:
         return scores

@@ -1,8 +1,8 @@
 """OPERA: over-trust penalty and retrospection-allocation on top of beam search (arXiv 2311.17911).
 
-A token whose column gathers attention down the response is a summary that the model trusts more
-than the image: candidates that lean on one are penalised, and when all beams keep leaning on the
-same one, the search goes back to the token behind it and chooses another. Follows the authors'
+A token whose column collects attention throughout the response is a summary that the model trusts
+more than the image. Candidates that attend to one are penalised, and if all beams keep doing so,
+the search rolls back to the token after it and chooses another. Follows the authors'
 `generation/utils.py`, which needs a fork of transformers 4.29.2.
 """
 
@@ -22,8 +22,8 @@ from models.generation import PAD, Decoding
 class Opera(OperaSettings, DecodingMethod):
     """OPERA with its settings.
 
-    `Request.first` is shown the model's own scores: the search penalises the likeliest tokens and
-    drops all others, so that its own say nothing of "yes" against "no".
+    `Request.first` records the model's own scores: the search penalises the likeliest tokens and
+    drops all others, so its scores do not compare "yes" with "no".
     """
 
     title = "OPERA"
@@ -35,17 +35,17 @@ class Opera(OperaSettings, DecodingMethod):
         """Refuse one beam, and sampling.
 
         Raises:
-            MethodError: Saying what was asked for and what is possible.
+            MethodError: Naming what was requested and what is possible.
         """
         if decoding.num_beams < 2 or decoding.do_sample:
             asked = "sampling" if decoding.do_sample else "one beam"
             raise MethodError(
-                f"OPERA is a beam search, but {asked} was asked for; use --beam 2 or more, as the "
+                f"OPERA is a beam search, but {asked} was requested; use --beam 2 or more, as the "
                 "paper's --beam 5, without --sample"
             )
 
     def generate(self, request: Request) -> torch.Tensor:
-        """Return new token ids of the best beams, shape (B, T), padded with 0 behind EOS."""
+        """Return new token ids of the best beams, shape (B, T), padded with 0 after EOS."""
         eos = request.single_eos()
         limit = int(request.config.max_new_tokens)
         rows = []

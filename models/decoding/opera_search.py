@@ -1,12 +1,12 @@
-"""OPERA's search over a batch: what runs through the model, and in which rows of its cache.
+"""OPERA's search over a batch: forward passes and the rows of their cache.
 
-Every step looks at the attention of each beam's likeliest tokens before it chooses one. All of
-these candidates are one forward pass: they stand side by side behind the beam's tokens, at the same
-position, and do not see each other. A second pass runs the chosen token.
+Every step computes the attention of each beam's likeliest tokens before it chooses one. All
+candidates are one forward pass: they follow the beam's tokens, at the same position, and do not see
+each other. A second pass runs the chosen token.
 
-A row's tokens lie in a cache that only grows at its end. A prompt that rolls back leaves its
-tokens where they are, hidden by the row's mask, and the tokens that it keeps are computed anew
-behind them; the prompt's keys and values stay. So prompts of a batch may roll back one by one.
+The cache only grows at its end. When a prompt rolls back, its old tokens stay in the cache, hidden
+by the row's mask, and the tokens that it keeps are recomputed after them; the prompt's keys and
+values stay. So each prompt of a batch can roll back independently.
 
 Axes: B prompts, N beams, R = B * N rows, C candidates, S prompt positions, V vocabulary.
 """
@@ -25,23 +25,23 @@ from models.decoding.last_attention import LastRows, last_rows
 from models.decoding.opera_settings import OperaSettings
 from models.decoding.opera_state import OperaState
 
-CLOSED = -1e9  # score of beams that do not exist yet: all begin alike
+CLOSED = -1e9  # score of beams that do not exist yet, as all would be equal at the start
 
 
 @dataclass(slots=True)
 class _Rows:
-    """The rows of the batch in the model: cache, what each row sees of it, and where it stands.
+    """The cached rows of the batch, their visible keys and their positions.
 
     Attributes:
         cache: Keys and values of all rows.
-        visible: What each row sees of its cache, shape (R, K) bool.
-        places: Position of each row's next token, shape (R,).
+        visible: Visible keys of each row, shape (R, K) bool.
+        positions: Position of each row's next token, shape (R,).
         local: Cache columns of each row's response tokens, in order, one list per prompt.
     """
 
     cache: Any
     visible: torch.Tensor
-    places: torch.Tensor
+    positions: torch.Tensor
     local: list[list[int]]
 
 
@@ -51,7 +51,7 @@ def opera_search(request: Request, settings: OperaSettings) -> list[OperaState]:
 
 
 class OperaSearch:
-    """One batch under OPERA."""
+    """OPERA's search for one batch."""
 
     watched: LastRows
 
@@ -66,7 +66,7 @@ class OperaSearch:
             )
         self.width, self.limit = int(config.num_beams), int(config.max_new_tokens)
         self.first = request.first
-        prompts = request.embedded()
+        prompts = request.require_embeddings()
         self.embeds = prompts.embeds
         self.mask, self.image = prompts.attention_mask.bool(), prompts.image_mask
         device = self.mask.device
@@ -92,7 +92,7 @@ class OperaSearch:
     @torch.inference_mode()
     def run(self) -> list[OperaState]:
         """Generate, and return the final state of each prompt."""
-        # Candidates run together, as a pass of many rows that is no prompt.
+        # A pass over several candidates has several tokens but is not a prefill.
         length = eah.prompt_length(self.model, self.embeds.shape[1])
         with length, last_rows(self.model) as self.watched:
             logits = self.prefill(self.embeds)
@@ -120,7 +120,7 @@ class OperaSearch:
         )
         logits: torch.Tensor = output.logits[:, -1].float().to(self.mask.device)
         if self.first is not None:
-            self.first.see(logits)
+            self.first.record(logits)
         return logits.repeat_interleave(self.width, 0)
 
     def choose(self, logits: torch.Tensor) -> torch.Tensor:
@@ -134,15 +134,15 @@ class OperaSearch:
         candidates = logits.topk(self.settings.num_attn_candidates).indices  # (R, C)
         attention = self.attention_of(candidates)  # (R, C, K + C)
         open_prompts = [b for b, state in enumerate(self.states) if not state.done]
-        scores = {b: self._penalised(b, logits, candidates, attention) for b in open_prompts}
+        scores = {b: self._penalise(b, logits, candidates, attention) for b in open_prompts}
         back = [b for b in open_prompts if scores[b] is None]
         if back:
             renewed = self._rebuild(back)
-            scores |= {b: self.states[b].redone(renewed[self._rows_of(b)]) for b in back}
+            scores |= {b: self.states[b].exclude_rejected(renewed[self._rows_of(b)]) for b in back}
         order = torch.arange(len(logits), device=self.mask.device)
         tokens = torch.zeros_like(order)
         for b, found in scores.items():
-            assert found is not None  # redone has seen to it
+            assert found is not None  # exclude_rejected returns scores
             state, rows = self.states[b], self._rows_of(b)
             log_probs = self.processors(state.ids, found.log_softmax(-1))
             chosen = state.advance(log_probs, self.limit)
@@ -155,27 +155,27 @@ class OperaSearch:
         """Return the rows of a prompt's beams."""
         return slice(b * self.width, (b + 1) * self.width)
 
-    def _penalised(
+    def _penalise(
         self, b: int, logits: torch.Tensor, candidates: torch.Tensor, attention: torch.Tensor
     ) -> torch.Tensor | None:
-        """Return what a prompt's beams choose from, shape (N, V); None if it rolls back."""
+        """Return the penalised scores of a prompt's beams, shape (N, V); None if it rolls back."""
         rows, keys = self._rows_of(b), self.rows.visible.shape[1]
         seen = attention[rows, :, :keys]
         own = attention[rows, :, keys:].diagonal(dim1=1, dim2=2)  # (N, C)
         total = attention[rows].sum(-1, keepdim=True)  # (N, C, 1)
         local = torch.cat([seen[..., self.rows.local[b]], own[..., None]], dim=-1) / total
         on_image = (seen[..., self.image[b].nonzero().flatten()] / total).sum(-1)
-        return self.states[b].penalised(logits[rows], candidates[rows], local, on_image)
+        return self.states[b].penalise(logits[rows], candidates[rows], local, on_image)
 
     def _run(self, tokens: torch.Tensor) -> torch.Tensor:
         """Run a token per row, add its attention row to each prompt, and return logits, (R, V)."""
         column = self.rows.visible.shape[1]
         self.rows.visible = torch.nn.functional.pad(self.rows.visible, (0, 1), value=True)
         output = self._forward(
-            tokens[:, None], self.rows.places[:, None], self.rows.visible[:, None, None, :]
+            tokens[:, None], self.rows.positions[:, None], self.rows.visible[:, None, None, :]
         )
         rows = self.watched.take()[:, 0].to(self.mask.device)  # (R, K)
-        self.rows.places = self.rows.places + 1
+        self.rows.positions = self.rows.positions + 1
         for b, state in enumerate(self.states):
             if not state.done:
                 self.rows.local[b].append(column)
@@ -185,7 +185,7 @@ class OperaSearch:
         return logits
 
     def attention_of(self, candidates: torch.Tensor) -> torch.Tensor:
-        """Return the attention rows of candidates, each behind its row's tokens, (R, C, K + C)."""
+        """Return the attention rows of candidates, each after its row's tokens, (R, C, K + C)."""
         count = candidates.shape[1]
         apart = torch.eye(count, dtype=torch.bool, device=candidates.device)
         visible = torch.cat(
@@ -195,19 +195,19 @@ class OperaSearch:
             ],
             dim=-1,
         )
-        self._forward(candidates, self.rows.places[:, None].expand(-1, count), visible[:, None])
+        self._forward(candidates, self.rows.positions[:, None].expand(-1, count), visible[:, None])
         self.rows.cache.crop(-count)
         return self.watched.take().to(self.mask.device)
 
     def _rebuild(self, prompts: list[int]) -> torch.Tensor:
-        """Run the tokens that prompts are rolled back to, and return logits, shape (R, V).
+        """Rerun the tokens that prompts keep after a rollback, and return logits, shape (R, V).
 
-        Other prompts get as many hidden places in their rows.
+        Rows of other prompts get as many hidden positions.
         """
         longest = max(self.states[b].ids.shape[1] for b in prompts)
         count, device = len(self.rows.visible), self.mask.device
         tokens = torch.zeros(count, longest, dtype=torch.long, device=device)
-        places = torch.zeros(count, longest, dtype=torch.long, device=device)
+        positions = torch.zeros(count, longest, dtype=torch.long, device=device)
         fresh = torch.zeros(count, longest, dtype=torch.bool, device=device)
         start = self.rows.visible.shape[1]
         for b in prompts:
@@ -215,30 +215,37 @@ class OperaSearch:
             length, prompt = ids.shape[1], int(self.mask[b].sum())
             tokens[rows, longest - length :] = ids
             fresh[rows, longest - length :] = True
-            places[rows, longest - length :] = prompt + torch.arange(length, device=device)
+            positions[rows, longest - length :] = prompt + torch.arange(length, device=device)
             self.rows.visible[rows] = False
             self.rows.visible[rows, : self.mask.shape[1]] = self.mask[b]
             self.rows.local[b] = list(range(start + longest - length, start + longest))
-            self.rows.places[rows] = prompt + length
+            self.rows.positions[rows] = prompt + length
         causal = torch.ones(longest, longest, dtype=torch.bool, device=device).tril()
-        own = torch.eye(longest, dtype=torch.bool, device=device)  # no row may see nothing
+        own = torch.eye(longest, dtype=torch.bool, device=device)  # every row must see a key
         among = (causal & fresh[:, None, :]) | own
         before = self.rows.visible[:, None].expand(-1, longest, -1)
-        output = self._forward(tokens, places, torch.cat([before, among], -1)[:, None], rows=False)
+        output = self._forward(
+            tokens, positions, torch.cat([before, among], -1)[:, None], rows=False
+        )
         self.rows.visible = torch.cat([self.rows.visible, fresh], dim=1)
         logits: torch.Tensor = output.logits[:, -1].float().to(self.mask.device)
         return logits
 
     def _forward(
-        self, ids: torch.Tensor, places: torch.Tensor, visible: torch.Tensor, *, rows: bool = True
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        visible: torch.Tensor,
+        *,
+        rows: bool = True,
     ) -> Any:
-        """Run tokens behind the cache.
+        """Run tokens after the cached ones.
 
         Args:
             ids: Shape (R, Q).
-            places: Positions, shape (R, Q).
-            visible: What each token sees, shape (R, 1, Q, K + Q) bool.
-            rows: Whether the last layer leaves its attention rows.
+            positions: Positions, shape (R, Q).
+            visible: Visible keys of each token, shape (R, 1, Q, K + Q) bool.
+            rows: Whether the last layer records its attention rows.
         """
         dtype = self.model.dtype
         hidden = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
@@ -247,7 +254,7 @@ class OperaSearch:
         output = self.model(
             input_ids=ids,
             attention_mask=hidden,
-            position_ids=places,
+            position_ids=positions,
             past_key_values=self.rows.cache,
             use_cache=True,
             logits_to_keep=1,

@@ -9,15 +9,15 @@ import torch
 
 @dataclass(frozen=True, slots=True)
 class OperaSettings:
-    """Settings of OPERA, with the names of its commands.
+    """Settings of OPERA, named as in its commands.
 
     Attributes:
         scale_factor: Factor on the local attention before the products.
-        threshold: Steps that must point at one place before OPERA rolls back to it.
-        num_attn_candidates: Tokens per beam whose attention is looked at, and how often a position
-            may be chosen anew.
+        threshold: Steps that must attend to one location before OPERA rolls back to it.
+        num_attn_candidates: Candidate tokens per beam, and how often a position may be chosen
+            again.
         penalty_weights: Weight of the penalty against the logits.
-        parity: As the authors' fork of transformers 4.29.2 computes: column scores in float16, and
+        parity: Compute as the authors' fork of transformers 4.29.2: column scores in float16, and
             the prompt's ids counted in the length of an answer.
     """
 

@@ -1,4 +1,4 @@
-"""OPERA's bookkeeping for one prompt: penalties of candidates, and where to roll back to.
+"""OPERA's state of one prompt: penalties of candidates, and rollbacks.
 
 Axes: N beams, C candidates, T tokens of the response so far, V vocabulary.
 """
@@ -14,9 +14,9 @@ from models.decoding.beams import Beams, Continuations
 from models.decoding.opera_settings import OperaSettings
 
 HISTORY = 512  # steps whose locations are counted
-SHORT = 10  # columns up to which the attention to the image is what counts
-FIRST_LOCATION = 10  # no rollback to a summary before it
-REJECTED = -999.0  # the score of what must not be chosen
+SHORT = 10  # up to so many columns, attention to the image counts instead
+FIRST_LOCATION = 10  # no rollback to earlier locations
+REJECTED = -999.0  # score of excluded tokens
 TINY = 1e-7  # keeps products within float16
 
 
@@ -30,9 +30,9 @@ class OperaState:
         ids: Tokens of the open beams, shape (N, T).
         beam_scores: Sums of log probabilities, shape (N,).
         products: Per column of the local block, the product of the scaled attention from the
-            column's own row down, shape (N, T), float32.
+            column's own row downwards, shape (N, T), float32.
         done: Whether the answer is final.
-        rollbacks: How often the prompt was rolled back.
+        rollbacks: Number of rollbacks.
     """
 
     settings: OperaSettings
@@ -56,16 +56,16 @@ class OperaState:
             row: Attention on the response's tokens, normalised, shape (N, T).
         """
         self._rows.append(row)
-        self.products = self._extended(row[:, None])[:, 0]
+        self.products = self._extend_products(row[:, None])[:, 0]
 
-    def _extended(self, rows: torch.Tensor) -> torch.Tensor:
-        """Return the products with one more row, which also begins a column, (N, C, T + 1)."""
+    def _extend_products(self, rows: torch.Tensor) -> torch.Tensor:
+        """Return the products with one more row, which also starts a column, (N, C, T + 1)."""
         scaled = rows.float() * self.settings.scale_factor
         columns = torch.ones_like(scaled)
         columns[..., : self.products.shape[1]] = self.products[:, None]
         return columns * scaled
 
-    def penalised(
+    def penalise(
         self,
         logits: torch.Tensor,
         candidates: torch.Tensor,
@@ -77,11 +77,11 @@ class OperaState:
         Args:
             logits: Shape (N, V).
             candidates: Tokens with the largest logits, shape (N, C).
-            local: Each candidate's attention on the response and itself, normalised over all it
-                sees, shape (N, C, T + 1).
+            local: Each candidate's attention on the response and itself, normalised over all its
+                visible keys, shape (N, C, T + 1).
             on_image: Each candidate's attention on the image tokens, shape (N, C).
         """
-        scores = (TINY * self._extended(local)).to(self.settings.score_dtype)
+        scores = (TINY * self._extend_products(local)).to(self.settings.score_dtype)
         largest, location = scores.max(-1)  # (N, C, T + 1) -> (N, C)
         columns = local.shape[-1]
         penalty = -on_image if columns <= SHORT else largest.to(logits.dtype)
@@ -95,7 +95,7 @@ class OperaState:
         return torch.full_like(logits, REJECTED).scatter(1, candidates, kept)
 
     def _rollback_position(self) -> int | None:
-        """Return the response position whose token is chosen anew, if there is a reason."""
+        """Return the response position to roll back to; None if there is no reason to."""
         history = torch.stack(list(self._locations))  # (steps, N)
         location = int(history[-1].mode().values)
         often = ((history == location).sum(0) > self.settings.threshold).all()
@@ -121,7 +121,7 @@ class OperaState:
         self.rollbacks += 1
 
     def _restore(self) -> None:
-        """Work out what the open beams were from what was chosen, step by step."""
+        """Reconstruct the open beams from the recorded choices, step by step."""
         rows, self._rows = self._rows, []
         steps = len(self._chosen)
         ancestors = torch.arange(self.beams.width, device=self.ids.device)
@@ -134,16 +134,16 @@ class OperaState:
         self.beam_scores = self._chosen[-1].scores
         self.products = self.products[:, :0]
         for row in mine[::-1]:
-            self.products = self._extended(row[:, None])[:, 0]
+            self.products = self._extend_products(row[:, None])[:, 0]
         self._rows = rows[:steps]
 
-    def redone(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the scores to choose from after a rollback: all tokens but the rejected ones.
+    def exclude_rejected(self, logits: torch.Tensor) -> torch.Tensor:
+        """Return the scores after a rollback, with the rejected tokens excluded.
 
         Args:
             logits: Of the beams that were rolled back to, shape (N, V).
         """
-        assert self._redo is not None, "no rollback under way"
+        assert self._redo is not None, "no rollback was started"
         lowered = logits - (logits.min() - REJECTED)
         for beams, tokens in self._rejected[self._redo]:
             lowered[beams, tokens] = REJECTED
@@ -151,7 +151,7 @@ class OperaState:
         return lowered
 
     def advance(self, log_probs: torch.Tensor, max_new_tokens: int) -> Continuations:
-        """Go one token further.
+        """Choose the next token of each beam.
 
         Args:
             log_probs: Processed log probabilities, shape (N, V).

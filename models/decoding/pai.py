@@ -14,8 +14,8 @@ import torch
 
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import Contrast, DecodingMethod, MethodError, Request, checked
-from models.decoding.loop import decode, plausible
+from models.decoding.base import Contrast, DecodingMethod, MethodError, Request, check_number
+from models.decoding.loop import decode, mask_implausible
 from models.generation import Decoding, concat_prompts
 
 PLAUSIBLE = 0.1  # the authors' constant
@@ -41,9 +41,9 @@ class Pai(AttentionMethod):
 
     def __post_init__(self) -> None:
         """Check the numbers once."""
-        checked("alpha", self.alpha, low=0)
-        checked("gamma", self.gamma, low=1)
-        checked("start_layer", self.start_layer, low=0)
+        check_number("alpha", self.alpha, low=0)
+        check_number("gamma", self.gamma, low=1)
+        check_number("start_layer", self.start_layer, low=0)
 
     @property
     def is_off(self) -> bool:
@@ -56,8 +56,8 @@ class Pai(AttentionMethod):
         return Held.LAST
 
     @property
-    def shares_prefix(self) -> bool:
-        """Prompts without their image have no prefix in common with those that have it."""
+    def can_use_cached_prefix(self) -> bool:
+        """Prompts without their image have no prefix in common with those with it."""
         return False
 
     def check(self, decoding: Decoding) -> None:
@@ -87,14 +87,13 @@ class Pai(AttentionMethod):
         """Return new token ids, shape (B, T), padded with 0 behind EOS."""
         assert request.contrast is not None, "PAI without the prompts' text"
         both = self.gamma != 1
-        prompts = (
-            concat_prompts([request.embedded(), request.contrast]) if both else request.embedded()
-        )
+        prompts = request.require_embeddings()
+        batch = concat_prompts([prompts, request.contrast]) if both else prompts
 
         def combine(_: object, logits: torch.Tensor) -> torch.Tensor:
             if not both:
                 return logits
             image, text = logits.log_softmax(-1).chunk(2)
-            return plausible(self.gamma * image - (self.gamma - 1) * text, image, PLAUSIBLE)
+            return mask_implausible(self.gamma * image - (self.gamma - 1) * text, image, PLAUSIBLE)
 
-        return decode(request, prompts, combine)
+        return decode(request, batch, combine)

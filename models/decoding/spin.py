@@ -1,8 +1,8 @@
 """SPIN: image-guided head suppression (arXiv 2505.16411).
 
-In every layer, each text token keeps the heads whose scores on the image tokens sum up to most, and
-the outputs of the others are scaled down. The sum of a head's scores is one product with the sum of
-the image's keys. Follows the authors' `attentionSPIN.py`.
+In every layer, each text token keeps the heads with the largest sum of scores on image tokens; the
+outputs of the others are scaled down. The sum of a head's scores is one product with the sum of the
+image's keys. Follows the authors' `attentionSPIN.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import checked, checked_layers, checked_switch
+from models.decoding.base import check_layer_setting, check_number, check_switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,11 @@ class Spin(AttentionMethod):
 
     def __post_init__(self) -> None:
         """Check the settings once."""
-        checked("kept", self.kept, low=0, high=1)
-        checked("scale", self.scale, low=0, high=1)
-        checked_layers(self.layers, ("all",))
-        checked_switch("released", self.released)
-        checked_switch("causal", self.causal)
+        check_number("kept", self.kept, low=0, high=1)
+        check_number("scale", self.scale, low=0, high=1)
+        check_layer_setting(self.layers, ("all",))
+        check_switch("released", self.released)
+        check_switch("causal", self.causal)
 
     @property
     def is_off(self) -> bool:

@@ -15,7 +15,7 @@ import torch
 
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import MOST, checked, checked_layers, checked_switch
+from models.decoding.base import MOST, check_layer_setting, check_number, check_switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +39,10 @@ class Vaf(AttentionMethod):
 
     def __post_init__(self) -> None:
         """Check the settings once."""
-        checked_layers(self.layers)
-        checked("enhance", self.enhance, low=0, high=MOST)
-        checked("suppress", self.suppress, low=0, high=MOST)
-        checked_switch("signed", self.signed)
+        check_layer_setting(self.layers)
+        check_number("enhance", self.enhance, low=0, high=MOST)
+        check_number("suppress", self.suppress, low=0, high=MOST)
+        check_switch("signed", self.signed)
 
     @property
     def is_off(self) -> bool:
@@ -65,7 +65,7 @@ class Vaf(AttentionMethod):
         factor = torch.where(rows.image, self.enhance, factor)
         if self.signed:
             key = rows.call.key * factor[:, None, :, None].to(rows.call.key.dtype)
-            return rows.call.changed(key=key).run()[0][:, -rows.count :]
+            return rows.call.replace(key=key).run()[0][:, -rows.count :]
         scores = rows.scores()  # (R, H, n, K)
         scaled = scores + (factor[:, None, None] - 1) * scores.abs()
         return rows.output(rows.weights(scaled))

@@ -1,8 +1,8 @@
-"""VAR: visual attention redistribution, "See What You Are Told" (arXiv 2503.03321).
+"""VAR: visual attention redistribution (arXiv 2503.03321).
 
-The EAH paper's "Vissink". Some tokens draw attention whatever they show: in a few dimensions of the
-hidden state they have very large values. Heads that look at other image tokens, too, give a part of
-all sinks' attention to those. Follows the authors' `src/logic/logic.py`.
+The EAH paper's "Vissink". Sink tokens attract attention regardless of their content: a few
+dimensions of their hidden state are very large. In heads that also attend to other image tokens,
+part of all sinks' attention is moved to those. Follows the authors' `src/logic/logic.py`.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import torch
 from torch import nn
 
 from models.decoding.attention_method import AttentionMethod
+from models.decoding.attention_replacement import AttentionCall
 from models.decoding.attention_rows import Held, Rows
 from models.decoding.attention_sinks import EPSILON, check_sinks, find_sinks
-from models.decoding.base import MethodError, checked, checked_layers
+from models.decoding.base import MethodError, check_layer_setting, check_number
 from models.decoding.noted_tokens import first_prompt, forget_first, noted_keys, watch_inputs
-from models.decoding.own_attention import AttentionCall
 from models.prompt_images import PromptImages
 
 
@@ -53,11 +53,11 @@ class Var(AttentionMethod):
 
     def __post_init__(self) -> None:
         """Check the numbers once."""
-        checked_layers(self.sink_dims, name="sink_dims")
+        check_layer_setting(self.sink_dims, name="sink_dims")
         for name in ("tau", "start_layer"):
-            checked(name, getattr(self, name), low=0)
+            check_number(name, getattr(self, name), low=0)
         for name in ("rho", "summ", "p"):
-            checked(name, getattr(self, name), low=0, high=1)
+            check_number(name, getattr(self, name), low=0, high=1)
 
     @property
     def is_off(self) -> bool:
@@ -87,7 +87,7 @@ class Var(AttentionMethod):
         check_sinks(self.sink_dims, self.tau, modules)
 
     @contextmanager
-    def watching(self, model: nn.Module, layers: Sequence[int]) -> Iterator[None]:
+    def watch(self, model: nn.Module, layers: Sequence[int]) -> Iterator[None]:
         """Look at the tokens that go into layers, in a `with` block."""
         with watch_inputs(model, layers, partial(find_sinks, dims=self.sink_dims, tau=self.tau)):
             yield

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from models.decoding.base import Contrast, DecodingMethod, Request, checked
-from models.decoding.loop import decode, plausible
+from models.decoding.base import Contrast, DecodingMethod, Request, check_number
+from models.decoding.loop import decode, mask_implausible
 from models.generation import concat_prompts
 
 STEPS = 1000
@@ -24,7 +24,7 @@ class Vcd(DecodingMethod):
     Attributes:
         alpha: Weight of the contrast: (1 + alpha) logits - alpha logits about the noised picture.
         beta: Share of the likeliest token's probability below which a token is out.
-        noise_step: Steps of diffusion, of 1000.
+        noise_step: Diffusion step, of 1000.
         seed: Of the noise; each picture has noise of its own.
     """
 
@@ -38,12 +38,12 @@ class Vcd(DecodingMethod):
 
     def __post_init__(self) -> None:
         """Check the numbers once."""
-        checked("alpha", self.alpha, low=0)
-        checked("beta", self.beta, low=0, high=1)
-        checked("noise_step", self.noise_step, low=0, high=STEPS - 1)
+        check_number("alpha", self.alpha, low=0)
+        check_number("beta", self.beta, low=0, high=1)
+        check_number("noise_step", self.noise_step, low=0, high=STEPS - 1)
 
     @property
-    def shares_prefix(self) -> bool:
+    def can_use_cached_prefix(self) -> bool:
         """Its prompts are run as they are."""
         return True
 
@@ -54,11 +54,11 @@ class Vcd(DecodingMethod):
         def combine(_: object, logits: torch.Tensor) -> torch.Tensor:
             clear, noised = logits.chunk(2)
             scores = (1 + self.alpha) * clear - self.alpha * noised
-            return plausible(scores, clear, self.beta)
+            return mask_implausible(scores, clear, self.beta)
 
         return decode(request, concat_prompts([request.prompts, request.contrast]), combine)
 
-    def noised(self, pixels: torch.Tensor, seed: int) -> torch.Tensor:
+    def add_noise(self, pixels: torch.Tensor, seed: int) -> torch.Tensor:
         """Return pixels under the noise of `noise_step` steps of diffusion.
 
         Args:
@@ -67,11 +67,11 @@ class Vcd(DecodingMethod):
         """
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(pixels.shape, generator=generator).to(pixels)
-        kept = kept_share()[self.noise_step]
+        kept = remaining_variance()[self.noise_step]
         return kept.sqrt() * pixels + (1 - kept).sqrt() * noise
 
 
-def kept_share() -> torch.Tensor:
+def remaining_variance() -> torch.Tensor:
     """Return how much of a picture's variance is left after each step, shape (STEPS,).
 
     The variances that are added grow as a sigmoid from 1e-5 to 5e-3.

@@ -1,8 +1,8 @@
 """The probability of "yes" against "no" as the first token of an answer.
 
-It costs no forward pass: the scores that the first token is chosen from are there anyway, and only
-those of the tokens that spell one of the two words are kept. Mass of other tokens does not count:
-p_yes = P(yes ids) / (P(yes ids) + P(no ids)).
+It costs no forward pass: the first token's scores exist anyway, and only those of tokens that spell
+one of the two words are kept. The mass of other tokens is ignored: p_yes = P(yes ids) / (P(yes ids)
++ P(no ids)).
 
 Axes: B prompts, V vocabulary.
 """
@@ -21,8 +21,8 @@ from models.tokenizer import ChunkTokenizer
 
 SPACE: Final = "▁"
 WORDS: Final = ("yes", "no")
-# What finite scores are cut to, as far from 0 as from 1: these are said only where a side is ruled
-# out. Log-odds reach from -36.7 to 36.7.
+# Bounds for finite scores, equally far from 0 and 1, which mean that a side is excluded. Log-odds
+# reach from -36.7 to 36.7.
 SMALLEST: Final = sys.float_info.epsilon / 2
 LARGEST: Final = 1.0 - SMALLEST
 
@@ -31,10 +31,10 @@ LARGEST: Final = 1.0 - SMALLEST
 class YesNoIds:
     """The tokens that are "yes" and those that are "no".
 
-    Pieces that only begin a word ("Y", "ye", "N") are of neither: they begin other words, too.
+    Tokens that only begin a word ("Y", "ye", "N") belong to neither: other words begin so, too.
 
     Attributes:
-        yes: Pieces by id, in any casing, with or without a leading space.
+        yes: Tokens by id, in any casing, with or without a leading space.
         no: Likewise.
     """
 
@@ -47,7 +47,7 @@ class YesNoIds:
         return next((word for word in WORDS if not getattr(self, word)), None)
 
     def as_record(self) -> dict[str, dict[str, str]]:
-        """Return the pieces by id, for a JSON file."""
+        """Return the tokens by id, for a JSON file."""
         return {word: {str(i): p for i, p in getattr(self, word).items()} for word in WORDS}
 
 
@@ -76,7 +76,7 @@ class FirstToken:
         self._prompts = prompts
         self._scores: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def see(self, scores: torch.Tensor) -> None:
+    def record(self, scores: torch.Tensor) -> None:
         """Keep scores if they are the first; later ones are ignored.
 
         Args:
@@ -95,8 +95,8 @@ class FirstToken:
     def p_yes(self) -> list[float | None]:
         """Return each prompt's probability.
 
-        0 and 1 stand for a side that the method rules out; None where it rules out both, where no
-        scores were seen, and where the vocabulary lacks a word.
+        0 and 1 mean that the method excludes a side; None if it excludes both, if no scores were
+        recorded, or if the vocabulary lacks a word.
         """
         if self._scores is None:
             return [None] * self._prompts
@@ -127,5 +127,5 @@ class KeepFirst(LogitsProcessor):  # type: ignore[misc]  # transformers is untyp
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         """Return the scores as they are."""
-        self._first.see(scores)
+        self._first.record(scores)
         return scores

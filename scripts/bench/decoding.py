@@ -51,7 +51,7 @@ def _round(
 @torch.inference_mode()
 def _seconds(vlm: VLM, prompts: EncodedPrompts, steps: DecodeSteps | None, tokens: int) -> float:
     model = vlm.language_model
-    chosen = model if steps is None else steps.standing_in(model, tokens)
+    chosen = model if steps is None else steps.make_stand_in(model, tokens)
     config = GenerationConfig(
         max_new_tokens=tokens, min_new_tokens=tokens, eos_token_id=vlm.eos_ids[0], pad_token_id=0
     )

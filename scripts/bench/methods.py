@@ -168,7 +168,7 @@ def _ask(
     count = len(questions)
     shown, noised = vlm.encode_pixels(pixels), None
     if isinstance(way.method, Vcd):
-        noised = vlm.encode_pixels(way.method.noised(pixels, 0)).expand(count, -1, -1)
+        noised = vlm.encode_pixels(way.method.add_noise(pixels, 0)).expand(count, -1, -1)
     enabled = eah.enabled(vlm.model, eah_config(NAME)) if way.eah else nullcontext()
     with enabled, _counted(vlm.language_model) as rows:
         start = worked(vlm.device)

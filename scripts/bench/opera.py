@@ -95,8 +95,8 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
     def beam_search() -> Any:
         return request.model.generate(
-            inputs_embeds=request.embedded().embeds,
-            attention_mask=request.embedded().attention_mask,
+            inputs_embeds=request.require_embeddings().embeds,
+            attention_mask=request.require_embeddings().attention_mask,
             generation_config=request.config,
             logits_processor=request.processors,
         )

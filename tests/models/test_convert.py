@@ -71,7 +71,7 @@ def test_the_first_load_says_where_and_how_large_and_the_next_reuse_it(
 
     assert made.parent == cache_folder() / "converted"
     assert str(made) in line
-    assert float(line.split("will be ")[1].removesuffix(" GB")) == pytest.approx(size / 1e9, 0.05)
+    assert float(line.split("will take ")[1].removesuffix(" GB")) == pytest.approx(size / 1e9, 0.05)
     assert caplog.messages == [line]
     assert {path: path.stat().st_mtime_ns for path in made.iterdir()} == before
     for name, tensor in first.model.state_dict().items():
@@ -123,13 +123,13 @@ def test_a_chosen_folder_is_made_reused_and_never_overwritten(
         mine = tmp_path / name.partition(".")[0]
         mine.mkdir()
         (mine / name).write_text("mine")
-        with pytest.raises(models.ModelError, match=r"holds something else .* not overwritten"):
+        with pytest.raises(models.ModelError, match=r"contains something other .* not overwritten"):
             load(original, mine)
         assert contents(mine) == {name: b"mine"}
     file = tmp_path / "file"
     file.write_text("mine")
     for target in (chosen, file):
-        with pytest.raises(models.ModelError, match="holds something else"):
+        with pytest.raises(models.ModelError, match="contains something other"):
             load(other, target)
     assert contents(chosen) == made
     (tmp_path / "empty").mkdir()
@@ -227,7 +227,7 @@ def test_two_processes_at_once_both_end_well_and_one_converts(
     messages = [process.communicate()[1] for process in processes]
 
     assert [process.returncode for process in processes] == [0, 0], messages
-    assert sum(text.count("converting original files") for text in messages) == 1
+    assert sum(text.count("converting the original files") for text in messages) == 1
     assert os.listdir(target.parent) == ["shikra"]
 
 
@@ -245,7 +245,9 @@ def test_what_a_user_has_in_the_place_of_an_unfinished_folder_is_kept(
     else:
         mine.symlink_to(held)
 
-    with pytest.raises(models.ModelError, match=r"\.shikra\.partial is in the way") as error:
+    with pytest.raises(
+        models.ModelError, match=r"\.shikra\.partial blocks the conversion"
+    ) as error:
         load(original, tmp_path / "shikra")
 
     assert "--" not in str(error.value)

@@ -159,7 +159,7 @@ def test_pickled_files_that_hold_no_model_are_named_and_not_executed(
 def test_torchs_advice_to_read_unsafely_is_not_passed_on(folder: Path) -> None:
     (folder / SAFE).unlink()
     (folder / BIN).write_bytes(FOREIGN["tar"])
-    with pytest.raises(models.ModelError, match="nothing of it was executed") as error:
+    with pytest.raises(models.ModelError, match="nothing in it was executed") as error:
         load(folder)
     assert "weights_only" not in str(error.value)
 
@@ -191,7 +191,7 @@ def test_indices_that_lie_are_named(folder: Path) -> None:
     assert load(folder).num_image_tokens
 
     save_file(tensors, folder / "model-2.safetensors", {"format": "pt"})
-    refused(lambda: load(folder), "model-2.safetensors holds", "once more")
+    refused(lambda: load(folder), "model-2.safetensors contains", "again")
 
 
 def change(folder: Path, do: Callable[[Tensors], None]) -> None:

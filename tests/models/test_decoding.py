@@ -14,11 +14,11 @@ from transformers import GenerationConfig, LlamaConfig, LlamaForCausalLM, Pretra
 import eah
 import models
 from models.decoding.base import Contrast, DecodingMethod, Request
-from models.decoding.dola import Dola, contrasted, jensen_shannon
-from models.decoding.loop import plausible
+from models.decoding.dola import Dola, contrast_layers, jensen_shannon
+from models.decoding.loop import mask_implausible
 from models.decoding.opera import Opera
 from models.decoding.pai import Pai
-from models.decoding.vcd import STEPS, Vcd, kept_share
+from models.decoding.vcd import STEPS, Vcd, remaining_variance
 from models.generation import EncodedPrompts, concat_prompts
 from tests.models.toys import FAMILIES, QUESTIONS, make_folder, pictures
 
@@ -50,7 +50,7 @@ def noised(vlm: models.VLM, method: DecodingMethod, count: int) -> torch.Tensor 
         return None
     pixels = vlm.preprocess(pictures(count))
     return vlm.encode_pixels(
-        torch.stack([method.noised(one, seed) for seed, one in enumerate(pixels)])
+        torch.stack([method.add_noise(one, seed) for seed, one in enumerate(pixels)])
     )
 
 
@@ -174,17 +174,17 @@ def test_vcd_contrasts_and_keeps_what_is_plausible() -> None:
 
 def test_vcds_noise_has_the_variance_of_its_step() -> None:
     pixels = torch.full((3, 200, 200), 2.0)
-    share = kept_share()
+    share = remaining_variance()
     variances = [1e-5 + (5e-3 - 1e-5) / (1 + math.exp(6 - 12 * i / 999)) for i in range(501)]
     expected = math.prod(1 - variance for variance in variances)
 
-    found = Vcd(noise_step=500).noised(pixels, seed=1)
+    found = Vcd(noise_step=500).add_noise(pixels, seed=1)
 
     assert share[500].item() == pytest.approx(expected, rel=1e-4)
     assert found.mean().item() == pytest.approx(2 * math.sqrt(expected), abs=0.01)
     assert found.std().item() == pytest.approx(math.sqrt(1 - expected), rel=0.01)
-    assert torch.equal(found, Vcd(noise_step=500).noised(pixels, seed=1))
-    assert not torch.equal(found, Vcd(noise_step=500).noised(pixels, seed=2))
+    assert torch.equal(found, Vcd(noise_step=500).add_noise(pixels, seed=1))
+    assert not torch.equal(found, Vcd(noise_step=500).add_noise(pixels, seed=2))
     assert len(share) == STEPS
     assert (share.diff() < 0).all()
 
@@ -194,7 +194,7 @@ def test_dola_chooses_the_most_different_layer_and_subtracts_it() -> None:
     near = torch.tensor([[0.6, 0.3, 0.1]]).log()
     far = torch.tensor([[0.1, 0.1, 0.8]]).log()
 
-    scores = contrasted(final, torch.stack([near, far]), 0.1)
+    scores = contrast_layers(final, torch.stack([near, far]), 0.1)
 
     assert scores[0, 0].item() == pytest.approx(math.log(7), rel=1e-5)
     assert scores[0, 1].item() == pytest.approx(math.log(2.5), rel=1e-5)
@@ -322,8 +322,8 @@ def test_plausibility_keeps_the_share_itself_and_all_at_zero() -> None:
     reference = torch.tensor([[0.0, math.log(0.2), math.log(0.199)]])
     scores = torch.tensor([[1.0, 2.0, 3.0]])
 
-    assert plausible(scores, reference, 0.2).tolist() == [[1.0, 2.0, -math.inf]]
-    assert plausible(scores, reference, 0.0).tolist() == scores.tolist()
+    assert mask_implausible(scores, reference, 0.2).tolist() == [[1.0, 2.0, -math.inf]]
+    assert mask_implausible(scores, reference, 0.0).tolist() == scores.tolist()
 
 
 @pytest.mark.parametrize(
@@ -333,14 +333,17 @@ def test_plausibility_keeps_the_share_itself_and_all_at_zero() -> None:
         (lambda: Vcd(beta=1.5), "beta=1.5, but it must be between 0 and 1"),
         (lambda: Vcd(noise_step=1000), "noise_step=1000, but it must be between 0 and 999"),
         (lambda: Pai(gamma=0.5), "gamma=0.5, but it must be at least 1"),
-        (lambda: Dola("middle"), "layers='middle', but they are 'low' or 'high' or numbers from 0"),
+        (
+            lambda: Dola("middle"),
+            "layers='middle', but it must be 'low' or 'high' or distinct numbers from 0",
+        ),
         (lambda: Dola((40,)).early_layers(32), r"layers=\[40\], but early layers are 0..31"),
         (lambda: Opera(scale_factor=0), "scale_factor=0, but it must be above 0"),
         (lambda: Opera(num_attn_candidates=0), "num_attn_candidates=0, but at least 1"),
         (lambda: Opera().check(models.Decoding()), "OPERA is a beam search, but one beam"),
         (
             lambda: Opera().check(models.Decoding(num_beams=5, do_sample=True)),
-            "OPERA is a beam search, but sampling was asked for",
+            "OPERA is a beam search, but sampling was requested",
         ),
         (lambda: Vcd().check(models.Decoding(num_beams=5)), "VCD chooses one token after another"),
     ],

@@ -86,7 +86,7 @@ def test_decoding_and_prefix_reuse_are_the_code_s(name: str, vlm: models.VLM) ->
             continue
 
     assert cells["decoding"] == ", ".join(allowed)
-    assert cells["prefix reuse"] == ("yes" if vlm.shares_prefix(method) else "no")
+    assert cells["prefix reuse"] == ("yes" if vlm.can_use_cached_prefix(method) else "no")
 
 
 @pytest.mark.parametrize("name", sorted(set(rows()) - {"baseline", "eah"}))

@@ -215,7 +215,7 @@ def test_damaged_and_missing_shards_are_named(folders: dict[str, Path], tmp_path
 
     second = folder / "model-2.safetensors"
     second.write_bytes(second.read_bytes()[:-100])
-    with pytest.raises(models.ModelError, match=r"model-2.safetensors can't be read .*cut short"):
+    with pytest.raises(models.ModelError, match=r"model-2.safetensors can't be read .*truncated"):
         load("llava-1.5", folder)
     second.unlink()
     with pytest.raises(models.ModelError, match=r"1 of 2 shards .*, model-2.safetensors among"):
@@ -246,7 +246,7 @@ def test_a_folder_is_loaded_through_eight_files_of_ours_at_most(
     assert "models/loading.py" in files
     # Beside those that read one format, or refuse what is damaged.
     readers = {f"models/{file}.py" for file in ("json_files", "yaml_files", "library_errors")}
-    readers |= {f"models/checkpoints/{file}.py" for file in ("tensors", "finite", "kinds")}
+    readers |= {f"models/checkpoints/{file}.py" for file in ("tensors", "finite", "config_types")}
     assert files > readers
     assert len(files - readers) <= 8, sorted(files)
 

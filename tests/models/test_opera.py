@@ -250,7 +250,7 @@ def test_column_scores_are_products_of_scaled_attention_from_the_diagonal_down()
         state.add_row(maps[:, row, : row + 1])
     logits = torch.zeros(2, 5)
 
-    scores = state.penalised(logits, torch.tensor([[3], [4]]), maps[:, None, 11], torch.zeros(2, 1))
+    scores = state.penalise(logits, torch.tensor([[3], [4]]), maps[:, None, 11], torch.zeros(2, 1))
 
     assert scores is not None
     for beam, token in ((0, 3), (1, 4)):
@@ -268,7 +268,7 @@ def test_a_short_response_is_scored_by_its_attention_to_the_image() -> None:
         products=torch.ones(2, 0),
     )
 
-    scores = state.penalised(
+    scores = state.penalise(
         torch.zeros(2, 4), torch.tensor([[1], [2]]), torch.full((2, 1, 1), 0.5),
         torch.tensor([[0.25], [0.5]]),
     )  # fmt: skip

@@ -154,7 +154,7 @@ def test_one_tensor_amiss_is_an_error_that_names_it(original: Original, change: 
                 continue
             with pytest.raises(models.ModelError) as error:
                 plan_tensors(*arguments)
-            named = (f"lacks {name} of the", f"holds {name} of shape", f"holds {name}_other")
+            named = (f"lacks {name} of the", f"contains {name} of shape", f"contains {name}_other")
             assert any(text in str(error.value) for text in named), (name, error.value)
     assert used > 60
 
@@ -165,7 +165,9 @@ def test_a_layer_too_many_is_an_error(original: Original) -> None:
     more = next(name for name in every["llm"] if ".layers.0." in name).replace("rs.0.", "rs.77.")
     every["llm"][more] = (2, 2)
 
-    with pytest.raises(models.ModelError, match=rf"holds {more}, which this model does not have"):
+    with pytest.raises(
+        models.ModelError, match=rf"contains {more}, which this model does not have"
+    ):
         plan_tensors(
             parameters_of(original), LAYOUTS[original.family], every, dict.fromkeys(every, "file")
         )
@@ -369,7 +371,7 @@ def test_vicuna_v0_is_refused_where_v1_1_is_needed(tmp_path: Path) -> None:
     original = write_original("instructblip", tmp_path / "whole")
     v0 = write_llm(tmp_path / "v0", files.llm_tensors(PIECES + 1))
 
-    with pytest.raises(models.ModelError, match=r"641 embeddings for 640 pieces, as Vicuna v0"):
+    with pytest.raises(models.ModelError, match=r"641 embeddings for 640 tokens, as Vicuna v0"):
         load(original, llm=str(v0))
 
 
@@ -406,9 +408,9 @@ def test_other_models_and_swapped_files_are_refused(tmp_path: Path) -> None:
     llava = write_original("llava-1.5", tmp_path / "llava")
     qformer, eva = minigpt4.parts["qformer"], minigpt4.parts["vision"]
 
-    with pytest.raises(models.ModelError, match=r"vision .* holds .* does not have"):
+    with pytest.raises(models.ModelError, match=r"vision .* contains .* does not have"):
         load(minigpt4, vision=qformer)
-    with pytest.raises(models.ModelError, match=r"projector .* holds .* does not have"):
+    with pytest.raises(models.ModelError, match=r"projector .* contains .* does not have"):
         load(minigpt4, projector=eva)
     with pytest.raises(models.ModelError, match=r"has model_type 'llava' .* 'llama' is needed"):
         load(minigpt4, llm=llava.parts["llm"])
@@ -447,7 +449,7 @@ def test_a_truncated_file_is_one_sentence(tmp_path: Path, keep: float) -> None:
         path.write_bytes(content[: int(len(content) * keep)])
 
     for llm, name in ((original.parts["llm"], shard.name), (str(safe), other.name)):
-        with pytest.raises(models.ModelError, match=r"cut short") as error:
+        with pytest.raises(models.ModelError, match=r"truncated") as error:
             load(original, llm=llm)
         assert name in str(error.value)
         assert "\n" not in str(error.value)

@@ -129,14 +129,20 @@ def test_a_file_a_picture_and_an_array_are_the_same_picture(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        (np.zeros((6, 8, 3), np.float32), r"an array of shape \(6, 8, 3\) and float32 is no pict"),
-        (np.zeros((3, 6, 8), np.uint8), r"an array of shape \(3, 6, 8\) and uint8 is no picture"),
+        (
+            np.zeros((6, 8, 3), np.float32),
+            r"an array of shape \(6, 8, 3\) and float32 is not a pict",
+        ),
+        (
+            np.zeros((3, 6, 8), np.uint8),
+            r"an array of shape \(3, 6, 8\) and uint8 is not a picture",
+        ),
         (np.zeros((6, 8, 4), np.uint8), r"an array of shape \(6, 8, 4\) and uint8"),
         (np.zeros((1, 6, 8, 3), np.uint8), r"an array of shape \(1, 6, 8, 3\) and uint8"),
         (np.zeros(6, np.uint8), r"an array of shape \(6,\) and uint8"),
         (np.zeros((0, 8, 3), np.uint8), r"an array of shape \(0, 8, 3\) and uint8"),
-        (None, "NoneType is no picture; pass a file's path, a PIL picture or a numpy array"),
-        (b"bytes", "bytes is no picture; pass a file's path"),
+        (None, "NoneType is not a picture; pass a file's path, a PIL picture or a numpy array"),
+        (b"bytes", "bytes is not a picture; pass a file's path"),
         (
             Image.new("F", (9, 9)),
             r"the picture can't be read \(its pixels are 32-bit floats, .*\)",
@@ -154,7 +160,7 @@ def test_what_is_no_picture_is_one_sentence(given: Any, sentence: str) -> None:
     [
         ("absent", "No such file or directory"),
         ("folder", "Is a directory"),
-        ("text", "it is no picture that PIL knows"),
+        ("text", "it is not a picture that PIL can read"),
         ("cut off", "image file is truncated.*"),
     ],
 )

@@ -100,7 +100,7 @@ def test_sampled_answers_are_those_of_whole_prompts(wrapped: dict[str, VLM], arm
         whole = vlm.answer_batch(features, QUESTIONS, decoding)
         torch.manual_seed(3)
         shared = vlm.answer_batch(
-            features, QUESTIONS, decoding, sharing=PicturePrefixes(PICTURES, PrefixCache())
+            features, QUESTIONS, decoding, prefixes=PicturePrefixes(PICTURES, PrefixCache())
         )
 
     assert shared == whole
@@ -111,9 +111,9 @@ def test_a_picture_that_was_not_kept_is_computed_again(wrapped: dict[str, VLM]) 
     features, _ = inputs(vlm)
     decoding = models.Decoding(max_new_tokens=2)
 
-    vlm.answer_batch(features, QUESTIONS, decoding, sharing=PicturePrefixes(PICTURES, cache))
+    vlm.answer_batch(features, QUESTIONS, decoding, prefixes=PicturePrefixes(PICTURES, cache))
     cache.keep(lambda picture: picture == 1)
-    vlm.answer_batch(features, QUESTIONS, decoding, sharing=PicturePrefixes(PICTURES, cache))
+    vlm.answer_batch(features, QUESTIONS, decoding, prefixes=PicturePrefixes(PICTURES, cache))
 
     assert cache.prefills == 2 + 1
 
@@ -171,7 +171,7 @@ def test_a_prefix_has_the_bytes_of_its_picture_alone(wrapped: dict[str, VLM]) ->
     features, _ = inputs(vlm)
     vlm.answer_batch(
         features, QUESTIONS, models.Decoding(max_new_tokens=1),
-        sharing=PicturePrefixes(PICTURES, cache),
+        prefixes=PicturePrefixes(PICTURES, cache),
     )  # fmt: skip
     config = vlm.language_model.config.get_text_config()
     length = vlm.prompt_ids("").index(-200) + vlm.num_image_tokens
@@ -195,7 +195,7 @@ def test_a_batch_keeps_its_own_prefixes_until_it_ends(
     monkeypatch.setattr(type(vlm.language_model), "generate", spied)
     vlm.answer_batch(
         features, QUESTIONS, models.Decoding(max_new_tokens=1),
-        sharing=PicturePrefixes(PICTURES, cache),
+        prefixes=PicturePrefixes(PICTURES, cache),
     )  # fmt: skip
 
     assert kept == [[0, 1]]
@@ -215,7 +215,7 @@ def test_a_batch_that_fails_leaves_no_more_than_the_cap(wrapped: dict[str, VLM])
     with pytest.raises(MemoryError):
         vlm.answer_batch(
             features, QUESTIONS, models.Decoding(), Broken(),
-            sharing=PicturePrefixes(PICTURES, cache),
+            prefixes=PicturePrefixes(PICTURES, cache),
         )  # fmt: skip
     assert not cache.kept
 
@@ -252,7 +252,7 @@ def test_a_prefix_is_found_by_picture_and_heads() -> None:
 def test_methods_that_run_prompts_their_own_way_run_them_whole(
     wrapped: dict[str, VLM], method: DecodingMethod
 ) -> None:
-    assert not wrapped["llava-1.5"].shares_prefix(method)
+    assert not wrapped["llava-1.5"].can_use_cached_prefix(method)
 
 
 def test_image_tokens_that_depend_on_the_question_are_never_shared(
@@ -263,7 +263,7 @@ def test_image_tokens_that_depend_on_the_question_are_never_shared(
     decoding = models.Decoding(max_new_tokens=4)
 
     shared = vlm.answer_batch(
-        features, QUESTIONS, decoding, sharing=PicturePrefixes(PICTURES, cache)
+        features, QUESTIONS, decoding, prefixes=PicturePrefixes(PICTURES, cache)
     )
 
     assert shared == vlm.answer_batch(features, QUESTIONS, decoding)
@@ -277,7 +277,7 @@ def test_settings_that_look_at_the_place_in_the_batch_share_nothing(
     config = eah.EAHConfig.preset("released-code", layers=(1,), image_span=(3, 7))
 
     with eah.enabled(vlm.model, config):
-        assert not vlm.shares_prefix()
+        assert not vlm.can_use_cached_prefix()
 
 
 def test_a_span_of_the_settings_counts_more_than_the_wrappers(wrapped: dict[str, VLM]) -> None:

@@ -18,7 +18,7 @@ import models
 from eah.state import STATE
 from models.base import VLM
 from models.decoding.steps.buffers import Buffers
-from models.decoding.steps.plain import plain_copy
+from models.decoding.steps.plain import copy_plain
 from models.decoding.steps.steps import KEPT, LONG, DecodeSteps
 from models.decoding.steps.support import QUANTIZED, reason_against, reason_against_form
 from models.decoding.yes_no import yes_no_ids
@@ -72,15 +72,15 @@ def test_answers_are_the_models_own(
     wrapped: dict[str, VLM], family: str, arm: str, reuse: bool
 ) -> None:
     vlm = wrapped[family]
-    sharing = PicturePrefixes(PICTURES, PrefixCache()) if reuse else None
+    prefixes = PicturePrefixes(PICTURES, PrefixCache()) if reuse else None
     yes_no = yes_no_ids(vlm.tokenizer)
     steps = uncaptured(vlm)
 
     with enabled(vlm, arm) as handle:
-        expected = ask(vlm, sharing=sharing, yes_no=yes_no)
+        expected = ask(vlm, prefixes=prefixes, yes_no=yes_no)
         report = handle and handle.report()
         for _ in range(2):  # new buffers, and the same ones again
-            assert ask(vlm, sharing=sharing, yes_no=yes_no, steps=steps) == expected
+            assert ask(vlm, prefixes=prefixes, yes_no=yes_no, steps=steps) == expected
             assert (handle and handle.report()) == report
 
     assert steps.note is None
@@ -164,11 +164,11 @@ def test_captured_steps_choose_the_models_own_tokens(
     vlm.model = copy.deepcopy(vlm.model).cuda()
     steps = DecodeSteps(vlm.language_model, compiles=compiles, is_required=True)
 
-    for sharing in (None, PicturePrefixes(PICTURES, PrefixCache())):
+    for prefixes in (None, PicturePrefixes(PICTURES, PrefixCache())):
         with enabled(vlm, arm):
-            expected = ask(vlm, sharing=sharing)
+            expected = ask(vlm, prefixes=prefixes)
             for _ in range(2):
-                assert ask(vlm, sharing=sharing, steps=steps) == expected
+                assert ask(vlm, prefixes=prefixes, steps=steps) == expected
     assert all(step.is_captured for step in steps._kept.values())
 
 
@@ -192,8 +192,8 @@ def test_rows_keep_to_their_own_prefix_in_buffers_of_others(wrapped: dict[str, V
     encoded = vlm.encode_pixels(vlm.preprocess(pictures(2)))
 
     for places in ([0, 0, 0, 1, 1, 1], [1, 0, 1, 0, 0, 1]):  # of one layout
-        features, sharing = encoded[places], PicturePrefixes(places, cache)
-        found = vlm.answer_batch(features, QUESTIONS, decoding, sharing=sharing, steps=steps)
+        features, prefixes = encoded[places], PicturePrefixes(places, cache)
+        found = vlm.answer_batch(features, QUESTIONS, decoding, prefixes=prefixes, steps=steps)
         assert found == vlm.answer_batch(features, QUESTIONS, decoding)
     assert len(steps._kept) == 1
 
@@ -287,7 +287,7 @@ def test_a_plain_copy_shares_weights_and_leaves_hooks_behind(wrapped: dict[str, 
     hook = model.register_forward_pre_hook(lambda *_: called.append("hook"))
     try:
         with eah.enabled(model, eah.EAHConfig(layers=(1,))):
-            copied = plain_copy(model)
+            copied = copy_plain(model)
             hooked = [m for m in model.modules() if m._forward_pre_hooks]
     finally:
         hook.remove()
@@ -396,18 +396,18 @@ def test_how_a_model_is_given_prompts_and_computes_decides_too(
     monkeypatch.setattr("models.decoding.steps.support.reason_against_form", lambda _: None)
     part = vlm.precision.parts["llm"]
 
-    def computing(**changes: Any) -> Precision:
+    def change_llm(**changes: Any) -> Precision:
         return replace(vlm.precision, parts={"llm": replace(part, **changes)})
 
     assert reason_against(on_a_gpu(vlm)) is None
     outer = SimpleNamespace(hf_quantizer=object())
     assert reason_against(on_a_gpu(vlm, model=outer)) == QUANTIZED
     assert reason_against(on_a_gpu(vlm, prefix_note="ids and pixels")) == "ids and pixels"
-    casts = computing(autocast=torch.float16, linear=torch.float32)
+    casts = change_llm(autocast=torch.float16, linear=torch.float32)
     assert "torch.float32 weights at every step" in str(
         reason_against(on_a_gpu(vlm, precision=casts))
     )
-    halved = computing(autocast=torch.float16, linear=torch.float16)
+    halved = change_llm(autocast=torch.float16, linear=torch.float16)
     assert reason_against(on_a_gpu(vlm, precision=halved)) is None
     spread = [SimpleNamespace(device=torch.device(f"cuda:{at}")) for at in (0, 1)]
     model = SimpleNamespace(parameters=lambda: spread)

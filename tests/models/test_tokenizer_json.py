@@ -196,8 +196,8 @@ def train(**options: Any) -> bytes:
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"byte_fallback": False, "vocab_size": 40}, "it lacks pieces for"),
-        ({"bos_id": -1}, "it lacks pieces for"),
+        ({"byte_fallback": False, "vocab_size": 40}, "it lacks tokens for"),
+        ({"bos_id": -1}, "it lacks tokens for"),
         ({"model_type": "unigram"}, "it encodes"),
         ({"normalization_rule_name": "nmt_nfkc"}, "it encodes"),
         ({"remove_extra_whitespaces": True}, "it encodes"),

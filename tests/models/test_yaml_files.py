@@ -36,11 +36,11 @@ def test_plain_values_are_read_as_the_safe_loader_reads_them(value: Any) -> None
     ("text", "sentence"),
     [
         ("[1", "expected ',' or ']', but got '<stream end>', line 1, column 3"),
-        ("a: 1\nb: 2\na: 3", "key 'a' stands twice, line 3, column 1"),
-        ("{a: {b: 1, b: 2}}", "key 'b' stands twice, line 1, column 12"),
-        ("1: 2", "key 1 is no text; put quotes around it, line 1, column 1"),
-        ("no: 2", "key False is no text; put quotes around it, line 1, column 1"),
-        ("? [a]\n: 1", "key ['a'] is no text; put quotes around it, line 1, column 3"),
+        ("a: 1\nb: 2\na: 3", "key 'a' is duplicated, line 3, column 1"),
+        ("{a: {b: 1, b: 2}}", "key 'b' is duplicated, line 1, column 12"),
+        ("1: 2", "key 1 is not text; put quotes around it, line 1, column 1"),
+        ("no: 2", "key False is not text; put quotes around it, line 1, column 1"),
+        ("? [a]\n: 1", "key ['a'] is not text; put quotes around it, line 1, column 3"),
         ("a: 2024-13-45", "'2024-13-45' can't be read; put quotes around it if it is text, line 1"),
         ("a: " + "9" * 5000, "can't be read; put quotes around it if it is text, line 1, column 4"),
         (
@@ -90,7 +90,7 @@ def test_any_text_is_a_value_or_refused(text: str | bytes) -> None:
         ("é: 1".encode("latin-1"), "is not YAML as settings need it: "),
         (b"- a\n", "holds list; it must be `key: value`"),
         (b"", "holds NoneType; it must be `key: value`"),
-        (b"a: 1\na: 2\n", "is not YAML as settings need it: key 'a' stands twice, line 2, col"),
+        (b"a: 1\na: 2\n", "is not YAML as settings need it: key 'a' is duplicated, line 2, col"),
     ],
 )
 def test_a_file_of_settings_is_named(tmp_path: Path, content: bytes, sentence: str) -> None:
@@ -105,7 +105,7 @@ def test_a_file_of_settings_is_named(tmp_path: Path, content: bytes, sentence: s
 
 @pytest.mark.parametrize("name", [".", "/dev/zero", "none.yaml", "x" * 300])
 def test_what_is_no_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ModelError, match=r"is no file|can't be read"):
+    with pytest.raises(ModelError, match=r"is not a file|can't be read"):
         read_yaml(tmp_path / name)
 
 

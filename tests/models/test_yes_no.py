@@ -247,14 +247,14 @@ def test_p_yes_is_that_of_a_forward_pass_by_hand_and_changes_no_answer(
     reuse: bool,
     decoding: models.Decoding,
 ) -> None:
-    sharing = PicturePrefixes(PICTURES, PrefixCache()) if reuse else None
+    prefixes = PicturePrefixes(PICTURES, PrefixCache()) if reuse else None
     ids = yes_no_ids(vlm.tokenizer)
 
     with enabled(vlm, arm):
         torch.manual_seed(5)
-        before = vlm.answer_batch(features, QUESTIONS, decoding, None, None, sharing)
+        before = vlm.answer_batch(features, QUESTIONS, decoding, None, None, prefixes)
         torch.manual_seed(5)
-        found = vlm.answer_batch(features, QUESTIONS, decoding, None, None, sharing, ids)
+        found = vlm.answer_batch(features, QUESTIONS, decoding, None, None, prefixes, ids)
 
     assert p_yes(found) == pytest.approx(plain[arm], abs=1e-5)
     assert [answer._replace(p_yes=None) for answer in found] == before
@@ -332,7 +332,7 @@ def test_what_a_method_rules_out_is_0_1_or_nothing() -> None:
     first = FirstToken(YesNoIds({0: "yes", 1: "Yes"}, {2: "no"}), 4)
     inf = math.inf
 
-    first.see(torch.tensor([[-inf, 1.0, -inf], [-inf, -inf, 1.0], [-inf] * 3, [0.0, 0.0, 0.0]]))
+    first.record(torch.tensor([[-inf, 1.0, -inf], [-inf, -inf, 1.0], [-inf] * 3, [0.0, 0.0, 0.0]]))
 
     assert first.p_yes()[:3] == [1.0, 0.0, None]
     assert first.p_yes()[3] == pytest.approx(2 / 3)
@@ -341,7 +341,7 @@ def test_what_a_method_rules_out_is_0_1_or_nothing() -> None:
 def test_small_probabilities_keep_their_size_and_are_never_0_or_1() -> None:
     first = FirstToken(YesNoIds({0: "yes"}, {1: "no"}), 4)
 
-    first.see(torch.tensor([[-300.0, 0.0], [0.0, -20.0], [5000.0, 0.0], [0.0, 5000.0]]))
+    first.record(torch.tensor([[-300.0, 0.0], [0.0, -20.0], [5000.0, 0.0], [0.0, 5000.0]]))
 
     tiny, near, *far = first.p_yes()
     assert tiny == pytest.approx(math.exp(-300), rel=1e-12)
@@ -353,8 +353,8 @@ def test_small_probabilities_keep_their_size_and_are_never_0_or_1() -> None:
 def test_only_the_first_scores_count_and_beams_are_skipped() -> None:
     first = FirstToken(YesNoIds({0: "yes"}, {1: "no"}), 2)
 
-    first.see(torch.tensor([[0.0, 0.0], [9.0, 0.0], [math.log(3.0), 0.0], [9.0, 0.0]]))
-    first.see(torch.full((4, 2), 7.0))
+    first.record(torch.tensor([[0.0, 0.0], [9.0, 0.0], [math.log(3.0), 0.0], [9.0, 0.0]]))
+    first.record(torch.full((4, 2), 7.0))
 
     assert first.p_yes() == pytest.approx([0.5, 0.75])
 
@@ -362,7 +362,7 @@ def test_only_the_first_scores_count_and_beams_are_skipped() -> None:
 def test_without_scores_or_without_a_word_there_is_no_probability() -> None:
     without = YesNoIds({0: "yes"}, {})
     first = FirstToken(without, 2)
-    first.see(torch.zeros(2, 3))
+    first.record(torch.zeros(2, 3))
 
     assert without.missing == "no"
     assert first.p_yes() == [None, None]

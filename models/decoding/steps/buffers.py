@@ -19,7 +19,7 @@ ROUND: Final = 32  # answers of about the same length share buffers
 
 
 class Layout(NamedTuple):
-    """What two batches have to have in common to use the same buffers.
+    """What two batches must have in common to use the same buffers.
 
     Attributes:
         rows: Batch rows, R.
@@ -54,7 +54,7 @@ def layout_of(cache: Any, mask: torch.Tensor, new_tokens: int) -> Layout:
 
 
 class FixedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is untyped
-    """One layer's keys and values, (R, N, K, D), written at a slot that lies on the device."""
+    """One layer's keys and values, (R, N, K, D), written at a slot stored on the device."""
 
     is_compileable = True
     is_sliding = False
@@ -77,7 +77,7 @@ class FixedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is unty
         return self.keys, self.values
 
     def get_seq_length(self, *_: Any) -> int:
-        """Return a length above 0; where tokens are is said by positions and mask."""
+        """Return a length above 0; positions and mask tell where tokens are."""
         return 1
 
     def get_mask_sizes(self, *_: Any) -> tuple[int, int]:
@@ -167,7 +167,7 @@ class Buffers:
         self.position.copy_(attention_mask.sum(-1, keepdim=True))
 
     def advance(self) -> None:
-        """Let the next token come one further."""
+        """Advance slots and positions by one token."""
         for count in (self.slot, self.rest_slot, self.position):
             count.add_(1)
 

@@ -1,4 +1,4 @@
-"""A copy of a model that shares its weights and runs without hooks and functions of ours.
+"""A copy of a model that shares its weights, without hooks and without EAH.
 
 A decode step is the same under EAH and without it, so one such copy serves all arms: what is
 compiled or captured for one of them is there for the others.
@@ -24,18 +24,18 @@ HOOKS: Final = (
 )
 
 
-def plain_copy(model: nn.Module) -> Any:
+def copy_plain(model: nn.Module) -> Any:
     """Return a copy of a module tree: the same parameters and buffers, and no hooks."""
-    copied = unhooked(model)
+    copied = copy_without_hooks(model)
     if hasattr(model.__dict__.get("config"), "_attn_implementation"):
         copied.config = own_config(model)
     copied._modules = {
-        name: None if part is None else plain_copy(part) for name, part in model._modules.items()
+        name: None if part is None else copy_plain(part) for name, part in model._modules.items()
     }
     return copied
 
 
-def unhooked(module: nn.Module) -> Any:
+def copy_without_hooks(module: nn.Module) -> Any:
     """Return a shallow copy of a module, without hooks and without what EAH put on it."""
     copied: Any = copy.copy(module)
     copied._buffers = dict(module._buffers)  # some are registered anew while a model runs

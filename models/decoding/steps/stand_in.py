@@ -1,8 +1,8 @@
-"""The model that `generate` is given in the place of another one, so that it decodes by fast steps.
+"""A stand-in for a model, with which `generate` decodes by fast steps.
 
-transformers' `generate` goes on choosing tokens. What it takes for the model runs the prefill as
-the model does, so that EAH and shared prefixes are what they are without it. Then keys and values
-are copied into fixed buffers, and every decode step is one call that the host hardly feels.
+transformers' `generate` still chooses the tokens. The stand-in runs the prefill as the model does,
+so EAH and cached prefixes work unchanged. Then keys and values are copied into fixed buffers, and
+every decode step is one call with little work for the host.
 
 Axes: R batch rows, S prompt positions, V vocabulary.
 """
@@ -15,20 +15,20 @@ from typing import TYPE_CHECKING, Any, Final
 import torch
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from models.decoding.steps.plain import unhooked
+from models.decoding.steps.plain import copy_without_hooks
 
 if TYPE_CHECKING:
     from models.decoding.steps.step import DecodeStep
     from models.decoding.steps.steps import DecodeSteps
 
-TURN: Final = "_turn"  # attribute of the stand-in
+GENERATE_CALL: Final = "_generate_call"  # attribute of the stand-in
 
 
-class Turn:
+class GenerateCall:
     """One call of `generate`."""
 
     def __init__(self, steps: DecodeSteps, model: Any, new_tokens: int) -> None:
-        """Take the model that is stood in for, with the hooks of the batch."""
+        """Store the model, with the hooks of the batch."""
         self._steps, self._model, self._new_tokens = steps, model, new_tokens
         self._is_begun = False
         self.step: DecodeStep | None = None
@@ -73,7 +73,7 @@ class Turn:
         )
         self.step.is_checked = self._steps.agree(scores, own.logits)
         if not self.step.is_checked:
-            self.step = self._prompt = None  # the model goes on, behind its own keys
+            self.step = self._prompt = None  # the model continues with its own keys
             return own
         self._free_checked()
         return CausalLMOutputWithPast(logits=scores)
@@ -85,26 +85,26 @@ class Turn:
             self._prompt = None
 
 
-def stand_in(model: Any, turn: Turn) -> Any:
-    """Return what looks like a model to `generate`, and runs what a turn says."""
-    found = unhooked(model)
+def stand_in_for(model: Any, call: GenerateCall) -> Any:
+    """Return a stand-in for a model, whose passes go through a `GenerateCall`."""
+    found = copy_without_hooks(model)
     cls: Any = type(model)
     found.__class__ = _class_for(cls)
-    found.__dict__[TURN] = turn
+    found.__dict__[GENERATE_CALL] = call
     return found
 
 
 @cache
 def _class_for(cls: Any) -> Any:
-    """Return a subclass of a model's class whose passes are a turn's."""
+    """Return a subclass of a model's class whose passes go through a `GenerateCall`."""
 
     @wraps(cls.forward)
     def forward(self: Any, **arguments: Any) -> Any:
-        return self.__dict__[TURN].forward(arguments)
+        return self.__dict__[GENERATE_CALL].forward(arguments)
 
     @wraps(cls.prepare_inputs_for_generation)
     def prepare_inputs_for_generation(self: Any, input_ids: torch.Tensor, **arguments: Any) -> Any:
-        if self.__dict__[TURN].step is None:
+        if self.__dict__[GENERATE_CALL].step is None:
             return cls.prepare_inputs_for_generation(self, input_ids, **arguments)
         return {"input_ids": input_ids[:, -1:]}
 

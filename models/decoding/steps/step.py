@@ -12,7 +12,7 @@ from typing import Any, Final
 import torch
 
 from eah.find import attention_modules
-from models.decoding.own_attention import replaced
+from models.decoding.attention_replacement import replace_attention
 from models.decoding.steps.buffers import Buffers
 from models.errors import ModelError
 
@@ -32,7 +32,7 @@ class DecodeStep:
         """Take a model and its buffers.
 
         Args:
-            model: What `plain_copy` made of the language model.
+            model: What `copy_plain` made of the language model.
             buffers: Of a layout.
             compiles: Whether torch.compile makes the step; not where rows share prefixes, which
                 functions of ours attend to.
@@ -81,7 +81,7 @@ class DecodeStep:
         """
         self.buffers.token.copy_(token)
         if self._graph is None:
-            with self._attending():
+            with self._attend_to_prefixes():
                 return self._forward()
         self._graph.replay()
         assert self._scores is not None, "a captured step has its output"
@@ -91,21 +91,25 @@ class DecodeStep:
         """Capture the step as a CUDA graph; the buffers' tokens stay what they were.
 
         Raises:
-            ModelError: If the capture fails, which nothing should go on behind.
+            ModelError: If the capture fails, after which the process is not usable.
             RuntimeError: If the step can't be captured: it waits for the GPU, or can't be compiled.
         """
         buffers = self.buffers
         before = [part.clone() for part in buffers.state()]
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.device(buffers.token.device), self._attending(), _uncached_autocast():
+        with (
+            torch.cuda.device(buffers.token.device),
+            self._attend_to_prefixes(),
+            _disable_autocast_cache(),
+        ):
             here = torch.cuda.current_stream()
             aside = torch.cuda.Stream()  # type: ignore[no-untyped-call]  # torch's has no types
             aside.wait_stream(here)
             with torch.cuda.stream(aside):
                 for at in range(WARM_UPS):
-                    with _no_waiting() if at else nullcontext():
+                    with _forbid_waiting() if at else nullcontext():
                         self._forward()
-                    _put_back(buffers, before)
+                    _restore(buffers, before)
             here.wait_stream(aside)
             try:
                 with torch.cuda.graph(graph):
@@ -117,18 +121,18 @@ class DecodeStep:
                     f"a decode step of {type(self._model).__name__} can't be captured as a CUDA "
                     f"graph ({str(error).splitlines()[0]:.200}); pass --compile never"
                 ) from error
-        _put_back(buffers, before)
+        _restore(buffers, before)
         self._graph = graph
 
     @contextmanager
-    def _attending(self) -> Iterator[None]:
+    def _attend_to_prefixes(self) -> Iterator[None]:
         """In a `with` block, let layers behind shared prefixes attend to both."""
-        with replaced(self._behind_prefix, self.buffers.before.attend):
+        with replace_attention(self._behind_prefix, self.buffers.before.attend):
             yield
 
 
 @contextmanager
-def _no_waiting() -> Iterator[None]:
+def _forbid_waiting() -> Iterator[None]:
     """In a `with` block, let what waits for the GPU raise: a capture of it would fail halfway."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
@@ -138,13 +142,13 @@ def _no_waiting() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode(before)
 
 
-def _put_back(buffers: Buffers, before: list[torch.Tensor]) -> None:
+def _restore(buffers: Buffers, before: list[torch.Tensor]) -> None:
     for part, value in zip(buffers.state(), before, strict=True):
         part.copy_(value)
 
 
 @contextmanager
-def _uncached_autocast() -> Iterator[None]:
+def _disable_autocast_cache() -> Iterator[None]:
     """In a `with` block, cast weights anew: a graph must not read casts that autocast frees."""
     was = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)

@@ -1,4 +1,4 @@
-"""Decode steps by layout, made when they pay.
+"""Decode steps by layout, made when they pay off.
 
 Axes: R batch rows, S prompt positions, V vocabulary.
 """
@@ -11,10 +11,10 @@ from typing import Any, Final
 import torch
 
 from eah.find import attention_modules
-from models.decoding.own_attention import kernel_name
+from models.decoding.attention_replacement import kernel_name
 from models.decoding.steps.buffers import Buffers, Layout, layout_of
-from models.decoding.steps.plain import plain_copy
-from models.decoding.steps.stand_in import Turn, stand_in
+from models.decoding.steps.plain import copy_plain
+from models.decoding.steps.stand_in import GenerateCall, stand_in_for
 from models.decoding.steps.step import DecodeStep
 from models.errors import ModelError
 
@@ -32,7 +32,7 @@ class DecodeSteps:
     Attributes:
         compiles: Whether torch.compile makes them.
         is_required: Whether it is an error where they can't be made.
-        taken: Steps that were run, for who counts forward passes.
+        taken: Number of steps run, to count forward passes.
         note: Why no steps are made any more; None while they are.
     """
 
@@ -50,11 +50,12 @@ class DecodeSteps:
             model: With EAH enabled or not; steps are without it.
             compiles: Whether torch.compile makes the steps, which takes a minute for 32 layers.
             captures: Whether they are captured as CUDA graphs.
-            is_required: Whether it is an error where that fails; else the model goes on by itself.
+            is_required: Whether it is an error where that fails; else the model decodes without
+                them.
         """
         self.taken = 0
         self.note: str | None = None
-        self._plain = plain_copy(model)
+        self._plain = copy_plain(model)
         self.compiles, self.is_required = compiles, is_required
         self._captures = captures
         self._kept: dict[Layout, DecodeStep] = {}
@@ -62,14 +63,14 @@ class DecodeSteps:
         kernel = kernel_name(next(iter(attention_modules(model).values())))
         self._additive = next(model.parameters()).dtype if kernel == "eager" else None
 
-    def standing_in(self, model: Any, new_tokens: int) -> Any:
+    def make_stand_in(self, model: Any, new_tokens: int) -> Any:
         """Return a model whose `generate` decodes by these steps, once.
 
         Args:
             model: The language model, with the hooks of the batch.
             new_tokens: Most tokens of an answer.
         """
-        return stand_in(model, Turn(self, model, new_tokens))
+        return stand_in_for(model, GenerateCall(self, model, new_tokens))
 
     def forget(self) -> None:
         """Free all buffers."""
@@ -85,7 +86,7 @@ class DecodeSteps:
         return True
 
     def step_of(self, past: Any, mask: torch.Tensor, new_tokens: int) -> DecodeStep | None:
-        """Return a step that goes on behind a prefill; None where it would not pay.
+        """Return a step that continues after a prefill; None if it would not pay off.
 
         Args:
             past: The prefill's cache.
@@ -101,20 +102,20 @@ class DecodeSteps:
         self._seen.add(layout)
         if is_new and new_tokens < LONG and not self.is_required:
             return None
-        step = self._filled(layout, past, mask)
+        step = self._fill_step(layout, past, mask)
         if step is None and self._kept:  # room for one may be what others take
             self.forget()
-            step = self._filled(layout, past, mask)
+            step = self._fill_step(layout, past, mask)
         if step is not None:
             self._kept[layout] = step  # the most recently used one comes last
         elif self.note is None:
             self._give_up("they do not fit into memory beside the batch")
         return step
 
-    def _filled(self, layout: Layout, past: Any, mask: torch.Tensor) -> DecodeStep | None:
+    def _fill_step(self, layout: Layout, past: Any, mask: torch.Tensor) -> DecodeStep | None:
         """Return a step behind a prefill; None without room for it, or where it can't be made."""
         try:
-            return self._made(layout, past, mask)
+            return self._make_step(layout, past, mask)
         except torch.OutOfMemoryError:
             return None
         except ModelError:
@@ -124,7 +125,7 @@ class DecodeSteps:
         self._give_up(f"they can't be made ({reason:.200})")
         return None
 
-    def _made(self, layout: Layout, past: Any, mask: torch.Tensor) -> DecodeStep:
+    def _make_step(self, layout: Layout, past: Any, mask: torch.Tensor) -> DecodeStep:
         step = self._kept.pop(layout, None)
         if step is not None:
             step.buffers.fill(past, mask)
@@ -150,7 +151,7 @@ class DecodeSteps:
         expected = expected.float()
         counted = expected > torch.finfo(scores.dtype).min / 2  # the others are ruled out
         if not bool(counted.any()):
-            return False  # nothing to compare: the model goes on for this once
+            return False  # nothing to compare: the model runs this step itself
         off = (scores.float() - expected)[counted].abs().max()
         difference = float(off / expected[counted].std())
         if difference <= TOLERANCE.get(scores.dtype, HALF):
@@ -162,7 +163,7 @@ class DecodeSteps:
         return False
 
     def _give_up(self, reason: str) -> None:
-        """Go on without steps.
+        """Continue without fast steps.
 
         Raises:
             ModelError: If they are required.

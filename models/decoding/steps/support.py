@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eah.errors import UnsupportedModelError
 from eah.find import attention_modules
-from models.decoding.own_attention import KERNELS, kernel_name
+from models.decoding.attention_replacement import KERNELS, kernel_name
 
 if TYPE_CHECKING:
     from models.base import VLM
@@ -47,7 +47,7 @@ def reason_against_form(model: Any) -> str | None:
         return f"attn_implementation is {', '.join(sorted(kernels))}, not {' or '.join(KERNELS)}"
     config = model.config.get_text_config(decoder=True)
     kinds = set(getattr(config, "layer_types", None) or ())
-    if kinds - {"full_attention"} or _slides(config):
+    if kinds - {"full_attention"} or _has_sliding_window(config):
         return "some of its layers see a window of the prompt only"
     kinds = _rope_types(getattr(config, "rope_parameters", None))
     kinds |= _rope_types(getattr(config, "rope_scaling", None))
@@ -64,7 +64,7 @@ def _rope_types(settings: Any) -> set[str]:
     return own.union(*map(_rope_types, settings.values()))
 
 
-def _slides(config: Any) -> bool:
+def _has_sliding_window(config: Any) -> bool:
     """Return whether a config without layer types names a sliding window that is in use."""
     window = getattr(config, "sliding_window", None)
     return window is not None and bool(getattr(config, "use_sliding_window", True))

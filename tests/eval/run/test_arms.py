@@ -771,8 +771,8 @@ def test_a_sweep_runs_as_arms_beside_the_baseline(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "opera"], "method opera: OPERA is a beam search, but one beam was asked for"),
-        (["--method", "opera", "--beam", "3", "--sample"], "but sampling was asked for"),
+        (["--method", "opera"], "method opera: OPERA is a beam search, but one beam was requested"),
+        (["--method", "opera", "--beam", "3", "--sample"], "but sampling was requested"),
         (
             ["--beam", "2", "--num_attn_candidates", "9999"],
             "method opera@num_attn_candidates=9999: num_attn_candidates=9999, but the model has "

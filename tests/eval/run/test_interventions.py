@@ -184,11 +184,11 @@ def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--method", "var"], "method var: VAR needs the dimensions in which sinks of this"),
-        (["--method", "adhh"], "method adhh: AD-HH needs the heads that hallucinate in this"),
+        (["--method", "var"], "method var: VAR needs the dimensions in which this lang"),
+        (["--method", "adhh"], "method adhh: AD-HH needs the hallucination heads of this"),
         (["--method", "adhh@heads=2h8"], "method adhh@heads=2h8: AD-HH: head 2h8 is not in"),
         (["--method", "adhh@heads=2-8"], "adhh.heads is [2, 3, 4, 5, 6, 7, 8], but it must be of"),
-        (["--method", "adhh@heads=x"], "adhh: heads='x' with 'x', but heads are written layer, h"),
+        (["--method", "adhh@heads=x"], "adhh: heads='x' with 'x', but each head is written once"),
         (["--method", "hgai@layers=5-18"], "HGAI changes layers 5..18, but LlavaForConditionalG"),
         (["--method", "deco@layers=4"], "method deco@layers=4: layers=[4], but early layers are"),
         (["--method", "deco@layers=published"], "are published for models of 32 layers, but this"),
@@ -197,7 +197,10 @@ def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
             ["--method", "var+eah@sink_dims=3,layers=2"],
             "VAR and EAH both change layer 2; one layer can't have both: choose other layers for",
         ),
-        (["--method", "spin@layers=some"], "spin: layers='some', but they are 'all' or numbers"),
+        (
+            ["--method", "spin@layers=some"],
+            "spin: layers='some', but it must be 'all' or distinct numbers",
+        ),
         (
             ["--method", "var@sink_dims=3,released=true"],
             "batch_size=8, but with the settings of var@sink_dims=3,released=true prompts of a",
@@ -315,8 +318,8 @@ def test_an_arm_has_one_name(name: str, recorded: str) -> None:
         (["--method", "vissink"], "method 'vissink' is unknown: did you mean 'var'?"),
         (["--method", "ClearSight"], "did you mean 'vaf'?"),
         (["--method", "HGAI"], "did you mean 'hgai'?"),
-        (["--method", "adhh@heads=2h1+2h1"], "each once: 16h29+26h9"),
-        (["--method", "adhh@heads=02h1"], "each once: 16h29+26h9"),
+        (["--method", "adhh@heads=2h1+2h1"], "as layer, h, head: 16h29+26h9"),
+        (["--method", "adhh@heads=02h1"], "as layer, h, head: 16h29+26h9"),
         (["--method", "hgai@layers=3-2"], "setting '3-2' can't be read"),
         (
             ["--method", "hgai@layers=deep"],

@@ -17,7 +17,7 @@ from models.decoding.spin import Spin
 from models.decoding.vaf import Vaf
 from models.decoding.var import Var
 from models.hf import HFVlm
-from models.prompt_images import said_images
+from models.prompt_images import current_images
 from tests.models.hf.conftest import Wrap
 from tests.models.hf.test_wrapper import QUESTIONS, features
 
@@ -62,7 +62,7 @@ def test_the_image_tokens_are_those_of_the_ids(
     edit = Hgai.edit
 
     def spied(self: Hgai, rows: object) -> torch.Tensor:
-        images = said_images()
+        images = current_images()
         assert images is not None
         seen.append(images.mask.sum(-1).tolist())
         return edit(self, rows)  # type: ignore[arg-type]

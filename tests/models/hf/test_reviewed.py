@@ -25,7 +25,7 @@ from transformers import (
 import eah
 import models
 from eval.pope_eval import main
-from models.chat import Chat, collate, split
+from models.chat import Chat, collate, split_pixels
 from models.decoding.base import MethodError
 from models.decoding.dola import Dola
 from models.decoding.vcd import Vcd
@@ -71,7 +71,7 @@ def test_what_has_an_entry_for_each_token_is_padded_with_the_tokens() -> None:
 
 def test_all_pixels_are_told_from_text() -> None:
     names = ("input_ids", "pixel_values", "high_res_pixel_values", "pixel_attention_mask")
-    text, pixels = split({name: torch.zeros(1, 2) for name in names})
+    text, pixels = split_pixels({name: torch.zeros(1, 2) for name in names})
     assert list(text) == ["input_ids"]
     assert set(pixels) == set(names[1:])
 
@@ -113,7 +113,7 @@ def test_one_token_behind_the_picture_is_no_decode_step(folder: Path) -> None:
     with eah.enabled(vlm, eah.EAHConfig.preset("scale-free", threshold=0.1)) as handle:
         whole = vlm.answer_batch(*asked)
         expected = handle.report()
-        assert vlm.answer_batch(*asked, sharing=both) == whole
+        assert vlm.answer_batch(*asked, prefixes=both) == whole
         assert handle.report() == expected
 
 
@@ -165,7 +165,7 @@ def test_vcd_with_two_kinds_of_pixels_is_refused(folder: Path) -> None:
 
 
 def test_dola_is_refused_before_it_is_asked(folder_of: Callable[[str], Path]) -> None:
-    with pytest.raises(MethodError, match="keeps to an inner model"):
+    with pytest.raises(MethodError, match="does not expose"):
         wrapper(folder_of("blip-2")).check_method(Dola("low"))
 
 
@@ -242,7 +242,7 @@ def test_a_model_with_the_masks_that_gpt_neox_saved_loads(folder: Path) -> None:
 
 @pytest.mark.parametrize("half", ["\ud800", "what \udcff"])
 def test_half_of_a_surrogate_pair_is_no_prompt(folder: Path, half: str) -> None:
-    said = r"the prompt holds half of a surrogate pair \('\\ud[8c](00|ff)'\), which is no text"
+    said = r"the prompt holds half of a surrogate pair \('\\ud[8c](00|ff)'\), which is not text"
     vlm = wrapper(folder)
     prepared = vlm.chat.prepare(GREY, ())
     for ask in (

@@ -178,7 +178,7 @@ def test_cached_prefixes_change_no_answer(
         whole = vlm.answer_batch(shown, QUESTIONS, decoding)
         expected = handle and handle.report()
         reused = vlm.answer_batch(
-            shown, QUESTIONS, decoding, sharing=PicturePrefixes(PICTURES, store)
+            shown, QUESTIONS, decoding, prefixes=PicturePrefixes(PICTURES, store)
         )
         assert (handle and handle.report()) == expected
 
@@ -196,7 +196,7 @@ def test_pictures_of_different_lengths_share_no_prefix(
     shown = features(vlm, pictures)
     assert len({len(picture.tokens) for picture in shown if picture.tokens is not None}) > 1
     both = PicturePrefixes(PICTURES, PrefixCache())
-    assert vlm.answer_batch(shown, QUESTIONS, decoding, sharing=both) == vlm.answer_batch(
+    assert vlm.answer_batch(shown, QUESTIONS, decoding, prefixes=both) == vlm.answer_batch(
         shown, QUESTIONS, decoding
     )
 
@@ -222,7 +222,7 @@ def test_a_question_before_the_picture_has_no_common_prefix(
         questions, decoding = max(by_length.values(), key=len)[:2], models.Decoding(NEW)
         whole = vlm.answer_batch(shown, questions, decoding)
         both = PicturePrefixes((0, 0), prefixes)
-        assert vlm.answer_batch(shown, questions, decoding, sharing=both) == whole
+        assert vlm.answer_batch(shown, questions, decoding, prefixes=both) == whole
         assert whole[0] != whole[1]
         assert prefixes.reused == 0
     finally:
@@ -305,7 +305,7 @@ def test_dola_answers_alone_as_in_a_batch(
     vlm = wrap(name)
     shown = features(vlm, pictures)
     if name in QFORMERS:
-        with pytest.raises(MethodError, match="keeps to an inner model; use another method"):
+        with pytest.raises(MethodError, match="does not expose; use another method"):
             vlm.answer_batch(shown, QUESTIONS, models.Decoding(NEW), Dola("low"))
         return
     if name == "qwen3-vl" and not FIVE:  # its last hidden state is not normalised there
@@ -408,7 +408,7 @@ def test_a_system_message_is_in_the_prompt(
 ) -> None:
     chat = Chat(wrap(name).chat.processor, "Answer like a pirate.")
     assert "Answer like a pirate." in chat.text("Is there a cat?")
-    assert len(chat.shown("Is there a cat?", pictures[0]).ids) > len(
+    assert len(chat.show_prompt("Is there a cat?", pictures[0]).ids) > len(
         wrap(name).shown_prompt("Is there a cat?", pictures[0]).ids
     )
 

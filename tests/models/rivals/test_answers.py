@@ -78,14 +78,14 @@ def ask(
 ) -> list[Answer]:
     """Answer some of the questions, from the same seed."""
     features = features_of(vlm)
-    sharing = None if cache is None else PicturePrefixes([PICTURES[row] for row in rows], cache)
+    prefixes = None if cache is None else PicturePrefixes([PICTURES[row] for row in rows], cache)
     torch.manual_seed(3)
     return vlm.answer_batch(
         features[[PICTURES[row] for row in rows]],
         [QUESTIONS[row] for row in rows],
         models.Decoding(max_new_tokens=8, **decoding),
         method,
-        sharing=sharing,
+        prefixes=prefixes,
         yes_no=IDS,
     )
 
@@ -166,14 +166,14 @@ def test_var_refuses_a_prefix_whose_tokens_it_never_saw(wrapped: dict[str, VLM])
     vlm, cache = wrapped["llava-1.5"], PrefixCache()
     ask(vlm, None, cache)
 
-    with pytest.raises(models.decoding.base.MethodError, match="run it there from its start"):
+    with pytest.raises(models.decoding.base.MethodError, match="run the whole prompt inside"):
         ask(vlm, METHODS["var"], cache)
 
 
 def test_vars_released_form_is_asked_one_question_at_a_time(wrapped: dict[str, VLM]) -> None:
     vlm, method = wrapped["llava-1.5"], Var((7, 21), tau=1.5, start_layer=1, released=True)
 
-    with pytest.raises(models.decoding.base.MethodError, match="ask one at a time"):
+    with pytest.raises(models.decoding.base.MethodError, match="use batch size 1"):
         ask(vlm, method)
-    assert not vlm.shares_prefix(method)
+    assert not vlm.can_use_cached_prefix(method)
     assert ask(vlm, method, rows=(0,), num_beams=3)

@@ -138,7 +138,7 @@ def test_decos_scores_are_those_of_plain_loops(method: Deco) -> None:
 
 
 def decos_scores(method: Deco, final: Array, early: list[Array]) -> tuple[Array, int]:
-    """Return the corrected scores of one token, and the early layer that was surest."""
+    """Return the correct_scores scores of one token, and the early layer that was surest."""
 
     def shares(logits: Array) -> Array:
         powers = np.exp(logits - logits.max())

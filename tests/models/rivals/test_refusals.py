@@ -72,16 +72,17 @@ def enter(method: DecodingMethod, model: Any) -> None:
         (Vaf(), "VAF changes layers 9..14, but LlamaForCausalLM has no layer 9"),
         (Spin((2, 9)), "SPIN changes layers 2, 9, but LlamaForCausalLM has no layer 9"),
         (Adhh("1h0+16h29"), "has no layer 16 (it has 0..3); name others: adhh@heads=..."),
-        (Adhh("1h0+3h4"), "AD-HH: head 3h4 is not in layer 3, which has 4 heads"),
-        (Adhh(), "AD-HH needs the heads that hallucinate in this language model"),
-        (Var(), "VAR needs the dimensions in which sinks of this language model are large"),
+        (Adhh("1h0+3h4"), "AD-HH: head 3h4 does not exist, as layer 3 has 4 heads"),
+        (Adhh(), "AD-HH needs the hallucination heads of this language model"),
+        (Var(), "VAR needs the dimensions in which this language model's sinks are large"),
         (Var((5, 32), tau=3.0), "sink_dims has 32, but hidden states of this model have dimensions "
          "0..31"),
         (Var(SINK_DIMS), "tau=20, but in hidden states of 32 dimensions no value is larger than "
          "5.66 times their root mean square"),
-        (replace(VAR, start_layer=4), "VAR changes no layer of LlamaForCausalLM; choose others: "
+        (replace(VAR, start_layer=4), "VAR changes no layer of LlamaForCausalLM; choose other "
+         "layers: "
          "var@start_layer=..."),
-        (Hgai(()), "HGAI changes no layer of LlamaForCausalLM; choose others: hgai@layers=..."),
+        (Hgai(()), "HGAI changes no layer of LlamaForCausalLM; choose other layers: hgai@layers="),
         (Vaf(()), "VAF changes no layer of LlamaForCausalLM"),
         (Spin(()), "SPIN changes no layer of LlamaForCausalLM"),
         (Pai(start_layer=4), "start_layer=4, but the model has layers 0..3"),
@@ -108,18 +109,21 @@ def test_settings_that_the_model_lacks(method: DecodingMethod, expected: str) ->
         (lambda: Vaf(suppress=-2), "suppress=-2, but it must be between 0 and 10000"),
         (lambda: Spin(kept=1.1), "kept=1.1, but it must be between 0 and 1"),
         (lambda: Spin(scale=-1), "scale=-1, but it must be between 0 and 1"),
-        (lambda: Spin("some"), "layers='some', but they are 'all' or numbers"),
-        (lambda: Adhh("1-3"), "heads='1-3' with '1-3', but heads are written layer, h, head"),
+        (lambda: Spin("some"), "layers='some', but it must be 'all' or distinct numbers"),
+        (
+            lambda: Adhh("1-3"),
+            "heads='1-3' with '1-3', but each head is written once, as layer, h, head",
+        ),
         (lambda: Adhh("1h3+"), "heads='1h3+' with ''"),
         (lambda: Adhh("1h3", threshold=-1), "threshold=-1, but it must be at least 0"),
         (lambda: Deco(top_k=2.5), "top_k=2.5, but it must be a whole number"),  # type: ignore[arg-type]
-        (lambda: Var((-1,)), "sink_dims=(-1,), but they are numbers from 0, each once"),
+        (lambda: Var((-1,)), "sink_dims=(-1,), but it must be distinct numbers from 0"),
         (lambda: Var(rho=2), "rho=2, but it must be between 0 and 1"),
         (lambda: Var(summ=-1), "summ=-1, but it must be between 0 and 1"),
         (lambda: Var(p=1.5), "p=1.5, but it must be between 0 and 1"),
         (lambda: Var(tau=-1), "tau=-1, but it must be at least 0"),
         (lambda: Var(start_layer=-1), "start_layer=-1, but it must be at least 0"),
-        (lambda: Deco("low"), "layers='low', but they are 'published' or numbers"),
+        (lambda: Deco("low"), "layers='low', but it must be 'published' or distinct numbers"),
         (lambda: Deco(alpha=-1), "alpha=-1, but it must be between 0 and 10000"),
         (lambda: Deco(top_p=1.2), "top_p=1.2, but it must be between 0 and 1"),
         (lambda: Deco(top_k=0), "top_k=0, but it must be at least 1"),
@@ -234,7 +238,7 @@ def test_layers_with_a_sliding_window(
 
     text = refusal(lambda: run_steps(made, ATTENTION[name], prompts, tokens))
 
-    assert "keys for 19 tokens (a sliding window), so that the places of the image tokens" in text
+    assert "keys for 19 tokens (a sliding window), so the positions of the image tokens" in text
     wide = tiny(model, config, **{**settings, "sliding_window": 64})
     assert run_steps(wide, ATTENTION[name], prompts, answers(prompts))
 
@@ -247,7 +251,7 @@ def test_caches_of_a_fixed_size(name: str) -> None:
         with ATTENTION[name].applied(model, one.image_mask):
             model.generate(**one.inputs, max_new_tokens=3, cache_implementation="static")
 
-    assert "(a cache of a fixed size), so that the places of the image tokens" in refusal(act)
+    assert "(a cache of a fixed size), so the positions of the image tokens" in refusal(act)
 
 
 @pytest.mark.parametrize("name", ATTENTION)
@@ -311,13 +315,13 @@ def test_image_tokens_that_nobody_said(name: str) -> None:
         with ATTENTION[name].applied(model):
             model(inputs_embeds=prompts.embeds, attention_mask=prompts.attention_mask)
 
-    assert "is not told where the image tokens of 4 prompts are" in refusal(act)
+    assert "has no mask of the image tokens of 4 prompts" in refusal(act)
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda mask: mask[:3], "is not told where the image tokens of 4 prompts are"),
+        (lambda mask: mask[:3], "has no mask of the image tokens of 4 prompts"),
         (lambda mask: mask[:1], "the mask of image tokens has 1 rows for 4 prompts"),
         (lambda mask: mask[:2], "the mask of image tokens has 2 rows for 4 prompts"),
         (lambda mask: mask[0], "the mask of image tokens is torch.bool of shape (19,); pass"),
@@ -373,7 +377,7 @@ def test_attention_maps_are_not_returned(name: str) -> None:
         with ATTENTION[name].applied(model, prompts.image_mask):
             model(**prompts.inputs, output_attentions=True)
 
-    assert "and no attention maps; leave output_attentions out" in refusal(act)
+    assert "not attention maps; leave output_attentions out" in refusal(act)
 
 
 @pytest.mark.parametrize("name", ATTENTION)
@@ -400,7 +404,7 @@ def test_var_refuses_a_prompt_that_ran_before_its_block() -> None:
         with VAR.applied(model, one.image_mask), torch.inference_mode():
             model(input_ids=torch.tensor([[5]]), past_key_values=cache)
 
-    assert "run it there from its start" in refusal(act)
+    assert "run the whole prompt inside" in refusal(act)
 
 
 def test_models_that_are_not_given_embeddings() -> None:

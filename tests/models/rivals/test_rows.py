@@ -26,7 +26,7 @@ def prefill(model: Any, method: DecodingMethod | None, prompts: EncodedPrompts) 
         return model(
             inputs_embeds=prompts.embeds,
             attention_mask=prompts.attention_mask,
-            position_ids=prompts.places(),
+            position_ids=prompts.position_ids(),
             output_hidden_states=True,
             use_cache=True,
         )
@@ -63,7 +63,7 @@ def test_rows_before_the_images_end_are_the_baselines(name: str, kernel: str) ->
 
 
 def test_the_prefix_is_shared_by_just_those_methods() -> None:
-    shared = {name for name, method in METHODS.items() if method.shares_prefix}
+    shared = {name for name, method in METHODS.items() if method.can_use_cached_prefix}
 
     assert shared == set(CAUSAL) - {"pai"}
 

@@ -142,7 +142,7 @@ def run_steps(
 
     `image` is passed to the method in the place of the prompts' own mask.
     """
-    mask, places = prompts.attention_mask, prompts.places()
+    mask, places = prompts.attention_mask, prompts.position_ids()
     if image is None and prompts.image_mask.any():  # else it is the wrappers' to say
         image = prompts.image_mask
     applied = nullcontext(()) if method is None else method.applied(model, image)

@@ -42,9 +42,9 @@ def asked(vlm: VLM, monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     own = vlm.answer_batch
 
     def answer(*arguments: Any) -> Any:
-        _, questions, decoding, method, _, sharing = arguments
+        _, questions, decoding, method, _, prefixes = arguments
         name = type(method).__name__.lower() if isinstance(method, DecodingMethod) else None
-        how = decoding.num_beams, len(questions), sharing is not None, eah.is_enabled(vlm.model)
+        how = decoding.num_beams, len(questions), prefixes is not None, eah.is_enabled(vlm.model)
         found.append((name, *how))
         return own(*arguments)
 

@@ -1,7 +1,7 @@
-"""Whether the values of a config are of the types that its class has.
+"""Check that a config's values have the types that its class expects.
 
-transformers before 5.1 does not check them: text in the place of a number would only show at the
-first answer, as a TypeError.
+transformers before 5.1 does not: text instead of a number would raise a TypeError at the first
+answer.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from models.library_errors import one_line
 SECTIONS: Final = ("text_config", "vision_config", "qformer_config")
 
 
-def check_kinds(config: Any) -> None:
-    """Compare a config, and those within it, with the defaults of their classes.
+def check_config_types(config: Any) -> None:
+    """Compare the types in a config and its sections with the defaults of their classes.
 
     Raises:
-        TypeError: Naming the first value of another kind.
+        TypeError: Naming the first value of another type.
     """
     for section in (config, *(getattr(config, name, None) for name in SECTIONS)):
         if section is None:
             continue
         for name, default in type(section)().to_dict().items():
             value = getattr(section, name, None)
-            # A pair may stand for a square's side; what a class has no default for may be all.
+            # A size may be a pair; values without a default may have any type.
             numbers = value if isinstance(value, (list, tuple)) and value else [value]
             if isinstance(default, str):
                 is_right = isinstance(value, str)

@@ -1,6 +1,6 @@
-"""Attention modules that call functions of ours in a `with` block, which run their own kernel.
+"""Replace the attention of modules, in a `with` block, with functions that can run their kernel.
 
-A block holds for the thread (more exactly: the context) that enters it. Another thread that calls
+A block applies to the thread (more exactly: the context) that enters it. Another thread that calls
 the same modules meanwhile runs their own kernel, or the functions of its own blocks.
 
 Axes: R batch rows, H heads, N key heads, Q queries, K keys, D head size.
@@ -73,14 +73,14 @@ class AttentionCall:
         """Position of the first query among the keys: the number of cached tokens."""
         return int(self.key.shape[2] - self.query.shape[2])
 
-    def changed(self, *, key: torch.Tensor | None = None, mask: Any = None) -> AttentionCall:
+    def replace(self, *, key: torch.Tensor | None = None, mask: Any = None) -> AttentionCall:
         """Return the same call with other keys, (R, N, K, D), or another mask."""
         tensors = (self.query, self.key if key is None else key, self.value)
         mask = self.mask if mask is None else mask
         return AttentionCall(self.module, tensors, mask, self.kwargs, self._rest)
 
     def run(self) -> Output:
-        """Return what the module's own kernel makes of the call; it runs once."""
+        """Return the output of the module's own kernel, which runs once per call."""
         if self._own is None:
             if self._rest:
                 *rest, frame = self._rest
@@ -91,7 +91,7 @@ class AttentionCall:
             else:
                 self._own = run_kernel(
                     self.module,
-                    _beneath(self.module.config),
+                    _original_config(self.module.config),
                     self.query,
                     self.key,
                     self.value,
@@ -116,15 +116,17 @@ _installed: Final[WeakKeyDictionary[nn.Module, int]] = WeakKeyDictionary()  # bl
 
 
 @contextmanager
-def replaced(modules: Sequence[nn.Module], function: Function, holder: str = "") -> Iterator[None]:
-    """Let modules call a function in a `with` block; that of the innermost block comes first.
+def replace_attention(
+    modules: Sequence[nn.Module], function: Function, holder: str = ""
+) -> Iterator[None]:
+    """Let modules call a function in a `with` block; the innermost block's runs first.
 
     Args:
         modules: Attention modules.
         function: Takes the call, and returns what an attention function returns.
         holder: The method that changes their attention; "" for none.
     Raises:
-        MethodError: If a module's kernel takes no masks of its own making.
+        MethodError: If a module's kernel does not take explicit masks.
     """
     for module in modules:
         check_kernel(module)
@@ -148,7 +150,7 @@ def replaced(modules: Sequence[nn.Module], function: Function, holder: str = "")
 
 
 def check_kernel(module: Any) -> None:
-    """Refuse a module whose kernel takes no masks of our making.
+    """Refuse a module whose kernel does not take explicit masks.
 
     Raises:
         MethodError: Naming the kernel, and those that do.
@@ -166,7 +168,7 @@ def kernel_name(module: Any) -> str:
     return str(own_config(module)._attn_implementation)
 
 
-def unwrapped(module: Any) -> Any:
+def unwrap_module(module: Any) -> Any:
     """Return the attention module itself, which a kernel may get a view of."""
     while isinstance(module, ModuleView):
         module = module.module
@@ -174,16 +176,16 @@ def unwrapped(module: Any) -> Any:
 
 
 def is_shared_by_eah(module: Any) -> bool:
-    """Return whether EAH's function stands before a module's kernel."""
-    return bool(_beneath(module.config)._attn_implementation == ATTENTION_NAME)
+    """Return whether EAH wraps a module's kernel."""
+    return bool(_original_config(module.config)._attn_implementation == ATTENTION_NAME)
 
 
-def is_held(module: nn.Module) -> bool:
-    """Return whether a block of this thread holds a module."""
+def is_replaced(module: nn.Module) -> bool:
+    """Return whether a block of this thread replaces a module's attention."""
     return any(id(module) in frame.modules for frame in _frames.values())
 
 
-def holder_of(module: nn.Module) -> str | None:
+def replacing_method(module: nn.Module) -> str | None:
     """Return the method that changes a module's attention in a block of this thread."""
     named = [f.holder for f in _frames.values() if f.holder and id(module) in f.modules]
     return named[-1] if named else None
@@ -204,8 +206,8 @@ def _is_named(module: Any) -> bool:
     return bool(module.config._attn_implementation == NAME)
 
 
-def _beneath(config: Any) -> Any:
-    """Return the config under ours; the same where another thread has just taken ours out."""
+def _original_config(config: Any) -> Any:
+    """Return the module's own config, also if another thread has just restored it."""
     return under(config) if config._attn_implementation == NAME else config
 
 
@@ -217,7 +219,7 @@ def _dispatch(
     attention_mask: Any,
     **kwargs: Any,
 ) -> Output:
-    """Run the functions that this thread's blocks put before a module's kernel."""
-    mine = id(unwrapped(module))
+    """Run the functions of this thread's blocks, then the module's kernel."""
+    mine = id(unwrap_module(module))
     frames = [frame for frame in _frames.values() if mine in frame.modules]
     return AttentionCall(module, (query, key, value), attention_mask, kwargs, frames).run()
