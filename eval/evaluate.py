@@ -39,7 +39,7 @@ from eval.run.recorded import RecordedRun, read_run
 from eval.run.repeats import check_seed, check_varied, settings_by_repeat
 from eval.run.saved import record_saved
 from eval.run.settings import RunSettings
-from eval.tasks.base import TASKS, Task, pictures_missing, skip_unreadable
+from eval.tasks.base import TASKS, Task, check_pictures_exist, skip_unreadable
 from models.settings import PARTS
 
 if TYPE_CHECKING:
@@ -117,11 +117,11 @@ def inputs_of(settings: RunSettings) -> list[Path]:
 def evaluate(kind: type[Task], settings: RunSettings) -> None:
     """Read the questions, get answers from a model or a file, score and print."""
     task = kind(settings)
-    if (saved := task.saved()) is not None:
+    if (saved := task.answers_path()) is not None:
         _check_no_model_is_asked(settings)
         report_saved(task, saved)
         return
-    check_outputs(json_file(kind.name, settings), task.reads())
+    check_outputs(json_file(kind.name, settings), task.input_paths())
     items = task.items()
     if settings.repeats > 1:
         evaluate_repeats(task, items)
@@ -136,7 +136,7 @@ def with_pictures(
 ) -> tuple[list[Item], list[str]]:
     """Return the questions that are asked, and the pictures that are left out of them."""
     folder = settings.pictures_folder(kind.pictures)
-    pictures_missing(folder, items, kind)
+    check_pictures_exist(folder, items, kind)
     if settings.skip_unreadable:
         return skip_unreadable(folder, items)
     return items, []
@@ -203,7 +203,7 @@ def report_saved(task: Task, saved: Path) -> None:
         for name in (name for name in run.arms if name not in run.finished()):
             print(f"note: arm {name} is unfinished, and not in these numbers", file=sys.stderr)
     else:
-        check_outputs(json_file(task.name, settings), task.reads())
+        check_outputs(json_file(task.name, settings), task.input_paths())
         answers = task.read_saved(saved, task.items())
         items = answers.asked()
         label = task.label(items)

@@ -29,21 +29,21 @@ from eval.tasks.chair.task import ChairCaptions, ChairSettings
 from eval.tasks.judge.captions import Format, from_files, from_model, from_run
 from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.inputs import JudgeInputs
-from eval.tasks.judge.judging import Asked, judge_all
+from eval.tasks.judge.judging import JudgingOptions, judge_all
 from eval.tasks.judge.keys import Key
 from eval.tasks.judge.output import (
     JudgedRun,
     headline,
     metrics,
+    metrics_without_judgements,
     notes,
-    nothing_judged,
     report_page,
     result_table,
 )
 from eval.tasks.judge.plan import plan_judging
 from eval.tasks.judge.protocols import MODES, PROTOCOLS
 from eval.tasks.judge.requests import Pair
-from eval.tasks.judge.start import add_judge_flags, config_of, names_of, run_with_key, taken
+from eval.tasks.judge.start import add_judge_flags, config_of, names_of, run_with_key, take_fields
 from eval.tasks.judge.store import Judgements
 
 NUM_JUDGED: Final = 50
@@ -104,7 +104,7 @@ def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
     shared: dict[str, Any] = {
         name: given[name] for name in ("data_path", "output_dir") if name in given
     }
-    inputs = JudgeInputs(**taken(given, JudgeInputs))
+    inputs = JudgeInputs(**take_fields(given, JudgeInputs))
     check_outputs(_files(inputs).values(), read)
     count = given.pop("num_images", NUM_JUDGED)
     if min(count, given.get("limit", count)) < 1:
@@ -164,7 +164,7 @@ def pair_of_files(given: dict[str, Any], count: int) -> Pair:
     Raises:
         EvaluationError: If it is not clear which two are compared.
     """
-    layout = Format(**taken(given, Format))
+    layout = Format(**take_fields(given, Format))
     first, second = given.get("answers_1"), given.get("answers_2")
     folder, methods = given.get("answers_from"), given.get("method")
     if folder is not None and first is None and second is None:
@@ -198,7 +198,7 @@ def judge_pair(
     files = _files(inputs)
     if len(pair.equal) == len(pair.ids):
         if "json" in files:
-            files["json"].write_json(nothing_judged(pair))
+            files["json"].write_json(metrics_without_judgements(pair))
         print(
             f"nothing to judge: {pair.first.name} and {pair.second.name} say the same of all "
             f"{len(pair.ids)} pictures"
@@ -218,7 +218,7 @@ def judge_pair(
         _show(run)
 
     unsent = pair.equal_in_words() if pair.equal else ""
-    asked = Asked(inputs.dry_run, inputs.ask_again, unsent=unsent)
+    asked = JudgingOptions(inputs.dry_run, inputs.ask_again, unsent=unsent)
     judge_all(plan.requests, folder, config, found, asked, report)
 
 

@@ -26,15 +26,15 @@ from eval.run.flag_parser import FlagParser
 from eval.run.folder import METRICS
 from eval.run.outputs import check_outputs, output_files, paths_in
 from eval.run.processes import this_place
-from eval.tasks.judge.judging import Asked, judge_all
+from eval.tasks.judge.judging import JudgingOptions, judge_all
 from eval.tasks.judge.keys import Key
-from eval.tasks.judge.start import add_judge_flags, config_of, run_with_key, taken
+from eval.tasks.judge.start import add_judge_flags, config_of, run_with_key, take_fields
 from eval.tasks.judge.store import Judgements
 from eval.tasks.mmhal.answers import read_arms
 from eval.tasks.mmhal.output import headline, metrics, notes, script_table, tables
 from eval.tasks.mmhal.plan import plan_ratings
 from eval.tasks.mmhal.rated import RatedRun
-from eval.tasks.mmhal.scoring import readable
+from eval.tasks.mmhal.scoring import has_rating
 from eval.tasks.mmhal.template import read_template
 
 WRITTEN: Final = ("json", "output_dir")
@@ -117,7 +117,7 @@ def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
         judge_mode="text",
         temperature=_temperature(sent, config.temperature),
     )
-    inputs = MMHalInputs(**taken(given, MMHalInputs))
+    inputs = MMHalInputs(**take_fields(given, MMHalInputs))
     files = output_files("mmhal_eval", overwrite=inputs.overwrite, json=inputs.json)
     check_outputs(files.values(), read)
     if not inputs.answers:
@@ -143,7 +143,7 @@ def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
             files["json"].write_json(content)
         _show(run)
 
-    asked = Asked(inputs.dry_run, inputs.ask_again, readable)
+    asked = JudgingOptions(inputs.dry_run, inputs.ask_again, has_rating)
     judge_all(plan.all, folder, config, key, asked, report)
 
 

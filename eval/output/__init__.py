@@ -1,4 +1,4 @@
-"""What people see: tables and pages.
+"""Output for people: tables and pages.
 
 Templates of the pages are in `templates/`.
 """

@@ -1,4 +1,4 @@
-"""Two runs side by side: paired where they asked the same, else why they can't be."""
+"""Compare two runs: paired by question if both asked the same, otherwise the reason why not."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from eval.stats.grouped import group
 from eval.tasks.base import Task
 
 FIRST, SECOND = "A:", "B:"
-# What is said of runs that differ in it; a question or picture that differs forbids pairing.
+# Settings whose differences are reported. Different questions or pictures rule out pairing.
 SETTINGS: Final = ("model", "weights", "protocol", "dtype", "device", "quantization", "decoding")
 
 
 def why_unpaired(first: RecordedRun, second: RecordedRun) -> str | None:
     """Return why two runs' answers can't be compared question by question; None if they can."""
-    one, two = (_asked(run) for run in (first, second))
+    one, two = (_questions_by_key(run) for run in (first, second))
     if one != two:
         only = sum(key not in two or two[key] != asked for key, asked in one.items())
         return (
-            f"the questions differ: {only} of A's {len(one)} are not among B's {len(two)} as they "
-            "are; ask both models the same questions"
+            f"the questions differ: {only} of A's {len(one)} are not among B's {len(two)} in the "
+            "same form; ask both models the same questions"
         )
-    # Of saved answers, the pictures are not known.
+    # Saved answers do not record their pictures.
     runs = [run for run in (first, second) if not (run.old or run.saved)]
     hashes = {run.settings.get("pictures") for run in runs}
     if len(hashes) > 1:
-        return "the pictures have the same names and different contents"
+        return "the pictures have the same names but different contents"
     return None
 
 
 def setting_notes(first: RecordedRun, second: RecordedRun) -> list[str]:
-    """Return what else differs between two runs, a line each."""
+    """Return the paths of two runs and the settings in which they differ, one line each."""
     lines = [f"{FIRST} {first.path}", f"{SECOND} {second.path}"]
     for name in SETTINGS:
         one, two = (run.settings.get(name) for run in (first, second))
         if one != two:
-            lines.append(f"{name}: {_differing(one, two)}")
+            lines.append(f"{name}: {_describe_difference(one, two)}")
     codes = [{str(arm.info.get("code")) for arm in run.arms.values()} for run in (first, second)]
     if codes[0] != codes[1] and not (first.saved or second.saved):
-        lines.append("the answers were given by different code (arm.json of each arm says which)")
+        lines.append("the answers come from different code versions (see arm.json of each arm)")
     return lines
 
 
@@ -53,24 +53,24 @@ def compare_runs(
 ) -> Report:
     """Return the numbers of both runs' arms, paired.
 
-    Each arm is compared with the reference; without one, B's arms with A's of the same name, and
-    the others with A's baseline.
+    Each arm is compared with the reference. Without one, B's arms are compared with A's arms of the
+    same name, and the others with A's baseline.
 
     Args:
         task: The benchmark.
         first: Run A.
-        second: Run B, of the same questions.
+        second: Run B, which asked the same questions.
         reference: Arm that all others are compared with, such as "eah" or "B:eah".
     Raises:
-        EvaluationError: If the reference is none of the arms.
+        EvaluationError: If the reference is not one of the arms.
     """
     arms: dict[str, Sequence[Answer]] = {}
     for mark, run in ((FIRST, first), (SECOND, second)):
         arms |= {f"{mark}{name}": answers for name, answers in run.answers().items()}
     against = _references(list(arms), reference)
     layers = {name: layer_summaries(answers) for name, answers in arms.items()}
-    beside = task.beside(arms, against)
-    return Report(task, arms, group(task, arms, against), "", {}, layers, beside)
+    appendix = task.appendix(arms, against)
+    return Report(task, arms, group(task, arms, against), "", {}, layers, appendix)
 
 
 def _references(arms: Sequence[str], reference: str | None) -> Mapping[str, list[str]]:
@@ -92,12 +92,12 @@ def _references(arms: Sequence[str], reference: str | None) -> Mapping[str, list
     return found
 
 
-def _asked(run: RecordedRun) -> dict[Any, tuple[str, str, str]]:
+def _questions_by_key(run: RecordedRun) -> dict[Any, tuple[str, str, str]]:
     some = next(iter(run.answers().values()))
     return {a.item.key: (a.item.image, a.item.question, a.item.label) for a in some}
 
 
-def _differing(one: Any, two: Any) -> str:
+def _describe_difference(one: Any, two: Any) -> str:
     if isinstance(one, dict) and isinstance(two, dict):
         names = [name for name in {**one, **two} if one.get(name) != two.get(name)]
         return ", ".join(f"{name} {one.get(name)} | {two.get(name)}" for name in names)

@@ -1,4 +1,4 @@
-"""A run's numbers and answers in the formats of other tools."""
+"""Export a run's numbers and answers in the formats of other tools."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from eval.run.recorded import RecordedRun
 
 LATEX_MARK: Final = "% written by EAH runs"
-CSV_MARK: Final = "arm,part,n,"  # and then the metrics
+CSV_MARK: Final = "arm,part,n,"  # followed by the metrics
 Export = Callable[["RecordedRun", "Report"], str]
 
 
@@ -36,7 +36,7 @@ def results_csv(report: Report) -> str:
 
 
 def results_latex(report: Report) -> str:
-    """Return the result table for LaTeX's booktabs."""
+    """Return the result table as a LaTeX table that uses booktabs."""
     header, rows = result_table(report)
     kinds = "".join("l" if name in ("arm", "part") else "r" for name in header)
     lines = [" & ".join(map(_escape, cells)) + r" \\" for cells in (header, *rows)]
@@ -47,9 +47,9 @@ def results_latex(report: Report) -> str:
 
 
 def answers_llava(run: RecordedRun, report: Report) -> str:
-    """Return all answers as LLaVA's model_vqa_loader.py writes them, one JSON object a line.
+    """Return all answers as LLaVA's model_vqa_loader.py writes them, one JSON object per line.
 
-    Ids are those of the questions, with the part before them where there are several parts.
+    Ids are those of the questions, prefixed with the part if there are several parts.
     """
     return dump_lines(
         {
@@ -65,10 +65,10 @@ def answers_llava(run: RecordedRun, report: Report) -> str:
 
 
 def answers_lmms_eval(run: RecordedRun, report: Report) -> str:
-    """Return all answers as a samples file of lmms-eval, one JSON object a line.
+    """Return all answers as a samples file of lmms-eval, one JSON object per line.
 
-    A `doc_id` is a question's place, the same in all arms. As in files of 0.7, `resps` is left out
-    where it says the same; `doc` is added, which has the question's id.
+    `doc_id` is the index of the question, the same in all arms. As in files of lmms-eval 0.7,
+    `resps` is left out if it is equal to `filtered_resps`. `doc` is added; it has the question id.
     """
     return dump_lines(
         {
@@ -85,7 +85,7 @@ def answers_lmms_eval(run: RecordedRun, report: Report) -> str:
             "filtered_resps": answer.text,
             "model": f"{run.settings['model']}/{arm}",
             f"{run.task}_accuracy": _score(report, answer),
-            "score": _score(report, answer),  # which its --baseline reads
+            "score": _score(report, answer),  # read by lmms-eval's --baseline
         }
         for arm, answers in report.arms.items()
         for number, answer in enumerate(answers)
@@ -109,7 +109,7 @@ def _id(report: Report, answer: Answer) -> int | str:
 
 
 def _escape(text: str) -> str:
-    """Return a cell for LaTeX."""
+    """Return the text of a cell with LaTeX's special characters escaped."""
     for sign in "&%_#$":
         text = text.replace(sign, f"\\{sign}")
     return text.replace("..", " to ")
@@ -120,7 +120,7 @@ def _json(run: RecordedRun, report: Report) -> str:
     return json.dumps({**content, **report.as_dict()}, indent=1, ensure_ascii=False) + "\n"
 
 
-# What says in a file of a format that this project wrote it; the others are other tools' own.
+# Markers of files that this project wrote; the other formats belong to other tools and have none.
 MARKS: Final = {"csv": CSV_MARK, "latex": LATEX_MARK}
 FORMATS: Final[dict[str, Export]] = {
     "csv": lambda _, report: results_csv(report),

@@ -1,4 +1,4 @@
-"""What EAH did in each layer over a run, from what was recorded with the answers."""
+"""Summarise what EAH did in each layer during a run, from the findings stored with the answers."""
 
 from __future__ import annotations
 
@@ -10,21 +10,22 @@ from typing import Any, Final
 
 from eval.files.answers import Answer, Finding
 
-HEADER: Final = ("layer", "prompts", "chosen heads", "sinks of image tokens", "saturated")
+HEADER: Final = ("layer", "prompts", "chosen heads", "mean sinks of image tokens", "saturated")
 SHOWN: Final = 3  # heads
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSummary:
-    """What EAH did in one layer over an arm.
+    """What EAH did in one layer, over all answers of an arm.
 
     Attributes:
         layer: Layer index, from 0.
         prompts: Prompts that were answered under EAH.
-        heads: How many prompts each head was chosen in, most first; "none" where no head qualified.
-        mean_sinks: Mean number of sinks of the chosen head.
+        heads: Number of prompts in which each head was chosen, most frequent first; "none" if no
+            head qualified.
+        mean_sinks: Mean number of visual sinks of the chosen head.
         mean_image_tokens: Mean number of image tokens.
-        saturated: Prompts in which every image token passes the threshold in every head.
+        saturated: Prompts in which every image token exceeds the threshold in every head.
     """
 
     layer: int
@@ -39,7 +40,7 @@ class LayerSummary:
         return asdict(self)
 
     def cells(self) -> list[str]:
-        """Return the summary as cells of a table, see HEADER."""
+        """Return the summary as the cells of a table row; HEADER names the columns."""
         shares = [
             f"{head}: {100 * count / self.prompts:.0f} %" for head, count in self.heads.items()
         ]

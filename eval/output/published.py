@@ -1,4 +1,4 @@
-"""Published numbers of a model, to stand beside measured ones: `configs/paper.yaml` as a table."""
+"""Print published numbers of a model next to measured ones: `configs/paper.yaml` as a table."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from models.settings import CONFIGS, read_yaml
 METHOD: Final = "method"
 SOURCE: Final = "source"
 ABSENT: Final = "-"
-# Columns that read otherwise than their keys.
+# Titles of columns that differ from their keys.
 TITLES: Final = {"chair_s": "CHAIRs", "chair_i": "CHAIRi", "f1": "F1", "recall": "Recall"}
 
 
 def published_table(task: str, model: str) -> str:
     """Return the published numbers of a model, with their sources below; empty if there are none.
 
-    A number that an entry lacks is a dash. Entries stand in the order of the file, so that a
-    method's losses are shown like its gains.
+    A missing number is shown as a dash. Entries keep the order of the file, so losses are shown
+    like gains.
     """
     entries: list[dict[str, Any]] = read_yaml(CONFIGS / "paper.yaml").get(task, {}).get(model, [])
     if not entries:
@@ -42,5 +42,5 @@ def published_table(task: str, model: str) -> str:
 
 
 def _letter(at: int) -> str:
-    """Return the letter of a source."""
+    """Return the letter that marks a source, from its index."""
     return chr(ord("a") + at)

@@ -1,7 +1,7 @@
-"""What is said of the repeats of a run: mean, standard deviation and interval, as table and JSON.
+"""Report the repeats of a run: mean, standard deviation and interval, as table and JSON.
 
-It is a folder beside the run folders of the repeats, without a run.json, since it is only a view of
-their answers: `<label>-repeats<N>-<hash>/report/`.
+The report is written to a folder next to the run folders of the repeats:
+`<label>-repeats<N>-<hash>/report/`. It has no run.json, since it is only a view of their answers.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from eval.tasks.base import Task
 
 @dataclass(frozen=True, slots=True)
 class RepeatsReport:
-    """All that is reported of repeats.
+    """Everything that is reported about the repeats of a run.
 
     Attributes:
         task: The benchmark.
         runs: The run of each repeat, in the order of the seeds.
-        arms: Names of the arms; a seed of a repeat is no part of them.
-        scored: What scored the answers, with the numbers.
-        said: What the benchmark says of the answers of all repeats.
+        arms: Names of the arms, without the seeds of the repeats.
+        scored: Each scorer with its numbers.
+        task_notes: The benchmark's notes on the answers of all repeats.
     """
 
     task: Task
     runs: Sequence[RecordedRun]
     arms: Sequence[str]
     scored: Sequence[tuple[Scorer, RepeatedRuns]]
-    said: Sequence[str] = ()
+    task_notes: Sequence[str] = ()
 
     @property
     def folder(self) -> Path:
@@ -73,7 +73,7 @@ class RepeatsReport:
         }
 
     def text(self, *, wide: bool = False) -> str:
-        """Return the tables and what has to be known beside them.
+        """Return the tables and the notes that explain them.
 
         Args:
             wide: Print all metrics.
@@ -85,15 +85,14 @@ class RepeatsReport:
         blocks = [_table("arm", own)]
         if compared:
             blocks.append(_table("arm - reference", compared))
-        return "\n\n".join([*blocks, self._notes(wide=wide), *self.said])
+        return "\n\n".join([*blocks, self._notes(wide=wide), *self.task_notes])
 
     def _notes(self, *, wide: bool) -> str:
         count, pictures = len(self.runs), self.scored[0][1].pictures
         lines = [
-            f"mean, sd: over {count} repeats (seeds 0 to {count - 1}), the sd with n - 1; 95 %: of "
-            f"the mean, from {RESAMPLES} bootstrap resamples of the {pictures} "
-            f"{self.task.resampled}(s), each "
-            "with its answers in all repeats"
+            f"mean, sd: over {count} repeats (seeds 0 to {count - 1}); sd is the sample standard "
+            f"deviation (n - 1); 95 %: interval of the mean, from {RESAMPLES} bootstrap resamples "
+            f"of the {pictures} {self.task.resampled}(s), each with its answers in all repeats"
         ]
         shown = [(m, runs) for scorer, runs in self.scored for m in scorer.metrics
                  if wide or not m.wide]  # fmt: skip
@@ -102,7 +101,7 @@ class RepeatsReport:
                    for one in (*runs.results, *runs.differences)]  # fmt: skip
         if any(number.mean.wilson for number in numbers):
             lines.append(
-                f"where all {self.task.resampled}s give the same, the interval is Wilson's"
+                f"where all {self.task.resampled}s have the same value, the interval is Wilson's"
             )
         lines += few_pictures_note(pictures, self.task.resampled)
         return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
@@ -115,8 +114,8 @@ def repeats_report(
 
     Args:
         task: The benchmark, with the protocol of the runs.
-        runs: By repeat, with the arms to report.
-        arms: What the arms are called here, in the order that each run has them.
+        runs: One run per repeat, with the arms to report.
+        arms: Names of the arms in the report, in the order of the arms of each run.
         reference: Arm that all others are compared with; None for the baseline.
     """
     answers: Mapping[str, Sequence[Any]] = {
@@ -125,8 +124,8 @@ def repeats_report(
     against = reference_arms(arms, reference)
     scorers: list[Scorer] = [*task.further_scorers(), task]
     scored = [(scorer, over_repeats(scorer, answers, against)) for scorer in scorers]
-    said = task.notes({name: [*chain(*of)] for name, of in answers.items()})
-    return RepeatsReport(task, runs, arms, scored, said)
+    task_notes = task.notes({name: [*chain(*of)] for name, of in answers.items()})
+    return RepeatsReport(task, runs, arms, scored, task_notes)
 
 
 def _rows(scorer: Scorer, found: Sequence[RepeatedNumbers], *, wide: bool) -> list[list[str]]:
@@ -145,7 +144,7 @@ def _rows(scorer: Scorer, found: Sequence[RepeatedNumbers], *, wide: bool) -> li
 
 
 def _table(first: str, rows: Sequence[Sequence[str]]) -> str:
-    """Return a table; without the column of parts where there are none."""
+    """Return a table; the column of parts is left out if there are none."""
     header = [first, PART, "metric", "mean (95 %)", "sd"]
     keep = [at for at, name in enumerate(header) if name != PART or any(row[at] for row in rows)]
     return fit([header[at] for at in keep], [[row[at] for at in keep] for row in rows])
@@ -156,7 +155,7 @@ def _mean(number: Repeated, metric: Metric, *, signed: bool) -> str:
     if isnan(mean.value):
         return NONE
     sign = "+" if signed else ""
-    # Adding 0.0 makes +0.0 of what would be printed as -0.0.
+    # Adding 0.0 turns -0.0 into +0.0.
     value, low, high = (
         f"{round(metric.factor * end, metric.digits) + 0.0:{sign}.{metric.digits}f}"
         for end in (mean.value, mean.low, mean.high)

@@ -1,6 +1,6 @@
-"""What is said of a run: its numbers, differences and costs as tables, text and JSON.
+"""Report a run: its numbers, differences and costs as tables, text and JSON.
 
-Written once for all benchmarks. Everything here is a view of recorded answers.
+All benchmarks share this code. Everything is computed from recorded answers.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ from eval.tasks.base import Appendix, Task
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """All that is reported of some arms.
+    """Everything that is reported about some arms.
 
     Attributes:
         task: The benchmark, which computed the numbers.
         arms: Answers by arm.
         grouped: The numbers.
         reference: Arm that the result table compares with.
-        costs: By arm; empty where they are not known.
-        layers: What EAH did, by arm.
-        beside: What the benchmark says beside its metrics.
+        costs: By arm; empty if they are not known.
+        layers: What EAH did in each layer, by arm.
+        appendix: What the benchmark reports besides its metrics.
     """
 
     task: Task
@@ -54,7 +54,7 @@ class Report:
     reference: str
     costs: Mapping[str, ArmCost]
     layers: Mapping[str, list[LayerSummary]]
-    beside: Appendix = field(default_factory=Appendix)
+    appendix: Appendix = field(default_factory=Appendix)
 
     @property
     def tested(self) -> bool:
@@ -78,15 +78,15 @@ class Report:
             "differences": [difference.as_dict() for difference in self.grouped.differences],
             "costs": {arm: asdict(cost) for arm, cost in self.costs.items()},
             "eah": {arm: [one.as_dict() for one in of] for arm, of in self.layers.items() if of},
-            **self.beside.content,
-            **self.task.more(self.arms),
+            **self.appendix.content,
+            **self.task.extra_metrics(self.arms),
         }
 
     def text(self, *, wide: bool = False) -> str:
-        """Return the tables and what has to be known beside them.
+        """Return the tables and the notes that explain them.
 
         Args:
-            wide: Print all metrics, and all differences, whatever the width.
+            wide: Print all metrics and all differences, without a limit on the width.
         """
         tables = [
             primary_table(self),
@@ -95,7 +95,7 @@ class Report:
             cost_table(self.costs, self.reference),
             self._eah_table(),
         ]
-        # An arm, and a pair that is compared, has one number in all tables.
+        # An abbreviated arm or pair has the same number in all tables.
         names = [*self.arms, *map(pair_name, self.grouped.differences)]
         blocks = []
         for header, rows in tables:
@@ -104,10 +104,10 @@ class Report:
                 blocks.append(
                     render(header, rows) if wide else fit(header, rows, names=names, keys=keys)
                 )
-        return "\n\n".join(filter(None, [*blocks, self._notes(wide=wide), self.beside.text]))
+        return "\n\n".join(filter(None, [*blocks, self._notes(wide=wide), self.appendix.text]))
 
     def _notes(self, *, wide: bool) -> str:
-        """Return what the columns are and what the intervals are of."""
+        """Return the lines that explain the columns and the intervals."""
         size = len(next(iter(self.arms.values())))
         grouped = self.grouped
         lines = [
@@ -117,16 +117,18 @@ class Report:
         shown = [metric for metric in self.task.metrics if wide or not metric.wide]
         what = percent_note(shown)
         if any(d.reference == self.reference for d in grouped.differences) and not wide:
-            what.append(f"vs: minus {self.reference}")
+            what.append(f"vs: arm minus {self.reference}")
         if any(number.wilson for number in self._shown_intervals(wide=wide)):
-            what.append(f"where all {self.task.resampled}s give the same, the interval is Wilson's")
+            what.append(
+                f"where all {self.task.resampled}s have the same value, the interval is Wilson's"
+            )
         lines += ["; ".join(what)] if what else []
         lines += self._test_notes(wide=wide)
         lines += few_pictures_note(grouped.pictures, self.task.resampled)
         return "\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)
 
     def _test_notes(self, *, wide: bool) -> list[str]:
-        """Return what the p-values are of, and why there are none."""
+        """Return which tests the p-values are from, or why there are none."""
         compared = self.grouped.primary_differences()
         if not compared or not self.tested:
             return []
@@ -142,14 +144,14 @@ class Report:
             if wide and any(one.part != self.grouped.primary for one in self.grouped.differences):
                 lines.append("p of other rows: not adjusted")
             lines.append(
-                "gained, lost: questions that only the first, or only the second arm has right"
+                "gained, lost: questions that only the first arm, or only the second, gets right"
             )
         if len(tests) < len(compared):
-            lines.append("p n/a: the parser leaves answers out, so that arms have other questions")
+            lines.append("p n/a: the parser drops answers, so the arms have different questions")
         return lines
 
     def _shown_intervals(self, *, wide: bool) -> list[Interval]:
-        """Return the numbers that tables print with an interval."""
+        """Return the numbers that the tables show with an interval."""
         names = [metric.name for metric in self.task.metrics][: None if wide else 1]
         found = [one.numbers for one in self.grouped.results]
         found += [one.numbers for one in self.grouped.differences]
@@ -167,30 +169,30 @@ def report_of(
     reference: str | None = None,
     costs: Mapping[str, Sequence[BatchCost]] | None = None,
 ) -> Report:
-    """Compute all numbers of some arms, each compared with the reference, and x+eah with x.
+    """Compute all numbers of some arms. Each is compared with the reference, and x+eah with x.
 
     Args:
         task: The benchmark.
         arms: Answers by arm.
         reference: Arm that all others are compared with; None for the baseline.
-        costs: By arm; None for answers from elsewhere.
+        costs: By arm; None for answers that another tool gave.
     """
     against = reference_arms(list(arms), reference)
     spent = arm_costs({name: (costs or {}).get(name, []) for name in arms}, reference or BASELINE)
     layers = {name: layer_summaries(answers) for name, answers in arms.items()}
     grouped = group(task, arms, against)
     return Report(task, arms, grouped, reference or BASELINE, spent if costs else {}, layers,
-                  task.beside(arms, against))  # fmt: skip
+                  task.appendix(arms, against))  # fmt: skip
 
 
 def reference_arms(arms: Sequence[str], reference: str | None) -> dict[str, list[str]]:
-    """Return what each arm is compared with: the reference, and x for an arm x+eah.
+    """Return the arms that each arm is compared with: the reference, and x for an arm x+eah.
 
     Args:
         arms: Names of the arms.
-        reference: Named by the user; None for the baseline.
+        reference: Arm that the user named; None for the baseline.
     Raises:
-        EvaluationError: If it is none of the arms.
+        EvaluationError: If it is not one of the arms.
     """
     first = reference or BASELINE
     if reference is not None and reference not in arms:

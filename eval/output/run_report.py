@@ -1,4 +1,4 @@
-"""The report of a run folder: scored, printed and written beside the answers."""
+"""Score a run folder, print its report and write it next to the answers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from eval.run.settings import RunSettings
 from eval.tasks.base import Appendix, Task
 from models.errors import printable
 
-# What of a report does not depend on the labels.
+# Entries of a report that do not depend on the labels.
 SAME: Final = ("benchmark", "costs", "eah", "parser_disagreement")
 
 
@@ -49,26 +49,26 @@ def write_run_report(
 
     Args:
         kind: The benchmark.
-        run: The run; nothing is written to one of version 0.1.
-        settings: Of the command.
-        saved: What `--json` says of `--answers`; None for what run.json says.
+        run: The run; nothing is written to a run of version 0.1.
+        settings: Settings of the command.
+        saved: Facts about the file of `--answers`, for `--json`; None if run.json has them.
     Returns:
-        What is to be printed.
+        The text to print.
     """
     task = task_of(kind, run, settings)
     # The arms of saved answers may be called anything.
-    reference = reference_of(settings) if task.saved() is None else settings.reference
+    reference = reference_of(settings) if task.answers_path() is None else settings.reference
     report = score(task, run, reference)
-    beside = relabelled_report(task, report.arms, reference=reference, wide=settings.wide)
+    relabelled = relabelled_report(task, report.arms, reference=reference, wide=settings.wide)
     folder = run.path / REPORT
-    appendix = Appendix() if run.old else task.after(folder, report.arms)
+    appendix = Appendix() if run.old else task.write_files(folder, report.arms)
     notes = task.notes(report.arms)
-    texts = [headline(task, run), report.text(wide=settings.wide), *notes, beside.text]
+    texts = [headline(task, run), report.text(wide=settings.wide), *notes, relabelled.text]
     texts.append(appendix.text)
     if task.published:
         texts.append(published_table(task.name, run.settings["model"]))
     text = "\n\n".join(part for part in texts if part)
-    content = {**facts_of(run), **report.as_dict(), **beside.content, **appendix.content}
+    content = {**facts_of(run), **report.as_dict(), **relabelled.content, **appendix.content}
     if not run.old:
         write_json(folder / METRICS, content)
         write_atomically(folder / "table.md", text + "\n")
@@ -81,7 +81,7 @@ def write_run_report(
 def relabelled_report(
     task: Task, arms: Mapping[str, Sequence[Answer]], *, reference: str | None, wide: bool
 ) -> Appendix:
-    """Return table and numbers under the labels that the settings name; empty for none.
+    """Return the table and numbers under the labels that the settings name; empty without any.
 
     Args:
         task: The benchmark.
@@ -91,7 +91,7 @@ def relabelled_report(
     Raises:
         EvaluationError: If the labels can't be read, or no question has one.
     """
-    found = task.relabelled(arms)
+    found = task.relabel(arms)
     if found is None:
         return Appendix()
     report = report_of(task, found.arms, reference=reference)
@@ -106,7 +106,7 @@ def score(task: Task, run: RecordedRun, reference: str | None) -> Report:
     """Compute all numbers of a run's finished arms.
 
     Raises:
-        EvaluationError: If there is none, or the questions, pictures or labels were changed.
+        EvaluationError: If no arm is finished, or questions, pictures or labels were changed.
     """
     check_asked(task, run)
     costs = {name: arm.costs for name, arm in run.arms.items()}
@@ -114,7 +114,7 @@ def score(task: Task, run: RecordedRun, reference: str | None) -> Report:
 
 
 def check_asked(task: Task, run: RecordedRun) -> None:
-    """Check that a run's answers name what was asked.
+    """Check that a run's answers still have the questions that were asked.
 
     Raises:
         EvaluationError: If their questions, pictures or labels were changed.
@@ -138,8 +138,8 @@ def task_of(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Task:
     """Return a benchmark with the protocol of a run, to score its answers.
 
     Raises:
-        EvaluationError: If run.json does not say how the answers were made, or the settings not
-            with what they were scored.
+        EvaluationError: If run.json lacks a setting of how the answers were made, or the settings
+            do not name what they were scored with.
     """
     recorded = run.settings
     if run.saved and "protocol" not in recorded:
@@ -149,12 +149,12 @@ def task_of(kind: type[Task], run: RecordedRun, settings: RunSettings) -> Task:
     needed = () if run.saved else ("model", "dtype", "device", "decoding")
     for name in ("family", "protocol", *needed):
         if name not in recorded:
-            raise EvaluationError(f"{run.path / RUN} is damaged, it does not say the {name}")
+            raise EvaluationError(f"{run.path / RUN} is damaged: it has no {name}")
     return kind(settings, kind.protocol_of(recorded["protocol"], recorded["family"]))
 
 
 def headline(task: Task, run: RecordedRun) -> str:
-    """Return what was run and how, in one or two lines."""
+    """Return in one or two lines what was run and how."""
     settings = run.settings
     if run.saved:
         saved = settings["answers"]
@@ -167,7 +167,7 @@ def headline(task: Task, run: RecordedRun) -> str:
     how = "nucleus sampling" if decoding["do_sample"] else f"{decoding['num_beams']} beam(s)"
     how = f"{how}, at most {decoding['max_new_tokens']} tokens"
     facts = _facts(task)
-    if "scoring" in settings:  # no text is read
+    if "scoring" in settings:  # no text was generated
         facts, how = "", f"scoring by {settings['scoring']} of the first token"
     return (
         f"{task.title}, {settings['model']} ({settings['dtype']}, {settings['device']}), protocol "
@@ -176,12 +176,12 @@ def headline(task: Task, run: RecordedRun) -> str:
 
 
 def _left_out(settings: Mapping[str, Any]) -> str:
-    """Return a line on the pictures that could not be read; empty for none."""
+    """Return a line about the pictures that could not be read; empty if all could."""
     names = settings.get("left_out")
     if not names:
         return ""
     return (
-        f"\nwithout {len(names)} picture(s) that can't be read, and their questions: "
+        f"\nleft out: {len(names)} picture(s) that can't be read, with their questions: "
         f"{printable(some_ids(names))}"
     )
 

@@ -1,4 +1,4 @@
-"""Tables on standard output: Markdown that lines up in a terminal and fits into it."""
+"""Tables on standard output: Markdown, aligned for a terminal and as wide as it at most."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Final
 from eval.stats.intervals import NONE
 
 WIDTH: Final = 100
-SHORT: Final = 4  # names that are never replaced: a number in brackets is as long
+SHORT: Final = 4  # Names up to this length are never abbreviated: "[12]" has the same length.
 
 
 def render(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table with columns aligned for a terminal: text left, numbers right."""
-    # Markdown wants a dash beside the colon.
+    # Markdown needs a dash before the colon.
     widths = [max(2, *map(len, column)) for column in zip(header, *rows, strict=True)]
     numeric = [all(_is_number(cell) for cell in column) for column in zip(*rows, strict=True)]
     rule = ["-" * (width - 1) + ":" if right else "-" * width
@@ -30,19 +30,19 @@ def fit(
     names: Sequence[str] = (),
     keys: int = 1,
 ) -> str:
-    """Return a table that is at most `width` columns wide; nothing is left out.
+    """Return a table that is at most `width` characters wide, without leaving anything out.
 
-    Where names in the first column make it too wide, they become [1], [2], ..., explained below the
-    table. Where that is not enough, the columns that don't fit follow in further tables, each with
-    the first columns again; names are left as they are then, unless that takes more tables.
+    If names in the first column make it too wide, they are abbreviated as [1], [2], ... and listed
+    below the table. If that is not enough, the remaining columns follow in further tables, which
+    repeat the key columns; names are then kept, unless that takes more tables.
 
     Args:
         header: Titles of the columns.
         rows: At least one row of cells.
-        width: Columns of a terminal.
-        names: First cells in the order of their numbers, which several tables may share; the rows'
-            own order if empty.
-        keys: Number of columns that say what a row is about.
+        width: Width of the terminal in characters.
+        names: Names of the first column in the order of their numbers, so that several tables can
+            share them; if empty, the order of the rows.
+        keys: Number of leading columns that identify a row.
     """
     tables = _split(header, rows, width, keys)
     excess = max(_width(render(header, rows)) - width, 0)
@@ -64,7 +64,7 @@ def fit(
 def _split(
     header: Sequence[str], rows: Sequence[Sequence[str]], width: int, keys: int
 ) -> list[str]:
-    """Return as few tables as hold all columns at that width; one column is never split."""
+    """Return as few tables as possible that show all columns at that width, each column whole."""
     tables: list[str] = []
     start = keys
     while start < len(header):
@@ -79,7 +79,7 @@ def _split(
 
 
 def _excess(tables: Sequence[str], width: int) -> int:
-    """Return by how much the widest table is too wide."""
+    """Return by how many characters the widest table exceeds the width."""
     return max(max(map(_width, tables)) - width, 0)
 
 
@@ -99,7 +99,7 @@ def _cells(line: Sequence[str], widths: Sequence[int], numeric: Sequence[bool]) 
 
 
 def _is_number(cell: str) -> bool:
-    """Return whether a cell is a number, with or without more in brackets, or stands for none."""
+    """Return whether a cell is a number, possibly with brackets, or marks a missing number."""
     try:
         float(cell.split(" (")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""The tables of a report: comparisons, numbers and costs as rows of text."""
+"""Build the tables of a report: comparisons, numbers and costs as rows of text."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from eval.stats.metric import Metric
 
 PART: Final = "part"
-SHORT_NAME: Final = 12  # of a reference in a heading
+SHORT_NAME: Final = 12  # longest name of a reference that a heading shows
 Table = tuple[list[str], list[list[str]]]
 """Header and rows."""
 
 
 def primary_table(report: Report) -> Table:
-    """Return the primary comparisons: each arm with its reference, in the one part that counts."""
+    """Return the primary comparisons: each arm with its reference, in the primary part or total."""
     metric, primary = report.task.metrics[0], report.grouped.primary
     compared = report.grouped.primary_differences() if report.tested else []
     where = f"{title(metric)}, {primary} (95 %)" if primary else f"{title(metric)} (95 %)"
@@ -33,7 +33,7 @@ def primary_table(report: Report) -> Table:
 
 
 def result_table(report: Report) -> Table:
-    """Return the result table: a line per arm and part, with the difference to its reference."""
+    """Return the result table: a row per arm and part, with the difference to its reference."""
     metrics = [metric for metric in report.task.metrics if not metric.wide]
     first = metrics[0]
     compared = {
@@ -56,7 +56,7 @@ def result_table(report: Report) -> Table:
 
 
 def wide_table(report: Report) -> Table:
-    """Return all numbers with their intervals: a line per arm and part."""
+    """Return all numbers with their intervals: a row per arm and part."""
     header = ["arm", *_part_column(report, PART), "n"]
     header += [f"{title(metric)} (95 %)" for metric in report.task.metrics]
     rows = [
@@ -72,7 +72,7 @@ def wide_table(report: Report) -> Table:
 
 
 def difference_table(report: Report, *, wide: bool) -> Table:
-    """Return the differences: those that the result table lacks, or all of all metrics."""
+    """Return the differences that the result table lacks; if `wide`, all, in all metrics."""
     metrics = report.task.metrics if wide else report.task.metrics[:1]
     shown = [d for d in report.grouped.differences if wide or d.reference != report.reference]
     header = ["arm - reference", *_part_column(report, PART)]
@@ -89,9 +89,9 @@ def difference_table(report: Report, *, wide: bool) -> Table:
 
 
 def cost_table(costs: Mapping[str, ArmCost], reference: str) -> Table:
-    """Return the costs: a line per arm, with the time as a multiple of the reference's."""
+    """Return the costs: a row per arm, with the time as a multiple of the reference's time."""
     name = reference if len(reference) <= SHORT_NAME else "reference"
-    header = ["arm", "passes per token", f"time (x {name})", "prefix reused"]
+    header = ["arm", "forward passes per token", f"time (x {name})", "prefix cache hits"]
     rows = [
         [
             arm,
@@ -105,23 +105,23 @@ def cost_table(costs: Mapping[str, ArmCost], reference: str) -> Table:
 
 
 def _part_column(report: Report, cell: str) -> list[str]:
-    """Return the cell of the column of parts; nothing where a benchmark has none."""
+    """Return the cell of the column of parts; nothing if the benchmark has no parts."""
     return [cell] if any(result.part for result in report.grouped.results) else []
 
 
 def pair_name(difference: Difference) -> str:
-    """Return what a comparison is called in tables."""
+    """Return the name of a comparison in tables."""
     return f"{difference.arm} - {difference.reference}"
 
 
 def percent_note(metrics: Iterable[Metric]) -> list[str]:
-    """Return which metrics are in percent, where their names do not say it."""
+    """Return which metrics are in percent, leaving out those with % in their names."""
     names = [title(m) for m in metrics if m.percent and "%" not in title(m)]
     return [f"{', '.join(names)}: in percent"] if names else []
 
 
 def title(metric: Metric) -> str:
-    """Return what a metric is called in tables."""
+    """Return the title of a metric in tables."""
     return metric.heading or metric.name
 
 
@@ -140,7 +140,7 @@ def _difference(difference: Difference, metric: Metric) -> str:
     number = difference.numbers[metric.name]
     if isnan(number.value):
         return NONE
-    # Adding 0.0 makes +0.0 of what would be printed as -0.0.
+    # Adding 0.0 turns -0.0 into +0.0.
     value = f"{round(metric.factor * number.value, metric.digits) + 0.0:+.{metric.digits}f}"
     if isnan(number.low):
         return value
@@ -149,7 +149,7 @@ def _difference(difference: Difference, metric: Metric) -> str:
 
 
 def _test_cells(difference: Difference) -> list[str]:
-    """Return p, gained and lost; the p of a primary comparison is adjusted for their number."""
+    """Return p, gained and lost; p is Holm-adjusted in a primary comparison."""
     test = difference.test
     if test is None:
         return [NONE] * 3

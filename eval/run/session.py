@@ -138,7 +138,7 @@ def plan_session(
     resolved = {
         "benchmark": task.name,
         "questions": questions_record([(p.item, p.text) for p in plan.prompts]),
-        **task.asked(),
+        **task.recorded_settings(),
         **{key: value for key, value in asdict(described).items() if key not in unrecorded},
         # Which GPU it is decides no answer.
         "device": described.device.split(":")[0],

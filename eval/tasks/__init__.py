@@ -1,4 +1,4 @@
-"""The benchmarks: data in, numbers out, and no model.
+"""The benchmarks: they read data and compute numbers, and never load a model.
 
-Each is one file, or a folder where it needs several.
+Each is one file, or a folder if it needs several.
 """

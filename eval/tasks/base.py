@@ -1,7 +1,8 @@
-"""What a benchmark is: data in, numbers out, and no model.
+"""The interface of a benchmark, which never loads a model.
 
-A task yields questions, turns answers about a picture into counts that add up over pictures, and
-turns sums of counts into numbers. Asking, resuming, arms, intervals, tables and exports are shared.
+A task yields questions, turns the answers about a picture into counts that add up over pictures,
+and computes metrics from sums of counts. Asking, resuming, arms, intervals, tables and exports are
+shared code.
 """
 
 from __future__ import annotations
@@ -35,9 +36,9 @@ class TaskProtocol:
     """How a benchmark is run under a protocol.
 
     Attributes:
-        max_new_tokens: Length of an answer.
-        suffix: Added to each question.
-        parser: How answers are read; empty where they are not.
+        max_new_tokens: Longest answer, in tokens.
+        suffix: Text appended to each question.
+        parser: Parser of the answers; empty if they are not parsed.
     """
 
     max_new_tokens: int
@@ -46,12 +47,12 @@ class TaskProtocol:
 
 
 def every_protocol() -> list[tuple[str, str]]:
-    """Return the keys of `Task.protocols` that stand for every model family."""
+    """Return the keys of `Task.protocols` that apply to every model family."""
     return [("", name) for name in ("opera", "official", "chat", "chat-short")]
 
 
 class Appendix(NamedTuple):
-    """What a task adds to a run's report: text to print, and content of `metrics.json`."""
+    """What a task adds to a run's report: text to print, and entries of `metrics.json`."""
 
     text: str = ""
     content: Mapping[str, Any] = MappingProxyType({})
@@ -61,11 +62,11 @@ class Relabelled(NamedTuple):
     """Answers under corrected labels.
 
     Attributes:
-        name: Of the labels, as in `metrics.json`.
-        title: In print.
+        name: Name of the labels, as in `metrics.json`.
+        title: Title of the printed table.
         arms: Answers by arm; questions without a label are left out.
         notes: Lines below the table.
-        content: What `metrics.json` has of the labels besides numbers.
+        content: Entries of `metrics.json` about the labels, besides numbers.
     """
 
     name: str
@@ -79,20 +80,21 @@ class Task(ABC):
     """A benchmark.
 
     Attributes:
-        name: In commands and folders.
-        title: In print.
-        unit: What an answer is called.
-        settings_class: Settings that its command has.
-        protocols: By model family and protocol's name; "" stands for every other family.
-        metrics: Its numbers; arms are compared by the first.
-        pictures: Folder of its pictures, for messages and help.
-        fetched_by: The word by which scripts/download_data.sh fetches them, or says where they are.
+        name: Its name in commands and folders.
+        title: Its name in printed text.
+        unit: Word for an answer.
+        settings_class: Class of its settings.
+        protocols: By model family and protocol name; "" applies to every other family.
+        metrics: Its metrics; arms are compared by the first.
+        pictures: Usual folder of its pictures, for messages and help.
+        download_name: Name for `scripts/download_data.sh --only`, which fetches the pictures or
+            prints where they are.
         published: Whether configs/paper.yaml has numbers of these metrics under its name.
         wants_p_yes: Whether the probability of "yes" against "no" at the first token is recorded.
-        resampled: What intervals resample and tests flip: pictures, or `Item.unit`'s groups.
-        pooled: Whether a total over parts is computed from their counts; else it is the sum or the
-            mean of their numbers.
-        draws_pictures: Whether the seed may choose its pictures, so that repeats have others.
+        resampled: Unit that intervals resample and tests flip: pictures, or groups by `Item.unit`.
+        pooled: Whether a total over parts is computed from their counts; otherwise it is the sum or
+            the mean of their numbers.
+        draws_pictures: Whether the seed may select its pictures, so that repeats differ in them.
     """
 
     name: ClassVar[str]
@@ -102,7 +104,7 @@ class Task(ABC):
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]]
     metrics: ClassVar[Sequence[Metric]]
     pictures: ClassVar[str] = "data/COCO/val2014"
-    fetched_by: ClassVar[str] = "images"
+    download_name: ClassVar[str] = "images"
     published: ClassVar[bool] = True
     wants_p_yes: ClassVar[bool] = False
     resampled: ClassVar[str] = "picture"
@@ -113,29 +115,29 @@ class Task(ABC):
         """Take the settings.
 
         Args:
-            settings: Of the command, of this task's settings class.
-            protocol: How it is run; None before the model is known.
+            settings: Settings of the command, an instance of `settings_class`.
+            protocol: The protocol; None before the model is known.
         """
         self.settings = settings
         self.protocol = protocol
 
     @property
     def likelihood(self) -> bool:
-        """Whether that probability is the answer, and no text is generated."""
+        """Whether the probability of "yes" decides the answer, and no text is generated."""
         return False
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
-        """Add the flags of this task alone to a command; there are none by default."""
+        """Add this task's own flags to a command; by default there are none."""
         return
 
     @classmethod
     def example(cls) -> str:
-        """Return the flags of an example of its command."""
+        """Return the flags of an example command."""
         return f"--data-path {cls.pictures}"
 
-    def saved(self) -> Path | None:
-        """Return the file or run folder of answers that the settings name; None to ask a model."""
+    def answers_path(self) -> Path | None:
+        """Return the file or run folder of saved answers in the settings; None to ask a model."""
         return None
 
     def read_saved(self, path: Path, items: Sequence[Item]) -> SavedAnswers:
@@ -145,29 +147,31 @@ class Task(ABC):
             path: The file.
             items: The questions.
         Raises:
-            EvaluationError: If they don't match, or this benchmark reads no saved answers.
+            EvaluationError: If they don't match, or this benchmark can't read saved answers.
         """
-        raise EvaluationError(f"{self.name} reads no saved answers ({path}); leave --answers out")
+        raise EvaluationError(
+            f"{self.name} can't score saved answers ({path}); leave out --answers to ask a model"
+        )
 
     def check_run(self, run: RecordedRun) -> None:
-        """Check that a run folder's questions are those that the settings name, if they name some.
+        """Check that a run folder has the questions that the settings name, if they name any.
 
         Raises:
-            EvaluationError: If they are not.
+            EvaluationError: If it has other questions.
         """
         return
 
     def check_scored(self, run: RecordedRun) -> None:
-        """Check that the settings name what a run was scored with, besides its answers.
+        """Check that the settings name everything that the run was scored with before.
 
         Raises:
-            EvaluationError: If they do not, so that the numbers would be others.
+            EvaluationError: If they do not, so that the numbers would change.
         """
         return
 
     @classmethod
     def protocol_of(cls, name: str, family: str) -> TaskProtocol:
-        """Return a protocol by its name, for a model family.
+        """Return the protocol of that name for a model family.
 
         Raises:
             EvaluationError: If it is unknown.
@@ -177,7 +181,8 @@ class Task(ABC):
                 return cls.protocols[key]
         known = {protocol for _, protocol in cls.protocols}
         chats = {protocol for protocol in known if protocol.startswith("chat")}
-        known = chats if name.startswith("chat") else known - chats  # of another kind of model
+        # Chat protocols are for other models than the named ones.
+        known = chats if name.startswith("chat") else known - chats
         raise EvaluationError(f"protocol {name!r} is unknown: {nearest(name, known)}")
 
     @abstractmethod
@@ -188,44 +193,44 @@ class Task(ABC):
             EvaluationError: If the data can't be read.
         """
 
-    def reads(self) -> list[Path]:
-        """Return files and folders that are read or made, besides those that settings name."""
+    def input_paths(self) -> list[Path]:
+        """Return files and folders that are read or created, besides those in the settings."""
         return []
 
     def prompt(self, item: Item, protocol: TaskProtocol) -> str:
-        """Return what the model is asked, without its own prompt around it."""
+        """Return the text of a question, before the model's prompt template is applied."""
         return item.question + protocol.suffix
 
-    def asked(self) -> dict[str, Any]:
-        """Return what else is recorded of the questions in run.json."""
+    def recorded_settings(self) -> dict[str, Any]:
+        """Return further settings of the questions that run.json records."""
         return {}
 
     def label(self, items: Sequence[Item]) -> str:
-        """Return what the questions are called in the name of a run folder."""
+        """Return the word for the questions in the name of a run folder."""
         return f"{len(items)}questions"
 
     @abstractmethod
     def counts(self, answers: Sequence[Answer]) -> Sequence[float]:
-        """Return what the answers about one `Item.unit`, in one part, add to the counts."""
+        """Return the counts of the answers about one `Item.unit` in one part."""
 
     @abstractmethod
     def numbers(self, sums: Array) -> Array:
-        """Return the metrics from sums of counts, shape (C, ...) -> (M, ...)."""
+        """Compute the metrics from sums of counts, shape (C, ...) -> (M, ...)."""
 
     def right(self, answer: Answer) -> bool | None:
-        """Return whether an answer is right; None where answers are not right or wrong."""
+        """Return whether an answer is right; None if answers are not right or wrong."""
         return None
 
     def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Return what is computed over several parts, by name."""
+        """Return the totals over several parts: the parts of each, by name."""
         return {}
 
     def facts(self) -> dict[str, Any]:
         """Return what the numbers depend on besides the answers, for `metrics.json`."""
         return {}
 
-    def after(self, report: Path, arms: Mapping[str, Sequence[Answer]]) -> Appendix:
-        """Write what else belongs into the run's report, and return what is said of it.
+    def write_files(self, report: Path, arms: Mapping[str, Sequence[Answer]]) -> Appendix:
+        """Write further files of the run's report, and return what to report about them.
 
         Args:
             report: Folder of the report.
@@ -234,21 +239,21 @@ class Task(ABC):
         return Appendix()
 
     def further_scorers(self) -> Sequence[Scorer]:
-        """Return what else scores the answers of repeats; nothing by default."""
+        """Return further scorers of the answers of repeats; none by default."""
         return ()
 
     def notes(self, arms: Mapping[str, Sequence[Answer]]) -> list[str]:
-        """Return what has to be known of the answers, for print below the tables."""
+        """Return notes on the answers, which are printed below the tables."""
         return []
 
-    def relabelled(self, arms: Mapping[str, Sequence[Answer]]) -> Relabelled | None:
-        """Return the answers under other labels, which are reported beside; None for none."""
+    def relabel(self, arms: Mapping[str, Sequence[Answer]]) -> Relabelled | None:
+        """Return the answers under other labels, for a second table; None without such labels."""
         return None
 
-    def beside(
+    def appendix(
         self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
     ) -> Appendix:
-        """Return what is said of the arms beside the metrics, also when a run is only shown.
+        """Return what the report has besides the metrics, also when a run is only shown.
 
         Args:
             arms: Answers by arm, all to the same questions.
@@ -256,12 +261,12 @@ class Task(ABC):
         """
         return Appendix()
 
-    def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
-        """Return further content for `metrics.json`."""
+    def extra_metrics(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+        """Return further entries of `metrics.json`."""
         return {}
 
 
-# Dotted paths, so that a command imports its own task alone. One line per benchmark.
+# Dotted paths, so that a command imports only its own task. One line per benchmark.
 TASKS: Final = {
     "pope": "eval.tasks.pope.task.Pope",
     "repope": "eval.tasks.pope.others.RePope",
@@ -277,42 +282,41 @@ TASKS: Final = {
 }
 
 
-def pictures_missing(folder: Path, items: Sequence[Item], kind: type[Task] = Task) -> None:
-    """Check that all pictures are there, before anything costly starts.
+def check_pictures_exist(folder: Path, items: Sequence[Item], kind: type[Task] = Task) -> None:
+    """Check that all pictures exist, before anything costly starts.
 
     Args:
-        folder: Where they are.
+        folder: Folder of the pictures.
         items: The questions.
-        kind: The benchmark; by default one of COCO's pictures.
+        kind: The benchmark; by default one with COCO's pictures.
     Raises:
-        EvaluationError: Naming the first that is missing, and how many are, or one that is not in
-            the folder.
+        EvaluationError: If pictures are missing or are not in the folder, naming the first.
     """
     names = dict.fromkeys(item.image for item in items)
     for name in names:
         if not is_inside(folder, name):
             raise EvaluationError(
                 f"the questions ask about {printable(name)}, which is not in {folder}; pictures "
-                "are read from the folder --data-path and below only, so that nobody's question "
-                "file shows a model or a judge other files: pass a folder that holds them all"
+                "are only read from --data-path and its subfolders, so that a question file can't "
+                "show other files to a model or a judge: pass a folder that contains them all"
             )
     missing = [name for name in names if not os.path.isfile(folder / name)]
     if missing:
         raise EvaluationError(
-            f"{len(missing)} of {len(names)} pictures are not in {folder}, {printable(missing[0])} "
-            f"among them; pass the right --data-path, such as {kind.pictures} "
-            f"(scripts/download_data.sh --only {kind.fetched_by} fetches them, or says where they "
-            "are)"
+            f"{len(missing)} of {len(names)} pictures are not in {folder}, the first is "
+            f"{printable(missing[0])}; pass the right --data-path, such as {kind.pictures} "
+            f"(`scripts/download_data.sh --only {kind.download_name}` fetches them, or prints "
+            "where to get them)"
         )
 
 
 def skip_unreadable(folder: Path, items: Sequence[Item]) -> tuple[list[Item], list[str]]:
-    """Return the questions about pictures that can be read, and the names of the other pictures.
+    """Return the questions about readable pictures, and the names of the unreadable pictures.
 
-    Every picture is opened, and a note on standard error lists those that are left out.
+    Every picture is opened. A note on standard error lists those that are left out.
 
     Raises:
-        EvaluationError: If none can be read.
+        EvaluationError: If no picture can be read.
     """
     names = dict.fromkeys(item.image for item in items)
     bad = unreadable_pictures(folder, names)

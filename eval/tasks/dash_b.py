@@ -1,7 +1,7 @@
-"""DASH-B: is a {object} in the picture? Half of its pictures look as if, and hold none.
+"""DASH-B: is a {object} in the picture? Half of the pictures only look as if they contained one.
 
 `--data-path` is the folder `images/` of the benchmark: `dash_benchmark_neg.json` and `_pos.json`
-list file names by source and object, and the pictures lie in `neg/<source>/<object>/` and `pos/...`
+list file names by source and object; the pictures are in `neg/<source>/<object>/` and `pos/...`
 (arXiv 2503.23573). Source of prompt and formulas: `src/eval_utils.py` of its repository.
 """
 
@@ -27,12 +27,12 @@ PROMPT: Final = "Can you see a {} in this image? Please answer only with yes or 
 
 
 class DashB(YesNoTask):
-    """DASH-B's questions; their groups are the source of the object's name, and the object."""
+    """DASH-B's questions, grouped by the source of the object's name and by the object."""
 
     name = "dash-b"
     title = "DASH-B"
     pictures = "data/DASH-B/images"
-    fetched_by = "dash-b"
+    download_name = "dash-b"
     scorer = "DASH-B's eval_utils.py"
     leave_out = ()
     expected = EXPECTED
@@ -49,7 +49,7 @@ class DashB(YesNoTask):
     )
 
     def items(self) -> list[Item]:
-        """Return the questions about pictures without, then with the object; a limit is of each."""
+        """Return the questions about pictures without, then with the object, each up to a limit."""
         root = self.settings.pictures_folder(self.pictures)
         found = []
         for side, label in SIDES.items():
@@ -61,16 +61,16 @@ class DashB(YesNoTask):
                 )
             items = [
                 Item(f"{side}/{of}", f"{side}/{of}", PROMPT.format(name), label, "", groups)
-                for source, name, of in _listed(path)
+                for source, name, of in _read_list(path)
                 for groups in [{"source": source, "object": name}]
             ]
             found += items[: self.settings.limit]
         return found
 
     def numbers(self, sums: Array) -> Array:
-        """Return accuracy, TNR, TPR, their harmonic mean, yes ratio and unknown rate.
+        """Compute accuracy, TNR, TPR, their harmonic mean, yes ratio and unknown rate.
 
-        An unknown answer is wrong on either side.
+        An unknown answer is always wrong.
         """
         accuracy, _, tpr, _, yes_ratio, unknown = super().numbers(sums)
         total, tn, positives = sums[0], sums[3], sums[6]
@@ -79,15 +79,15 @@ class DashB(YesNoTask):
         return np.stack([accuracy, tnr, tpr, harmonic, yes_ratio, unknown])
 
 
-def _listed(path: Path) -> list[tuple[str, str, str]]:
-    """Return source, object and `<source>/<object>/<file>` of each picture of a list."""
+def _read_list(path: Path) -> list[tuple[str, str, str]]:
+    """Read source, object and `<source>/<object>/<file>` of each picture from a list."""
     found = []
     for source, objects in read_json(path).items():
         for name, files in objects.items() if isinstance(objects, dict) else [("", objects)]:
             if not isinstance(files, list) or not all(isinstance(one, str) for one in files):
                 raise EvaluationError(
-                    f"{path} has {files!r:.60} at {source!r:.60}, {name!r:.60}, where a list of "
-                    "file names is needed; get it again"
+                    f"{path} has {files!r:.60} for {source!r:.60}, {name!r:.60}, but needs a list "
+                    "of file names; download it again"
                 )
             found += [(source, name, f"{source}/{name}/{file}") for file in files]
     return found

@@ -1,6 +1,6 @@
-"""NLTK's tokenizer, tagger and WordNet: what captions are read with where numbers have to agree.
+"""NLTK's tokenizer, tagger and WordNet, which reproduce the published scores of captions.
 
-Data is never fetched: what is missing is named, with the command that installs it.
+Data is never downloaded. An error names what is missing and the command that installs it.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Nltk:
     """NLTK with its data.
 
     Attributes:
-        identity: Versions of all that its results depend on.
+        identity: Versions of everything that its results depend on.
     """
 
     def __init__(self, what: str, instead: str = "") -> None:
-        """Load NLTK; its data is read when it is needed first.
+        """Load NLTK; its data is read on first use.
 
         Args:
             what: What needs it, such as "the nltk analyzer", for messages.
-            instead: The end of a message that says what else can be done.
+            instead: An alternative, for the end of a message.
 
         Raises:
             NltkMissing: With the command that installs what is missing.
@@ -62,18 +62,18 @@ class Nltk:
         self.identity = f"nltk {version('nltk')}, WordNet 3.0"
         self._tokenize, self._tag = nltk.word_tokenize, nltk.pos_tag
         self._wordnet = lru_cache(maxsize=1)(lambda: wordnet(instead))
-        self._forms = lru_cache(maxsize=None)(self._lemmatized)
+        self._forms = lru_cache(maxsize=None)(self._lemmatize)
 
     def tokens(self, text: str) -> list[str]:
-        """Return the words and marks of a text."""
+        """Return the words and punctuation marks of a text."""
         return list(self._tokenize(text))
 
-    def tagged(self, tokens: list[str]) -> list[tuple[str, str]]:
-        """Return words and marks, each with Penn's tag."""
+    def tag(self, tokens: list[str]) -> list[tuple[str, str]]:
+        """Return words and punctuation marks, each with its Penn Treebank tag."""
         return list(self._tag(tokens))
 
     def lemma(self, word: str, part: str) -> str:
-        """Return a word's dictionary form, as NLTK's `WordNetLemmatizer` does.
+        """Return a word's dictionary form, like NLTK's `WordNetLemmatizer`.
 
         Args:
             word: The word.
@@ -81,14 +81,14 @@ class Nltk:
         """
         return self._forms(word, part)
 
-    def _lemmatized(self, word: str, part: str) -> str:
+    def _lemmatize(self, word: str, part: str) -> str:
         return min(self._wordnet()._morphy(word, part), key=len, default=word)
 
 
 def wordnet(instead: str = "") -> Any:
-    """Return NLTK's reader of WordNet with what finding dictionary forms takes, and nothing else.
+    """Return NLTK's reader of WordNet, which only loads what dictionary forms need.
 
-    NLTK reads every meaning of every word besides, and maps those of one version to another's.
+    NLTK itself also reads all meanings of all words, and maps them between versions.
 
     Raises:
         EvaluationError: If its files are damaged, or of another version.

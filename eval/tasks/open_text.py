@@ -1,4 +1,4 @@
-"""Answers in free text, which another command scores: how long they are, cut and empty ones."""
+"""Answers in free text, which another command scores: their length, and cut and empty answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from eval.tasks.base import Task
 
 
 class OpenTextTask(Task):
-    """A benchmark whose answers are described here, and scored elsewhere."""
+    """A benchmark with statistics of its answers; another command scores them."""
 
     published = False
     metrics: ClassVar[Sequence[Metric]] = (
@@ -25,7 +25,7 @@ class OpenTextTask(Task):
     )
 
     def counts(self, answers: Sequence[Answer]) -> list[int]:
-        """Return answers, words, characters, answers without an end, and empty ones."""
+        """Return the numbers of answers, words, characters, cut answers and empty answers."""
         texts = [answer.text for answer in answers]
         return [
             len(texts),
@@ -36,5 +36,5 @@ class OpenTextTask(Task):
         ]
 
     def numbers(self, sums: Array) -> Array:
-        """Return mean words and characters, and the shares of cut and empty answers."""
+        """Compute mean words and characters, and the shares of cut and empty answers."""
         return np.stack([ratio(count, sums[0]) for count in sums[1:]])

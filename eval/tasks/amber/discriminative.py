@@ -1,7 +1,7 @@
 """AMBER's discriminative half: yes/no questions of existence, attributes and relations.
 
-The positive class is "no": what counts is whether a hallucination is denied. Source: AMBER's
-`inference.py` (arXiv 2311.07397).
+The positive class is "no", since the benchmark measures whether a model denies a hallucination.
+Source: AMBER's `inference.py` (arXiv 2311.07397).
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from eval.tasks.amber.folder import (
     read_queries,
 )
 from eval.tasks.base import Appendix, TaskProtocol
+from eval.tasks.yes_no.answer_rows import Matching
 from eval.tasks.yes_no.parts import PartsTask
-from eval.tasks.yes_no.said import Matching
 from eval.tasks.yes_no.task import NO
 
-# The parts, by the types that annotations.json has.
+# Parts of the benchmark by the types in annotations.json.
 PARTS: Final = {
     "discriminative-hallucination": "existence",
     "discriminative-attribute-state": "state",
@@ -41,37 +41,37 @@ QUESTIONS_BY_PART: Final = {
     "existence": 4924, "state": 4764, "number": 2072, "action": 792, "relation": 1664,
 }  # fmt: skip
 ATTRIBUTE: Final = ("state", "number", "action")
-# The sections that AMBER prints, by name: their parts, and how many of its counters they add up.
+# The sections that AMBER prints, by name: their parts, and the number of counters that they add up.
 SECTIONS: Final = {
     "all": (tuple(dict.fromkeys(PARTS.values())), 1),
     "existence": (("existence",), 1),
     "attribute": (ATTRIBUTE, len(ATTRIBUTE)),
     **{name: ((name,), 1) for name in (*ATTRIBUTE, "relation")},
 }
-START: Final = 0.001  # of each of AMBER's counters that it divides by
-# What it adds to the denominator of F1: another number for existence, by a slip.
+START: Final = 0.001  # initial value of each counter that AMBER divides by
+# What AMBER adds to the denominator of F1; its script has another number for existence, by mistake.
 F1_START: Final = {name: 0.001 if name == "existence" else 0.0001 for name in SECTIONS}
 
 
 class AmberDiscriminative(PartsTask):
-    """AMBER's yes/no questions; `--data-path` holds AMBER_1.jpg and so on."""
+    """AMBER's yes/no questions; `--data-path` contains AMBER_1.jpg and so on."""
 
     name = "amber-discriminative"
     title = "AMBER, yes/no questions"
     pictures = "data/AMBER/image"
-    fetched_by = "amber"
+    download_name = "amber"
     scorer = "AMBER's inference.py"
     positive = NO
     pooled = True
     leave_out = ()
     parts = SECTIONS["all"][0]
     presets: ClassVar[Mapping[str, Sequence[str]]] = {"attribute": ATTRIBUTE}
-    place = FOLDER
+    default_folder = FOLDER
     expected = QUESTIONS_BY_PART
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
-        # AMBER adds nothing to a question, and takes "Yes" and "No" alone.
+        # AMBER adds nothing to a question and only accepts "Yes" and "No".
         **{("", name): TaskProtocol(10, parser="exact") for name in ("opera", "official", "chat")},
-        # The request of LLaVA's scripts, and that of VLMEvalKit, with its parser.
+        # The short-answer requests of LLaVA's scripts, and of VLMEvalKit with its parser.
         ("llava-1.5", "official"): TaskProtocol(
             10, suffix="\nAnswer the question using a single word or phrase.", parser="exact"
         ),
@@ -80,14 +80,14 @@ class AmberDiscriminative(PartsTask):
 
     @property
     def matching(self) -> Matching:
-        """Ids from 1 to 1004 are captions, which may stand in the same file of answers."""
+        """Rows with ids of captions (1 to 1004) are ignored: a file may answer both halves."""
         folder = self.folder()
         there = query_file(folder, CAPTIONS).is_file()
         captions = [item.id for item in read_queries(folder, CAPTIONS)] if there else []
         return replace(super().matching, ignored=frozenset(captions))
 
     def items(self) -> list[Item]:
-        """Return the questions of the parts that are asked."""
+        """Return the questions of the selected parts."""
         folder = self.folder()
         known = {row.get("id"): row for row in read_objects(folder / ANNOTATIONS)}
         found = []
@@ -97,30 +97,32 @@ class AmberDiscriminative(PartsTask):
             if part is None or label not in ("yes", "no"):
                 raise EvaluationError(
                     f"{folder / ANNOTATIONS} has {row!r:.80} for question {item.id}; a known type "
-                    "and truth, yes or no, are needed: get both files of one version of AMBER"
+                    "and a truth of yes or no are needed: use files of one version of AMBER"
                 )
             found.append(replace(item, label=label, part=part))
-        return self.chosen(found)
+        return self.select_parts(found)
 
-    def beside(
+    def appendix(
         self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
     ) -> Appendix:
-        """Return the numbers as AMBER's script prints them, beside the probabilities."""
-        first = super().beside(arms, references)
-        printed = {arm: self.printed(answers) for arm, answers in arms.items()}
+        """Return the numbers as AMBER's script prints them, after the probabilities."""
+        first = super().appendix(arms, references)
+        printed = {arm: self.official_numbers(answers) for arm, answers in arms.items()}
         rows = [
             [arm, section, *(f"{number:.1f}" for number in numbers.values())]
             for arm, of in printed.items()
             for section, numbers in of.items()
         ]
-        header = ["arm", "AMBER prints", "Accuracy", "Precision", "Recall", "F1"]
-        text = "\n\n".join(filter(None, [first.text, fit(header, rows, names=list(arms), keys=2)]))
+        header = ["arm", "section", "Accuracy", "Precision", "Recall", "F1"]
+        table = fit(header, rows, names=list(arms), keys=2)
+        text = f"as AMBER's inference.py prints it, in percent:\n\n{table}"
+        text = "\n\n".join(filter(None, [first.text, text]))
         return Appendix(text, {**first.content, "reference": printed})
 
-    def printed(self, answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
-        """Return the numbers of each section that is answered as AMBER's script prints them.
+    def official_numbers(self, answers: Sequence[Answer]) -> dict[str, dict[str, float]]:
+        """Compute the numbers that AMBER's script prints, for each section with answers.
 
-        Each is 100 times a ratio, rounded to one place; F1 is of the rounded numbers.
+        Each is a percentage, rounded to one decimal place; F1 is computed from rounded numbers.
         """
         found = {}
         for section, (parts, counters) in SECTIONS.items():

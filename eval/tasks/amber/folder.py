@@ -1,4 +1,4 @@
-"""AMBER's files: questions, annotations, and the words that captions are scored with."""
+"""Read AMBER's files: questions, annotations, and the words that captions are scored with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ANNOTATIONS: Final = "annotations.json"
 RELATION: Final = "relation.json"
 SAFE_WORDS: Final = "safe_words.txt"
 GENERATIVE: Final = "generative"
-FOLDER: Final = ROOT / "data/AMBER"  # if nobody names one
+FOLDER: Final = ROOT / "data/AMBER"  # the default
 ADVICE: Final = (
     "pass the folder data/ of AMBER's repository (github.com/junyangwang0410/AMBER) as --questions "
     "(scripts/download_data.sh --only amber fetches its files)"
@@ -32,11 +32,11 @@ ADVICE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """The words that AMBER knows.
+    """AMBER's vocabulary.
 
     Attributes:
-        association: By word, the words that stand for it, too.
-        safe: Words that are never hallucinated.
+        association: Synonyms by word.
+        safe: Words that never count as hallucinated.
         known: All words that count as mentions.
         hash: SHA-256 of the known words.
     """
@@ -49,30 +49,32 @@ class Words:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What is in a picture, and what a model may imagine there; positions count, also of doubles.
+    """Words for what is in a picture, and for what a model is likely to hallucinate there.
+
+    Scores count positions in the lists, so repeated words count several times.
 
     Attributes:
-        truth: Words of what is there.
-        hallu: Words of what is not.
+        truth: Words for what is in the picture.
+        hallu: Words for likely hallucinations.
     """
 
     truth: tuple[str, ...]
     hallu: tuple[str, ...]
 
     def __str__(self) -> str:
-        """Return it as the label of a question."""
+        """Return the annotation as JSON, which is the label of a question."""
         return json.dumps({"truth": self.truth, "hallu": self.hallu}, ensure_ascii=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Amber:
-    """What the generative half is read from.
+    """The data of the generative half.
 
     Attributes:
         folder: The folder.
         items: One for each picture; their labels are the annotations.
         annotations: By id.
-        words: Of `relation.json` and `safe_words.txt`.
+        words: Vocabulary of `relation.json` and `safe_words.txt`.
     """
 
     folder: Path
@@ -85,11 +87,11 @@ def amber_folder(path: Path | None) -> Path:
     """Return the folder of AMBER's files.
 
     Raises:
-        EvaluationError: If there is none.
+        EvaluationError: If it does not exist.
     """
     folder = path or FOLDER
     if not folder.is_dir():
-        what = "AMBER's files are not here" if path is None else f"{path} is no folder"
+        what = f"AMBER's files are not in {FOLDER}" if path is None else f"{path} is not a folder"
         raise EvaluationError(f"{what}; {ADVICE}")
     return folder
 
@@ -98,7 +100,7 @@ def read_captions_half(folder: Path) -> Amber:
     """Read the generative half.
 
     Raises:
-        EvaluationError: If a file is missing or damaged, or they don't belong together.
+        EvaluationError: If a file is missing or damaged, or the files are of different versions.
     """
     words = read_words(folder)
     asked = read_queries(folder, CAPTIONS)
@@ -107,14 +109,14 @@ def read_captions_half(folder: Path) -> Amber:
     for item in asked:
         if item.id not in annotations:
             raise EvaluationError(
-                f"{folder / ANNOTATIONS} has nothing of type {GENERATIVE!r} on id {item.id} of "
-                f"{CAPTIONS}; both must be of one version of AMBER"
+                f"{folder / ANNOTATIONS} has no entry of type {GENERATIVE!r} for id {item.id} of "
+                f"{CAPTIONS}; both must be from one version of AMBER"
             )
         of = annotations[item.id]
         if unknown := sorted({*of.truth, *of.hallu} - words.association.keys()):
             raise EvaluationError(
-                f"{folder / ANNOTATIONS} names {some_ids(unknown)} at id {item.id}, but {RELATION} "
-                "does not have that; both must be of one version of AMBER"
+                f"{folder / ANNOTATIONS} has {some_ids(unknown)} for id {item.id}, which "
+                f"{RELATION} lacks; both must be from one version of AMBER"
             )
         found[item.id] = of
     items = tuple(
@@ -124,19 +126,19 @@ def read_captions_half(folder: Path) -> Amber:
 
 
 def query_file(folder: Path, name: str) -> Path:
-    """Return the path of a file of queries: in the folder, or in `query/` as in the repository."""
+    """Return the path of a query file, in the folder or in its `query/` as in the repository."""
     inner = folder / "query" / name
     return inner if inner.is_file() else folder / name
 
 
 def read_queries(folder: Path, name: str) -> list[Item]:
-    """Return the queries of a file, without labels.
+    """Read the queries of a file, without labels.
 
     Args:
-        folder: Of AMBER's files.
+        folder: Folder of AMBER's files.
         name: CAPTIONS or QUESTIONS.
     Raises:
-        EvaluationError: If it can't be read, or an id stands there twice.
+        EvaluationError: If it can't be read, or an id is duplicated.
     """
     path = query_file(folder, name)
     items: list[Item] = []
@@ -144,29 +146,32 @@ def read_queries(folder: Path, name: str) -> list[Item]:
         kinds = {"id": int, "image": str, "query": str}
         if any(type(row.get(key)) is not kind or row[key] == "" for key, kind in kinds.items()):
             raise EvaluationError(
-                f"{path}, entry {number} is {row!r:.80}; a whole number as id, and texts as image "
-                "and query are needed"
+                f"{path}, entry {number} is {row!r:.80}; it needs a whole number as id, and text "
+                "as image and query"
             )
         items.append(Item(row["id"], row["image"], row["query"]))
     counts = Counter(item.id for item in items)
     if doubled := [at for at, count in counts.items() if count > 1]:
-        raise EvaluationError(f"{path} has the ids {some_ids(doubled)} twice; get it again")
+        raise EvaluationError(
+            f"{path} has duplicate ids ({some_ids(doubled)}), but each must be unique; download it "
+            "again"
+        )
     if not items:
-        raise EvaluationError(f"{path} holds no queries; {ADVICE}")
+        raise EvaluationError(f"{path} has no queries; {ADVICE}")
     return items
 
 
 def read_words(folder: Path) -> Words:
-    """Return the words of `relation.json` and `safe_words.txt`.
+    """Read the vocabulary of `relation.json` and `safe_words.txt`.
 
     Raises:
         EvaluationError: If a file is missing or damaged.
     """
     path = folder / RELATION
-    relation = read_json(_there(path))
+    relation = read_json(_require_file(path))
     for word, of in relation.items():
         if not _are_texts(of):
-            raise EvaluationError(f"{path} has {of!r:.60} at {word!r}; a list of words is needed")
+            raise EvaluationError(f"{path} has {of!r:.60} for {word!r}; a list of words is needed")
     association = {word: tuple(of) for word, of in relation.items()}
     known = frozenset(association).union(*association.values())
     safe = frozenset(filter(None, map(str.strip, _text(folder / SAFE_WORDS).split("\n"))))
@@ -176,14 +181,16 @@ def read_words(folder: Path) -> Words:
 
 
 def _annotations(path: Path, wanted: set[int | str]) -> dict[int | str, Annotation]:
-    """Return what the pictures of some ids hold."""
+    """Return the annotations of the pictures with the given ids."""
     found: dict[int | str, Annotation] = {}
     for row in read_objects(path):
         at = row.get("id")
         if at not in wanted or row.get("type") != GENERATIVE:
             continue
         if at in found:
-            raise EvaluationError(f"{path} annotates id {at} twice; get it again")
+            raise EvaluationError(
+                f"{path} annotates id {at} twice, but once is needed; download it again"
+            )
         truth, hallu = row.get("truth", ""), row.get("hallu", "")
         if not (_are_texts(truth) and _are_texts(hallu)):
             raise EvaluationError(
@@ -200,15 +207,15 @@ def _are_texts(value: Any) -> bool:
 
 def read_objects(path: Path) -> list[Record]:
     """Return the objects of a JSON list."""
-    return [row for _, row in read_rows(_there(path)).rows]
+    return [row for _, row in read_rows(_require_file(path)).rows]
 
 
 def _text(path: Path) -> str:
-    return read_text(_there(path))
+    return read_text(_require_file(path))
 
 
-def _there(path: Path) -> Path:
-    """Return a file that is there."""
+def _require_file(path: Path) -> Path:
+    """Return the path if the file exists; raise an error otherwise."""
     if not path.exists():
         raise EvaluationError(f"{path} does not exist; {ADVICE}")
     return path

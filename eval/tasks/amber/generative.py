@@ -1,4 +1,4 @@
-"""AMBER's generative half: captions, and how many of their words are hallucinated."""
+"""AMBER's generative half: captions, scored by their hallucinated words."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ from eval.tasks.amber.settings import GenerativeSettings
 from eval.tasks.amber.similar import Exact, Similar, read_similar
 from eval.tasks.base import Appendix, Task, TaskProtocol
 from eval.tasks.nltk_words import Nltk
+from eval.tasks.yes_no.answer_rows import Matching
 from eval.tasks.yes_no.answers import read_answers
-from eval.tasks.yes_no.said import Matching
 from eval.tasks.yes_no.settings import add_saved_flags
 
 if TYPE_CHECKING:
@@ -53,22 +53,21 @@ EXPECTED: Final = 1004
 
 
 class AmberGenerative(Task):
-    """Captions of AMBER's pictures, scored as its `inference.py` does.
+    """Captions of AMBER's pictures, scored like its `inference.py`.
 
-    CHAIR is compared first. Its denominator is the number of words that a caption mentions, which
-    differs between arms, so that it is not tested; Hal, which is right or wrong by caption, is
-    tested beside it.
+    CHAIR is the primary metric. It has no test, because its denominator, the number of mentioned
+    words, differs between arms. Hal is tested instead: each caption is right or wrong.
     """
 
     name = "amber-generative"
     title = "AMBER, captions"
     pictures = "data/AMBER/image"
-    fetched_by = "amber"
+    download_name = "amber"
     unit = "caption"
     settings_class = GenerativeSettings
     settings: GenerativeSettings
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
-        # AMBER's files have the question, and no length: that of OPERA's and EAH's chair_eval.py.
+        # AMBER's files set no length; this is that of OPERA's and EAH's chair_eval.py.
         ("", "opera"): TaskProtocol(512),
         ("", "official"): TaskProtocol(512),
         # Any model's chat template.
@@ -87,14 +86,15 @@ class AmberGenerative(Task):
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
-        """Add the flags of AMBER's files, and of saved captions."""
-        flags.flag("--questions", type=Path, help="folder data/ of AMBER's repository")
-        flags.flag("--similar", type=Path, metavar="FILE", help="similar words (equal ones only)")
+        """Add the flags for AMBER's files and for saved captions."""
+        flags.flag("--questions", type=Path, help="folder data/ of AMBER's repository (data/AMBER)")
+        flags.flag("--similar", type=Path, metavar="FILE",
+                   help="pairs of similar words (without it, only equal words match)")  # fmt: skip
         add_saved_flags(flags)
 
     @cached_property
     def amber(self) -> Amber:
-        """AMBER's files."""
+        """The content of AMBER's files."""
         return read_captions_half(amber_folder(self.settings.questions))
 
     @cached_property
@@ -109,20 +109,20 @@ class AmberGenerative(Task):
 
     @cached_property
     def nltk(self) -> Nltk:
-        """What finds nouns."""
+        """NLTK, which finds the nouns."""
         return Nltk("AMBER's score")
 
     @cached_property
     def _known(self) -> dict[tuple[int | str, str], ScoredWords]:
-        """What was found so far, by id and caption."""
+        """Scored captions by id and text."""
         return {}
 
     def items(self) -> list[Item]:
         """Return the pictures to describe, cut to the limit."""
-        _ = self.similar, self.nltk  # what is missing is said now, not when all is asked
+        _ = self.similar, self.nltk  # so that missing files are reported before the model is asked
         return list(self.amber.items[: self.settings.limit])
 
-    def reads(self) -> list[Path]:
+    def input_paths(self) -> list[Path]:
         """Return AMBER's folder."""
         return [amber_folder(self.settings.questions)]
 
@@ -130,12 +130,12 @@ class AmberGenerative(Task):
         """Return the number of captions."""
         return f"{len(items)}captions"
 
-    def saved(self) -> Path | None:
+    def answers_path(self) -> Path | None:
         """Return the file or run folder of `--answers`."""
         return self.settings.answers
 
     def read_saved(self, path: Path, items: Sequence[Item]) -> SavedAnswers:
-        """Return the captions of a file."""
+        """Read the captions of a file."""
         settings, amber = self.settings, self.amber
         others = {item.id for item in amber.items} - {item.id for item in items}
         if query_file(amber.folder, QUESTIONS).is_file():
@@ -146,22 +146,22 @@ class AmberGenerative(Task):
         )
 
     def check_run(self, run: RecordedRun) -> None:
-        """Refuse what says how a file is read beside a run folder, which is scored whole."""
+        """Refuse flags for files of answers, since a run folder is scored whole."""
         self.settings.check_whole(run.path)
 
     def score(self, answer: Answer) -> ScoredWords:
-        """Return what AMBER finds in a caption.
+        """Score a caption like AMBER.
 
         Raises:
-            EvaluationError: If AMBER's files are not those that were asked with.
+            EvaluationError: If the caption was generated with other files of AMBER.
         """
         item, amber = answer.item, self.amber
         key = (item.id, answer.text)
         if self._items.get(item.id) != item:
             raise EvaluationError(
-                f"caption {item.id} of {item.image} was asked with other files than those in "
-                f"{amber.folder}: its question or annotation is not there; pass the folder that "
-                "it was asked with as --questions"
+                f"caption {item.id} of {item.image} was generated with other files than those in "
+                f"{amber.folder}: its question or annotation is not there; pass the folder that it "
+                "was generated with as --questions"
             )
         if key not in self._known:
             found = nouns(answer.text, self.nltk)
@@ -169,12 +169,12 @@ class AmberGenerative(Task):
             self._known[key] = score_words(found, of, amber.words, self.similar)
         return self._known[key]
 
-    def scored(self, answers: Sequence[Answer]) -> Scored:
-        """Return captions with what AMBER finds in them."""
+    def score_all(self, answers: Sequence[Answer]) -> Scored:
+        """Return each caption with its scored words."""
         return [(answer, self.score(answer)) for answer in answers]
 
     def counts(self, answers: Sequence[Answer]) -> list[int]:
-        """Return captions, AMBER's counts, words, captions without an end, and empty ones."""
+        """Count captions, AMBER's numerators and denominators, words, cut and empty captions."""
         of_amber = np.zeros(len(COUNTS), dtype=int)
         for answer in answers:
             of_amber += self.score(answer).counts()
@@ -187,7 +187,7 @@ class AmberGenerative(Task):
         ]
 
     def numbers(self, sums: Array) -> Array:
-        """Return CHAIR, Cover, Hal, Cog, mean words, and the shares of cut and empty captions."""
+        """Compute CHAIR, Cover, Hal, Cog, mean words, and the shares of cut and empty captions."""
         captions, wrong, mentions, covered, truth, marked, hallu, free, words, cut, empty = sums
         return np.stack(
             [
@@ -200,14 +200,14 @@ class AmberGenerative(Task):
         )
 
     def facts(self) -> dict[str, Any]:
-        """Return the vectors."""
+        """Return the name of the word vectors."""
         return {"vectors": self.similar.vectors}
 
-    def beside(
+    def appendix(
         self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
     ) -> Appendix:
         """Return the test of Hal, and the numbers as AMBER's script prints them."""
-        scored = {arm: self.scored(answers) for arm, answers in arms.items()}
+        scored = {arm: self.score_all(answers) for arm, answers in arms.items()}
         tests = hal_tests(scored, references)
         text = "\n\n".join(filter(None, [hal_text(tests), reference_table(scored)]))
         content = {
@@ -217,8 +217,8 @@ class AmberGenerative(Task):
         }
         return Appendix(text, content)
 
-    def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
-        """Return coverage, and what the numbers depend on besides the captions."""
+    def extra_metrics(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+        """Return the coverage, and what the numbers depend on besides the captions."""
         answered = len(next(iter(arms.values())))
         return {
             "coverage": {"answered": answered, "expected": EXPECTED},
@@ -228,25 +228,27 @@ class AmberGenerative(Task):
         }
 
     def notes(self, arms: Mapping[str, Sequence[Answer]]) -> list[str]:
-        """Return coverage, captions without a word that counts, and what vectors were taken."""
-        answered = len({answer.item.id for answer in next(iter(arms.values()))})  # also of repeats
+        """Return notes on the coverage, on captions without known words, and on the vectors."""
+        answered = len(
+            {answer.item.id for answer in next(iter(arms.values()))}
+        )  # repeats count once
         lines = [
             f"answered: {answered:,} of {EXPECTED:,} captions; nouns by "
-            f"{self.nltk.identity}; lower is better, but for Cover"
+            f"{self.nltk.identity}; lower is better, except for Cover"
         ]
         for arm, answers in arms.items():
-            if silent := sum(not found.mentions for _, found in self.scored(answers)):
+            if silent := sum(not found.mentions for _, found in self.score_all(answers)):
                 lines.append(
                     f"note: {silent} of {len(answers)} captions of {arm} have no word that AMBER "
-                    "knows: Hal takes them for free of hallucination, and CHAIR leaves them out"
+                    "knows: Hal counts them as free of hallucinations, and CHAIR ignores them"
                 )
         lines += [self.similar.note] * bool(self.similar.note)
         return ["\n".join(textwrap.fill(line, WIDTH, subsequent_indent="  ") for line in lines)]
 
-    def after(self, report: Path, arms: Mapping[str, Sequence[Answer]]) -> Appendix:
-        """Write what is found in each caption, and captions as AMBER's script reads them."""
+    def write_files(self, report: Path, arms: Mapping[str, Sequence[Answer]]) -> Appendix:
+        """Write each caption's scored words, and the captions in the format of AMBER's script."""
         for arm, answers in arms.items():
-            scored = self.scored(answers)
+            scored = self.score_all(answers)
             write_atomically(report / f"amber_{arm}.jsonl", caption_lines(scored))
             write_atomically(report / f"responses_{arm}.json", responses(scored))
-        return Appendix(f"captions with their words: amber_*.jsonl in {report}")
+        return Appendix(f"captions with their scored words: amber_*.jsonl in {report}")

@@ -1,4 +1,4 @@
-"""What is said of scored captions beside the tables: AMBER's own numbers, and a test of Hal."""
+"""Report scored captions besides the shared tables: AMBER's own numbers, and a test of Hal."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from eval.stats.intervals import Array, Interval, McNemar, mcnemar, paired_inter
 from eval.stats.permutation import holm
 from eval.tasks.amber.scoring import ScoredWords
 
-START: Final = 0.001  # of AMBER's denominators, as its metrics.txt has it
+START: Final = 0.001  # initial value of AMBER's denominators, from its metrics.txt
 COUNTS: Final = (
     "hallucinated", "mentions", "covered", "truth", "marked", "hallu", "free",
 )  # fmt: skip
@@ -26,15 +26,15 @@ Scored = Sequence[tuple[Answer, ScoredWords]]
 
 @dataclass(frozen=True, slots=True)
 class HalTest:
-    """Whether two arms' captions are free of hallucinated words equally often.
+    """A test of whether two arms have equally many captions without hallucinated words.
 
     Attributes:
         arm: The arm.
         reference: The arm that it is compared with.
-        difference: Of Hal.
-        words: Difference of the mean length.
-        test: McNemar's, over captions.
-        p_holm: Its p-value, adjusted for all comparisons of the report.
+        difference: Difference of Hal.
+        words: Difference of the mean length in words.
+        test: McNemar's test over captions.
+        p_holm: Its p-value, Holm-adjusted for all comparisons of the report.
     """
 
     arm: str
@@ -67,15 +67,15 @@ class HalTest:
 
 
 def sums_of(scored: Scored) -> dict[str, int]:
-    """Return AMBER's counts over captions, by name."""
+    """Return the sums of AMBER's counts over captions, by name."""
     counts = np.sum([found.counts() for _, found in scored], axis=0).tolist()
     return dict(zip(COUNTS, counts, strict=True))
 
 
 def reference_numbers(scored: Scored) -> dict[str, float]:
-    """Return the numbers as AMBER's `inference.py` prints them: in percent, to one decimal place.
+    """Return the numbers as AMBER's `inference.py` prints them: in percent, with one decimal place.
 
-    Its denominators start at 0.001, so that nothing divides by zero: without a mention, CHAIR is 0.
+    Its denominators start at 0.001 to avoid division by zero: without a mention, CHAIR is 0.
     """
     sums = sums_of(scored)
 
@@ -91,22 +91,22 @@ def reference_numbers(scored: Scored) -> dict[str, float]:
 
 
 def reference_table(arms: Mapping[str, Scored]) -> str:
-    """Return those numbers as a table, with the mean length."""
+    """Return those numbers as a table, with the mean length in words."""
     rows = []
     for arm, scored in arms.items():
         numbers = reference_numbers(scored)
         rows.append([arm, *map(str, numbers.values()), f"{mean_words(scored):.1f}"])
-    header = ["as inference.py prints it", *numbers, "words"]
-    return fit(header, rows, names=list(arms))
+    table = fit(["arm", *numbers, "mean words"], rows, names=list(arms))
+    return f"as AMBER's inference.py prints it, in percent:\n\n{table}"
 
 
 def mean_words(scored: Scored) -> float:
-    """Return the mean length of captions in words, as spaces separate them."""
+    """Return the mean length of captions in space-separated words."""
     return float(np.mean([len(answer.text.split()) for answer, _ in scored]))
 
 
 def hal_tests(arms: Mapping[str, Scored], references: Mapping[str, Sequence[str]]) -> list[HalTest]:
-    """Return the tests of each arm against those that it is compared with.
+    """Test each arm against those that it is compared with.
 
     Args:
         arms: Scored captions of the same pictures, by arm.
@@ -134,21 +134,22 @@ def hal_tests(arms: Mapping[str, Scored], references: Mapping[str, Sequence[str]
 
 
 def hal_text(tests: Sequence[HalTest]) -> str:
-    """Return the tests as a table, with what has to be known of them; empty without any."""
+    """Return the tests as a table with an explanation; empty if there are none."""
     if not tests:
         return ""
-    header = ["captions with hallucinated words", "Hal (95 %)", "p", "gained", "lost", "words"]
+    header = ["arm - reference", "Hal (95 %)", "p", "gained", "lost", "mean words"]
     table = fit(header, [test.row() for test in tests])
     adjusted = f", Holm-adjusted for {len(tests)} comparisons" if len(tests) > 1 else ""
     note = (
-        f"p: McNemar's exact test over captions{adjusted}; gained, lost: captions that only the "
-        "first, or only the second arm keeps free of hallucinated words"
+        "Hal: captions with hallucinated words, in percent; p: McNemar's exact test over captions"
+        f"{adjusted}; gained, lost: captions that only the first arm, or only the second, keeps "
+        "free of hallucinated words"
     )
     return f"{table}\n\n{textwrap.fill(note, WIDTH, subsequent_indent='  ')}"
 
 
 def caption_lines(scored: Scored) -> str:
-    """Return what AMBER finds in each caption, a line of JSON each."""
+    """Return each caption with its scored words, as JSON lines."""
     return dump_lines(
         {
             "id": answer.item.id,
@@ -168,7 +169,7 @@ def responses(scored: Scored) -> str:
 
 
 def _difference(mine: Sequence[bool], theirs: Sequence[bool]) -> Interval:
-    """Return the difference of Hal, from whether captions are free."""
+    """Return the difference of Hal, from whether each caption is free of hallucinated words."""
     one, other = ([[1, int(not is_free)] for is_free in free] for free in (theirs, mine))
 
     def hal(sums: Array) -> Array:

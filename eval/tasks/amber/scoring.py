@@ -1,7 +1,7 @@
-"""How AMBER scores a caption, step by step as its `inference.py` does (commit 534babf6).
+"""Score a caption like AMBER, following its `inference.py` (commit 534babf6) step by step.
 
-Words are single nouns as they stand ("Sky" at the start of a sentence is no "sky"), names of two
-words count as two, and what counts are positions in the lists of an annotation.
+Words are single nouns and case-sensitive ("Sky" at the start of a sentence is not "sky"). A name of
+two words counts as two. Cover and Cog count positions in the lists of an annotation.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Alike = Callable[[str, str], bool]
 
 
 class Slot(NamedTuple):
-    """A word that fills a position of a list."""
+    """A word that matches a position of a list."""
 
     word: str
     at: int
@@ -25,14 +25,14 @@ class Slot(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ScoredWords:
-    """What AMBER finds in a caption.
+    """The words of a caption that AMBER scores.
 
     Attributes:
-        mentions: The nouns that AMBER knows, in order, doubles too.
-        hallucinated: Those of them that nothing in the picture explains.
-        covered: Positions in the list of what is there that are named.
-        marked: Positions in the list of what a model may imagine that are named.
-        annotation: The lists.
+        mentions: Nouns in AMBER's vocabulary, in order, with repetitions.
+        hallucinated: Mentions that match nothing in the picture.
+        covered: Positions of `annotation.truth` that are mentioned.
+        marked: Positions of `annotation.hallu` that are mentioned.
+        annotation: The picture's annotation.
     """
 
     mentions: tuple[str, ...]
@@ -42,9 +42,9 @@ class ScoredWords:
     annotation: Annotation
 
     def counts(self) -> list[int]:
-        """Return the numerators and denominators of CHAIR, Cover and Cog, then 1 for no Hal.
+        """Return the numerators and denominators of CHAIR, Cover and Cog, then 1 without Hal.
 
-        They are AMBER's own, without the 0.001 that its denominators start at.
+        They are AMBER's, without the initial 0.001 of its denominators.
         """
         return [
             len(self.hallucinated),
@@ -57,7 +57,7 @@ class ScoredWords:
         ]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return it for a line of JSON, with words in the place of positions."""
+        """Return it for a line of JSON, with words instead of positions."""
         truth, hallu = self.annotation.truth, self.annotation.hallu
         return {
             "mentions": list(self.mentions),
@@ -69,8 +69,8 @@ class ScoredWords:
 
 
 def nouns(text: str, nltk: Nltk) -> list[str]:
-    """Return the dictionary forms of a text's nouns, in order, in the case that they have."""
-    tagged = nltk.tagged(nltk.tokens(text))
+    """Return the dictionary forms of a text's nouns in order; upper and lower case are kept."""
+    tagged = nltk.tag(nltk.tokens(text))
     return [nltk.lemma(word, "n") for word, tag in tagged if tag.startswith("NN")]
 
 
@@ -81,9 +81,9 @@ def score_words(
 
     Args:
         found: The nouns, in order.
-        annotation: Of the caption's picture.
-        words: AMBER's.
-        alike: Whether two words are similar, as `Similar` says it.
+        annotation: Annotation of the caption's picture.
+        words: AMBER's vocabulary.
+        alike: Returns whether two words are similar, see `Similar`.
     """
     mentions = tuple(noun for noun in found if noun in words.known)
     truth, hallu = _slots(annotation.truth, words), _slots(annotation.hallu, words)
@@ -95,7 +95,7 @@ def score_words(
         if (at := _first(truth, noun, _equal)) is not None:
             covered.add(at)
             continue
-        # An imagined object counts for Cog even where it resembles one that is there.
+        # A hallucinated object counts for Cog even if it resembles one in the picture.
         marked |= {at for same in (_equal, alike) if (at := _first(hallu, noun, same)) is not None}
         if (at := _first(truth, noun, alike)) is not None:
             covered.add(at)
@@ -107,13 +107,13 @@ def score_words(
 
 
 def _slots(listed: Sequence[str], words: Words) -> list[Slot]:
-    """Return what fills a list: the words that stand for each of its own, then its own."""
-    stand = [Slot(word, at) for at, own in enumerate(listed) for word in words.association[own]]
-    return [*stand, *(Slot(word, at) for at, word in enumerate(listed))]
+    """Return the words that match a list: synonyms of its words, then its words."""
+    synonyms = [Slot(word, at) for at, own in enumerate(listed) for word in words.association[own]]
+    return [*synonyms, *(Slot(word, at) for at, word in enumerate(listed))]
 
 
 def _first(slots: Sequence[Slot], noun: str, same: Alike) -> int | None:
-    """Return the position that the first fitting word fills."""
+    """Return the position of the first word that matches."""
     return next((slot.at for slot in slots if same(noun, slot.word)), None)
 
 

@@ -13,8 +13,8 @@ class GenerativeSettings(SavedSettings):
     """Settings of AMBER's captions, besides those of saved answers.
 
     Attributes:
-        questions: Folder of AMBER's files; None for that of download_data.sh.
-        similar: Table of similar words; None where only equal words are the same.
+        questions: Folder of AMBER's files; None for the folder of scripts/download_data.sh.
+        similar: Table of similar words; None if only equal words match.
     """
 
     questions: Path | None = None

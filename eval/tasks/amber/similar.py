@@ -1,7 +1,7 @@
-"""Similar words: which pairs of AMBER's words its word vectors hold for the same thing.
+"""Pairs of AMBER's words that its word vectors treat as similar.
 
-AMBER's scorer asks spaCy for the similarity of two words, of which both are in `relation.json`. So
-all that the vectors decide is one set of pairs, which scripts/data/amber_pairs.py writes once.
+AMBER's scorer asks spaCy for the similarity of two words, both of which are in `relation.json`. The
+vectors therefore only decide a set of pairs, which scripts/data/amber_pairs.py writes once.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from eval.files.storage import read_json
 from eval.tasks.amber.folder import RELATION, Words
 
 EXACT: Final = "exact"
-THRESHOLD: Final = 0.8  # of AMBER's inference.py, strictly above
+THRESHOLD: Final = 0.8  # similarity must be above it, as in AMBER's inference.py
 REFERENCE: Final = "en_core_web_lg"
-SAME: Final = 1 - 1e-6  # so similar are words that have one vector
+SAME: Final = 1 - 1e-6  # from this similarity on, two words share a vector
 COMMAND: Final = "python scripts/data/amber_pairs.py"
 
 
@@ -28,10 +28,10 @@ class Similar:
     """Pairs of words that are similar; a word is similar to itself.
 
     Attributes:
-        vectors: The model and its version; EXACT without any.
+        vectors: The model and its version; EXACT without vectors.
         pairs: Both orders of each pair.
-        facts: What the table says of itself, for `metrics.json`.
-        note: What has to be known of the vectors, for print.
+        facts: Facts about the table, for `metrics.json`.
+        note: A printed note on the vectors; empty if none is needed.
     """
 
     vectors: str
@@ -46,8 +46,8 @@ class Similar:
 
 Exact: Final = Similar(
     EXACT,
-    note=f"note: vectors {EXACT}: only equal words are the same; AMBER's inference.py also takes "
-    f"words that {REFERENCE} finds similar, which gives a lower CHAIR (--similar)",
+    note=f"note: vectors {EXACT}: only equal words match; AMBER's inference.py also matches words "
+    f"that {REFERENCE} finds similar, which gives a lower CHAIR (see --similar)",
 )
 
 
@@ -55,24 +55,24 @@ def read_similar(path: Path, words: Words) -> Similar:
     """Read a table of similar pairs.
 
     Raises:
-        EvaluationError: If it can't be read, or was made of other words than these.
+        EvaluationError: If it can't be read, or was made for another vocabulary.
     """
     table = read_json(path)
     kinds = {"model": str, "version": str, "spacy": str, "words_sha256": str, "pairs": dict}
     for name, kind in kinds.items():
         if type(table.get(name)) is not kind:
             raise EvaluationError(
-                f"{path} is no table of similar words, its {name} is {table.get(name)!r:.40}; make "
-                f"one with `{COMMAND}`"
+                f"{path} is not a table of similar words: its {name} is {table.get(name)!r:.40}; "
+                f"make one with `{COMMAND}`"
             )
     if table.get("threshold") != THRESHOLD:
         raise EvaluationError(
-            f"{path} has the threshold {table.get('threshold')!r:.40}, but AMBER takes words above "
-            f"{THRESHOLD}; make the table with `{COMMAND}`"
+            f"{path} has the threshold {table.get('threshold')!r:.40}, but AMBER's is {THRESHOLD}; "
+            f"make the table with `{COMMAND}`"
         )
     if table["words_sha256"] != words.hash:
         raise EvaluationError(
-            f"{path} was made of other words than those of {RELATION}; make it again with "
+            f"{path} was made from other words than those of {RELATION}; make it again with "
             f"`{COMMAND}`"
         )
     found = _pairs(path, table["pairs"], words)
@@ -86,7 +86,7 @@ def read_similar(path: Path, words: Words) -> Similar:
 def table_of(
     words: Iterable[str], similarity: Callable[[str, str], float]
 ) -> dict[str, dict[str, float]]:
-    """Return the similar pairs of some words, each once, the first word of the two outside."""
+    """Return the similar pairs of some words, each once: by first word, then second."""
     ordered = sorted(words)
     found: dict[str, dict[str, float]] = {}
     for at, one in enumerate(ordered):
@@ -103,23 +103,23 @@ def table_content(
     """Return the content of a table.
 
     Args:
-        words: AMBER's.
-        pairs: As `table_of` returns them.
-        model: Its name and version, spaCy's version, and the words that it has no vector of.
+        words: AMBER's vocabulary.
+        pairs: The result of `table_of`.
+        model: Its name and version, spaCy's version, and the words without a vector.
     """
     return {**model, "threshold": THRESHOLD, "words_sha256": words.hash, "pairs": pairs,
             "words": " ".join(sorted(words.known))}  # fmt: skip
 
 
 def _pairs(path: Path, table: dict[str, Any], words: Words) -> dict[tuple[str, str], float]:
-    """Return the pairs of a table after checking that they are what it says."""
+    """Return the pairs of a table after checking words and similarities."""
     found: dict[tuple[str, str], float] = {}
     for one, others in table.items():
         rows = others.items() if isinstance(others, dict) else [(others, None)]
         for other, value in rows:
             if not (type(value) is float and value > THRESHOLD and {one, other} <= words.known):
                 raise EvaluationError(
-                    f"{path}: {one!r:.40} and {other!r:.40} with {value!r:.40} is no pair of "
+                    f"{path}: {one!r:.40} and {other!r:.40} with {value!r:.40} are not a pair of "
                     f"AMBER's words above {THRESHOLD}; make the table again with `{COMMAND}`"
                 )
             found[one, other] = value
@@ -127,15 +127,15 @@ def _pairs(path: Path, table: dict[str, Any], words: Words) -> dict[tuple[str, s
 
 
 def _note(vectors: str, pairs: dict[tuple[str, str], float]) -> str:
-    """Return what has to be known of vectors: another model, and words that share one."""
+    """Return a note if the vectors are of another model, or words share one; empty otherwise."""
     same = [pair for pair, value in pairs.items() if value >= SAME]
     parts = []
     if vectors.split(" ")[0] != REFERENCE:
-        parts.append(f"AMBER's inference.py takes {REFERENCE}")
+        parts.append(f"AMBER's inference.py uses {REFERENCE}")
     if same:
         one, other = same[0]
         parts.append(
-            f"{len(same)} of {len(pairs)} similar pairs have one and the same vector, {one} and "
-            f"{other} for one: pruned vectors, as those of md models, mix unrelated words up"
+            f"{len(same)} of {len(pairs)} similar pairs share one vector, for example {one} and "
+            f"{other}: pruned vectors, such as those of md models, confuse unrelated words"
         )
     return f"note: vectors {vectors}: {'; '.join(parts)}" if parts else ""

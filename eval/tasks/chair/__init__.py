@@ -1,4 +1,4 @@
-"""CHAIR: which objects captions name that are not in the picture.
+"""CHAIR: the objects that captions mention although they are not in the picture.
 
-Captions are read, analyzed and compared with COCO's annotations; `eval/chair.py` is the command.
+Captions are read, analyzed and compared with COCO's annotations. The command is `eval/chair.py`.
 """

@@ -1,7 +1,7 @@
 """Find the objects that a text mentions: analyzers turn its words into dictionary forms.
 
-`nltk` gives the published numbers and needs NLTK with its data. `lexicon` needs nothing and scores
-nearly the same: it looks every word up in a table, without asking what part of speech it is.
+`nltk` gives the published numbers and needs NLTK with its data. `lexicon` needs nothing else and
+gives nearly the same scores: it looks up every word in a table and ignores its part of speech.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from models.settings import CONFIGS
 ANALYZERS: Final = ("auto", "nltk", "lexicon")
 
 # Made by scripts/data/make_lexicon.py: every inflected form of CHAIR's words as a noun, and as a
-# verb where the form is no such noun ("seated", "skiing"). A tagger would be needed to tell the
-# seated guest from the guest who is seated, and the numbers do not.
+# verb if the form is not such a noun ("seated", "skiing"). Distinguishing the seated guest from the
+# guest who is seated would need a tagger, and would not change the numbers.
 LEXICON_FILE: Final = CONFIGS / "chair_lexicon.tsv"
 HEADER: Final = "form\tword\tobject"
 
-# Words as NLTK's tokenizer cuts them: "n't" and "'s" stand alone; hyphens and slashes do not end a
-# word, nor do a full stop, a comma or an apostrophe inside of it.
+# Words as NLTK's tokenizer splits them: "n't" and "'s" are separate words. Hyphens and slashes do
+# not end a word, nor does a full stop, a comma or an apostrophe inside it.
 MARKS: Final = re.escape('()[]{}<>"\u201c\u201d\u2018\u2019\u201e«»`;@#$%&?!')
 ENDING: Final = r"'(?:s|m|d|ll|re|ve)\b"
 TOKEN: Final = re.compile(
@@ -38,7 +38,7 @@ TOKEN: Final = re.compile(
 )
 
 PARTS_OF_SPEECH: Final = {"J": "a", "V": "v", "N": "n", "R": "r"}  # Penn's tag -> WordNet's
-QUOTES: Final = ("``", "''")  # what the tokenizer writes for a double quote or either of these
+QUOTES: Final = ("``", "''")  # the tokenizer's output for a double quote and for these two
 QUOTE: Final = re.compile("\"|``|''")
 
 
@@ -47,7 +47,7 @@ class Analyzer(Protocol):
 
     Attributes:
         name: "nltk" or "lexicon".
-        identity: Name and a hash or version of everything that its results depend on.
+        identity: Its name, and a hash or version of everything that its results depend on.
     """
 
     name: str
@@ -62,9 +62,9 @@ def choose(name: str, *, fixes: bool = False) -> Analyzer:
 
     Args:
         name: "nltk", "lexicon", or "auto": nltk if it and its data are installed.
-        fixes: Add the words that CHAIR's list means but never matches.
+        fixes: Add the words that CHAIR's list contains but can never match.
     Raises:
-        NltkMissing: If nltk is asked for and it or its data are not installed.
+        NltkMissing: If name is "nltk", and NLTK or its data is not installed.
     """
     vocabulary = load_vocabulary(fixes=fixes)
     if name == "lexicon":
@@ -78,7 +78,7 @@ def choose(name: str, *, fixes: bool = False) -> Analyzer:
 
 
 class LexiconAnalyzer:
-    """Reads texts with a table of word forms; needs nothing that is not in the repository."""
+    """Reads texts with a table of word forms, which is in the repository."""
 
     name = "lexicon"
 
@@ -103,7 +103,7 @@ class LexiconAnalyzer:
 
 
 class NltkAnalyzer:
-    """Reads texts with NLTK's tokenizer, tagger and WordNet, as OPERA's `caption_to_words` does."""
+    """Reads texts with NLTK's tokenizer, tagger and WordNet, like OPERA's `caption_to_words`."""
 
     name = "nltk"
 
@@ -118,7 +118,7 @@ class NltkAnalyzer:
         self._vocabulary = vocabulary
 
     def __reduce__(self) -> tuple[type[NltkAnalyzer], tuple[Vocabulary]]:
-        """Let another process load NLTK for itself."""
+        """Make another process load its own NLTK."""
         return NltkAnalyzer, (self._vocabulary,)
 
     def analyze(self, text: str) -> Analysis:
@@ -127,20 +127,18 @@ class NltkAnalyzer:
         words, lemma = self._nltk.tokens(lowered), self._nltk.lemma
         tokens = [
             Token(lemma(word, PARTS_OF_SPEECH.get(tag[0], "n")), *span)
-            for (word, tag), span in zip(
-                self._nltk.tagged(words), _spans(lowered, words), strict=True
-            )
+            for (word, tag), span in zip(self._nltk.tag(words), _spans(lowered, words), strict=True)
         ]
         return self._vocabulary.analysis(tokens)
 
 
 def _spans(text: str, words: Sequence[str]) -> list[tuple[int, int]]:
-    """Return where the tokenizer's words stand in the text."""
+    """Return the position of each of the tokenizer's words in the text."""
     spans = []
     at = 0
     for word in words:
-        # The nearest mark, whichever the tokenizer made of it. To look for each by itself would
-        # read the rest of the text for those that are not there, every time.
+        # The tokenizer changes quotes, so the next quote of any form is taken. One search for all
+        # forms is faster: a separate search for an absent form reads the rest of the text.
         mark = QUOTE.search(text, at) if word in QUOTES else None
         start = text.find(word, at) if mark is None else mark.start()
         at = start + len(word if mark is None else mark.group())

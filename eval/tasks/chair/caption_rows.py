@@ -1,4 +1,4 @@
-"""Rows of a captions file in any layout: those of `eval.files.rows`, and maps by image id."""
+"""Read the rows of a captions file: the layouts of `eval.files.rows`, and maps by image id."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from eval.files.image_ids import PICTURE_SUFFIXES, image_id_of
 from eval.files.rows import OBJECT, read_rows
 from eval.files.storage import Record
 
-IMAGES_TO_ROWS: Final = "imgToEval"  # of the original CHAIR's output
+IMAGES_TO_ROWS: Final = "imgToEval"  # key in the output of the original CHAIR
 
 
 def caption_rows(path: Path, *, image_id_key: str, caption_key: str) -> list[tuple[str, Record]]:
-    """Return the rows of a captions file, each with the place where it stands.
+    """Return the rows of a captions file, each with its position in the file.
 
-    A JSON object whose keys are all image ids maps them to captions: a text, a row, or a list of
-    these, as pycocoevalcap's results have it.
+    A JSON object whose keys are all image ids maps them to captions: text, a row, or a list of
+    these, as in the results of pycocoevalcap.
 
     Raises:
         EvaluationError: If the file can't be read or is in no known layout.
@@ -45,14 +45,14 @@ def _rows_of_map(
         of = value if isinstance(value, list) else [value]
         if not of:
             raise EvaluationError(
-                f'{path} has no caption of image {image_id}; write "" if the model said nothing'
+                f'{path} has no caption of image {image_id}; write "" if the model gave no text'
             )
         for one in of:
             row = one if isinstance(one, dict) else {caption_key: one}
             own = row.get(image_id_key, image_id)
             if image_id_of(own) != image_id_of(image_id):
                 raise EvaluationError(
-                    f"{path}: what stands at image {image_id} has {image_id_key!r} {own!r:.60}; "
-                    "correct one of them"
+                    f"{path}: the row of image {image_id} has {image_id_key!r} {own!r:.60}, but "
+                    "both must be the same image; correct one of them"
                 )
             yield f"image {image_id}", {image_id_key: image_id, **row}

@@ -1,4 +1,4 @@
-"""Read captions to be scored, and cut them where that is asked for."""
+"""Read the captions to score."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from eval.tasks.chair.caption_rows import caption_rows
 
 
 class Origin(NamedTuple):
-    """The model that wrote captions, and what else decided them, in words."""
+    """The model that wrote captions, and a description of model, protocol and decoding."""
 
     model: str
     words: str
@@ -32,20 +32,20 @@ def read_captions(
 ) -> dict[str, list[Caption]]:
     """Return captions by method, in the file's order.
 
-    Takes what `caption_rows` reads, or a run folder of `chair_eval.py`, whose arms have no use for
-    the keys below. Rows that name a `method` are captions of that method; a file without is one
-    method, named after the file.
+    Reads the layouts of `caption_rows`, or a run folder of `chair_eval.py`, for which the keys
+    below are ignored. Rows with a `method` are captions of that method. A file without methods is
+    one method, named after the file.
 
     Args:
         path: The file, or the run folder.
-        image_id_key: Where a row has the image's id: a number, or the picture's name.
-        caption_key: Where a row has the caption.
+        image_id_key: Key of the image id: a number, or the picture's name.
+        caption_key: Key of the caption.
         last: If a method has several captions of a picture, take the last one.
     Raises:
-        EvaluationError: If there are no captions, a row has none, or an id occurs twice.
+        EvaluationError: If there are no captions, a row has none, or an id is duplicated.
     """
     if path.is_dir() and ((path / RUN).is_file() or not (path / OLD_ANSWERS).is_file()):
-        return _of_run(path)
+        return _read_run_folder(path)
     path = path / OLD_ANSWERS if path.is_dir() else path
     name = path.with_suffix("").stem if path.suffix == ".gz" else path.stem
     name = name.removeprefix("captions_")
@@ -54,27 +54,27 @@ def read_captions(
         for key in (image_id_key, caption_key):
             if key not in row:
                 raise EvaluationError(
-                    f"{path}, {place} has no {key!r}; the keys there are {', '.join(sorted(row))}: "
-                    "pass the right ones as --image_id_key and --caption_key"
+                    f"{path}, {place} has no {key!r}; its keys are {', '.join(sorted(row))}: pass "
+                    "the right ones as --image_id_key and --caption_key"
                 )
         text = row[caption_key]
         if not isinstance(text, str):
             raise EvaluationError(
-                f"{path}, {place}: {caption_key!r} is {json.dumps(text)[:60]}, not text; a caption "
-                'is needed, "" if the model said nothing'
+                f"{path}, {place}: {caption_key!r} is {json.dumps(text)[:60]}, not text; write the "
+                'caption, or "" if the model gave no text'
             )
         method = str(row.get("method") or "")
         image_id = _image_id(row[image_id_key], f"{path}, {place}")
         arms.setdefault(method, []).append(Caption(image_id, text))
     if not arms:
-        raise EvaluationError(f"{path} holds no captions")
+        raise EvaluationError(f"{path} has no captions; pass the file that contains them")
     if "" in arms and len(arms) > 1:
         raise EvaluationError(
-            f"{path} has {len(arms[''])} rows that name no method, but others name one; name it in "
+            f"{path} has {len(arms[''])} rows without a method, but others have one; name it in "
             "every row, or in none"
         )
     arms = {method or name: rows for method, rows in arms.items()}
-    return {method: _without_doubles(path, rows, last=last) for method, rows in arms.items()}
+    return {method: _remove_duplicates(path, rows, last=last) for method, rows in arms.items()}
 
 
 def captions_hash(path: Path) -> str:
@@ -87,10 +87,10 @@ def captions_hash(path: Path) -> str:
 
 
 def origin_of(path: Path) -> Origin | None:
-    """Return which run made captions; None if there is no run.json of a captioning run.
+    """Return the origin of captions; None if there is no run.json of a captioning run.
 
     Args:
-        path: The run folder, or a file in it or in a folder of it.
+        path: The run folder, or a file in it or in one of its folders.
     """
     folders = [path] if path.is_dir() else path.absolute().parents[:2]
     found = next((folder / RUN for folder in folders if (folder / RUN).is_file()), None)
@@ -113,11 +113,11 @@ def origin_of(path: Path) -> Origin | None:
     return Origin(model, words)
 
 
-def _of_run(path: Path) -> dict[str, list[Caption]]:
+def _read_run_folder(path: Path) -> dict[str, list[Caption]]:
     """Return the captions of a run folder by arm, the baseline first.
 
     Raises:
-        EvaluationError: If there are none, or an arm lacks some that another has.
+        EvaluationError: If there are none, or an arm lacks captions that another arm has.
     """
     run = read_run(path)
     run.check_answered()
@@ -125,13 +125,13 @@ def _of_run(path: Path) -> dict[str, list[Caption]]:
     arms = {name: arm.answers for name, arm in run.arms.items()}
     ids = dict.fromkeys(answer.item.id for answers in arms.values() for answer in answers)
     if not ids:
-        raise EvaluationError(f"{path} holds no answers")
+        raise EvaluationError(f"{path} has no answers; run the command that made it again")
     for name, answers in arms.items():
         there = {answer.item.id for answer in answers}
         if missing := [one for one in ids if one not in there]:
             raise EvaluationError(
-                f"{path} is not complete: {name} lacks {len(missing)} of {len(ids)} pictures, "
-                f"{missing[0]} is the first; run the command that made it again"
+                f"{path} is incomplete: {name} lacks {len(missing)} of {len(ids)} pictures, the "
+                f"first is {missing[0]}; run the command that made it again"
             )
     return {
         name: [Caption(_image_id(one.item.id, f"{path}, {name}"), one.text) for one in answers]
@@ -143,18 +143,18 @@ def _image_id(value: Any, where: str) -> ImageId:
     image_id = image_id_of(value)
     if image_id is None:
         raise EvaluationError(
-            f"{where}: {value!r:.60} is no image id; a number is needed, or a picture's name such "
-            "as COCO_val2014_000000000042.jpg"
+            f"{where}: {value!r:.60} is not an image id; a number is needed, or a picture's name "
+            "such as COCO_val2014_000000000042.jpg"
         )
     return image_id
 
 
-def _without_doubles(path: Path, captions: Sequence[Caption], *, last: bool) -> list[Caption]:
+def _remove_duplicates(path: Path, captions: Sequence[Caption], *, last: bool) -> list[Caption]:
     counts = Counter(caption.image_id for caption in captions)
     doubled = [image_id for image_id, count in counts.items() if count > 1]
     if doubled and not last:
         raise EvaluationError(
-            f"{path} has more than one caption of {len(doubled)} pictures: {some_ids(doubled)}; "
-            "pass --last to take the last one of each, or remove the others"
+            f"{path} has more than one caption for {len(doubled)} pictures: {some_ids(doubled)}; "
+            "pass --last to take the last caption of each, or remove the others"
         )
     return list({caption.image_id: caption for caption in captions}.values())

@@ -1,7 +1,7 @@
-"""Two arms on the same pictures: differences, a test, and whether length alone explains them.
+"""Compare two arms on the same pictures: differences, a test, and whether length explains them.
 
-One rule says what is significant, for both CHAIR metrics and for the cut baseline: the 95 %
-interval of the difference excludes 0. McNemar's p stands beside it and decides nothing here.
+A difference is significant if its 95 % interval excludes 0. This rule applies to both CHAIR metrics
+and to the cut baseline. McNemar's p-value is reported as well, but decides nothing here.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from eval.tasks.chair.scoring import (
     score,
 )
 
-# The test is on captions free of hallucinated objects: those that the method gains and loses.
+# The test counts captions without hallucinated objects: those that the method gains and loses.
 DIFFERENCES: Final = ("method", "metric", "difference (95 %)", "McNemar p (gained, lost)")
 
 
 @dataclass(frozen=True, slots=True)
 class CutBaseline:
-    """The baseline's captions, cut until their mean `Len` is that of the method's.
+    """The baseline's captions, cut to the mean `Len` of the method's captions.
 
     Attributes:
-        max_words: Words that each caption keeps at most, as spaces separate them.
+        max_words: Space-separated words that each caption keeps at most.
         values: Metrics of the cut captions.
         differences: Method minus cut baseline, with 95 % intervals.
     """
@@ -51,23 +51,23 @@ class CutBaseline:
     def explains(self, metric: str) -> bool:
         """Return whether the method is not significantly better than the baseline at its length.
 
-        A baseline that names no object at that length (n/a) shows no gain either.
+        If the baseline mentions no object at that length (n/a), no gain is shown.
         """
         return not is_gain(self.differences[metric])
 
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A method against the baseline, picture by picture.
+    """A method compared with the baseline, picture by picture.
 
     Attributes:
         method: Name of the arm.
-        baseline: Name of the other.
+        baseline: Name of the baseline arm.
         differences: Method minus baseline, with 95 % intervals, by metric.
         test: McNemar's test on captions without a hallucinated object.
         cut: The baseline at the method's length; None unless the method is significantly better
             and shorter.
-        p_holm: The test's p-value, adjusted for the number of arms that are compared.
+        p_holm: The test's p-value, Holm-adjusted for the number of compared arms.
     """
 
     method: str
@@ -98,7 +98,7 @@ class Comparison:
         return [name for name in ("CHAIRs", "CHAIRi") if self.differences[name].value < 0]
 
     def rows(self) -> list[list[str]]:
-        """Return the rows of a table with the titles `DIFFERENCES`; percent, Len in words."""
+        """Return the rows of a table with the columns `DIFFERENCES`, in percent; Len in words."""
         test = f"{self.p_holm:.2g} ({self.test.gained}, {self.test.lost})"
         return [
             [self.method, name, found.points(), test if name == "CHAIRs" else ""]
@@ -106,9 +106,9 @@ class Comparison:
         ]
 
     def length_sentence(self) -> str | None:
-        """Return which gains are not significant, and whether length alone explains the others.
+        """Say which gains are not significant, and whether length alone explains the others.
 
-        None without gains, or where all are significant and the method is not shorter.
+        None without gains, or if all gains are significant and the method is not shorter.
         """
         sure = [name for name in self.gains() if is_gain(self.differences[name])]
         unsure = [name for name in self.gains() if name not in sure]
@@ -123,10 +123,10 @@ class Comparison:
                 )
             )
         if self.cut is not None:
-            parts.append(self._explained(self.cut, sure))
+            parts.append(self._length_verdict(self.cut, sure))
         return "; ".join(parts) or None
 
-    def _explained(self, cut: CutBaseline, gains: Sequence[str]) -> str:
+    def _length_verdict(self, cut: CutBaseline, gains: Sequence[str]) -> str:
         explained = [name for name in gains if cut.explains(name)]
         left = [name for name in gains if name not in explained]
         verdicts = [
@@ -148,12 +148,12 @@ class Comparison:
 
 
 def is_gain(difference: Interval) -> bool:
-    """Return whether a difference is below 0 with its whole interval; False for n/a."""
+    """Return whether the whole interval of a difference is below 0; False for n/a."""
     return difference.high < 0
 
 
 def with_holm(comparisons: Sequence[Comparison]) -> tuple[Comparison, ...]:
-    """Return comparisons with their p-values adjusted for how many they are (Holm)."""
+    """Return comparisons with p-values that are Holm-adjusted for the number of comparisons."""
     adjusted = holm([one.test.p_value for one in comparisons])
     return tuple(
         replace(one, p_holm=p_value) for one, p_value in zip(comparisons, adjusted, strict=True)
@@ -164,9 +164,9 @@ def compare(method: ScoredArm, baseline: ScoredArm, analyzer: Analyzer) -> Compa
     """Compare two arms; `with_holm` adjusts the p-values of several comparisons.
 
     Raises:
-        EvaluationError: If they are not of the same pictures.
+        EvaluationError: If they caption different pictures.
     """
-    baseline = _in_order(baseline, method)
+    baseline = _align(baseline, method)
     differences = _differences(baseline, method)
     free = [[not caption.hallucinated for caption in arm.captions] for arm in (baseline, method)]
     test = mcnemar(*free)
@@ -182,8 +182,8 @@ def as_dicts(intervals: Mapping[str, Interval]) -> dict[str, Any]:
     return {name: interval.as_dict() for name, interval in intervals.items()}
 
 
-def _in_order(arm: ScoredArm, other: ScoredArm) -> ScoredArm:
-    """Return an arm with its captions in the order of another's pictures."""
+def _align(arm: ScoredArm, other: ScoredArm) -> ScoredArm:
+    """Return an arm with its captions in the order of another arm's pictures."""
     mine = {caption.image_id: caption for caption in arm.captions}
     ids = [caption.image_id for caption in other.captions]
     theirs = set(ids)
@@ -193,23 +193,24 @@ def _in_order(arm: ScoredArm, other: ScoredArm) -> ScoredArm:
     ):
         if lacking:
             raise EvaluationError(
-                f"{name} has no caption of {len(lacking)} pictures that {has} has: "
-                f"{some_ids(lacking)}; a comparison needs captions of the same pictures"
+                f"{name} lacks captions of {len(lacking)} pictures that {has} has: "
+                f"{some_ids(lacking)}; both arms need captions of the same pictures"
             )
     return ScoredArm(arm.method, tuple(mine[image_id] for image_id in ids))
 
 
 def _cut(method: ScoredArm, baseline: ScoredArm, analyzer: Analyzer) -> CutBaseline:
-    """Score the baseline with its captions cut at the one place that gives the method's mean Len.
+    """Score the baseline with its captions cut to the method's mean Len.
 
-    They are cut at spaces, as OPERA cuts; what has to match is `Len`, the analyzer's words with
-    punctuation. The last place whose mean is not above the method's is taken.
+    All captions are cut after the same number of space-separated words, as in OPERA. `Len` counts
+    the analyzer's words and punctuation, so the largest number of words is searched whose mean Len
+    is not above the method's.
     """
     target = _mean_length(method.captions)
     fits, exceeds = 0, max(len(one.text.split(" ")) for one in baseline.captions)
     captions = _cut_at(1, baseline, analyzer)
     max_words, step = _first_guess(baseline, target), 1
-    # By steps that grow: punctuation may be at one end of a caption of any length.
+    # With growing steps: punctuation may all be at one end of a caption.
     while fits + 1 < exceeds:
         if not fits < max_words < exceeds:
             max_words = (fits + exceeds) // 2
@@ -226,7 +227,7 @@ def _cut(method: ScoredArm, baseline: ScoredArm, analyzer: Analyzer) -> CutBasel
 
 
 def _first_guess(baseline: ScoredArm, target: float) -> int:
-    """Return about where to cut, as if punctuation were spread evenly; analyzing takes seconds."""
+    """Estimate where to cut, as if punctuation were spread evenly; each exact try takes seconds."""
     words = [(len(one.text.split(" ")), one.num_words) for one in baseline.captions]
     guesses = range(1, max(length for length, _ in words) + 1)
 
@@ -237,7 +238,7 @@ def _first_guess(baseline: ScoredArm, target: float) -> int:
 
 
 def _cut_at(max_words: int, baseline: ScoredArm, analyzer: Analyzer) -> tuple[ScoredCaption, ...]:
-    """Return the baseline's captions cut after some words; those that stay whole as they are."""
+    """Return the baseline's captions cut after some words; shorter captions are kept."""
     found = []
     for caption in baseline.captions:
         text = cut_words(caption.text, max_words)
@@ -254,5 +255,5 @@ def _differences(first: ScoredArm, second: ScoredArm) -> dict[str, Interval]:
 
 
 def _mean_length(captions: Sequence[ScoredCaption]) -> float:
-    """Return the mean Len, in words and punctuation marks as the analyzer counts them."""
+    """Return the mean Len: words and punctuation marks, as the analyzer counts them."""
     return fmean(caption.num_words for caption in captions)

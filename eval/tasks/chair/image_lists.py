@@ -1,4 +1,4 @@
-"""Lists of pictures by their ids: plain, JSON, a table, or any captions file."""
+"""Read lists of image ids: plain text, JSON, a table, or any captions file."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ COLUMN: Final = "image_id"
 def read_ids(path: Path) -> list[ImageId]:
     """Return the image ids of a file, in its order.
 
-    The file holds one id or picture's name a line, a JSON list of them, or rows with `image_id` as
-    any captions file does. Rows may repeat an id (several methods captioned it), which counts once.
+    The file has one id or picture name per line, a JSON list of them, or rows with `image_id` like
+    any captions file. Rows may repeat an id (for several methods); it counts once.
 
     Raises:
-        EvaluationError: If there is none, an entry is none, or a plain list repeats one.
+        EvaluationError: If there is no id, an entry is not an id, or a plain list repeats one.
     """
     lines = [(f"line {number}", line) for number, line in read_lines(path)]
     if not lines:
-        raise EvaluationError(f"{path} holds no image ids; one id a line is needed")
+        raise EvaluationError(f"{path} has no image ids; write one id per line")
     header = lines[0][1]
     if _is_table(path, header):
-        return _of_rows(path)
+        return _ids_of_rows(path)
     if header.lower() == COLUMN:
-        return _of_list(path, lines[1:])
+        return _ids_of_list(path, lines[1:])
     if header[0] in "[{":
         value = one_value(path, read_text(path))
         if isinstance(value, list) and not any(isinstance(one, dict) for one in value):
             entries = enumerate(value, start=1)
-            return _of_list(path, [(f"entry {number}", one) for number, one in entries])
-        return _of_rows(path)
-    return _of_list(path, lines)
+            return _ids_of_list(path, [(f"entry {number}", one) for number, one in entries])
+        return _ids_of_rows(path)
+    return _ids_of_list(path, lines)
 
 
 def _is_table(path: Path, header: str) -> bool:
-    """Tell whether a file is a table with named columns, and not one id a line."""
+    """Return whether a file is a table with named columns, and not a list of one id per line."""
     suffix = table_suffix(path)
     if suffix is None:
         return False
@@ -52,44 +52,44 @@ def _is_table(path: Path, header: str) -> bool:
     return several or header.strip('"').lower() == COLUMN
 
 
-def _of_list(path: Path, entries: Sequence[tuple[str, Any]]) -> list[ImageId]:
+def _ids_of_list(path: Path, entries: Sequence[tuple[str, Any]]) -> list[ImageId]:
     found: dict[ImageId, str] = {}
     for place, value in entries:
         image_id = image_id_of(value)
         if image_id is None or str(value).startswith("{"):  # a row among plain lines
             raise EvaluationError(
-                f"{path}, {place}: {value!r:.60} is no image id; an id is a number (226988), or a "
-                "picture's name (COCO_val2014_000000226988.jpg)"
+                f"{path}, {place}: {value!r:.60} is not an image id; an id is a number (226988), "
+                "or a picture's name (COCO_val2014_000000226988.jpg)"
             )
         if image_id in found:
             raise EvaluationError(
-                f"{path}, {place}: image id {image_id} stands in {found[image_id]} already; name "
-                "each picture once"
+                f"{path}, {place}: image id {image_id} is already in {found[image_id]}; name each "
+                "picture once"
             )
         found[image_id] = place
     if not found:
-        raise EvaluationError(f"{path} holds no image ids; name at least one picture")
+        raise EvaluationError(f"{path} has no image ids; name at least one picture")
     return list(found)
 
 
-def _of_rows(path: Path) -> list[ImageId]:
+def _ids_of_rows(path: Path) -> list[ImageId]:
     rows = caption_rows(path, image_id_key=COLUMN, caption_key="caption")
     if not rows:
-        raise EvaluationError(f"{path} holds no image ids; name at least one picture")
+        raise EvaluationError(f"{path} has no image ids; name at least one picture")
     ids = [_id_of_row(row, f"{path}, {place}") for place, row in rows]
     found = list(dict.fromkeys(ids))
     if len(found) < len(ids) and not any("method" in row for _, row in rows):
-        print(f"note: {len(ids) - len(found)} of {len(ids)} rows of {path} repeat an image id, "
-              "which counts once", file=sys.stderr)  # fmt: skip
+        print(f"note: {len(ids) - len(found)} of {len(ids)} rows of {path} repeat an image id; "
+              "each id counts once", file=sys.stderr)  # fmt: skip
     return found
 
 
 def _id_of_row(row: Mapping[str, Any], where: str) -> ImageId:
-    # An arm's answers.jsonl has a question's id, which is the picture's in a captioning run.
+    # In an arm's answers.jsonl, `id` is the question id, which is the image id in a captioning run.
     image_id = image_id_of(row["id"] if {"id", "answer"} <= row.keys() else row.get(COLUMN))
     if image_id is None:
         raise EvaluationError(
-            f"{where}: {COLUMN!r} is {row.get(COLUMN)!r:.60}, which is no image id; the keys there "
-            f"are {', '.join(sorted(row))}"
+            f"{where}: {COLUMN!r} is {row.get(COLUMN)!r:.60}, which is not an image id; add one "
+            f"(the keys of the row are {', '.join(sorted(row))})"
         )
     return image_id

@@ -1,4 +1,4 @@
-"""Captions scored: the result as people read it, and as the output file has it."""
+"""Score captions, and present the result as text and as the output file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ChairResult:
         arms: All arms, the baseline first.
         comparisons: Of each other arm with the baseline, if there is one.
         facts: What the numbers depend on, as texts by name.
-        notes: What has to be known beside the numbers, a line each.
+        notes: Notes that explain the numbers, one line each.
         published: Table of published numbers of the model; empty if there are none.
     """
 
@@ -49,38 +49,40 @@ class ChairResult:
     def text(self) -> str:
         """Return the result for a terminal, in tables of at most 100 columns."""
         lines = [
-            f"in brackets: 95 % intervals from {RESAMPLES} bootstrap resamples of the "
-            f"{len(self.arms[0].captions)} picture(s)",
-            *map(_wrapped, [*self.sentences(), *self.notes]),
+            f"95 %: intervals from {RESAMPLES} bootstrap resamples of the "
+            f"{len(self.arms[0].captions)} picture(s); CHAIRs, CHAIRi, Recall: in percent; Len: "
+            "mean number of words and punctuation marks",
+            *map(_wrap, [*self.sentences(), *self.notes]),
         ]
-        head = _wrapped(f"{self.facts['protocol']}; analyzer {self.facts['analyzer']}")
+        head = _wrap(f"{self.facts['protocol']}; analyzer {self.facts['analyzer']}")
         blocks = [head, self._metrics(), *self._differences(), "\n".join(lines), self.published]
         return "\n\n".join(block for block in blocks if block)
 
     def sentences(self) -> list[str]:
-        """Return which gains are sure and not explained by length, a line per arm that gains."""
+        """Say which gains are significant and not explained by length, one line per gaining arm."""
         found = [comparison.length_sentence() for comparison in self.comparisons]
         return [sentence for sentence in found if sentence is not None]
 
     def _differences(self) -> list[str]:
-        """Return the table of comparisons with its explanation; nothing if there are none."""
+        """Return the table of comparisons with its explanation; empty without comparisons."""
         if not self.comparisons:
             return []
         baseline = self.comparisons[0].baseline
         explanation = (
-            f"method - {baseline}, in percent (Len: in words and punctuation marks); McNemar's "
-            "test is on captions free of hallucinated objects, which the method gains and loses"
+            f"method - {baseline}, in percent (Len: in words and punctuation marks); gained, lost: "
+            "captions that only the method, or only the other, keeps free of hallucinated objects"
         )
         if (arms := len(self.comparisons)) > 1:
-            explanation += f"; its p-values are Holm-adjusted for {arms} comparisons"
+            explanation += f"; McNemar's p is Holm-adjusted for {arms} comparisons"
         rows = [row for comparison in self.comparisons for row in comparison.rows()]
         table = fit(DIFFERENCES, rows, names=[arm.method for arm in self.arms])
-        return [_wrapped(explanation), table]
+        return [_wrap(explanation), table]
 
     def _metrics(self) -> str:
-        """Return the metrics in percent; Len, in hundreds of words, becomes words thereby.
+        """Return the table of metrics in percent.
 
-        Words are the analyzer's, punctuation marks included, as OPERA counts them.
+        Len is stored in hundreds of words, so that percent gives words. As in OPERA, punctuation
+        marks count as words.
         """
         header = ["method", *(f"{name} (95 %)" for name in METRICS)]
         rows = [[arm.method, *(found.percent() for found in arm.intervals.values())]
@@ -95,7 +97,7 @@ class ChairResult:
         """Return the content of the output file.
 
         `overall_metrics` and `sentences` have the layout of OPERA's `chair.py`, for the first arm
-        beside the baseline; the other arms are in the same layout under `other_arms`.
+        that is not the baseline. The other arms have the same layout under `other_arms`.
         """
         top = self.comparisons[0].method if self.comparisons else self.arms[0].method
         results = {arm.method: _result(arm) for arm in self.arms}
@@ -125,10 +127,10 @@ def score_captions(
 
     Args:
         captions: By arm.
-        settings: How they are cut and read, and what they are compared with.
-        source: The file or run folder that they are from.
-        baseline: The arm that others are compared with, if there is such an arm and another.
-        baseline_file: The file of the baseline, where that is another one.
+        settings: How captions are cut and analyzed, and the ground truth.
+        source: The file or run folder of the captions.
+        baseline: The arm that others are compared with, if it and another arm exist.
+        baseline_file: The file of the baseline, if it is a separate one.
     Raises:
         EvaluationError: If the ground truth lacks a picture, or arms have different pictures.
     """
@@ -186,31 +188,31 @@ def _notes(
     truth: GroundTruth,
 ) -> list[str]:
     empty = {arm.method: sum(not one.text.strip() for one in arm.captions) for arm in arms}
-    lines = [f"note: {count} captions of {method} are empty and were scored so"
+    lines = [f"note: {count} captions of {method} are empty and were scored as they are"
              for method, count in empty.items() if count]  # fmt: skip
     for arm in arms:
         if count := arm.without_objects():
             lines.append(
-                f"note: {count} of {len(arm.captions)} captions of {arm.method} name no object: "
-                "CHAIRi says nothing of them, and CHAIRs counts them as free of hallucinations"
+                f"note: {count} of {len(arm.captions)} captions of {arm.method} mention no object: "
+                "CHAIRi ignores them, and CHAIRs counts them as free of hallucinations"
             )
         if names := [name for name, found in arm.intervals.items() if found.wilson]:
             lines.append(
-                f"note: all captions of {arm.method} are alike in {', '.join(names)}, so these "
+                f"note: all captions of {arm.method} have the same {', '.join(names)}, so these "
                 "intervals are Wilson's, over pictures"
             )
     for one in comparisons:
         if names := [name for name, found in one.differences.items() if found.wilson]:
             lines.append(
-                f"note: {one.method} differs from {one.baseline} alike on all pictures in "
+                f"note: {one.method} differs from {one.baseline} equally on all pictures in "
                 f"{', '.join(names)}, so these intervals are Wilson's, over pictures"
             )
     lines += few_pictures_note(min(len(arm.captions) for arm in arms))
     if truth.analyzer is None:
-        lines.append("note: the ground truth does not say how COCO's captions were read")
+        lines.append("note: the ground truth does not state how COCO's captions were analyzed")
     elif truth.analyzer != analyzer.identity:
         lines.append(
-            f"note: the ground truth was read by {truth.analyzer}, the captions by "
+            f"note: the ground truth was analyzed by {truth.analyzer}, the captions by "
             f"{analyzer.identity}"
         )
     return lines
@@ -225,7 +227,7 @@ def _result(arm: ScoredArm) -> dict[str, Any]:
     }
 
 
-def _wrapped(text: str) -> str:
+def _wrap(text: str) -> str:
     return textwrap.fill(
         text, WIDTH, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False
     )

@@ -1,4 +1,4 @@
-"""CHAIR's numbers over several runs: captions scored as `chair.py` does, as a benchmark is."""
+"""CHAIR's numbers over the repeats of a run: a scorer that gives the numbers of `chair.py`."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eval.stats.metric import Metric
 from eval.tasks.chair.analyzers import choose
 from eval.tasks.chair.scoring import HIGHEST, METRICS, ScoreSettings, metrics, score
 
-# What no caption adds to the counts.
+# The counts of no caption.
 NOTHING: Final = (0,) * 7
 HEADINGS: Final = {"Len": "Len, with punctuation"}
 
@@ -20,7 +20,7 @@ class CaptionScorer:
     """Scores answers that are captions, see `eval.stats.metric.Scorer`."""
 
     pooled: ClassVar[bool] = False
-    # Len is in hundreds of words, which percent makes words.
+    # Len is in hundreds of words, so percent gives words.
     metrics: ClassVar[Sequence[Metric]] = tuple(
         Metric(name, HEADINGS.get(name, ""), digits=1, highest=highest)
         for name, highest in zip(METRICS, HIGHEST, strict=True)
@@ -30,20 +30,20 @@ class CaptionScorer:
         """Read the ground truth.
 
         Args:
-            settings: How captions are read, and what they are compared with.
+            settings: How captions are analyzed, and the ground truth.
         """
         self._analyzer = choose(settings.analyzer, fixes=settings.lexicon_fixes)
         self._truth = settings.truth(self._analyzer).objects
         self._settings = settings
 
     def counts(self, answers: Sequence[Answer]) -> Sequence[float]:
-        """Return the sums that CHAIR's ratios are of."""
+        """Return the numerators and denominators of CHAIR's ratios, summed over captions."""
         captions = [self._settings.cut(Caption(answer.item.id, answer.text)) for answer in answers]
         scored = score(captions, self._truth, self._analyzer)
         return [sum(of) for of in zip(NOTHING, *(one.counts() for one in scored), strict=True)]
 
     def numbers(self, sums: Array) -> Array:
-        """Return CHAIRs, CHAIRi, Recall and Len from sums of counts, (C, ...) -> (4, ...)."""
+        """Compute CHAIRs, CHAIRi, Recall and Len from sums of counts, (C, ...) -> (4, ...)."""
         return metrics(sums)
 
     def right(self, answer: Answer) -> bool | None:

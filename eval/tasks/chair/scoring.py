@@ -1,7 +1,7 @@
-"""CHAIR's numbers: from the objects that captions mention to CHAIRs, CHAIRi, Recall and Len.
+"""Compute CHAIRs, CHAIRi, Recall and Len from the objects that captions mention.
 
-Source: Rohrbach et al., "Object Hallucination in Image Captioning" (2018), as `compute_chair` of
-OPERA's `chair.py` has it.
+Source: Rohrbach et al., "Object Hallucination in Image Captioning" (2018), as implemented by
+`compute_chair` of OPERA's `chair.py`.
 """
 
 from __future__ import annotations
@@ -29,24 +29,24 @@ from eval.tasks.chair.analyzers import Analyzer
 from eval.tasks.chair.vocabulary import Mention
 
 METRICS: Final = ("CHAIRs", "CHAIRi", "Recall", "Len")
-# The largest value that each can have; lengths have none.
+# The largest possible value of each; lengths have no bound.
 HIGHEST: Final = (1.0, 1.0, 1.0, None)
 Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScoreSettings:
-    """What decides the numbers of given captions.
+    """Settings that decide the scores of given captions.
 
     Attributes:
-        max_words: Cut captions after so many words.
-        drop_unfinished: Leave out a last sentence that has no end.
+        max_words: Cut captions after this number of words; None to keep them whole.
+        drop_unfinished: Drop the last sentence if it is unfinished.
         coco_path: Folder of COCO's annotations.
-        splits: Which of them.
-        cache: Where what is built of them is kept; None for a file beside them.
+        splits: Splits of the annotations.
+        cache: File that keeps the ground truth built from them; None for one in their folder.
         ground_truth: A ground truth file instead of annotations.
         analyzer: "auto", "nltk" or "lexicon".
-        lexicon_fixes: Add the words that CHAIR's list means but never matches.
+        lexicon_fixes: Add the words that CHAIR's list contains but can never match.
         num_workers: Processes that read COCO's captions; None for one per core.
     """
 
@@ -72,7 +72,7 @@ class ScoreSettings:
                 raise EvaluationError(f"--{name} {value}, but at least 1 is needed")
         if self.num_workers is not None and self.num_workers > MOST_WORKERS:
             raise EvaluationError(
-                f"--num_workers {self.num_workers}, but {MOST_WORKERS} processes are the most"
+                f"--num_workers {self.num_workers}, but at most {MOST_WORKERS} are allowed"
             )
         if self.coco_path is None and self.ground_truth is None:
             raise EvaluationError(
@@ -81,8 +81,8 @@ class ScoreSettings:
             )
         if self.coco_path is not None and self.ground_truth is not None:
             raise EvaluationError(
-                f"--coco_path {self.coco_path} and --ground-truth {self.ground_truth} are both "
-                "given; pass one of them"
+                f"both --coco_path {self.coco_path} and --ground-truth {self.ground_truth} are "
+                "given, but only one is allowed; leave one of them out"
             )
 
     def truth(self, analyzer: Analyzer) -> chair_truth.GroundTruth:
@@ -101,7 +101,7 @@ class ScoreSettings:
         )
 
     def cut(self, caption: Caption) -> Caption:
-        """Return a caption as it is scored."""
+        """Return a caption, cut as the settings require."""
         text = caption.text
         if self.max_words is not None:
             text = cut_words(text, self.max_words)
@@ -113,23 +113,24 @@ class ScoreSettings:
         """Return how captions are cut, in words."""
         cuts = [] if self.max_words is None else [f"after {self.max_words} words"]
         if self.drop_unfinished:
-            cuts.append("last sentence dropped where it has no end")
+            cuts.append("unfinished last sentence dropped")
         return ", ".join(cuts) or "none"
 
 
 def cut_words(text: str, max_words: int) -> str:
     """Return the first words of a text.
 
-    Words are what single spaces separate, as OPERA's scripts split; a line break separates none.
+    Words are separated by single spaces, as in OPERA's scripts; a line break does not separate
+    them.
     """
     return " ".join(text.split(" ")[:max_words])
 
 
 def drop_unfinished(text: str) -> str:
-    """Return a text without its last sentence if that has no end, as OPERA's 64-token column does.
+    """Return a text without an unfinished last sentence, as in OPERA's 64-token column.
 
-    A sentence ends in a full stop, an exclamation mark or a question mark, and a quotation mark or
-    bracket after it belongs to it.
+    A sentence ends with a full stop, an exclamation mark or a question mark. A quotation mark or
+    bracket after it belongs to the sentence.
     """
     ends = [match.end() for match in re.finditer(r"[.!?][\"'\u201d\u2019)\]]*(?=\s|$)", text)]
     return text[: ends[-1]] if ends else ""
@@ -137,14 +138,14 @@ def drop_unfinished(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ScoredCaption:
-    """A caption with what CHAIR found in it.
+    """A caption with the objects that CHAIR found in it.
 
     Attributes:
         image_id: COCO's id of the picture, or its name.
-        text: The caption as it was scored.
-        mentions: Words that name an object, in order; an object may be named more than once.
+        text: The caption after cutting.
+        mentions: Words that name an object, in order; an object may be mentioned more than once.
         truth: Objects that are in the picture.
-        num_words: Length in words, punctuation included.
+        num_words: Number of words and punctuation marks.
     """
 
     image_id: ImageId
@@ -164,7 +165,7 @@ class ScoredCaption:
         return {mention.object for mention in self.mentions} & self.truth
 
     def counts(self) -> tuple[int, ...]:
-        """Return what the caption adds to the counts that `metrics` takes, in its order."""
+        """Return the caption's counts, in the order that `metrics` expects."""
         hallucinated = len(self.hallucinated)
         return (1, hallucinated > 0, hallucinated, len(self.mentions), len(self.recalled),
                 len(self.truth), self.num_words)  # fmt: skip
@@ -182,7 +183,7 @@ class ScoredArm:
         return np.array([caption.counts() for caption in self.captions], dtype=np.float64)
 
     def values(self) -> dict[str, float]:
-        """Return the metrics by name: fractions, nan for 0/0, and Len in hundreds of words."""
+        """Return the metrics by name: as fractions, nan for 0/0, and Len in hundreds of words."""
         return dict(zip(METRICS, metrics(self.counts().sum(axis=0)).tolist(), strict=True))
 
     @cached_property
@@ -192,16 +193,16 @@ class ScoredArm:
         return dict(zip(METRICS, found, strict=True))
 
     def without_objects(self) -> int:
-        """Return how many captions name no object, which CHAIRi says nothing of."""
+        """Return the number of captions that mention no object, which CHAIRi ignores."""
         return sum(not caption.mentions for caption in self.captions)
 
 
 def metrics(sums: Array) -> Array:
-    """Return CHAIRs, CHAIRi, Recall and Len from the sums over captions, shape (C, ...).
+    """Compute CHAIRs, CHAIRi, Recall and Len from sums over captions, (C, ...) -> (4, ...).
 
     CHAIRs: captions with a hallucinated mention / captions. CHAIRi: hallucinated mentions /
     mentions. Recall: objects of the pictures that are mentioned / objects of the pictures. Len:
-    mean number of words, in hundreds. 0/0 is nan: CHAIRi says nothing of captions that name no
+    mean number of words, in hundreds. 0/0 is nan: CHAIRi is undefined if no caption mentions an
     object.
     """
     captions, with_hallucination, hallucinated, mentions, recalled, truth, words = sums
@@ -214,19 +215,19 @@ def metrics(sums: Array) -> Array:
 
 
 def in_json(values: Mapping[str, float]) -> dict[str, float | None]:
-    """Return numbers by name for a JSON file, which has null where there is no number."""
+    """Return numbers by name for a JSON file, with null for nan."""
     return {name: None if isnan(value) else value for name, value in values.items()}
 
 
 def in_percent(value: float) -> str:
-    """Return a number times 100 for a sentence; n/a where there is none."""
+    """Return a number times 100 as text; n/a for nan."""
     return NONE if isnan(value) else f"{100 * value:.1f}"
 
 
 def score(
     captions: Sequence[Caption], truth: Mapping[ImageId, frozenset[str]], analyzer: Analyzer
 ) -> tuple[ScoredCaption, ...]:
-    """Score captions against what is in their pictures.
+    """Score captions against the objects in their pictures.
 
     Raises:
         EvaluationError: If the ground truth lacks one of the pictures.
@@ -234,9 +235,9 @@ def score(
     unknown = [caption.image_id for caption in captions if caption.image_id not in truth]
     if unknown:
         raise EvaluationError(
-            f"the ground truth has nothing on {len(unknown)} of {len(captions)} pictures: "
-            f"{some_ids(unknown)}; pass the ground truth of the data set that they are from, or "
-            "remove their captions"
+            f"the ground truth lacks {len(unknown)} of {len(captions)} pictures: "
+            f"{some_ids(unknown)}; pass the ground truth of their data set, or remove their "
+            "captions"
         )
     scored = []
     for caption in captions:

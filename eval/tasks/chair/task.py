@@ -1,4 +1,4 @@
-"""Captions for CHAIR: what a model says of pictures when it is asked to describe them."""
+"""Captions for CHAIR: a model is asked to describe pictures."""
 
 from __future__ import annotations
 
@@ -35,13 +35,13 @@ class ChairSettings(RunSettings):
     """Settings of captioning for CHAIR, besides the common ones.
 
     Attributes:
-        question: What the model is asked; None for that of OPERA's and EAH's chair_eval.py.
+        question: The question; None for that of OPERA's and EAH's chair_eval.py.
         image_ids: File of the image ids to caption, in order; None for a sample of the folder.
         num_images: Size of the sample; None for 500.
-        score: Whether the captions are scored, too.
-        coco_path: Folder of COCO's annotations for it; None for that beside the pictures.
-        ground_truth: A file of objects by image id instead.
-        analyzer: How captions are read.
+        score: Whether to score the captions as well.
+        coco_path: Folder of COCO's annotations; None for `annotations` next to the pictures.
+        ground_truth: A file of objects by image id instead of annotations.
+        analyzer: Analyzer that finds the objects in captions.
     """
 
     question: str | None = None
@@ -56,13 +56,16 @@ class ChairSettings(RunSettings):
         """Check what can be checked without a model."""
         RunSettings.__post_init__(self)
         if self.question is not None and not self.question.strip():
-            raise EvaluationError(f"question={self.question!r} is empty; leave it out or ask")
+            raise EvaluationError(
+                f"question={self.question!r} is empty, but text is needed; leave it out to ask "
+                f"{QUESTION!r}"
+            )
         if self.num_images is not None and self.num_images < 1:
             raise EvaluationError(f"num_images={self.num_images}, but at least 1 is needed")
         if not self.score and (self.ground_truth is not None or self.analyzer != "auto"):
             raise EvaluationError(
-                "--ground-truth and --analyzer say how captions are scored; add --score, or leave "
-                "them out"
+                "--ground-truth and --analyzer are only used with --score; add it, or leave them "
+                "out"
             )
         if self.analyzer not in ANALYZERS:
             raise EvaluationError(
@@ -70,13 +73,13 @@ class ChairSettings(RunSettings):
             )
         if self.image_ids is not None and self.num_images is not None:
             raise EvaluationError(
-                f"image_ids={self.image_ids} names the pictures, so num_images={self.num_images} "
-                "can't choose them; give one of the two (limit cuts a list)"
+                f"both image_ids={self.image_ids} and num_images={self.num_images} select "
+                "pictures, but only one is allowed; leave one of them out (limit shortens a list)"
             )
 
 
 class ChairCaptions(OpenTextTask):
-    """Pictures to describe, and how long the descriptions are."""
+    """Descriptions of pictures, and their lengths."""
 
     name = "chair"
     title = "captions for CHAIR"
@@ -86,9 +89,9 @@ class ChairCaptions(OpenTextTask):
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
         # OPERA's and EAH's chair_eval.py.
         ("", "opera"): TaskProtocol(512),
-        # No model publishes CHAIR: the same question and length, under the model's own prompt.
+        # No model publishes CHAIR: the same question and length, in the model's own prompt.
         ("", "official"): TaskProtocol(512),
-        # Any model's chat template. CHAIR asks for no short answer.
+        # Any model's chat template. There is no short-answer protocol for captions.
         ("", "chat"): TaskProtocol(512),
     }
     draws_pictures = True
@@ -96,20 +99,25 @@ class ChairCaptions(OpenTextTask):
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
         """Add the flags of captioning."""
-        flags.flag("--question", metavar="TEXT", help=f"what the model is asked ({QUESTION})")
-        flags.flag("--image-ids", type=Path, metavar="FILE", help="ids, or captions, of pictures")
-        flags.flag("--num-images", type=int, help=f"pictures drawn from the folder ({NUM_IMAGES})")
-        flags.flag("--score", action="store_true", help="score the captions, too, as chair.py does")
-        flags.flag("--coco_path", type=Path, help="--score: annotations (beside the pictures)")
-        flags.flag("--ground-truth", type=Path, help="--score: a file of objects instead")
-        flags.flag("--analyzer", help=f"--score: how captions are read, {', '.join(ANALYZERS)}")
+        flags.flag("--question", metavar="TEXT", help=f"question to the model ({QUESTION})")
+        flags.flag("--image-ids", type=Path, metavar="FILE",
+                   help="list of image ids, or a captions file: pictures to caption")  # fmt: skip
+        flags.flag("--num-images", type=int,
+                   help=f"number of pictures to sample from the folder ({NUM_IMAGES})")  # fmt: skip
+        flags.flag("--score", action="store_true",
+                   help="also score the captions, as chair.py does")  # fmt: skip
+        flags.flag("--coco_path", type=Path,
+                   help="with --score: COCO's annotations (next to the pictures)")  # fmt: skip
+        flags.flag("--ground-truth", type=Path,
+                   help="with --score: objects by image id, instead of annotations")  # fmt: skip
+        flags.flag("--analyzer", help=f"with --score: {', '.join(ANALYZERS)} (auto)")
 
     def items(self) -> list[Item]:
         """Return the pictures of the run, in order, cut to the limit."""
         settings = self.settings
         folder = settings.pictures_folder()
         if settings.score:
-            score_settings(settings)  # what is missing is said now, not when all is asked
+            score_settings(settings)  # so that missing files are reported before the model is asked
         pictures = pictures_in(folder)
         if settings.image_ids is not None:
             listed = read_ids(settings.image_ids)[: settings.limit]
@@ -118,8 +126,8 @@ class ChairCaptions(OpenTextTask):
             count = settings.num_images or NUM_IMAGES
             if len(pictures) < count:
                 print(
-                    f"note: {folder} holds {len(pictures)} pictures, fewer than {count}: "
-                    "the sample is all of them",
+                    f"note: {folder} has only {len(pictures)} pictures, fewer than {count}; all of "
+                    "them are used",
                     file=sys.stderr,
                 )
             ids = sample_ids(pictures, count, seed=settings.seed)[: settings.limit]
@@ -127,11 +135,11 @@ class ChairCaptions(OpenTextTask):
             _check_ids_can_be_scored(ids, settings.ground_truth)
         return [Item(i, pictures[i], settings.question or QUESTION) for i in ids]
 
-    def reads(self) -> list[Path]:
-        """Return the annotations that score the captions."""
+    def input_paths(self) -> list[Path]:
+        """Return the folder of the annotations that captions are scored with."""
         return [annotations_of(self.settings)[0]] if self.settings.score else []
 
-    def asked(self) -> dict[str, Any]:
+    def recorded_settings(self) -> dict[str, Any]:
         """Return the question."""
         return self.facts()
 
@@ -143,8 +151,8 @@ class ChairCaptions(OpenTextTask):
         """Return the question."""
         return {"question": self.settings.question or QUESTION}
 
-    def after(self, report: Path, arms: Mapping[str, Sequence[Answer]]) -> Appendix:
-        """Write each arm's captions and the image ids; score the captions if asked to."""
+    def write_files(self, report: Path, arms: Mapping[str, Sequence[Answer]]) -> Appendix:
+        """Write each arm's captions and the image ids, and score the captions with `--score`."""
         some = next(iter(arms.values()))
         ids = "".join(f"{answer.item.id}\n" for answer in some)
         write_atomically(report / "image_ids.txt", ids)
@@ -154,7 +162,7 @@ class ChairCaptions(OpenTextTask):
             named = any(isinstance(answer.item.id, str) for answer in some)
             command = next_command(report, list(arms), self.settings, named=named)
             return Appendix(f"next: {command}")
-        # Here, because it loads what --help and plain captioning do without.
+        # Imported here, because --help and captioning without scores don't need it.
         from eval.tasks.chair.output import score_captions
 
         captions = {
@@ -165,7 +173,7 @@ class ChairCaptions(OpenTextTask):
         return Appendix(result.text(), {"chair": result.as_dict()})
 
     def further_scorers(self) -> Sequence[Scorer]:
-        """Return CHAIR itself if captions are scored."""
+        """Return CHAIR's scorer with `--score`."""
         if not self.settings.score:
             return ()
         from eval.tasks.chair.repeats import CaptionScorer
@@ -174,7 +182,7 @@ class ChairCaptions(OpenTextTask):
 
 
 def score_settings(settings: ChairSettings) -> ScoreSettings:
-    """Return how `--score` scores captions.
+    """Return the settings of the scorer for `--score`.
 
     Raises:
         EvaluationError: If there are no annotations.
@@ -182,9 +190,8 @@ def score_settings(settings: ChairSettings) -> ScoreSettings:
     folder, splits = annotations_of(settings)
     if settings.ground_truth is None and not splits:
         raise EvaluationError(
-            f"captions are scored with COCO's annotations, but {folder} holds none "
-            "(instances_val2014.json, ...); pass --coco_path, or --ground-truth with a file of "
-            "objects by image id"
+            f"{folder} has none of COCO's annotations (instances_val2014.json, ...), which --score "
+            "needs; pass --coco_path, or --ground-truth with a file of objects by image id"
         )
     return ScoreSettings(
         coco_path=None if settings.ground_truth else folder,
@@ -195,13 +202,12 @@ def score_settings(settings: ChairSettings) -> ScoreSettings:
 
 
 def _check_ids_can_be_scored(ids: Sequence[ImageId], ground_truth: Path | None) -> None:
-    """Check that pictures are in the ground truth, before they are captioned.
+    """Check that the ground truth has all pictures, before they are captioned.
 
-    Of pictures that are known by their numbers, COCO's annotations are read when they are scored.
+    COCO's annotations are only read for scoring, so ids that are numbers are not checked with them.
 
     Raises:
-        EvaluationError: If the file can't be read, or naming the first that is not in it, and how
-            many are not.
+        EvaluationError: If the file can't be read, or lacks pictures, naming some of them.
     """
     known = None if ground_truth is None else chair_truth.read(ground_truth).objects
     unknown = [
@@ -214,13 +220,13 @@ def _check_ids_can_be_scored(ids: Sequence[ImageId], ground_truth: Path | None) 
     what = f"{len(unknown)} of {len(ids)} pictures can't be scored: {some_ids(unknown)}"
     if any(isinstance(image_id, str) for image_id in unknown):
         raise EvaluationError(
-            f"{what}; COCO's annotations know pictures by their numbers, so pass --ground-truth "
-            'with a file that maps these names to objects ({"kitchen.jpg": ["cup"]}), or don\'t '
-            "score"
+            f"{what}; COCO's annotations identify pictures by numbers, so pass --ground-truth with "
+            'a file that maps these names to objects ({"kitchen.jpg": ["cup"]}), or leave out '
+            "--score"
         )
     raise EvaluationError(
-        f"{what}; --ground-truth {ground_truth} has nothing on them: pass that of the data set "
-        "that they are from, or don't score"
+        f"{what}; --ground-truth {ground_truth} lacks them: pass the ground truth of their data "
+        "set, or leave out --score"
     )
 
 
@@ -230,7 +236,7 @@ def captions_file(folder: Path, arm: str) -> Path:
 
 
 def dump_captions(answers: Sequence[Answer]) -> str:
-    """Return captions in the line format of the released CHAIR tools."""
+    """Return captions as JSON lines, in the format of the released CHAIR tools."""
     rows = [{"image_id": answer.item.id, "caption": answer.text} for answer in answers]
     return "".join(json.dumps(row) + "\n" for row in rows)
 
@@ -241,10 +247,10 @@ def next_command(
     """Return the command that scores a run's captions, the last arm's against the baseline's.
 
     Args:
-        folder: The run's report.
+        folder: Folder of the run's report.
         arms: The run's arms.
-        settings: The run's.
-        named: Whether pictures have names for ids, which COCO's annotations do not know.
+        settings: The run's settings.
+        named: Whether the image ids are names, which COCO's annotations lack.
     """
     scored = next((name for name in reversed(arms) if name != BASELINE), BASELINE)
     files = ["--cap_file", str(captions_file(folder, scored))]
@@ -261,6 +267,6 @@ def next_command(
 
 
 def annotations_of(settings: ChairSettings) -> tuple[Path, list[str]]:
-    """Return the folder of annotations, by default that beside the pictures, and its splits."""
+    """Return the folder of annotations, by default next to the pictures, and its splits."""
     folder = settings.coco_path or settings.pictures_folder().parent / "annotations"
     return folder, [name for name in SPLITS if (folder / f"instances_{name}.json").is_file()]

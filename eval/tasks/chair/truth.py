@@ -1,8 +1,8 @@
-"""What is in the pictures: objects of COCO's instances, and objects that its captions mention.
+"""The ground truth: objects of COCO's instances, and objects that its captions mention.
 
-The captions are read by the same analyzer as those that are scored; with nltk the 616,000 of them
-take minutes, so that the result is kept in a JSON file, with the analyzer and the hashes of the
-annotation files. Other tools' files that only map image ids to objects are read as well.
+COCO's captions are read by the same analyzer as the captions to score. With nltk, its 616,000
+captions take minutes, so the result is kept in a JSON file with the analyzer and the hashes of the
+annotation files. Other tools' files that only map image ids to objects are supported as well.
 """
 
 from __future__ import annotations
@@ -40,17 +40,17 @@ from models.json_files import json_fault, parse_json
 Objects = dict[ImageId, frozenset[str]]
 SHA256: Final = re.compile("[0-9a-f]{64}")
 TEXTS_AT_ONCE: Final = 4000
-PARENT_S: Final = 1.0  # how often a worker looks whether the main process is still there
+PARENT_S: Final = 1.0  # seconds between a worker's checks that the main process is alive
 
 
 @dataclass(frozen=True, slots=True)
 class GroundTruth:
-    """Objects by image id, and where they come from.
+    """Objects by image id, and their origin.
 
     Attributes:
         objects: Names among COCO's 80, by image id.
-        analyzer: Identity of the analyzer that read the captions; None if the file does not say.
-        inputs: SHA-256 of the annotation files by name; None if the file does not say.
+        analyzer: Identity of the analyzer that read the captions; None if the file has none.
+        inputs: SHA-256 of the annotation files by name; None if the file has none.
     """
 
     objects: Objects
@@ -58,50 +58,54 @@ class GroundTruth:
     inputs: Mapping[str, str] | None = None
 
     def hash(self, image_ids: Sequence[ImageId]) -> str:
-        """Return the SHA-256 of what is known of some pictures, whatever file it came from."""
+        """Return the SHA-256 of the objects of some pictures, which does not depend on the file."""
         ids = sorted(image_ids, key=order)
         known = [[image_id, sorted(self.objects[image_id])] for image_id in ids]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
 
 def read(path: Path) -> GroundTruth:
-    """Read a ground truth file: ours, or just objects by image id; gzipped or not.
+    """Read a ground truth file: one of this project, or objects by image id; gzipped or not.
 
     Raises:
         EvaluationError: If it can't be read or is not a ground truth.
     """
     if path.suffix == ".pkl":
         raise EvaluationError(
-            f"{path} is a pickle, which can run any code when it is read; convert it with "
+            f"{path} is a pickle, which can run code when it is loaded; convert it with "
             f"`python scripts/data/import_chair_cache.py {path} "
             f"--output {path.with_suffix('.json')}` and pass that file as --ground-truth"
         )
     text = read_text(path)
     try:
-        with _uncollected():
+        with _gc_disabled():
             parsed = parse_json(text)
     except ValueError as error:
         raise EvaluationError(
-            f"{path} is not whole JSON ({json_fault(error)}); it may have been cut off, or "
-            "be another kind of file: copy it again, or pass the right one; a cache can be "
-            "deleted, it is built again"
+            f"{path} is not valid JSON ({json_fault(error)}); it may be truncated, or not a ground "
+            "truth: copy it again, or pass the right file; a cache can be deleted and is then "
+            "rebuilt"
         ) from error
     if not isinstance(parsed, dict) or not isinstance(parsed.get("objects", parsed), dict):
-        raise EvaluationError(f"{path} is no ground truth: it must map image ids to object names")
+        raise EvaluationError(
+            f"{path} is not a ground truth: it must map image ids to object names; pass another "
+            "file"
+        )
     if "objects" not in parsed:
-        return GroundTruth(_checked(path, parsed))
+        return GroundTruth(_validate_objects(path, parsed))
     analyzer, inputs = parsed.get("analyzer"), parsed.get("inputs")
     if not isinstance(analyzer, (str, NoneType)) or not isinstance(inputs, (dict, NoneType)):
         raise EvaluationError(
-            f"{path} is no ground truth of ours: its analyzer is {analyzer!r:.40} and its inputs "
-            f"are {inputs!r:.40}; get it again, or delete it if it is a cache"
+            f"{path} is not a ground truth of this project: its analyzer is {analyzer!r:.40} and "
+            f"its inputs are {inputs!r:.40}, but text and an object are needed; copy it again, or "
+            "delete it if it is a cache"
         )
-    objects = _checked(path, parsed["objects"])
+    objects = _validate_objects(path, parsed["objects"])
     return GroundTruth(objects, analyzer, inputs if _is_cache(parsed) else None)
 
 
 def _is_cache(parsed: Mapping[str, Any]) -> bool:
-    """Return whether a ground truth is a cache of ours, which may be replaced."""
+    """Return whether a ground truth is a cache of this project, which may be replaced."""
     inputs = parsed.get("inputs")
     return bool(parsed.keys() == {"analyzer", "inputs", "objects"} and parsed["analyzer"] and inputs
                 and all(name.endswith(".json") and SHA256.fullmatch(str(of))
@@ -109,7 +113,7 @@ def _is_cache(parsed: Mapping[str, Any]) -> bool:
 
 
 def write(path: Path, truth: GroundTruth) -> None:
-    """Write a ground truth file, gzipped if named `.gz`."""
+    """Write a ground truth file, gzipped if its name ends in `.gz`."""
     objects = {at: sorted(truth.objects[at]) for at in sorted(truth.objects, key=order)}
     content = {"analyzer": truth.analyzer, "inputs": truth.inputs, "objects": objects}
     encoded = json.dumps(content).encode()
@@ -119,17 +123,17 @@ def write(path: Path, truth: GroundTruth) -> None:
 def cached_truth(
     folder: Path, analyzer: Analyzer, *, splits: Sequence[str], cache: Path, num_workers: int
 ) -> GroundTruth:
-    """Return the ground truth of COCO's annotations, from the cache if that was made of them.
+    """Return the ground truth of COCO's annotations, from the cache if it was built from them.
 
     Args:
         folder: Folder of `instances_*.json` and `captions_*.json`.
-        analyzer: Reads the captions.
-        splits: Such as "val2014".
-        cache: JSON file; replaced if it was made from other annotations or by another analyzer. If
-            it can't be written, a note says so.
+        analyzer: Analyzer that reads the captions.
+        splits: Splits such as "val2014".
+        cache: JSON file; replaced if it was built from other annotations or by another analyzer. If
+            it can't be written, a note is printed on standard error.
         num_workers: Processes that read captions.
     Raises:
-        EvaluationError: If a file is missing or damaged, or the cache is a file of another kind.
+        EvaluationError: If a file is missing or damaged, or the cache file is not a cache.
     """
     files = annotation_files(folder, splits)
     hashes = file_hashes(files.values())
@@ -138,8 +142,8 @@ def cached_truth(
         cached = read(cache)
         if cached.inputs is None:
             raise EvaluationError(
-                f"--cache {cache} does not say which annotations it was made from, so it is not "
-                "overwritten; pass it as --ground-truth to use it, or name another cache"
+                f"--cache {cache} does not name the annotations that it was built from, so it is "
+                "not overwritten; pass it as --ground-truth to use it, or name another cache"
             )
         if cached.analyzer == analyzer.identity and cached.inputs == inputs:
             return cached
@@ -148,14 +152,15 @@ def cached_truth(
     try:
         write(cache, truth)
     except EvaluationError as error:
-        print(f"note: the ground truth is not kept ({error}); pass --cache", file=sys.stderr)
+        print(f"note: the ground truth could not be saved ({error}); pass --cache with a writable "
+              "file to reuse it", file=sys.stderr)  # fmt: skip
     return truth
 
 
 def build(
     files: Mapping[str, Path], analyzer: Analyzer, *, splits: Sequence[str], num_workers: int
 ) -> Objects:
-    """Return objects by image id, from instances and captions; arguments as in `cached_truth`."""
+    """Build objects by image id from instances and captions; arguments as in `cached_truth`."""
     found: dict[ImageId, set[str]] = {}
     for split in splits:
         found |= _instances(files[f"instances_{split}.json"])
@@ -169,14 +174,14 @@ def build(
 
 
 def _instances(path: Path) -> dict[ImageId, set[str]]:
-    """Return the objects of an instances file after checking that captions can name them."""
+    """Return the objects of an instances file after checking that CHAIR can find all of them."""
     objects = read_instances(path).objects
     other = sorted(set().union(*objects.values()) - _known_objects())
     if other:
         raise EvaluationError(
-            f"{path} names {len(other)} categories that are none of COCO's 80: {some_ids(other)}; "
-            "CHAIR reads these 80 only, so rename the categories as COCO has them (person, dining "
-            "table, ...), or map image ids to such names in a file for --ground-truth"
+            f"{path} has {len(other)} categories that are not among COCO's 80: {some_ids(other)}; "
+            "CHAIR only finds these 80, so use COCO's names (person, dining table, ...), or pass a "
+            "file that maps image ids to such names as --ground-truth"
         )
     return objects
 
@@ -185,30 +190,30 @@ def _known_objects() -> set[str]:
     return set(load_vocabulary().object_of.values())
 
 
-def _checked(path: Path, rows: Mapping[str, Any]) -> Objects:
-    """Return objects by image id after checking ids and names, all at once if they are right."""
+def _validate_objects(path: Path, rows: Mapping[str, Any]) -> Objects:
+    """Return objects by image id after checking ids and names."""
     ids = image_ids_of(rows)
-    with suppress(TypeError):  # a list in the place of a name, or none where a list has to be
+    with suppress(TypeError):  # a list instead of a name, or something else instead of a list
         names = {*chain.from_iterable(rows.values())}
         if {*map(type, rows.values())} <= {list} and names <= _known_objects():
             sets = map(frozenset, rows.values())
-            with _uncollected():
+            with _gc_disabled():
                 objects = {at: of for at, of in zip(ids, sets, strict=True) if at is not None}
             if len(objects) == len(rows):
                 return objects
-    raise EvaluationError(f"{path}{_fault(rows, ids)}")
+    raise EvaluationError(f"{path}{_describe_fault(rows, ids)}")
 
 
-def _fault(rows: Mapping[str, Any], ids: Sequence[ImageId | None]) -> str:
-    """Return what is wrong in a ground truth, behind the file's name."""
+def _describe_fault(rows: Mapping[str, Any], ids: Sequence[ImageId | None]) -> str:
+    """Return what is wrong in a ground truth, as the rest of a sentence after the file's name."""
     known = _known_objects()
     seen: set[ImageId] = set()
     for (key, names), image_id in zip(rows.items(), ids, strict=True):
         texts = isinstance(names, list) and all(isinstance(name, str) for name in names)
         if image_id is None or not texts:
             return (
-                " is no ground truth: it must map image ids to lists of object names, but "
-                f"has {key!r}: {names!r:.60}"
+                " is not a ground truth: it must map image ids to lists of object names, but "
+                f"has {key!r}: {names!r:.60}; correct it, or pass another file"
             )
         if image_id in seen:
             return (
@@ -217,19 +222,21 @@ def _fault(rows: Mapping[str, Any], ids: Sequence[ImageId | None]) -> str:
             )
         seen.add(image_id)
         if other := sorted({*names} - known):
-            return f", image {key}: {other[0]!r} is none of COCO's 80 objects"
-    raise AssertionError("a right ground truth has no fault")
+            return (
+                f", image {key}: {other[0]!r} is not one of COCO's 80 objects; rename or remove it"
+            )
+    raise AssertionError("a valid ground truth has no fault")
 
 
 @contextmanager
-def _uncollected() -> Iterator[None]:
-    """Make many objects that all stay: to look for unused ones among them takes the longest."""
+def _gc_disabled() -> Iterator[None]:
+    """Turn off garbage collection while many objects are created that are all kept."""
     was_on = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
-        # To the old ones with them, or the next collection looks at them after all.
+        # Move the new objects to the oldest generation, so that the next collection skips them.
         gc.freeze()
         gc.unfreeze()
         if was_on:
@@ -239,11 +246,11 @@ def _uncollected() -> Iterator[None]:
 def _objects_in(
     texts: Sequence[str], analyzer: Analyzer, label: str, num_workers: int
 ) -> Iterator[list[str]]:
-    """Yield the objects that each text mentions, read by several processes."""
-    from tqdm import tqdm  # which a ready ground truth does not need
+    """Yield the objects that each text mentions, using several processes."""
+    from tqdm import tqdm  # imported here, since an existing ground truth does not need it
 
     parts = [texts[at : at + TEXTS_AT_ONCE] for at in range(0, len(texts), TEXTS_AT_ONCE)]
-    # Where processes are forked, all of them are started, also those that get nothing to do.
+    # With fork, the pool starts all processes at once, even if there is no work for them.
     count = max(min(num_workers, len(parts)), 1)
     try:
         with (
@@ -257,24 +264,24 @@ def _objects_in(
                 progress.update(len(part))
     except BrokenProcessPool as error:
         raise EvaluationError(
-            f"a process that reads {label} was ended from outside, as the system does where memory "
-            "is short; pass --num-workers 1"
+            f"a process that reads {label} was killed, as systems do when memory runs out; pass "
+            "--num-workers 1 to use less memory"
         ) from error
 
 
-# Each worker process keeps the analyzer that it was started with: NLTK's takes a second to load.
+# Each worker process keeps its analyzer, since NLTK takes a second to load.
 _analyzer: Analyzer
 
 
 def _start(analyzer: Analyzer, parent: int) -> None:
     global _analyzer
     _analyzer = analyzer
-    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the main process's to handle
+    threading.Thread(target=_exit_with_parent, args=(parent,), daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process handles Ctrl-C
 
 
-def _end_with(parent: int) -> None:
-    """End this worker once the main process was killed, which else waits for work for ever."""
+def _exit_with_parent(parent: int) -> None:
+    """End this worker if the main process was killed; it would otherwise wait for work forever."""
     while os.getppid() == parent:
         time.sleep(PARENT_S)
     os._exit(1)

@@ -1,7 +1,7 @@
-"""CHAIR's vocabulary: which words name which of COCO's 80 objects, and which words belong together.
+"""CHAIR's vocabulary: the words for COCO's 80 objects, and the phrases that count as one word.
 
-Both analyzers end here: they turn a text into dictionary forms (lemmas), each in its own way, and
-`Vocabulary.analysis` finds the objects among them by the rules of OPERA's `chair.py`.
+Both analyzers turn a text into dictionary forms (lemmas). `Vocabulary.analysis` then finds the
+objects among them by the rules of OPERA's `chair.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ OBJECTS_FILE: Final = CONFIGS / "chair_objects.yaml"
 
 
 class Token(NamedTuple):
-    """A word of a text as its dictionary form; it stands at text[start:stop]."""
+    """The dictionary form of the word at text[start:stop]."""
 
     lemma: str
     start: int
@@ -26,7 +26,7 @@ class Token(NamedTuple):
 
 
 class Mention(NamedTuple):
-    """A word that names an object; it stands at text[start:stop]."""
+    """The word at text[start:stop], which names an object."""
 
     word: str
     object: str
@@ -35,9 +35,9 @@ class Mention(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """What CHAIR reads in a text: mentions in order, and the length in words.
+    """The mentions of objects in a text in order, and its length in words.
 
-    `num_words` counts punctuation too, and a phrase such as "hot dog" once.
+    `num_words` also counts punctuation marks, and counts a phrase such as "hot dog" once.
     """
 
     mentions: tuple[Mention, ...]
@@ -48,13 +48,13 @@ class Vocabulary:
     """Words that name objects.
 
     Attributes:
-        object_of: Object by dictionary form; an object is a word of itself.
-        phrases: Words that are read as one, and the word that they are read as.
+        object_of: Object by dictionary form; the name of an object is one of its words.
+        phrases: Phrases that are read as one word, and that word.
         hash: SHA-256 of both.
     """
 
     def __init__(self, objects: Mapping[str, str], phrases: Mapping[str, str]) -> None:
-        """Take words and phrases, parts separated by a space."""
+        """Take the objects by word, and the words by phrase; phrases are separated by spaces."""
         self.object_of = dict(objects)
         self.phrases = {tuple(phrase.split()): word for phrase, word in phrases.items()}
         self._lengths: dict[str, list[int]] = {}
@@ -65,9 +65,9 @@ class Vocabulary:
 
     def analysis(self, tokens: Sequence[Token]) -> Analysis:
         """Find the objects among the dictionary forms of a text."""
-        merged = self._merged(tokens)
+        merged = self._merge_phrases(tokens)
         lemmas = {token.lemma for token in merged}
-        # "The seat of the toilet" is no chair.
+        # "The seat of the toilet" is not a chair.
         ignored = "seat" if {"toilet", "seat"} <= lemmas else None
         found = tuple(
             Mention(lemma, self.object_of[lemma], start, stop)
@@ -77,12 +77,12 @@ class Vocabulary:
         return Analysis(found, len(merged))
 
     def parts(self) -> set[str]:
-        """Return every single word that matters: words of objects and parts of phrases."""
+        """Return every relevant word: words of objects and words of phrases."""
         names = [*self.object_of, *map(" ".join, self.phrases)]
         return {part for name in names for part in name.split()}
 
-    def _merged(self, tokens: Sequence[Token]) -> list[Token]:
-        """Replace phrases by one token each, from the left, the longest first."""
+    def _merge_phrases(self, tokens: Sequence[Token]) -> list[Token]:
+        """Replace each phrase with one token, from left to right, the longest phrase first."""
         merged: list[Token] = []
         at = 0
         while at < len(tokens):
@@ -102,7 +102,7 @@ def load_vocabulary(*, fixes: bool = False) -> Vocabulary:
     """Return the vocabulary of `configs/chair_objects.yaml`.
 
     Args:
-        fixes: Add the words that CHAIR's list means but never matches.
+        fixes: Add the words that CHAIR's list contains but can never match.
     """
     content = _content()
     phrases = {pair: pair for pair in content["pairs"]}
@@ -127,7 +127,7 @@ def _content() -> dict[str, Any]:
 
 
 def lower(text: str) -> str:
-    """Return a text in lower case, at the same length: the few letters that would grow stay."""
+    """Return a text in lower case with the same length; letters that would become two are kept."""
     lowered = text.lower()
     if len(lowered) == len(text):
         return lowered

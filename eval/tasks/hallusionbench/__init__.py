@@ -1,5 +1,5 @@
-"""HallusionBench: yes/no questions about figures, of which some were edited so the answer changes.
+"""HallusionBench: yes/no questions about figures, some of which were edited to change the answer.
 
-What is right together counts: all about a figure, or a question under all figures. The official
-board's numbers, which need a judge's verdicts, are computed from those that the user has.
+Answers are scored in groups: all questions about a figure, or a question about all figures. The
+official leaderboard's numbers need a judge's verdicts, which the user provides.
 """

@@ -1,7 +1,7 @@
-"""The numbers of HallusionBench's official board, and why answers are wrong.
+"""Compute the numbers of HallusionBench's official leaderboard, and the causes of errors.
 
-Errors are of language (LH: what is said does not depend on the picture), of vision (VI), or mixed.
-Source: `get_eval_pair_all`, `get_eval_fig` and `yes_ratio_stats` in its `utils.py`.
+Causes are language hallucination (LH: the answer does not depend on the picture), visual illusion
+(VI), or mixed. Source: `get_eval_pair_all`, `get_eval_fig` and `yes_ratio_stats` in its `utils.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eval.tasks.yes_no.task import NO, YES
 
 WRONG, RIGHT, UNCLEAR = 0, 1, 2
 EDITED: Final = "2"  # visual_input of an edited figure
-FIRST: Final = "0"  # figure that the others of a set are edits of; of VS, no picture at all
+FIRST: Final = "0"  # the original figure of a set; in VS, the question without a picture
 LH, VI, MIX = "LH", "VI", "Mix"
 KINDS: Final = ("all", "VD", "VS")
 Rows = Sequence[tuple[Answer, Verdict]]
@@ -34,13 +34,13 @@ def verdict_of(item: Item, judged: Judged) -> Verdict:
         EvaluationError: If there is none.
     """
     if item.key not in judged:
-        raise EvaluationError(f"--verdicts has none on {item}; pass the file that holds a verdict "
-                              "on each answer")  # fmt: skip
+        raise EvaluationError(f"--verdicts has no verdict for {item}; pass the file that has one "
+                              "for each answer")  # fmt: skip
     return judged[item.key]
 
 
-def said(item: Item, judged: Judged) -> str | None:
-    """Return the answer that a verdict means: the label, its opposite, or None for unclear."""
+def judged_answer(item: Item, judged: Judged) -> str | None:
+    """Return the answer that a verdict implies: the label, its opposite, or None for unclear."""
     check = verdict_of(item, judged).check
     if check == UNCLEAR:
         return None
@@ -52,12 +52,12 @@ def board(
     read: Callable[[Answer], str | None],
     judged: Judged | None,
 ) -> dict[str, Any]:
-    """Return the board's numbers of one arm: of all, and of the kinds VD and VS.
+    """Compute the leaderboard's numbers of one arm: for all questions, and for VD and VS.
 
     Args:
-        answers: Of the arm.
-        read: Returns "yes", "no" or None, by which answers are judged without verdicts.
-        judged: A judge's verdicts; None for the rule.
+        answers: Answers of the arm.
+        read: Parses an answer as "yes", "no" or None; used without verdicts.
+        judged: A judge's verdicts; None to use the parser.
     """
     rows = [
         (one, _by_rule(one, read) if judged is None else verdict_of(one.item, judged))
@@ -72,7 +72,7 @@ def board(
 
 
 def board_text(found: Mapping[str, Mapping[str, Any]], parser: str) -> str:
-    """Return the numbers of all questions as a table, and what coin flips would give."""
+    """Return the numbers over all questions as a table, and those of random answers."""
     titles = {
         "qAcc": ("q_acc",), "fAcc": ("f_acc",), "easy aAcc": ("easy",), "hard aAcc": ("hard",),
         "aAcc": ("a_acc",), "mixed figures": ("figures", "mixed"), "yes diff": ("yes_diff",),
@@ -83,11 +83,12 @@ def board_text(found: Mapping[str, Mapping[str, Any]], parser: str) -> str:
         titles = {title: keys for title, keys in titles.items() if "causes" not in keys}
     rows = [[arm, *(_cell(of, keys) for keys in titles.values())] for arm, of in whole.items()]
     chance = next(iter(whole.values()))["chance"]
-    by = "verdicts" if parser == JUDGE else f"parser {parser}"
+    by = "a judge's verdicts" if parser == JUDGE else f"parser {parser}"
     return (
-        f"{fit(['as on the board', *titles], rows, names=list(found))}\n\n"
-        f"by {by}, in percent; easy, hard: groups of one question over original, edited figures\n"
-        f"coin flips: aAcc 50, fAcc {chance['f_acc']:.1f}, qAcc {chance['q_acc']:.1f}"
+        "as on the official leaderboard, in percent:\n\n"
+        f"{fit(['arm', *titles], rows, names=list(found))}\n\n"
+        f"answers read by {by}; easy, hard: question groups over original, over edited figures\n"
+        f"random answers give: aAcc 50, fAcc {chance['f_acc']:.1f}, qAcc {chance['q_acc']:.1f}"
     )
 
 
@@ -99,7 +100,7 @@ def _cell(of: Mapping[str, Any], keys: Sequence[str]) -> str:
 
 
 def _numbers(rows: Rows) -> dict[str, Any]:
-    """Return the numbers of some rows; shares in percent, those of the board with four places."""
+    """Compute the numbers of some rows in percent; the leaderboard's have four decimal places."""
     right = [_right(answer.item, verdict) for answer, verdict in rows]
     figures = _groups(rows, "figure", lambda item: bool(item.image))
     questions = _groups(rows, "question", lambda item: True)
@@ -140,9 +141,9 @@ def _groups(rows: Rows, kind: str, wanted: Callable[[Item], bool]) -> list[list[
 
 
 def _causes(rows: Rows) -> dict[str, float] | None:
-    """Return the shares of errors of language, of vision and mixed, in percent of all errors.
+    """Compute the shares of language, vision and mixed errors, in percent of all errors.
 
-    None where it is not known of each edited figure whether the answer to it is the same.
+    None if verdicts don't state for each edited figure whether its answer is the same.
     """
     first = {
         (answer.item.unit, answer.item.groups["question"]): verdict.check
@@ -160,11 +161,11 @@ def _causes(rows: Rows) -> dict[str, float] | None:
 
 
 def _cause(item: Item, verdict: Verdict, first: int) -> str:
-    """Return the cause of one answer's error; empty where it is none.
+    """Return the cause of a wrong answer; empty if the answer is not wrong.
 
     Args:
         item: The question.
-        verdict: On the answer.
+        verdict: Verdict on the answer.
         first: Verdict on the answer to the same question about the first figure of the set.
     """
     check, same, dependent = verdict.check, bool(verdict.same), item.part.startswith("VD")
@@ -186,7 +187,7 @@ def _by_rule(answer: Answer, read: Callable[[Answer], str | None]) -> Verdict:
 
 
 def _right(item: Item, verdict: Verdict) -> bool:
-    """Return whether an answer is right; not to know is, where there is no picture."""
+    """Return whether an answer is right; without a picture, "unclear" is right."""
     return verdict.check == RIGHT or (verdict.check == UNCLEAR and not item.image)
 
 

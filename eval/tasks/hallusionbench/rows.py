@@ -1,4 +1,4 @@
-"""Rows of HallusionBench.json, as it is published and with a judge's verdicts."""
+"""Read the rows of HallusionBench.json, as published and with a judge's verdicts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eval.files.rows import read_rows
 from eval.files.storage import Record
 
 FILE: Final = "HallusionBench.json"
-# Questions with a picture, by part.
+# Number of questions with a picture, by part.
 PARTS: Final = {
     "VD_illusion": 144, "VD_math": 108, "VD_figure": 80, "VD_video": 170, "VD_ocr": 89,
     "VS_chart": 130, "VS_table": 112, "VS_map": 64, "VS_ocr": 54,
@@ -20,16 +20,16 @@ PARTS: Final = {
 TEXT_ONLY: Final = {"VS_chart": 76, "VS_table": 43, "VS_map": 32, "VS_ocr": 27}
 LABELS: Final = {"1": "yes", "0": "no"}
 NAMES: Final = ("category", "subcategory", "set_id", "figure_id", "question_id")
-CHECK: Final = "gpt_check"  # how the key of a verdict ends
+CHECK: Final = "gpt_check"  # suffix of the key of a verdict
 SAME: Final = "same"
 
 
 class Verdict(NamedTuple):
-    """What a judge says of an answer.
+    """A judge's verdict on an answer.
 
     Attributes:
         check: 1 right, 0 wrong, 2 unclear.
-        same: Whether it says the same as the answer to the figure 0 of its question; None if that
+        same: Whether the answer is the same as that for figure 0 of its question; None if the judge
             was not asked.
     """
 
@@ -44,10 +44,11 @@ Judged = Mapping[Key, Verdict]
 def read_items(path: Path) -> list[Item]:
     """Read the questions; those without a picture have an empty file name.
 
-    Their unit is the set: its figures are edits of one picture, and its questions are asked of all.
+    `Item.unit` is the set: its figures are edits of one picture, and each question is asked about
+    all of them.
 
     Raises:
-        EvaluationError: If the file is missing or damaged, or names a question twice.
+        EvaluationError: If the file is missing or damaged, or has a question twice.
     """
     if not path.is_file():
         raise EvaluationError(
@@ -62,8 +63,8 @@ def read_items(path: Path) -> list[Item]:
         shown = kind in ("1", "2") and isinstance(image, str) and bool(image)
         if not (isinstance(question, str) and question and label and (shown or kind == "0")):
             raise EvaluationError(
-                f"{path}, {where} is {str(row)!r:.80}; question, gt_answer (0 or 1), visual_input "
-                "(0, 1 or 2) and, unless that is 0, filename are needed"
+                f"{path}, {where} is {str(row)!r:.80}; it needs question, gt_answer (0 or 1), "
+                "visual_input (0, 1 or 2) and, unless that is 0, filename: download it again"
             )
         groups = {
             UNIT: "_".join(names[:3]), "figure": names[3], "question": names[4],
@@ -71,16 +72,19 @@ def read_items(path: Path) -> list[Item]:
         }  # fmt: skip
         file = str(image).removeprefix("./") if shown else ""
         if (part, row_id) in found:
-            raise EvaluationError(f"{path}, {where} is {part} {row_id} again; get it again")
+            raise EvaluationError(
+                f"{path}, {where} repeats {part} {row_id}, but each question must be unique; "
+                "download it again"
+            )
         found[part, row_id] = Item(row_id, file, question, label, part, groups)
     return list(found.values())
 
 
 def read_verdicts(path: Path) -> Judged:
-    """Read a judge's verdicts, as `evaluation.py` writes them beside the answers.
+    """Read a judge's verdicts, which `evaluation.py` writes into the rows of the answers.
 
     Raises:
-        EvaluationError: If a row has none, or several keys could be it.
+        EvaluationError: If a row has no verdict, or several keys could be the verdict.
     """
     found: dict[Key, Verdict] = {}
     for where, row in read_rows(path).rows:
@@ -89,22 +93,24 @@ def read_verdicts(path: Path) -> Judged:
         value = str(row[keys[0]]) if len(keys) == 1 else None
         if value not in ("0", "1", "2"):
             raise EvaluationError(
-                f"{path}, {where} has {value!r:.60} for a verdict; one key that ends in {CHECK!r} "
-                "with 0 (wrong), 1 (right) or 2 (unclear) is needed"
+                f"{path}, {where} has the verdict {value!r:.60}; it needs one key that ends in "
+                f"{CHECK!r}, with 0 (wrong), 1 (right) or 2 (unclear)"
             )
         same = str(row[SAME]) == "1" if SAME in row else None
         if (part, row_id) in found:
-            raise EvaluationError(f"{path}, {where} judges {part} {row_id} again; remove one")
+            raise EvaluationError(
+                f"{path}, {where} has a second verdict on {part} {row_id}; remove one of them"
+            )
         found[part, row_id] = Verdict(int(value), same)
     return found
 
 
 def _key(path: Path, where: str, row: Record) -> tuple[str, str, list[str]]:
-    """Return part, id, and the names that both are made of."""
+    """Return the part, the id, and the names that they are made from."""
     names = [str(row.get(name, "")) for name in NAMES]
     part = f"{names[0]}_{names[1]}"
     if part not in PARTS or not all(names):
         raise EvaluationError(
-            f"{path}, {where} is {str(row)!r:.80}; {', '.join(NAMES)} of HallusionBench are needed"
+            f"{path}, {where} is {str(row)!r:.80}; it needs HallusionBench's {', '.join(NAMES)}"
         )
     return part, "_".join(names[2:]), names

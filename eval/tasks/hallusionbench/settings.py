@@ -25,8 +25,8 @@ class HallusionSettings(PartSettings):
     """Settings of HallusionBench, besides those of all yes/no benchmarks of several parts.
 
     Attributes:
-        text_only: Whether saved answers to the questions without a picture are scored, too.
-        verdicts: The benchmark's file with a judge's verdicts on saved answers; None for the rule.
+        text_only: Whether to score saved answers to the questions without a picture as well.
+        verdicts: File with a judge's verdicts on saved answers; None to use a parser.
     """
 
     text_only: bool = False
@@ -35,39 +35,39 @@ class HallusionSettings(PartSettings):
     def __post_init__(self) -> None:
         """Check what can be checked without a model."""
         if self.verdicts is not None and self.parser not in (None, JUDGE):
-            raise EvaluationError(f"--parser {self.parser} reads answers, but --verdicts has read "
-                                  "them already; leave one of them out")  # fmt: skip
+            raise EvaluationError(f"--parser {self.parser} reads answers, but --verdicts replaces "
+                                  "parsing; leave one of them out")  # fmt: skip
         PartSettings.__post_init__(self)
         if self.parser == JUDGE and self.verdicts is None:
-            raise EvaluationError("--parser judge takes verdicts that a judge has given; pass them "
-                                  "as --verdicts, or another parser")  # fmt: skip
+            raise EvaluationError("--parser judge needs a judge's verdicts; pass them as "
+                                  "--verdicts, or choose another parser")  # fmt: skip
         for flag, given, why in (
             ("--text-only", self.text_only, "EAH needs a picture"),
-            ("--verdicts", self.verdicts is not None, "a judge has read them"),
+            ("--verdicts", self.verdicts is not None, "verdicts judge existing answers"),
         ):
             if given and self.answers is None:
                 raise EvaluationError(
-                    f"{flag} is for saved answers, since {why}; pass --answers, too, or leave "
-                    f"{flag} out"
+                    f"{flag} is only for saved answers, since {why}; pass --answers as well, or "
+                    f"leave out {flag}"
                 )
 
     def parsers(self) -> Sequence[str]:
-        """Return what `--parser` may be."""
+        """Return the allowed values of `--parser`."""
         return [*PARSERS, JUDGE]
 
 
 def hash_of(file: Path) -> dict[str, str]:
-    """Return what run.json has of a file of verdicts."""
+    """Return the entry of run.json about a file of verdicts: its SHA-256."""
     return {VERDICTS: hashlib.sha256(read_bytes(file)).hexdigest()}
 
 
 def check_verdicts(run: RecordedRun, settings: RunSettings) -> None:
     """Refuse settings without the verdicts that a run was scored with.
 
-    A parser that is named asks for another reading, and is taken.
+    Naming a parser is allowed: the answers are then parsed instead.
 
     Raises:
-        EvaluationError: If the settings name none, or others.
+        EvaluationError: If the settings name neither a parser nor the same verdicts.
     """
     recorded = run.settings.get("answers", {}).get(VERDICTS)
     if recorded is None or not isinstance(settings, HallusionSettings):
@@ -75,10 +75,10 @@ def check_verdicts(run: RecordedRun, settings: RunSettings) -> None:
     if settings.verdicts is None and settings.parser is None:
         raise EvaluationError(
             f"{run.path} was scored with a judge's verdicts; pass that file as --verdicts, or "
-            "--parser word to read the answers by rule"
+            "--parser word to parse the answers instead"
         )
     if settings.verdicts is not None and hash_of(settings.verdicts)[VERDICTS] != recorded:
         raise EvaluationError(
             f"{run.path} was scored with other verdicts than those in {settings.verdicts}; pass "
-            "that file, or score the answers anew with evaluate.py --answers"
+            "that file, or score the answers again with evaluate.py --answers"
         )

@@ -1,4 +1,4 @@
-"""Two descriptions of each picture, compared by a vision model as judge.
+"""Compare two descriptions of each picture with a vision model as judge.
 
-Prompts, requests, costs and replies are here; `eval/gpt4v_eval.py` is the command.
+This package has the prompts, requests, costs and replies. The command is `eval/gpt4v_eval.py`.
 """

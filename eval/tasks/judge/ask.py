@@ -1,8 +1,8 @@
-"""Ask the judge many things at a time: bounded in requests, money and patience, and interruptible.
+"""Send many requests to the judge concurrently, with bounds on requests, cost and waiting time.
 
-The first request goes alone. Where nothing can work (no such model, a wrong key, nobody there), one
-request shows it; and where a request costs more than was thought, what is set aside for each of the
-others grows before they are sent.
+The first request is sent alone. One request is enough to detect that none can work (no such model,
+a wrong key, no server). If it costs more than estimated, the reservation for each of the others is
+increased before they are sent.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.cost import BoundReached, Budget, cost_of
 from eval.tasks.judge.keys import Key
 from eval.tasks.judge.replies import Failure, Kind, Reply
-from eval.tasks.judge.requests import Request, unanswered
+from eval.tasks.judge.requests import Request, open_requests
 
 if TYPE_CHECKING:
     from eval.tasks.judge.store import Judgements
 
-# Judgements that fail one after another, before the run stops: the fault is not theirs then.
+# Number of consecutive failures after which the run stops: the cause is then not a single request.
 MOST_IN_A_ROW: Final = 3
 JITTER: Final = 0.25
 Stops = Mapping[signal.Signals, type[KeyboardInterrupt]]
@@ -45,19 +45,19 @@ async def ask_all(
     key: Key,
     stops: Stops = CTRL_C,
 ) -> str | None:
-    """Send requests, each once, and record their replies, until all have one or something stops it.
+    """Send each request once and record the replies, until all are answered or something stops it.
 
     Args:
-        requests: What is asked.
-        judgements: What is known already, and takes what comes.
+        requests: The requests to send.
+        judgements: The record of requests and replies, which is extended.
         budget: What may be spent.
         config: The judge's settings.
-        key: For the endpoint.
-        stops: Signals that stop it, each with what it raises in the end.
+        key: Key for the endpoint.
+        stops: Signals that stop the run, each with the exception that is raised at the end.
     Returns:
-        What is in the way of the rest; None if there is no rest.
+        Why requests are still open; None if all are answered.
     Raises:
-        KeyboardInterrupt: Or another of `stops`, with all replies recorded that were waited for.
+        KeyboardInterrupt: Or another exception of `stops`, after recording pending replies.
     """
     judge = Judge(config, key)
     try:
@@ -68,8 +68,8 @@ async def ask_all(
         await judge.close()
     if asking.interrupted is not None:
         raise asking.interrupted
-    open_now = len(unanswered(requests, judgements.final))
-    rest = f"{open_now} of {len(requests)} judgements are open; what was paid for is kept"
+    open_now = len(open_requests(requests, judgements.final))
+    rest = f"{open_now} of {len(requests)} judgements are open; all paid replies are kept"
     if asking.hopeless is not None:
         return f"{asking.hopeless}; {rest}"
     if asking.bound is not None:
@@ -81,17 +81,17 @@ async def ask_all(
 
 @dataclass(slots=True)
 class _Asking:
-    """What the workers of one call share, and at its end how it ended.
+    """State that the workers of one call share, and how the call ended.
 
     Attributes:
-        stop: Set where nothing more is to be sent.
+        stop: Set when no more requests may be sent.
         answered: Whether there was any reply.
-        in_a_row: Judgements that failed one after another.
-        quiet_until: The event loop's time before which a rate limit allows nothing.
-        interrupted: What Ctrl-C or SIGTERM is to raise at the end; None if there was neither.
-        bound: Which bound stopped it.
-        hopeless: Why nothing more was asked.
-        given_up: Why the first request without a reply has none.
+        in_a_row: Number of consecutive failed judgements.
+        quiet_until: Time of the event loop before which a rate limit forbids requests.
+        interrupted: Exception to raise at the end after Ctrl-C or SIGTERM; None without them.
+        bound: The bound that stopped the run.
+        hopeless: Why no further request was sent.
+        given_up: Why the first request without a reply failed.
     """
 
     waiting: deque[Request]
@@ -110,7 +110,7 @@ class _Asking:
     given_up: str | None = None
 
     async def run(self, stops: Stops) -> None:
-        """Ask everything; a first Ctrl-C or SIGTERM means "send nothing more", a second "now"."""
+        """Send all requests. A first Ctrl-C or SIGTERM stops sending; a second stops waiting."""
         work = asyncio.ensure_future(self._work())
 
         def interrupt(kind: type[KeyboardInterrupt]) -> None:
@@ -120,19 +120,19 @@ class _Asking:
             self.interrupted = kind
             self.stop.set()
             again = "Ctrl-C" if kind is KeyboardInterrupt else "SIGTERM"
-            tqdm.write(f"waiting for replies that are paid for; {again} again drops them",
+            tqdm.write(f"waiting for replies that are already paid for; another {again} drops them",
                        file=sys.stderr)  # fmt: skip
 
         with _signals(stops, interrupt):
             await asyncio.wait([work])
         if not work.cancelled():
-            work.result()  # Raises what the work has raised.
+            work.result()  # Reraises exceptions of the task.
 
     async def _work(self) -> None:
         while self.waiting and not self.answered and not self.stop.is_set():
-            await self._one(self.waiting.popleft())
+            await self._ask_one(self.waiting.popleft())
         workers = [self._worker() for _ in range(self.config.judge_workers)]
-        # Not cancelled where one of them fails: the others wait for replies that are paid for.
+        # If one worker fails, the others are not cancelled: they wait for paid replies.
         for result in await asyncio.gather(*workers, return_exceptions=True):
             if isinstance(result, BaseException):
                 raise result
@@ -140,13 +140,13 @@ class _Asking:
     async def _worker(self) -> None:
         try:
             while self.waiting and not self.stop.is_set():
-                await self._one(self.waiting.popleft())
+                await self._ask_one(self.waiting.popleft())
         except BaseException:
             self.stop.set()
             raise
 
-    async def _one(self, request: Request) -> None:
-        """Ask one thing until it is answered, or given up."""
+    async def _ask_one(self, request: Request) -> None:
+        """Send one request until it is answered or given up."""
         failure: Failure | None = None
         for attempt in range(self.config.max_attempts):
             if not await self._may_send(attempt, failure):
@@ -167,20 +167,20 @@ class _Asking:
                 self.progress.update()
                 break
         if failure is not None:
-            self._leave(failure)
+            self._record_failure(failure)
 
     async def _may_send(self, attempt: int, failure: Failure | None) -> bool:
-        """Wait as long as is due before an attempt; False if there is to be none."""
+        """Wait before an attempt as long as required; return False if it must not be made."""
         now = asyncio.get_running_loop().time
         if failure is not None:
             longest = self.config.longest_wait_s
-            told = failure.wait_s or 0.0
-            if told > longest:
+            requested = failure.wait_s or 0.0
+            if requested > longest:
                 return False
-            if told and failure.kind is Kind.BUSY:
-                self.quiet_until = max(self.quiet_until, now() + told)
+            if requested and failure.kind is Kind.BUSY:
+                self.quiet_until = max(self.quiet_until, now() + requested)
             backoff = self.config.first_wait_s * 2.0 ** (attempt - 1)  # a thousand attempts at most
-            await self._sleep(told or min(backoff * (1 + random.uniform(0, JITTER)), longest))
+            await self._sleep(requested or min(backoff * (1 + random.uniform(0, JITTER)), longest))
         while self.quiet_until > now() and not self.stop.is_set():
             await self._sleep(self.quiet_until - now())
         return not self.stop.is_set()
@@ -190,7 +190,7 @@ class _Asking:
             await asyncio.wait_for(self.stop.wait(), seconds)
 
     async def _send(self, request: Request) -> Reply | Failure | None:
-        """Send one request within the budget and record both; None where a bound forbids it."""
+        """Send a request within the budget and record its reply; None if a bound forbids it."""
         try:
             reserved = await self.budget.reserve(request.most_usd)
         except BoundReached as error:
@@ -200,30 +200,30 @@ class _Asking:
             await self.budget.give_back(reserved)
             return None
         body = request.body(self.config)
-        number = self.judgements.sent(request, reserved)
+        number = self.judgements.record_request(request, reserved)
         reply = await self.judge.ask(body)
         cost, measured = reserved, False
         if isinstance(reply, Failure):
             cost = 0.0 if reply.kind.free else reserved
         elif reply.prompt_tokens is not None and reply.reply_tokens is not None:
             cost, measured = cost_of(self.config, reply.prompt_tokens, reply.reply_tokens), True
-        self.judgements.received(number, reply, cost)
+        self.judgements.record_reply(number, reply, cost)
         await self.budget.settle(request.most_usd, reserved, cost, measured=measured)
         return reply
 
-    def _leave(self, failure: Failure) -> None:
-        """Note that a request stays without a reply, and stop if too many do."""
+    def _record_failure(self, failure: Failure) -> None:
+        """Record that a request has no reply, and stop after too many consecutive failures."""
         if failure.kind is not Kind.REJECTED:
             self.given_up = self.given_up or failure.reason
         elif self.answered:
-            return  # Of this picture or text; others were taken.
+            return  # Due to this picture or text, since other requests were accepted.
         self.in_a_row += 1
         if self.in_a_row >= MOST_IN_A_ROW and not self.stop.is_set():
             self._halt(hopeless=f"{self.in_a_row} judgements in a row failed, the last of them "
                        f"with: {failure.reason}")  # fmt: skip
 
     def _halt(self, *, bound: str | None = None, hopeless: str | None = None) -> None:
-        """Send nothing more; what is under way is waited for."""
+        """Stop sending requests; replies to pending ones are still awaited."""
         self.bound = self.bound or bound
         self.hopeless = self.hopeless or hopeless
         self.stop.set()
@@ -234,8 +234,8 @@ def _signals(
     kinds: Stops,
     interrupt: Callable[[type[KeyboardInterrupt]], None],
 ) -> Iterator[None]:
-    """Let signals call a function in the event loop, and do what they did before afterwards."""
-    # Elsewhere the loop takes no signals, and Ctrl-C acts at once.
+    """Make signals call a function in the event loop, and restore their handlers afterwards."""
+    # Without support in the event loop, Ctrl-C acts at once.
     if threading.current_thread() is not threading.main_thread() or sys.platform == "win32":
         yield
         return
@@ -247,6 +247,6 @@ def _signals(
         yield
     finally:
         for number, handler in before.items():
-            # The loop itself would leave the system's own, and SIGTERM would end the process.
+            # The loop itself would restore the default handler, so SIGTERM would end the process.
             loop.remove_signal_handler(number)
             signal.signal(number, handler)

@@ -1,7 +1,7 @@
-"""The two answers per picture that are compared: from files and run folders, or from a model.
+"""Get the two answers per picture to compare, from files, run folders, or a model.
 
-A model is asked only what no run of chair_eval.py has. So its answers are captions like any others,
-and `eval/chair.py` scores the same folder.
+The model only generates captions that no run of chair_eval.py has. They are stored in a run folder
+that `eval/chair.py` can score as well.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from eval.errors import EvaluationError
 from eval.files.answers import Item
 from eval.run.recorded import RecordedRun, runs_below
 from eval.tasks.chair.captions import read_captions
-from eval.tasks.judge.requests import Arm, Pair, paired
+from eval.tasks.judge.requests import Arm, Pair, pair_arms
 
 if TYPE_CHECKING:
     from eval.run.arms import Arm as RunArm
     from eval.run.session import Session
     from eval.tasks.chair.task import ChairSettings
 
-# What two runs may differ in and still give a picture the same captions: which pictures they have.
+# Settings that do not change the caption of a picture: which pictures a run has.
 INCIDENTAL: Final = ("questions", "pictures")
 
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """Where a row has the image's id and the answer; `last`: of several answers the last counts."""
+    """Keys of the image id and the answer in a row; `last`: of several answers take the last."""
 
     image_id_key: str = "image_id"
     caption_key: str = "caption"
     last: bool = False
 
     def read(self, path: Path) -> dict[str, Arm]:
-        """Return the answers of a file or run folder by method, as `eval/chair.py` reads them."""
+        """Read the answers of a file or run folder by method, like `eval/chair.py`."""
         found = read_captions(path, **asdict(self))
         return {
             method: Arm(method, {one.image_id: one.text for one in captions}, str(path))
@@ -50,21 +50,23 @@ PLAIN: Final = Format()
 
 
 def from_files(first: Path, second: Path, layout: Format = PLAIN) -> Pair:
-    """Return the answers of two files.
+    """Read the answers of two files.
 
     Raises:
-        EvaluationError: If one can't be read or holds several methods, or their pictures differ.
+        EvaluationError: If one can't be read or has several methods, or their pictures differ.
     """
     one, two = _only_method(first, layout), _only_method(second, layout)
     if first == second:
-        raise EvaluationError(f"--answers-1 and --answers-2 are both {first}; compare two files")
+        raise EvaluationError(
+            f"--answers-1 and --answers-2 are both {first}; pass two different files"
+        )
     if one.name == two.name:
         one, two = replace(one, name=str(first)), replace(two, name=str(second))
-    return paired(one, two)
+    return pair_arms(one, two)
 
 
 def from_run(folder: Path, methods: Sequence[str], layout: Format = PLAIN) -> Pair:
-    """Return the answers of two methods of one file or run folder.
+    """Read the answers of two methods of one file or run folder.
 
     Raises:
         EvaluationError: If it lacks one of them, or their pictures differ.
@@ -73,19 +75,19 @@ def from_run(folder: Path, methods: Sequence[str], layout: Format = PLAIN) -> Pa
     for method in methods:
         if method not in arms:
             raise EvaluationError(
-                f"{folder} holds no answers of method {method!r}, only of {', '.join(arms)}; name "
+                f"{folder} has no answers of method {method!r}, only of {', '.join(arms)}; name "
                 "two of these as --method"
             )
     first, second = methods
-    return paired(arms[first], arms[second])
+    return pair_arms(arms[first], arms[second])
 
 
 def _only_method(path: Path, layout: Format) -> Arm:
     arm, *more = layout.read(path).values()
     if more:
         raise EvaluationError(
-            f"{path} holds answers of {len(more) + 1} methods; pass it as --answers-from, and two "
-            "of them as --method"
+            f"{path} has answers of {len(more) + 1} methods, but one is needed; pass it as "
+            "--answers-from, and two of its methods as --method"
         )
     return arm
 
@@ -93,14 +95,14 @@ def _only_method(path: Path, layout: Format) -> Arm:
 def from_model(
     settings: ChairSettings, items: Sequence[Item], *, dry_run: bool = False
 ) -> Pair | None:
-    """Return the answers of two arms, after asking the model what no run has.
+    """Return the answers of two arms, after generating those that no run has.
 
     Args:
-        settings: Of captioning; its two arms are compared.
+        settings: Settings of captioning; its two arms are compared.
         items: The pictures.
-        dry_run: Say what the model would be asked, and return None, where no run has the answers.
+        dry_run: If no run has the answers, print what the model would be asked, and return None.
     """
-    # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
+    # Imported here, because loading torch takes seconds; earlier errors are reported without it.
     from eval.evaluate import ask
     from eval.output.run_report import report_run
     from eval.run.arms import with_arms
@@ -111,10 +113,10 @@ def from_model(
     protocol = ChairCaptions.protocol_of(described.protocol, described.family)
     session = plan_session(ChairCaptions(settings, protocol), items, described)
     arms = [asked.arm for asked in session.plan.arms]
-    found = {arm.name: _recorded(session, arm, items) for arm in arms}
+    found = {arm.name: _find_recorded(session, arm, items) for arm in arms}
     missing = [name for name, texts in found.items() if texts is None]
     if missing:
-        # Standard output is for the judge's result.
+        # Standard output is reserved for the judge's result.
         with redirect_stdout(sys.stdout if dry_run else sys.stderr):
             missing_only = replace(with_arms(settings, missing), dry_run=dry_run)
             run = ask(ChairCaptions(missing_only), items)
@@ -122,46 +124,50 @@ def from_model(
                 return None
             report_run(ChairCaptions, run, missing_only)
         for name in missing:
-            found[name] = _texts(run, name, items)
+            found[name] = _texts_of(run, name, items)
     first, second = (found[arm.name] for arm in arms)
     assert first is not None
     assert second is not None
-    return paired(first, second)
+    return pair_arms(first, second)
 
 
-def _recorded(session: Session, arm: RunArm, items: Sequence[Item]) -> Arm | None:
-    """Return an arm's answers from the first run that has them all; None if there is none."""
+def _find_recorded(session: Session, arm: RunArm, items: Sequence[Item]) -> Arm | None:
+    """Return an arm's answers from the first run that has all of them; None without such a run."""
     from eval.run.provenance import code_changes, current_code, setting_changes
 
     wanted = json.loads(json.dumps(arm.as_record(), default=str))
     for run in runs_below(session.folder.path.parent):
-        if arm.name not in run.arms or run.old or _kept(run) != _kept(session.folder):
+        if (
+            arm.name not in run.arms
+            or run.old
+            or _decisive_settings(run) != _decisive_settings(session.folder)
+        ):
             continue
         info = run.arms[arm.name].info
-        texts = None if setting_changes(info, wanted) else _texts(run, arm.name, items)
+        texts = None if setting_changes(info, wanted) else _texts_of(run, arm.name, items)
         if texts is None or not _same_pictures(run, session.plan.data_path):
             continue
         print(f"answers of {arm.name}: {run.path}", file=sys.stderr)
         if changes := code_changes(info, current_code(session.described.weights)):
-            print(f"note: they are of other code ({'; '.join(changes)})", file=sys.stderr)
+            print(f"note: other code generated them ({'; '.join(changes)})", file=sys.stderr)
         return texts
     return None
 
 
-def _texts(run: RecordedRun, name: str, items: Sequence[Item]) -> Arm | None:
-    """Return an arm's answers about some pictures; None if it lacks one."""
+def _texts_of(run: RecordedRun, name: str, items: Sequence[Item]) -> Arm | None:
+    """Return an arm's answers about some pictures; None if one is missing."""
     texts = {answer.item.id: answer.text for answer in run.arms[name].answers}
     if any(item.id not in texts for item in items):
         return None
     return Arm(name, {item.id: texts[item.id] for item in items}, str(run.path))
 
 
-def _kept(run: Any) -> dict[str, Any]:
+def _decisive_settings(run: Any) -> dict[str, Any]:
     return {name: value for name, value in run.settings.items() if name not in INCIDENTAL}
 
 
 def _same_pictures(run: RecordedRun, pictures: Path) -> bool:
-    """Return whether a run's pictures are those in a folder, by their names and contents."""
+    """Return whether a run's pictures have the same names and contents as those in a folder."""
     from eval.run.pixels import pictures_hash
 
     names = {answer.item.image for arm in run.arms.values() for answer in arm.answers}

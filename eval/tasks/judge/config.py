@@ -1,6 +1,6 @@
-"""Settings of the judge: dataclass defaults < configs/judge.yaml < flags, checked once.
+"""Settings of the judge, checked once. Flags override configs/judge.yaml, which overrides defaults.
 
-Needs neither torch nor a model: comparing two files of answers takes a second to start.
+This module does not need torch or a model, so comparing two files of answers starts in a second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from models.yaml_files import parse_yaml
 DEFAULT_URL: Final = "https://api.openai.com/v1"
 URL_VARIABLE: Final = "OPENAI_BASE_URL"
 CONFIG_FILE: Final = CONFIGS / "judge.yaml"
-# Above any sense, and low enough that what is reckoned from them is a number.
+# Upper bounds far above sensible values, low enough that calculations with them do not overflow.
 LARGEST: Final = {
     "judge_workers": 1000, "image_size": 100_000, "max_output_tokens": 10**8, "max_attempts": 1000,
     "max_requests": 10**9, "timeout_s": 86_400, "first_wait_s": 86_400, "longest_wait_s": 86_400,
@@ -36,7 +36,7 @@ LONGEST_NAME: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class ImageTokens:
-    """How a picture is counted: `base`, and `per_patch` for each square of `patch` pixels."""
+    """Tokens of a picture: `base`, plus `per_patch` for each square of `patch` x `patch` pixels."""
 
     patch: int
     per_patch: float
@@ -45,7 +45,7 @@ class ImageTokens:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """US dollars per million tokens of the prompt and of the reply, and how pictures count."""
+    """US dollars per million tokens of the prompt and of the reply, and the tokens of a picture."""
 
     input: float
     output: float
@@ -54,7 +54,7 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """Tokens of a request: what it may come to at most, and what is likely."""
+    """Tokens of a request: upper bounds and estimates."""
 
     prompt_most: int
     reply_most: int
@@ -64,9 +64,9 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class JudgeConfig:
-    """What decides judgements and what bounds them; configs/judge.yaml explains every setting.
+    """Settings that decide judgements, and bounds; configs/judge.yaml explains every setting.
 
-    Where it has no bound, `max_cost` in US dollars or `max_requests` is None.
+    `max_cost` (in US dollars) and `max_requests` are None without a bound.
     """
 
     judge_model: str = ""
@@ -95,7 +95,7 @@ class JudgeConfig:
         """
         if not self.judge_model.strip():
             raise EvaluationError(
-                "no judge: pass --judge-model, or name one as judge_model in configs/judge.yaml"
+                "no judge is set: pass --judge-model, or set judge_model in configs/judge.yaml"
             )
         for name, known in (("judge_protocol", PROTOCOLS), ("judge_mode", MODES)):
             value = getattr(self, name)
@@ -120,8 +120,8 @@ class JudgeConfig:
             value = getattr(self, name)
             if value is not None and not (value.isprintable() and len(value) <= LONGEST_NAME):
                 raise EvaluationError(
-                    f"{name} {value!r:.60} is no name: at most {LONGEST_NAME} characters that can "
-                    "be printed are allowed"
+                    f"{name} {value!r:.60} is not a name: at most {LONGEST_NAME} printable "
+                    "characters are allowed; correct it"
                 )
         if self.judge_base_url is not None:
             check_url(self.judge_base_url, "judge_base_url")
@@ -138,10 +138,10 @@ class JudgeConfig:
 
 
 def endpoint(config: JudgeConfig) -> str:
-    """Return the endpoint's address: the setting, else OPENAI_BASE_URL, else the vendor's.
+    """Return the endpoint's address: the setting, else OPENAI_BASE_URL, else OpenAI's.
 
     Raises:
-        EvaluationError: If the variable holds no address, or a secret.
+        EvaluationError: If the variable is not an address, or contains a secret.
     """
     url = config.judge_base_url
     if url is None:
@@ -151,24 +151,26 @@ def endpoint(config: JudgeConfig) -> str:
 
 
 def read_config(path: Path, flags: Mapping[str, Any]) -> JudgeConfig:
-    """Lay flags over a YAML file of judge settings.
+    """Read a YAML file of judge settings; flags override its values.
 
     Raises:
-        EvaluationError: If the file can't be read, a name is unknown or a value not allowed.
+        EvaluationError: If the file can't be read, a name is unknown or a value is not allowed.
     """
     try:
         values = parse_yaml(read_text(path))
     except ValueError as error:
         raise EvaluationError(f"{path} is not YAML: {error}") from error
     if not isinstance(values, dict):
-        raise EvaluationError(f"{path} holds {type(values).__name__}; it must be `key: value`")
+        raise EvaluationError(
+            f"{path} contains {type(values).__name__}; it must have `key: value` lines"
+        )
     known = {item.name: str(item.type) for item in fields(JudgeConfig)}
     for name, value in values.items():
         if name not in known:
             raise EvaluationError(f"{path}: {name!r} is unknown: {nearest(str(name), known)}")
         if name != "prices":
             converted = convert(name, known[name], value, str(path))
-            # An equal value stays as it is written: the keys of what is paid for tell 0 from 0.0.
+            # An equal value is kept as written: the keys of paid requests distinguish 0 and 0.0.
             values[name] = value if converted == value else converted
     prices = values.get("prices") or {}
     if not isinstance(prices, dict):
@@ -178,12 +180,12 @@ def read_config(path: Path, flags: Mapping[str, Any]) -> JudgeConfig:
 
 
 def _price(model: Any, values: Any, path: Path) -> Price:
-    """Read one entry of `prices`, every number of which is zero or more."""
+    """Read one entry of `prices`; its numbers must not be negative."""
     try:
         image = ImageTokens(**values["image"])
         price = Price(values["input"], values["output"], image)
         numbers = (price.input, price.output, image.per_patch, image.base)
-        # Neither a text nor a truth value; nan is in no range.
+        # Text and booleans are rejected; nan fails the comparison.
         right = all(type(one) in (int, float) and 0 <= one <= HIGHEST_PRICE for one in numbers)
         if right and type(image.patch) is int and 1 <= image.patch <= HIGHEST_PRICE:
             return price

@@ -1,4 +1,4 @@
-"""What a judging run is given besides the answers: pictures, or a list of the objects in them."""
+"""Inputs of a judging run besides the answers: pictures, or a list of the objects in them."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from eval.tasks.judge.requests import Picture
 
 @dataclass(frozen=True, slots=True)
 class JudgeInputs:
-    """What a judging run is told by flags, besides who judges.
+    """Flags of a judging run, besides those for the judge.
 
     Attributes:
-        data_path: Folder of the pictures; needed unless the judge sees none.
-        coco_path, ground_truth: What is in the pictures, for the text mode.
-        single_order: Judge in the order of the arms only, as the paper does.
-        output_dir: Folder that run folders are made in.
+        data_path: Folder of the pictures; not needed if the judge sees none.
+        coco_path, ground_truth: Sources of the objects in the pictures, for the text mode.
+        single_order: Judge only in the order of the arms, as the paper does.
+        output_dir: Folder for run folders.
         api_key_file: File with the key; None for OPENAI_API_KEY.
-        ask_again: Ask again what was refused or rejected.
-        dry_run: Say what would be sent, and send nothing.
+        ask_again: Send refused and rejected requests again.
+        dry_run: Print what would be sent, and send nothing.
         report: HTML page to write.
         json: File for all results.
-        overwrite: Let the two replace files that this command did not write.
+        overwrite: Allow `report` and `json` to replace files that this command did not write.
     """
 
     data_path: Path | None = None
@@ -52,16 +52,16 @@ class JudgeInputs:
         """Return the folder of the pictures.
 
         Raises:
-            EvaluationError: If none is given, or it is not a folder.
+            EvaluationError: If it is not set, or not a folder.
         """
         if self.data_path is None:
             raise EvaluationError(
-                "no pictures: pass --data-path, such as /data/COCO/val2014; a judge without "
-                "pictures is --judge-mode text"
+                "no pictures: pass --data-path, such as /data/COCO/val2014, or --judge-mode text "
+                "to judge without pictures"
             )
         if not self.data_path.is_dir():
             raise EvaluationError(
-                f"--data-path {self.data_path} is not a folder; pass the pictures' folder"
+                f"--data-path {self.data_path} is not a folder; pass the folder of the pictures"
             )
         return self.data_path
 
@@ -69,19 +69,19 @@ class JudgeInputs:
 def read_pictures(
     inputs: JudgeInputs, ids: Sequence[ImageId], *, size: int
 ) -> dict[ImageId, Picture]:
-    """Return pictures by image id, after reading each to its end; no side is sent above `size`.
+    """Read every picture fully and return them by image id; no side is sent longer than `size`.
 
     Raises:
-        EvaluationError: If one is missing or can't be read, before anything is paid.
+        EvaluationError: If a picture is missing or can't be read, before anything is paid.
     """
     folder = inputs.pictures_folder()
     names = pictures_in(folder)
     missing = [image_id for image_id in ids if image_id not in names]
     if missing:
         raise EvaluationError(
-            f"{len(missing)} of {len(ids)} pictures are missing from {folder}, that of image id "
-            f"{missing[0]} is the first; pass the right --data-path (scripts/download_data.sh "
-            "fetches COCO's)"
+            f"{len(missing)} of {len(ids)} pictures are missing from {folder}, the first is that "
+            f"of image id {missing[0]}; pass the right --data-path (scripts/download_data.sh "
+            "fetches COCO's pictures)"
         )
     return {image_id: _read(folder / names[image_id], size) for image_id in ids}
 
@@ -95,22 +95,22 @@ def _read(path: Path, size: int) -> Picture:
 
 @dataclass(frozen=True, slots=True)
 class References:
-    """Objects by image id, and all kinds of object that were looked for."""
+    """Objects by image id, and all categories that annotators looked for."""
 
     objects: dict[ImageId, list[str]]
     kinds: list[str]
 
     def hash(self) -> str:
-        """Return the SHA-256 of all of it."""
+        """Return the SHA-256 of categories and objects."""
         content = [self.kinds, [[at, self.objects[at]] for at in sorted(self.objects, key=order)]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
 def read_references(inputs: JudgeInputs, ids: Sequence[ImageId]) -> References:
-    """Return the objects of pictures, from COCO's folder or `eval/chair.py`'s ground truth.
+    """Read the objects of pictures from COCO's folder or from the ground truth of `eval/chair.py`.
 
     Raises:
-        EvaluationError: If neither or both are given, or a picture is in none.
+        EvaluationError: If neither or both are given, or a picture is missing.
     """
     coco_path, ground_truth = inputs.coco_path, inputs.ground_truth
     if ground_truth is not None and coco_path is None:
@@ -119,26 +119,26 @@ def read_references(inputs: JudgeInputs, ids: Sequence[ImageId]) -> References:
         found = _instances(coco_path, ids)
     else:
         raise EvaluationError(
-            "judge_mode text needs to know what is in the pictures: pass either --coco_path with "
-            "the folder of COCO's annotations, or --ground-truth with a file"
+            "judge_mode text needs the objects in the pictures: pass either --coco_path with the "
+            "folder of COCO's annotations, or --ground-truth with a file"
         )
     unknown = [image_id for image_id in ids if image_id not in found]
     if unknown:
         raise EvaluationError(
-            f"{ground_truth or coco_path} does not know {len(unknown)} of {len(ids)} pictures, "
-            f"that of image id {unknown[0]} among them; pass the annotations of these pictures"
+            f"{ground_truth or coco_path} lacks {len(unknown)} of {len(ids)} pictures, the first "
+            f"is that of image id {unknown[0]}; pass the annotations of these pictures"
         )
     kinds = sorted(set(load_vocabulary().object_of.values()))
     return References({image_id: sorted(found[image_id]) for image_id in ids}, kinds)
 
 
 def _instances(folder: Path, ids: Sequence[ImageId]) -> dict[ImageId, set[str]]:
-    """Return the objects of the instances files, the larger one only if it is needed."""
+    """Read the objects of the instances files; the larger file is read only if needed."""
     files = [folder / f"instances_{split}.json" for split in reversed(SPLITS)]
     there = [path for path in files if path.is_file()]
     if not there:
         raise EvaluationError(
-            f"--coco_path {folder} holds neither {files[0].name} nor {files[1].name}; they are in "
+            f"--coco_path {folder} has neither {files[0].name} nor {files[1].name}; they are in "
             f"{SOURCE}"
         )
     found: dict[ImageId, set[str]] = {}

@@ -1,4 +1,4 @@
-"""One judging run, whatever is asked: what is paid for already, what it costs, and the asking."""
+"""Run the requests of a judging run: find paid replies, estimate the cost, and send the rest."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from eval.tasks.judge.ask import ask_all
 from eval.tasks.judge.config import JudgeConfig
 from eval.tasks.judge.cost import Budget, estimate
 from eval.tasks.judge.keys import Key
-from eval.tasks.judge.requests import Outcome, Request, unanswered
-from eval.tasks.judge.store import Judgements, answered_in, any_reply
+from eval.tasks.judge.requests import Outcome, Request, open_requests
+from eval.tasks.judge.store import Judgements, any_reply, find_paid_answers
 
 PACKAGES: Final = ("numpy", "openai", "pillow")
 STOPS: Final = {signal.SIGINT: KeyboardInterrupt, signal.SIGTERM: Terminated}
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """How a judging run is started.
+class JudgingOptions:
+    """Options of a judging run.
 
     Attributes:
-        dry_run: Say what would be sent, and send nothing.
-        ask_again: Ask again what was refused or rejected, and replies that can't be read.
-        reads: Whether a reply can be read.
-        unsent: What is said of what is not sent; empty for nothing.
+        dry_run: Print what would be sent, and send nothing.
+        ask_again: Repeat requests that were refused or rejected, or whose reply can't be read.
+        reads: Returns whether a reply can be read.
+        unsent: Printed note on what is not sent; empty for none.
     """
 
     dry_run: bool = False
@@ -46,30 +46,30 @@ def judge_all(
     folder: RunFolder,
     config: JudgeConfig,
     found: Key | EvaluationError,
-    asked: Asked,
+    options: JudgingOptions,
     report: Callable[[Judgements], None],
 ) -> None:
-    """Get all judgements of a run, and have them reported.
+    """Get all judgements of a run, and report them.
 
     Args:
-        requests: All that the run asks.
-        folder: The run's.
+        requests: All requests of the run.
+        folder: The run folder.
         config: The judge's settings.
-        found: The key, or why there is none, which matters if something is to be asked.
-        asked: How it is started.
-        report: Called in the locked folder with what is known in the end, if anything is.
+        found: The key, or the error that there is none, which is raised if a key is needed.
+        options: Options of the run.
+        report: Called at the end with the judgements, if there are any, while the folder is locked.
     Raises:
-        EvaluationError: If something is missing or not allowed, or judgements stay open.
+        EvaluationError: If something is missing or not allowed, or judgements remain open.
     """
     keys = {request.key for request in requests}
-    paid = answered_in(
+    paid = find_paid_answers(
         folder.path.parent, keys,
-        own=folder.path.name, ask_again=asked.ask_again, reads=asked.reads,
+        own=folder.path.name, ask_again=options.ask_again, reads=options.reads,
     )  # fmt: skip
-    done = {key: one for key, one in paid.items() if asked.reads(one) or not asked.ask_again}
-    unpaid = unanswered(requests, done)
-    unsent = f"not sent: {asked.unsent}" if asked.unsent else ""
-    if asked.dry_run:
+    done = {key: one for key, one in paid.items() if options.reads(one) or not options.ask_again}
+    unpaid = open_requests(requests, done)
+    unsent = f"not sent: {options.unsent}" if options.unsent else ""
+    if options.dry_run:
         print(estimate(config, [request.tokens for request in unpaid]))
         print(unsent, end="\n" if unsent else "")
         return
@@ -81,7 +81,7 @@ def judge_all(
     with folder:
         judgements = Judgements(folder, key)
         judgements.borrow(paid)
-        left = judgements.left(requests, ask_again=asked.ask_again, reads=asked.reads)
+        left = judgements.open_requests(requests, ask_again=options.ask_again, reads=options.reads)
         trouble = None
         if key is not None and left:
             budget = Budget(config, judgements.spent, judgements.requests)

@@ -1,4 +1,4 @@
-"""The judge's key: hidden in all that is shown or stored, and read from a variable or a file."""
+"""The judge's API key: read from a variable or a file, and hidden in everything shown or stored."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from eval.files.text import MARKS
 
 VARIABLE: Final = "OPENAI_API_KEY"
 HIDDEN: Final = "[key]"
-# Pieces of the key from so many characters on are hidden. Whole keys that are shorter are not: they
-# guard nothing ("none", "x" for a local server), and replies hold such words for other reasons.
+# Substrings of the key with at least this many characters are hidden. Shorter keys are not: they
+# protect nothing ("none", "x" for a local server), and replies contain such words anyway.
 SHORTEST: Final = 8
 LARGEST_FILE: Final = 4096
 PATIENCE_S: Final = 60.0
 
-# A character as JSON, Python, URLs and HTML write it; several backslashes where it was done twice.
+# An escaped character in JSON, Python, URLs and HTML, also if it was escaped repeatedly.
 _ESCAPE: Final = re.compile(
     r"\\+u(?P<json>[0-9a-f]{4})|\\+x(?P<python>[0-9a-f]{2})|%(?:25)*(?P<url>[0-9a-f]{2})"
     r"|&(?:amp;)*#x0*(?P<hexadecimal>[0-9a-f]{1,6});|&(?:amp;)*#0*(?P<decimal>[0-9]{1,7});"
     r"|&(?:amp;)*(?P<name>amp|lt|gt|quot|apos);|\\+(?P<plain>[^\w\s])",
     re.IGNORECASE,
 )
-# Not lower(), which turns some letters into two.
+# lower() would turn some letters into two.
 _SMALL: Final = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 _NAMES: Final = {"amp": "&", "lt": "<", "gt": ">", "quot": '"', "apos": "'"}
 _ASSIGNMENT: Final = re.compile(r"(?:export\s+|set\s+|\$env:)?[A-Za-z_]\w*\s*=\s*[^=\s].*")
@@ -54,16 +54,16 @@ class Key:
     def hide(self, text: str) -> str:
         """Return a text without the secret.
 
-        Pieces of it count too, for a text may be cut within; and so do the forms in which a server
-        may send it back: escaped for JSON, a URL or HTML, in Base64, in other case.
+        Substrings of it are hidden too, since the text may be truncated. So are other forms that a
+        server may return: escaped for JSON, a URL or HTML, in Base64, or in another case.
         """
         if len(self._secret) < SHORTEST:
             return text
         small = text.translate(_SMALL)
-        # As it stands, too: a key may hold what looks like an escape.
+        # Also without unescaping: a key may contain what looks like an escape.
         spans = self._spans(small, range(len(small) + 1))
         if _ESCAPE.search(small):
-            spans = sorted(spans + self._spans(*_plain(small)))
+            spans = sorted(spans + self._spans(*_unescape(small)))
         parts: list[str] = []
         done = 0
         for start, end in spans:
@@ -73,25 +73,25 @@ class Key:
         return "".join(parts) + text[done:]
 
     def _spans(self, characters: str, starts: Sequence[int]) -> list[tuple[int, int]]:
-        """Return from where to where a text holds pieces of the secret.
+        """Return the start and end of each fragment of the secret in a text.
 
         Args:
-            characters: The text, or what it says without escapes.
-            starts: Where each character, and the end, stands in the text.
+            characters: The text, possibly unescaped.
+            starts: Position of each character, and of the end, in the original text.
         """
         return [
             (starts[at], starts[at + SHORTEST])
             for at in range(len(characters) - SHORTEST + 1)
-            if characters[at : at + SHORTEST] in self._pieces
+            if characters[at : at + SHORTEST] in self._fragments
         ]
 
     def is_in(self, text: str) -> bool:
-        """Return whether a text holds the whole secret, unless it is shorter than any real key."""
-        plain, _ = _plain(text.translate(_SMALL))
+        """Return whether a text contains the whole secret; False if that is too short for a key."""
+        plain, _ = _unescape(text.translate(_SMALL))
         return len(self._secret) >= SHORTEST and self._secret.translate(_SMALL) in plain
 
     def hide_in(self, value: Any) -> Any:
-        """Return a value of JSON without the secret, in names too."""
+        """Return a JSON value without the secret, also in its keys."""
         if isinstance(value, dict):
             return {self.hide_in(name): self.hide_in(one) for name, one in value.items()}
         if isinstance(value, (list, tuple)):
@@ -99,12 +99,12 @@ class Key:
         return self.hide(value) if isinstance(value, str) else value
 
     @cached_property
-    def _pieces(self) -> frozenset[str]:
-        """All pieces of the shortest length that is hidden, in small letters."""
+    def _fragments(self) -> frozenset[str]:
+        """All substrings of the shortest hidden length, in lower case."""
         secret = self._secret.encode("utf-8", "replace")
-        forms = [self._secret, _plain(self._secret.translate(_SMALL))[0]]
-        # Base64 looks different by where in three bytes the secret begins. What shares a character
-        # with bytes around it is left out.
+        forms = [self._secret, _unescape(self._secret.translate(_SMALL))[0]]
+        # Base64 depends on the position of the secret within three bytes. Characters that encode
+        # bytes around the secret are left out.
         for shift in range(3):
             form = base64.b64encode(b"\0" * shift + secret).decode()
             whole = form[(0, 2, 3)[shift] : (shift + len(secret)) * 8 // 6]
@@ -116,8 +116,8 @@ class Key:
         )
 
 
-def _plain(text: str) -> tuple[str, list[int]]:
-    """Return a text with its escapes undone, and where each character of it starts, and the end."""
+def _unescape(text: str) -> tuple[str, list[int]]:
+    """Return an unescaped text, and the original position of each of its characters and the end."""
     characters: list[str] = []
     starts: list[int] = []
     done = 0
@@ -143,73 +143,73 @@ def _character(match: re.Match[str]) -> str:
 
 
 def read_key(path: Path | None, environment: Mapping[str, str] = os.environ) -> Key:
-    """Return the key from a file, or from OPENAI_API_KEY.
+    """Read the key from a file, or from OPENAI_API_KEY.
 
     Raises:
-        EvaluationError: If there is none, or it can't be one.
+        EvaluationError: If there is none, or it can't be a key.
     """
     if path is None:
         secret, source = environment.get(VARIABLE, "").strip(), f"the variable {VARIABLE}"
         if not secret:
             raise EvaluationError(
-                f"no key: set the environment variable {VARIABLE}, or pass --api-key-file with a "
-                "file that holds it (a local server that needs none takes any text)"
+                f"no key: set the environment variable {VARIABLE}, or pass a file that contains it "
+                "as --api-key-file (any text will do for a local server that needs no key)"
             )
     else:
         secret, source = _read_file(path), "the file of --api-key-file"
     if len(secret) > 1 and secret[0] == secret[-1] and secret[0] in "\"'`":
         raise EvaluationError(
-            f"{source} holds quotes around the key; take them away, only the key itself is needed"
+            f"{source} has quotes around the key; remove them, only the key itself is needed"
         )
     if _ASSIGNMENT.fullmatch(secret):
         raise EvaluationError(
-            f"{source} holds an assignment as in NAME=key; leave only what stands behind the sign, "
-            "without quotes"
+            f"{source} contains an assignment such as NAME=key; keep only the part after the "
+            "equals sign, without quotes"
         )
     if not (secret.isascii() and secret.isprintable()) or not secret or " " in secret:
         raise EvaluationError(
-            f"{source} holds no key: one line of letters, digits and signs is needed, without "
-            "spaces; copy it again from the endpoint's page"
+            f"{source} does not contain a key: one line of letters, digits and symbols is needed, "
+            "without spaces; copy it again from the endpoint's page"
         )
     return Key(secret)
 
 
 def note_readers(path: Path) -> str | None:
-    """Return a note if others than its owner can read a key's file; None if all is well."""
+    """Return a note if other users can read the file of the key; None otherwise."""
     try:
         mode = path.stat().st_mode
     except OSError:
         return None
     if os.name != "posix" or not stat.S_ISREG(mode) or not mode & 0o044:
         return None
-    return "note: others can read the file of --api-key-file; `chmod 600` on it keeps the key yours"
+    return "note: other users can read the file of --api-key-file; `chmod 600` makes it private"
 
 
 def _read_file(path: Path) -> str:
-    """Return what a small file, or a pipe as of `<(pass show judge)`, holds.
+    """Return the content of a small file, or of a pipe such as `<(pass show judge)`.
 
-    Its name is not shown: somebody may have typed the key in its place.
+    Errors do not show its name: the user may have typed the key instead.
     """
     try:
-        content = _bounded(path)
-    except (OSError, ValueError) as error:  # The name holds a NUL or half a surrogate pair.
+        content = _read_bounded(path)
+    except (OSError, ValueError) as error:  # The name has a NUL or half a surrogate pair.
         reason = getattr(error, "strerror", None) or "no file has such a name"
         raise EvaluationError(
-            f"the file of --api-key-file can't be read: {reason}; it takes the name of "
-            "a file that holds the key, not the key"
+            f"the file of --api-key-file can't be read: {reason}; pass the name of a file that "
+            "contains the key, not the key itself"
         ) from None
     if len(content) > LARGEST_FILE:
         raise EvaluationError(
-            f"the file of --api-key-file holds no key: it is larger than {LARGEST_FILE} bytes; a "
-            "file with nothing but the key is needed"
+            f"the file of --api-key-file is not a key: it is larger than {LARGEST_FILE} bytes; "
+            "pass a file with nothing but the key"
         )
     encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
     return content.decode(encoding, errors="replace").strip()
 
 
-def _bounded(path: Path) -> bytes:
-    """Return a file's content, and no more of it than shows that it is too large."""
-    # Without waiting: nobody may ever write into a pipe.
+def _read_bounded(path: Path) -> bytes:
+    """Return a file's content, stopping once it is too large."""
+    # Non-blocking, since a pipe may never get a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     try:
         mode = os.fstat(descriptor).st_mode
@@ -220,7 +220,7 @@ def _bounded(path: Path) -> bytes:
         content = b""
         while len(content) <= LARGEST_FILE:
             if stat.S_ISFIFO(mode) and not select.select([descriptor], [], [], PATIENCE_S)[0]:
-                raise OSError(0, f"nothing came through this pipe for {PATIENCE_S:g} s")
+                raise OSError(0, f"the pipe sent nothing for {PATIENCE_S:g} s")
             more = os.read(descriptor, LARGEST_FILE + 1 - len(content))
             if not more:
                 break

@@ -1,4 +1,4 @@
-"""What is said of a judging run: metrics.json, the table with its notes, and an HTML page.
+"""Report a judging run: metrics.json, the table with its notes, and an HTML page.
 
 The page needs no network, no other file and no script. Answers and replies are a model's output, so
 the template escapes all of them.
@@ -32,7 +32,7 @@ from eval.tasks.judge.scoring import (
     UNPARSED,
     JudgedPicture,
     Result,
-    judged,
+    read_judgements,
     results,
     states,
     winner,
@@ -57,7 +57,9 @@ class JudgedRun:
     @cached_property
     def pictures(self) -> list[JudgedPicture]:
         """What the judge said."""
-        return judged(self.plan.requests, self.judgements.final, self.config.judge_protocol)
+        return read_judgements(
+            self.plan.requests, self.judgements.final, self.config.judge_protocol
+        )
 
     @cached_property
     def results(self) -> dict[str, Result]:
@@ -106,7 +108,7 @@ def metrics(run: JudgedRun) -> dict[str, Any]:
     }
 
 
-def nothing_judged(pair: Pair) -> dict[str, Any]:
+def metrics_without_judgements(pair: Pair) -> dict[str, Any]:
     """Return the content of `--json` where all pictures have two equal texts."""
     pictures = {"compared": len(pair.ids), "equal": len(pair.equal), "judged": 0, "counted": 0}
     return {
@@ -156,7 +158,7 @@ def notes(run: JudgedRun) -> list[str]:
         "judgements: " + ", ".join(f"{number} {state}" for state, number in counts.items()),
         "grades are means over both orders; flips: pictures whose winner changes with the order"
         if run.plan.both_orders
-        else "one order only: a judge that prefers a place shows as a difference here",
+        else "one order only: a judge that prefers a position shows as a difference here",
     ]
     if run.pair.equal:
         lines.insert(0, run.pair.equal_in_words())

@@ -1,8 +1,8 @@
-"""What a judging run asks, and the folder that is named after all that decides the replies.
+"""Plan a judging run: its requests, and its folder, named after all settings that decide replies.
 
-One request per picture and order of the answers, each with a key: a hash of text, picture, model,
-endpoint and parameters. What has been answered under a key is never asked again. A picture whose
-two texts are equal has no request: whatever a judge said would be about the place, not the text.
+There is one request per picture and order of the answers. Its key is a hash of text, picture,
+model, endpoint and parameters. A key that has been answered is never asked again. If the two texts
+of a picture are equal, it has no request: a judge could only prefer one position.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ DECISIVE: Final = ("judge_model", "judge_protocol", "judge_mode", "image_size", 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All requests of a run, and the settings that its folder is named after."""
+    """All requests of a run, and the settings that determine the name of its folder."""
 
     requests: Sequence[Request]
     settings: dict[str, Any]
@@ -45,7 +45,7 @@ class Plan:
         return len(self.settings["orders"]) > 1
 
     def folder(self, output_dir: Path) -> RunFolder:
-        """Return the run's folder below the folder that all run folders are in."""
+        """Return the run folder inside the folder of all run folders."""
         settings = self.settings
         model = re.sub(r"[^\w.-]+", "-", settings["judge_model"])
         count = settings["images"]["count"]
@@ -55,7 +55,7 @@ class Plan:
 
 
 def plan_judging(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> Plan:
-    """Return what is asked, after looking at every picture, those with equal texts included.
+    """Plan the requests, after reading every picture, including those with equal texts.
 
     Raises:
         EvaluationError: If pictures or objects are missing or can't be read.
@@ -63,7 +63,7 @@ def plan_judging(pair: Pair, config: JudgeConfig, inputs: JudgeInputs) -> Plan:
     references = None
     pictures: dict[ImageId, Picture] = {}
     if config.judge_mode == "text":
-        if inputs.data_path is not None:  # For the report, which is written when all is paid.
+        if inputs.data_path is not None:  # Checked before paying: the report needs it at the end.
             inputs.pictures_folder()
         references = read_references(inputs, pair.ids)
     else:

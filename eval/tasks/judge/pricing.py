@@ -1,4 +1,4 @@
-"""A request as it is sent: its key, a hash of all that decides the reply, and what it may cost."""
+"""Build a request with its key, a hash of all that decides the reply, and its highest cost."""
 
 from __future__ import annotations
 
@@ -23,22 +23,22 @@ def request_of(
     *,
     what: str,
 ) -> Request:
-    """Return a request with its key, its tokens and the most that it may cost.
+    """Return a request with its key, its tokens and its highest possible cost.
 
     Args:
         config: The judge's settings.
-        image_id: What it is about.
-        order: Which answer stands first; one answer is "1".
-        text: What the judge reads.
-        picture: What it is shown besides.
-        what: What the text holds of `image_id`, for messages.
+        image_id: The picture.
+        order: Order of the answers, "12" or "21"; "1" for a single answer.
+        text: Text of the prompt.
+        picture: Picture of the prompt; None without one.
+        what: Description of the text before `image_id`, for messages.
     Raises:
-        EvaluationError: If the text is longer than any that is sent.
+        EvaluationError: If the text is too long to send.
     """
     if len(text) > LONGEST_TEXT:
         raise EvaluationError(
-            f"{what} {image_id} have {len(text):,} characters; a judge is asked at most "
-            f"{LONGEST_TEXT:,}: are these the right files?"
+            f"{what} {image_id} have {len(text):,} characters, but at most {LONGEST_TEXT:,} are "
+            "sent to a judge; check that these are the right files"
         )
     schema = json.dumps(response_format(config.judge_protocol))
     size = None if picture is None else (picture.width, picture.height)

@@ -1,11 +1,11 @@
-"""The judge's protocols: what it is asked, and how the grades in its reply are read.
+"""The judge's protocols: the prompts, and how the grades in a reply are read.
 
-"opera" is the paper's prompt in our words, with the structure of OPERA's gpt4v_eval.py; "json" asks
-the same with a schema. In the text mode the judge sees no picture, but the objects that COCO's
-annotators marked in it.
+"opera" is the paper's prompt, reworded, with the structure of OPERA's gpt4v_eval.py. "json" has the
+same prompt with a schema. In the text mode, the judge gets the objects that COCO's annotators
+marked instead of the picture.
 
-A reply is readable if it gives two grades from 1 to 10 for each criterion, and only those, once or
-several times alike. What is not plain is not read: nothing is guessed.
+A reply is readable if it has exactly two grades from 1 to 10 for each criterion; they may be
+repeated if they are equal. Ambiguous replies are not read: nothing is guessed.
 """
 
 from __future__ import annotations
@@ -89,10 +89,10 @@ def render(
 
     Args:
         protocol: "opera" or "json".
-        first: Answer that stands first.
-        second: Answer that stands second.
-        objects: What is in the picture, in the text mode; None where the picture itself is sent.
-        kinds: What the annotators looked for, in the text mode.
+        first: The first answer.
+        second: The second answer.
+        objects: Objects in the picture, in the text mode; None if the picture itself is sent.
+        kinds: Categories that the annotators looked for, in the text mode.
     """
     mode = "image" if objects is None else "text"
     known = ""
@@ -104,10 +104,10 @@ def render(
 
 
 def response_format(protocol: str) -> dict[str, Any] | None:
-    """Return the schema that the endpoint holds a reply to; None where the reply is free text."""
+    """Return the JSON schema of a reply; None if the reply is free text."""
     if protocol != "json":
         return None
-    # The reason stands before the grades, so that a model that writes in order thinks first.
+    # The reason comes before the grades, so that the model gives reasons before it grades.
     grade = {"type": "number"}
     criterion = _object(reason={"type": "string"}, assistant_1=grade, assistant_2=grade)
     schema = _object(**dict.fromkeys(CRITERIA, criterion))
@@ -118,7 +118,7 @@ def response_format(protocol: str) -> dict[str, Any] | None:
 
 
 def _object(**properties: Any) -> dict[str, Any]:
-    """Return the schema of an object with exactly these properties, as strict schemas need it."""
+    """Return the schema of an object with exactly these properties, as strict mode requires."""
     return {
         "type": "object",
         "properties": properties,
@@ -132,19 +132,19 @@ Pair = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Grades:
-    """Grades of both answers by each criterion, in the order in which the answers stood."""
+    """Grades of both answers by criterion, in the order in which the answers were shown."""
 
     accuracy: Pair
     detailedness: Pair
 
-    def swapped(self) -> Grades:
-        """Return the grades with the answers the other way round."""
+    def swap_answers(self) -> Grades:
+        """Return the grades with the two answers exchanged."""
         return Grades(self.accuracy[::-1], self.detailedness[::-1])
 
 
 @dataclass(frozen=True, slots=True)
 class Unparsed:
-    """A reply that can't be read, and why."""
+    """The reason why a reply can't be read."""
 
     reason: str
 
@@ -160,20 +160,20 @@ _NUMBER: Final = r"([0-9]{1,2}(?:\.[0-9]{1,3})?)(?![0-9])"
 _OF_TEN: Final = r"(?:[ ]?(?:/|out of)[ ]?10(?!\.?[0-9]))?"
 _NAME: Final = r"(?:the )?(?:assistant|answer|model|description|response)[ ]?#?([12])(?!\.?[0-9])"
 _GRADE: Final = rf"(?:{_NAME}[ ]?[:=-]?[ ]?)?{_NUMBER}{_OF_TEN}(?:[ ]?\({_NAME}\))?"
-# "8/10" is one grade of ten, and "8 -7" may hold a minus.
+# "8/10" is one grade out of ten, and "8 -7" may contain a minus sign.
 _BETWEEN: Final = r"(?:[ ]?[,;|&][ ]?| - |-| ?/(?!10)[ ]?|,? and | vs\.? | versus | )"
 _AFTER: Final = r"(?:[ ]?[.,;|]?|(?:[.;:]|[ ]?[-\u2013\u2014(])[ ]?[A-Za-z].*)"
 _PAIR: Final = re.compile(rf"{_GRADE}{_BETWEEN}{_GRADE}{_AFTER}", re.IGNORECASE)
 _MARKS: Final = re.compile(r"[*_`#<>\[\]{}\"']")
-_LONGEST: Final = 200  # Characters that are looked at; grades stand at the start of a line.
+_LONGEST: Final = 200  # Characters of a line that are read; grades are at its start.
 
 
 def read_grades(text: str, protocol: str) -> Grades | Unparsed:
-    """Return the grades of a reply, or why it has none. Never raises.
+    """Read the grades of a reply, or return why it has none. Never raises.
 
     Args:
         text: The reply.
-        protocol: What it was asked for in, "opera" or "json".
+        protocol: The protocol of the request, "opera" or "json".
     """
     if not text.strip():
         return Unparsed("the reply is empty")
@@ -185,7 +185,7 @@ def read_grades(text: str, protocol: str) -> Grades | Unparsed:
 
 
 def _find_in_text(text: str, criterion: str) -> Pair | Unparsed:
-    """Return the pair that a criterion's labels agree on."""
+    """Return the pair of grades after a criterion's labels, which must all agree."""
     plain = _MARKS.sub("", text)
     labels = list(_LABEL.finditer(plain))
     pairs = set()
@@ -199,12 +199,12 @@ def _find_in_text(text: str, criterion: str) -> Pair | Unparsed:
     if len(pairs) > 1:
         return Unparsed("different grades in different places")
     if not pairs:
-        return Unparsed(f"no two grades from {LOWEST} to {HIGHEST} behind the label")
+        return Unparsed(f"no two grades from {LOWEST} to {HIGHEST} after the label")
     return pairs.pop()
 
 
 def _pair_of(text: str) -> Pair | None:
-    """Return two grades of the first line with text in it, or of the first two together."""
+    """Return two grades from the first line with text, or from the first two lines together."""
     reason = _REASON.search(text)
     before = text[: reason.start()] if reason else text
     stripped = (line.strip(" \t|:").removeprefix("- ") for line in re.split(r"[\r\n]+", before))
@@ -220,7 +220,7 @@ def _in_order(
     before_one: str | None, one: str, after_one: str | None,
     before_two: str | None, two: str, after_two: str | None,
 ) -> Pair | None:  # fmt: skip
-    """Return two grades in the order of the assistants, if they are grades and names agree."""
+    """Return two grades in the order of the assistants; None if numbers or names do not fit."""
     pair = (float(one), float(two))
     names = ({before_one, after_one} - {None}, {before_two, after_two} - {None})
     if not all(LOWEST <= grade <= HIGHEST for grade in pair):
@@ -231,9 +231,9 @@ def _in_order(
 
 
 def _find_in_json(text: str, criterion: str) -> Pair | Unparsed:
-    """Return a criterion's pair in a JSON reply, which may stand in a fenced block."""
+    """Return a criterion's pair of grades in a JSON reply, which may be in a fenced block."""
     try:
-        content = parse_json(_unfenced(text))
+        content = parse_json(_strip_fence(text))
     except ValueError:
         return Unparsed("the reply is not JSON")
     grades = content.get(criterion) if isinstance(content, dict) else None
@@ -245,9 +245,9 @@ def _find_in_json(text: str, criterion: str) -> Pair | Unparsed:
     return one, two
 
 
-def _unfenced(text: str) -> str:
-    """Return what stands in a fenced block that is all of a text; else the text."""
-    # No regular expression: it would take hours for a reply of empty lines.
+def _strip_fence(text: str) -> str:
+    """Return the content of a fenced block if it is the whole text; otherwise the text."""
+    # A regular expression would take hours for a reply of empty lines.
     first, _, rest = text.strip().partition("\n")
     inner, _, last = rest.rpartition("\n")
     opens = first.strip().lower() in ("```", "```json")

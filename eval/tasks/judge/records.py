@@ -1,8 +1,8 @@
-"""The lines of judgements.jsonl: their form, checked when they are read, and files of them.
+"""Read and validate the lines of judgements.jsonl.
 
-A line of this run's own file that is damaged stops the run before anything is asked: what it said
-may be an answer that is paid for. Other runs' files are read for what they may save; what can't be
-read of them is named and left out.
+A damaged line in the run's own file stops the run before anything is sent, because it may have been
+a paid answer. Files of other runs are read to reuse their answers; their damaged lines are reported
+and skipped.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from eval.tasks.judge.replies import LONGEST_TEXT, MOST_TOKENS
 from eval.tasks.judge.requests import Outcome
 from models.json_files import json_fault, parse_json
 
-# Above all that a setting allows a request to cost, so that sums stay numbers.
+# Above any cost that the settings allow for a request, so that sums stay finite.
 MOST_USD: Final = 1e18
 MOST_REQUESTS: Final = 10**12
-# Bytes of a line: a text of which each character takes six, twice over for a caption beside it.
+# Bytes of a line: a text with six bytes per character, doubled for a caption next to it.
 LONGEST_LINE: Final = 16 * LONGEST_TEXT
 
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What a later start needs to know of a request that was about to be sent; numbers from 1."""
+    """A request that was about to be sent, as a later start needs it; requests count from 1."""
 
     request: int
     key: str
@@ -40,21 +40,21 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Damaged:
-    """A line that is no request and no reply, or a whole file, then without a number."""
+    """A line that is neither a request nor a reply; without a number, a whole file."""
 
     number: int | None
     reason: str
 
     @property
     def where(self) -> str:
-        """Return the line and what is wrong with it, in words."""
+        """Return the line number and what is wrong with the line, as text."""
         return self.reason if self.number is None else f"line {self.number}: {self.reason}"
 
 
 def read_events(path: Path) -> Iterator[Sent | Outcome | Damaged]:
-    """Yield what each line of a file says; a last line without an end is still being written."""
+    """Yield the content of each line; an unterminated last line is still being written."""
     try:
-        # Without waiting for somebody to write into a pipe.
+        # Non-blocking, since a pipe may never get a writer.
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
     except FileNotFoundError:
         return
@@ -63,31 +63,31 @@ def read_events(path: Path) -> Iterator[Sent | Outcome | Damaged]:
         return
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        yield Damaged(None, "it is no file")
+        yield Damaged(None, "it is not a regular file")
         return
     with os.fdopen(descriptor, "rb") as file:
         yield from _lines(file)
 
 
 def event_of(record: Any) -> Sent | Outcome:
-    """Return what a record says.
+    """Convert a record to a request or a reply.
 
     Raises:
-        ValueError: If it is no request and no reply, or a value has another type than ours have.
+        ValueError: If it is neither a request nor a reply, or a value has an invalid type.
     """
     if not isinstance(record, dict):
-        raise ValueError("it is no JSON object")
+        raise ValueError("it is not a JSON object")
     event = record.get("event")
     if event not in ("sent", "reply"):
         raise ValueError(f"its event is {event!r:.40}, neither 'sent' nor 'reply'")
     kind: type[Sent] | type[Outcome] = Sent if event == "sent" else Outcome
     known = {item.name: record[item.name] for item in fields(kind) if item.name in record}
-    # Of runs that were paid for before replies were checked when they came.
-    known |= {name: None for name in _UNSAID if name in known and not _FORM[name][1](known[name])}
+    # Earlier versions did not check these values of paid replies.
+    known |= {name: None for name in _OPTIONAL if name in known and not _FORM[name][1](known[name])}
     try:
         found = kind(**known)
     except TypeError as error:
-        # Of the class: "Sent.__init__() missing 1 required positional argument: 'key'".
+        # The message is "Sent.__init__() missing 1 required positional argument: 'key'".
         raise ValueError(str(error).partition("() ")[2]) from None
     for name, (allowed, check) in _FORM.items():
         if name in known and not check(known[name]):
@@ -102,7 +102,7 @@ def _lines(file: BinaryIO) -> Iterator[Sent | Outcome | Damaged]:
     while line := file.readline(LONGEST_LINE + 1):
         number += 1
         if len(line) > LONGEST_LINE:
-            yield Damaged(number, "it is longer than any of ours")
+            yield Damaged(number, f"it is longer than {LONGEST_LINE:,} bytes")
             return
         if not line.endswith(b"\n"):
             return
@@ -125,7 +125,7 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str)
 
 
-def _is_said(value: Any) -> bool:
+def _is_optional_text(value: Any) -> bool:
     return value is None or isinstance(value, str)
 
 
@@ -138,7 +138,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_usd(value: Any) -> bool:
-    # nan is in no range.
+    # nan fails the comparison.
     return type(value) in (int, float) and 0 <= value <= MOST_USD
 
 
@@ -146,25 +146,25 @@ def _is_count(value: Any) -> bool:
     return value is None or (type(value) is int and 0 <= value <= MOST_TOKENS)
 
 
-_UNSAID: Final = ("finish_reason", "model", "prompt_tokens", "reply_tokens")
-_TEXT: Final = ("a text", _is_text)
-_SAID: Final = ("a text or null", _is_said)
-_USD: Final = ("a number from 0 on", _is_usd)
-_COUNT: Final = ("a whole number from 0 on, or null", _is_count)
+_OPTIONAL: Final = ("finish_reason", "model", "prompt_tokens", "reply_tokens")
+_TEXT: Final = ("text", _is_text)
+_OPTIONAL_TEXT: Final = ("text or null", _is_optional_text)
+_USD: Final = ("a number of at least 0", _is_usd)
+_COUNT: Final = ("a whole number of at least 0, or null", _is_count)
 _FORM: Final = {
-    "request": ("a whole number from 1 on", _is_number),
+    "request": ("a whole number of at least 1", _is_number),
     "key": _TEXT,
-    "image_id": ("a whole number from 0 on, or a text", _is_id),
+    "image_id": ("a whole number of at least 0, or text", _is_id),
     "order": _TEXT,
     "outcome": _TEXT,
     "at": _TEXT,
     "most_usd": _USD,
     "cost_usd": _USD,
-    "reason": _SAID,
-    "text": _SAID,
-    "finish_reason": _SAID,
-    "model": _SAID,
-    "borrowed_from": _SAID,
+    "reason": _OPTIONAL_TEXT,
+    "text": _OPTIONAL_TEXT,
+    "finish_reason": _OPTIONAL_TEXT,
+    "model": _OPTIONAL_TEXT,
+    "borrowed_from": _OPTIONAL_TEXT,
     "prompt_tokens": _COUNT,
     "reply_tokens": _COUNT,
 }

@@ -1,8 +1,8 @@
-"""What comes back from an endpoint, which any server may have written: checked when it comes.
+"""Parse and check the replies of an endpoint, which can be any server.
 
-What is needed is the text. Of what stands beside it, values of another type or of a size that
-nothing real has count as not said: a reply that is paid for is not thrown away for them. All of it
-is bounded and free of the key before it is stored, and reads back as it is.
+Only the text is required. Other values of a wrong type or an impossible size count as missing, so
+that a paid reply is not discarded because of them. Everything is limited in size and free of the
+key before it is stored, and can be read back unchanged.
 """
 
 from __future__ import annotations
@@ -23,40 +23,40 @@ from models.json_files import json_fault
 LONGEST_REASON: Final = 300
 LONGEST_NAME: Final = 200
 LONGEST_TEXT: Final = 1_000_000
-# Of a body, in bytes: JSON writes a character in at most six.
+# Bytes of a body: a character takes at most six bytes in JSON.
 LONGEST_BODY: Final = 8 * LONGEST_TEXT
 MOST_TOKENS: Final = 10**8
-# Digits of a number that is read as one.
+# Longest number that is parsed, in digits.
 MOST_DIGITS: Final = 20
 SHOWN_BODY: Final = 80
-# Characters behind which nothing is looked at of what is cut after a few hundred.
+# Characters that are searched for the key in texts that are then cut to a few hundred.
 FAR: Final = 50_000
-# What more than one text may be part of, as some servers have it.
+# Types of the parts of a text, which some servers send in several parts.
 TEXT_PARTS: Final = ("text", "output_text")
 
 
 class Kind(str, Enum):
-    """What went wrong with a request; the last two do not pass."""
+    """What went wrong with a request; the last two can't be solved by retrying."""
 
     BUSY = "rate limit"
     SERVER = "server error"
     TIMEOUT = "timeout"
     CUT = "connection cut"
     UNREACHED = "endpoint can't be reached"
-    GARBLED = "reply is no chat completion"
+    GARBLED = "reply is not a chat completion"
     PAGE = "reply is a web page"
     REJECTED = "rejected"  # This request.
     HOPELESS = "hopeless"  # Every request.
 
     @property
     def free(self) -> bool:
-        """Whether nothing is charged for it: the endpoint said that it did no work."""
+        """Whether the request costs nothing, because the endpoint reported that it did no work."""
         return self not in (Kind.TIMEOUT, Kind.CUT, Kind.GARBLED, Kind.PAGE)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What the judge said, and what it took; None where the endpoint did not say."""
+    """The judge's reply with its token counts; values that the endpoint did not send are None."""
 
     text: str
     refusal: str | None
@@ -67,7 +67,7 @@ class Reply:
 
     @property
     def refused(self) -> str | None:
-        """Why it is no answer; None if it is one."""
+        """Why the judge refused to answer; None if it answered."""
         if not self.refusal and self.finish_reason == "content_filter":
             return "stopped by the endpoint's content filter"
         return self.refusal or None
@@ -80,7 +80,7 @@ class Failure:
     Attributes:
         kind: What went wrong.
         reason: In words, without the key.
-        wait_s: How long the endpoint tells to wait; None if it does not.
+        wait_s: Seconds to wait, as requested by the endpoint; None without such a request.
     """
 
     kind: Kind
@@ -91,7 +91,7 @@ class Failure:
 def read_reply(body: bytes, key: Key) -> Reply | Failure:
     """Read the body of a reply; the key is hidden before anything is cut."""
     try:
-        # A mark at the start is left out, and a byte that is no UTF-8 costs its character only.
+        # A byte order mark is dropped, and invalid UTF-8 only replaces the affected characters.
         content = json.loads(
             body.decode("utf-8-sig", errors="replace"),
             object_pairs_hook=_object,
@@ -119,11 +119,11 @@ def read_reply(body: bytes, key: Key) -> Reply | Failure:
 
 
 def cut(text: str, key: Key, longest: int) -> str:
-    """Return the start of a text from outside, without the key and without halves of characters.
+    """Return the start of an external text, without the key and without half surrogate pairs.
 
-    The key is hidden before the cut, which may leave a piece of it that is too short to know.
+    The key is hidden before cutting, which could leave a part of it that is too short to recognise.
     """
-    # Far more than is kept: of a piece of the key at this end, as much is hidden as anywhere else.
+    # Much longer than the result, so that a part of the key at this end is not in the result.
     start = text[: 2 * longest + FAR].encode("utf-8", errors="replace").decode()
     return key.hide(start)[:longest]
 
@@ -135,7 +135,7 @@ def words(text: str, key: Key, longest: int = LONGEST_REASON) -> str:
 
 
 def wait_of(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds that Retry-After tells to wait, as a number or a date; None without it."""
+    """Return the seconds of Retry-After, which is a number or a date; None without it."""
     for name, per_second in (("retry-after-ms", 1000), ("retry-after", 1)):
         with suppress(KeyError, ValueError):
             seconds = float(headers[name]) / per_second
@@ -148,14 +148,16 @@ def wait_of(headers: Mapping[str, str]) -> float | None:
 def _no_reply(body: bytes, key: Key, why: str) -> Failure:
     text = body.decode("utf-8", errors="replace").strip()
     if not text:
-        return Failure(Kind.GARBLED, "the endpoint sent nothing where a chat completion was due")
+        return Failure(Kind.GARBLED, "the endpoint sent nothing instead of a chat completion")
     start = cut(text, key, SHOWN_BODY)
     if text.startswith("<"):
-        return Failure(Kind.PAGE, f"a web page came where a chat completion was due ({start!r}); "
-                       "check --judge-base-url, which mostly ends in /v1")  # fmt: skip
+        return Failure(Kind.PAGE, f"got a web page instead of a chat completion ({start!r}); check "
+                       "--judge-base-url, which usually ends in /v1")  # fmt: skip
     if len(body) > LONGEST_BODY:
-        return Failure(Kind.GARBLED, f"more than {LONGEST_BODY:,} bytes came, from {start!r} on")
-    return Failure(Kind.GARBLED, f"{start!r} is no chat completion{cut(why, key, SHOWN_BODY)}")
+        return Failure(
+            Kind.GARBLED, f"got more than {LONGEST_BODY:,} bytes, which start with {start!r}"
+        )
+    return Failure(Kind.GARBLED, f"{start!r} is not a chat completion{cut(why, key, SHOWN_BODY)}")
 
 
 def _text(content: Any) -> str:
@@ -178,7 +180,7 @@ def _name(value: Any, key: Key) -> str | None:
 
 
 def _count(value: Any) -> int | None:
-    """Return a number of tokens; None for what is none, or is more than anything takes."""
+    """Return a number of tokens; None if it is invalid or impossibly large."""
     if type(value) is float and value.is_integer():
         value = int(value)
     return value if type(value) is int and 0 <= value <= MOST_TOKENS else None
@@ -191,5 +193,5 @@ def _integer(digits: str) -> int | None:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise ValueError("a key stands twice in one object")
+        raise ValueError("an object has a duplicate key")
     return found

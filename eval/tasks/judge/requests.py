@@ -1,4 +1,4 @@
-"""Two answers to each of some pictures, what is asked about them, and what came of it."""
+"""Data classes of a judging run: pairs of answers, requests, and their outcomes."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class Arm:
     source: str
 
     def only(self, ids: Sequence[ImageId]) -> Arm:
-        """Return the arm with some of its pictures, in their order."""
+        """Return the arm with only some of its pictures, in the given order."""
         return replace(self, texts={image_id: self.texts[image_id] for image_id in ids})
 
     def hash(self) -> str:
-        """Return the SHA-256 of image ids and answers, whatever file they came from."""
+        """Return the SHA-256 of image ids and answers, which does not depend on the file."""
         return hashlib.sha256(json.dumps(list(self.texts.items())).encode()).hexdigest()
 
 
@@ -58,16 +58,16 @@ class Pair:
 
     @property
     def equal(self) -> list[ImageId]:
-        """The image ids whose two texts are equal, spaces around them aside; none is judged."""
+        """The image ids with equal texts, apart from spaces around them; they are not judged."""
         one, two = self.first.texts, self.second.texts
         return [image_id for image_id in self.ids if one[image_id].strip() == two[image_id].strip()]
 
     def equal_in_words(self) -> str:
-        """Return how many pictures are not judged, with their share."""
+        """Return the number and share of pictures that are not judged, as text."""
         equal, count = len(self.equal), len(self.ids)
         return (
             f"{equal} of {count} pictures ({100 * equal / count:.0f} %) have two equal texts; they "
-            "are not judged and enter no number"
+            "are not judged and not counted in any number"
         )
 
     def cut(self, count: int) -> Pair:
@@ -76,11 +76,11 @@ class Pair:
         return Pair(self.first.only(ids), self.second.only(ids))
 
 
-def paired(first: Arm, second: Arm) -> Pair:
-    """Return two arms as a pair, in the order of the first.
+def pair_arms(first: Arm, second: Arm) -> Pair:
+    """Return two arms as a pair, in the order of the first arm's pictures.
 
     Raises:
-        EvaluationError: If they are not of the same pictures.
+        EvaluationError: If they are about different pictures.
     """
     parts = []
     for arm, other in ((first, second), (second, first)):
@@ -89,23 +89,23 @@ def paired(first: Arm, second: Arm) -> Pair:
             parts.append(f"{len(ids)} image ids only in {arm.source} ({some_ids(ids)})")
     if parts:
         raise EvaluationError(
-            f"the answers are of different pictures: {' and '.join(parts)}; both files must hold "
-            "one answer for each of the same image ids"
+            f"the answers are about different pictures: {' and '.join(parts)}; both files must "
+            "have one answer for each of the same image ids"
         )
     return Pair(first, second.only(list(first.texts)))
 
 
 QUALITY: Final = 90
-# Which answer stands first; the paper's order is the first of them.
+# The order of the answers in a prompt; the paper uses the first.
 ORDERS: Final = ("12", "21")
-# Outcomes that end a request for good.
+# Outcomes after which a request is not sent again.
 ANSWERED, REFUSED, REJECTED = "answered", "refused", "rejected"
 FINAL: Final = (ANSWERED, REFUSED, REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A picture that was looked at once; `width` and `height` as it is sent, rounded up."""
+    """A picture that was read and checked; `width` and `height` as it is sent, rounded up."""
 
     path: Path
     sha256: str
@@ -123,9 +123,9 @@ class Request:
 
     Attributes:
         key: Hash of all that decides the reply.
-        order: "12" or "21"; "1" where one answer is judged.
-        picture: What is shown; None in the text mode.
-        most_usd: What it may cost; 0 if the model has no price.
+        order: "12" or "21"; "1" for a single answer.
+        picture: The picture that is sent; None in the text mode.
+        most_usd: Highest possible cost in US dollars; 0 if the model has no price.
     """
 
     key: str
@@ -137,8 +137,8 @@ class Request:
     most_usd: float
 
     def body(self, config: JudgeConfig) -> dict[str, Any]:
-        """Return the arguments of the chat-completions call, the picture inside."""
-        # JSON may hold half a surrogate pair, which UTF-8 has no bytes for.
+        """Return the arguments of the chat-completions call, including the picture."""
+        # JSON may contain half a surrogate pair, which UTF-8 can't encode.
         text = self.text.encode("utf-8", errors="replace").decode()
         content: list[dict[str, Any]] = [{"type": "text", "text": text}]
         if self.picture is not None:
@@ -149,18 +149,18 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of a request: a reply, or why there is none.
+    """The outcome of a request: a reply, or why there is none.
 
     Attributes:
-        request: Its number; None where another run has paid for it.
+        request: Number of the request; None if another run paid for it.
         key, image_id, order: As in `Request`.
         outcome: One of FINAL, or a failure's kind.
-        cost_usd: What it cost; 0 where another run has paid for it.
-        at: When it came.
-        reason: Why there is no answer; None where there is one.
-        text, finish_reason, model, prompt_tokens, reply_tokens: As in `client.Reply`; None where
-            there is none.
-        borrowed_from: Name of the folder of the run that has paid for it.
+        cost_usd: Cost in US dollars; 0 if another run paid for it.
+        at: Time of the reply.
+        reason: Why there is no answer; None if there is one.
+        text, finish_reason, model, prompt_tokens, reply_tokens: As in `replies.Reply`; None without
+            a reply.
+        borrowed_from: Name of the folder of the run that paid for it.
     """
 
     request: int | None
@@ -179,16 +179,16 @@ class Outcome:
     borrowed_from: str | None = None
 
 
-def unanswered(requests: Sequence[Request], answered: Mapping[str, Any]) -> list[Request]:
+def open_requests(requests: Sequence[Request], answered: Mapping[str, Any]) -> list[Request]:
     """Return the requests whose key has no answer, each key once.
 
-    Copies of a picture with the same answers are one request.
+    Copies of a picture with the same answers share one request.
     """
     return list({one.key: one for one in requests if one.key not in answered}.values())
 
 
 def parameters(config: JudgeConfig) -> dict[str, Any]:
-    """Return the arguments of a call that are the same for all requests of a run."""
+    """Return the arguments of a call that all requests of a run share."""
     optional = {
         "temperature": config.temperature,
         "reasoning_effort": config.reasoning_effort,

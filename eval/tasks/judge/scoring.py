@@ -1,8 +1,8 @@
-"""From judgements to numbers: means, differences with intervals, wins, and flips with the order.
+"""Compute numbers from judgements: means, differences with intervals, wins, and order flips.
 
-A picture counts where all its judgements can be read, in both orders if both were asked: one order
-alone would bring back the very bias that the other is there to cancel. Pictures whose two texts are
-equal are not judged and enter nothing here: no mean grade, no tie, no flip.
+A picture counts if all its judgements can be read, in both orders if both were asked: a single
+order would bring back the position bias that the other order cancels. Pictures with two equal texts
+are not judged and not counted here: in no mean grade, tie or flip.
 
 Axes: `N` pictures, `C` counts that add up over pictures, as `eval.stats.intervals` has them.
 """
@@ -23,7 +23,7 @@ from eval.stats.intervals import Array, Interval, McNemar
 from eval.tasks.judge.protocols import CRITERIA, Grades, Pair, Unparsed, read_grades
 from eval.tasks.judge.requests import ANSWERED, Outcome, Request
 
-# What became of a judgement. "open" is one that has no final reply yet.
+# States of a judgement. An "open" one has no final reply yet.
 READ, UNPARSED, OPEN = "read", "unparsed", "open"
 STATES: Final = (READ, UNPARSED, "refused", "rejected", OPEN)
 
@@ -33,10 +33,10 @@ class Judgement:
     """One reply about one picture.
 
     Attributes:
-        order: Which answer stood first: "12" or "21".
+        order: Order of the answers in the prompt: "12" or "21".
         state: One of STATES.
-        grades: Of answer 1 and answer 2, wherever they stood; None where they can't be read.
-        text, reason: The reply, and why there are no grades; empty where there is none.
+        grades: Grades of answer 1 and answer 2, in this order; None if they can't be read.
+        text, reason: The reply, and why there are no grades; empty if there is none.
     """
 
     order: str
@@ -64,7 +64,7 @@ class JudgedPicture:
         return fmean(one for one, _ in pairs), fmean(two for _, two in pairs)
 
     def winners(self, criterion: str) -> list[int]:
-        """Return per order which answer wins: 1, 2, or 0 for a tie."""
+        """Return the winner in each order: answer 1, 2, or 0 for a tie."""
         return [winner(pair) for pair in self._pairs(criterion)]
 
     def _pairs(self, criterion: str) -> list[Pair]:
@@ -77,8 +77,8 @@ class Flips:
 
     Attributes:
         pictures: Pictures judged in both orders.
-        changed: Of these, those where the two orders name another winner, or one names none.
-        reversed: Of these, those where each order names the other answer.
+        changed: Those whose result differs between the orders: another winner, or a tie in one.
+        reversed: Those with opposite winners in the two orders.
     """
 
     pictures: int
@@ -87,7 +87,7 @@ class Flips:
 
     @property
     def rate(self) -> float:
-        """Return the share that changed; nan without pictures."""
+        """Share of pictures with a changed result; nan without pictures."""
         return self.changed / self.pictures if self.pictures else nan
 
     def as_dict(self) -> dict[str, Any]:
@@ -97,14 +97,14 @@ class Flips:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What is found by one criterion.
+    """The result by one criterion.
 
     Attributes:
         first, second: Mean grades of the answers.
         difference: Second minus first.
         wins, ties, losses: Pictures where answer 2 has the higher, the same, the lower mean grade.
-        sign_test: Of wins against losses, without the ties.
-        flips: None where one order was asked.
+        sign_test: Sign test of wins against losses, without ties.
+        flips: None if only one order was asked.
     """
 
     first: Interval
@@ -130,10 +130,10 @@ class Result:
         }
 
 
-def judged(
+def read_judgements(
     requests: Sequence[Request], final: Mapping[str, Outcome], protocol: str
 ) -> list[JudgedPicture]:
-    """Return what the judge said, picture by picture, from the final outcomes by key."""
+    """Read the judgements of each picture from the final outcomes by key."""
     by_id: dict[ImageId, list[Judgement]] = {}
     for request in requests:
         found = _judgement(request, final.get(request.key), protocol)
@@ -142,7 +142,7 @@ def judged(
 
 
 def results(pictures: Sequence[JudgedPicture]) -> dict[str, Result]:
-    """Return the result by each criterion; empty if no picture counts."""
+    """Compute the result by each criterion; empty if no picture counts."""
     counted = [picture for picture in pictures if picture.counts]
     return {name: _result(counted, name) for name in CRITERIA} if counted else {}
 
@@ -170,7 +170,7 @@ def _judgement(request: Request, outcome: Outcome | None, protocol: str) -> Judg
         was_cut = outcome.finish_reason == "length"
         cut = "; the reply was cut at max_output_tokens" if was_cut else ""
         return Judgement(order, UNPARSED, None, text, found.reason + cut)
-    return Judgement(order, READ, found if order == "12" else found.swapped(), text, "")
+    return Judgement(order, READ, found if order == "12" else found.swap_answers(), text, "")
 
 
 def _result(pictures: Sequence[JudgedPicture], criterion: str) -> Result:
@@ -188,7 +188,7 @@ def _result(pictures: Sequence[JudgedPicture], criterion: str) -> Result:
         wins=won.count(2),
         ties=won.count(0),
         losses=won.count(1),
-        # Only pictures with a winner tell the two apart, so this is the sign test.
+        # Without ties, McNemar's test is the sign test.
         sign_test=intervals.mcnemar([one == 1 for one in won], [one == 2 for one in won]),
         flips=_flips(pictures, criterion),
     )
@@ -203,5 +203,5 @@ def _flips(pictures: Sequence[JudgedPicture], criterion: str) -> Flips | None:
 
 
 def _mean(sums: Array) -> Array:
-    """Return mean grades from sums of grades and of pictures, shape (2, ...) to (1, ...)."""
+    """Compute mean grades from sums of grades and of pictures, shape (2, ...) -> (1, ...)."""
     return np.asarray(intervals.ratio(sums[:1], sums[1:]))

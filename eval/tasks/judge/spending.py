@@ -1,4 +1,4 @@
-"""What a judging run took, for metrics.json and for people."""
+"""The cost of a judging run, for metrics.json and as printed text."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What a run took, earlier starts included; `usd` is None if the model has no price."""
+    """Requests, tokens and cost of a run over all starts; `usd` is None without a price."""
 
     requests: int
     without_reply: int
@@ -30,7 +30,7 @@ class Spent:
 
 
 def spent_by(judgements: Judgements, config: JudgeConfig) -> Spent:
-    """Return what a run took."""
+    """Compute the requests, tokens and cost of a run."""
     own = [one for one in judgements.outcomes if one.request is not None]
     return Spent(
         requests=judgements.requests,
@@ -46,21 +46,21 @@ def spent_by(judgements: Judgements, config: JudgeConfig) -> Spent:
 
 
 def spending_notes(took: Spent) -> list[str]:
-    """Return what a run took, a line each."""
+    """Return the cost of a run as text, one line per note."""
     lines = [
-        f"spent: {took.requests} requests, {took.prompt_tokens:,} + "
-        f"{took.reply_tokens:,} tokens, "
-        + ("cost not known" if took.usd is None else f"${took.usd:.4f}")
+        f"spent: {took.requests} requests, {took.prompt_tokens:,} prompt + "
+        f"{took.reply_tokens:,} reply tokens, "
+        + ("cost unknown" if took.usd is None else f"${took.usd:.4f}")
         + (f"; {took.borrowed} replies were paid for by other runs" if took.borrowed else "")
     ]
     if took.without_reply:
         lines.append(
-            f"note: {took.without_reply} requests were cut off before their reply came; they "
-            "count at the most they may have cost"
+            f"note: {took.without_reply} requests were interrupted before their reply; they count "
+            "at their highest possible cost"
         )
     if took.uncounted:
         lines.append(
-            f"note: the endpoint did not say, or said no possible number, how many tokens "
-            f"{took.uncounted} replies took; they count at the most they may have cost"
+            f"note: the endpoint sent no valid token counts for {took.uncounted} replies; they "
+            "count at their highest possible cost"
         )
     return lines

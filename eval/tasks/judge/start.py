@@ -1,4 +1,4 @@
-"""What every command of the judge does first: its flags, and its key, which nothing shows."""
+"""Shared start of the judge's commands: their flags, and the key, which is never shown."""
 
 from __future__ import annotations
 
@@ -18,26 +18,31 @@ from models.errors import ModelError
 
 
 def add_judge_flags(flags: FlagParser) -> None:
-    """Add the flags that say who judges, and what it may cost."""
-    flags.flag("--judge-model", metavar="NAME", help="the judge (configs/judge.yaml names one)")
-    flags.flag("--judge-base-url", metavar="URL", help="endpoint that speaks chat completions")
-    flags.flag("--judge-workers", type=int, help="requests under way at a time (8)")
-    flags.flag("--judge-config", type=Path, metavar="FILE", help="instead of configs/judge.yaml")
-    flags.flag("--api-key-file", type=Path, metavar="FILE", help="key (else OPENAI_API_KEY)")
-    flags.flag("--max-cost", type=float, metavar="USD", help="never spend more on this run")
-    flags.flag("--max-requests", type=int, help="never send more on this run")
+    """Add the flags for the judge and its costs."""
+    flags.flag("--judge-model", metavar="NAME", help="judge model (from configs/judge.yaml)")
+    flags.flag("--judge-base-url", metavar="URL",
+               help="address of the chat completions API (OPENAI_BASE_URL)")  # fmt: skip
+    flags.flag("--judge-workers", type=int, help="concurrent requests (8)")
+    flags.flag("--judge-config", type=Path, metavar="FILE",
+               help="settings of the judge (configs/judge.yaml)")  # fmt: skip
+    flags.flag("--api-key-file", type=Path, metavar="FILE",
+               help="file with the API key (the variable OPENAI_API_KEY)")  # fmt: skip
+    flags.flag("--max-cost", type=float, metavar="USD",
+               help="highest total cost of this run in US dollars (no bound)")  # fmt: skip
+    flags.flag("--max-requests", type=int,
+               help="highest total number of requests of this run (no bound)")  # fmt: skip
 
 
 def run_with_key(
     given: dict[str, Any], work: Callable[[dict[str, Any], Key | EvaluationError], None]
 ) -> None:
-    """Read the key, and run a command without it in what is said or written.
+    """Read the key, and run a command whose output and files never contain it.
 
     Args:
         given: The command's flags.
-        work: Takes them, and the key or why there is none.
+        work: Function that takes the flags, and the key or the error that there is none.
     Raises:
-        EvaluationError: If something is missing or not allowed, or a flag holds the key.
+        EvaluationError: If something is missing or not allowed, or a flag contains the key.
     """
     key = find_key(given.get("api_key_file"))
     if isinstance(key, EvaluationError):
@@ -47,8 +52,8 @@ def run_with_key(
     for name, value in given.items():
         if key.is_in(str(value)):
             raise EvaluationError(
-                f"--{name.replace('_', '-')} holds the key, which others can read on a command "
-                "line; leave it in OPENAI_API_KEY, or in a file for --api-key-file"
+                f"--{name.replace('_', '-')} contains the key, which other users can read on a "
+                "command line; put it into OPENAI_API_KEY, or into a file for --api-key-file"
             )
     try:
         work(given, key)
@@ -60,10 +65,10 @@ def run_with_key(
 
 
 def find_key(path: Path | None) -> Key | EvaluationError:
-    """Return the key, or why there is none, where that matters only if something is asked.
+    """Read the key, or return the error that there is none, which matters only for sending.
 
     Raises:
-        EvaluationError: If a file was named that holds none.
+        EvaluationError: If a file is given that has no key.
     """
     try:
         key = read_key(path)
@@ -77,21 +82,21 @@ def find_key(path: Path | None) -> Key | EvaluationError:
 
 
 def config_of(given: dict[str, Any], key: Key | EvaluationError) -> JudgeConfig:
-    """Take the judge's settings out of the flags that were given, and return them.
+    """Remove the judge's settings from the given flags, and return them.
 
     Raises:
-        EvaluationError: If one is not allowed, or holds the key.
+        EvaluationError: If a setting is not allowed, or contains the key.
     """
-    config = read_config(given.pop("judge_config", CONFIG_FILE), taken(given, JudgeConfig))
+    config = read_config(given.pop("judge_config", CONFIG_FILE), take_fields(given, JudgeConfig))
     for name, value in (("judge_model", config.judge_model), ("the address", endpoint(config))):
         if isinstance(key, Key) and key.is_in(value):
-            raise EvaluationError(f"{name} of the judge holds the key, which is then written down; "
-                                  "leave it out")  # fmt: skip
+            raise EvaluationError(f"{name} of the judge contains the key, which would be written "
+                                  "to files; remove it")  # fmt: skip
     return config
 
 
-def taken(given: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
-    """Take the flags that are fields of a dataclass out of those that were given."""
+def take_fields(given: dict[str, Any], kind: type[Any]) -> dict[str, Any]:
+    """Remove the fields of a dataclass from the given flags, and return them."""
     return {name: given.pop(name) for name in names_of(kind) if name in given}
 
 

@@ -1,8 +1,8 @@
-"""judgements.jsonl: every request before it is sent, and every reply as soon as it is there.
+"""Write judgements.jsonl: every request before it is sent, and every reply when it arrives.
 
-A line is flushed to the disk before the next step is taken. So a run that is killed knows which
-requests it sent whose reply it never saw; they count as paid, at the most they may have cost, and
-are asked again.
+Each line is flushed to disk before the next step. After a kill, the next start therefore knows
+which requests were sent without a recorded reply. They count as paid, at their highest possible
+cost, and are sent again.
 """
 
 from __future__ import annotations
@@ -26,35 +26,35 @@ from eval.tasks.judge.requests import (
     REFUSED,
     Outcome,
     Request,
-    unanswered,
+    open_requests,
 )
 
 JUDGEMENTS: Final = "judgements.jsonl"
-# Of a record: hashes of ours, and what others have said.
+# Keys of a record: this project's hashes, and text from outside.
 HASHES: Final = ("key", "sha256")
 FROM_OUTSIDE: Final = ("text", "reason", "model", "finish_reason")
-SHOWN: Final = 3  # Files that are named.
+SHOWN: Final = 3  # Number of files that a note names.
 
 
 def any_reply(outcome: Outcome) -> bool:
-    """Return that any reply will do."""
+    """Accept any reply."""
     return True
 
 
 class Judgements:
-    """What a run folder knows of its requests.
+    """The requests and replies of a run folder.
 
     Attributes:
-        outcomes: Of all requests, in the order in which they came.
+        outcomes: Outcomes of all requests, in the order of arrival.
         final: Final outcomes by key.
-        lost: Requests of earlier starts whose outcome is not known.
+        lost: Requests of earlier starts whose outcome is unknown.
     """
 
     def __init__(self, folder: RunFolder, key: Key | None) -> None:
-        """Read what a run's folder holds; no key is needed where nothing will be asked.
+        """Read the judgements of a run folder; no key is needed if nothing will be sent.
 
         Raises:
-            EvaluationError: If a line of it is damaged.
+            EvaluationError: If a line is damaged.
         """
         self._lines = folder.lines(JUDGEMENTS)
         self._key = key
@@ -63,47 +63,47 @@ class Judgements:
         self.outcomes: list[Outcome] = []
         self.final: dict[str, Outcome] = {}
         for event in own_events(self._lines.path):
-            self._note(event)
+            self._remember(event)
         self.lost = list(self._open.values())
 
     @property
     def requests(self) -> int:
-        """How many requests the run has sent."""
+        """Number of requests that the run has sent."""
         return len(self._sent)
 
     @property
     def spent(self) -> float:
-        """What they cost in US dollars; those without an outcome count at their most."""
+        """Their cost in US dollars; requests without an outcome count at their highest cost."""
         known = sum(one.cost_usd for one in self.outcomes)
         return float(known + sum(one.most_usd for one in self._open.values()))
 
     def hide_in(self, value: Any) -> Any:
-        """Return a value of JSON without the key, if it is known."""
+        """Return a JSON value without the key, if the key is known."""
         return value if self._key is None else self._key.hide_in(value)
 
-    def left(
+    def open_requests(
         self,
         requests: Sequence[Request],
         *,
         ask_again: bool = False,
         reads: Callable[[Outcome], bool] = any_reply,
     ) -> list[Request]:
-        """Return the requests without a final outcome; if `ask_again`, without one that reads."""
+        """Return requests without a final outcome; with `ask_again`, without a readable answer."""
         done = {
             key: one
             for key, one in self.final.items()
             if not ask_again or (one.outcome == ANSWERED and reads(one))
         }
-        return unanswered(requests, done)
+        return open_requests(requests, done)
 
     def borrow(self, paid: Mapping[str, Outcome]) -> None:
-        """Take over the answers that other runs have paid for, as `answered_in` finds them."""
+        """Record the answers that other runs paid for, see `find_paid_answers`."""
         found = [outcome for key, outcome in paid.items() if key not in self.final]
         own = {"request": None, "cost_usd": 0.0}
         self._append(*({"event": "reply", **asdict(outcome), **own} for outcome in found))
 
-    def sent(self, request: Request, most_usd: float) -> int:
-        """Record a request that is about to be sent and return its number."""
+    def record_request(self, request: Request, most_usd: float) -> int:
+        """Record a request that is about to be sent, and return its number."""
         number = max(self._sent, default=0) + 1
         self._append({
             "event": "sent",
@@ -123,7 +123,7 @@ class Judgements:
         })  # fmt: skip
         return number
 
-    def received(self, number: int, reply: Reply | Failure, cost_usd: float) -> None:
+    def record_reply(self, number: int, reply: Reply | Failure, cost_usd: float) -> None:
         """Record a reply, or why there is none."""
         sent = self._sent[number]
         if isinstance(reply, Failure):
@@ -146,20 +146,20 @@ class Judgements:
         })  # fmt: skip
 
     def _append(self, *records: Record) -> None:
-        """Write lines, and know of them what a later start would read."""
+        """Write lines, and update the state as if they had been read from the file."""
         if records:
-            written = [_writable(record, self._key) for record in records]
-            # What could not be read again is not written.
+            written = [_clean_record(record, self._key) for record in records]
+            # Validated before writing, so that every line can be read again.
             events = [event_of(record) for record in written]
             self._lines.append(written)
             for event in events:
-                self._note(event)
+                self._remember(event)
 
-    def _note(self, event: Sent | Outcome) -> None:
+    def _remember(self, event: Sent | Outcome) -> None:
         if isinstance(event, Sent):
             self._sent[event.request] = self._open[event.request] = event
             return
-        if self._key is not None:  # Earlier versions have cut replies before they hid it.
+        if self._key is not None:  # Earlier versions cut replies before they hid the key.
             event = replace(event, **{name: self._key.hide_in(getattr(event, name))
                                       for name in FROM_OUTSIDE})  # fmt: skip
         self.outcomes.append(event)
@@ -170,24 +170,24 @@ class Judgements:
 
 
 def own_events(path: Path) -> list[Sent | Outcome]:
-    """Return what a run's own file says.
+    """Read the requests and replies of a run's own file.
 
     Raises:
-        EvaluationError: If a line of it is damaged.
+        EvaluationError: If a line is damaged.
     """
     found: list[Sent | Outcome] = []
     for event in read_events(path):
         if isinstance(event, Damaged):
             what = "the file" if event.number is None else "that line"
             raise EvaluationError(
-                f"{path} is damaged, {event.where}; nothing was asked. Take {what} from a copy if "
-                f"there is one; else delete {what}: an answer in it is then paid for again"
+                f"{path} is damaged, {event.where}; nothing was sent. Restore {what} from a copy "
+                f"if there is one; otherwise delete {what}: an answer in it is then paid for again"
             )
         found.append(event)
     return found
 
 
-def answered_in(
+def find_paid_answers(
     root: Path,
     wanted: Collection[str],
     *,
@@ -195,11 +195,11 @@ def answered_in(
     ask_again: bool = False,
     reads: Callable[[Outcome], bool] = any_reply,
 ) -> dict[str, Outcome]:
-    """Return what need not be asked, by key: answers that any run of a folder has paid for.
+    """Return the answers, by key, that any run in a folder has paid for.
 
-    In this run's own folder, named `own`, refusals and rejections are final too, unless they are to
-    be asked again. Of several answers the first counts that `reads` can read, else the first. What
-    can't be read of other runs' files is named on standard error and left out.
+    In this run's own folder, named `own`, refusals and rejections are final too, unless
+    `ask_again`. Of several answers, the first that `reads` accepts counts, or else the first.
+    Damaged lines of other runs' files are reported on standard error and skipped.
 
     Raises:
         EvaluationError: If a line of this run's own file is damaged.
@@ -225,29 +225,32 @@ def answered_in(
     if left_out:
         more = f" and {len(left_out) - SHOWN} more files" if len(left_out) > SHOWN else ""
         print(
-            f"note: of other runs, what can't be read is left out: {', '.join(left_out[:SHOWN])}"
-            f"{more}",
+            "note: damaged lines of other runs are skipped, so their answers may be paid for "
+            f"again: {', '.join(left_out[:SHOWN])}{more}",
             file=sys.stderr,
         )
     return found
 
 
 def _files_in(root: Path) -> list[Path]:
-    """Return the files of all runs of a folder, whatever they are."""
+    """Return the paths of the judgements of all runs in a folder."""
     try:
         return sorted(folder / JUDGEMENTS for folder in root.iterdir() if folder.is_dir())
-    except OSError:  # Not there yet; whether it can be written shows later.
+    except OSError:  # Missing so far; a later step reports if it can't be written.
         return []
 
 
-def _writable(record: Record, key: Key | None) -> Record:
-    """Return a record without the key, but in our own hashes, and without halves of characters."""
-    return {name: value if name in HASHES else _whole(value, key) for name, value in record.items()}
+def _clean_record(record: Record, key: Key | None) -> Record:
+    """Return a record without the key, except in hashes, and without half surrogate pairs."""
+    return {
+        name: value if name in HASHES else _clean_value(value, key)
+        for name, value in record.items()
+    }
 
 
-def _whole(value: Any, key: Key | None) -> Any:
+def _clean_value(value: Any, key: Key | None) -> Any:
     if isinstance(value, dict):
-        return _writable(value, key)
+        return _clean_record(value, key)
     if not isinstance(value, str):
         return value
     # UTF-8 can't write half of a surrogate pair.

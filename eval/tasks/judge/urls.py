@@ -1,7 +1,7 @@
-"""The address of an endpoint: what can't be one, and what carries a secret, are refused.
+"""Check the address of an endpoint: invalid addresses and those with a secret are refused.
 
-An address is written down: in run.json, in reports and on the screen. So nothing of it is shown
-before it is known to hold no secret.
+Addresses are stored in run.json and shown in reports and on the screen. Nothing of an address is
+shown before it is known to contain no secret.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from eval.errors import EvaluationError
 
 EXAMPLE: Final = "http://127.0.0.1:8000/v1"
 LONGEST: Final = 500
-# What keys of well-known vendors start with, where a letter before it makes another word of it.
+# Prefixes of the keys of well-known vendors, not preceded by a letter or digit.
 _KEY: Final = re.compile(
     r"(?<![a-z0-9])(?:(?:sk|pk|rk)[-_][\w-]{8,}"
     r"|(?:gsk_|csk-|ghp_|hf_|xai-|nvapi-|pplx-|r8_|dapi|aiza|key-)(?=[a-z]*[0-9])[a-z0-9]{12,})",
@@ -32,19 +32,19 @@ def check_url(url: str, source: str) -> None:
 
     Args:
         url: The address.
-        source: The setting or variable that holds it.
+        source: The setting or variable with the address.
     Raises:
-        EvaluationError: If it is none, or carries a secret, which is not shown.
+        EvaluationError: If it is invalid, or contains a secret, which is not shown.
     """
     parts = _split(url)
     if parts is None or not _is_plain(url):
         raise EvaluationError(
-            f"{source} {_shown(url)} is no address; it must read {EXAMPLE}: http:// or https://, a "
-            "host, a port up to 65535 if need be, and a path"
+            f"{source} {_show_url(url)} is not an address; it must be like {EXAMPLE}: http:// or "
+            "https://, a host, optionally a port up to 65535, and a path"
         )
     if "@" in parts.netloc or "?" in url or "#" in url or ";" in url:
         raise EvaluationError(
-            f"{source} holds a user, a password, a query or a fragment; put the key into "
+            f"{source} contains a user, a password, a query or a fragment; put the key into "
             "OPENAI_API_KEY or into a file for --api-key-file, and leave it out of the address"
         )
     if any(looks_secret(part) for part in unquote(unquote(parts.path)).split("/")):
@@ -57,18 +57,18 @@ def check_url(url: str, source: str) -> None:
 def looks_secret(part: str) -> bool:
     """Return whether a part of a path looks like a key.
 
-    It does if something in it starts as vendors' keys do and goes on for long, or if it has a long
-    word of large letters, small letters and digits that change at random. Names of models change
-    rarely ("Qwen2VL7BInstruct"), and ids of projects and accounts are hexadecimal or have no large
-    letters: a key that looks so can't be told from them, and is refused where it is the one in use.
+    It does if it contains a long word with the prefix of a vendor's keys, or a long word in which
+    upper case, lower case and digits alternate at random. In names of models they rarely alternate
+    ("Qwen2VL7BInstruct"), and ids of projects and accounts are hexadecimal or have no upper case.
+    Keys of such a form are not recognised here; the key in use is refused elsewhere.
     """
     if _KEY.search(part):
         return True
     return any(_is_random(word) for word in _WORD.findall(part))
 
 
-def where_to(url: str, location: str) -> str:
-    """Return where a redirect leads, in words and without what may be a secret."""
+def describe_redirect(url: str, location: str) -> str:
+    """Describe the target of a redirect, without the parts that may contain a secret."""
     try:
         target, here = urlsplit(urljoin(url, location)), urlsplit(url)
         there = f"{target.scheme}://{target.hostname}" + (f":{target.port}" if target.port else "")
@@ -78,21 +78,21 @@ def where_to(url: str, location: str) -> str:
             here.port,
         )
     except ValueError:
-        return "what is no address"
+        return "an invalid address"
     if not location or not target.hostname:
         return "nowhere"
     return "another path of the same server" if same else there
 
 
 def _split(url: str) -> SplitResult | None:
-    """Return the parts of an address; None if it is none."""
+    """Return the parts of an address; None if it is invalid."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
         known = parts.scheme in ("http", "https") and host and port != 0
         if not known or not host:
             return None
-        # As the HTTP library will have it; such a host has no empty and no long labels.
+        # The HTTP library does the same; it fails for hosts with empty or long labels.
         host.encode("idna")
         if "[" in parts.netloc:
             IPv6Address(host)
@@ -102,12 +102,12 @@ def _split(url: str) -> SplitResult | None:
 
 
 def _is_plain(url: str) -> bool:
-    """Return whether an address is short, and without what urlsplit() drops in silence."""
+    """Return whether an address is short, and free of characters that urlsplit() silently drops."""
     return len(url) <= LONGEST and url.isprintable() and not set(url) & set(' \\"<>^`{|}')
 
 
-def _shown(url: str) -> str:
-    """Return what is no address, or why it is not shown."""
+def _show_url(url: str) -> str:
+    """Return an invalid address for a message, or why it is not shown."""
     safe = len(url) <= 100 and not set(url) & set("@?#;=%")
     if safe and not any(looks_secret(part) for part in re.split(r"[/\\\s:]", url)):
         return repr(url)

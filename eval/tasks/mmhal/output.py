@@ -1,4 +1,4 @@
-"""What is said of a judging run of MMHal-Bench: metrics.json, the tables and their notes."""
+"""Report a judging run of MMHal-Bench: metrics.json, the tables and their notes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eval.stats.permutation import PermutationTest
 from eval.tasks.judge.scoring import UNPARSED
 from eval.tasks.judge.spending import spending_notes, spent_by
 from eval.tasks.mmhal.questions import COUNT, in_order
-from eval.tasks.mmhal.scoring import differently_read
+from eval.tasks.mmhal.scoring import count_read_differently
 
 if TYPE_CHECKING:
     from eval.tasks.mmhal.answers import Answers
@@ -54,7 +54,7 @@ def _arm(run: RatedRun, arm: Answers) -> dict[str, Any]:
         "judgements": run.states(arm.name),
         **({} if found is None else found.as_dict()),
         "by_type": {kind: one and one.as_dict() for kind, one in by_kind.items()},
-        "read_differently_by_the_script": differently_read(run.replied(arm.name)),
+        "read_differently_by_the_script": count_read_differently(run.replied(arm.name)),
         "as_the_script": reference and {
             "average_score": reference.average,
             "hallucination_rate": reference.rate,
@@ -68,7 +68,7 @@ def _or_none(value: float) -> float | None:
 
 
 def headline(run: RatedRun) -> str:
-    """Return what was judged, by whom and how, in two lines."""
+    """Return in two lines what was judged, by which model and how."""
     sent = run.config.temperature
     return (
         f"MMHal-Bench, {len(run.questions)} questions, ratings from 0 to 6, no picture shown\n"
@@ -78,10 +78,10 @@ def headline(run: RatedRun) -> str:
 
 
 def tables(run: RatedRun) -> str:
-    """Return the tables: arms, types, differences, and what the benchmark's script makes of it."""
+    """Return the tables of arms, question types and differences."""
     names = [arm.name for arm in run.arms]
     if not any(run.numbers.values()):
-        return "no answer has a rating that can be read: no averages"
+        return "no averages: no answer has a readable rating"
     rows = []
     for arm in run.arms:
         found, states = run.numbers[arm.name], run.states(arm.name)
@@ -124,29 +124,30 @@ def _differences(run: RatedRun) -> str:
 
 
 def script_table(run: RatedRun) -> str:
-    """Return what the benchmark's script makes of the replies, in its digits."""
+    """Return the numbers that the benchmark's script computes from the replies, with its digits."""
     rows = []
     for arm in run.arms:
         found = run.as_reference(arm.name)
         replied = run.replied(arm.name)
-        differing = f"{differently_read(replied)} of {len(replied)}"
+        differing = f"{count_read_differently(replied)} of {len(replied)}"
         if found is None:
             rows.append([arm.name, NONE, NONE, NONE, differing])
             continue
         score, rate, kinds = (line.rpartition(": ")[2] for line in found.lines())
         shown = kinds.replace(",", " ") if in_order(run.questions) else NONE
         rows.append([arm.name, score, rate, shown, differing])
-    header = ["arm", "average", "rate", "by type (items i mod 8)", "read differently"]
+    header = ["arm", "average score", "hallucination rate", "score by type (item mod 8)",
+              "replies read differently"]  # fmt: skip
     return f"as {SCRIPT} reads the same replies:\n\n" + fit(header, rows)
 
 
 def notes(run: RatedRun) -> list[str]:
-    """Return what has to be known beside the tables, a line each."""
+    """Return the notes that explain the tables, one line each."""
     lines = [
-        "a hallucination is a rating below 3; answers without a readable rating are in no number "
-        f"of ours, while {SCRIPT} takes them for 0",
-        "scores of different judges don't compare: the benchmark's was gpt-4-0314, which is "
-        "retired; the judge sees no picture, but labels and a reference answer",
+        "a hallucination is a rating below 3; answers without a readable rating are left out, "
+        f"while {SCRIPT} counts them as 0",
+        "scores of different judges are not comparable: the benchmark's judge was gpt-4-0314, "
+        "which is retired; the judge gets labels and a reference answer instead of the picture",
     ]
     total = len(run.questions)
     for arm in run.arms:
@@ -158,13 +159,13 @@ def notes(run: RatedRun) -> list[str]:
         lines.append(f"note: the benchmark has {COUNT} questions, these are {total}")
     if not in_order(run.questions):
         lines.append(
-            f"note: the questions are not in the benchmark's order; types are those that rows "
-            f"name, and the numbers by type of {SCRIPT}, which go by the place, are left out"
+            f"note: the questions are not in the benchmark's order; types are taken from the rows, "
+            f"and {SCRIPT}'s numbers by type, which depend on the order, are left out"
         )
     without = [arm.name for arm in run.arms if run.as_reference(arm.name) is None]
     if without:
         lines.append(
-            f"note: {SCRIPT} needs {COUNT} replies, which are not there of {', '.join(without)}"
+            f"note: {SCRIPT} needs {COUNT} replies, but some are missing for {', '.join(without)}"
         )
     counted = min((one.count for one in run.numbers.values() if one), default=0)
     lines += few_pictures_note(counted) if counted else []

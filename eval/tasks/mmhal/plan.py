@@ -1,4 +1,4 @@
-"""What a judging run of MMHal-Bench asks, and the folder that is named after it."""
+"""Plan a judging run of MMHal-Bench: its requests, and the folder named after its settings."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 # Settings of the judge that decide the replies.
 DECISIVE: Final = ("judge_model", "max_output_tokens", "temperature", "reasoning_effort")
-LONE: Final = "1"  # the order of one answer
+LONE: Final = "1"  # order of a request with a single answer
 
 
 @dataclass(frozen=True, slots=True)
 class MMHalPlan:
-    """All requests of a run, and the settings that its folder is named after.
+    """All requests of a run, and the settings that determine the name of its folder.
 
     Attributes:
-        requests: By arm and the place of the question. Equal answers are one request to the judge.
-        settings: What decides the replies.
+        requests: By arm and index of the question. Equal answers share one request.
+        settings: Settings that decide the replies.
     """
 
     requests: dict[str, dict[int, Request]]
@@ -43,7 +43,7 @@ class MMHalPlan:
         return [request for of in self.requests.values() for request in of.values()]
 
     def folder(self, output_dir: Path) -> RunFolder:
-        """Return the run's folder below the folder that all run folders are in."""
+        """Return the run folder inside the folder of all run folders."""
         model = re.sub(r"[^\w.-]+", "-", self.settings["judge_model"])
         label = f"mmhal-{self.settings['questions']['count']}questions-{len(self.requests)}arms"
         return RunFolder(output_dir / "judge" / model, label, self.settings)
@@ -52,10 +52,10 @@ class MMHalPlan:
 def plan_ratings(
     questions: Sequence[Question], arms: Sequence[Answers], template: Template, config: JudgeConfig
 ) -> MMHalPlan:
-    """Return what is asked: each answer in the template, and no picture.
+    """Plan the requests: each answer in the template, without a picture.
 
     Raises:
-        EvaluationError: If an answer is longer than any that is sent.
+        EvaluationError: If an answer is too long to send.
     """
     requests = {}
     for arm in arms:

@@ -1,7 +1,7 @@
-"""The benchmark's question file, `response_template.json`: what is asked, and what a judge is told.
+"""Read the benchmark's question file, `response_template.json`.
 
-A question's type is what its row says. Without that it follows from the place: the script of the
-benchmark takes item i for type i mod 8, so that all 96 have to be there in their order.
+The type of a question is that of its row. If rows have no type, it depends on their order, as in
+the benchmark's script: item i has type i mod 8, so all 96 must be present in the original order.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ class Question:
     """One question of the benchmark.
 
     Attributes:
-        position: Its place in the file, from 0.
-        image: Name of the picture's file; empty if the row names none.
-        text: What is asked.
-        reference: What people answered.
-        labels: What is in the picture.
-        kind: Its type.
+        position: Index in the file, from 0.
+        image: Name of the picture's file; empty if the row has none.
+        text: The question.
+        reference: The reference answer, written by people.
+        labels: Objects in the picture.
+        kind: Type of the question.
         record: The row.
     """
 
@@ -52,7 +52,7 @@ class Question:
 
     @property
     def key(self) -> tuple[str, str]:
-        """What tells it from the others."""
+        """Picture and text, which identify the question."""
         return self.image, self.text
 
 
@@ -60,20 +60,21 @@ def read_questions(path: Path) -> list[Question]:
     """Read a question file, or a file of answers in its layout.
 
     Raises:
-        EvaluationError: If it can't be read, or a row lacks something, or stands there twice.
+        EvaluationError: If it can't be read, or a row is incomplete or duplicated.
     """
     rows = read_rows(path).rows
     if not rows:
-        raise EvaluationError(f"{path} holds no questions; pass {SOURCE}")
+        raise EvaluationError(f"{path} has no questions; pass {SOURCE}")
     typed = [row for _, row in rows if row.get("question_type") is not None]
     if 0 < len(typed) < len(rows):
         raise EvaluationError(
-            f"{path}: {len(typed)} of {len(rows)} rows have a question_type; all or none may"
+            f"{path}: {len(typed)} of {len(rows)} rows have a question_type; give it to all rows, "
+            "or to none"
         )
     if not typed and len(rows) != COUNT:
         raise EvaluationError(
-            f"{path} has {len(rows)} rows without question_type; types follow from the place among "
-            f"the benchmark's {COUNT} then: pass {SOURCE} as --questions"
+            f"{path} has {len(rows)} rows without question_type; types can then only be derived "
+            f"from the order of all {COUNT} questions: pass {SOURCE} as --questions"
         )
     found = [_question(at, row, f"{path}, {where}") for at, (where, row) in enumerate(rows)]
     twice = [key for key, count in Counter(one.key for one in found).items() if count > 1]
@@ -81,18 +82,18 @@ def read_questions(path: Path) -> list[Question]:
         places = [one.position + 1 for one in found if one.key == twice[0]]
         raise EvaluationError(
             f"{path} asks {twice[0][1]!r:.80} about {twice[0][0] or 'a picture without name'} in "
-            f"rows {places[0]} and {places[1]}; each question is asked once, remove the copy"
+            f"rows {places[0]} and {places[1]}, but each question must be unique; remove one row"
         )
     return found
 
 
 def in_order(questions: Sequence[Question]) -> bool:
-    """Return whether all stand where the benchmark's script expects their type."""
+    """Return whether each question is at an index where the benchmark's script expects its type."""
     return all(one.kind == TYPES[one.position % len(TYPES)] for one in questions)
 
 
 def image_of(row: Record) -> str:
-    """Return the name of the picture's file: the end of its address, else the id; "" for none."""
+    """Return the picture's file name: the end of its URL, else its id; "" without both."""
     source = row.get("image_src")
     if isinstance(source, str) and source.strip():
         try:
@@ -108,14 +109,14 @@ def _question(position: int, row: Record, where: str) -> Question:
         raise _wrong(where, "image_content", labels, "a list of labels")
     text, reference = row.get("question"), row.get("gt_answer")
     if not isinstance(text, str) or not text.strip():
-        raise _wrong(where, "question", text, "a text")
+        raise _wrong(where, "question", text, "text")
     if not isinstance(reference, str):
-        raise _wrong(where, "gt_answer", reference, "a text")
+        raise _wrong(where, "gt_answer", reference, "text")
     kind = row.get("question_type", TYPES[position % len(TYPES)])
     if kind is None:
         kind = TYPES[position % len(TYPES)]
     if not isinstance(kind, str) or not kind.strip():
-        raise _wrong(where, "question_type", kind, "a text")
+        raise _wrong(where, "question_type", kind, "text")
     return Question(
         position, image_of(row), text, reference, tuple(labels), kind.strip().lower(), row
     )

@@ -1,4 +1,4 @@
-"""A judging run of MMHal-Bench as far as it came: ratings by arm, and the numbers of them."""
+"""The ratings of a judging run of MMHal-Bench, and its numbers by arm."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RatedRun:
-    """A judging run as far as it came; arms are compared with `reference`."""
+    """A judging run, complete or not; arms are compared with `reference`."""
 
     config: JudgeConfig
     plan: MMHalPlan
@@ -42,7 +42,7 @@ class RatedRun:
 
     @cached_property
     def ratings(self) -> dict[str, dict[int, Rating]]:
-        """What came of each arm's answers, by the place of the question."""
+        """The ratings of each arm's answers, by index of the question."""
         final = self.judgements.final
         return {
             name: {at: rating_of(final.get(request.key)) for at, request in of.items()}
@@ -83,7 +83,7 @@ class RatedRun:
         return {state: found.count(state) for state in STATES}
 
     def as_reference(self, name: str) -> ReferenceNumbers | None:
-        """Return what the benchmark's script makes of an arm's replies; None unless it has all."""
+        """Compute the script's numbers of an arm's replies; None if replies are missing."""
         return reference_numbers([one.text for one in self.replied(name)])
 
     def replied(self, name: str) -> list[Rating]:
@@ -93,5 +93,5 @@ class RatedRun:
 
     @cached_property
     def judges(self) -> list[str]:
-        """The models that say they replied; an alias may stand for several."""
+        """The models named in the replies; an alias may refer to several."""
         return sorted({one.model for one in self.judgements.final.values() if one.model})

@@ -1,8 +1,8 @@
-"""From ratings to numbers: average score, hallucination rate, by type, and between arms.
+"""Compute numbers from ratings: average score, hallucination rate, by type, and between arms.
 
-Only answers whose rating can be read count; the script of the benchmark takes the others for 0,
-which its own numbers beside ours do. Pictures are resampled; arms are compared on the questions
-that are rated in both.
+Only answers with a readable rating count. The benchmark's script counts the others as 0, and its
+numbers are reported as well. Pictures are resampled; arms are compared on the questions that are
+rated in both.
 
 Axes: `N` pictures, `C` counts: sum of ratings, answers with a hallucination, answers.
 """
@@ -30,12 +30,12 @@ BOUNDS: Final = (float(HIGHEST), 1.0)
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What came of one answer.
+    """The rating of one answer.
 
     Attributes:
         state: One of `judge.scoring.STATES`.
-        value: From 0 to 6; None where there is none.
-        text, reason: The reply, and why there is no rating; empty where there is none.
+        value: From 0 to 6; None without a rating.
+        text, reason: The reply, and why there is no rating; empty if there is none.
     """
 
     state: str
@@ -83,12 +83,12 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceNumbers:
-    """What `summarize_gpt_mmhal.py` makes of 96 replies.
+    """The numbers that `summarize_gpt_mmhal.py` computes from 96 replies.
 
     Attributes:
-        scores: Of each reply; 0 where it finds none, or several.
+        scores: Score of each reply; 0 if the script finds no score, or several.
         average, rate: Mean score, and share of scores below 3.
-        by_type: Mean score of items i mod 8.
+        by_type: Mean score by index of the question mod 8.
     """
 
     scores: list[int]
@@ -97,7 +97,7 @@ class ReferenceNumbers:
     by_type: list[float]
 
     def lines(self) -> list[str]:
-        """Return what the script prints."""
+        """Return the lines that the script prints."""
         return [
             f"Average score: {self.average:.2f}",
             f"Hallucination rate: {self.rate:.2f}",
@@ -107,7 +107,7 @@ class ReferenceNumbers:
 
 
 def rating_of(outcome: Outcome | None) -> Rating:
-    """Return what a final outcome comes to; None is one that has not come."""
+    """Return the rating of a final outcome; None is an outcome that is still open."""
     if outcome is None:
         return Rating(OPEN, None, reason="not judged yet")
     text = outcome.text or ""
@@ -120,13 +120,13 @@ def rating_of(outcome: Outcome | None) -> Rating:
     return Rating(READ, found, text)
 
 
-def readable(outcome: Outcome) -> bool:
+def has_rating(outcome: Outcome) -> bool:
     """Return whether an outcome has a rating."""
     return rating_of(outcome).value is not None
 
 
 def numbers(questions: Sequence[Question], ratings: Mapping[int, Rating]) -> Numbers | None:
-    """Return the numbers of the questions that are rated; None if there is none."""
+    """Compute the numbers of the rated questions; None without any."""
     scored = [one for one in questions if _value(ratings, one) is not None]
     if not scored:
         return None
@@ -138,7 +138,7 @@ def numbers(questions: Sequence[Question], ratings: Mapping[int, Rating]) -> Num
 def difference(
     questions: Sequence[Question], first: Mapping[int, Rating], second: Mapping[int, Rating]
 ) -> Difference | None:
-    """Return the second arm minus the first; None if no question is rated in both."""
+    """Compute the second arm minus the first; None if no question is rated in both."""
     both = [
         one for one in questions
         if _value(first, one) is not None and _value(second, one) is not None
@@ -152,7 +152,7 @@ def difference(
 
 
 def reference_numbers(replies: Sequence[str]) -> ReferenceNumbers | None:
-    """Return what the benchmark's script makes of replies; None unless there are 96.
+    """Compute the numbers of the benchmark's script from replies; None unless there are 96.
 
     Source: LLaVA-RLHF, `Eval/summarize_gpt_mmhal.py`.
     """
@@ -167,8 +167,8 @@ def reference_numbers(replies: Sequence[str]) -> ReferenceNumbers | None:
     )
 
 
-def differently_read(replied: Iterable[Rating]) -> int:
-    """Return how many replies the script takes for another score, or for one where we see none."""
+def count_read_differently(replied: Iterable[Rating]) -> int:
+    """Count the replies to which the script gives another score than `read_rating`, or any."""
     return sum(one.value != read_as_reference(one.text) for one in replied)
 
 
@@ -196,5 +196,5 @@ def _table(questions: Sequence[Question], ratings: Mapping[int, Rating]) -> Arra
 
 
 def _metrics(sums: Array) -> Array:
-    """Return average score and hallucination rate from sums of counts, (3, ...) -> (2, ...)."""
+    """Compute average score and hallucination rate from sums of counts, (3, ...) -> (2, ...)."""
     return np.asarray(intervals.ratio(sums[:2], np.broadcast_to(sums[2], sums[:2].shape)))

@@ -1,4 +1,4 @@
-"""MMHal-Bench's questions for a model; `eval/mmhal_eval.py` has the answers judged."""
+"""MMHal-Bench's questions for a model; `eval/mmhal_eval.py` judges the answers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class MMHal(OpenTextTask):
     name = NAME
     title = "MMHal-Bench, answers to be judged"
     pictures = "data/MMHal/images"
-    fetched_by = "mmhal"
+    download_name = "mmhal"
     settings_class = MMHalSettings
     settings: MMHalSettings
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
@@ -52,21 +52,22 @@ class MMHal(OpenTextTask):
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
-        """Add the flag of the question file."""
-        flags.flag("--questions", type=Path, metavar="FILE", help="response_template.json")
+        """Add the flag for the question file."""
+        flags.flag("--questions", type=Path, metavar="FILE",
+                   help="the benchmark's response_template.json (required)")  # fmt: skip
 
     def items(self) -> list[Item]:
-        """Return the questions in order, cut to the limit; an id is the place in the file."""
+        """Return the questions in order, cut to the limit; an id is the index in the file."""
         found = self._questions()[: self.settings.limit]
         for one in found:
             if not one.image:
                 raise EvaluationError(
-                    f"{self.settings.questions}, entry {one.position + 1} names no picture; it "
-                    f"needs an image_src, as {SOURCE} has it"
+                    f"{self.settings.questions}, entry {one.position + 1} has no picture; it needs "
+                    f"an image_src, as in {SOURCE}"
                 )
         return [Item(one.position, one.image, one.text) for one in found]
 
-    def after(self, report: Path, arms: Mapping[str, Sequence[Answer]]) -> Appendix:
+    def write_files(self, report: Path, arms: Mapping[str, Sequence[Answer]]) -> Appendix:
         """Write each arm's answers in the benchmark's layout, and return the next command."""
         if self.settings.questions is None:
             return Appendix()
@@ -81,5 +82,5 @@ class MMHal(OpenTextTask):
 
     def _questions(self) -> list[Question]:
         if self.settings.questions is None:
-            raise EvaluationError(f"no questions: pass --questions with {SOURCE}")
+            raise EvaluationError(f"no questions: pass {SOURCE} as --questions")
         return read_questions(self.settings.questions)

@@ -1,6 +1,6 @@
-"""The judge's prompt: a file of the user's, since the benchmark's own is under GPL-3.
+"""The judge's prompt, from a file that the user provides, since the benchmark's is under GPL-3.
 
-Texts are put between its parts as they are: braces in an answer are no fields.
+Texts are inserted unchanged: braces in an answer are not fields.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from eval.files.text import read_text
 
 FIELDS: Final = ("the labels", "the question", "the reference answer", "the response")
 SOURCE: Final = "Eval/eval_gpt_mmhal.py of LLaVA-RLHF"
-NAME: Final = "template"  # of the text in that script
+NAME: Final = "template"  # variable of the text in that script
 
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A prompt with four places.
+    """A prompt with four fields.
 
     Attributes:
-        parts: The five texts around the places.
-        sha256: Of the template's text.
+        parts: The five texts around the fields.
+        sha256: SHA-256 of the template's text.
     """
 
     parts: tuple[str, ...]
     sha256: str
 
     def fill(self, *texts: str) -> str:
-        """Return the prompt with a text in each place, in the order of FIELDS."""
+        """Return the prompt with a text in each field, in the order of FIELDS."""
         first, *others = self.parts
         return first + "".join(text + part for text, part in zip(texts, others, strict=True))
 
@@ -42,12 +42,12 @@ def read_template(path: Path | None) -> Template:
     """Read a template: a text with four `{}`, or the benchmark's own script with it inside.
 
     Raises:
-        EvaluationError: If none is given, it can't be read, or it has other fields.
+        EvaluationError: If the path is None, the file can't be read, or it has other fields.
     """
     if path is None:
         raise EvaluationError(
-            f"no template: pass --template with the judge's prompt; it is in {SOURCE}, which can "
-            "be passed as it is (its licence is GPL-3, so it is not part of this project)"
+            f"no template: pass the file with the judge's prompt as --template; {SOURCE} can be "
+            "used directly (its licence is GPL-3, so it is not part of this project)"
         )
     text = read_text(path)
     if path.suffix == ".py":
@@ -62,13 +62,13 @@ def read_template(path: Path | None) -> Template:
             if name or spec or conversion:
                 raise EvaluationError(
                     f"{path} has the field {{{name:.40}}}, which is not filled; {order}, and other "
-                    "braces are written twice"
+                    "braces must be doubled"
                 )
             fields += 1
             parts.append("")
     except ValueError as error:
         raise EvaluationError(
-            f"{path} is no template ({error}); {order}, and other braces are written twice"
+            f"{path} is not a template ({error}); {order}, and other braces must be doubled"
         ) from error
     if fields != len(FIELDS):
         raise EvaluationError(f"{path} has {fields} fields; {order}")
@@ -76,12 +76,12 @@ def read_template(path: Path | None) -> Template:
 
 
 def _in_script(path: Path, text: str) -> str:
-    """Return the text that a Python file gives the name `template`; nothing of it is run."""
+    """Return the string that a Python file assigns to `template`, without running the file."""
     try:
         tree = ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise EvaluationError(
-            f"{path} is no Python file ({error}); pass the prompt as a text file"
+            f"{path} is not a valid Python file ({error}); pass the prompt as a text file"
         ) from error
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant):
@@ -89,5 +89,5 @@ def _in_script(path: Path, text: str) -> str:
             if NAME in names and isinstance(node.value.value, str):
                 return node.value.value
     raise EvaluationError(
-        f"{path} sets no text called {NAME!r}; pass {SOURCE}, or the prompt as a text file"
+        f"{path} has no string called {NAME!r}; pass {SOURCE}, or the prompt as a text file"
     )

@@ -1,4 +1,4 @@
-"""Benchmarks in POPE's form: a question file for each of its three types."""
+"""Benchmarks in POPE's format: a question file for each of its three types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ MEAN: Final = "mean"
 
 @dataclass(frozen=True, slots=True)
 class TypedSettings(YesNoSettings):
-    """Settings of a benchmark in POPE's form, besides those of all yes/no benchmarks.
+    """Settings of a benchmark in POPE's format, besides those of all yes/no benchmarks.
 
     Attributes:
         pope_type: Types of questions: random, popular, adversarial.
@@ -40,9 +40,13 @@ class TypedSettings(YesNoSettings):
         """Check what can be checked without a model."""
         YesNoSettings.__post_init__(self)
         if not self.pope_type:
-            raise EvaluationError(f"pope_type names none: {', '.join(POPE_TYPES)}, or all")
+            raise EvaluationError(
+                f"pope_type is empty; pass some of {', '.join(POPE_TYPES)}, or all"
+            )
         if len(set(self.pope_type)) < len(self.pope_type):
-            raise EvaluationError(f"pope_type {' '.join(self.pope_type)}: name each once")
+            raise EvaluationError(
+                f"pope_type {' '.join(self.pope_type)} has duplicates; name each type once"
+            )
         if "all" in self.pope_type:
             object.__setattr__(self, "pope_type", POPE_TYPES)
         for name in self.pope_type:
@@ -53,19 +57,19 @@ class TypedSettings(YesNoSettings):
 
 
 class TypedTask(YesNoTask):
-    """A benchmark in POPE's form; its parts are the types.
+    """A benchmark in POPE's format; its parts are the types.
 
     Attributes:
-        file_name: Of a question file, with the type in the place of {}.
-        folders: Where the files are if nobody says: the first that exists.
-        fetched: The word by which scripts/download_data.sh fetches them.
+        file_name: Name of a question file, with {} instead of the type.
+        folders: Default folders of the files; the first that exists is used.
+        questions_download_name: Name for `scripts/download_data.sh --only` to fetch the files.
     """
 
     settings_class: ClassVar[type[RunSettings]] = TypedSettings
     settings: TypedSettings
     file_name: ClassVar[str]
     folders: ClassVar[Sequence[Path]]
-    fetched: ClassVar[str]
+    questions_download_name: ClassVar[str]
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
         # OPERA's and EAH's pope_eval.py: the bare question, 10 tokens.
         ("", "opera"): TaskProtocol(10, parser="opera"),
@@ -73,7 +77,7 @@ class TypedTask(YesNoTask):
         ("llava-1.5", "official"): TaskProtocol(
             128, suffix="\nAnswer the question using a single word or phrase.", parser="pope"
         ),
-        # The others publish no command for POPE: its own question and parser, room for a sentence.
+        # The others publish no command for POPE: its question and parser, enough for a sentence.
         ("", "official"): TaskProtocol(128, parser="pope"),
         # Any model's chat template, with the bare question or a request for one word.
         ("", "chat"): TaskProtocol(128, parser="pope"),
@@ -82,57 +86,60 @@ class TypedTask(YesNoTask):
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
-        """Add the flags of the question files."""
+        """Add the flags for the question files."""
         flags.flag(
             "--pope-type",
             nargs="+",
             metavar="TYPE",
-            help=f"{', '.join(POPE_TYPES)}, or all (random)",
+            help=f"types of questions: {', '.join(POPE_TYPES)}, or all (random)",
         )
         name = cls.file_name.format("TYPE")
-        flags.flag("--pope-path", type=Path, help=f"folder of {name}, or one file")
+        flags.flag("--pope-path", type=Path, help=f"folder of {name}, or one such file")
         super().add_flags(flags)
 
     def items(self) -> list[Item]:
         """Return the questions of the types, each cut to the limit."""
         path = self.folder()
         if path.is_file() and len(self.settings.pope_type) > 1:
-            raise EvaluationError(f"--pope-path {path} is one file; pass one --pope-type with it")
+            raise EvaluationError(
+                f"--pope-path {path} is a single file; pass a single --pope-type with it, or the "
+                "folder of the files"
+            )
         found = []
         for pope_type in self.settings.pope_type:
             file = path if path.is_file() else self.question_file(path, pope_type)
             if not file.is_file():
                 raise EvaluationError(
                     f"{file} does not exist; pass the folder of {file.name} as --pope-path "
-                    f"(scripts/download_data.sh --only {self.fetched} fetches it)"
+                    f"(scripts/download_data.sh --only {self.questions_download_name} fetches it)"
                 )
             found += read_questions(file, pope_type)[: self.settings.limit]
         return found
 
     def question_file(self, folder: Path, pope_type: str) -> Path:
-        """Return the path of a question file under its published name."""
+        """Return the path of a question file in a folder."""
         return folder / self.file_name.format(pope_type)
 
     def folder(self) -> Path:
-        """Return the folder of the question files, or the one file.
+        """Return the folder of the question files, or the single file.
 
         Raises:
-            EvaluationError: If there is none.
+            EvaluationError: If no folder is given or found.
         """
         path = self.settings.pope_path or next((p for p in self.folders if p.is_dir()), None)
         if path is None:
             raise EvaluationError(
                 f"no question files: pass --pope-path (scripts/download_data.sh --only "
-                f"{self.fetched} fetches them){self.without_files}"
+                f"{self.questions_download_name} fetches them){self.missing_files_hint}"
             )
         return path
 
     @property
-    def without_files(self) -> str:
-        """What else can be done where there are no files, for the end of a sentence."""
+    def missing_files_hint(self) -> str:
+        """An alternative if there are no files, for the end of a message."""
         return ""
 
-    def reads(self) -> list[Path]:
+    def input_paths(self) -> list[Path]:
         """Return the question files."""
         folder = self.folder()
         return [folder, *(self.question_file(folder, name) for name in POPE_TYPES)]
@@ -149,15 +156,15 @@ class TypedTask(YesNoTask):
     def check_run(self, run: RecordedRun) -> None:
         """Refuse a run of other types than `--pope-type`, or of other questions than a given file.
 
-        The default type says nothing: every type of the run is scored.
+        With the default type, all types of the run are scored.
         """
         super().check_run(run)
         parts = {answer.item.part for answer in next(iter(run.answers().values()))}
         types = self.settings.pope_type
         if types != TypedSettings().pope_type and set(types) != parts:
             raise EvaluationError(
-                f"--pope-type {' '.join(types)}, but {run.path} holds answers to "
-                f"{', '.join(sorted(parts))}; a run folder is scored whole: leave --pope-type out"
+                f"--pope-type {' '.join(types)}, but {run.path} has answers to "
+                f"{', '.join(sorted(parts))}; a run folder is scored whole: leave out --pope-type"
             )
         if self.settings.pope_path is not None:
             items = self.items()

@@ -1,7 +1,8 @@
-"""Benchmarks in POPE's form: on A-OKVQA and GQA, and with checked labels.
+"""Benchmarks in POPE's format: on A-OKVQA and GQA, and with checked labels.
 
-The first two are POPE's own (`output/seem/` of its repository), built from SEEM's segmentation, so
-their labels have errors that nobody has measured. RePOPE is POPE on COCO, checked by people.
+The first two are part of POPE (`output/seem/` of its repository) and were built from SEEM's
+segmentation, so their labels have an unknown number of errors. RePOPE is POPE on COCO with labels
+that people checked.
 """
 
 from __future__ import annotations
@@ -15,44 +16,44 @@ from eval.tasks.base import TaskProtocol
 from eval.tasks.pope.files import TypedTask
 from eval.tasks.pope.questions import POPE_TYPES
 from eval.tasks.pope.repope import LABELS_FOLDER
-from eval.tasks.yes_no.said import Matching
+from eval.tasks.yes_no.answer_rows import Matching
 from models.settings import ROOT
 
 WHOLE: Final = MappingProxyType(dict.fromkeys(POPE_TYPES, 3000))
-SEEM: Final = (ROOT / "data/POPE",)  # as scripts/download_data.sh puts the files
+SEEM: Final = (ROOT / "data/POPE",)  # where scripts/download_data.sh puts the files
 
 
 class PopeAokvqa(TypedTask):
-    """POPE on pictures of A-OKVQA, which are COCO's val2014."""
+    """POPE on pictures of A-OKVQA, which are from COCO's val2014."""
 
     name = "pope-aokvqa"
     title = "POPE on A-OKVQA"
     published = False
     file_name = "aokvqa_pope_seem_{}.json"
     folders = SEEM
-    fetched = "seem"
+    questions_download_name = "seem"
     expected = WHOLE
 
 
 class PopeGqa(TypedTask):
-    """POPE on pictures of GQA, which are Visual Genome's."""
+    """POPE on pictures of GQA, which are from Visual Genome."""
 
     name = "pope-gqa"
     title = "POPE on GQA"
     pictures = "data/GQA/images"
-    fetched_by = "seem"
+    download_name = "seem"
     published = False
     file_name = "gqa_pope_seem_{}.json"
     folders = SEEM
-    fetched = "seem"
+    questions_download_name = "seem"
     expected = WHOLE
 
 
 class RePope(TypedTask):
-    """RePOPE's questions with its labels; unknown answers are left out, as its scorer does.
+    """RePOPE's questions with its labels; unknown answers are left out, as in its scorer.
 
-    Saved answers are found by picture and text, since its ids number other questions than most
-    copies of POPE. `--task pope --labels repope` reports both label sets on the same answers.
+    Saved answers are matched by picture and text, since its ids differ from those of most copies of
+    POPE. `--task pope --labels repope` reports both label sets on the same answers.
     """
 
     name = "repope"
@@ -61,7 +62,7 @@ class RePope(TypedTask):
     scorer = "RePOPE's eval_utils.py"
     file_name = "coco_repope_{}.json"
     folders = (LABELS_FOLDER,)
-    fetched = "repope"
+    questions_download_name = "repope"
     expected = MappingProxyType({"random": 2774, "popular": 2727, "adversarial": 2684})
     protocols: ClassVar[Mapping[tuple[str, str], TaskProtocol]] = {
         key: replace(protocol, parser="substring") for key, protocol in TypedTask.protocols.items()
@@ -69,5 +70,5 @@ class RePope(TypedTask):
 
     @property
     def matching(self) -> Matching:
-        """By picture and text; answers to questions that were removed are left out."""
+        """Match by picture and text; answers to removed questions are left out."""
         return replace(super().matching, by_text=True)

@@ -1,9 +1,9 @@
-"""POPE's questions: read as published, line by line, or built from COCO's instances.
+"""POPE's questions: read from published files, or built from COCO's instances.
 
-Built as the POPE paper (arXiv 2305.10355) defines them: up to three objects that are in the
-picture, and as many that are not, chosen at random, by their frequency in the data set (popular),
-or by how often they occur together with the object asked before (adversarial). Pictures with fewer
-than three categories give as many pairs as they have; the paper leaves such pictures out.
+They are built as in the POPE paper (arXiv 2305.10355): up to three objects that are in the picture,
+and as many that are not, chosen at random, by their frequency in the data set (popular), or by how
+often they occur together with the object of the previous question (adversarial). Pictures with
+fewer than three categories give as many pairs as they have; the paper leaves such pictures out.
 """
 
 from __future__ import annotations
@@ -28,23 +28,24 @@ from eval.tasks.yes_no.identity import PICTURE_SUFFIXES, id_of, slashes
 POPE_TYPES: Final = ("random", "popular", "adversarial")
 LABELS: Final = ("yes", "no")
 KEYS: Final = ("question_id", "image", "text", "label")
-# In lmms-eval's copy of POPE.
+# Keys in lmms-eval's copy of POPE.
 OTHER_KEYS: Final = {"image": "image_source", "text": "question", "label": "answer"}
 
 
 def read_questions(path: Path, pope_type: str) -> list[Item]:
     """Read a question file: question_id, image, text and label in each row.
 
-    JSON lines as published, a JSON list, CSV or TSV. The keys of lmms-eval's copy are read, too;
-    where rows name their POPE type in `category`, those of other types are left out, with a note.
+    Formats are JSON lines as published, a JSON list, CSV and TSV. The keys of lmms-eval's copy are
+    supported. If rows name their POPE type in `category`, those of other types are left out, with a
+    note.
 
     Raises:
-        EvaluationError: Naming the row that is no question, or if there is none.
+        EvaluationError: If a row is not a question, naming it, or if there are no questions.
     """
     named = [name for name in POPE_TYPES if name in path.stem.lower()]
     if len(named) == 1 and pope_type not in named:
         raise EvaluationError(
-            f"{path} is named after the type {named[0]}, but {pope_type} is asked for; pass "
+            f"{path} has the type {named[0]} in its name, but --pope-type is {pope_type}; pass "
             f"--pope-type {named[0]}, or rename the file"
         )
     questions: dict[int | str, Item] = {}
@@ -56,8 +57,8 @@ def read_questions(path: Path, pope_type: str) -> list[Item]:
         category = _category(row)
         if by_type and category not in POPE_TYPES:
             raise EvaluationError(
-                f"{path}, {where}: category {row.get('category')!r:.60} is none of "
-                f"{', '.join(POPE_TYPES)}, which other rows name there; correct it"
+                f"{path}, {where}: category {row.get('category')!r:.60} is not one of "
+                f"{', '.join(POPE_TYPES)}, unlike in other rows; correct it"
             )
         if by_type and category != pope_type:
             others[category] += 1
@@ -65,17 +66,18 @@ def read_questions(path: Path, pope_type: str) -> list[Item]:
         item = _question(row, pope_type, f"{path}, {where}")
         if item.id in questions:
             raise EvaluationError(
-                f"{path}, {where}: question_id {item.id} stands in {places[item.id]} already; each "
-                "question needs an id of its own"
+                f"{path}, {where}: question_id {item.id} is already in {places[item.id]}; each "
+                "question needs its own id"
             )
         questions[item.id], places[item.id] = item, where
     if not questions:
         raise EvaluationError(
-            f"{path} holds no questions of type {pope_type}; download it again, or pass its type"
+            f"{path} has no questions of type {pope_type}; download it again, or pass its type as "
+            "--pope-type"
         )
     if others:
         counts = ", ".join(f"{name} ({count} rows)" for name, count in others.items())
-        print(f"note: {path.name} has questions of other types, too, which are not asked here: "
+        print(f"note: {path.name} also has questions of other types, which are not asked: "
               f"{counts}", file=sys.stderr)  # fmt: skip
     return list(questions.values())
 
@@ -100,16 +102,16 @@ def _question(row: Record, pope_type: str, where: str) -> Item:
         value = row_id if name == "question_id" else row.get(key)
         if value is None or (name != "question_id" and not (isinstance(value, str) and value)):
             raise EvaluationError(
-                f"{where}: {key!r} is {row.get(key)!r:.60}; a question has question_id (a number "
+                f"{where}: {key!r} is {row.get(key)!r:.60}; a question needs question_id (a number "
                 "or text), image, text and label"
             )
     assert row_id is not None
     image, text, label = (str(row[keys[name]]) for name in KEYS[1:])
     if label.strip().lower() not in LABELS:
-        raise EvaluationError(f"{where}: label {label!r} is neither 'yes' nor 'no'")
+        raise EvaluationError(f"{where}: label {label!r} is neither 'yes' nor 'no'; correct it")
     image = slashes(image)
     if keys["image"] != "image" and not image.lower().endswith(PICTURE_SUFFIXES):
-        image += ".jpg"  # that copy leaves COCO's suffix out
+        image += ".jpg"  # lmms-eval's copy drops COCO's suffix
     return Item(row_id, image, text, label.strip().lower(), pope_type)
 
 
@@ -118,17 +120,17 @@ PAIRS_PER_IMAGE = 3
 
 @dataclass(frozen=True, slots=True)
 class AnnotatedImage:
-    """A picture's file name and the categories that are in it."""
+    """A picture's file name and the categories of its objects."""
 
     file_name: str
     categories: tuple[str, ...]
 
 
 def annotated_images(path: Path) -> list[AnnotatedImage]:
-    """Return the pictures of a COCO instances file; those without objects are left out.
+    """Read the pictures of a COCO instances file; those without objects are left out.
 
     Raises:
-        EvaluationError: If the file can't be read or is not COCO's, or names no such picture.
+        EvaluationError: If the file can't be read, is not in COCO's format, or has no such picture.
     """
     instances = read_instances(path)
     images = [
@@ -137,7 +139,10 @@ def annotated_images(path: Path) -> list[AnnotatedImage]:
         if categories
     ]
     if not images:
-        raise EvaluationError(f"{path} names no picture with objects; no question can be built")
+        raise EvaluationError(
+            f"{path} has no picture with objects, so no question can be built; pass another "
+            "instances file as --build-from"
+        )
     return images
 
 
@@ -147,13 +152,13 @@ def build_questions(
     """Build the three question files.
 
     Args:
-        images: All annotated pictures: frequencies and co-occurrences are theirs.
-        count: Pictures to ask about, drawn with the seed; fewer if there are not so many.
-        seed: The same seed gives the same files.
+        images: All annotated pictures, which determine frequencies and co-occurrences.
+        count: Number of pictures to ask about, sampled with the seed; fewer if there are fewer.
+        seed: Seed of the sample; the same seed gives the same files.
     Returns:
-        Questions by POPE type; the three ask the same present objects.
+        Questions by POPE type; all three types ask about the same present objects.
     Raises:
-        EvaluationError: If each picture has all categories, so that none is absent to ask about.
+        EvaluationError: If each picture has all categories, so that no absent object exists.
     """
     order = sorted({name for image in images for name in image.categories})
     frequency = Counter(name for image in images for name in image.categories)
@@ -176,9 +181,9 @@ def build_questions(
             _ask(built[pope_type], pope_type, image.file_name, ranked)
     if not built[POPE_TYPES[0]]:
         raise EvaluationError(
-            f"no negatives exist: each of the {len(chosen)} pictures has all {len(order)} "
-            f"categories that the instances name ({some_ids(order)}), so there is nothing absent "
-            "to ask about; pass an instances file of more categories as --build-from"
+            f"no questions can be built: each of the {len(chosen)} pictures has all {len(order)} "
+            f"categories of the instances file ({some_ids(order)}), so no absent object exists; "
+            "pass an instances file with more categories as --build-from"
         )
     return built
 
@@ -194,10 +199,10 @@ def _ask(
     """Append, for each present object, a question about it and one about an absent one.
 
     Args:
-        questions: Appended to.
-        pope_type: Their type.
+        questions: List that is extended.
+        pope_type: Type of the questions.
         file_name: The picture.
-        ranked: Absent objects by present object; the first that is not asked yet is taken.
+        ranked: Absent objects by present object; the first that is not used yet is taken.
     """
     used: set[str] = set()
     for name, candidates in ranked.items():

@@ -1,7 +1,7 @@
-"""RePOPE: POPE's labels, checked by people and corrected (arXiv 2504.15707).
+"""RePOPE: POPE's labels, checked and corrected by people (arXiv 2504.15707).
 
-Its files number questions as POPE's present 3,000 do. OPERA's and EAH's files number others, so
-questions are joined by picture and text, part by part, and never by id.
+Its question ids are those of POPE's current 3,000 questions. Ids in OPERA's and EAH's files differ,
+so questions are matched by picture and text within each part, never by id.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from models.settings import ROOT
 
 REPOPE: Final = "repope"
 LABEL_SETS: Final = (REPOPE,)
-# As scripts/download_data.sh puts them.
+# Where scripts/download_data.sh puts them.
 LABELS_FOLDER: Final = ROOT / "data/COCO/repope"
 Labels = Mapping[str, Mapping[tuple[str, str], str]]
 """Labels by part, then by picture and text."""
@@ -29,16 +29,16 @@ Labels = Mapping[str, Mapping[tuple[str, str], str]]
 
 @dataclass(frozen=True, slots=True)
 class Coverage:
-    """What became of one part's questions.
+    """The questions of one part under the corrected labels.
 
     Attributes:
         asked: Questions that were asked.
-        kept: Those that RePOPE has a label for.
-        dropped: Those that it has none for: ambiguous, or not among POPE's present questions.
-        yes_to_no: Kept ones whose label is "no" now.
-        no_to_yes: Kept ones whose label is "yes" now.
-        questions: Questions that RePOPE has.
-        unanswered: Those of them that were not asked.
+        kept: Asked questions with a label in RePOPE.
+        dropped: Asked questions without one: ambiguous, or not among POPE's current questions.
+        yes_to_no: Kept questions whose label changed from "yes" to "no".
+        no_to_yes: Kept questions whose label changed from "no" to "yes".
+        questions: Questions of RePOPE.
+        unanswered: Questions of RePOPE that were not asked.
     """
 
     asked: int
@@ -54,10 +54,10 @@ def read_labels(folder: Path | None, parts: Iterable[str]) -> Labels:
     """Read the corrected labels of some parts.
 
     Args:
-        folder: Folder of `coco_repope_<type>.json`; None for the place of download_data.sh.
+        folder: Folder of `coco_repope_<type>.json`; None for that of scripts/download_data.sh.
         parts: POPE's types.
     Raises:
-        EvaluationError: If a file is missing or can't be read, or contradicts itself.
+        EvaluationError: If a file is missing, can't be read, or contradicts itself.
     """
     labels: dict[str, dict[tuple[str, str], str]] = {}
     for part in parts:
@@ -71,8 +71,8 @@ def read_labels(folder: Path | None, parts: Iterable[str]) -> Labels:
         for item in read_questions(path, part):
             if known.setdefault(_key(item), item.label) != item.label:
                 raise EvaluationError(
-                    f"{path} has two labels for {item.question!r} about {item.image}; get the file "
-                    "again"
+                    f"{path} has two labels for {item.question!r} about {item.image}; download the "
+                    "file again"
                 )
     return labels
 
@@ -81,7 +81,7 @@ def relabel(arms: Mapping[str, Sequence[Answer]], labels: Labels) -> Relabelled:
     """Return the answers to questions that have a corrected label, with that label.
 
     Raises:
-        EvaluationError: If no question has one.
+        EvaluationError: If no question has such a label.
     """
     some = [answer.item for answer in next(iter(arms.values()))]
     found = {
@@ -91,8 +91,8 @@ def relabel(arms: Mapping[str, Sequence[Answer]], labels: Labels) -> Relabelled:
     }  # fmt: skip
     if not any(found.values()):
         raise EvaluationError(
-            f"none of the {len(some)} questions is among RePOPE's, by picture and text; "
-            "--labels repope is for COCO's POPE"
+            f"none of the {len(some)} questions has the picture and text of one of RePOPE's; use "
+            "--labels repope only for POPE on COCO"
         )
     parts = list(dict.fromkeys(item.part for item in some))
     covered = {part: _coverage(part, some, labels) for part in parts}
@@ -102,7 +102,7 @@ def relabel(arms: Mapping[str, Sequence[Answer]], labels: Labels) -> Relabelled:
         f"  {one.unanswered} of RePOPE's {one.questions} questions have no answer here"
         for part, one in covered.items()
     ]
-    notes.append("dropped: ambiguous, or not among POPE's present questions; joined by picture "
+    notes.append("dropped: ambiguous, or not among POPE's current questions; matched by picture "
                  "and text")  # fmt: skip
     content: dict[str, Any] = {"coverage": {part: asdict(one) for part, one in covered.items()}}
     return Relabelled(REPOPE, "RePOPE (corrected labels, the same answers)", found, notes, content)
@@ -129,5 +129,5 @@ def _label(item: Item, labels: Labels) -> str | None:
 
 
 def _key(item: Item) -> tuple[str, str]:
-    # LLaVA's copy of POPE has a request behind the question.
+    # LLaVA's copy of POPE has a request after the question.
     return picture_key(item.image), words(item.question.partition("?")[0])

@@ -23,11 +23,11 @@ from models.settings import ROOT
 
 @dataclass(frozen=True, slots=True)
 class PopeSettings(TypedSettings):
-    """Settings of a POPE evaluation, besides those of all benchmarks in its form.
+    """Settings of a POPE evaluation, besides those of all benchmarks in its format.
 
     Attributes:
-        labels: Corrected labels to report beside the original ones: "repope".
-        labels_path: Their folder; None for that of download_data.sh.
+        labels: Corrected labels to report in addition to the original ones: "repope".
+        labels_path: Their folder; None for that of scripts/download_data.sh.
         build_from: COCO instances to build the question files from.
         build_images: Pictures to ask about when building.
     """
@@ -46,8 +46,8 @@ class PopeSettings(TypedSettings):
             )
         if self.labels_path is not None and self.labels is None:
             raise EvaluationError(
-                f"--labels-path {self.labels_path} is read with --labels only; pass --labels "
-                f"{REPOPE}, too"
+                f"--labels-path {self.labels_path} is only used with --labels; pass --labels "
+                f"{REPOPE} as well, or leave it out"
             )
         if self.build_images < 1:
             raise EvaluationError(f"build_images={self.build_images}, but at least 1 is needed")
@@ -61,22 +61,23 @@ class Pope(TypedTask):
     settings_class: ClassVar[type[RunSettings]] = PopeSettings
     settings: PopeSettings
     file_name = "coco_pope_{}.json"
-    # As scripts/download_data.sh puts them, and as they lie in the authors' checkout.
+    # Where scripts/download_data.sh puts them, and where the authors' repository has them.
     folders = (ROOT / "data/COCO/pope-opera-2910", Path("pope_coco"))
-    fetched = "pope"
+    questions_download_name = "pope"
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
-        """Add the flags of corrected labels and of building questions."""
+        """Add the flags for corrected labels and for building questions."""
         super().add_flags(flags)
-        flags.flag("--labels", help=f"corrected labels, beside: {', '.join(LABEL_SETS)} (none)")
+        sets = ", ".join(LABEL_SETS)
+        flags.flag("--labels", help=f"also report with corrected labels: {sets} (none)")
         flags.flag("--labels-path", type=Path, help="their folder (data/COCO/repope)")
         flags.flag("--build-from", type=Path, help="instances_*.json to build questions from")
         flags.flag("--build-images", type=int, help="pictures to ask about when building (500)")
 
     def items(self) -> list[Item]:
-        """Return the questions of the types, cut to the limit; built first if asked to."""
-        self._labels(self.settings.pope_type)  # missing files are said now, not after the answers
+        """Return the questions of the types, cut to the limit; with `--build-from`, build them."""
+        self._labels(self.settings.pope_type)  # reports missing files before the model is asked
         if self.settings.build_from is None:
             return super().items()
         built = self._build()
@@ -84,22 +85,22 @@ class Pope(TypedTask):
                 for item in built[name][: self.settings.limit]]  # fmt: skip
 
     def folder(self) -> Path:
-        """Return the folder of the question files, also of those that are to be built."""
+        """Return the folder of the question files, also of those that will be built."""
         source = self.settings.build_from
         if source is None:
             return super().folder()
         return self.settings.pope_path or source.parent / "pope"
 
     @property
-    def without_files(self) -> str:
-        """What else can be done where there are no files."""
+    def missing_files_hint(self) -> str:
+        """An alternative if there are no files, for the end of a message."""
         return ", or --build-from instances_val2014.json to build some"
 
-    def reads(self) -> list[Path]:
-        """Return the question files, also those that are to be built, and the labels."""
-        return [*super().reads(), *([LABELS_FOLDER] if self.settings.labels else [])]
+    def input_paths(self) -> list[Path]:
+        """Return the question files, also those that will be built, and the labels."""
+        return [*super().input_paths(), *([LABELS_FOLDER] if self.settings.labels else [])]
 
-    def relabelled(self, arms: Mapping[str, Sequence[Answer]]) -> Relabelled | None:
+    def relabel(self, arms: Mapping[str, Sequence[Answer]]) -> Relabelled | None:
         """Return the answers under the labels of `--labels`."""
         parts = dict.fromkeys(answer.item.part for answer in next(iter(arms.values())))
         labels = self._labels(list(parts))
@@ -112,7 +113,7 @@ class Pope(TypedTask):
         """Build the questions of the three types, and write their files, except in a dry run.
 
         Raises:
-            EvaluationError: If one of them is there already and holds other questions.
+            EvaluationError: If one of the files exists with other questions.
         """
         settings = self.settings
         assert settings.build_from is not None
@@ -123,8 +124,7 @@ class Pope(TypedTask):
             path, text = self.question_file(folder, pope_type), dump_questions(items)
             if path.exists() and path.read_bytes() != text.encode():
                 raise EvaluationError(
-                    f"{path} exists and holds other questions; delete it or pass another "
-                    "--pope-path"
+                    f"{path} exists and has other questions; delete it, or pass another --pope-path"
                 )
             if not path.exists() and not settings.dry_run:
                 write_atomically(path, text)

@@ -1,1 +1,1 @@
-"""Yes/no benchmarks: how answers are read and counted, whatever is asked."""
+"""Shared code of yes/no benchmarks: reading and counting answers."""

@@ -1,4 +1,4 @@
-"""How much of a benchmark is answered: a crashed run must not look like a whole one."""
+"""How much of a benchmark is answered, so that a crashed run does not look like a complete one."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from eval.output.table import WIDTH
 
 
 class Coverage(NamedTuple):
-    """Questions that are answered, of those that there are.
+    """Number of answered questions, and of questions in the benchmark.
 
     Attributes:
-        answered: By each arm.
-        expected: What the published benchmark has; None where its editions differ.
-        parts: Parts in which questions are answered.
-        expected_parts: Parts that the benchmark has; None likewise.
+        answered: Questions that each arm answered.
+        expected: Questions of the published benchmark; None if its editions differ.
+        parts: Parts with answers.
+        expected_parts: Parts of the benchmark; None if its editions differ.
     """
 
     answered: int
@@ -27,7 +27,7 @@ class Coverage(NamedTuple):
 
 
 def coverage(arms: Mapping[str, Sequence[Answer]], expected: Mapping[str, int]) -> Coverage:
-    """Return how many questions are answered.
+    """Count the answered questions.
 
     Args:
         arms: Answers by arm, all to the same questions; those of repeats answer each several times.
@@ -40,7 +40,7 @@ def coverage(arms: Mapping[str, Sequence[Answer]], expected: Mapping[str, int]) 
 
 
 def coverage_note(found: Coverage, unknown: Mapping[str, float]) -> str:
-    """Return how many questions are answered, and the share of unknown answers by arm.
+    """Return a note on the coverage and on the share of unknown answers by arm.
 
     Args:
         found: The coverage.

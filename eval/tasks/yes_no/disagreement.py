@@ -1,4 +1,4 @@
-"""Where the papers' ways to read an answer differ, so that the choice of a parser decides."""
+"""Report answers that the papers' parsers read differently, so that the choice matters."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from eval.tasks.yes_no.parsers import PARSERS
 
 WORTH_A_NOTE: Final = 0.01  # share of an arm's answers
 SHOWN: Final = 40  # characters of an example
-# Those that read sentences; the others look at the first characters, or for a word alone.
+# Parsers of whole sentences; the others only read the first characters or single words.
 COMPARED: Final = ("opera", "pope", "strict", "substring")
 
 
 class Disagreement(NamedTuple):
-    """How an arm's answers are read by different parsers.
+    """How differently parsers read an arm's answers.
 
     Attributes:
-        share: Of the answers that not all parsers read alike.
+        share: Share of the answers that parsers read differently.
         answers: Number of answers.
         empty: Number of answers without any text.
         example: The most frequent answer that is read differently; None if there is none.
-        read_as: What each parser reads in it; None for unknown.
+        read_as: Result of each parser for the example; None for unknown.
     """
 
     share: float
@@ -35,11 +35,11 @@ class Disagreement(NamedTuple):
 
 
 def disagreements(arms: Mapping[str, Sequence[Answer]], parser: str) -> dict[str, Disagreement]:
-    """Return how far the parsers disagree in each arm.
+    """Compare the parsers on the answers of each arm.
 
     Args:
         arms: Answers by arm.
-        parser: The one in use, which is always compared, unless answers are not parsed.
+        parser: The parser in use, which is always compared, unless answers are not parsed.
     """
     names = dict.fromkeys([*COMPARED, *([parser] if parser in PARSERS else [])])
     return {arm: _disagreement(answers, list(names)) for arm, answers in arms.items()}
@@ -60,9 +60,9 @@ def disagreement_notes(found: Mapping[str, Disagreement], parser: str) -> list[s
             )
     if any(one.share > WORTH_A_NOTE for one in found.values()):
         lines.append(
-            f"the numbers above are of parser {parser}; --parser NAME prints another's, and the "
-            "JSON file has all of them: report both, or ask for one word (--protocol official, or "
-            "chat-short with --model hf)"
+            f"the numbers above use parser {parser}; --parser NAME selects another, and the JSON "
+            "file has the numbers of all: report several, or ask for one-word answers (--protocol "
+            "official, or chat-short with --model hf)"
         )
     wrapped = [fill(line, WIDTH, subsequent_indent="  ", break_long_words=False) for line in lines]
     return ["\n".join(wrapped)] if wrapped else []
@@ -85,8 +85,8 @@ def _disagreement(answers: Sequence[Answer], parsers: Sequence[str]) -> Disagree
 
 
 def _in_words(read_as: Mapping[str, str | None]) -> str:
-    """Return what parsers read, grouped: "yes" to opera and pope, "no" to strict."""
+    """Return the results grouped by parser: yes for opera and pope, no for strict."""
     groups: dict[str, list[str]] = {}
     for name, said in read_as.items():
         groups.setdefault(said or "unknown", []).append(name)
-    return ", ".join(f"{said} to {' and '.join(names)}" for said, names in groups.items())
+    return ", ".join(f"{said} for {' and '.join(names)}" for said, names in groups.items())

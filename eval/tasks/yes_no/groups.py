@@ -1,4 +1,4 @@
-"""Questions that count together: a group is right if every answer in it is."""
+"""Questions that are scored in groups: a group is right if all its answers are right."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from eval.files.answers import Answer
 
 
-def all_right(
+def count_right_groups(
     answers: Sequence[Answer], kind: str, right: Callable[[Answer], bool | None], size: int = 1
 ) -> tuple[int, int]:
-    """Return the number of groups, and of those with all answers right.
+    """Return the number of groups, and of groups with all answers right.
 
     Args:
-        answers: Of one unit, see `Item.unit`.
-        kind: Of the groups, a key of `Item.groups`; empty where they are one group.
-        right: Whether an answer is right.
-        size: Answers that a group has at least; smaller ones are not counted.
+        answers: Answers about one `Item.unit`.
+        kind: Key of `Item.groups` that defines the groups; empty if all answers are one group.
+        right: Returns whether an answer is right.
+        size: Smallest number of answers of a group; smaller groups are not counted.
     """
     groups: dict[str, list[bool]] = {}
     for answer in answers:

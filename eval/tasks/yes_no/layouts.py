@@ -1,4 +1,4 @@
-"""What the keys of a row of answers mean: the layouts of the tools that write such files."""
+"""The layouts of files of answers: the meaning of the keys that each tool writes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,26 @@ QUESTION: Final = (
     "metadata.question",
 )  # fmt: skip
 Row = tuple[str, Record]
-"""Where it stands in the file, and the object."""
+"""The position in the file, and the object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which keys of a row hold what; of several, the first that a row has. Dots go inwards.
+    """The keys of a row by meaning; of several keys, the first in the row counts.
+
+    A dot in a key denotes a nested object.
 
     Attributes:
-        name: In print.
+        name: Name in printed text.
         needs: Keys that every row has.
-        answer: What the model said.
-        id: The question's id; without one, rows are matched by picture and text, or in order.
-        question: What was asked, with or without a prompt around it.
-        order: Number of the row, where rows may come in another order than the questions'.
-        label: Keys that hold the right answer, or a judge's, which are never taken for the model's.
-        id_made_of: Keys whose values together, with _ between, are the id.
-        part_made_of: Keys whose values together are the part.
+        answer: Keys of the model's answer.
+        id: Keys of the question's id; without one, rows are matched by picture and text, or in
+            order.
+        question: Keys of the question, with or without a prompt around it.
+        order: Key of the row's number, if the order of rows can differ from that of the questions.
+        label: Keys of the right answer or a judge's verdict, which are never the model's answer.
+        id_made_of: Keys whose values, joined by "_", are the id.
+        part_made_of: Keys whose values, joined by "_", are the part.
     """
 
     name: str
@@ -53,7 +56,7 @@ PICTURE: Final = (
     "image", "images", "image_source", "image_path", "image_file", "image_id",
     "image_name", "file_name", "filename", "img", "img_path",
     "doc.image_source", "doc.image_path", "doc.image", "metadata.image",
-    # lmms-eval's MME: a question's id is its picture's, "existence/000000006040.jpg".
+    # lmms-eval's MME: the question's id is the picture's name, "existence/000000006040.jpg".
     "mme_perception_score.question_id", "mme_cognition_score.question_id",
 )  # fmt: skip
 PART: Final = (
@@ -83,7 +86,7 @@ LAYOUTS: Final = (
         id_made_of=("set_id", "figure_id", "question_id"),
         part_made_of=("category", "subcategory"),
     ),
-    # As 0.7 writes them: without the document, so the number of its row is all that names it.
+    # Version 0.7 leaves out the document, so that only the row's number identifies the question.
     Layout(
         "lmms-eval samples",
         ("doc_id", "input", "target", "filtered_resps"),
@@ -94,7 +97,7 @@ LAYOUTS: Final = (
         ("target",),
     ),
     Layout("LLaVA", ("question_id", "prompt", "text"), ("text",), question=("prompt",)),
-    # PAI's pope_eval.py: a dialogue's turns in order, without ids; `question` is the whole prompt.
+    # PAI's pope_eval.py: turns of a dialogue in order, without ids; `question` is the whole prompt.
     Layout("PAI", ("query", "label", "ans"), ("ans",), question=("query",)),
     Layout(
         "VLMEvalKit table",
@@ -105,7 +108,7 @@ LAYOUTS: Final = (
         label=("answer",),
     ),
 )
-# Keys that may hold what a model said, and words in a key that say that it does not.
+# Keys that may be the model's answer, and words in a key that rule this out.
 _SAID: Final = re.compile(
     r"(^|_)(text|ans|answers?|resps?|responses?|outputs?|pred|preds|predictions?|predicted|caption|"
     r"generated|generation|completion|reply|results?|said|content|decoded)(_|$)"
@@ -118,13 +121,13 @@ _OTHER: Final = re.compile(
 
 
 def value_of(row: Record, keys: Sequence[str]) -> Any:
-    """Return the first of some keys that a row has; None if it has none of them."""
+    """Return the value of the first of some keys that a row has; None if it has none of them."""
     key = key_of(row, keys)
     return None if key is None else _look(row, key)[0]
 
 
 def key_of(row: Record, keys: Sequence[str]) -> str | None:
-    """Return the first of some keys that a row has."""
+    """Return the first of some keys that a row has; None if it has none of them."""
     return next((key for key in keys if _look(row, key)), None)
 
 
@@ -135,32 +138,32 @@ def layout_of(
 
     Args:
         path: The file, for error messages.
-        rows: At least one.
-        answer_key: Key that holds what the model said; None to find it.
-        id_key: Key that holds the question's id; None to find it.
+        rows: At least one row.
+        answer_key: Key of the model's answer; None to find it.
+        id_key: Key of the question's id; None to find it.
     Raises:
-        EvaluationError: If no key, or more than one, could be the answer, or a given one is not
+        EvaluationError: If no key, or more than one, could be the answer, or a given key is not
             in every row.
     """
     for flag, key in (("--answer-key", answer_key), ("--id-key", id_key)):
         for where, row in rows:
             if key is not None and key_of(row, (key,)) is None:
                 raise EvaluationError(
-                    f"{flag} {key} is no key of {path}, {where}; the keys there are "
+                    f"{flag} {key} is not a key of {path}, {where}; pass one of its keys: "
                     f"{', '.join(sorted(row))}"
                 )
     keys = set(rows[0][1]).intersection(*(row for _, row in rows))
-    candidates = said_keys(rows)
+    candidates = answer_keys(rows)
     layout = next((one for one in LAYOUTS if _fits(one, keys, candidates)), None)
     if layout is None:
-        layout = _plain(path, rows, candidates, answer_key)
+        layout = _guess_layout(path, rows, candidates, answer_key)
     if answer_key is not None:
         layout = replace(layout, name=f"{layout.name}, {answer_key!r}", answer=(answer_key,))
     return layout if id_key is None else replace(layout, id=(id_key,))
 
 
-def said_keys(rows: Sequence[Row]) -> list[str]:
-    """Return the keys that could hold what a model said: by their name, and text in some row."""
+def answer_keys(rows: Sequence[Row]) -> list[str]:
+    """Return the keys that could be the model's answer: by name, and with text in some row."""
     names = dict.fromkeys(key for _, row in rows for key in row)
     snake = {key: _snake(key) for key in names if key not in ARM}
     named = [key for key, of in snake.items() if _SAID.search(of) and not _OTHER.search(of)]
@@ -169,18 +172,18 @@ def said_keys(rows: Sequence[Row]) -> list[str]:
 
 
 def _fits(layout: Layout, keys: set[str], candidates: Sequence[str]) -> bool:
-    """Return whether rows are of a layout: no key is left that could be the answer, too."""
+    """Return whether rows have a layout, and no further key that could be the answer."""
     known = {*layout.needs, *layout.answer, *layout.label}
     return set(layout.needs) <= keys and set(candidates) <= known
 
 
-def _plain(
+def _guess_layout(
     path: Path, rows: Sequence[Row], candidates: Sequence[str], answer_key: str | None
 ) -> Layout:
-    """Return the layout of rows that no known tool writes."""
+    """Guess the layout of rows that no known tool writes."""
     first = rows[0][1]
     if answer_key is not None:
-        return _rows_with("rows", answer_key, first)
+        return _layout_with("rows", answer_key, first)
     if len(candidates) != 1:
         what = (
             f"{' and '.join(map(repr, candidates))} could each be the model's answer"
@@ -188,25 +191,25 @@ def _plain(
             else "no key looks like the model's answer"
         )
         raise EvaluationError(
-            f"{path}: {what}; say which with --answer-key KEY (the keys are "
+            f"{path}: {what}; pass the key of the answer as --answer-key (the keys are "
             f"{', '.join(sorted(first))})"
         )
     (key,) = candidates
     ids = any(key_of(row, IDS) for _, row in rows)
     popes = not ids and key == "answer" and "question" in first
-    return _rows_with("POPE's own, in order" if popes else f"rows with {key!r}", key, first)
+    return _layout_with("POPE's own, in order" if popes else f"rows with {key!r}", key, first)
 
 
-def _rows_with(name: str, answer: str, first: Record) -> Layout:
-    """Return a layout in which one key holds the answer, from the first row."""
-    # POPE's question with an answer added, with or without its label, has its own text in `text`.
+def _layout_with(name: str, answer: str, first: Record) -> Layout:
+    """Return a layout with the given key for the answer, and other keys from the first row."""
+    # In POPE's question files with an added answer, `text` is the question.
     asks = (key for key in ("text", "input") if key != answer and "?" in str(first.get(key)))
     order = key_of(first, ORDER) or ""
     return Layout(name, (), (answer,), question=(*QUESTION, *asks), order=order)
 
 
 def _look(row: Record, key: str) -> list[Any]:
-    """Return the value of a key, which may be written with dots or in another case; [] if none."""
+    """Return the value of a key in a list; [] without it. Dots denote nesting; case may differ."""
     name = key if key in row else next((name for name in row if _snake(name) == key), None)
     if name is not None:
         return [row[name]]
@@ -217,5 +220,5 @@ def _look(row: Record, key: str) -> list[Any]:
 
 @cache
 def _snake(key: str) -> str:
-    """Return a key as Python writes it: "question_id" for "questionId" and "Question ID"."""
+    """Return a key in snake case: "question_id" for "questionId" and "Question ID"."""
     return _CAMEL.sub("_", key).lower()

@@ -1,4 +1,4 @@
-"""Match rows of answers with the questions: each question has one answer, to it and no other."""
+"""Match rows of answers with questions, so that each question gets exactly its own answer."""
 
 from __future__ import annotations
 
@@ -11,15 +11,23 @@ from typing import Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
+from eval.tasks.yes_no.answer_rows import (
+    ONE_TO_ONE,
+    AnswerRow,
+    Matching,
+    answered_questions,
+    bare_id,
+    match_by_text,
+    text_keys,
+)
 from eval.tasks.yes_no.identity import asks, same_picture, words
-from eval.tasks.yes_no.said import ONE_TO_ONE, Matching, Said, answered, bare_id, by_text, text_keys
 
 SHOWN_PARTS: Final = 5
 
 
 def match(
     path: Path,
-    said: Sequence[Said],
+    said: Sequence[AnswerRow],
     items: Sequence[Item],
     others: Counter[str],
     rule: Matching = ONE_TO_ONE,
@@ -30,8 +38,8 @@ def match(
         path: The file or run folder, for error messages.
         said: The rows of the arm.
         items: The questions.
-        others: Counts the rows of parts that are not asked, by part.
-        rule: What they have in common.
+        others: Counter that gets the number of rows of other parts.
+        rule: How rows are matched with questions.
     Raises:
         EvaluationError: If rows and questions don't match one to one, or a row is about another
             question or picture.
@@ -41,38 +49,36 @@ def match(
     parts: dict[str, list[Item]] = {}
     for item in items:
         parts.setdefault(item.part, []).append(item)
-    rows = _by_part(path, said, list(parts), others)
+    rows = _group_by_part(path, said, list(parts), others)
     for part, of in rows.items():
         if not of and others and not rule.partial:
             raise EvaluationError(
-                f"{path} has no answers to {part}: its rows are of {rows_of_parts(others)}; pass "
-                "the --pope-type or --part that was asked, or rename that key if it says something "
-                "else"
+                f"{path} has no answers to {part}, only to {rows_of_parts(others)}; pass the "
+                "--pope-type or --part that was asked, or rename that key if it has another meaning"
             )
     found = [_match_part(path, rows[part], asked, rule) for part, asked in parts.items()]
     return [answer for of in found for answer in of]
 
 
-def _is_one_part(said: Sequence[Said], items: Sequence[Item]) -> bool:
-    """Return whether ids alone find the questions: they are unique, and no row names a part."""
+def _is_one_part(said: Sequence[AnswerRow], items: Sequence[Item]) -> bool:
+    """Return whether ids identify the questions: they are unique, and no row names a part."""
     ids = {item.id for item in items}
     by_id = len(ids) == len(items) and all(one.id is not None for one in said)
     return by_id and len({item.part for item in items}) > 1 and not any(one.part for one in said)
 
 
-def _by_part(
-    path: Path, said: Sequence[Said], parts: Sequence[str], others: Counter[str]
-) -> dict[str, list[Said]]:
-    """Return the rows of each part that is asked, and count those of others."""
-    found: dict[str, list[Said]] = {part: [] for part in parts}
+def _group_by_part(
+    path: Path, said: Sequence[AnswerRow], parts: Sequence[str], others: Counter[str]
+) -> dict[str, list[AnswerRow]]:
+    """Return the rows of each part of the questions, and count the rows of other parts."""
+    found: dict[str, list[AnswerRow]] = {part: [] for part in parts}
     known = {part.casefold(): part for part in parts}
     named = [_parts_of(one, known) for one in said]
     if not all(named) and (any(named) or len(parts) > 1):
         what = "some answers" if any(named) else "the answers"
         raise EvaluationError(
-            f"{path} does not say which part {what} are of ({', '.join(parts)}); "
-            "give one --pope-type or --part and the answers to it alone, or name the part in every "
-            "row"
+            f"{path} does not name the part of {what} ({', '.join(parts)}); pass one --pope-type "
+            "or --part with a file of its answers only, or name the part in every row"
         )
     for one, names in zip(said, named, strict=True):
         for name in names or parts:
@@ -83,8 +89,8 @@ def _by_part(
     return found
 
 
-def _parts_of(one: Said, known: Mapping[str, str]) -> list[str]:
-    """Return the parts that a row is of: named, or before its id as exports of ours have it."""
+def _parts_of(one: AnswerRow, known: Mapping[str, str]) -> list[str]:
+    """Return the parts of a row, from its part or from a prefix of its id."""
     if one.part is not None:
         return [name.strip() for name in one.part.split(",") if name.strip()]
     head, slash, _ = str(one.id).partition("/")
@@ -92,32 +98,32 @@ def _parts_of(one: Said, known: Mapping[str, str]) -> list[str]:
 
 
 def _match_part(
-    path: Path, said: Sequence[Said], items: Sequence[Item], rule: Matching
+    path: Path, said: Sequence[AnswerRow], items: Sequence[Item], rule: Matching
 ) -> list[Answer]:
-    """Return the answers to the questions of one part, or of all, in their order."""
+    """Return the answers to the questions of one part, or of all parts, in their order."""
     part = items[0].part if len({item.part for item in items}) == 1 else ""
     of = f" of {said[0].arm}" if said and said[0].arm else ""
     what = f"{path}: the answers{of} to {part}" if part else f"{path}{of}"
     if rule.by_text:
-        said, items = by_text(what, said, items)
+        said, items = match_by_text(what, said, items)
     with_id = [one for one in said if one.id is not None and not rule.by_text]
     if with_id and len(with_id) < len(said):
         bare = next(one for one in said if one.id is None)
         raise EvaluationError(
-            f"{path}, {bare.where} has no question id, but others have one ({len(said)} rows, "
-            f"{len(with_id)} with an id); give every row an id, or none"
+            f"{path}, {bare.where} has no question id, but {len(with_id)} of {len(said)} rows have "
+            "one; give every row an id, or none"
         )
-    if rule.partial and not rule.by_text:  # which has left unanswered questions out
-        items = answered(path, said, items, part, by_id=bool(with_id))
+    if rule.partial and not rule.by_text:  # by_text has already dropped unanswered questions
+        items = answered_questions(path, said, items, part, by_id=bool(with_id))
     in_order = bool(said) and not with_id
-    ordered = _without_ids(path, said, items) if in_order else _by_id(what, said, items)
+    ordered = _match_without_ids(path, said, items) if in_order else _match_by_id(what, said, items)
     for one, item in zip(ordered, items, strict=True):
-        _check_same(path, one, item)
+        _check_same_question(path, one, item)
     _note_labels(path, ordered, items)
     return [replace(one.answer, item=item) for one, item in zip(ordered, items, strict=True)]
 
 
-def _by_id(what: str, said: Sequence[Said], items: Sequence[Item]) -> list[Said]:
+def _match_by_id(what: str, said: Sequence[AnswerRow], items: Sequence[Item]) -> list[AnswerRow]:
     """Return the row of each question by its id.
 
     Raises:
@@ -132,41 +138,43 @@ def _by_id(what: str, said: Sequence[Said], items: Sequence[Item]) -> list[Said]
         ("answers question_id {} more than once", doubled, pass_file),
         (
             "has no answer to question_id {}",
-            _without(expected, ids),
-            f"{pass_file}, or --partial to score what is answered",
+            _missing_from(expected, ids),
+            f"{pass_file}, or --partial to score only the answered questions",
         ),
         (
             "answers question_id {}, which the question file does not have",
-            _without(ids, expected),
+            _missing_from(ids, expected),
             pass_file,
         ),
     ):
         if found:
             raise EvaluationError(
-                f"{what}: {problem.format(str(found[0])[:60])} ({len(found)} such); {advice}"
+                f"{what}: {problem.format(str(found[0])[:60])} ({len(found)} such ids); {advice}"
             )
     rows = dict(zip(ids, said, strict=True))
     return [rows[row_id] for row_id in expected]
 
 
-def _without_ids(path: Path, said: Sequence[Said], items: Sequence[Item]) -> list[Said]:
-    """Match rows without ids: by picture and question where both are there, else in order."""
+def _match_without_ids(
+    path: Path, said: Sequence[AnswerRow], items: Sequence[Item]
+) -> list[AnswerRow]:
+    """Match rows without ids: by picture and question if all rows have both, otherwise in order."""
     keys = text_keys(path, said, items)
     wanted = [(item.image, words(item.question)) for item in items]
     if sorted(keys) == sorted(wanted) and len(keys) == len(said):
-        rows: dict[tuple[str, str], list[Said]] = {}
+        rows: dict[tuple[str, str], list[AnswerRow]] = {}
         for key, one in zip(keys, said, strict=True):
             rows.setdefault(key, []).append(one)
-        return [rows[key].pop(0) for key in wanted]  # a question that is asked twice: in order
+        return [rows[key].pop(0) for key in wanted]  # duplicate questions are matched in order
     if len(said) != len(items):
         raise EvaluationError(
-            f"{path} holds {len(said)} answers without question_id, but there are {len(items)} "
+            f"{path} has {len(said)} answers without question_id, but there are {len(items)} "
             "questions; they must match in order: pass the question file that they were made from"
         )
     return list(said)
 
 
-def _check_same(path: Path, one: Said, item: Item) -> None:
+def _check_same_question(path: Path, one: AnswerRow, item: Item) -> None:
     """Refuse a row that is about another question or picture than the one it was matched with.
 
     Raises:
@@ -175,8 +183,9 @@ def _check_same(path: Path, one: Said, item: Item) -> None:
     at = f"{path}, {one.where}" if one.where else str(path)
     if one.question is not None and not asks(one.question, item.question):
         raise EvaluationError(
-            f"{at} is to {one.question!r:.200}, but question {item.id} is {item.question!r}; pass "
-            "the question file that the answers were made from, and the same --pope-type or --part"
+            f"{at} answers {one.question!r:.200}, but question {item.id} is {item.question!r}; "
+            "pass the question file that the answers were made from, and the same --pope-type or "
+            "--part"
         )
     if one.picture is not None and not same_picture(one.picture, item.image):
         raise EvaluationError(
@@ -186,49 +195,49 @@ def _check_same(path: Path, one: Said, item: Item) -> None:
         )
 
 
-def _note_labels(path: Path, said: Sequence[Said], items: Sequence[Item]) -> None:
-    """Say how many rows have another label than their question; the question's counts."""
+def _note_labels(path: Path, said: Sequence[AnswerRow], items: Sequence[Item]) -> None:
+    """Note how many rows have another label than their question; the question's label counts."""
     other = [(one, item) for one, item in zip(said, items, strict=True)
              if one.label is not None and item.label and one.label != item.label]  # fmt: skip
     if other:
         one, item = other[0]
         print(
             f"note: {len(other)} of {len(items)} rows of {path.name} have another label than the "
-            f"question file, {one.where} is the first ({one.label!r}, and {item.label!r} there); "
-            "the numbers are by the question file",
+            f"question file; the first is {one.where} ({one.label!r}, but {item.label!r} in the "
+            "question file); the numbers use the question file's labels",
             file=sys.stderr,
         )
 
 
 def check_recorded(path: Path, answers: Iterable[Answer], items: Sequence[Item]) -> None:
-    """Refuse the answers of a run folder whose questions are others than those of question files.
+    """Refuse the answers of a run folder if its questions differ from the given ones.
 
     Raises:
-        EvaluationError: Naming the first that differs.
+        EvaluationError: If they differ, naming the first.
     """
     asked = {item.part for item in items}
     recorded = [answer for answer in answers if answer.item.part in asked]
     labels = {answer.item.key: answer.item.label for answer in recorded}
-    for item in (one.item for one in match(path, list(map(_of_ours, recorded)), items, Counter())):
+    for item in (one.item for one in match(path, list(map(_row_of, recorded)), items, Counter())):
         if labels.get(item.key, item.label) != item.label:
             raise EvaluationError(
                 f"{path}: question {item.id} is recorded with the label {labels[item.key]!r}, but "
-                f"it is {item.label!r} in the question file; pass the file that was asked"
+                f"it is {item.label!r} in the question file; pass the question file of the run"
             )
 
 
 def rows_of_parts(counts: Mapping[str, int]) -> str:
-    """Return in words how many rows are of which parts."""
+    """Return the number of rows by part, as text."""
     first = [f"{part:.40} ({count} rows)" for part, count in list(counts.items())[:SHOWN_PARTS]]
     more = sum(list(counts.values())[SHOWN_PARTS:])
     return ", ".join([*first, *([f"others ({more} rows)"] if more else [])])
 
 
-def _of_ours(answer: Answer) -> Said:
+def _row_of(answer: Answer) -> AnswerRow:
     item = answer.item
-    return Said("", None, item.part or None, item.id, item.question, item.image, answer)
+    return AnswerRow("", None, item.part or None, item.id, item.question, item.image, answer)
 
 
-def _without(these: Iterable[Any], those: Iterable[Any]) -> list[Any]:
+def _missing_from(these: Iterable[Any], those: Iterable[Any]) -> list[Any]:
     known = set(those)
     return [item for item in these if item not in known]

@@ -1,4 +1,4 @@
-"""How an answer is read as yes or no: the papers' ways, by name."""
+"""The papers' parsers, which read an answer as yes or no, by name."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Final
 
 
 def parse_opera(answer: str) -> str:
-    """Read an answer as OPERA and EAH do: "no" iff some word of it is a negation.
+    """Read an answer like OPERA and EAH: "no" if some word is a negation, otherwise "yes".
 
-    Full stops and commas are dropped from the whole text, which is then split at single spaces.
+    Full stops and commas are removed, and the text is split at single spaces.
     Source: `recorder` in their `pope_eval.py`.
     """
     words = answer.replace(".", "").replace(",", "").split(" ")
@@ -19,7 +19,7 @@ def parse_opera(answer: str) -> str:
 
 
 def parse_pope(answer: str) -> str:
-    """Read an answer as POPE and LLaVA do: "no" iff the first sentence has No, not or no.
+    """Read an answer like POPE and LLaVA: "no" if the first sentence has No, not or no, else "yes".
 
     Source: POPE's `evaluate.py`, LLaVA's `eval_pope.py`.
     """
@@ -28,9 +28,9 @@ def parse_pope(answer: str) -> str:
 
 
 def parse_strict(answer: str) -> str | None:
-    """Read an answer that says yes or no, and nothing else: None where it says neither.
+    """Read an answer strictly: None if it is not clearly yes or no.
 
-    The first word decides if it is yes or no; else the one of the two that occurs alone.
+    The first word decides if it is yes or no; otherwise whichever of the two words occurs alone.
     """
     words = re.findall(r"[a-z']+", answer.lower())
     if words and words[0] in ("yes", "no"):
@@ -40,11 +40,11 @@ def parse_strict(answer: str) -> str | None:
 
 
 MARKS: Final = ';/[]"{}()=+\\_-><@`,?!'
-MOST_STOPS: Final = 32  # full stops that VLMEvalKit removes: a flag of its stands for their number
+MOST_STOPS: Final = 32  # full stops that VLMEvalKit removes: it passes a flag as their number
 
 
 def parse_exact(answer: str) -> str | None:
-    """Read an answer as AMBER does: only "Yes" and "No", written so, with nothing around.
+    """Read an answer like AMBER: only exactly "Yes" and "No" count.
 
     Source: AMBER's `inference.py`.
     """
@@ -52,11 +52,12 @@ def parse_exact(answer: str) -> str | None:
 
 
 def parse_word(answer: str) -> str | None:
-    """Read an answer as VLMEvalKit does: the one of the words yes and no that the text has.
+    """Read an answer like VLMEvalKit: whichever of the words yes and no the text contains.
 
-    None where it has both or neither. A mark is removed where the text has it beside a space, or
-    has a comma between digits; else it separates words: "yes-no" is two words, and in "yes-no - so"
-    the first word is "yesno". Source: `vlmeval/dataset/utils/yorn.py`.
+    None if it has both or neither. A punctuation mark is removed if it is next to a space anywhere
+    in the text, or if the text has a comma between digits. Otherwise it separates words: "yes-no"
+    is two words, and in "yes-no - so" the first word is "yesno".
+    Source: `vlmeval/dataset/utils/yorn.py`.
     """
     text = answer.lower()
     joined = re.search(r"\d,\d", text) is not None
@@ -70,7 +71,7 @@ def parse_word(answer: str) -> str | None:
 
 
 def parse_first_4(answer: str) -> str | None:
-    """Read an answer as MME does: yes or no alone, or in its first four characters; else None.
+    """Read an answer like MME: yes or no alone, or in the first four characters; otherwise None.
 
     Source: `parse_pred_ans` in its `eval_tool/calculation.py`.
     """
@@ -82,7 +83,7 @@ def parse_first_4(answer: str) -> str | None:
 
 
 def parse_substring(answer: str) -> str | None:
-    """Read an answer as RePOPE and DASH-B do: yes if "yes" occurs anywhere, else no if "no" does.
+    """Read an answer like RePOPE and DASH-B: yes if "yes" occurs anywhere, else no if "no" does.
 
     "eyes" is a yes, and "know" a no. Source: `eval_utils.py` of both.
     """
@@ -99,7 +100,7 @@ PARSERS: Final[dict[str, Callable[[str], str | None]]] = {
     "substring": parse_substring,
     "word": parse_word,
 }
-JUDGE: Final = "judge"  # a benchmark's name for verdicts that are given, in the place of a parser
+JUDGE: Final = "judge"  # name for a judge's verdicts, which replace a parser
 OLD_NAMES: Final = {"mme": "first-4"}
-# Parsers whose reference scorer leaves unknown answers out of every denominator.
+# Parsers whose reference scorer excludes unknown answers from every denominator.
 LEAVE_OUT: Final = ("substring",)

@@ -1,6 +1,6 @@
-"""An arm's probabilities of yes on one part, as statistics of weighted pictures.
+"""AUROC and log-odds of an arm's probabilities of yes on one part, for weighted pictures.
 
-Axes: `N` pictures, `R` resamples; `S` statistics: AUROC, and the mean log-odds on the true side.
+Axes: `N` pictures, `R` resamples; `S` statistics: AUROC, and the mean log-odds of the right answer.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ STATISTICS: Final = ("auroc", "log_odds")
 
 
 class PartScores(NamedTuple):
-    """An arm's probabilities on one part, by the pictures that it asks about.
+    """An arm's probabilities on one part, by picture.
 
     Attributes:
-        pictures: Which of all pictures, as indices.
-        pairs: Compared pairs; None where a probability is missing.
-        log_odds: Sums over each picture's answers; nan where one is missing or infinite.
+        pictures: Indices of the part's pictures among all pictures.
+        pairs: Compared pairs; None if a probability is missing.
+        log_odds: Sums over each picture's answers; nan if one is missing or infinite.
         answers: Number of answers about each picture.
     """
 
@@ -34,7 +34,7 @@ class PartScores(NamedTuple):
     answers: Array
 
     def statistics(self, weights: Array) -> Array:
-        """Return AUROC and mean log-odds under weights of all pictures, (R, N) -> (S, R)."""
+        """Compute AUROC and mean log-odds under weights of all pictures, (R, N) -> (S, R)."""
         own = weights[:, self.pictures]
         nothing = np.full(len(weights), np.nan)
         count = own @ self.answers
@@ -43,10 +43,10 @@ class PartScores(NamedTuple):
 
 
 def part_scores(answers: Sequence[Answer], names: Sequence[str]) -> PartScores:
-    """Return the scores of an arm's answers to one part.
+    """Prepare the scores of an arm's answers to one part.
 
     Args:
-        answers: To the questions of the part.
+        answers: Answers to the questions of the part.
         names: All pictures of the run, sorted.
     """
     all_pictures = np.searchsorted(names, [answer.item.unit for answer in answers])

@@ -1,4 +1,4 @@
-"""Yes/no benchmarks of several parts, of which some can be asked: `--part existence`."""
+"""Yes/no benchmarks with several parts, which can be selected: `--part existence`."""
 
 from __future__ import annotations
 
@@ -20,34 +20,37 @@ if TYPE_CHECKING:
 
 
 class PartsTask(YesNoTask):
-    """A yes/no benchmark of several parts.
+    """A yes/no benchmark with several parts.
 
     Attributes:
-        parts: Names of all, in the order of the tables.
-        presets: Parts that are named together, by name. Each that is answered whole is a total.
-        place: Where scripts/download_data.sh puts the question files; None where they lie among
-            the pictures.
+        parts: Names of all parts, in the order of the tables.
+        presets: Named groups of parts. A group is reported as a total if all its parts are
+            answered.
+        default_folder: Where scripts/download_data.sh puts the question files; None if they are in
+            the folder of the pictures.
     """
 
     settings_class: ClassVar[type[RunSettings]] = PartSettings
     parts: ClassVar[Sequence[str]]
     presets: ClassVar[Mapping[str, Sequence[str]]]
-    place: ClassVar[Path | None] = None
+    default_folder: ClassVar[Path | None] = None
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
-        """Add the flags of the questions."""
+        """Add the flags that select questions."""
         presets = f"; or {', '.join(cls.presets)}" if cls.presets else ""
         names = f"{', '.join(cls.parts[:6])}{', ...' if len(cls.parts) > 6 else ''}"
-        flags.flag("--part", nargs="+", metavar="NAME", help=f"ask these only: {names}{presets}")
-        if cls.place is not None:
-            where = cls.place.relative_to(ROOT)
-            flags.flag("--questions", type=Path, help=f"folder of its question files ({where})")
+        flags.flag(
+            "--part", nargs="+", metavar="NAME", help=f"parts to ask: {names}{presets} (all)"
+        )
+        if cls.default_folder is not None:
+            where = cls.default_folder.relative_to(ROOT)
+            flags.flag("--questions", type=Path, help=f"folder of the question files ({where})")
         super().add_flags(flags)
 
-    def reads(self) -> list[Path]:
+    def input_paths(self) -> list[Path]:
         """Return the folder of the question files."""
-        return [] if self.place is None else [self.folder()]
+        return [] if self.default_folder is None else [self.folder()]
 
     def folder(self) -> Path:
         """Return the folder of the question files.
@@ -55,55 +58,55 @@ class PartsTask(YesNoTask):
         Raises:
             EvaluationError: If it does not exist.
         """
-        assert self.place is not None
+        assert self.default_folder is not None
         given = self.settings.questions if isinstance(self.settings, PartSettings) else None
-        folder = given or self.place
+        folder = given or self.default_folder
         if not folder.is_dir():
             raise EvaluationError(
-                f"{folder} is not a folder; pass that of the question files as --questions "
-                f"(scripts/download_data.sh --only {self.fetched_by} fetches them)"
+                f"{folder} is not a folder; pass the folder of the question files as --questions "
+                f"(scripts/download_data.sh --only {self.download_name} fetches them)"
             )
         return folder
 
-    def chosen(self, items: Sequence[Item]) -> list[Item]:
+    def select_parts(self, items: Sequence[Item]) -> list[Item]:
         """Return the questions of the parts of `--part`, each part cut to `--limit`.
 
         Raises:
             EvaluationError: If a part is unknown, or has no questions.
         """
         found: list[Item] = []
-        for part in self._wanted():
+        for part in self._selected_parts():
             of = [item for item in items if item.part == part]
-            if not of and self._named():
-                raise EvaluationError(f"--part {part}: there are no questions of it; leave it out")
+            if not of and self._requested_parts():
+                raise EvaluationError(f"--part {part} has no questions; leave it out")
             found += of[: self.settings.limit]
         return found
 
     def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Return the presets that are there whole, and all that is there if it is pooled."""
+        """Return the presets with all their parts, and a total of all parts if it is pooled."""
         whole = {name: of for name, of in self.presets.items() if set(of) <= set(parts)}
         everything = {"all" if self.pooled else "all parts": parts} if len(parts) > 1 else {}
         return {**everything, **whole} if self.pooled else whole or everything
 
     def check_run(self, run: RecordedRun) -> None:
-        """Refuse `--part` beside a run folder, which is scored whole.
+        """Refuse `--part` if `--answers` is a run folder, which is scored whole.
 
         Raises:
             EvaluationError: If parts are named.
         """
         super().check_run(run)
-        if self._named():
+        if self._requested_parts():
             raise EvaluationError(
-                f"--part chooses what is asked, but {run.path} is a run folder, which is scored "
-                "whole; leave it out"
+                f"--part selects questions, but {run.path} is a run folder, which is scored whole; "
+                "leave out --part"
             )
 
-    def _named(self) -> Sequence[str]:
+    def _requested_parts(self) -> Sequence[str]:
         settings = self.settings
         return settings.part if isinstance(settings, PartSettings) else ()
 
-    def _wanted(self) -> list[str]:
-        names = self._named()
+    def _selected_parts(self) -> list[str]:
+        names = self._requested_parts()
         for name in names:
             if name not in (*self.parts, *self.presets):
                 known = [*self.parts, *self.presets]

@@ -1,9 +1,11 @@
-"""What the probabilities of yes say: AUROC, and log-odds on the true side, by arm and part.
+"""Compute AUROC and log-odds of the probabilities of yes, by arm and part.
 
-A parsed answer shows an effect only where it crosses one half; these numbers show it before.
+A parsed answer changes only if its probability crosses one half. These numbers also show smaller
+effects.
 
-AUROC is that of p_yes against the label. Log-odds on the true side are log(p / (1 - p)), negated
-where the label is no, as the mean over the answers of a part. A total is the mean over its parts.
+AUROC is computed for p_yes and the label. The log-odds of the right answer are log(p / (1 - p)),
+negated if the label is no; the mean over the answers of a part is reported. A total is the mean
+over its parts.
 
 Axes: `N` pictures, `R` resamples, `A` arms, `D` differences, `K` parts and totals, `S` statistics.
 """
@@ -30,9 +32,9 @@ class Probabilities:
 
     Attributes:
         primary: The part or total in which arms are compared first.
-        numbers: AUROC and log-odds by arm and part or total; nan where there is none.
-        differences: By arm and its reference.
-        notes: Why there is none, a sentence each.
+        numbers: AUROC and log-odds by arm and part or total; nan if undefined.
+        differences: Differences of each arm to its references.
+        notes: Reasons why numbers are missing, one sentence each.
     """
 
     primary: str
@@ -45,7 +47,7 @@ class Probabilities:
         return {
             "primary": self.primary,
             "arms": {
-                arm: {kind: _plain(of) for kind, of in kinds.items()}
+                arm: {kind: _as_dicts(of) for kind, of in kinds.items()}
                 for arm, kinds in self.numbers.items()
             },
             "differences": [one.as_dict() for one in self.differences],
@@ -59,11 +61,11 @@ class ProbabilityDifference:
 
     Attributes:
         arm: The arm.
-        reference: What it is compared with.
+        reference: The arm that it is compared with.
         part: The part or total.
         numbers: Differences of AUROC and log-odds.
-        test: Of the log-odds.
-        p_holm: Its p-value adjusted for all primary comparisons; None for others.
+        test: Test of the log-odds.
+        p_holm: Its p-value, Holm-adjusted for all primary comparisons; None for others.
     """
 
     arm: str
@@ -79,7 +81,7 @@ class ProbabilityDifference:
             "arm": self.arm,
             "reference": self.reference,
             "part": self.part,
-            **_plain(self.numbers),
+            **_as_dicts(self.numbers),
             "permutation_test": self.test.as_dict() | self._adjusted(),
         }
 
@@ -101,7 +103,7 @@ def probabilities(
         references: The arms that each arm is compared with.
         totals: Names of means over parts, and their parts.
     Returns:
-        The numbers; None where no answer has a probability.
+        The numbers; None if no answer has a probability.
     """
     if not any(answer.p_yes is not None for answers in arms.values() for answer in answers):
         return None
@@ -122,13 +124,13 @@ def probabilities(
     pairs = [(arm, other) for arm, others in references.items() for other in others]
 
     def statistics(weights: Array) -> Array:
-        """From weights of pictures, (N, ...), to those of arms and pairs, ((A + D) K S, ...)."""
+        """Compute all statistics from weights of pictures, (N, ...) -> ((A + D) K S, ...)."""
         rows = weights.reshape(len(names), -1).T  # (R, N)
         of_arms = {arm: _statistics(of, members.values(), rows) for arm, of in tables.items()}
         found = [*of_arms.values(), *(of_arms[arm] - of_arms[other] for arm, other in pairs)]
         return np.concatenate(found).reshape(-1, *weights.shape[1:])
 
-    # A resample is how often each picture was drawn: the sums over drawn rows of the identity.
+    # A resample is the number of draws of each picture: the sum over drawn rows of the identity.
     intervals = iter(
         bootstrap_intervals(
             np.eye(len(names)),
@@ -138,29 +140,29 @@ def probabilities(
         )
     )
 
-    def named() -> dict[str, dict[str, Interval]]:
+    def take_intervals() -> dict[str, dict[str, Interval]]:
         return {kind: {name: next(intervals) for name in STATISTICS} for kind in members}
 
-    numbers = {arm: named() for arm in arms}
+    numbers = {arm: take_intervals() for arm in arms}
     differences = [
         ProbabilityDifference(
             arm,
             other,
             kind,
-            _both_ways(of),
+            _make_symmetric(of),
             _test(tables[arm], tables[other], members[kind], len(names)),
         )
         for arm, other in pairs
-        for kind, of in named().items()
+        for kind, of in take_intervals().items()
     ]
     notes = list(_notes(arms, numbers))
-    return Probabilities(primary, numbers, _adjusted(differences, primary), notes)
+    return Probabilities(primary, numbers, _adjust_p_values(differences, primary), notes)
 
 
-def _adjusted(
+def _adjust_p_values(
     differences: Sequence[ProbabilityDifference], primary: str
 ) -> list[ProbabilityDifference]:
-    """Return the same with Holm's p-values of the primary comparisons."""
+    """Return the differences with Holm-adjusted p-values of the primary comparisons."""
     p_values = iter(holm([d.test.p_value for d in differences if d.part == primary]))
     return [replace(d, p_holm=next(p_values)) if d.part == primary else d for d in differences]
 
@@ -168,14 +170,14 @@ def _adjusted(
 def _statistics(
     tables: Mapping[str, PartScores], kinds: Iterable[Sequence[str]], weights: Array
 ) -> Array:
-    """Return the statistics of an arm's parts and totals under weights, (R, N) -> (K S, R)."""
+    """Compute the statistics of an arm's parts and totals under weights, (R, N) -> (K S, R)."""
     by_part = {part: table.statistics(weights) for part, table in tables.items()}
     means = [np.mean([by_part[part] for part in of], axis=0) for of in kinds]
     return np.concatenate(means)
 
 
-def _both_ways(numbers: Mapping[str, Interval]) -> dict[str, Interval]:
-    """Return differences; where no picture differs, the next may differ either way."""
+def _make_symmetric(numbers: Mapping[str, Interval]) -> dict[str, Interval]:
+    """Return differences with symmetric Wilson intervals: a next picture may differ either way."""
     return {
         name: replace(x, low=-x.high) if x.wilson and x.value == 0 else x
         for name, x in numbers.items()
@@ -188,7 +190,7 @@ def _test(
     parts: Sequence[str],
     pictures: int,
 ) -> PermutationTest:
-    """Test the difference of the log-odds, with what each picture adds to their mean."""
+    """Test the difference of the log-odds, from each picture's contribution to the mean."""
     added = np.zeros(pictures)
     for part in parts:
         one, other = first[part], second[part]
@@ -207,13 +209,13 @@ def _notes(
         certain = sum(answer.p_yes in (0, 1) for answer in answers)
         if missing:
             yield (
-                f"{arm}: {missing} of {len(answers)} answers have no p(yes), so no numbers: older "
-                "answers lack it, and those whose first token can be neither yes nor no"
+                f"{arm}: no numbers, since {missing} of {len(answers)} answers have no p(yes): "
+                "older answers lack it, and answers whose first token can be neither yes nor no"
             )
         elif certain:
             yield (
-                f"{arm}: no log-odds, as {certain} of {len(answers)} answers have p(yes) 0 or 1: "
-                "the method rules one side out; equal ones are ties in AUROC"
+                f"{arm}: no log-odds, since {certain} of {len(answers)} answers have a p(yes) of 0 "
+                "or 1: the method rules out yes or no; equal values are ties in AUROC"
             )
     one_sided = {
         kind
@@ -223,8 +225,8 @@ def _notes(
     }
     if one_sided:
         which = ", ".join(sorted(one_sided)).strip(", ")
-        yield f"no AUROC{f' of {which}' if which else ''}: all labels of a part are the same"
+        yield f"no AUROC{f' for {which}' if which else ''}: all labels of a part are the same"
 
 
-def _plain(numbers: Mapping[str, Interval]) -> dict[str, Any]:
+def _as_dicts(numbers: Mapping[str, Interval]) -> dict[str, Any]:
     return {name: number.as_dict() for name, number in numbers.items()}

@@ -1,4 +1,4 @@
-"""The probabilities of yes in print: numbers, primary differences, and what they mean."""
+"""Print the numbers of the probabilities of yes, their primary differences and explanations."""
 
 from __future__ import annotations
 
@@ -18,30 +18,31 @@ if TYPE_CHECKING:
 TITLES: Final = ("AUROC (95 %)", "log-odds (95 %)")
 DIGITS: Final = (3, 2)
 MEANING: Final = (
-    "p(yes): of yes against no at the first token; log-odds: of the right one, mean over answers"
+    "p(yes): probability of yes against no at the first token; log-odds: mean log-odds of the "
+    "right answer"
 )
 
 
 def probability_text(found: Probabilities, resampled: str = "picture") -> str:
-    """Return the tables and what has to be known beside them, at most 100 columns wide.
+    """Return the tables and their explanations, at most 100 characters wide.
 
     Args:
         found: The numbers.
-        resampled: What tests flip.
+        resampled: Word for the unit that tests flip.
     """
     arms = list(found.numbers)
-    # A benchmark without parts has one of no name.
+    # A benchmark without parts has one part with an empty name.
     parts = ["part"] if any(part for of in found.numbers.values() for part in of) else []
     rows = [
         [arm, *([part] if parts else []), *_cells(numbers)]
         for arm, of in found.numbers.items()
         for part, numbers in of.items()
     ]
-    header = ["p(yes): arm", *parts, *TITLES]
+    header = ["arm, by p(yes)", *parts, *TITLES]
     blocks = [fit(header, rows, names=arms, keys=1 + len(parts))]
     compared = [one for one in found.differences if one.part == found.primary]
     if compared:
-        where = f"p(yes), {found.primary}" if found.primary else "p(yes)"
+        where = f"arm - reference, {found.primary}" if found.primary else "arm - reference"
         rows = [
             [f"{one.arm} - {one.reference}", *_cells(one.numbers, signed=True), _p(one)]
             for one in compared
@@ -55,7 +56,7 @@ def _notes(found: Probabilities, tested: int, resampled: str) -> list[str]:
     lines = [MEANING]
     if tested:
         adjusted = f", Holm-adjusted for {tested} comparisons" if tested > 1 else ""
-        lines.append(f"p: of the log-odds, sign-flip permutation test over {resampled}s{adjusted}")
+        lines.append(f"p: sign-flip permutation test of the log-odds over {resampled}s{adjusted}")
     every = [of for kinds in found.numbers.values() for of in kinds.values()]
     every += [one.numbers for one in found.differences if one.part == found.primary]
     if any(number.wilson for numbers in every for number in numbers.values()):
@@ -75,7 +76,7 @@ def _cells(numbers: Mapping[str, Interval], *, signed: bool = False) -> list[str
 def _cell(number: Interval, style: str, digits: int) -> str:
     if isnan(number.value):
         return NONE
-    # Adding 0.0 makes +0.0 of what would be printed as -0.0.
+    # Adding 0.0 turns -0.0 into +0.0.
     value, low, high = (
         format(round(end, digits) + 0.0, style) for end in (number.value, number.low, number.high)
     )

@@ -1,4 +1,4 @@
-"""Settings of saved answers, of all yes/no benchmarks, and of those of several parts."""
+"""Settings for saved answers, for all yes/no benchmarks, and for those with several parts."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ GENERATE, LIKELIHOOD = "generate", "likelihood"
 SCORINGS: Final = (GENERATE, LIKELIHOOD)
 
 
-# What says how a file of saved answers is read.
+# Settings that decide how a file of saved answers is read.
 OF_FILES: Final = ("answer_key", "id_key", "partial")
 
 
 @dataclass(frozen=True, slots=True)
 class SavedSettings(RunSettings):
-    """Settings of a benchmark that scores saved answers, too, besides the common ones.
+    """Settings of a benchmark that can score saved answers, besides the common ones.
 
     Attributes:
         answers: Saved answers to score without a model: a file, or a run folder.
-        answer_key: Key of their rows that holds what the model said; None to find it.
-        id_key: Key of their rows that holds the question's id; None to find it.
-        partial: Whether they may answer some of the questions only.
+        answer_key: Key of the model's answer in their rows; None to find it.
+        id_key: Key of the question's id in their rows; None to find it.
+        partial: Whether they may answer only some of the questions.
     """
 
     answers: Path | None = None
@@ -43,28 +43,34 @@ class SavedSettings(RunSettings):
         for name in OF_FILES:
             if getattr(self, name) not in (None, False) and self.answers is None:
                 flag = name.replace("_", "-")
-                raise EvaluationError(f"--{flag} says how --answers is read; give both, or neither")
+                raise EvaluationError(
+                    f"--{flag} is only used with --answers; pass both, or leave out --{flag}"
+                )
 
     def check_whole(self, run: Path) -> None:
-        """Refuse what says how a file is read, or what of it, beside a run folder.
+        """Refuse flags for files of answers if `--answers` is a run folder.
 
         Raises:
-            EvaluationError: Naming the first that is given.
+            EvaluationError: If one is given, naming the first.
         """
         for name in ("limit", *OF_FILES):
             if getattr(self, name) not in (None, False):
                 raise EvaluationError(
-                    f"--{name.replace('_', '-')} is for files of answers, but {run} is a run "
+                    f"--{name.replace('_', '-')} is only for files of answers, but {run} is a run "
                     "folder, which is scored whole; leave it out"
                 )
 
 
 def add_saved_flags(flags: FlagParser) -> None:
-    """Add the flags of saved answers to a command."""
-    flags.flag("--answers", type=Path, help="score this file or run; no model is loaded")
-    flags.flag("--answer-key", metavar="KEY", help="their key of the model's text (is found)")
-    flags.flag("--id-key", metavar="KEY", help="their key of the question's id (is found)")
-    flags.flag("--partial", action="store_true", help="they may answer some questions only")
+    """Add the flags for saved answers to a command."""
+    flags.flag("--answers", type=Path,
+               help="file of answers, or run folder, to score without a model")  # fmt: skip
+    flags.flag("--answer-key", metavar="KEY",
+               help="with --answers: key of the model's answer (found automatically)")  # fmt: skip
+    flags.flag("--id-key", metavar="KEY",
+               help="with --answers: key of the question's id (found automatically)")  # fmt: skip
+    flags.flag("--partial", action="store_true",
+               help="with --answers: allow questions without an answer")  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +78,9 @@ class YesNoSettings(SavedSettings):
     """Settings of a yes/no benchmark, besides those of saved answers.
 
     Attributes:
-        parser: How answers are read; None for the protocol's.
-        scoring: "generate" reads the text that a model says; "likelihood" takes the likelier of
-            yes and no at the first token, from one forward pass.
+        parser: Parser of the answers; None for the protocol's.
+        scoring: "generate" parses the generated text; "likelihood" takes the more likely of yes and
+            no at the first token, from one forward pass.
     """
 
     parser: str | None = None
@@ -97,34 +103,35 @@ class YesNoSettings(SavedSettings):
             self._check_likelihood()
 
     def parsers(self) -> Sequence[str]:
-        """Return what `--parser` may be."""
+        """Return the allowed values of `--parser`."""
         return list(PARSERS)
 
     def _check_likelihood(self) -> None:
-        """Refuse settings of a text that is not generated.
+        """Refuse settings that need generated text.
 
         Raises:
-            EvaluationError: Naming the first.
+            EvaluationError: If one is given, naming the first.
         """
         for flag, given, why in (
-            ("--answers", self.answers is not None, "the answers are there already"),
+            ("--answers", self.answers is not None, "the answers already exist"),
             ("--sample", self.sample, "nothing is sampled"),
             ("--beam", self.beam > 1, "beams do not change the first token's probability"),
             ("--max-new-tokens", self.max_new_tokens is not None, "nothing is generated"),
-            ("--parser", self.parser is not None, "there is no text to read"),
+            ("--parser", self.parser is not None, "there is no text to parse"),
         ):
             if given:
                 raise EvaluationError(
-                    f"--scoring likelihood does not go with {flag}: {why}; leave one of them out"
+                    f"--scoring likelihood can't be combined with {flag}: {why}; leave one of them "
+                    "out"
                 )
 
 
 @dataclass(frozen=True, slots=True)
 class PartSettings(YesNoSettings):
-    """Settings of a yes/no benchmark of several parts.
+    """Settings of a yes/no benchmark with several parts.
 
     Attributes:
-        part: Parts to ask, or presets, which are several; empty for all.
+        part: Parts to ask, or presets (groups of parts); empty for all.
         questions: Folder of the question files; None for that of scripts/download_data.sh.
     """
 

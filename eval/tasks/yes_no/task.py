@@ -1,4 +1,4 @@
-"""What all yes/no benchmarks share: counts, and the metrics of POPE."""
+"""The base class of all yes/no benchmarks: counts, and the metrics of POPE."""
 
 from __future__ import annotations
 
@@ -19,17 +19,16 @@ from eval.run.settings import RunSettings
 from eval.stats.intervals import Array, ratio
 from eval.stats.metric import Metric
 from eval.tasks.base import Appendix, Task
+from eval.tasks.yes_no.answer_rows import Matching
 from eval.tasks.yes_no.answers import read_answers
 from eval.tasks.yes_no.coverage import coverage, coverage_note
 from eval.tasks.yes_no.disagreement import disagreement_notes, disagreements
 from eval.tasks.yes_no.parsers import LEAVE_OUT, PARSERS
 from eval.tasks.yes_no.probability import probabilities
 from eval.tasks.yes_no.probability_table import probability_text
-from eval.tasks.yes_no.said import Matching
 from eval.tasks.yes_no.settings import (
     GENERATE,
     LIKELIHOOD,
-    SCORINGS,
     YesNoSettings,
     add_saved_flags,
 )
@@ -38,22 +37,22 @@ if TYPE_CHECKING:
     from eval.run.recorded import RecordedRun
 
 YES, NO = "yes", "no"
-# What answers add up to; tp, fp, tn and fn are of the positive class.
+# Counts that are summed over answers; tp, fp, tn and fn are those of the positive class.
 COUNTS: Final = ("total", "tp", "fp", "tn", "fn", "unknown", "positives", "asked", "yes")
 
 
 class YesNoTask(Task):
     """A benchmark of questions whose right answers are yes or no.
 
-    An unknown answer is wrong: it counts against accuracy and recall, and is neither a predicted
-    yes nor a predicted no. Only the parsers in `leave_out` leave it out of all numbers but the rate
+    An unknown answer is wrong: it lowers accuracy and recall, and is neither a predicted yes nor a
+    predicted no. With the parsers in `leave_out`, it is excluded from all numbers except the rate
     of unknown answers.
 
     Attributes:
-        positive: The class that precision, recall and F1 are of.
-        leave_out: Parsers that leave unknown answers out, as its reference scorer does.
-        scorer: Whose formulas the numbers are.
-        expected: What `sizes` returns.
+        positive: The positive class of precision, recall and F1.
+        leave_out: Parsers that exclude unknown answers, as in the reference scorer.
+        scorer: Name of the reference scorer, whose formulas are used.
+        expected: Number of questions by part, see `sizes`.
     """
 
     settings_class: ClassVar[type[RunSettings]] = YesNoSettings
@@ -73,33 +72,35 @@ class YesNoTask(Task):
 
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
-        """Add the flags of how answers are read, and of saved ones."""
-        flags.flag("--parser", help=f"how answers are read: {', '.join(PARSERS)} (the protocol's)")
-        flags.flag("--scoring", help=f"{', or '.join(SCORINGS)}: yes or no by p(yes) ({GENERATE})")
+        """Add the flags for parsing answers, and for saved answers."""
+        flags.flag("--parser", help=f"parser of answers: {', '.join(PARSERS)} (the protocol's)")
+        flags.flag("--scoring",
+                   help=f"{GENERATE}: parse the text; {LIKELIHOOD}: compare the probabilities of "
+                   f"yes and no at the first token ({GENERATE})")  # fmt: skip
         add_saved_flags(flags)
 
     @property
     def likelihood(self) -> bool:
-        """Whether the likelier word is the answer."""
+        """Whether the more likely of yes and no is the answer, and no text is generated."""
         return getattr(self.settings, "scoring", GENERATE) == LIKELIHOOD
 
-    def asked(self) -> dict[str, Any]:
-        """Return the scoring, where answers are not generated."""
+    def recorded_settings(self) -> dict[str, Any]:
+        """Return the scoring, if answers are not generated."""
         return {"scoring": LIKELIHOOD} if self.likelihood else {}
 
     @property
     def parser(self) -> str:
-        """Name of the parser: the settings', else the protocol's, else that of the papers."""
+        """Name of the parser: that of the settings, else of the protocol, else of the papers."""
         chosen = getattr(self.settings, "parser", None)
         return chosen or (self.protocol or self.protocol_of("opera", "")).parser
 
-    def saved(self) -> Path | None:
+    def answers_path(self) -> Path | None:
         """Return the file or run folder of `--answers`."""
         settings = self.settings
         return settings.answers if isinstance(settings, YesNoSettings) else None
 
     def read_saved(self, path: Path, items: Sequence[Item]) -> SavedAnswers:
-        """Return the answers of a file."""
+        """Read the answers of a file."""
         settings = self.settings
         assert isinstance(settings, YesNoSettings)
         try:
@@ -114,12 +115,12 @@ class YesNoTask(Task):
             if settings.limit is None:
                 raise
             raise EvaluationError(
-                f"{error} (--limit {settings.limit} keeps the first {settings.limit} questions of "
-                "each part only: leave it out if the file answers all)"
+                f"{error} (--limit {settings.limit} keeps only the first {settings.limit} "
+                "questions of each part: leave it out if the file answers all)"
             ) from error
 
     def check_run(self, run: RecordedRun) -> None:
-        """Refuse what says how a file is read beside a run folder, which is scored whole."""
+        """Refuse flags for files of answers, since a run folder is scored whole."""
         settings = self.settings
         assert isinstance(settings, YesNoSettings)
         settings.check_whole(run.path)
@@ -129,9 +130,9 @@ class YesNoTask(Task):
         return PARSERS[self.parser](answer.text)
 
     def right(self, answer: Answer) -> bool | None:
-        """Return whether an answer is right; None where the parser leaves it out.
+        """Return whether an answer is right; None if the parser excludes it.
 
-        Arms then have different denominators, so that they are not tested, see `Scorer`.
+        Arms then have different denominators, so they are not tested, see `Scorer`.
         """
         said = self.read(answer)
         return None if said is None and self.parser in self.leave_out else said == answer.item.label
@@ -157,10 +158,10 @@ class YesNoTask(Task):
         ]
 
     def numbers(self, sums: Array) -> Array:
-        """Return accuracy, precision, recall, F1, yes ratio and unknown rate.
+        """Compute accuracy, precision, recall, F1, yes ratio and unknown rate.
 
         F1 is 2 tp / (predicted positives + positives), which is the harmonic mean of precision and
-        recall where both are defined. The yes ratio is that of the predictions.
+        recall if both are defined. The yes ratio is the share of predicted yes.
         """
         total, tp, fp, tn, _, unknown, positives, asked, yes = sums
         return np.stack(
@@ -185,17 +186,17 @@ class YesNoTask(Task):
         return Matching(partial=isinstance(settings, YesNoSettings) and settings.partial)
 
     def sizes(self, arms: Mapping[str, Sequence[Answer]]) -> Mapping[str, int]:
-        """Return how many questions there are by part; nothing where editions differ."""
+        """Return the number of questions by part; empty if editions differ."""
         return self.expected
 
-    def beside(
+    def appendix(
         self, arms: Mapping[str, Sequence[Answer]], references: Mapping[str, Sequence[str]]
     ) -> Appendix:
-        """Return what the probabilities of yes say of the arms."""
+        """Return AUROC and log-odds of the probabilities of yes."""
         parts = list(dict.fromkeys(a.item.part for answers in arms.values() for a in answers))
         if self.pooled:  # one number of all questions, not a mean over parts
             arms, parts = (
-                {arm: [_without_part(one) for one in of] for arm, of in arms.items()},
+                {arm: [_drop_part(one) for one in of] for arm, of in arms.items()},
                 [""],
             )
         found = probabilities(arms, references, self.totals(parts))
@@ -203,9 +204,9 @@ class YesNoTask(Task):
             return Appendix()
         return Appendix(probability_text(found, self.resampled), {"p_yes": found.as_dict()})
 
-    def more(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
-        """Return counts and metrics under every parser, and where parsers disagree, by arm."""
-        parsers = {name: self.with_parser(name)._plain(arms) for name in PARSERS}
+    def extra_metrics(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+        """Return coverage, the numbers with every parser, and parser disagreements by arm."""
+        parsers = {name: self.with_parser(name)._metrics_by_part(arms) for name in PARSERS}
         found = disagreements(arms, self.parser)
         return {
             "scorer": self.scorer,
@@ -216,12 +217,12 @@ class YesNoTask(Task):
         }
 
     def notes(self, arms: Mapping[str, Sequence[Answer]]) -> list[str]:
-        """Return how much is answered, what parsers disagree on, and how many answers are empty."""
+        """Return notes on the coverage, on parser disagreements and on empty answers."""
         unknown = {
             arm: sum(self.read(answer) is None for answer in answers) / len(answers)
             for arm, answers in arms.items()
         }
-        how = f"scored by the formulas of {self.scorer}; positive class: {self.positive}"
+        how = f"scored with the formulas of {self.scorer}; positive class: {self.positive}"
         covered = coverage_note(coverage(arms, self.sizes(arms)), unknown)
         disagreed = disagreement_notes(disagreements(arms, self.parser), self.parser)
         return [f"{how}\n{covered}", *disagreed]
@@ -232,7 +233,7 @@ class YesNoTask(Task):
         assert isinstance(settings, YesNoSettings)
         return type(self)(replace(settings, parser=parser, scoring=GENERATE), self.protocol)
 
-    def _plain(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
+    def _metrics_by_part(self, arms: Mapping[str, Sequence[Answer]]) -> dict[str, Any]:
         found: dict[str, dict[str, Any]] = {}
         for arm, answers in arms.items():
             groups: dict[str, dict[str, list[Answer]]] = {}
@@ -240,7 +241,7 @@ class YesNoTask(Task):
                 pictures = groups.setdefault(answer.item.part, {})
                 pictures.setdefault(answer.item.unit, []).append(answer)
             for part, pictures in groups.items():
-                # Picture by picture, as everywhere: a benchmark may count pairs.
+                # Counted per picture, since a benchmark may count pairs of answers.
                 counts = np.sum([self.counts(of) for of in pictures.values()], axis=0)
                 numbers = self.numbers(counts.astype(np.float64)).tolist()
                 found.setdefault(arm, {})[part] = {
@@ -253,6 +254,6 @@ class YesNoTask(Task):
         return found
 
 
-def _without_part(answer: Answer) -> Answer:
-    """Return an answer to a question of a benchmark of one part."""
+def _drop_part(answer: Answer) -> Answer:
+    """Return an answer whose question has no part."""
     return replace(answer, item=replace(answer.item, part=""))

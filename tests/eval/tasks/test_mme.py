@@ -126,7 +126,7 @@ def test_every_parser_counts_pairs_picture_by_picture() -> None:
     said = ["yes", "no", "yes", "yes", "yes", "no", "so, yes", "no"]
     answers = [Answer(item, text) for item, text in zip(items, said, strict=True)]
 
-    parsers = mme().more({"eah": answers})["parsers"]
+    parsers = mme().extra_metrics({"eah": answers})["parsers"]
 
     assert list(parsers) == list(PARSERS)
     plus = {name: found["eah"]["count"]["accuracy_plus"] for name, found in parsers.items()}

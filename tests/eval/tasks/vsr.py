@@ -30,7 +30,7 @@ class Vsr(PartsTask):
 
     def items(self) -> list[Item]:
         """Return the statements as questions."""
-        return self.chosen([
+        return self.select_parts([
             Item(at, row["image"], f"Is this true? {row['caption']}", LABELS[row["label"]],
                  row["relation"], {"relation": row["relation"]})
             for at, row in read_json_lines(self.settings.pictures_folder() / "vsr.jsonl")

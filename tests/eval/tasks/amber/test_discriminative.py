@@ -67,7 +67,7 @@ def answers_of(case: dict[str, Any], items: dict[int | str, Item]) -> list[Answe
 def test_it_prints_what_the_reference_prints(
     name: str, cases: dict[str, Any], items: dict[int | str, Item], data: Path
 ) -> None:
-    printed = amber(data).printed(answers_of(cases[name], items))
+    printed = amber(data).official_numbers(answers_of(cases[name], items))
 
     for section, numbers in cases[name]["reference"].items():
         assert printed[SECTIONS[section]] == {key.lower(): of for key, of in numbers.items()}
@@ -78,7 +78,7 @@ def test_few_answers_show_what_the_references_counters_start_at(tmp_path: Path) 
     parts = ("existence", "state")
     answers = [Answer(Item(k, "1.jpg", "?", "no", part), "no.") for k, part in enumerate(parts)]
 
-    printed = amber(tmp_path, parser="word").printed(answers)
+    printed = amber(tmp_path, parser="word").official_numbers(answers)
 
     assert list(printed["attribute"].values()) == [99.7, 99.7, 99.7, 99.7]  # 1 / 1.003
     assert list(printed["state"].values()) == [99.9, 99.9, 99.9, 99.9]  # 1 / 1.001
@@ -94,7 +94,7 @@ def test_both_halves_in_one_file_are_told_apart(
     task = amber(data, answers=tmp_path / "a.json", partial=True)
 
     saved = task.read_saved(tmp_path / "a.json", task.items()).arms["answers"]
-    printed = task.printed(saved)
+    printed = task.official_numbers(saved)
 
     assert "20 row(s) of a.json are of other questions" in capsys.readouterr().err
     assert len(saved) == len(case["records"]) - 20
@@ -215,7 +215,7 @@ def test_probabilities_are_of_all_questions_together() -> None:
              if (a.item.label, b.item.label) == ("yes", "no")]  # fmt: skip
 
     task = AmberDiscriminative(PartSettings(), AmberDiscriminative.protocol_of("opera", ""))
-    found = report_of(task, {"baseline": answers}).beside.content["p_yes"]
+    found = report_of(task, {"baseline": answers}).appendix.content["p_yes"]
 
     expected = sum(float(x or 0) > float(y or 0) for x, y in pairs) / len(pairs)
     assert expected == 0.75

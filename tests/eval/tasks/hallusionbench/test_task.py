@@ -75,7 +75,7 @@ def results(report: Report) -> dict[str, dict[str, float]]:
 
 def test_a_judges_verdicts_give_the_boards_numbers(judged: tuple[Report, dict[str, Any]]) -> None:
     report, reference = judged
-    found = report.beside.content["board"]["answers"]["all"]
+    found = report.appendix.content["board"]["answers"]["all"]
 
     assert {name: found[key] for name, key in BOARD.items()} == reference["leaderboard"]
     for name, key in BOARD.items():
@@ -90,7 +90,7 @@ def test_groups_figures_and_causes_are_counted_as_the_reference_counts(
     kind: str, judged: tuple[Report, dict[str, Any]]
 ) -> None:
     report, every = judged
-    reference, found = every[kind], report.beside.content["board"]["answers"][kind]
+    reference, found = every[kind], report.appendix.content["board"]["answers"][kind]
 
     for key, name in (("q_acc", "pair"), ("easy", "easy_pair"), ("hard", "hard_pair"),
                       ("f_acc", "figure"), ("a_acc", "question")):  # fmt: skip

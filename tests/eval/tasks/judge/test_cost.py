@@ -94,9 +94,9 @@ def test_what_cost_more_than_thought_raises_what_is_set_aside() -> None:
 
 
 def test_requests_of_earlier_starts_count() -> None:
-    assert budget(max_requests=3, requests=2).obstacle(0.0) is None
-    assert budget(max_requests=3, requests=3).obstacle(0.0) == "--max-requests 3"
-    assert budget(max_cost=1.0, spent=0.9).obstacle(0.2) == "--max-cost 1"
+    assert budget(max_requests=3, requests=2).reached_bound(0.0) is None
+    assert budget(max_requests=3, requests=3).reached_bound(0.0) == "--max-requests 3"
+    assert budget(max_cost=1.0, spent=0.9).reached_bound(0.2) == "--max-cost 1"
 
 
 def test_a_reservation_that_was_not_used_is_given_back() -> None:
@@ -106,5 +106,5 @@ def test_a_reservation_that_was_not_used_is_given_back() -> None:
         return kept
 
     kept = asyncio.run(work())
-    assert kept.obstacle(1.0) is None
+    assert kept.reached_bound(1.0) is None
     assert kept.spent == 0.0

@@ -188,7 +188,7 @@ def test_any_body_is_a_reply_or_a_failure_and_reads_back_equal(
     with folder(tmp_path_factory.mktemp("run")) as run:
         judgements = Judgements(run, KEY)
         request = Request("k", 7, "12", "Grade.", PICTURE, Tokens(1, 1, 1, 1), 0.5)
-        judgements.received(judgements.sent(request, 0.5), found, 0.25)
+        judgements.record_reply(judgements.record_request(request, 0.5), found, 0.25)
         again = Judgements(run, KEY)
         assert again.outcomes == judgements.outcomes
         assert again.final == judgements.final

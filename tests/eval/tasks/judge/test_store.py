@@ -19,7 +19,7 @@ from eval.tasks.judge.inputs import Picture
 from eval.tasks.judge.keys import Key
 from eval.tasks.judge.replies import Failure, Kind, Reply
 from eval.tasks.judge.requests import Outcome, Request
-from eval.tasks.judge.store import JUDGEMENTS, Judgements, answered_in
+from eval.tasks.judge.store import JUDGEMENTS, Judgements, find_paid_answers
 
 KEY = Key("sk-0123456789abcdef")
 PICTURE = Picture(Path("val2014/7.jpg"), "5a", 40, 30)
@@ -82,7 +82,7 @@ def test_a_request_and_its_reply_are_two_lines(
 ) -> None:
     with folder(tmp_path) as run:
         judgements = Judgements(run, KEY)
-        judgements.received(judgements.sent(request(), 0.5), reply, 0.25)
+        judgements.record_reply(judgements.record_request(request(), 0.5), reply, 0.25)
 
         assert lines(run) == [SENT, expected]
 
@@ -95,15 +95,15 @@ def test_a_later_start_knows_what_was_spent_and_what_was_lost(tmp_path: Path) ->
 
         assert (judgements.requests, judgements.spent) == (2, 0.75)
         assert [one.key for one in judgements.lost] == ["l"]
-        assert [one.key for one in judgements.left([request("k"), request("l")])] == ["l"]
-        assert judgements.sent(request("l"), 0.5) == 3
+        assert [one.key for one in judgements.open_requests([request("k"), request("l")])] == ["l"]
+        assert judgements.record_request(request("l"), 0.5) == 3
 
 
 def test_answers_of_another_run_are_taken_over_for_nothing(tmp_path: Path) -> None:
     path = write(tmp_path, SENT, ANSWERED, {**ANSWERED, "key": "l", "outcome": "refused"})
     name = path.parent.name
 
-    found = answered_in(tmp_path, {"k", "l"}, own="new")
+    found = find_paid_answers(tmp_path, {"k", "l"}, own="new")
     with folder(tmp_path) as run:
         judgements = Judgements(run, KEY)
         judgements.borrow(found)
@@ -111,17 +111,17 @@ def test_answers_of_another_run_are_taken_over_for_nothing(tmp_path: Path) -> No
         borrowed = {**ANSWERED, "request": None, "cost_usd": 0.0, "borrowed_from": name}
         assert lines(run) == [borrowed]
     # Through one more run, the payer is still named, and a refusal is final in its own run only.
-    again = answered_in(tmp_path, {"k"}, own="newest")
+    again = find_paid_answers(tmp_path, {"k"}, own="newest")
     assert {one.borrowed_from for one in again.values()} == {name}
-    assert answered_in(tmp_path, {"l"}, own=name).keys() == {"l"}
-    assert not answered_in(tmp_path, {"l"}, own=name, ask_again=True)
+    assert find_paid_answers(tmp_path, {"l"}, own=name).keys() == {"l"}
+    assert not find_paid_answers(tmp_path, {"l"}, own=name, ask_again=True)
 
 
 def test_a_line_that_another_process_is_writing_is_left_alone(tmp_path: Path) -> None:
     path = write(tmp_path, SENT, ANSWERED, end='{"event": "se')
     before = path.read_bytes()
 
-    assert answered_in(tmp_path, {"k"}, own="new").keys() == {"k"}
+    assert find_paid_answers(tmp_path, {"k"}, own="new").keys() == {"k"}
     assert path.read_bytes() == before
 
 
@@ -129,7 +129,9 @@ def test_the_key_and_half_characters_are_not_written(tmp_path: Path) -> None:
     with folder(tmp_path) as run:
         judgements = Judgements(run, KEY)
         reply = Reply(f"\ud800 {KEY.reveal()}", None, "stop", KEY.reveal(), 1, 1)
-        judgements.received(judgements.sent(request(text=KEY.reveal()), 0.5), reply, 0.0)
+        judgements.record_reply(
+            judgements.record_request(request(text=KEY.reveal()), 0.5), reply, 0.0
+        )
 
         assert [row["text"] for row in lines(run)] == ["[key]", "? [key]"]
         assert judgements.final["k"].text == "? [key]"
@@ -186,8 +188,8 @@ def test_a_damaged_line_of_the_own_file_is_one_sentence_and_of_another_is_left_o
     with folder(tmp_path, "old") as run, pytest.raises(EvaluationError) as own:
         Judgements(run, KEY)
     with pytest.raises(EvaluationError) as again:
-        answered_in(tmp_path, {"k"}, own=path.parent.name)
-    found = answered_in(tmp_path, {"k"}, own="new")
+        find_paid_answers(tmp_path, {"k"}, own=path.parent.name)
+    found = find_paid_answers(tmp_path, {"k"}, own="new")
 
     said = str(own.value)
     assert said == str(again.value)
@@ -216,7 +218,7 @@ def test_files_that_are_none_are_named_in_one_note(
     (tmp_path / "a file").write_text("")
     (tmp_path / "loop").symlink_to("loop")
 
-    found = answered_in(tmp_path, {"k"}, own="new")
+    found = find_paid_answers(tmp_path, {"k"}, own="new")
 
     assert found.keys() == {"k"}
     (note,) = capsys.readouterr().err.splitlines()

@@ -8,7 +8,7 @@ import string
 import pytest
 
 from eval.errors import EvaluationError
-from eval.tasks.judge.urls import check_url, looks_secret, where_to
+from eval.tasks.judge.urls import check_url, describe_redirect, looks_secret
 
 ALPHABET = string.ascii_letters + string.digits
 
@@ -100,4 +100,4 @@ def test_random_keys_are_found_mostly_and_hexadecimal_ids_never() -> None:
     ],
 )
 def test_where_a_redirect_leads_is_said_without_secrets(location: str, there: str) -> None:
-    assert where_to("http://h:8000/v1", location) == there
+    assert describe_redirect("http://h:8000/v1", location) == there

@@ -15,12 +15,12 @@ from eval.tasks.judge.requests import Outcome
 from eval.tasks.mmhal.questions import TYPES, Question, read_questions
 from eval.tasks.mmhal.scoring import (
     Rating,
+    count_read_differently,
     difference,
-    differently_read,
+    has_rating,
     kinds_of,
     numbers,
     rating_of,
-    readable,
 )
 from tests.eval.mmhal_inputs import rows, write
 
@@ -131,7 +131,7 @@ def test_states_of_replies() -> None:
     cut = rating_of(outcome("So far", finish_reason="length"))
     assert cut.state == "unparsed"
     assert cut.reason.endswith("; the reply was cut at max_output_tokens")
-    assert readable(outcome("Rating: 0"))
-    assert not readable(outcome("Rating: 10"))
+    assert has_rating(outcome("Rating: 0"))
+    assert not has_rating(outcome("Rating: 10"))
     replies = ["Rating: 4", "Rating:4", "Rating: 10", "none", "Rating: 0"]
-    assert differently_read([rating_of(outcome(text)) for text in replies]) == 3
+    assert count_read_differently([rating_of(outcome(text)) for text in replies]) == 3

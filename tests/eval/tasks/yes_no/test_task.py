@@ -168,7 +168,7 @@ def test_every_parser_is_reported_by_arm_and_part() -> None:
         "eah": [*answers_of(["No", "no"], ["yes", "no"]), *answers_of(["yes"], ["no"], "x")],
     }
 
-    found = task("strict").more(arms)["parsers"]
+    found = task("strict").extra_metrics(arms)["parsers"]
 
     accuracy = {
         parser: {(a, p): one["accuracy"] for a, of in arms.items() for p, one in of.items()}

@@ -1,4 +1,4 @@
-"""A row of a file of answers, and which questions a file is about."""
+"""Rows of a file of answers, and the questions that they answer."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class AnswerRow:
     """One row of a file of answers.
 
     Attributes:
-        where: Where it stands.
-        arm: Who answered.
-        part: Part of the benchmark, or several with commas between; None if the row has none.
-        id: The question's; None if the row has none.
-        question: What was asked; None if the row does not have it.
-        picture: Name of the picture; None if the row does not have it.
-        answer: What the model said, with what else an answer of ours holds.
-        label: What the row has for the right answer; None if it has none that is yes or no.
+        where: Position in the file.
+        arm: Arm or model that answered.
+        part: Part of the benchmark, or several separated by commas; None if the row has none.
+        id: Id of the question; None if the row has none.
+        question: Text of the question; None if the row has none.
+        picture: Name of the picture; None if the row has none.
+        answer: The model's answer, with its further fields in files of this project.
+        label: The right answer according to the row; None unless it is yes or no.
     """
 
     where: str
@@ -41,12 +41,13 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """What rows and questions have in common.
+    """How rows are matched with questions.
 
     Attributes:
-        partial: Whether questions may be without an answer; they are left out.
-        by_text: Whether questions are found by picture and text alone, never by id, and answers to
-            other questions are left out: the file answers another edition of the benchmark.
+        partial: Whether questions without an answer are allowed; they are left out.
+        by_text: Whether rows are matched by picture and text only, never by id, and answers to
+            other questions are left out, because the file may answer another edition of the
+            benchmark.
         ignored: Ids of another half of the benchmark, which the same file may answer.
     """
 
@@ -58,21 +59,21 @@ class Matching:
 ONE_TO_ONE: Final = Matching()
 
 
-def by_text(
-    what: str, said: Sequence[Said], items: Sequence[Item]
-) -> tuple[list[Said], list[Item]]:
-    """Return the rows about questions that there are, and the questions that have one.
+def match_by_text(
+    what: str, said: Sequence[AnswerRow], items: Sequence[Item]
+) -> tuple[list[AnswerRow], list[Item]]:
+    """Match rows and questions by picture and text; return the rows and questions that match.
 
     Raises:
-        EvaluationError: If a row does not say what it is about, or a question has two.
+        EvaluationError: If a row has no picture or question, or a question has two rows.
     """
-    rows: dict[tuple[str, str], list[Said]] = {}
+    rows: dict[tuple[str, str], list[AnswerRow]] = {}
     for one in said:
         if one.picture is None or one.question is None:
             raise EvaluationError(
-                f"{what}, {one.where} does not say its picture and question, by which these "
-                "questions are found, since ids number others; score it as the benchmark that was "
-                "asked (--task pope --labels repope)"
+                f"{what}, {one.where} lacks its picture or question, which are needed to match it, "
+                "since ids differ between editions; score it as the benchmark that was asked "
+                "(--task pope --labels repope)"
             )
         rows.setdefault(_text_key(one.picture, one.question), []).append(one)
     keys = [_text_key(item.image, item.question) for item in items]
@@ -88,16 +89,16 @@ def by_text(
 
 
 def _text_key(picture: int | str, question: str) -> tuple[str, str]:
-    # LLaVA's copy of POPE has a request behind the question.
+    # LLaVA's copy of POPE has a request after the question.
     return picture_key(picture), words(question.partition("?")[0])
 
 
-def answered(
-    what: object, said: Sequence[Said], items: Sequence[Item], part: str, *, by_id: bool
+def answered_questions(
+    what: object, said: Sequence[AnswerRow], items: Sequence[Item], part: str, *, by_id: bool
 ) -> list[Item]:
-    """Return the questions that rows answer, by id, else by picture and text where all have both.
+    """Return the questions that rows answer, by id, or by picture and text.
 
-    Rows in the order of the questions, without either, have to answer all.
+    Rows without an id, picture and text must answer all questions in order.
     """
     if by_id:
         ids = {bare_id(one.id, part) for one in said}
@@ -107,11 +108,13 @@ def answered(
     return known if keys or not said else list(items)
 
 
-def text_keys(what: object, said: Sequence[Said], items: Sequence[Item]) -> list[tuple[str, str]]:
-    """Return picture and question of the rows that have both, pictures as the questions name them.
+def text_keys(
+    what: object, said: Sequence[AnswerRow], items: Sequence[Item]
+) -> list[tuple[str, str]]:
+    """Return picture and question of the rows that have both, with the questions' picture names.
 
     Raises:
-        EvaluationError: If a row's picture could be several that the same is asked about.
+        EvaluationError: If a row's picture is ambiguous.
     """
     pictures: dict[tuple[str, str], dict[str, None]] = {}
     for item in items:
@@ -129,9 +132,9 @@ def text_keys(what: object, said: Sequence[Said], items: Sequence[Item]) -> list
             if len(images) != 1:
                 several = ", ".join(list(pictures[key])[:2])
                 raise EvaluationError(
-                    f"{what}, {one.where} is about picture {one.picture!r:.200}, which may be any "
-                    f"of {several}, and has no question id; name pictures with their folders, or "
-                    "give every row an id"
+                    f"{what}, {one.where} is about picture {one.picture!r:.200}, which could be "
+                    f"any of {several}, and has no question id; name pictures with their folders, "
+                    "or give every row an id"
                 )
         found.append((images[0] if images else key[0], key[1]))
     return found
@@ -142,7 +145,7 @@ def _path(name: int | str) -> str:
 
 
 def bare_id(row_id: int | str | None, part: str) -> int | str | None:
-    """Return an id as it is compared, without the part that exports of ours put before it."""
+    """Return an id for comparison, without the part that exports of this project prepend."""
     if isinstance(row_id, str) and part and row_id.startswith(f"{part}/"):
         row_id = row_id.removeprefix(f"{part}/")
     return id_of(row_id)

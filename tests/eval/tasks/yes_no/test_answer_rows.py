@@ -10,8 +10,8 @@ import pytest
 
 from eval.errors import EvaluationError
 from eval.files.answers import Item
+from eval.tasks.yes_no.answer_rows import Matching
 from eval.tasks.yes_no.answers import read_answers
-from eval.tasks.yes_no.said import Matching
 
 THINGS = ("cat", "dog", "cup")
 ITEMS = [
