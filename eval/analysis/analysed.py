@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.analysis.ablation import Ablation
-from eval.analysis.claim import Claim
-from eval.analysis.claim import claim as claim_of
+from eval.analysis.claim import Claim, compare_densities
 from eval.analysis.labels import answer_labels
 from eval.analysis.maps import HeadMap, head_map
 from eval.analysis.observed import Observed
 from eval.analysis.picture import PictureView
-from eval.analysis.wording import counted
+from eval.analysis.wording import count_noun
 from eval.files.answers import BASELINE
 from eval.output.run_report import check_asked
 from eval.run.recorded import RecordedRun
@@ -67,7 +66,7 @@ class Analysed:
     notes: Sequence[str]
 
 
-def analysed(
+def analyse_model(
     settings: SinkSettings,
     name: str,
     look: Look,
@@ -97,7 +96,7 @@ def analysed(
     if answered is not None:
         check_asked(look.task, answered.run)
         labels = answer_labels(look.task, answered.run.arms[BASELINE].answers)
-        claim = claim_of(observed, labels, model=name, threshold=found.threshold_text(0))
+        claim = compare_densities(observed, labels, model=name, threshold=found.threshold_text(0))
         notes = [*claim.notes(), *answered.notes]
     notes += _notes(found)
     ablations = () if answered is None else answered.ablations
@@ -112,15 +111,16 @@ def _notes(found: HeadMap) -> list[str]:
     notes = []
     if full:
         notes.append(
-            f"in layers {_listed(full)} every image token is a sink in every head of some prompts, "
-            "so that the counts say nothing there: use --preset scale-free, or a higher --THRES"
+            f"in layers {_layer_list(full)}, every image token is a sink in every head of some "
+            "prompts, so the counts distinguish no heads there: use --preset scale-free, or a "
+            "higher --THRES"
         )
     if missing:
-        notes.append(f"layers {_listed(missing)} have no attention that can be counted")
+        notes.append(f"layers {_layer_list(missing)} have no attention that can be counted")
     return notes
 
 
-def _listed(layers: Sequence[int]) -> str:
+def _layer_list(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))
 
 
@@ -135,12 +135,12 @@ def _facts(look: Look, name: str, found: HeadMap, answered: Answered | None) -> 
         "weights": described.weights,
         "precision": f"{described.dtype} on {look.session.plan.device}",
         "protocol": described.protocol,
-        "prompts": f"{found.prompts} about {counted(found.pictures, 'picture')}, "
+        "prompts": f"{found.prompts} about {count_noun(found.pictures, 'picture')}, "
         f"{found.image_tokens:.4g} image tokens on average",
         "asked": f"{asked[0]!r}{more}",
         "sinks": f"columns above {', '.join(map(str, found.thresholds))} ({found.unit}), rule "
         f"{config.rule}",
-        "EAH": f"layers {_listed(config.layers)}, threshold {config.threshold} "
+        "EAH": f"layers {_layer_list(config.layers)}, threshold {config.threshold} "
         f"({config.threshold_unit})",
         "pictures": f"SHA-256 {recorded['pictures']}",
         "observations": str(look.folder.path),

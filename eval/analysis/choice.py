@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isnan
 
 from eval.analysis.ablation import Ablation, Point, choose
-from eval.analysis.wording import counted
+from eval.analysis.wording import count_noun
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Item
 from eval.run.arm_settings import EAH
@@ -85,11 +85,11 @@ def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
     chosen_by = (
         f"{name} was the only setting that was tried"
         if count == 1
-        else f"{has} on {counted(tried.pictures, 'picture')} that it was chosen on ({value})"
+        else f"{has} on {count_noun(tried.pictures, 'picture')} that it was chosen on ({value})"
     )
     return (
-        f"{tried.model}: {chosen_by}. On {counted(reported.pictures, 'other picture')}, {metric} "
-        f"is {', '.join(numbers)}; {name} minus {BASELINE}: {minus}."
+        f"{tried.model}: {chosen_by}. On {count_noun(reported.pictures, 'other picture')}, "
+        f"{metric} is {', '.join(numbers)}; {name} minus {BASELINE}: {minus}."
     )
 
 

@@ -12,7 +12,7 @@ from eval.analysis.counting import Counting, counting_of
 from eval.analysis.observations import (
     observe_all,
     read_observations,
-    recorded,
+    read_recorded,
     run_folder,
     unique_prompts,
 )
@@ -67,9 +67,9 @@ class Look:
         """Return what is seen in each prompt, see `observe_all`."""
         return observe_all(self.session, self.folder, self.counting, lambda: self._model(load))
 
-    def recorded(self) -> list[Observed] | None:
+    def read_recorded(self) -> list[Observed] | None:
         """Return what all processes have seen by now; None if a prompt is left."""
-        return recorded(self.session, self.folder, self.counting)
+        return read_recorded(self.session, self.folder, self.counting)
 
     def view(self, item: Item, name: str, load: Loader) -> PictureView:
         """Return what heads see of a question's picture, before and after EAH.

@@ -95,10 +95,10 @@ def observe_all(
         _begin(session, folder, now, is_begun=bool(done), changes=changes)
         for found in observe_prompts(vlm, session, folder, counting, prompts, done):
             folder.lines(OBSERVATIONS).append(one.as_record() for one in found)
-    return recorded(session, folder, counting)
+    return read_recorded(session, folder, counting)
 
 
-def recorded(session: Session, folder: RunFolder, counting: Counting) -> list[Observed] | None:
+def read_recorded(session: Session, folder: RunFolder, counting: Counting) -> list[Observed] | None:
     """Return what is recorded of all prompts, in their order; None if one is not there yet."""
     done = read_observations(folder, len(counting.thresholds))
     wanted = [(prompt.image, prompt.text) for prompt in unique_prompts(session)]

@@ -120,6 +120,6 @@ def now(device: torch.device) -> float:
     return time.perf_counter()
 
 
-def worked(device: torch.device) -> float:
+def work_time(device: torch.device) -> float:
     """Return the time in seconds: a clock's where a GPU works, else the process's own."""
     return now(device) if device.type == "cuda" else time.process_time()

@@ -26,7 +26,7 @@ from eval.command import RUN_ERRORS, finish
 from scripts.bench.costs import environment
 from scripts.bench.devices import device_of
 from scripts.bench.evaluation import OBJECTS, write_pictures
-from scripts.bench.model import worked
+from scripts.bench.model import work_time
 from scripts.bench.peer_ways import Ask, Asked, lmms_eval, make_checkpoint, ours, plain_script
 from scripts.bench.record import Record, add_output_flags
 from scripts.bench.rounds import Arm, Measurement, reason_of, run_rounds
@@ -116,9 +116,9 @@ def differences(answers: dict[str, list[str]], name: str) -> str:
 
 def _time(asked: Asked, name: str, ask: Ask, answers: dict[str, list[str]]) -> dict[str, float]:
     """Answer all questions once, and return the time; keep the answers."""
-    start = worked(asked.device)
+    start = work_time(asked.device)
     answers[name] = ask(len(asked.questions))
-    seconds = worked(asked.device) - start
+    seconds = work_time(asked.device) - start
     return {"time, s" if asked.device.type == "cuda" else "processor time, s": seconds}
 
 

@@ -106,7 +106,7 @@ def run_rounds(
         if index >= this.warm_up and found:
             rounds.append(found)
             finished(rows_of(this, rounds, failed))
-        left = int(min(todo - len(rounds), _fitting(limits, seconds, counted=bool(rounds))))
+        left = int(min(todo - len(rounds), _rounds_left(limits, seconds, counted=bool(rounds))))
         if left <= 0 or not found:
             break
         done = index + 1
@@ -170,7 +170,7 @@ def _run_round(
     return found
 
 
-def _fitting(limits: Limits, seconds: float, *, counted: bool) -> float:
+def _rounds_left(limits: Limits, seconds: float, *, counted: bool) -> float:
     """Return how many more rounds fit, as long as the last one each."""
     now = time.monotonic()
     if not counted and now + seconds > limits.end:

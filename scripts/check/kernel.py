@@ -124,11 +124,11 @@ def check(setup: Setup, device: torch.device) -> Result:
         attended = (inputs.query, inputs.key, inputs.visibility)
         ours = kernel_sums(*attended, image=inputs.image, **ways)
         theirs = column_sums(*attended, **ways)
-        compare(name, config, ours, theirs, inputs.image, one_rounding(rounding, device), result)
+        compare(name, config, ours, theirs, inputs.image, sum_tolerance(rounding, device), result)
     return result
 
 
-def one_rounding(rounding: torch.dtype | None, device: torch.device) -> float:
+def sum_tolerance(rounding: torch.dtype | None, device: torch.device) -> float:
     """Return how far two right sums of weights may lie apart, relative to them."""
     return max(FLOAT32_ROUNDING, torch.finfo(rounding).eps if rounding else 0.0)
 

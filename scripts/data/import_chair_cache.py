@@ -171,10 +171,12 @@ def read_objects(path: Path, content: bytes) -> Objects:
             f"{path} is no CHAIR cache: imid_to_objects, its objects by image id, is {found}"
         )
     known = frozenset(load_vocabulary().object_of.values())
-    return {image_id: _checked(path, image_id, names, known) for image_id, names in rows.items()}
+    return {
+        image_id: _valid_objects(path, image_id, names, known) for image_id, names in rows.items()
+    }
 
 
-def _checked(path: Path, image_id: Any, names: Any, known: frozenset[str]) -> frozenset[str]:
+def _valid_objects(path: Path, image_id: Any, names: Any, known: frozenset[str]) -> frozenset[str]:
     """Return the objects of a picture after checking its id and their names.
 
     Types are compared, not values shown: to print what a stranger made can itself fail.
