@@ -1,4 +1,4 @@
-"""What was found in one model, from what was observed and answered."""
+"""The findings for one model, from its observations and answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Answered:
     Attributes:
         run: The run of the questions that are reported.
         ablations: By metric; empty without.
-        notes: What has to be known of them.
+        notes: Caveats, in sentences.
     """
 
     run: RecordedRun
@@ -45,16 +45,16 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Analysed:
-    """What was found in one model.
+    """The findings for one model.
 
     Attributes:
         folder: Its run folder.
         map: Numbers by layer and head.
-        claim: Answers beside sinks; None without answers.
+        claim: How answers relate to sinks; None without answers.
         ablations: By metric; empty without.
-        views: Pictures, looked at closely.
-        facts: What it depends on, by name.
-        notes: What has to be known beside the numbers, in sentences.
+        views: Pictures shown in detail.
+        facts: Settings and sizes behind the numbers, by name.
+        notes: Caveats, in sentences.
     """
 
     folder: Path
@@ -79,10 +79,10 @@ def analyse_model(
     Args:
         settings: The command's.
         name: The model, as tables call it.
-        look: What was looked at.
-        observed: What was seen.
+        look: Questions, settings and run folder.
+        observed: The observed prompts.
         answered: What the model answered; None if it was not asked.
-        views: Pictures, looked at closely.
+        views: Pictures shown in detail.
     """
     counting = look.counting
     found = head_map(
@@ -105,7 +105,7 @@ def analyse_model(
 
 
 def _notes(found: HeadMap) -> list[str]:
-    """Return what makes the counts say little."""
+    """Return notes on layers whose counts say little."""
     full = [layer for layer, share in zip(found.layers, found.saturated[0], strict=True) if share]
     missing = sorted({*range(found.layers[-1])} - {*found.layers})
     notes = []
@@ -125,7 +125,7 @@ def _layer_list(layers: Sequence[int]) -> str:
 
 
 def _facts(look: Look, name: str, found: HeadMap, answered: Answered | None) -> dict[str, str]:
-    """Return what the numbers depend on, in words."""
+    """Return the settings and sizes behind the numbers, in words."""
     recorded, described = look.folder.settings, look.session.described
     asked = sorted({prompt.text for prompt in look.session.plan.prompts})
     more = f" and {len(asked) - 1} others" if len(asked) > 1 else ""
@@ -151,7 +151,7 @@ def _facts(look: Look, name: str, found: HeadMap, answered: Answered | None) -> 
 
 
 def scorer_of(task: Task) -> Scorer:
-    """Return what turns a benchmark's answers into its numbers; captions are scored by CHAIR."""
+    """Return the scorer of a benchmark's answers; captions are scored by CHAIR."""
     if isinstance(task, ChairCaptions):
         return CaptionScorer(score_settings(task.settings))
     return task

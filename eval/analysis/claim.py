@@ -44,7 +44,7 @@ class LayerClaim:
 
     @property
     def is_found(self) -> bool:
-        """Whether the densities differ by more than chance; nan is no finding."""
+        """Whether the densities differ by more than chance; not if p is nan."""
         return self.p_holm < LEVEL
 
 
@@ -79,7 +79,7 @@ class Claim:
         return [one for one in self.layers if one.is_found]
 
     def sentence(self) -> str:
-        """Return what was found, in plain words, also if it is nothing."""
+        """Return the finding in plain words, also if no layer differs."""
         if reason := self._untested():
             return f"{self.model}: {reason}, so nothing can be said of the paper's claim."
         denser = [one for one in self.found() if one.difference.value > 0]
@@ -103,7 +103,7 @@ class Claim:
         )
 
     def notes(self) -> list[str]:
-        """Return what has to be known beside the numbers."""
+        """Return caveats to the numbers."""
         notes = []
         if self.left_out:
             notes.append(
@@ -137,7 +137,7 @@ class Claim:
         if all(mean > 1 - 1e-9 for mean in means):
             return (
                 f"at the threshold {self.threshold} every image token is a sink of the densest "
-                "head, in every layer and for every prompt (a higher threshold may tell them apart)"
+                "head, in every layer and for every prompt (a higher threshold may separate heads)"
             )
         if not any(means):
             return (

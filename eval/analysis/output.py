@@ -35,7 +35,7 @@ def write_all(found: Sequence[Analysed], outputs: Mapping[str, OutputFile], root
         outputs: Files of --report and --json.
         root: Folder of the runs.
     Returns:
-        What is to be printed.
+        The text to print.
     """
     for one in found:
         page = write_folder(one.folder, [one])

@@ -1,4 +1,4 @@
-"""What was found, as a table for a terminal and as JSON."""
+"""The findings, as a table for a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def findings_text(found: Sequence[Analysed]) -> str:
-    """Return what a terminal shows: the finding, then a table of layers, model by model."""
+    """Return the findings for a terminal: sentences, then a table of layers, model by model."""
     blocks = []
     for one in found:
         found_map = one.map
@@ -65,10 +65,10 @@ def layer_table(found: HeadMap, claim: Claim | None) -> tuple[list[str], list[li
 
 
 def _legend(claim: Claim | None) -> str:
-    """Return what the columns are."""
+    """Return what the columns mean."""
     text = (
         "density: sinks in % of the image tokens, mean over heads; densest head: the head that is "
-        "so most often, in % of the prompts, and its density; >=: % of the heads that have at "
+        "densest most often, in % of the prompts, and its density; >=: % of the heads that have at "
         "least that density"
     )
     if claim is not None:

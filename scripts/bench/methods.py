@@ -82,7 +82,7 @@ def method_measurements(
         device: Where the model runs.
         most: Rounds at most that count; None for no limit.
     Yields:
-        What to measure; OPERA stands beside beam search in a sentence.
+        What to measure; a sentence compares OPERA with beam search.
     """
     vlm = make_deep_vlm(device, shape.width, shape.side)
     text = vlm.model.config.text_config

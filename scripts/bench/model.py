@@ -114,7 +114,7 @@ def generate(model: Any, prompts: EncodedPrompts, new_tokens: int) -> dict[str, 
 
 
 def now(device: torch.device) -> float:
-    """Return the time in seconds, once the device has done what it was given."""
+    """Return the time in seconds, once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -2,7 +2,7 @@
 
     python scripts/bench/opera.py
 
-Both evaluate the same steps of the same random LLaMA (4 layers of width 512 unless told otherwise),
+Both evaluate the same steps of the same random LLaMA (4 layers of width 512 by default),
 alternately in one run; the answers must be equal.
 """
 

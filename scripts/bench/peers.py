@@ -5,7 +5,7 @@
 
 The same questions, prompts, checkpoint and machine, in one process, in turns; the answers are
 compared. lmms-eval takes part where it is installed (`pip install lmms-eval decord`). On a CPU one
-thread works, and its processor time is taken. Loading and the first question are no part of it.
+thread works, and its processor time is taken. Loading and the first question are not measured.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ WAYS: Final[dict[str, Callable[[Asked], Ask]]] = {
     "this project": ours,
     "this project, EAH": partial(ours, eah=True),
 }
-SAME: Final = ("lmms-eval, llava_hf", "this project")  # answers; EAH's may be others
+SAME: Final = ("lmms-eval, llava_hf", "this project")  # answers; EAH's may differ
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -105,11 +105,11 @@ def title_of(asked: Asked) -> str:
 
 
 def differences(answers: dict[str, list[str]], name: str) -> str:
-    """Return in a sentence how many answers of a way are others than the plain script's."""
+    """Return in a sentence how many answers of a way differ from the plain script's."""
     pairs = list(zip(answers[PLAIN], answers[name], strict=True))
     count = sum(plain.strip() != other.strip() for plain, other in pairs)
     return (
-        f"{name}: {count} of {len(pairs)} answers are others than those of the {PLAIN}, "
+        f"{name}: {count} of {len(pairs)} answers differ from those of the {PLAIN}, "
         f"which gave {len(set(answers[PLAIN]))} different ones."
     )
 

@@ -173,5 +173,5 @@ def _saturation(found: HeadMap, at: int) -> str:
         return ""
     return (
         f" In layer {layer} every image token is a sink in every head for {100 * share:.3g} % of "
-        "the prompts: a higher threshold tells its heads apart."
+        "the prompts: a higher threshold separates its heads."
     )
