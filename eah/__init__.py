@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from eah.patch import disable, enable, enabled, is_enabled, observe
     from eah.settings import EAHConfig
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported when first used: `python -m eah.swap` has to run beside any transformers, or none.
 _LAZY: Final = {

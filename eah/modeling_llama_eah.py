@@ -1330,7 +1330,7 @@ def share_map(
 
 # drop_in/names.py ---------------------------------------------------------------------------------
 
-VERSION: Final = "0.1.0"
+VERSION: Final = "0.2.0"
 ORIGINAL_SUFFIX: Final = "_original"
 
 # transformers from 4.48 on searches the text of a folder's files for what they define, and of two

@@ -66,7 +66,7 @@ def analyse(settings: SinkSettings, name: str) -> Analysed | None:
     if settings.choose_on is not None:
         choice, items = split_pictures(items, settings.choose_on, settings.seed)
     shown = shown_pictures(settings, items)
-    from eval.analysis.analysed import analysed
+    from eval.analysis.analysed import analyse_model
     from eval.analysis.look import look_at
     from eval.run.answering import load_once
 
@@ -81,11 +81,11 @@ def analyse(settings: SinkSettings, name: str) -> Analysed | None:
         observed = look.observe(load)
         answered = asking.answered(plan, choice, items)
         if observed is None:  # of another process, which may have gone on while this one asked
-            observed = look.recorded()
+            observed = look.read_recorded()
         if observed is None or (answered is None and settings.has_answers):
             return None
         views = [look.view(item, name, load) for item in shown]
-    return analysed(settings, name, look, observed, answered, views)
+    return analyse_model(settings, name, look, observed, answered, views)
 
 
 class Asking:

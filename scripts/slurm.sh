@@ -4,7 +4,7 @@
 #   sbatch scripts/slurm.sh eval/pope_eval.py --model llava-1.5 --data-path /data/COCO/val2014 \
 #     --pope-type all --batch-size auto
 # The processes have nothing in common but the run's folder (--output-dir, on a shared file system).
-# The same command again goes on where a job stopped, also with another number of GPUs.
+# Rerun the command to resume a stopped job, also with another number of GPUs.
 #SBATCH --job-name=eah
 #SBATCH --nodes=2
 #SBATCH --ntasks-per-node=4

@@ -12,6 +12,7 @@ step lint
 ruff check .
 ruff format --check .
 codespell
+python scripts/check/prose.py
 
 step types
 mypy
@@ -26,7 +27,7 @@ step tests
 # Two processes, one thread each: the models are tiny. Tests of a file share what they build.
 OMP_NUM_THREADS=${OMP_NUM_THREADS:-1} python -m pytest -n 2 --dist loadfile "$@"
 
-# With arguments somebody wants certain tests only.
+# Arguments choose certain tests: skip the matrix.
 if [ $# -eq 0 ]; then
   step "drop-in in other transformers"
   bash scripts/test_matrix.sh --short

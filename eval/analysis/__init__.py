@@ -1,5 +1,5 @@
-"""Where the vision sinks are, and what goes with them: the analysis behind `eval/sinks.py`.
+"""Where the vision sinks are, and how answers relate to them: the analysis behind `eval/sinks.py`.
 
-Here are records of what was observed, numbers, figures and the page. Nothing here answers a
-question: answers are those of the benchmarks' runs.
+The modules record observations and compute numbers, figures and the page. Answers come from the
+benchmarks' runs.
 """

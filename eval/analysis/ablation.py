@@ -73,7 +73,7 @@ class Ablation:
         pictures: Number of pictures.
         axes: By setting.
         source: Where the paper's numbers are from; empty without any.
-        eah: The metric with EAH's settings as they are; None where it was not measured.
+        eah: The metric with EAH's own settings; None where it was not measured.
     """
 
     model: str
@@ -112,8 +112,7 @@ def ablations(
     names = plan.arms()
     if missing := [name for name in names if name not in answers]:
         raise EvaluationError(
-            f"arm {missing[0]} of the ablation has no answers; run the same command again to "
-            "answer the rest"
+            f"arm {missing[0]} of the ablation has no answers; rerun the command to answer the rest"
         )
     tried = {name: answers[name] for name in names}
     grouped = group(scorer, tried, {name: [BASELINE] for name in names[1:]})

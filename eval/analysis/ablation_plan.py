@@ -30,7 +30,7 @@ class PlannedAxis:
 
     Attributes:
         setting: Its name.
-        arms: By value as it was written, in order; no arm stands twice.
+        arms: By value as it was written, in order; no arm is duplicated.
     """
 
     setting: str
@@ -65,7 +65,7 @@ class AblationPlan:
         return tuple(arm.eah for arm in arms if arm.eah is not None)
 
     def only(self, arm: str) -> AblationPlan:
-        """Return the plan of the baseline, EAH and one other arm, wherever it stands."""
+        """Return the plan of the baseline, EAH and one other arm, on whichever axis."""
         axes = []
         for axis in self.axes:
             kept = {value: one for value, one in axis.arms.items() if one.name == arm}
@@ -76,7 +76,7 @@ class AblationPlan:
 def plan_ablation(texts: Sequence[str], settings: RunSettings) -> AblationPlan:
     """Return the arms of an ablation.
 
-    A value may be that of the arm `eah`, and is that arm then. Values of one setting that come to
+    A value that the arm `eah` already has refers to that arm. Values of one setting that resolve to
     the same arm count once.
 
     Args:
@@ -97,14 +97,14 @@ def plan_ablation(texts: Sequence[str], settings: RunSettings) -> AblationPlan:
         key = key.strip().replace("-", "_")
         if key not in EAH_SETTINGS:
             raise EvaluationError(
-                f"--ablate {key!r} is no setting of EAH: {nearest(key, EAH_SETTINGS)}"
+                f"--ablate {key!r} is not a setting of EAH: {nearest(key, EAH_SETTINGS)}"
             )
         if key in axes:
-            raise EvaluationError(f"--ablate {key}: its values stand in two places; give one list")
+            raise EvaluationError(f"--ablate {key}: given twice; put all values into one list")
         if len(values) > MOST_ARMS:
             raise EvaluationError(
-                f"--ablate {key} has {len(values)} values, but {MOST_ARMS} arms are the most of a "
-                "run; try fewer"
+                f"--ablate {key} has {len(values)} values, but a run has at most {MOST_ARMS} "
+                "arms; try fewer"
             )
         axes[key] = _axis(key, values, settings)
     return AblationPlan(eah, tuple(axes.values()))

@@ -1,4 +1,4 @@
-"""What was found in one model, from what was observed and answered."""
+"""The findings for one model, from its observations and answers."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from eval.analysis.ablation import Ablation
-from eval.analysis.claim import Claim
-from eval.analysis.claim import claim as claim_of
+from eval.analysis.claim import Claim, compare_densities
 from eval.analysis.labels import answer_labels
 from eval.analysis.maps import HeadMap, head_map
 from eval.analysis.observed import Observed
 from eval.analysis.picture import PictureView
-from eval.analysis.wording import counted
+from eval.analysis.wording import count_noun
 from eval.files.answers import BASELINE
 from eval.output.run_report import check_asked
 from eval.run.recorded import RecordedRun
@@ -36,7 +35,7 @@ class Answered:
     Attributes:
         run: The run of the questions that are reported.
         ablations: By metric; empty without.
-        notes: What has to be known of them.
+        notes: Caveats, in sentences.
     """
 
     run: RecordedRun
@@ -46,16 +45,16 @@ class Answered:
 
 @dataclass(frozen=True, slots=True)
 class Analysed:
-    """What was found in one model.
+    """The findings for one model.
 
     Attributes:
         folder: Its run folder.
         map: Numbers by layer and head.
-        claim: Answers beside sinks; None without answers.
+        claim: How answers relate to sinks; None without answers.
         ablations: By metric; empty without.
-        views: Pictures, looked at closely.
-        facts: What it depends on, by name.
-        notes: What has to be known beside the numbers, in sentences.
+        views: Pictures shown in detail.
+        facts: Settings and sizes behind the numbers, by name.
+        notes: Caveats, in sentences.
     """
 
     folder: Path
@@ -67,7 +66,7 @@ class Analysed:
     notes: Sequence[str]
 
 
-def analysed(
+def analyse_model(
     settings: SinkSettings,
     name: str,
     look: Look,
@@ -80,10 +79,10 @@ def analysed(
     Args:
         settings: The command's.
         name: The model, as tables call it.
-        look: What was looked at.
-        observed: What was seen.
+        look: Questions, settings and run folder.
+        observed: The observed prompts.
         answered: What the model answered; None if it was not asked.
-        views: Pictures, looked at closely.
+        views: Pictures shown in detail.
     """
     counting = look.counting
     found = head_map(
@@ -97,7 +96,7 @@ def analysed(
     if answered is not None:
         check_asked(look.task, answered.run)
         labels = answer_labels(look.task, answered.run.arms[BASELINE].answers)
-        claim = claim_of(observed, labels, model=name, threshold=found.threshold_text(0))
+        claim = compare_densities(observed, labels, model=name, threshold=found.threshold_text(0))
         notes = [*claim.notes(), *answered.notes]
     notes += _notes(found)
     ablations = () if answered is None else answered.ablations
@@ -106,26 +105,27 @@ def analysed(
 
 
 def _notes(found: HeadMap) -> list[str]:
-    """Return what makes the counts say little."""
+    """Return notes on layers whose counts say little."""
     full = [layer for layer, share in zip(found.layers, found.saturated[0], strict=True) if share]
     missing = sorted({*range(found.layers[-1])} - {*found.layers})
     notes = []
     if full:
         notes.append(
-            f"in layers {_listed(full)} every image token is a sink in every head of some prompts, "
-            "so that the counts say nothing there: use --preset scale-free, or a higher --THRES"
+            f"in layers {_layer_list(full)}, every image token is a sink in every head of some "
+            "prompts, so the counts distinguish no heads there: use --preset scale-free, or a "
+            "higher --THRES"
         )
     if missing:
-        notes.append(f"layers {_listed(missing)} have no attention that can be counted")
+        notes.append(f"layers {_layer_list(missing)} have no attention that can be counted")
     return notes
 
 
-def _listed(layers: Sequence[int]) -> str:
+def _layer_list(layers: Sequence[int]) -> str:
     return ", ".join(map(str, layers))
 
 
 def _facts(look: Look, name: str, found: HeadMap, answered: Answered | None) -> dict[str, str]:
-    """Return what the numbers depend on, in words."""
+    """Return the settings and sizes behind the numbers, in words."""
     recorded, described = look.folder.settings, look.session.described
     asked = sorted({prompt.text for prompt in look.session.plan.prompts})
     more = f" and {len(asked) - 1} others" if len(asked) > 1 else ""
@@ -135,12 +135,12 @@ def _facts(look: Look, name: str, found: HeadMap, answered: Answered | None) -> 
         "weights": described.weights,
         "precision": f"{described.dtype} on {look.session.plan.device}",
         "protocol": described.protocol,
-        "prompts": f"{found.prompts} about {counted(found.pictures, 'picture')}, "
+        "prompts": f"{found.prompts} about {count_noun(found.pictures, 'picture')}, "
         f"{found.image_tokens:.4g} image tokens on average",
         "asked": f"{asked[0]!r}{more}",
         "sinks": f"columns above {', '.join(map(str, found.thresholds))} ({found.unit}), rule "
         f"{config.rule}",
-        "EAH": f"layers {_listed(config.layers)}, threshold {config.threshold} "
+        "EAH": f"layers {_layer_list(config.layers)}, threshold {config.threshold} "
         f"({config.threshold_unit})",
         "pictures": f"SHA-256 {recorded['pictures']}",
         "observations": str(look.folder.path),
@@ -151,7 +151,7 @@ def _facts(look: Look, name: str, found: HeadMap, answered: Answered | None) -> 
 
 
 def scorer_of(task: Task) -> Scorer:
-    """Return what turns a benchmark's answers into its numbers; captions are scored by CHAIR."""
+    """Return the scorer of a benchmark's answers; captions are scored by CHAIR."""
     if isinstance(task, ChairCaptions):
         return CaptionScorer(score_settings(task.settings))
     return task

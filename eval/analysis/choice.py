@@ -1,4 +1,4 @@
-"""To choose a setting fairly: on pictures of its own, which are not reported."""
+"""Choose a setting fairly: on separate pictures, which are not reported."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from math import isnan
 
 from eval.analysis.ablation import Ablation, Point, choose
-from eval.analysis.wording import counted
+from eval.analysis.wording import count_noun
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Item
 from eval.run.arm_settings import EAH
@@ -24,9 +24,9 @@ def split_pictures(
     Args:
         items: All questions.
         choose_on: Number of pictures to choose on.
-        seed: Draws them.
+        seed: Seed of the draw.
     Raises:
-        EvaluationError: If there are not so many, or none is left to report.
+        EvaluationError: If there are too few, or none is left to report.
     """
     names = sorted({item.image for item in items})
     if choose_on >= len(names):
@@ -43,7 +43,7 @@ def split_pictures(
 
 
 def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
-    """Return which value was best, and what it gives on pictures that it was not chosen on.
+    """Return which value was best, and its metric on pictures that it was not chosen on.
 
     Args:
         tried: All values, on the pictures to choose on.
@@ -51,7 +51,7 @@ def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
             choice was made on the pictures that are reported.
     """
     metric = tried.metric.removesuffix(", %")
-    # Values of several settings may come to the same arm.
+    # Values of several settings may resolve to the same arm.
     arms = {point.arm: point.metric.value for axis in tried.axes for point in axis.points}
     known = [value for value in arms.values() if not isnan(value)]
     if not known:
@@ -85,11 +85,11 @@ def choice_sentence(tried: Ablation, reported: Ablation | None = None) -> str:
     chosen_by = (
         f"{name} was the only setting that was tried"
         if count == 1
-        else f"{has} on {counted(tried.pictures, 'picture')} that it was chosen on ({value})"
+        else f"{has} on {count_noun(tried.pictures, 'picture')} that it was chosen on ({value})"
     )
     return (
-        f"{tried.model}: {chosen_by}. On {counted(reported.pictures, 'other picture')}, {metric} "
-        f"is {', '.join(numbers)}; {name} minus {BASELINE}: {minus}."
+        f"{tried.model}: {chosen_by}. On {count_noun(reported.pictures, 'other picture')}, "
+        f"{metric} is {', '.join(numbers)}; {name} minus {BASELINE}: {minus}."
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from eval.analysis.wording import counted, listed
+from eval.analysis.wording import count_noun, join_names
 from eval.errors import EvaluationError
 from eval.stats.association import associations
 from eval.stats.intervals import FEW, Array, Interval, few_pictures_note
@@ -44,7 +44,7 @@ class LayerClaim:
 
     @property
     def is_found(self) -> bool:
-        """Whether the densities differ by more than chance; nan is no finding."""
+        """Whether the densities differ by more than chance; not if p is nan."""
         return self.p_holm < LEVEL
 
 
@@ -79,7 +79,7 @@ class Claim:
         return [one for one in self.layers if one.is_found]
 
     def sentence(self) -> str:
-        """Return what was found, in plain words, also if it is nothing."""
+        """Return the finding in plain words, also if no layer differs."""
         if reason := self._untested():
             return f"{self.model}: {reason}, so nothing can be said of the paper's claim."
         denser = [one for one in self.found() if one.difference.value > 0]
@@ -87,11 +87,14 @@ class Claim:
         if not denser and not sparser:
             return self._nothing_found()
         where = "in vision sinks where answers don't hallucinate"
-        agrees = f"{_compared(denser, f'denser {where}')}, as the paper claims for shallow layers"
+        agrees = (
+            f"{_describe_difference(denser, f'denser {where}')}, as the paper claims for "
+            "shallow layers"
+        )
         where = "there" if denser else where
         opposes = (
-            f"{_compared(sparser, f'less dense {where}')}, the opposite of what the paper claims "
-            "for shallow layers"
+            f"{_describe_difference(sparser, f'less dense {where}')}, the opposite of what "
+            "the paper claims for shallow layers"
         )
         parts = ([agrees] if denser else []) + ([opposes] if sparser else [])
         return (
@@ -100,7 +103,7 @@ class Claim:
         )
 
     def notes(self) -> list[str]:
-        """Return what has to be known beside the numbers."""
+        """Return caveats to the numbers."""
         notes = []
         if self.left_out:
             notes.append(
@@ -125,7 +128,7 @@ class Claim:
     def _untested(self) -> str:
         """Return why no layer is tested; empty if one is."""
         if not self.hallucinating:
-            return f"none of {counted(self.without, 'answer')} hallucinates ({self.what})"
+            return f"none of {count_noun(self.without, 'answer')} hallucinates ({self.what})"
         if not self.without:
             return f"{_all_hallucinate(self.hallucinating)} ({self.what})"
         if not all(isnan(one.p_holm) for one in self.layers):
@@ -134,7 +137,7 @@ class Claim:
         if all(mean > 1 - 1e-9 for mean in means):
             return (
                 f"at the threshold {self.threshold} every image token is a sink of the densest "
-                "head, in every layer and for every prompt (a higher threshold may tell them apart)"
+                "head, in every layer and for every prompt (a higher threshold may separate heads)"
             )
         if not any(means):
             return (
@@ -149,14 +152,14 @@ class Claim:
         least = min(tested, key=lambda one: (one.p_holm, one.p_value))
         layers = "the one layer" if len(tested) == 1 else f"any of the {len(tested)} layers"
         return (
-            f"{self.model}: {counted(self.without, 'answer')} without and {self.hallucinating} "
+            f"{self.model}: {count_noun(self.without, 'answer')} without and {self.hallucinating} "
             f"with a hallucination ({self.what}) show no difference in the densest head's density "
             f"in {layers} where it varies (smallest adjusted p {_p(least.p_holm)}, layer "
             f"{least.layer}). These answers neither support nor refute the paper's claim."
         )
 
 
-def claim(
+def compare_densities(
     observed: Sequence[Observed], labels: AnswerLabels, *, model: str, threshold: str
 ) -> Claim:
     """Compare the densest heads of prompts whose answers hallucinate with those of the others.
@@ -205,7 +208,7 @@ def densities(observed: Sequence[Observed]) -> Array:
     )
 
 
-def _compared(layers: Sequence[LayerClaim], how: str) -> str:
+def _describe_difference(layers: Sequence[LayerClaim], how: str) -> str:
     """Return how layers' densest heads differ, with the largest difference and its interval."""
     if not layers:
         return ""
@@ -235,7 +238,7 @@ def _ranges(numbers: Sequence[int]) -> str:
     parts: list[str] = []
     for run in runs:
         parts += [f"{run[0]}-{run[-1]}"] if len(run) > 2 else map(str, run)
-    return listed(parts)
+    return join_names(parts)
 
 
 def _all_hallucinate(answers: int) -> str:

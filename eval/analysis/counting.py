@@ -1,4 +1,4 @@
-"""What sinks are counted with: EAH's rule under one threshold or several."""
+"""EAH's rule for counting sinks, under one threshold or several."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Counting:
         return str(self.configs[0].threshold_unit)
 
     def as_record(self) -> dict[str, Any]:
-        """Return what decides the counts, for run.json."""
+        """Return the settings that decide the counts, for run.json."""
         own = asdict(self.configs[0])
         kept = {name: own[name] for name in ("rule", "image_span", "vision_tokens")}
         return {**kept, "thresholds": self.thresholds, "unit": self.unit}
@@ -40,8 +40,8 @@ class Counting:
 def counting_of(config: EAHConfig, thresholds: Sequence[float]) -> Counting:
     """Return what sinks are counted with.
 
-    The densest head is that with most sinks, also where EAH's settings name a head, or leave heads
-    alone that are not dense enough. Under the rule "released_code" it is none where that is head 0,
+    The densest head is the one with the most sinks, even where EAH's settings name a head or skip
+    heads that are not dense enough. Under the rule "released_code" it is none where that is head 0,
     as in the release.
 
     Args:

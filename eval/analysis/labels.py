@@ -42,10 +42,10 @@ def answer_labels(task: Task, answers: Sequence[Answer]) -> AnswerLabels:
         task: The benchmark, with the protocol that the answers were asked by.
         answers: Of one arm.
     Raises:
-        EvaluationError: If the benchmark's answers are no hallucinations, or the ground truth lacks
-            a picture.
+        EvaluationError: If the benchmark doesn't label hallucinations, or the ground truth lacks a
+            picture.
     """
-    # Here, because POPE does without captions.
+    # Imported here, because POPE needs no captions.
     from eval.tasks.chair.task import ChairCaptions, score_settings
 
     assert task.protocol is not None

@@ -1,4 +1,4 @@
-"""One model to look at: its questions, its settings, and the folder of what is seen."""
+"""One model to observe: its questions, its settings, and the folder of observations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from eval.analysis.counting import Counting, counting_of
 from eval.analysis.observations import (
     observe_all,
     read_observations,
-    recorded,
+    read_recorded,
     run_folder,
     unique_prompts,
 )
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What is looked at, and where it is recorded.
+    """The questions and settings of an observation, and its run folder.
 
     Attributes:
         task: The benchmark that asks the questions, with its protocol.
@@ -54,7 +54,7 @@ class Look:
     tried: Sequence[EAHConfig] = ()
 
     def status(self) -> str:
-        """Return what is recorded, and what is left, in words."""
+        """Return how many prompts are recorded, and how many are left, in words."""
         done = read_observations(self.folder, len(self.counting.thresholds))
         wanted = [(p.image, p.text) for p in unique_prompts(self.session)]
         left = sum(key not in done for key in wanted)
@@ -64,12 +64,12 @@ class Look:
         )
 
     def observe(self, load: Loader) -> list[Observed] | None:
-        """Return what is seen in each prompt, see `observe_all`."""
+        """Return the observations of all prompts, see `observe_all`."""
         return observe_all(self.session, self.folder, self.counting, lambda: self._model(load))
 
-    def recorded(self) -> list[Observed] | None:
-        """Return what all processes have seen by now; None if a prompt is left."""
-        return recorded(self.session, self.folder, self.counting)
+    def read_recorded(self) -> list[Observed] | None:
+        """Return what all processes have recorded; None if a prompt is left."""
+        return read_recorded(self.session, self.folder, self.counting)
 
     def view(self, item: Item, name: str, load: Loader) -> PictureView:
         """Return what heads see of a question's picture, before and after EAH.
@@ -95,7 +95,7 @@ class Look:
         """Return the loaded model, which has the layers and heads of all settings.
 
         Raises:
-            EAHError: If it lacks one: better now than when hours have gone.
+            EAHError: If it lacks one: better now than after hours.
         """
         vlm = load(self.session.settings.model, **self.session.arguments)
         for config in (self.eah, *self.tried):
@@ -110,7 +110,7 @@ def look_at(
     left_out: Sequence[str],
     tried: Sequence[EAHConfig] = (),
 ) -> Look:
-    """Return what is to be looked at.
+    """Plan the observation of one model.
 
     Args:
         settings: Of the model.
@@ -118,7 +118,7 @@ def look_at(
         left_out: Pictures that were left out of them because they can't be read.
         tried: EAH's settings in arms that are asked, too.
     Raises:
-        EvaluationError: If settings do not go together.
+        EvaluationError: If settings are incompatible.
     """
     described, plain = describe(settings), settings.task([BASELINE])
     protocol = type(plain).protocol_of(described.protocol, described.family)

@@ -1,7 +1,6 @@
-"""The run folder of what is observed, prompt by prompt.
+"""The run folder of observations, prompt by prompt.
 
-What is recorded is never looked at again; a run that was stopped goes on, and several processes
-share one.
+Recorded prompts are never observed again: a stopped run resumes, and several processes share one.
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from eval.run.session import Session
 OBSERVATIONS: Final = "observations.jsonl"
 OBSERVED: Final = "observed.json"  # what code observed
 SET_ASIDE: Final = "set_aside"
-# Of a run of answers, what decides no observation.
+# Settings of a run of answers that no observation depends on.
 UNUSED: Final = ("benchmark", "decoding", "seed", "batch_size", "scoring")
 
 
 def run_folder(session: Session, counting: Counting, label: str) -> RunFolder:
-    """Return the folder of what is observed, named after what decides it.
+    """Return the folder of observations, named after the settings that decide them.
 
     Args:
         session: The questions as they would be asked of the model.
@@ -95,10 +94,10 @@ def observe_all(
         _begin(session, folder, now, is_begun=bool(done), changes=changes)
         for found in observe_prompts(vlm, session, folder, counting, prompts, done):
             folder.lines(OBSERVATIONS).append(one.as_record() for one in found)
-    return recorded(session, folder, counting)
+    return read_recorded(session, folder, counting)
 
 
-def recorded(session: Session, folder: RunFolder, counting: Counting) -> list[Observed] | None:
+def read_recorded(session: Session, folder: RunFolder, counting: Counting) -> list[Observed] | None:
     """Return what is recorded of all prompts, in their order; None if one is not there yet."""
     done = read_observations(folder, len(counting.thresholds))
     wanted = [(prompt.image, prompt.text) for prompt in unique_prompts(session)]
@@ -112,18 +111,18 @@ def _code_changes(folder: RunFolder, now: dict[str, Any]) -> list[str]:
 
 
 def _check_code(session: Session, folder: RunFolder, changes: Sequence[str], *, left: int) -> None:
-    """Refuse to go on with what other code observed, and note that all of it is of such.
+    """Refuse to resume what other code observed, and note it if all is observed already.
 
     Raises:
         EvaluationError: If something is left to look at.
     """
     what = f"{folder.path} was observed by other code ({'; '.join(changes)})"
     if not left:
-        print(f"note: {what}; --fresh looks again", file=sys.stderr)
+        print(f"note: {what}; --fresh observes again", file=sys.stderr)
     elif not session.settings.accept_old:
         raise EvaluationError(
             f"{what}, and {left} prompts are left: pass --fresh to set what is there aside and "
-            "look again, or --accept-old to keep it and go on"
+            "observe again, or --accept-old to keep it and continue"
         )
 
 
@@ -135,7 +134,7 @@ def _begin(
     is_begun: bool,
     changes: Sequence[str],
 ) -> None:
-    """Write run.json and observed.json, or note in them that they are taken up again."""
+    """Write run.json and observed.json, or note in them that the run resumes."""
     start = {**provenance(()), "device": session.plan.device}
     with folder.common_lock():
         if folder.place.index:

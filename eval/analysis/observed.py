@@ -1,4 +1,4 @@
-"""What was observed of one prompt, layer by layer, and how a line of a file holds it.
+"""The observations of one prompt, layer by layer, and their line in a file.
 
 Axes: T thresholds, L layers, H heads.
 """
@@ -80,7 +80,7 @@ def observed_of(record: Mapping[str, Any], thresholds: int, where: str) -> Obser
         _check_numbers(found)
     except (TypeError, KeyError, ValueError) as error:
         raise EvaluationError(
-            f"{where} is no recorded observation ({type(error).__name__}: {error}); delete that "
+            f"{where} is not a recorded observation ({type(error).__name__}: {error}); delete that "
             "line and run again"
         ) from error
     return found

@@ -1,4 +1,4 @@
-"""Look at every layer while a model reads prompts: one forward pass each, and no answer."""
+"""Observe every layer while a model reads prompts: one forward pass each, without answers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def observe_prompts(
     prompts: Sequence[Prompt],
     done: Collection[Key],
 ) -> Iterator[list[Observed]]:
-    """Yield what this process sees, in batches that are the same for all processes.
+    """Yield what this process observes, in batches that are the same for all processes.
 
     Args:
         vlm: The model.
@@ -118,7 +118,7 @@ def _layer(at: int, row: int, reports: Sequence[Sequence[eah.LayerObservation]])
     """Return one layer of one prompt.
 
     Args:
-        at: Place of the layer among those observed.
+        at: Index of the layer among those observed.
         row: The prompt's row of the batch.
         reports: By threshold, then layer.
     """

@@ -10,8 +10,8 @@ from eval.analysis.figures.files import csv_text, write_figures
 from eval.analysis.maps import long_rows
 from eval.analysis.page import sinks_page
 from eval.analysis.report import SinkReport, report_figures
-from eval.analysis.tables import as_dict, printed
-from eval.analysis.wording import listed
+from eval.analysis.tables import as_dict, findings_text
+from eval.analysis.wording import join_names
 from eval.files.storage import write_json
 from eval.files.writing import write_atomically
 from eval.run.folder import SINKS, RunFolder
@@ -35,7 +35,7 @@ def write_all(found: Sequence[Analysed], outputs: Mapping[str, OutputFile], root
         outputs: Files of --report and --json.
         root: Folder of the runs.
     Returns:
-        What is to be printed.
+        The text to print.
     """
     for one in found:
         page = write_folder(one.folder, [one])
@@ -43,7 +43,7 @@ def write_all(found: Sequence[Analysed], outputs: Mapping[str, OutputFile], root
     if len(found) > 1:
         folder = _joint_folder(found, root)
         page = write_folder(folder, found)
-    text = f"{printed(found)}\n\nrun folder: {folder}\npage: {folder / PAGE}"
+    text = f"{findings_text(found)}\n\nrun folder: {folder}\npage: {folder / PAGE}"
     if (report := outputs.get("report")) is not None:
         report.write_page(page)
         text += f"\npage: {report.path}"
@@ -67,7 +67,7 @@ def write_folder(folder: Path, found: Sequence[Analysed]) -> str:
 
 def report_of(found: Sequence[Analysed]) -> SinkReport:
     """Return what the page shows of some models."""
-    names = listed([one.map.model for one in found])
+    names = join_names([one.map.model for one in found])
     several = len(found) > 1
     return SinkReport(
         f"Vision sinks of {names}",

@@ -1,4 +1,4 @@
-"""The paper's own numbers at its own setting, to stand beside an ablation's."""
+"""The paper's numbers at its own settings, for comparison with an ablation's."""
 
 from __future__ import annotations
 

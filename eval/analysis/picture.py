@@ -86,7 +86,7 @@ def view_picture(
     """
     prepared = vlm.preprocessing.prepare(image, [text])
     features = vlm.encode([prepared])
-    # The densest head by itself, whatever is made of it.
+    # The densest head itself, even if EAH's settings skip it.
     before = _observe(vlm, features, text, replace(config, head=None, min_density=0.0))
     with eah.enabled(vlm.model, config):
         after = _observe(vlm, features, text, config)
@@ -100,7 +100,7 @@ def view_picture(
             f"nothing was observed about picture {name}: {before[0].skipped}; ask about another one"
         )
     seen, grid = vlm.image_view(prepared)
-    if config.image_span is not None:  # of every prompt, whatever stands there
+    if config.image_span is not None:  # fixed columns, whatever tokens they contain
         grid = None
     return PictureView(model, name, text, seen, grid, tuple(layers), config.layers[0])
 

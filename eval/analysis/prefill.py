@@ -1,4 +1,4 @@
-"""Let a model read prompts without an answer."""
+"""Run a model's prefill without an answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pictures are looked at, and what is asked about them."""
+"""Which pictures are observed, and what is asked about them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def items_of(settings: SinkSettings) -> list[Item]:
-    """Return the questions about the pictures that are looked at, those to choose on among them.
+    """Return the questions about the observed pictures, including those to choose on.
 
     POPE's files ask about more pictures than are wanted: some of them are drawn by the seed.
 
@@ -48,7 +48,7 @@ def shown_pictures(settings: SinkSettings, items: Sequence[Item]) -> list[Item]:
     for name in settings.pictures:
         if name not in first:
             raise EvaluationError(
-                f"--pictures {name} is none of the {len(first)} pictures that are looked at; name "
+                f"--pictures {name} is not among the {len(first)} observed pictures; name "
                 f"one of them, such as {next(iter(first))}"
             )
     return [first[name] for name in dict.fromkeys(settings.pictures)]

@@ -1,4 +1,4 @@
-"""What `eval/sinks.py` is asked to do, and the questions that this comes to."""
+"""The settings of `eval/sinks.py`, and the questions that follow from them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class SinkSettings(RunSettings):
         thresholds: Thresholds to count sinks with besides EAH's.
         gammas: Least densities of a dense head.
         ablate: Settings of EAH to try, one at a time, as "layers=0,1,2".
-        choose_on: Number of pictures to choose among them on, which are not reported.
+        choose_on: Number of further pictures to choose among them on, which are not reported.
         pictures: Pictures to show; None for the first.
         report: File for the page, too.
     """
@@ -132,12 +132,12 @@ class SinkSettings(RunSettings):
 
     @property
     def has_answers(self) -> bool:
-        """Whether the model is to answer, and not only looked at."""
+        """Whether the model also answers."""
         return self.captions or self.pope_type is not None
 
     @property
     def wanted_pictures(self) -> int:
-        """Number of pictures, those to choose on among them."""
+        """Number of pictures, including those to choose on."""
         return (self.num_images or NUM_IMAGES) + (self.choose_on or 0)
 
     def task(self, arms: Sequence[str] = ()) -> Task:

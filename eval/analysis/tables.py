@@ -1,4 +1,4 @@
-"""What was found, as a table for a terminal and as JSON."""
+"""The findings, as a table for a terminal and as JSON."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from eval.analysis.wording import counted
+from eval.analysis.wording import count_noun
 from eval.output.table import WIDTH, fit
 from eval.stats.intervals import NONE
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from eval.analysis.maps import HeadMap
 
 
-def printed(found: Sequence[Analysed]) -> str:
-    """Return what a terminal shows: the finding, then a table of layers, model by model."""
+def findings_text(found: Sequence[Analysed]) -> str:
+    """Return the findings for a terminal: sentences, then a table of layers, model by model."""
     blocks = []
     for one in found:
         found_map = one.map
         blocks.append(
-            f"vision sinks of {found_map.model}: {counted(found_map.prompts, 'prompt')} about "
-            f"{counted(found_map.pictures, 'picture')}, "
+            f"vision sinks of {found_map.model}: {count_noun(found_map.prompts, 'prompt')} about "
+            f"{count_noun(found_map.pictures, 'picture')}, "
             f"threshold {found_map.threshold_text(0)}"
         )
         if one.claim is not None:
-            blocks.append(_wrapped(one.claim.sentence()))
-        blocks.append(_wrapped(found_map.sentence()))
+            blocks.append(_wrap(one.claim.sentence()))
+        blocks.append(_wrap(found_map.sentence()))
         blocks.append(f"{fit(*layer_table(found_map, one.claim))}\n{_legend(one.claim)}")
-        blocks += [_wrapped(f"note: {note.removeprefix('note: ')}") for note in one.notes]
+        blocks += [_wrap(f"note: {note.removeprefix('note: ')}") for note in one.notes]
     return "\n\n".join(blocks)
 
 
@@ -65,10 +65,10 @@ def layer_table(found: HeadMap, claim: Claim | None) -> tuple[list[str], list[li
 
 
 def _legend(claim: Claim | None) -> str:
-    """Return what the columns are."""
+    """Return what the columns mean."""
     text = (
         "density: sinks in % of the image tokens, mean over heads; densest head: the head that is "
-        "so most often, in % of the prompts, and its density; >=: % of the heads that have at "
+        "densest most often, in % of the prompts, and its density; >=: % of the heads that have at "
         "least that density"
     )
     if claim is not None:
@@ -76,7 +76,7 @@ def _legend(claim: Claim | None) -> str:
             "; without - with: the densest head's density over answers without hallucination minus "
             "that over answers with one, in points, with a 95 % interval over pictures"
         )
-    return _wrapped(text)
+    return _wrap(text)
 
 
 def _claim_cells(one: LayerClaim) -> list[str]:
@@ -118,5 +118,5 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def _wrapped(text: str) -> str:
+def _wrap(text: str) -> str:
     return textwrap.fill(text, WIDTH, subsequent_indent="  ")

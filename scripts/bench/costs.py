@@ -4,7 +4,7 @@
     python scripts/bench/costs.py --device cuda:0 --markdown runs/h100.md --json runs/h100.json
     python scripts/bench/costs.py --device cuda:0 --sections model pope --minutes 5
 
-Every arm runs in every round, so that a slow minute of the machine meets all of them. Reported are
+Every arm runs in every round, so a slow minute of the machine affects all of them. Reported are
 the median and the spread over the rounds, and the ratio to the first arm of the same round. The
 files are written after every round, at most once a second: a bench that is stopped leaves every row
 that was finished.
@@ -52,7 +52,7 @@ def environment(device: torch.device) -> dict[str, Any]:
 
 
 def _processor() -> str:
-    """Return the processor's name where Linux tells it, else its kind."""
+    """Return the processor's name on Linux, elsewhere its architecture."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

@@ -23,7 +23,7 @@ from scripts.bench.released import LayerShape, make_layer, resident_bytes
 from scripts.bench.rounds import Arm
 
 TOKENS: Final = (640, 1024, 2048, 4096, 8192, 16384)
-TEXT: Final = 64  # tokens that are no image
+TEXT: Final = 64  # text tokens
 
 
 def counting_arms(heads: int, device: torch.device) -> dict[str, Arm]:

@@ -15,7 +15,7 @@ import eah
 from models.base import VLM
 from models.decoding.steps.steps import LONG, DecodeSteps
 from models.generation import EncodedPrompts
-from scripts.bench.model import random_prompts, worked
+from scripts.bench.model import random_prompts, work_time
 from scripts.bench.rounds import Arm
 
 FEW: Final = LONG  # the fewest that get steps at once
@@ -55,7 +55,7 @@ def _seconds(vlm: VLM, prompts: EncodedPrompts, steps: DecodeSteps | None, token
     config = GenerationConfig(
         max_new_tokens=tokens, min_new_tokens=tokens, eos_token_id=vlm.eos_ids[0], pad_token_id=0
     )
-    start = worked(vlm.device)
+    start = work_time(vlm.device)
     with eah.image_tokens(model, prompts.image_mask):
         chosen.generate(**prompts.inputs, generation_config=config)
-    return worked(vlm.device) - start
+    return work_time(vlm.device) - start

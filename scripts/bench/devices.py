@@ -23,6 +23,6 @@ def device_of(text: str) -> torch.device:
     if known:
         return device
     raise argparse.ArgumentTypeError(
-        f"{text!r:.60} is no device here, which has the cpu and {torch.cuda.device_count()} CUDA "
-        "GPUs (cuda:0, ...)"
+        f"{text!r:.60} is not a device of this machine; it has the cpu and "
+        f"{torch.cuda.device_count()} CUDA GPUs (cuda:0, ...)"
     )

@@ -77,7 +77,7 @@ def measure(latency_s: float, workers: int, judgements: int) -> float:
 
     Args:
         latency_s: Of the judge, in seconds.
-        workers: Requests under way at a time.
+        workers: Concurrent requests.
         judgements: Requests to send.
     """
     clock = Clock()

@@ -32,9 +32,9 @@ from models.generation import Decoding
 from models.prefix_cache import PicturePrefixes, PrefixCache
 from models.settings import model_settings
 from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
-from scripts.bench.model import worked
+from scripts.bench.model import work_time
 from scripts.bench.rounds import Arm, Measurement, Measurements
-from scripts.bench.rows import Row, compared
+from scripts.bench.rows import Row, compare_arms
 from scripts.bench.vlm import eah_config
 
 TIME: Final = "time, ms"
@@ -82,15 +82,15 @@ def method_measurements(
         device: Where the model runs.
         most: Rounds at most that count; None for no limit.
     Yields:
-        What to measure; OPERA stands beside beam search in a sentence.
+        What to measure; a sentence compares OPERA with beam search.
     """
     vlm = make_deep_vlm(device, shape.width, shape.side)
     text = vlm.model.config.text_config
     about = f"{LAYERS} layers of width {text.hidden_size}"
-    pair = _beamed("opera", shape), _beamed("baseline", shape)
+    pair = _arm_with_beams("opera", shape), _arm_with_beams("baseline", shape)
 
     def lines(rows: Sequence[Row]) -> list[str]:
-        return compared([row for row in rows if row.quantity == TIME], [pair])
+        return compare_arms([row for row in rows if row.quantity == TIME], [pair])
 
     for title, arms, share in (
         (f"a caption of {shape.caption} tokens, {about}", caption_arms(vlm, shape), 0.5),
@@ -148,15 +148,15 @@ def _arms(
         if method.repeats_prompts:
             ways[name] = _Way(method)
         else:  # OPERA, a beam search
-            ways[_beamed("baseline", shape)] = _Way(beams=shape.beams)
-            ways[_beamed(name, shape)] = _Way(method, beams=shape.beams)
+            ways[_arm_with_beams("baseline", shape)] = _Way(beams=shape.beams)
+            ways[_arm_with_beams(name, shape)] = _Way(method, beams=shape.beams)
     side = vlm.model.config.vision_config.image_size
     pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     ask = partial(_ask, vlm, pixels, questions, tokens, reuse)
     return {name: partial(ask, way) for name, way in ways.items()}
 
 
-def _beamed(name: str, shape: MethodShape) -> str:
+def _arm_with_beams(name: str, shape: MethodShape) -> str:
     return f"{name}, {shape.beams} beams"
 
 
@@ -170,8 +170,8 @@ def _ask(
     if isinstance(way.method, Vcd):
         noised = vlm.encode_pixels(way.method.add_noise(pixels, 0)).expand(count, -1, -1)
     enabled = eah.enabled(vlm.model, eah_config(NAME)) if way.eah else nullcontext()
-    with enabled, _counted(vlm.language_model) as rows:
-        start = worked(vlm.device)
+    with enabled, _count_rows(vlm.language_model) as rows:
+        start = work_time(vlm.device)
         answers = vlm.answer_batch(
             shown.expand(count, -1, -1),
             questions,
@@ -180,7 +180,7 @@ def _ask(
             noised,
             PicturePrefixes([0] * count, PrefixCache()) if reuse else None,
         )
-        seconds = worked(vlm.device) - start
+        seconds = work_time(vlm.device) - start
     assert all(answer.tokens == tokens for answer in answers), "an answer ended early"
     taken = {TIME: 1000 * seconds}
     # With reuse, passes that compute a prefix count as well, and say little.
@@ -193,7 +193,7 @@ def _per_token(rows: Sequence[int], tokens: int) -> dict[str, float]:
 
 
 @contextmanager
-def _counted(model: Any) -> Iterator[list[int]]:
+def _count_rows(model: Any) -> Iterator[list[int]]:
     """In a `with` block, collect the batch rows of every forward pass."""
     rows: list[int] = []
 

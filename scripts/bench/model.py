@@ -114,12 +114,12 @@ def generate(model: Any, prompts: EncodedPrompts, new_tokens: int) -> dict[str, 
 
 
 def now(device: torch.device) -> float:
-    """Return the time in seconds, once the device has done what it was given."""
+    """Return the time in seconds, once the device has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
-def worked(device: torch.device) -> float:
+def work_time(device: torch.device) -> float:
     """Return the time in seconds: a clock's where a GPU works, else the process's own."""
     return now(device) if device.type == "cuda" else time.process_time()

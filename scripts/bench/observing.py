@@ -26,7 +26,7 @@ from models.base import VLM
 from models.generation import EncodedPrompts
 from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
 from scripts.bench.fresh import in_fresh_process
-from scripts.bench.model import MIB, worked
+from scripts.bench.model import MIB, work_time
 from scripts.bench.released import resident_bytes
 from scripts.bench.rounds import Measurement, Measurements
 from scripts.bench.rows import Row
@@ -59,7 +59,7 @@ class ObserveShape:
 
 
 @contextmanager
-def _observed(vlm: VLM, rules: tuple[str, ...], *, reports: bool = False) -> Iterator[None]:
+def _observe_layers(vlm: VLM, rules: tuple[str, ...], *, reports: bool = False) -> Iterator[None]:
     """Observe all layers in a `with` block, and report at its end if that is measured too."""
     with eah.observe(vlm.model, rules=rules) as seen:
         yield
@@ -70,10 +70,10 @@ def _observed(vlm: VLM, rules: tuple[str, ...], *, reports: bool = False) -> Ite
 WAYS: Final[dict[str, Callable[[VLM], AbstractContextManager[Any]]]] = {
     "plain": lambda _: nullcontext(),
     "EAH": lambda vlm: eah.enabled(vlm.model, eah_config(NAME)),
-    "observe": lambda vlm: _observed(vlm, COUNTED_ONCE),
+    "observe": lambda vlm: _observe_layers(vlm, COUNTED_ONCE),
     # In half precision these are two counts.
-    "observe, released_code too": lambda vlm: _observed(vlm, tuple(eah.method.RULES)),
-    "observe and report": lambda vlm: _observed(vlm, COUNTED_ONCE, reports=True),
+    "observe, released_code too": lambda vlm: _observe_layers(vlm, tuple(eah.method.RULES)),
+    "observe and report": lambda vlm: _observe_layers(vlm, COUNTED_ONCE, reports=True),
 }
 
 
@@ -93,8 +93,8 @@ def observing_measurements(
     prompts = make_prompts(vlm, shape.tokens)
     text = vlm.model.config.text_config
     title = f"a prefill of {shape.tokens} tokens, {LAYERS} layers of width {text.hidden_size}"
-    timed = {way: partial(_time, vlm, prompts, way) for way in WAYS}
-    yield Measurement(title, timed, most, share=0.5)
+    arms = {way: partial(_time, vlm, prompts, way) for way in WAYS}
+    yield Measurement(title, arms, most, share=0.5)
     memory = partial(_memory_on_gpu, vlm, prompts)
     if device.type == "cpu":
         memory = partial(_memory_in_fresh_process, shape)
@@ -132,7 +132,7 @@ def prefill(vlm: VLM, prompts: EncodedPrompts) -> None:
 
 def _time(vlm: VLM, prompts: EncodedPrompts, way: str) -> dict[str, float]:
     """Return the time of one prefill; without that of entering the block."""
-    clock = partial(worked, vlm.device)
+    clock = partial(work_time, vlm.device)
     reports = way.endswith("report")
     with WAYS[way](vlm):
         start = clock()

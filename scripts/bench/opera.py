@@ -2,7 +2,7 @@
 
     python scripts/bench/opera.py
 
-Both evaluate the same steps of the same random LLaMA (4 layers of width 512 unless told otherwise),
+Both evaluate the same steps of the same random LLaMA (4 layers of width 512 by default),
 alternately in one run; the answers must be equal.
 """
 
@@ -71,7 +71,7 @@ def make_request(width: int, layers: int, beams: int, tokens: int, prompt: int) 
     )
 
 
-def timed(work: Any, model: Any) -> tuple[float, int, Any]:
+def time_run(work: Any, model: Any) -> tuple[float, int, Any]:
     """Return seconds, forward passes, and what the work returned."""
     passes: list[int] = []
     hook = model.register_forward_pre_hook(lambda *_: passes.append(1))
@@ -111,7 +111,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     answers: dict[str, list[int]] = {}
     for _ in range(given.repeats):
         for name, work in ways.items():
-            took, passes[name], result = timed(work, request.model)
+            took, passes[name], result = time_run(work, request.model)
             seconds[name].append(took)
             if name != "beam search":
                 answers[name] = result[0].beams.best().tolist()

@@ -73,7 +73,7 @@ Ask = Callable[[int], list[str]]
 
 
 def make_checkpoint(folder: Path, *, tiny: bool = False) -> None:
-    """Write a LLaVA with random weights, as it lies on the hub, with tiny-llava's vocabulary.
+    """Write a LLaVA with random weights, laid out as on the hub, with tiny-llava's vocabulary.
 
     Args:
         folder: An empty folder.

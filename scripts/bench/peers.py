@@ -5,7 +5,7 @@
 
 The same questions, prompts, checkpoint and machine, in one process, in turns; the answers are
 compared. lmms-eval takes part where it is installed (`pip install lmms-eval decord`). On a CPU one
-thread works, and its processor time is taken. Loading and the first question are no part of it.
+thread works, and its processor time is taken. Loading and the first question are not measured.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from eval.command import RUN_ERRORS, finish
 from scripts.bench.costs import environment
 from scripts.bench.devices import device_of
 from scripts.bench.evaluation import OBJECTS, write_pictures
-from scripts.bench.model import worked
+from scripts.bench.model import work_time
 from scripts.bench.peer_ways import Ask, Asked, lmms_eval, make_checkpoint, ours, plain_script
 from scripts.bench.record import Record, add_output_flags
 from scripts.bench.rounds import Arm, Measurement, reason_of, run_rounds
@@ -41,7 +41,7 @@ WAYS: Final[dict[str, Callable[[Asked], Ask]]] = {
     "this project": ours,
     "this project, EAH": partial(ours, eah=True),
 }
-SAME: Final = ("lmms-eval, llava_hf", "this project")  # answers; EAH's may be others
+SAME: Final = ("lmms-eval, llava_hf", "this project")  # answers; EAH's may differ
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -105,20 +105,20 @@ def title_of(asked: Asked) -> str:
 
 
 def differences(answers: dict[str, list[str]], name: str) -> str:
-    """Return in a sentence how many answers of a way are others than the plain script's."""
+    """Return in a sentence how many answers of a way differ from the plain script's."""
     pairs = list(zip(answers[PLAIN], answers[name], strict=True))
     count = sum(plain.strip() != other.strip() for plain, other in pairs)
     return (
-        f"{name}: {count} of {len(pairs)} answers are others than those of the {PLAIN}, "
+        f"{name}: {count} of {len(pairs)} answers differ from those of the {PLAIN}, "
         f"which gave {len(set(answers[PLAIN]))} different ones."
     )
 
 
 def _time(asked: Asked, name: str, ask: Ask, answers: dict[str, list[str]]) -> dict[str, float]:
     """Answer all questions once, and return the time; keep the answers."""
-    start = worked(asked.device)
+    start = work_time(asked.device)
     answers[name] = ask(len(asked.questions))
-    seconds = worked(asked.device) - start
+    seconds = work_time(asked.device) - start
     return {"time, s" if asked.device.type == "cuda" else "processor time, s": seconds}
 
 

@@ -52,7 +52,7 @@ class Record:
             markdown: File for the table.
             overwrite: Whether files that no bench wrote may be replaced.
         Raises:
-            EvaluationError: If one can't be written, is no file, or somebody else's.
+            EvaluationError: If one can't be written, is not a file, or was not written by a bench.
         """
         self.environment = environment
         self.failed = False
@@ -73,12 +73,12 @@ class Record:
         for path in (json, markdown):
             if path and path.exists() and not path.is_file():
                 raise EvaluationError(
-                    f"{path} is no file, which is replaced after every round; name a file, or "
-                    "leave it out: the table is printed anyway"
+                    f"{path} is not a file, and files are replaced after every round; name a file, "
+                    "or leave it out: the table is printed anyway"
                 )
 
     def update(self, rows: Sequence[Row]) -> None:
-        """Take the rows of a measurement that goes on."""
+        """Take the rows so far of a running measurement."""
         self._running = list(rows)
         if time.monotonic() - self._written > PAUSE_S:
             self._write()
@@ -130,7 +130,7 @@ class Record:
 
 
 def _storable(row: Row) -> dict[str, Any]:
-    """Return a row as JSON has it: numbers that are none are null."""
+    """Return a row as JSON has it: nan is null."""
     found = asdict(row)
     for name in ("values", "ratios"):
         found[name] = [value if math.isfinite(value) else None for value in found[name]]

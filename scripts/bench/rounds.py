@@ -1,7 +1,7 @@
 """Rounds of measurements: every arm in every round, as many rounds as asked for or as time allows.
 
-How long a measurement takes is not known on a machine that nobody has measured. So the first round
-is timed, and what the others will take is said before they start.
+How long a measurement takes on a new machine is unknown. So the first round is timed, and the
+expected time of the others is printed before they start.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Measurement:
         arms: What runs one round, by name; the others are compared with the first.
         most: Rounds at most that count, where the command asks for more; None for no limit.
         warm_up: Rounds before them that do not count.
-        absolute: Quantities of which ratios say nothing.
+        absolute: Quantities whose ratios are meaningless.
         notes: How an arm was measured in another way than the others, by its name.
         left_out: Why an arm is not measured, by its name.
         share: Part of the time its section has left, where time is limited.
@@ -106,7 +106,7 @@ def run_rounds(
         if index >= this.warm_up and found:
             rounds.append(found)
             finished(rows_of(this, rounds, failed))
-        left = int(min(todo - len(rounds), _fitting(limits, seconds, counted=bool(rounds))))
+        left = int(min(todo - len(rounds), _rounds_left(limits, seconds, counted=bool(rounds))))
         if left <= 0 or not found:
             break
         done = index + 1
@@ -170,7 +170,7 @@ def _run_round(
     return found
 
 
-def _fitting(limits: Limits, seconds: float, *, counted: bool) -> float:
+def _rounds_left(limits: Limits, seconds: float, *, counted: bool) -> float:
     """Return how many more rounds fit, as long as the last one each."""
     now = time.monotonic()
     if not counted and now + seconds > limits.end:

@@ -46,7 +46,7 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join(lines)
 
 
-def compared(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[str]:
+def compare_arms(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Return how arms compare with others than the first, round by round, as sentences.
 
     Args:

@@ -22,7 +22,7 @@ from scripts.bench.model import MIB, RELEASED, long_arms, map_gib, model_arms, n
 from scripts.bench.observing import observing_measurements
 from scripts.bench.released import WAYS, LayerShape, make_layer
 from scripts.bench.rounds import Arm, Measurement, Measurements
-from scripts.bench.rows import compared
+from scripts.bench.rows import compare_arms
 from scripts.bench.sizes import Sizes
 from scripts.bench.vlm import eah_config
 from scripts.check.shapes import true_config
@@ -141,7 +141,7 @@ def run_pope(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
     title = f"{_model(vlm, name)}, POPE, {asked_about}"
     with tempfile.TemporaryDirectory() as folder:
         asked = pope_arms(vlm, eah_config(name), shape, Path(folder))
-        lines = partial(compared, pairs=POPE_PAIRS)
+        lines = partial(compare_arms, pairs=POPE_PAIRS)
         yield Measurement(title, asked.arms, _few(vlm.device), notes=asked.notes, lines=lines)
 
 

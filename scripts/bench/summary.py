@@ -1,8 +1,8 @@
-"""Put what the files in benchmarks/ hold into one table of benchmarks/README.md.
+"""Summarize the files in benchmarks/ in one table of benchmarks/README.md.
 
     python scripts/bench/summary.py
 
-Run it after a new file came; a test compares the page with the files.
+Run it after adding a file; a test compares the page with the files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ END: Final = "<!-- end of the table -->"
 ARMS: Final = (("baseline", "plain"), ("EAH", "eah"), ("released way", "released"))
 HEADER: Final = ("device", "measured", "quantity", "baseline", "EAH", "released way")
 COMMIT: Final = 7  # characters
-COUNTS: Final = ("forward passes per token", "rows per pass")  # which are no costs of a machine
+COUNTS: Final = ("forward passes per token", "rows per pass")  # not costs of a machine
 
 
 def summary(folder: Path) -> str:
@@ -45,22 +45,22 @@ def summary(folder: Path) -> str:
             lines += _lines(content, path.with_suffix(".md").name)
         except (ValueError, KeyError, TypeError) as error:
             raise EvaluationError(
-                f"{path} is no file of costs.py --json ({type(error).__name__}: {error}); "
-                "measure it again, or take it away"
+                f"{path} is not a file of costs.py --json ({type(error).__name__}: {error}); "
+                "measure it again, or remove it"
             ) from error
     return "\n".join(lines)
 
 
 def with_table(page: str, table: str) -> str:
-    """Return a page with a table in the place of the one that it has.
+    """Return a page with its table replaced.
 
     Raises:
-        EvaluationError: If it has no place for one.
+        EvaluationError: If it lacks the table's markers.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise EvaluationError(f"the page lacks {BEGIN} or {END}, where the table stands; add both")
+        raise EvaluationError(f"the page lacks {BEGIN} or {END}, around the table; add both")
     return f"{before}{begin}\n{table}\n{end}{after}"
 
 

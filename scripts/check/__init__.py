@@ -1,5 +1,6 @@
-"""Checks that are commands of their own, because they need a GPU, a full-size model or a wheel.
+"""Checks that are commands: of kernels, checkpoints, wheels and prose.
 
 `kernel.py` compares the Triton kernels with the reference, `shapes.py` maps original tensors to a
-model at its true size, and `wheel_contents.py` lists what a wheel must and must not contain.
+model at its true size, `prose.py` finds stilted phrases, and `wheel_contents.py` lists
+what a wheel must and must not contain.
 """

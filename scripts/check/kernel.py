@@ -3,7 +3,7 @@
     python scripts/check/kernel.py
     TRITON_INTERPRET=1 python scripts/check/kernel.py --device cpu --tiny
 
-For random inputs in which the means of the image columns lie on both sides of every preset's
+The inputs are random; the means of their image columns are on both sides of every preset's
 threshold. A column whose mean is within one rounding of the threshold may be a sink for one and
 none for the other: such columns are listed. Any other difference ends the command with status 1.
 """
@@ -124,12 +124,12 @@ def check(setup: Setup, device: torch.device) -> Result:
         attended = (inputs.query, inputs.key, inputs.visibility)
         ours = kernel_sums(*attended, image=inputs.image, **ways)
         theirs = column_sums(*attended, **ways)
-        compare(name, config, ours, theirs, inputs.image, one_rounding(rounding, device), result)
+        compare(name, config, ours, theirs, inputs.image, sum_tolerance(rounding, device), result)
     return result
 
 
-def one_rounding(rounding: torch.dtype | None, device: torch.device) -> float:
-    """Return how far two right sums of weights may lie apart, relative to them."""
+def sum_tolerance(rounding: torch.dtype | None, device: torch.device) -> float:
+    """Return how far two correct sums of weights may differ, relative to them."""
     return max(FLOAT32_ROUNDING, torch.finfo(rounding).eps if rounding else 0.0)
 
 
@@ -148,7 +148,7 @@ def compare(
         apart = ((one - other).abs() / other.abs().clamp(min=1e-30))[wanted].max().item()
         result.largest = max(result.largest, apart)
         allowed = 0.0 if kind == "rows" else tolerance
-        if not apart <= allowed:  # also where it is no number
+        if not apart <= allowed:  # also if it is nan
             result.failures.append(f"{name}: sums {kind} differ by {apart:.1e}")
     means, limit = means_and_limit(theirs, image, config)
     is_near = ((means - limit).abs() <= tolerance * limit) & image[:, None]

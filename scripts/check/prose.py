@@ -1,15 +1,14 @@
 """Find stilted phrases in the README, docs, help texts, messages, docstrings and comments.
 
-    python scripts/check/prose.py [FILE ...]      (default: the whole project, tests left out)
-
-The phrases and what to write instead are in `scripts/check/prose.yaml`. Prints `file:line` for each
-and ends with status 1 if there is one.
+`scripts/check/prose.yaml` lists the phrases with what to write instead, names that a stranger does
+not understand, and files that are never checked. Prints one line for each finding. Exit status: 0
+without findings, 1 with findings, 2 if a file cannot be read.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
-import io
 import re
 import sys
 import tokenize
@@ -20,13 +19,11 @@ from typing import Final
 
 import yaml
 
+from scripts.check.prose_text import paragraphs_of
+
 ROOT: Final = Path(__file__).resolve().parents[2]
-RULES: Final = Path(__file__).with_suffix(".yaml")
-PACKAGES: Final = ("eah", "models", "eval", "scripts")
-FOLDERS: Final = (*PACKAGES, "configs", "docs", "benchmarks", ".github")
-SUFFIXES: Final = frozenset((".py", ".md", ".yaml", ".yml", ".sh", ".html", ".js"))
-FENCE: Final = re.compile(r"^\s*(```|~~~)")
-INLINE_CODE: Final = re.compile(r"`[^`]*`")
+FOLDERS: Final = ("eah", "models", "eval", "scripts", "configs", "docs", "benchmarks", ".github")
+SUFFIXES: Final = frozenset((".py", ".md", ".yaml", ".yml", ".toml", ".sh", ".html", ".js"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,17 +43,9 @@ class Rules:
     excluded: frozenset[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Text:
-    """Prose of a file: its first line's number, and the words."""
-
-    line: int
-    words: str
-
-
-def read_rules(path: Path = RULES) -> Rules:
-    """Read the phrases, the function names and the files that are not checked."""
-    content = yaml.safe_load(path.read_text(encoding="utf-8"))
+def read_rules() -> Rules:
+    """Read the phrases, the names and the files that are not checked."""
+    content = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
     return Rules(
         tuple(
             Phrase(re.compile(entry["find"], re.IGNORECASE), entry["write"])
@@ -67,94 +56,71 @@ def read_rules(path: Path = RULES) -> Rules:
     )
 
 
-def python_prose(source: str) -> Iterator[Text]:
-    """Yield the strings of more than one word and the blocks of comments of Python code."""
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and " " in node.value:
-            yield Text(node.lineno, node.value)
-    block: list[tokenize.TokenInfo] = []
-    for token in tokenize.generate_tokens(io.StringIO(source).readline):
-        if token.type != tokenize.COMMENT:
-            continue
-        if block and token.start[0] != block[-1].start[0] + 1:
-            yield _comment(block)
-            block = []
-        block.append(token)
-    if block:
-        yield _comment(block)
+def defined_names(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield line and name of the functions, classes and module variables of a Python file.
+
+    Fields and properties name data, which a participle may do: they are left out.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        match node:
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                if not any("property" in ast.unparse(one) for one in node.decorator_list):
+                    yield node.lineno, node.name
+    for statement in tree.body:
+        if isinstance(statement, (ast.Assign, ast.AnnAssign)):
+            for target in ast.walk(statement):
+                if isinstance(target, ast.Name) and isinstance(target.ctx, ast.Store):
+                    yield target.lineno, target.id
 
 
-def _comment(block: Sequence[tokenize.TokenInfo]) -> Text:
-    return Text(block[0].start[0], "\n".join(token.string.lstrip("# ") for token in block))
+def findings(path: Path, rules: Rules) -> list[str]:
+    """Return a sentence for each phrase and name of a file that should be rewritten, by line.
 
-
-def markdown_prose(source: str) -> Iterator[Text]:
-    """Yield the paragraphs of a page, without code."""
-    fenced = False
-    start, lines = 1, []
-    for number, line in enumerate(source.splitlines(), start=1):
-        if FENCE.match(line):
-            fenced = not fenced
-        if fenced or FENCE.match(line) or not line.strip():
-            if lines:
-                yield Text(start, INLINE_CODE.sub("`x`", "\n".join(lines)))
-            start, lines = number + 1, []
-        else:
-            lines.append(line)
-    if lines:
-        yield Text(start, INLINE_CODE.sub("`x`", "\n".join(lines)))
-
-
-def prose_of(path: Path) -> Iterator[Text]:
-    """Yield what people read in a file, by its kind."""
-    source = path.read_text(encoding="utf-8")
-    if path.suffix == ".py":
-        yield from python_prose(source)
-    elif path.suffix == ".md":
-        yield from markdown_prose(source)
-    else:
-        yield Text(1, source)
-
-
-def named_functions(path: Path) -> Iterator[tuple[int, str]]:
-    """Yield the line and name of every function and class of a Python file."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            yield node.lineno, node.name
-
-
-def findings(path: Path, rules: Rules) -> Iterator[str]:
-    """Yield one line of text for each phrase or name of a file that should be rewritten."""
-    for text in prose_of(path):
+    Raises:
+        OSError, UnicodeDecodeError, SyntaxError, tokenize.TokenError: If it cannot be read.
+    """
+    found = []
+    for paragraph in paragraphs_of(path):
         for phrase in rules.phrases:
-            # A phrase may be broken over two lines.
-            words = re.sub(r"\n[ \t#>]*", lambda gap: " " * (len(gap[0]) - 1) + "\n", text.words)
-            for match in phrase.pattern.finditer(re.sub(r"[ \n]", " ", words)):
-                line = text.line + words.count("\n", 0, match.start())
-                yield f"{path}:{line}: {match[0]!r}: write {phrase.instead}"
+            for match in phrase.pattern.finditer(paragraph.words):
+                line = paragraph.line_at(match.start())
+                found.append((line, f"{match[0].strip()!r}: write {phrase.instead}"))
     if path.suffix == ".py":
-        for line, name in named_functions(path):
+        for line, name in defined_names(path):
             if name in rules.names:
-                yield f"{path}:{line}: the name {name!r} is not a verb; name what it does"
+                found.append((line, f"the name {name!r}: name what it does or what it is"))
+    return [f"{path}:{line}: {text}" for line, text in sorted(found)]
 
 
-def project_files(rules: Rules) -> list[Path]:
+def project_files() -> list[Path]:
     """Return the files of the project that people read."""
     inside = (path for folder in FOLDERS for path in (ROOT / folder).rglob("*"))
-    found = {path for path in (*ROOT.glob("*"), *inside) if path.suffix in SUFFIXES}
-    names = {path: path.relative_to(ROOT).as_posix() for path in found}
-    return sorted(path for path in found if names[path] not in rules.excluded)
+    return sorted(path for path in (*ROOT.glob("*"), *inside) if path.suffix in SUFFIXES)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print what should be rewritten and return 1 if there is something."""
-    words = sys.argv[1:] if arguments is None else arguments
+    """Print what should be rewritten and return the exit status."""
+    parser = argparse.ArgumentParser(prog="prose", description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "files", nargs="*", metavar="FILE", type=Path,
+        help="files to check; default: the whole project, without tests/",
+    )  # fmt: skip
     rules = read_rules()
-    paths = [Path(word) for word in words] or project_files(rules)
-    found = [line for path in paths for line in findings(path, rules)]
-    for line in found:
-        print(line.replace(f"{ROOT}/", ""))
-    return 1 if found else 0
+    excluded = {ROOT / name for name in rules.excluded}
+    status = 0
+    for path in parser.parse_args(arguments).files or project_files():
+        if path.resolve() in excluded:
+            continue
+        try:
+            found = findings(path, rules)
+        except (OSError, UnicodeDecodeError, SyntaxError, tokenize.TokenError) as error:
+            print(f"prose: error: {path} can't be read: {error}", file=sys.stderr)
+            return 2
+        for line in found:
+            print(line.replace(f"{ROOT}/", ""))
+        status = 1 if found else status
+    return status
 
 
 if __name__ == "__main__":

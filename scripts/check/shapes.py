@@ -1,4 +1,4 @@
-"""Prove that the original files of a model fill it, at its true size and without its weights.
+"""Prove that a model's original files fill every parameter, at its true size and without weights.
 
     python scripts/check/shapes.py minigpt4
 

@@ -26,7 +26,7 @@ def check(wheel: Path) -> str | None:
     top = {name.split("/")[0] for name in names}
     foreign = sorted(name for name in top if name != "eah" and not name.endswith(".dist-info"))
     if foreign:
-        return f"{wheel.name} holds {', '.join(foreign)} beside eah"
+        return f"{wheel.name} contains {', '.join(foreign)} besides eah"
     missing = sorted(REQUIRED - set(names))
     if missing:
         return f"{wheel.name} lacks {', '.join(missing)}"

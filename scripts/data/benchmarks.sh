@@ -2,8 +2,8 @@
 # Part of download.sh: benchmarks beside POPE and CHAIR, each in a folder of its own.
 #
 # Question files are fetched from one commit of their authors' repository and checked by bytes and
-# SHA-256. What has no licence that allows it, or no stable address, is not fetched: what to do is
-# said instead.
+# SHA-256. What has no licence that allows it, or no stable address, is not fetched; the script
+# prints what to do instead.
 
 RAW=https://raw.githubusercontent.com
 AMBER_URL=${AMBER_URL:-$RAW/junyangwang0410/AMBER/534babf6bbfcce2e735c26289dedfb21cef3c939/data}
@@ -48,7 +48,7 @@ benchmark_sums() {
   esac
 }
 
-# pictures_note NAME FILE WHERE HOW: say how to get pictures, unless the one named is there.
+# pictures_note NAME FILE WHERE WHY: print how to get pictures, unless FILE exists.
 pictures_note() {
   if [[ -e $2 ]]; then return 0; fi
   say "note: $1's pictures are not fetched ($4): get them from $3, so that $2 is there."
@@ -113,14 +113,14 @@ by_user() {
   return 1
 }
 
-# mme FOLDER: say where to get it.
+# mme FOLDER: print where to get it.
 mme() {
   by_user MME "$1/MME_Benchmark_release_version/existence" \
     "it states no licence" "get MME_Benchmark_release_version.zip as described at \
 github.com/BradyFU/Awesome-Multimodal-Large-Language-Models, branch Evaluation; unpack it in $1"
 }
 
-# mmhal FOLDER: say where to get it.
+# mmhal FOLDER: print where to get it.
 mmhal() {
   local failed=0
   by_user MMHal-Bench "$1/response_template.json" \

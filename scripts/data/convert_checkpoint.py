@@ -26,7 +26,7 @@ def parser() -> FlagParser:
     flags.flag("--model", required=True, help="model in configs/, such as minigpt4")
     flags.flag("--from", dest="source", help="folder or hub id that holds the original files")
     for part in PARTS:
-        flags.flag(f"--{part.replace('_', '-')}", help="one original part, if it lies elsewhere")
+        flags.flag(f"--{part.replace('_', '-')}", help="one original part, if it is elsewhere")
     flags.flag("--to", required=True, help="folder to write, new or empty")
     return flags
 
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def run(given: Mapping[str, Any]) -> None:
-    """Convert what the flags say, and say how to use it."""
+    """Convert as the flags ask, and print how to use the result."""
     parts = {part: given[part] for part in PARTS if part in given}
     folder = convert(given["model"], given.get("source"), parts, given["to"])
     print(f"wrote {folder}; use it with --model {given['model']} --checkpoint {folder}")

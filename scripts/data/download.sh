@@ -17,9 +17,9 @@ usage() {
 Usage: bash scripts/data/download.sh [--dir FOLDER] [--only WHAT]...
 
 Fetches COCO val2014 images (6.6 GB, and as much again while they are unpacked), COCO 2014
-annotations (253 MB), POPE's question files (2 MB) and RePOPE's corrected labels (1 MB). What is
-complete is skipped, what was interrupted goes on where it stopped: run the same command again. An
-archive is removed once it is unpacked. Needs curl and unzip.
+annotations (253 MB), POPE's question files (2 MB) and RePOPE's corrected labels (1 MB). Complete
+files are skipped; rerun the command to resume an interrupted download. An archive
+is removed once it is unpacked. Needs curl and unzip.
 
   --dir FOLDER     where to put it (default: data/COCO, or the folder below)
   --only WHAT      one of these; can be given several times (default: the four of COCO)
@@ -106,7 +106,7 @@ expected() {
 
 say() { echo "$*" >&2; }
 
-# by_hand WHY FILE URL: say how to go on without this script.
+# by_hand WHY FILE URL: print how to fetch a file without this script.
 by_hand() { say "error: $1; fetch $3 by hand, put it at $2, and run this command again."; }
 
 bytes_of() { if [[ -f $1 ]]; then wc -c <"$1" | tr -d ' '; else echo 0; fi; }
@@ -131,19 +131,19 @@ run() {
   return "$status"
 }
 
-# interrupted STATUS: end what is running and say what is left.
+# interrupted STATUS: end what is running and print how to resume.
 # shellcheck disable=SC2329 # a trap calls it
 interrupted() {
   trap '' INT TERM
   if [[ -n $CHILD ]]; then kill "$CHILD" 2>/dev/null || true; fi
-  say "error: interrupted; what was fetched is kept, run this command again to go on."
+  say "error: interrupted; what was fetched is kept, run this command again to resume."
   exit "$1"
 }
 
 # transfer LIMIT URL PART: append to PART what is missing of URL, and never more than LIMIT bytes.
 # shellcheck disable=SC2329 # run calls it
 transfer() {
-  # --max-filesize goes by the length that a server announces, which it need not do.
+  # --max-filesize uses the length that a server announces, which it may omit.
   trap '' XFSZ
   ulimit -f $(($1 / 1024 + 1))
   exec curl --fail --location --connect-timeout 30 --speed-limit 1000 --speed-time "$STALL" \
@@ -184,10 +184,10 @@ fetch() {
     esac
     if ((try >= TRIES)); then
       WHY="could not be fetched, its transfer broke off $try times; $(bytes_of "$part") bytes are"
-      WHY+=" kept, run this command again to go on"
+      WHY+=" kept, run this command again to resume"
       return 1
     fi
-    say "the transfer broke off; going on from $(bytes_of "$part") bytes in $wait s"
+    say "the transfer broke off; resuming from $(bytes_of "$part") bytes in $wait s"
     run sleep "$wait"
     wait=$((wait * 2 > 60 ? 60 : wait * 2))
   done
@@ -201,7 +201,7 @@ folder_at() {
   return 1
 }
 
-# no_file FILE: refuse what is there and is no file.
+# no_file FILE: refuse what exists but is not a file.
 no_file() {
   if [[ ! -e $1 || -f $1 ]]; then return 1; fi
   say "error: $1 is not a file; move it away and run this command again."
@@ -392,7 +392,7 @@ while (($#)); do
       shift 2
       ;;
     *)
-      say "error: $1 is no option; the options are --dir, --only and --help."
+      say "error: $1 is not an option; the options are --dir, --only and --help."
       exit 2
       ;;
   esac

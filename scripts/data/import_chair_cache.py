@@ -35,7 +35,7 @@ DAMAGED: Final = (
 
 
 class Sealed(type):
-    """A class whose attributes a pickle can't set: what it hands over stays the data it is."""
+    """A class whose attributes a pickle can't set: its contents stay plain data."""
 
     def __setattr__(cls, name: str, value: object) -> NoReturn:
         """Refuse."""
@@ -84,7 +84,7 @@ class ChairUnpickler(pickle.Unpickler):
         self._path = path
 
     def find_class(self, module: str, name: str) -> type:
-        """Return what stands for a name.
+        """Return the stand-in for a name.
 
         Raises:
             EvaluationError: If a CHAIR cache does not need it.
@@ -124,7 +124,8 @@ def import_cache(cache: Path, output: Path, *, force: bool = False) -> None:
     """Write the ground truth in a CHAIR cache to a file, and print how much it is.
 
     Raises:
-        EvaluationError: If the cache is none, or the file can't be written or is there already.
+        EvaluationError: If the file is not a CHAIR cache, or the output can't be written or
+            exists.
     """
     if not output.name.endswith((".json", ".json.gz")):
         raise EvaluationError(f"--output {output}: the name must end in .json or .json.gz")
@@ -156,37 +157,40 @@ def read_objects(path: Path, content: bytes) -> Objects:
         evaluator = ChairUnpickler(path, content).load()
     except DAMAGED as error:
         raise EvaluationError(
-            f"{path} is no whole CHAIR cache ({_printable(f'{type(error).__name__}: {error}')}); "
-            "it may have been cut off, or be something else: copy it again"
+            f"{path} is not a complete CHAIR cache "
+            f"({_printable(f'{type(error).__name__}: {error}')}); it may have been cut "
+            "off, or be another file: copy it again"
         ) from error
     if not isinstance(evaluator, Chair):
         raise EvaluationError(
-            f"{path} is no CHAIR cache: it is a pickle, but not of the evaluator that CHAIR tools "
-            "keep as chair.pkl"
+            f"{path} is not a CHAIR cache: it is a pickle, but not of the evaluator that CHAIR "
+            "tools keep as chair.pkl"
         )
     rows = vars(evaluator).get("imid_to_objects")
     if not isinstance(rows, dict) or not rows:
         found = "missing" if rows is None else "empty" if isinstance(rows, dict) else "no dict"
         raise EvaluationError(
-            f"{path} is no CHAIR cache: imid_to_objects, its objects by image id, is {found}"
+            f"{path} is not a CHAIR cache: imid_to_objects, its objects by image id, is {found}"
         )
     known = frozenset(load_vocabulary().object_of.values())
-    return {image_id: _checked(path, image_id, names, known) for image_id, names in rows.items()}
+    return {
+        image_id: _valid_objects(path, image_id, names, known) for image_id, names in rows.items()
+    }
 
 
-def _checked(path: Path, image_id: Any, names: Any, known: frozenset[str]) -> frozenset[str]:
+def _valid_objects(path: Path, image_id: Any, names: Any, known: frozenset[str]) -> frozenset[str]:
     """Return the objects of a picture after checking its id and their names.
 
     Types are compared, not values shown: to print what a stranger made can itself fail.
     """
     if type(image_id) is not int or not 0 <= image_id <= MAX_IMAGE_ID:
         raise EvaluationError(
-            f"{path} is no CHAIR cache: image ids are whole numbers of at most 12 digits, but one "
-            f"is another {type(image_id).__name__}"
+            f"{path} is not a CHAIR cache: image ids are whole numbers of at most 12 digits, but "
+            f"one is another {type(image_id).__name__}"
         )
     if type(names) not in (list, set) or any(type(name) is not str for name in names):
         raise EvaluationError(
-            f"{path} is no CHAIR cache: image {image_id} has no list or set of object names"
+            f"{path} is not a CHAIR cache: image {image_id} has no list or set of object names"
         )
     objects = frozenset(names)
     if not objects <= known:

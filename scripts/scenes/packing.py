@@ -2,7 +2,7 @@
 
 A picture's prompt prefix (system message and image tokens) is computed once and followed by
 segments: a description, and yes/no questions. A segment sees the prefix and itself but no other
-segment, and its positions go on from the prefix.
+segment, and its positions continue from the prefix.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Packed(NamedTuple):
         positions: Shape (B, P + T).
         mask: Additive, shape (B, 1, P + T, P + T).
         name_rows: Batch row of each yes/no question, shape (N,).
-        name_columns: Where the last token of the asked name stands, along P + T, shape (N,).
+        name_columns: Where the last token of the asked name is, along P + T, shape (N,).
         present: Whether the picture holds it, shape (N,).
     """
 
@@ -95,7 +95,7 @@ class Packer:
         return after + reply, [IGNORE] * len(after) + reply
 
     def name_end(self, name: str) -> int:
-        """Return where the last token of the asked name stands in a segment."""
+        """Return where the last token of the asked name is in a segment."""
         return len(self.vlm.tokenizer.encode(f" Is there {article(name)} {name}")) - 1
 
     def pack(self, rows: list[list[Segment]]) -> Packed:

@@ -19,7 +19,7 @@ def write_processor_files(output: Path, config: LlavaConfig) -> None:
 
     Args:
         output: Checkpoint folder.
-        config: Its image token `<image>` follows the pieces of the vocabulary, then comes `<pad>`.
+        config: Its image token `<image>` follows the vocabulary, then comes `<pad>`.
     """
     model = output / "tokenizer.model"
     write_tokenizer_json(model, output, added=("<image>", "<pad>"), processor="LlavaProcessor")

@@ -22,7 +22,7 @@ class Sample:
     """One training scene, reduced to what a step needs."""
 
     pixels: torch.Tensor  # (3, side, side) float16, preprocessed
-    covered: torch.Tensor  # (patches, categories) bool, category of the box that a patch lies in
+    covered: torch.Tensor  # (patches, categories) bool, category of the box around a patch
     names: tuple[str, ...]
     theme: str
     description: str

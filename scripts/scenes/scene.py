@@ -43,23 +43,23 @@ class Pen:
 
     def box(self, x0: float, y0: float, x1: float, y1: float, color: Color) -> None:
         """Fill a rectangle."""
-        self._draw.rectangle(self._scaled(x0, y0, x1, y1), fill=color)
+        self._draw.rectangle(self._scale(x0, y0, x1, y1), fill=color)
 
     def oval(self, x0: float, y0: float, x1: float, y1: float, color: Color) -> None:
         """Fill an ellipse."""
-        self._draw.ellipse(self._scaled(x0, y0, x1, y1), fill=color)
+        self._draw.ellipse(self._scale(x0, y0, x1, y1), fill=color)
 
     def ring(self, x0: float, y0: float, x1: float, y1: float, color: Color, width: float) -> None:
         """Outline an ellipse."""
-        self._draw.ellipse(self._scaled(x0, y0, x1, y1), outline=color, width=round(width * TILE))
+        self._draw.ellipse(self._scale(x0, y0, x1, y1), outline=color, width=round(width * TILE))
 
     def shape(self, *corners: float, color: Color) -> None:
         """Fill a polygon given as x, y, x, y, ..."""
-        self._draw.polygon(self._scaled(*corners), fill=color)
+        self._draw.polygon(self._scale(*corners), fill=color)
 
     def line(self, *points: float, color: Color, width: float = 0.05) -> None:
         """Draw a line through x, y, x, y, ..."""
-        self._draw.line(self._scaled(*points), fill=color, width=round(width * TILE))
+        self._draw.line(self._scale(*points), fill=color, width=round(width * TILE))
 
     def arc(
         self,
@@ -70,10 +70,10 @@ class Pen:
         width: float,
     ) -> None:
         """Draw a part of an ellipse's outline, angles in degrees clockwise from three o'clock."""
-        self._draw.arc(self._scaled(*box), start, end, fill=color, width=round(width * TILE))
+        self._draw.arc(self._scale(*box), start, end, fill=color, width=round(width * TILE))
 
     @staticmethod
-    def _scaled(*values: float) -> list[float]:
+    def _scale(*values: float) -> list[float]:
         return [value * (TILE - 1) for value in values]
 
 
@@ -153,7 +153,7 @@ def cat(pen: Pen, _: Color) -> None:
 
 def umbrella(pen: Pen, color: Color) -> None:
     """Half disc on a stick with a hook."""
-    pen._draw.pieslice(pen._scaled(0.02, 0.04, 0.98, 1.0), 180, 360, fill=color)
+    pen._draw.pieslice(pen._scale(0.02, 0.04, 0.98, 1.0), 180, 360, fill=color)
     pen.line(0.5, 0.05, 0.5, 0.86, color=DARK, width=0.05)
     pen.arc((0.5, 0.76, 0.72, 0.98), 0, 180, DARK, 0.05)
     pen.line(0.34, 0.08, 0.26, 0.5, color=LIGHT, width=0.03)

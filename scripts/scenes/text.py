@@ -68,10 +68,10 @@ def captions(scene: Scene, rng: random.Random) -> list[str]:
 
 def _listing(scene: Scene) -> str:
     counts = Counter(placed.name for placed in scene.objects)
-    return _join([_counted(name, counts[name]) for name in scene.names])
+    return _join([_count_phrase(name, counts[name]) for name in scene.names])
 
 
-def _counted(name: str, count: int) -> str:
+def _count_phrase(name: str, count: int) -> str:
     if count == 1:
         return f"{article(name)} {name}"
     return number_of(name, count)

@@ -42,6 +42,7 @@ SINCE = {
     "scripts/bench/peers.py",
     "scripts/bench/summary.py",
     "scripts/data/amber_pairs.py",
+    "scripts/check/prose.py",
 }
 DOCUMENTS = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),

@@ -22,7 +22,7 @@ from eval.analysis.figures.panel import (
     share_axis,
     slug,
 )
-from eval.analysis.wording import listed
+from eval.analysis.wording import join_names
 from eval.stats.intervals import Interval
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _thresholds(claims: Sequence[Claim]) -> str:
         whose.setdefault(claim.threshold, []).append(claim.model)
     if len(whose) == 1:
         return f"Threshold {claims[0].threshold}."
-    each = "; ".join(f"{text} of {listed(models)}" for text, models in whose.items())
+    each = "; ".join(f"{text} of {join_names(models)}" for text, models in whose.items())
     return f"Thresholds differ: {each}."
 
 

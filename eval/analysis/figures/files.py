@@ -14,7 +14,7 @@ from eval.analysis.figures.panel import CARD, INK, LINE, QUIET, SERIES, Figure, 
 from eval.files.writing import write_atomically
 
 DPI: Final = 200
-# A page's variables, by the colour that a file has in their place.
+# A page's variables, by the colour that files have instead.
 VARIABLES: Final = {
     INK: "var(--ink)",
     QUIET: "var(--quiet)",
@@ -80,6 +80,6 @@ def inline_svg(figure: Figure) -> str:
     start, body = svg.split(">", 1)
     (box,) = re.findall(r'viewBox="[^"]*"', start)
     label = html.escape(f"{figure.title}. {figure.caption}")
-    # What the style that was cut off says.
+    # Replaces the style that was cut off.
     lines = 'style="stroke-linejoin: round; stroke-linecap: butt"'
     return f'<svg {box} role="img" aria-label="{label}" {lines}>{body}'

@@ -22,7 +22,7 @@ from eval.analysis.figures.panel import (
     thin_ticks,
 )
 from eval.analysis.maps import HeadMap
-from eval.analysis.wording import counted
+from eval.analysis.wording import count_noun
 from eval.stats.intervals import Array
 
 COLOURS: Final = 64  # each is a path of its own in an SVG's colour bar
@@ -35,9 +35,8 @@ def map_figures(found: HeadMap) -> list[Figure]:
 
 def _by_threshold(found: HeadMap) -> Iterator[Figure]:
     highest = _highest(found.density)  # the same colours for all thresholds
-    over = (
-        f"Means over {counted(found.prompts, 'prompt')} about {counted(found.pictures, 'picture')}."
-    )
+    pictures = count_noun(found.pictures, "picture")
+    over = f"Means over {count_noun(found.prompts, 'prompt')} about {pictures}."
     for at in range(len(found.thresholds)):
         threshold = found.threshold_text(at)
         name = f"{slug(found.model)}-{{}}-{slug(f'{found.thresholds[at]:g}')}"
@@ -69,7 +68,7 @@ def _attention(found: HeadMap) -> Figure:
         f"{found.model}: attention to the image",
         "How much attention the image's tokens receive together, by layer and head: the sum of "
         "their means, each over the rows that see the token, averaged over "
-        f"{counted(found.prompts, 'prompt')}. It may be above 1, because other rows see each "
+        f"{count_noun(found.prompts, 'prompt')}. It may be above 1, because other rows see each "
         "token.",
         found,
         found.attention,
@@ -157,7 +156,7 @@ def _dense_share(found: HeadMap, at: int, name: str) -> Figure:
     )
     caption = (
         "How many heads of a layer are dense: at least so much of the image's tokens are vision "
-        f"sinks in them at threshold {threshold}. Means over {counted(found.prompts, 'prompt')}."
+        f"sinks in them at threshold {threshold}. Means over {count_noun(found.prompts, 'prompt')}."
     )
     return Figure(name, title, caption, drawing, (header, *rows))
 
@@ -174,5 +173,5 @@ def _saturation(found: HeadMap, at: int) -> str:
         return ""
     return (
         f" In layer {layer} every image token is a sink in every head for {100 * share:.3g} % of "
-        "the prompts: a higher threshold tells its heads apart."
+        "the prompts: a higher threshold separates its heads."
     )

@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 Rows = tuple[tuple[Any, ...], ...]
 
-# The light colours of page.css: a page puts its variables in their place.
+# The light colours of page.css: a page replaces them by its variables.
 INK: Final = "#1d1f21"
 QUIET: Final = "#62666b"
 LINE: Final = "#deded9"
 CARD: Final = "#ffffff"
-# Okabe and Ito's colours, most contrast first; markers and dashes tell them apart in grey.
+# Okabe and Ito's colours, most contrast first; markers and dashes distinguish them in grey.
 SERIES: Final = (
     ("#0072b2", "o", "-"),
     ("#d55e00", "s", "--"),
@@ -93,7 +93,7 @@ class Figure:
 
 
 def check_matplotlib() -> None:
-    """Refuse to go on without matplotlib, before anything costly.
+    """Refuse to start without matplotlib, before anything costly.
 
     Raises:
         EvaluationError: With the command that installs it.

@@ -32,7 +32,7 @@ def picture_figure(view: PictureView) -> Figure:
     layer = next(one for one in view.layers if one.layer == view.target)
     maps = _maps(layer)
     title = f"{view.model}: {view.image}, layer {layer.layer}"
-    # Four titles stand side by side.
+    # Four titles share one row.
     with house_style(**{"font.size": 8, "axes.titlelocation": "center"}):
         drawing = draw(view.seen, view.grid, [Panel(*one) for one in maps])
         drawing.suptitle(

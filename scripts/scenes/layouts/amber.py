@@ -14,7 +14,7 @@ from scripts.scenes.layouts.described import (
     Picture,
     Scenes,
     array,
-    numbers_asked,
+    number_questions,
     other_color,
 )
 from scripts.scenes.scene import CATEGORIES
@@ -37,7 +37,7 @@ def amber(scenes: Scenes, rng: random.Random) -> Files:
     ]
     annotations: list[dict[str, Any]] = []
     for number, picture in enumerate(images.values(), start=1):
-        annotations.append({"id": number, "type": "generative", **_annotated(picture)})
+        annotations.append({"id": number, "type": "generative", **_annotation(picture)})
     discriminative: list[dict[str, Any]] = []
     for ask in (_attributes, _existence, _relations):  # of all pictures in turn, as in AMBER
         for image, picture in images.items():
@@ -57,7 +57,7 @@ def amber(scenes: Scenes, rng: random.Random) -> Files:
     }
 
 
-def _annotated(picture: Picture) -> dict[str, list[str]]:
+def _annotation(picture: Picture) -> dict[str, list[str]]:
     truth, hallu = (
         [noun for name in names if (noun := _noun(name)) not in SAFE]
         for names in (picture.names, picture.absent)
@@ -66,7 +66,7 @@ def _annotated(picture: Picture) -> dict[str, list[str]]:
 
 
 def _attributes(picture: Picture, rng: random.Random) -> Asked:
-    right, wrong = numbers_asked(picture, rng)
+    right, wrong = number_questions(picture, rng)
     asked = [("discriminative-attribute-number", right, "yes"),
              ("discriminative-attribute-number", wrong, "no")]  # fmt: skip
     for placed in picture.colored:

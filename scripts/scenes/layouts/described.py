@@ -80,7 +80,7 @@ def other_color(color: str | None, rng: random.Random) -> str:
     return rng.choice([name for name in VIVID if name != color])
 
 
-def numbers_asked(picture: Picture, rng: random.Random) -> tuple[str, str]:
+def number_questions(picture: Picture, rng: random.Random) -> tuple[str, str]:
     """Return a true and a wrong question about the number of what there is most of."""
     name, count = picture.counts.most_common(1)[0]
     wrong = rng.choice([count + 1, *([count - 1] if count > 1 else [])])

@@ -1,7 +1,8 @@
 """HallusionBench's rows: the same questions about a picture and an edited copy, or about none.
 
 VD asks what only a picture shows: figure 0 is the original, figure 1 has one object more. VS asks
-what is known without one: figure 0 is no picture, 1 the original and 2 the edited one.
+what is known without one: figure 0 has no picture, 1 is the original and 2 the
+edited one.
 """
 
 from __future__ import annotations

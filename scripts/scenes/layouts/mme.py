@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from eval.tasks.mme import REQUEST
-from scripts.scenes.layouts.described import Files, Picture, Scenes, numbers_asked, other_color
+from scripts.scenes.layouts.described import Files, Picture, Scenes, number_questions, other_color
 from scripts.scenes.text import article
 
 FOLDER: Final = "MME_Benchmark_release_version"
@@ -67,7 +67,7 @@ def _color(picture: Picture, rng: random.Random) -> Pair | None:
 
 CATEGORIES: Final[dict[str, Callable[[Picture, random.Random], Pair | None]]] = {
     "existence": _existence,
-    "count": numbers_asked,
+    "count": number_questions,
     "position": _position,
     "color": _color,
 }

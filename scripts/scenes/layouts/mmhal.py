@@ -31,7 +31,7 @@ def mmhal(scenes: Scenes, rng: random.Random) -> Files:
 
     A picture is asked the same once only; one of which a type can't be asked is passed over.
     """
-    rounds = zip(*(_asked_of(scenes, ask, rng) for ask in TYPES.values()), strict=False)
+    rounds = zip(*(_questions_of_type(scenes, ask, rng) for ask in TYPES.values()), strict=False)
     items: list[dict[str, Any]] = []
     files: dict[str, str | bytes | Path] = {}
     for one_round in islice(rounds, ROUNDS):
@@ -51,7 +51,7 @@ def mmhal(scenes: Scenes, rng: random.Random) -> Files:
     return {"response_template.json": array(items), **files}
 
 
-def _asked_of(scenes: Scenes, ask: Ask, rng: random.Random) -> list[tuple[Picture, Asked]]:
+def _questions_of_type(scenes: Scenes, ask: Ask, rng: random.Random) -> list[tuple[Picture, Asked]]:
     """Return a question of a type about each picture that allows one, in a random order."""
     pictures = rng.sample(scenes.pictures, len(scenes.pictures))
     return [(picture, asked) for picture in pictures if (asked := ask(picture, rng))]
@@ -102,7 +102,9 @@ def _environment(picture: Picture, _: random.Random) -> Asked:
 
 
 def _holistic(picture: Picture, _: random.Random) -> Asked:
-    return Asked(picture.names[0], "Describe the image.", f"The image shows {_listed(picture)}.")
+    return Asked(
+        picture.names[0], "Describe the image.", f"The image shows {_object_list(picture)}."
+    )
 
 
 def _other(picture: Picture, _: random.Random) -> Asked:
@@ -110,7 +112,7 @@ def _other(picture: Picture, _: random.Random) -> Asked:
     return Asked(picture.names[0], text, "It is a drawing.")
 
 
-def _listed(picture: Picture) -> str:
+def _object_list(picture: Picture) -> str:
     return ", ".join(f"{article(name)} {name}" if count == 1 else number_of(name, count)
                      for name, count in picture.counts.items())  # fmt: skip
 

@@ -83,8 +83,8 @@ def test_axes_have_names_with_units(text: str, label: str) -> None:
     [
         (["layers"], "--ablate 'layers': settings are written KEY=V1,V2"),
         (["layers=0,,1"], "--ablate 'layers=0,,1': settings are written"),
-        (["layer=0"], "--ablate 'layer' is no setting of EAH: did you mean 'layers'"),
-        (["layers=0", "layers=1"], "--ablate layers: its values stand in two places"),
+        (["layer=0"], "--ablate 'layer' is not a setting of EAH: did you mean 'layers'"),
+        (["layers=0", "layers=1"], "--ablate layers: given twice; put all values into one list"),
         (["layers=2-1"], "layers='2-1' of an arm can't be read"),
         (["receivers=0"], "EAH settings of arm eah@receivers=0: receivers=0, but it is 'all' or"),
         (["layers=" + ",".join(map(str, range(1001)))], "layers has 1001 values, but 1000 arms"),

@@ -10,7 +10,7 @@ from statistics import fmean
 import numpy as np
 import pytest
 
-from eval.analysis.claim import Claim, LayerClaim, claim, densities
+from eval.analysis.claim import Claim, LayerClaim, compare_densities, densities
 from eval.analysis.labels import AnswerLabels
 from eval.analysis.observed import Observed, ObservedLayer
 from eval.errors import EvaluationError
@@ -50,7 +50,9 @@ def labels_of(wrong: Sequence[Sequence[bool]]) -> AnswerLabels:
 
 def claim_of(sinks: Array, wrong: Sequence[Sequence[bool]]) -> Claim:
     found = observed_of(sinks)
-    return claim(found, labels_of(wrong), model="toy", threshold="0.002 (mean attention)")
+    return compare_densities(
+        found, labels_of(wrong), model="toy", threshold="0.002 (mean attention)"
+    )
 
 
 def planted(direction: int, layers: int = 4, seed: int = 0) -> tuple[Array, list[list[bool]]]:
@@ -230,13 +232,13 @@ def test_prompts_without_a_label_are_left_out_and_others_count_once() -> None:
     strange = replace(prompts[0], text="Something else?")
     foreign = replace(prompts[1], image="other.jpg")
 
-    found = claim(
+    found = compare_densities(
         [strange, *prompts, foreign, *prompts[:5]], labels_of(wrong), model="toy", threshold="0.002"
     )
 
     assert replace(found, threshold="0.002 (mean attention)") == claim_of(sinks, wrong)
     with pytest.raises(EvaluationError, match="none of the 2 observed prompts has an answer"):
-        claim([strange, foreign], labels_of(wrong), model="toy", threshold="0.002")
+        compare_densities([strange, foreign], labels_of(wrong), model="toy", threshold="0.002")
 
 
 def test_shuffled_labels_say_that_nothing_was_found() -> None:

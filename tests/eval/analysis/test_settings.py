@@ -122,5 +122,7 @@ def test_pictures_to_show_are_among_those_looked_at() -> None:
     assert shown_pictures(SinkSettings(), items) == [items[0]]
     named = SinkSettings(pictures=("2.jpg", "0.jpg", "2.jpg"))
     assert shown_pictures(named, items) == [items[4], items[0]]
-    with pytest.raises(EvaluationError, match=r"--pictures 9.jpg is none of the 3 pictures"):
+    with pytest.raises(
+        EvaluationError, match=r"--pictures 9.jpg is not among the 3 observed pictures"
+    ):
         shown_pictures(SinkSettings(pictures=("9.jpg",)), items)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from eval.analysis.figures.panel import slug
-from eval.analysis.wording import counted, listed
+from eval.analysis.wording import count_noun, join_names
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0 pictures"), (1, "1 picture"), (2, "2 pictures")]
 )
 def test_one_picture_is_no_plural(number: int, text: str) -> None:
-    assert counted(number, "picture") == text
+    assert count_noun(number, "picture") == text
 
 
 @pytest.mark.parametrize(
@@ -20,7 +20,7 @@ def test_one_picture_is_no_plural(number: int, text: str) -> None:
     [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")],
 )
 def test_the_last_two_names_have_an_and(names: list[str], text: str) -> None:
-    assert listed(names) == text
+    assert join_names(names) == text
 
 
 def test_the_name_of_a_file_fits_into_a_file_system() -> None:

@@ -17,7 +17,7 @@ from scripts.bench.fresh import in_fresh_process
 from scripts.bench.model import map_gib
 from scripts.bench.released import LayerShape
 from scripts.bench.released_model import released_model
-from scripts.bench.rows import Row, compared
+from scripts.bench.rows import Row, compare_arms
 from scripts.bench.vlm import MODELS, eah_config, make_vlm, reduced_config
 from tests.models.toys import make_model, pictures
 
@@ -133,7 +133,7 @@ def test_arms_are_compared_round_by_round() -> None:
         Row("POPE", "questions/s", "b", (1.0, 3.0), ()),
     ]
 
-    assert compared(rows, [("a", "b"), ("a", "c")]) == [
+    assert compare_arms(rows, [("a", "b"), ("a", "c")]) == [
         "POPE, questions/s: a is 2.50 (2.00..3.00) times b."
     ]
 

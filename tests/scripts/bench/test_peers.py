@@ -58,7 +58,7 @@ def test_answers_that_differ_are_counted() -> None:
     said = peers.differences(answers, "other")
 
     assert said == (
-        "other: 2 of 3 answers are others than those of the plain transformers script, which gave "
+        "other: 2 of 3 answers differ from those of the plain transformers script, which gave "
         "2 different ones."
     )
 

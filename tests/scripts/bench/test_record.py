@@ -163,7 +163,7 @@ def test_files_that_no_bench_wrote_and_no_files_are_refused(tmp_path: Path) -> N
         ((mine, None), "--overwrite"),
         ((None, mine), "--overwrite"),
         ((other, other), "name a file for each"),
-        ((Path("/dev/null"), None), "is no file"),
+        ((Path("/dev/null"), None), "is not a file"),
         ((tmp_path, None), "Is a directory"),
     ):
         with pytest.raises(EvaluationError, match=said):
@@ -178,7 +178,7 @@ def test_a_device_that_is_not_here_is_named(capsys: pytest.CaptureFixture[str]) 
     for name in ("cuda:99", "gpu", "meta"):
         with pytest.raises(SystemExit):
             costs.main(["--device", name])
-        assert f"'{name}' is no device here" in capsys.readouterr().err
+        assert f"'{name}' is not a device of this machine" in capsys.readouterr().err
 
 
 def test_rows_that_have_ended_are_written_at_once(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_notes_missing_numbers_and_stopped_benches_are_said(tmp_path: Path) -> N
 def test_what_is_no_measurement_is_refused(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"rows": []}')
 
-    with pytest.raises(EvaluationError, match=r"other\.json is no file of costs\.py --json"):
+    with pytest.raises(EvaluationError, match=r"other\.json is not a file of costs\.py --json"):
         summary(tmp_path)
 
 

@@ -244,7 +244,7 @@ def test_transfer_that_breaks_off_goes_on_in_the_same_run(server: Server, tmp_pa
 
     assert done.returncode == 0, done.stderr
     assert [asked for _, asked in server.requests] == [None, "bytes=1000-"]
-    assert "going on from 1000 bytes" in done.stderr
+    assert "resuming from 1000 bytes" in done.stderr
 
 
 def test_a_server_that_always_breaks_off_is_left_and_its_bytes_are_kept(
@@ -258,7 +258,7 @@ def test_a_server_that_always_breaks_off_is_left_and_its_bytes_are_kept(
     assert [asked for _, asked in server.requests] == [None, *(f"bytes={n}00-" for n in (1, 2, 3))]
     assert done.stderr.splitlines()[-1].startswith(
         "error: val2014.zip could not be fetched, its transfer broke off 4 times; 400 bytes are "
-        "kept, run this command again to go on; fetch "
+        "kept, run this command again to resume; fetch "
     )
     assert contents(tmp_path) == {"val2014.zip.part"}
     server.break_off_after = None
@@ -349,7 +349,7 @@ def test_a_signal_ends_it_at_once_and_another_is_kept_out_until_then(
 
     assert begun.returncode == status
     assert said.splitlines()[-1] == (
-        "error: interrupted; what was fetched is kept, run this command again to go on."
+        "error: interrupted; what was fetched is kept, run this command again to resume."
     )
     assert part.stat().st_size >= 4096
     server.stalls.set()
