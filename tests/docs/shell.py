@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import glob
 import importlib
 import io
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -112,21 +114,29 @@ def run_block(block: Block, names: dict[str, Any]) -> Done:
     return Done(output.getvalue(), errors.getvalue(), status)
 
 
-def help_of(words: list[str]) -> str | None:
-    """Return the help of a command of this project, with dashes; None for another one."""
+@functools.cache
+def _help(module: str, *start: str) -> str:
+    text = io.StringIO()
+    with (
+        contextlib.redirect_stdout(text),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.suppress(SystemExit),
+    ):
+        main_of(module)([*start, "--help"])
+    return text.getvalue().replace("_", "-")
+
+
+def unknown_flags(words: list[str]) -> list[str]:
+    """Return the flags of a command of this project that its help does not name."""
     found = module_of(words)
     if found is None:
-        return None
+        return []
     module, arguments = found
-    subcommand = [word for word in arguments[:1] if not word.startswith("-")]
-    for start in (subcommand, []):
-        text = io.StringIO()
-        with (
-            contextlib.redirect_stdout(text),
-            contextlib.redirect_stderr(io.StringIO()),
-            contextlib.suppress(SystemExit),
-        ):
-            main_of(module)([*start, "--help"])
-        if "usage" in text.getvalue().lower():
-            return text.getvalue().replace("_", "-")
-    return ""
+    if "--task" in arguments:  # each benchmark has flags of its own
+        at = arguments.index("--task")
+        start = tuple(arguments[at : at + 2])
+    else:
+        start = tuple(word for word in arguments[:1] if not word.startswith("-"))
+    named = set(re.findall(r"--[A-Za-z][\w-]*", _help(module, *start) or _help(module)))
+    flags = (word.split("=")[0] for word in arguments if word.startswith("--"))
+    return [flag for flag in flags if flag.replace("_", "-") not in named]

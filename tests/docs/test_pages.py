@@ -6,6 +6,7 @@ The pages' blocks run in order, each page in its own copy of the folder that get
 from __future__ import annotations
 
 import os
+import random
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -14,8 +15,9 @@ from typing import Any
 
 import pytest
 
-from tests.docs.blocks import Block, blocks_of, command_lines, matches
-from tests.docs.shell import help_of, run_block
+from scripts.scenes.scene import render
+from tests.docs.blocks import blocks_of, command_lines, matches
+from tests.docs.shell import run_block, unknown_flags
 
 ROOT = Path(__file__).resolve().parents[2]
 FIRST = ROOT / "docs/getting-started.md"
@@ -47,8 +49,11 @@ def no_device() -> Iterator[None]:
 
 
 def make_checkout(folder: Path) -> Path:
+    """Fill a folder with what the pages' commands find: the project, and a picture."""
     for name in IN_A_CHECKOUT:
         (folder / name).symlink_to(ROOT / name)
+    if not (folder / "cat.jpg").exists():
+        render(random.Random(0)).image.save(folder / "cat.jpg")
     return folder
 
 
@@ -87,36 +92,29 @@ def test_a_page_runs(
     run_page(page, tmp_path)
 
 
-def unrun_commands() -> list[tuple[Path, Block, str]]:
-    return [
-        (page, block, line)
-        for page in PAGES
-        for block in blocks_of(page)
-        if block.language == "bash" and block.needs is not None
-        for line in command_lines(block.code)
-    ]
+def unrun_commands() -> list[tuple[str, list[str]]]:
+    """Return where each command of a block that needs something stands, and its words."""
+    found = []
+    for page in PAGES:
+        for block in blocks_of(page):
+            if block.language == "bash" and block.needs is not None:
+                for line in command_lines(block.code):
+                    words = shlex.split(line, comments=True)
+                    start = words.index("python") if "python" in words else 0
+                    found.append((f"{page.name}, line {block.line}", words[start:]))
+    return found
 
 
 def test_flags_of_commands_that_need_something_exist() -> None:
-    texts: dict[tuple[str, ...], str | None] = {}
-    checked = 0
-    for page, block, line in unrun_commands():
-        words = shlex.split(line, comments=True)
-        while words and words[0] != "python" and "python" in words:
-            words = words[words.index("python") :]
-        key = tuple(words[:4] if words[1:2] == ["-m"] else words[:3])
-        if key not in texts:
-            texts[key] = help_of(words)
-        text = texts[key]
-        if text is None:
-            continue
-        for flag in (word.split("=")[0] for word in words if word.startswith("--")):
-            where = f"{page.name}, line {block.line}: {flag} is no flag of {words[1]}"
-            assert flag.replace("_", "-") in text.split() or any(
-                word.strip("[],") == flag.replace("_", "-") for word in text.split()
-            ), where
-            checked += 1
-    assert checked
+    unknown = {where: flags for where, words in unrun_commands() if (flags := unknown_flags(words))}
+
+    assert unknown == {}
+
+
+def test_flags_that_do_not_exist_are_found() -> None:
+    words = ["python", "eval/pope_eval.py", "--model", "x", "--pope_type", "all", "--bean", "5"]
+
+    assert unknown_flags(words) == ["--bean"]
 
 
 @pytest.mark.parametrize(

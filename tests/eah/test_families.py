@@ -210,8 +210,19 @@ def test_every_image_text_model_has_a_case_or_a_reason() -> None:
     assert table - cases == set(SKIPPED)
 
 
-def test_the_table_of_families_is_current() -> None:
-    assert table.table() == table.TABLE_FILE.read_text(encoding="utf-8")
+def test_the_tables_of_families_are_current() -> None:
+    page = table.TABLE_FILE.read_text(encoding="utf-8")
+
+    assert table.with_tables(page, table.tables(page)) == page
+
+
+def test_only_the_part_between_the_markers_is_replaced() -> None:
+    page = f"mine\n{table.BEGIN}\nold\n{table.END}\nmine, too\n"
+
+    assert table.with_tables(page, "new") == page.replace("old", "new")
+    for damaged in (page.replace(table.END, ""), page + page, page.replace(table.BEGIN, "")):
+        with pytest.raises(ValueError, match=r"models.md needs <!-- table"):
+            table.with_tables(damaged, "new")
 
 
 @pytest.mark.parametrize("situation", SITUATIONS, ids=lambda situation: situation.name)

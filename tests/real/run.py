@@ -16,7 +16,7 @@ runs in copies.
 
 Each script runs three times: stock, swapped (EAH's file, nothing set but EAH_LOG), and disabled
 (EAH_DISABLE=1). It has to run; what its decoder computes must differ when EAH is there and be the
-same, bit for bit, when it is disabled; and the tokens that EAH takes for the image must be those
+bitwise the same when it is disabled; and the tokens that EAH takes for the image must be those
 that came from the model's projector, which is found without EAH. Prints a table for docs/swap.md.
 """
 

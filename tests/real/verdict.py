@@ -109,7 +109,7 @@ def line_of(row: Row, runs: dict[str, Run], wrong: list[str]) -> str:
     sets = ", ".join(f"`{key}={value}`" for key, value in row.settings.items()) or "nothing"
     does = {"acts": f"acts (last row moves by {moved:.2g})", "nothing": "is not reached"}
     does_what = does.get(row.expects, f"stops: `... {row.expects} ...`")
-    disabled = "; disabled: bit for bit stock" if row.keeps_original else ""
+    disabled = "; disabled: bitwise equal to stock" if row.keeps_original else ""
     result = "; ".join(wrong) or does_what + disabled
     where = f"{' '.join(spans)} of {image['rows'][1]}"
     return f"| {row.name} | {row.transformers} | {where} | {sets} | {result} |"

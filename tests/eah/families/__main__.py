@@ -1,7 +1,7 @@
-"""Write `docs/models.md`: which vision-language families of transformers EAH works with.
+"""Write the tables of `docs/models.md`: which families of transformers EAH works with.
 
-    python -m tests.eah.families            # writes the table
-    python -m tests.eah.families --check    # only says whether it is up to date
+    python -m tests.eah.families            # replaces the part between the two marker comments
+    python -m tests.eah.families --check    # status 1 if that part is out of date; writes nothing
 
 Each row is measured: a tiny model of the family is built and asked its prompts with EAH enabled.
 Families whose processor needs torchvision are measured where it is installed, and keep their lines
@@ -27,31 +27,25 @@ from tests.eah.families.situations import SITUATIONS
 from tests.models.hf import table as folders
 
 TABLE_FILE: Final = Path(__file__).resolve().parents[3] / "docs" / "models.md"
-INTRODUCTION: Final = """# Models
-
-To evaluate any vision-language model that transformers loads:
-`python eval/pope_eval.py --model hf --checkpoint FOLDER_OR_ID --data-path data/COCO/val2014`. In
-Python, `vlm = models.load("hf", checkpoint="FOLDER_OR_ID")` loads the model with its processor, and
-`vlm.generate("cat.jpg", "Is there a cat?")` within
-`with eah.enabled(vlm, eah.EAHConfig.preset("scale-free")):` answers with EAH. A model that you
-loaded yourself needs `eah.enable(model)` only; [any-model.md](any-model.md) has the details.
+BEGIN: Final = "<!-- table: python -m tests.eah.families -->"
+END: Final = "<!-- end of the table -->"
+INTRODUCTION: Final = """## Families of transformers
 
 Families of vision-language models in transformers {version}, with the sdpa kernel. Each row was
 measured on a tiny model with random weights: `tests/eah/test_families.py` compares the sinks, the
 densest head and the logits with plain eager attention, for one picture, two pictures, a padded
 batch and, where there are placeholders for it, a video. Layer numbers are those of the tiny model.
-`python -m tests.eah.families` wrote this page.
 
-- "works": on every prompt EAH finds the image tokens by itself, from the name in the third column.
+- "works": EAH locates the image tokens of every prompt, from the name in the third column.
 - "refused": `eah.enable`, or the first forward pass, raises the error in the third column.
 """
 HEADER: Final = "| family | EAH | image tokens, or why not | layers |\n|---|---|---|---|"
 SITUATION_HEADER: Final = """## Situations
 
-What EAH does outside of a plain causal prefill in one thread. "works": the same as plain eager
-attention gives, by loops; "refused": one sentence, before the model runs.
+What EAH does outside of a plain causal prefill in one thread. "works": tested to equal plain eager
+attention, computed by loops; "refused": an error of one sentence, before the model runs.
 
-| situation | EAH | that is |
+| situation | EAH | details |
 |---|---|---|"""
 SKIPPED_HEADER: Final = "Not measured:\n\n| family | why |\n|---|---|"
 # Sinks are counted but no column is one: the table asks only whether image tokens are found.
@@ -109,8 +103,12 @@ def finds_images(model: PreTrainedModel, family: Family, prompt: str) -> bool:
     return found == list(family.layers)
 
 
-def table() -> str:
-    """Return the text of the page."""
+def tables(page: str) -> str:
+    """Return the generated part of the page.
+
+    Args:
+        page: The page as it is: families whose packages are not installed keep their lines.
+    """
     rows = sorted((row_of(family) for family in FAMILIES), key=lambda row: row.family)
     lines = [
         f"| {row.family} | {row.verdict} | {row.reason} | {row.layers} |".replace("  |", " |")
@@ -124,20 +122,33 @@ def table() -> str:
     skipped = [f"| {name} | {reason} |" for name, reason in SKIPPED.items()]
     situations = [f"| {s.name} | {s.verdict} | {s.meaning} |" for s in SITUATIONS]
     parts = [introduction, f"{summary}.\n", HEADER, *lines, "", SKIPPED_HEADER, *skipped, ""]
-    parts += [*folders.lines(TABLE_FILE.read_text(encoding="utf-8")), ""]
+    parts += [*folders.lines(page), ""]
     parts += [SITUATION_HEADER, *situations]
-    return "\n".join(parts) + "\n"
+    return "\n".join(parts)
+
+
+def with_tables(page: str, made: str) -> str:
+    """Return a page with new tables between its two marker comments.
+
+    Raises:
+        ValueError: If the page lacks a marker, or has one twice.
+    """
+    if page.count(BEGIN) != 1 or page.count(END) != 1 or page.index(BEGIN) > page.index(END):
+        raise ValueError(f"{TABLE_FILE.name} needs {BEGIN}, then {END}, each once; restore them")
+    before, after = page.partition(BEGIN)[0], page.partition(END)[2]
+    return f"{before}{BEGIN}\n{made}\n{END}{after}"
 
 
 def main() -> int:
-    """Write or check the page."""
-    parser = argparse.ArgumentParser(description="Write docs/models.md.")
+    """Write or check the tables."""
+    parser = argparse.ArgumentParser(description="Write the tables of docs/models.md.")
     parser.add_argument("--check", action="store_true", help="only compare, write nothing")
     arguments = parser.parse_args()
     logging.set_verbosity_error()
-    made = table()
+    page = TABLE_FILE.read_text(encoding="utf-8")
+    made = with_tables(page, tables(page))
     if arguments.check:
-        return int(made != TABLE_FILE.read_text(encoding="utf-8"))
+        return int(made != page)
     write_atomically(TABLE_FILE, made)
     return 0
 

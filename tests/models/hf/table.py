@@ -27,16 +27,16 @@ HEADER: Final = """## Whole folders
 Families whose folders, with tokenizer, image processor and chat template, are tested with
 `--model hf`: tiny ones that are made like a download, in `tests/models/hf`. Each answers a padded
 batch as one by one, except where the table says otherwise, and EAH finds every image token of one
-picture, two pictures and a video. [any-model.md](any-model.md) says what is sent to a model.
+picture, two pictures and a video. [What is sent](#what-is-sent) shows a prompt.
 
 transformers' video processors need torchvision, and `AutoProcessor` loads them with the rest. Where
 the table says "for videos", pictures work without torchvision: the video processor is left out.
-Where it says "needed", loading the model without torchvision is an error that says so.
+Where it says "needed", loading the model without torchvision is an error that names it.
 
 OPERA and PAI work where prefixes can be cached. VCD needs pixels in the shape of pictures, and not
 of patches. DoLa needs the hidden states of `generate`, which Q-Former models don't return; DeCo does
 not. HGAI, VAF, AD-HH and SPIN work in layers that keep all tokens, as VAR does where the model's sink
-dimensions are known ([methods.md](methods.md)).
+dimensions are known ([decoding.md](decoding.md)).
 
 | family | prompt | positions | image tokens see | cached prefixes | VCD | DoLa | DeCo | OPERA | PAI | HGAI | video | torchvision |
 |---|---|---|---|---|---|---|---|---|---|---|---|---|"""  # noqa: E501  # a row of a table is one line

@@ -1,4 +1,4 @@
-"""docs/any-model.md: its commands have flags that exist, its output is real, its Python runs."""
+"""docs/models.md: its commands have flags that exist, its output is real, its Python runs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ import pytest
 import eah
 import models
 from eval import chair_eval, pope_eval
+from scripts.data import convert_checkpoint
 from scripts.scenes.scene import render
 from tests.models.hf.scenes import Scenes
 
 ROOT = Path(models.__file__).resolve().parents[1]
-PAGE = (ROOT / "docs" / "any-model.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "models.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 HUB_ID = "Qwen/Qwen2.5-VL-7B-Instruct"
 
@@ -42,7 +43,7 @@ def test_the_commands_run(
 ) -> None:
     """As far as --dry-run goes, and with a tiny checkpoint in the place of the real one."""
     lines = "".join(blocks(page, "bash")).replace("\\\n", " ").splitlines()
-    found = [shlex.split(line) for line in lines if "--model hf" in line]
+    found = [shlex.split(line) for line in lines if HUB_ID in line]
     swapped = {HUB_ID: str(qwen), "data/COCO/val2014": str(scenes.images)}
     for words in found:
         arguments = [swapped.get(word, word) for word in words[2:]]
@@ -58,7 +59,7 @@ def test_the_commands_run(
 def test_the_dry_run_prints_what_the_page_says(
     qwen: Path, scenes: Scenes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (shown,) = re.findall(r"```\n(first prompt.*?)```", PAGE, flags=re.DOTALL)
+    (shown,) = re.findall(r"```text\n(first prompt.*?)```", PAGE, flags=re.DOTALL)
     status = pope_eval.main(
         [
             *("--model", "hf", "--checkpoint", str(qwen), "--protocol", "chat-short", "--dry-run"),
@@ -71,8 +72,9 @@ def test_the_dry_run_prints_what_the_page_says(
 
 
 def test_its_flags_exist(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        pope_eval.main(["--help"])
+    for command in (pope_eval, convert_checkpoint):
+        with pytest.raises(SystemExit):
+            command.main(["--help"])
     known = set(re.findall(r"--[a-z][a-z-]+", capsys.readouterr().out))
     assert set(re.findall(r"--[a-z][a-z-]+", PAGE)) <= known
 
