@@ -48,9 +48,7 @@ def convert(model: str, source: str | None, parts: dict[str, str], to: str) -> s
     refuse_empty("--to", to)
     if checkpoint.is_whole:
         raise ModelError(f"{checkpoint.name} is in transformers' format already; use it as it is")
-    made = convert_checkpoint(
-        checkpoint, wrapper.model_class, wrapper.load_config(checkpoint), to
-    )
+    made = convert_checkpoint(checkpoint, wrapper.model_class, wrapper.load_config(checkpoint), to)
     return made.name
 
 
