@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from eah.ending import finish
 from eah.errors import EAHError, nearest
+from eah.exit_status import finish
 from eah.settings import PRESETS, EAHConfig
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from eah.build import DROP_IN, is_current, write
-from eah.ending import finish
 from eah.errors import EAHError
+from eah.exit_status import finish
 from eah.settings import settings_from_environment
 from eah.swap.content import FAMILY
 from eah.swap.exchange import install, restore
