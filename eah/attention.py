@@ -22,9 +22,9 @@ from eah.kernels import run_kernel
 from eah.method import Columns, share_map
 from eah.observation import Observation
 from eah.operators import choose_head, image_sums, share_head
-from eah.reading import UNKNOWN_IMAGE
+from eah.prompt_reader import UNKNOWN_IMAGE
 from eah.state import STATE, Finding, Pass, Session, current_pass
-from eah.user_functions import check_output, checked_choice
+from eah.user_functions import check_output, run_rule
 from eah.visibility import Visibility
 
 ATTENTION_NAME: Final = "eah"
@@ -44,7 +44,7 @@ class LayerState:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let a pickled model run in a process where EAH was never enabled."""
-        return _restored, (self.session, self.config)
+        return _restore_layer_state, (self.session, self.config)
 
 
 def register() -> None:
@@ -52,7 +52,7 @@ def register() -> None:
     AttentionInterface.register(ATTENTION_NAME, eah_attention)
 
 
-def _restored(session: Session, config: PretrainedConfig) -> LayerState:
+def _restore_layer_state(session: Session, config: PretrainedConfig) -> LayerState:
     register()
     return LayerState(session, config)
 
@@ -62,13 +62,13 @@ class Kernel:
 
     def __init__(self, module: Any, config: Any, mask: Any, kwargs: dict[str, Any]) -> None:
         """Take what transformers passes to an attention function."""
-        self.given = module, config, mask, kwargs
+        self.arguments = module, config, mask, kwargs
         self.runs = 0
         self.weights: Any = None
 
     def __call__(self, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
         """Return the output, shape (B, Q, H, D); keep the weights, if the kernel returns any."""
-        module, config, mask, kwargs = self.given
+        module, config, mask, kwargs = self.arguments
         output: torch.Tensor
         output, self.weights = run_kernel(module, config, query, key, value, mask, **kwargs)
         self.runs += 1
@@ -106,10 +106,10 @@ def eah_attention(
         return run_kernel(module, module.config, query, key, value, mask, scaling=scaling, **kwargs)  # type: ignore[no-any-return]
     kernel = Kernel(module, state.config, attention_mask, {"scaling": scaling, **kwargs})
     layer = int(module.layer_idx)  # type: ignore[arg-type]  # nn.Module types attributes as modules
-    under_way = _prefill(state.session, layer, query, is_trained=module.training)
-    if under_way is None:
+    active_pass = _pass_to_count(state.session, layer, query, is_trained=module.training)
+    if active_pass is None:
         return kernel(query, key, value), kernel.weights
-    prompt = under_way.prompt
+    prompt = active_pass.prompt
     name = str(state.config._attn_implementation)
     try:
         check_arguments(layer, name, prompt, query, key, attention_mask, kwargs)
@@ -119,11 +119,11 @@ def eah_attention(
             return kernel(query, key, value), kernel.weights
         raise
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    image = under_way.image_columns(key.shape[2], query.device)
-    columns = _columns(under_way, layer, query, key, visibility, image, scale)
+    image = active_pass.image_columns(key.shape[2], query.device)
+    columns = _column_counter(active_pass, layer, query, key, visibility, image, scale)
     for observer, layers in list(state.session.observers.items()):
         if layer in layers:
-            observed = under_way.findings.observed.setdefault(observer, {})
+            observed = active_pass.findings.observed.setdefault(observer, {})
             rounded = columns(query.dtype) if observer.counts_rounded else None
             observed[layer] = Observation(columns(None), rounded, image)
     config = state.session.config
@@ -131,10 +131,10 @@ def eah_attention(
         return kernel(query, key, value), kernel.weights
     rounding = query.dtype if config.rule == "released_code" else None
     if callable(config.rule):
-        config = replace(config, rule=partial(checked_choice, config.rule))
+        config = replace(config, rule=partial(run_rule, config.rule))
         image = image.clone()  # a caller's function may write to it
     choice = choose_head(columns(rounding), image, config)
-    under_way.findings.layers[layer] = Finding(choice, image)
+    active_pass.findings.layers[layer] = Finding(choice, image)
     apply = config.apply or partial(share_map, share=share_head)
     output = apply(query, key, value, choice, kernel)
     if config.apply is not None:
@@ -149,20 +149,22 @@ def eah_attention(
     return output, weights
 
 
-def _prefill(session: Session, layer: int, query: torch.Tensor, *, is_trained: bool) -> Pass | None:
+def _pass_to_count(
+    session: Session, layer: int, query: torch.Tensor, *, is_trained: bool
+) -> Pass | None:
     """Return the pass under way if a layer's sinks are counted in it.
 
     Raises:
         EAHStateError: If EAH would have to, and there is no pass to read the prompt from.
     """
-    under_way = current_pass(session)
-    if under_way is not None:
-        under_way.reached.add(layer)
-        if under_way.is_open:
+    active_pass = current_pass(session)
+    if active_pass is not None:
+        active_pass.reached.add(layer)
+        if active_pass.is_open:
             raise EAHStateError(f"EAH in layer {layer}: {UNKNOWN_IMAGE}")
-        prompt = under_way.prompt
+        prompt = active_pass.prompt
         is_skipped = prompt.skipped is not None or prompt.is_decoding or is_trained
-        return under_way if session.uses(layer) and not is_skipped else None
+        return active_pass if session.uses(layer) and not is_skipped else None
     if query.shape[2] > 1 and not is_trained and layer in session.shared_layers:
         raise EAHStateError(
             f"EAH in layer {layer}: {UNKNOWN_IMAGE} (the layer was called outside of the model "
@@ -171,8 +173,8 @@ def _prefill(session: Session, layer: int, query: torch.Tensor, *, is_trained: b
     return None
 
 
-def _columns(
-    under_way: Pass,
+def _column_counter(
+    active_pass: Pass,
     layer: int,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -192,7 +194,7 @@ def _columns(
             )
 
         if rounding not in made:
-            prefix = under_way.prefix  # of which the keys may be cached
+            prefix = active_pass.prefix  # of which the keys may be cached
             made[rounding] = (
                 count(query, visibility)
                 if prefix is None

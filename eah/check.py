@@ -193,8 +193,11 @@ def describe(model: Any, config: EAHConfig) -> Iterator[tuple[str, bool]]:
         yield "  heads identical: not tried, no head was chosen", False
     else:
         same = trial.apart <= 1e-2
-        yield f"  heads identical: {_yes(same)} (largest difference {trial.apart:.0e})", not same
-    yield f"  undo bitwise: {_yes(trial.is_undone)}", not trial.is_undone
+        yield (
+            f"  heads identical: {_yes_no(same)} (largest difference {trial.apart:.0e})",
+            not same,
+        )
+    yield f"  undo bitwise: {_yes_no(trial.is_undone)}", not trial.is_undone
     yield f"  seconds of a prefill: {trial.plain_s:.3f} plain, {trial.eah_s:.3f} with EAH", False
 
 
@@ -220,15 +223,15 @@ def try_out(model: Any, config: EAHConfig) -> Trial:
 
     apart: list[float] = []
 
-    def measured(
+    def apply_and_measure(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, choice: Choice, attend: Any
     ) -> torch.Tensor:
-        def attend_alike(query: torch.Tensor, key: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        def attend_same(query: torch.Tensor, key: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
             output: torch.Tensor = attend(query, key, value[:, :1].expand_as(value))
             return output
 
         if int(choice.head[0]) >= 0:
-            same = share_map(query, key, value, choice, attend_alike).float()  # (B, Q, H, D)
+            same = share_map(query, key, value, choice, attend_same).float()  # (B, Q, H, D)
             largest = float(same.abs().max())
             apart.append(float((same - same[:, :, :1]).abs().max()) / max(largest, 1e-12))
         return share_map(query, key, value, choice, attend)
@@ -236,7 +239,7 @@ def try_out(model: Any, config: EAHConfig) -> Trial:
     run()  # the first pass makes what later ones use
     before, plain_s = run()
     values = {name: getattr(config, name) for name in ("layers", "rule", "image_span")}
-    with enabled(model, EAHConfig(**values, apply=measured)), image_tokens(model, IMAGE):
+    with enabled(model, EAHConfig(**values, apply=apply_and_measure)), image_tokens(model, IMAGE):
         run()
     with enabled(model, config) as handle, image_tokens(model, IMAGE):
         run()
@@ -253,7 +256,7 @@ def _saturation(report: LayerReport) -> str:
     return "; not saturated"
 
 
-def _yes(value: bool) -> str:
+def _yes_no(value: bool) -> str:
     return "yes" if value else "NO"
 
 

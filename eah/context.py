@@ -16,7 +16,7 @@ from eah.errors import EAHConfigError
 from eah.find import Model, transformers_model
 from eah.prefix import SharedPrefix
 from eah.settings import is_int, validate_span
-from eah.state import STATE, PromptLength, Session, say
+from eah.state import STATE, PromptLength, Session, set_scoped
 
 
 @contextmanager
@@ -46,7 +46,7 @@ def image_tokens(model: Model, tokens: torch.Tensor | tuple[int, int]) -> Iterat
     for session in sessions:
         session.open_blocks.append(block)
     try:
-        with say(sessions, "image_tokens", tokens):
+        with set_scoped(sessions, "image_tokens", tokens):
             yield
     finally:
         for session in sessions:
@@ -74,12 +74,12 @@ def prompt_length(model: Model, length: int | torch.Tensor) -> Iterator[None]:
                 f"prompt length of shape {tuple(length.shape)} and {length.dtype}; it is an int "
                 "from 1, or an integer tensor of shape (batch,) of such"
             )
-        said = PromptLength(length[:, None], int(length.min()), int(length.max()))
+        found = PromptLength(length[:, None], int(length.min()), int(length.max()))
     elif is_int(length) and length >= 1:
-        said = PromptLength(torch.full((1, 1), length), length, length)
+        found = PromptLength(torch.full((1, 1), length), length, length)
     else:
         raise EAHConfigError(f"prompt length {length!r}; it is an int from 1, or one per prompt")
-    with say(sessions_of(transformers_model(model)), "prompt_length", said):
+    with set_scoped(sessions_of(transformers_model(model)), "prompt_length", found):
         yield
 
 
@@ -90,7 +90,7 @@ def sharing_prefix(model: nn.Module, prefix: SharedPrefix) -> Iterator[None]:
     A pass that starts without a cache runs whole prompts and fills the prefix's sums. A pass of
     more than one token on a cache goes on behind the prefix and uses them.
     """
-    with say(sessions_of(model), "prefix", prefix):
+    with set_scoped(sessions_of(model), "prefix", prefix):
         yield
 
 

@@ -15,7 +15,7 @@ from torch import nn
 
 from eah.errors import EAHStateError
 from eah.prompt_end import generation_of
-from eah.state import Session, say
+from eah.state import Session, set_scoped
 
 GENERATE: Final = "generate"
 CONTINUOUS: Final = (
@@ -44,7 +44,7 @@ class Generate:
         generation = generation_of(self.model, args, kwargs)
         if not self.session.is_active or generation is None:
             return own(self.model, *args, **kwargs)
-        with say([self.session], "prompt_length", generation):
+        with set_scoped([self.session], "prompt_length", generation):
             return own(self.model, *args, **kwargs)
 
 

@@ -27,42 +27,42 @@ def token_grid(config: Any, image_tokens: int) -> tuple[int, int] | None:
     return None if side is None or image_tokens != side**2 else (side, side)
 
 
-def _patches(config: Any, vision: Any) -> int:
+def _side_of_patches(config: Any, vision: Any) -> int:
     """Return the side of a grid with a token for each patch."""
     return int(vision.image_size // vision.patch_size)
 
 
-def _selected(config: Any, vision: Any) -> int | None:
+def _side_of_llava(config: Any, vision: Any) -> int | None:
     """Return that of LLaVA's relatives, where the class token is dropped and nothing else."""
     drops_first = config.vision_feature_select_strategy == "default"
     has_first = {"clip_vision_model": True, "siglip_vision_model": False}.get(vision.model_type)
-    return _patches(config, vision) if drops_first == has_first else None
+    return _side_of_patches(config, vision) if drops_first == has_first else None
 
 
-def _pooled(config: Any, vision: Any) -> int:
+def _side_of_gemma3(config: Any, vision: Any) -> int:
     """Return that of Gemma 3, which averages squares of patches."""
     return isqrt(config.mm_tokens_per_image)
 
 
-def _shuffled(config: Any, vision: Any) -> int:
+def _side_of_aya_vision(config: Any, vision: Any) -> int:
     """Return that of Aya Vision's tiles, of which each token is a square of patches."""
-    return _patches(config, vision) // int(config.downsample_factor)
+    return _side_of_patches(config, vision) // int(config.downsample_factor)
 
 
-def _internvl(config: Any, vision: Any) -> int:
+def _side_of_internvl(config: Any, vision: Any) -> int:
     """Return that of InternVL's tiles, likewise."""
     return int(vision.image_size[0] // vision.patch_size[0] * config.downsample_ratio)
 
 
 SIDES: Final[dict[str, Callable[[Any, Any], int | None]]] = {
-    "llava": _selected,
-    "vipllava": _patches,
-    "shikra": _selected,  # `models.llava`'s
-    "paligemma": _patches,
-    "deepseek_vl": _patches,
-    "janus": _patches,
-    "gemma3": _pooled,
-    "aya_vision": _shuffled,
-    "cohere2_vision": _shuffled,
-    "internvl": _internvl,
+    "llava": _side_of_llava,
+    "vipllava": _side_of_patches,
+    "shikra": _side_of_llava,  # `models.llava`'s
+    "paligemma": _side_of_patches,
+    "deepseek_vl": _side_of_patches,
+    "janus": _side_of_patches,
+    "gemma3": _side_of_gemma3,
+    "aya_vision": _side_of_aya_vision,
+    "cohere2_vision": _side_of_aya_vision,
+    "internvl": _side_of_internvl,
 }

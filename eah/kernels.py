@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eah.errors import UnsupportedModelError
 
-UNDER: Final = "_config_under_this"
+ORIGINAL: Final = "_config_under_this"
 
 
 class ModuleView:
@@ -41,20 +41,20 @@ def config_naming(config: Any, name: str) -> Any:
     """
     named = copy.copy(config)
     named._attn_implementation_internal = name
-    named.__dict__[UNDER] = config
+    named.__dict__[ORIGINAL] = config
     return named
 
 
-def under(config: Any) -> Any:
+def original_config(config: Any) -> Any:
     """Return the config that another one was made of to name a function of ours."""
-    return config.__dict__[UNDER]
+    return config.__dict__[ORIGINAL]
 
 
 def own_config(module: Any) -> Any:
     """Return the config of an attention module, also while others are in its place."""
     config = module.config
-    while UNDER in config.__dict__:
-        config = under(config)
+    while ORIGINAL in config.__dict__:
+        config = original_config(config)
     return config
 
 

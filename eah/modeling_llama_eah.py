@@ -363,11 +363,11 @@ class DropInSettings:
         tokens = "found by their embeddings"
         if config.image_span is not None:
             tokens = "{}:{} of every prompt".format(*config.image_span)
-        extras = f"; min_density {config.min_density}" if config.min_density else ""
-        extras += f"; {config.receivers} receivers" if config.receivers != "all" else ""
+        details = f"; min_density {config.min_density}" if config.min_density else ""
+        details += f"; {config.receivers} receivers" if config.receivers != "all" else ""
         return (
             f"layers {', '.join(map(str, config.layers))}; {head}; threshold {config.threshold} "
-            f"({config.threshold_unit}){extras}; image tokens {tokens}"
+            f"({config.threshold_unit}){details}; image tokens {tokens}"
         )
 
 
@@ -711,8 +711,8 @@ def read_prompt(
     valid: torch.Tensor | None,
     answer: torch.Tensor | None,
     continues: bool = False,
-    goes_on: bool = False,
-    looks: bool = True,
+    has_more: bool = False,
+    checks_for_image: bool = True,
 ) -> Prompt:
     """Decide what EAH does in a pass whose image tokens are known.
 
@@ -723,8 +723,8 @@ def read_prompt(
         valid: True at tokens, shape (B or 1, K); None if nothing is padded.
         answer: First position of the answer per batch row, shape (B, 1), or None.
         continues: Whether the pass goes on behind a shared prefix whose sums are kept.
-        goes_on: Whether a later pass has the rest of the prompt.
-        looks: Whether to look if there is an image in a prompt that can't be split.
+        has_more: Whether a later pass has the rest of the prompt.
+        checks_for_image: Whether to look if there is an image in a prompt that can't be split.
     Raises:
         EAHStateError: If a prompt is split over passes within or behind its image.
     """
@@ -734,9 +734,9 @@ def read_prompt(
         before = torch.arange(cached + queries, device=image.device)[None] < answer  # (B, K)
         image = image & before
         valid = before if valid is None else valid.to(image.device) & before
-    if not goes_on and continues:
+    if not has_more and continues:
         return Prompt(queries, cached, image, valid, answer)
-    if not goes_on and not looks and not cached and columns.later is None:
+    if not has_more and not checks_for_image and not cached and columns.later is None:
         return Prompt(queries, cached, image, valid, answer, may_be_text=True)
     behind, here = image[:, :cached].any(-1), image[:, cached:].any(-1)  # (B,)
     later = torch.zeros_like(here) if columns.later is None else columns.later
@@ -745,7 +745,7 @@ def read_prompt(
     is_split, any_here, any_behind, any_later = torch.stack(
         [split, here.any(), behind.any(), later.any()]
     ).tolist()
-    if is_split or (goes_on and any_here):
+    if is_split or (has_more and any_here):
         raise EAHStateError(
             "a prompt's image tokens are split over forward passes (some are in this pass, others, "
             "or text that follows them, in the cache or in a later pass), so none of them sees the "
@@ -855,12 +855,12 @@ class PromptEnd(NamedTuple):
 
     Attributes:
         length: Tokens of the prompt, cached ones included.
-        goes_on: Whether a later pass has the rest of it.
+        has_more: Whether a later pass has the rest of it.
         is_repeat: Whether an earlier pass ran this prompt (generation without a cache).
     """
 
     length: int
-    goes_on: bool = False
+    has_more: bool = False
     is_repeat: bool = False
 
 
@@ -895,7 +895,7 @@ class Generation:
         """Return where the prompt of a pass ends."""
         keys = cached + queries
         if self.is_chunked and keys < self.length:
-            return PromptEnd(self.length, goes_on=True)
+            return PromptEnd(self.length, has_more=True)
         if cached or self.is_assisted or (self.begun and not uses_cache):
             return PromptEnd(self.length, is_repeat=self.begun and not cached)
         return PromptEnd(keys)
@@ -1460,14 +1460,14 @@ class Tally:
                     continue
                 self._prompts["treated"] += 1
                 found = [
-                    self._layer(layer, heads[row], counts[row], tokens[row])
+                    self._add_layer(layer, heads[row], counts[row], tokens[row])
                     for layer, (heads, counts) in layers.items()
                 ]
                 self._prompts["saturated"] += any(layer["saturated"] for layer in found)
                 if findings.settings.log is not None:
                     self._log(findings, row, tokens[row], found)
 
-    def _layer(self, layer: int, head: int, counts: list[int], tokens: int) -> dict[str, Any]:
+    def _add_layer(self, layer: int, head: int, counts: list[int], tokens: int) -> dict[str, Any]:
         """Count what a layer did with a prompt; return it for the log."""
         self._heads.setdefault(layer, Counter())[head] += 1
         saturated = min(counts) == tokens
@@ -1519,7 +1519,7 @@ class Tally:
         """Return the counts in one line."""
         n = self._prompts
         heads = "".join(
-            f"; layer {layer}: {_most(self._heads[layer])}" for layer in sorted(self._heads)
+            f"; layer {layer}: {_list_heads(self._heads[layer])}" for layer in sorted(self._heads)
         )
         return (
             f"{n['treated']} prompts treated, {n['without']} without image, {n['short']} too "
@@ -1538,7 +1538,7 @@ def show(line: str) -> None:
         return
 
 
-def _most(heads: Counter[int]) -> str:
+def _list_heads(heads: Counter[int]) -> str:
     """Return how often heads were chosen, the most frequent first."""
     named = [
         f"{'no head' if head == NO_HEAD else f'head {head}'} in {count}"
@@ -1576,8 +1576,8 @@ def _append(path: str, text: str) -> None:
 
 # drop_in/callers.py -------------------------------------------------------------------------------
 
-_given: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)
-_length: ContextVar[Any] = ContextVar("eah_prompt_length", default=None)
+_image_tokens: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)
+_prompt_length: ContextVar[Any] = ContextVar("eah_prompt_length", default=None)
 _open_blocks: list[object] = []
 
 
@@ -1600,13 +1600,13 @@ def image_tokens(tokens: tuple[int, int] | torch.Tensor) -> Iterator[None]:
         tokens = tokens.bool()
     else:
         tokens = validate_span(tokens)
-    token, block = _given.set(tokens), object()
+    token, block = _image_tokens.set(tokens), object()
     _open_blocks.append(block)
     try:
         yield
     finally:
         _open_blocks.remove(block)
-        _given.reset(token)
+        _image_tokens.reset(token)
 
 
 @contextmanager
@@ -1625,11 +1625,11 @@ def prompt_length(length: int | torch.Tensor) -> Iterator[None]:
         rows = torch.full((1, 1), length)
     else:
         raise EAHConfigError(f"prompt length {length!r}; it is an int from 1, or one per prompt")
-    token = _length.set(rows)
+    token = _prompt_length.set(rows)
     try:
         yield
     finally:
-        _length.reset(token)
+        _prompt_length.reset(token)
 
 
 def _patch_generate() -> None:
@@ -1646,11 +1646,11 @@ def _patch_generate() -> None:
         generation = generation_of(self, args, kwargs)
         if generation is None:
             return run(self, *args, **kwargs)
-        token = _length.set(generation)
+        token = _prompt_length.set(generation)
         try:
             return run(self, *args, **kwargs)
         finally:
-            _length.reset(token)
+            _prompt_length.reset(token)
 
     GenerationMixin.generate = patched_generate
 
@@ -1743,7 +1743,7 @@ class PatchedModel:
         if inputs.ids is None and inputs.embeds is None:
             return None
         (batch, queries), past = inputs.shape, arguments.get("past_key_values")
-        cached, length = cached_tokens(past), _length.get()
+        cached, length = cached_tokens(past), _prompt_length.get()
         keys = cached + queries
         end, generation = None, length if isinstance(length, Generation) else None
         if generation is not None:
@@ -1766,43 +1766,43 @@ class PatchedModel:
             cached=cached,
             valid=None if valid is None else valid.to(inputs.device),
             answer=answer,
-            goes_on=end is not None and end.goes_on,
+            has_more=end is not None and end.has_more,
         )
-        under_way = Pass(self, prompt, short)
+        active_pass = Pass(self, prompt, short)
         if generation is not None and end is not None:
-            under_way.copies, under_way.is_repeat = generation.copies(batch), end.is_repeat
+            active_pass.copies, active_pass.is_repeat = generation.copies(batch), end.is_repeat
             generation.note(end)
-        return under_way
+        return active_pass
 
-    def end(self, under_way: Pass, output: Any) -> None:
+    def end(self, active_pass: Pass, output: Any) -> None:
         """Count a pass, and remember which tokens of a new cache are image tokens."""
-        prompt, past = under_way.prompt, cache_of(output)
+        prompt, past = active_pass.prompt, cache_of(output)
         if prompt.image is None:
             return
         if self.cached_images.get(past) is None:
             self.cached_images.keep(past, prompt.image)
-        if under_way.is_repeat or (prompt.skipped is None and not under_way.found):
+        if active_pass.is_repeat or (prompt.skipped is None and not active_pass.found):
             return  # counted before, or all target layers are in training mode
-        if prompt.skipped is None or under_way.short is not None:
+        if prompt.skipped is None or active_pass.short is not None:
             TALLY.add(
                 Findings(
                     self.settings,
                     prompt.image,
                     prompt.valid,
-                    under_way.short,
-                    under_way.found,
-                    under_way.copies,
+                    active_pass.short,
+                    active_pass.found,
+                    active_pass.copies,
                 )
             )
         elif prompt.skipped == NO_IMAGE and not prompt.cached:
-            TALLY.skip("without", len(prompt.image) // under_way.copies)
+            TALLY.skip("without", len(prompt.image) // active_pass.copies)
 
     def _columns(
         self, model: Any, inputs: Inputs, past: Any, cached: int, valid: torch.Tensor | None
     ) -> tuple[ImageColumns, torch.Tensor | None]:
         """Return the image tokens among the keys, and which prompts are too short for the span."""
         (batch, queries), device = inputs.shape, inputs.device
-        given = _given.get()
+        given = _image_tokens.get()
         if given is None and _open_blocks:
             raise EAHStateError(
                 "`image_tokens` is in force in another thread, and this thread has no such block; "
@@ -1876,11 +1876,11 @@ class SharingAttention:
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the original's attention, at image prefill with the densest head's map for all."""
         forward = super().forward  # type: ignore[misc]  # the original's class follows
-        under_way: Pass | None = _current.get()
+        active_pass: Pass | None = _current.get()
         is_trained = self.training or self.eah_state.is_trained  # type: ignore[attr-defined]
         if is_trained:
             return forward(hidden_states, *args, **kwargs)
-        if under_way is None or under_way.state is not self.eah_state:
+        if active_pass is None or active_pass.state is not self.eah_state:
             if hidden_states.shape[1] > 1:
                 raise EAHStateError(
                     f"layer {self.eah_layer} was called outside of the forward of transformers' "
@@ -1888,7 +1888,7 @@ class SharingAttention:
                     "prompt's image tokens are not known; set EAH_DISABLE=1"
                 )
             return forward(hidden_states, *args, **kwargs)
-        prompt = under_way.prompt
+        prompt = active_pass.prompt
         if prompt.is_decoding or prompt.skipped is not None:
             return forward(hidden_states, *args, **kwargs)
         names = tuple(inspect.signature(forward).parameters)[1:]
@@ -1899,12 +1899,12 @@ class SharingAttention:
         if sharing.choice is None:
             raise UnsupportedModelError(
                 f"EAH saw no softmax and no scaled_dot_product_attention in layer "
-                f"{self.eah_layer}: {self._why_not()}, or set EAH_DISABLE=1"
+                f"{self.eah_layer}: {self._reason_without_map()}, or set EAH_DISABLE=1"
             )
-        under_way.found[self.eah_layer] = sharing.choice
+        active_pass.found[self.eah_layer] = sharing.choice
         return output
 
-    def _why_not(self) -> str:
+    def _reason_without_map(self) -> str:
         """Return why there was no map to share, and what to do."""
         base = type(self).__mro__[2]
         run = base.forward  # type: ignore[attr-defined]  # it is an attention class
@@ -1919,18 +1919,18 @@ class SharingAttention:
         )
 
 
-def check_reached(model: Any, under_way: Pass) -> None:
+def check_reached(model: Any, active_pass: Pass) -> None:
     """Refuse an image prefill in which a target layer's attention did not run through EAH.
 
     Raises:
         EAHStateError: Naming the layer and the likely cause.
     """
-    if under_way.prompt.skipped is not None:
+    if active_pass.prompt.skipped is not None:
         return
     depth = getattr(model.config, "num_hidden_layers", len(model.layers))  # less in an early exit
-    for layer in under_way.state.layers:
+    for layer in active_pass.state.layers:
         attention = model.layers[layer].self_attn
-        if layer in under_way.found or layer >= depth or attention.training:
+        if layer in active_pass.found or layer >= depth or attention.training:
             continue
         own = vars(attention).get("forward")
         cause = f"its decoder layer ({type(model.layers[layer]).__name__}) did not call it"
@@ -1970,7 +1970,7 @@ class HeadSharing(TorchFunctionMode):
         output = func(*args, **kwargs)
         scores = args[0] if args else kwargs.get("input")
         if func in SOFTMAX and isinstance(scores, torch.Tensor) and scores.dim() == 4:
-            return self._shared(output)
+            return self._share_weights(output)
         return output
 
     def _attention(
@@ -2001,10 +2001,10 @@ class HeadSharing(TorchFunctionMode):
         choice = choose(columns, self.prompt.columns(key.shape[2], key.device), self.config)
         self.choice = choice
         shared = attend(*share_head(query, key, choice.head))  # (B, H, Q, D)
-        gets = self._receives(choice)
-        return shared if gets is None else torch.where(gets, shared, attend(query, key))
+        receives = self._receiving_rows(choice)
+        return shared if receives is None else torch.where(receives, shared, attend(query, key))
 
-    def _shared(self, weights: torch.Tensor) -> torch.Tensor:
+    def _share_weights(self, weights: torch.Tensor) -> torch.Tensor:
         """Return softmax output, (B, H, Q, K), in which heads have the densest head's map."""
         keys = weights.shape[3]
         mask = self.mask[..., :keys] if isinstance(self.mask, torch.Tensor) else None
@@ -2026,17 +2026,17 @@ class HeadSharing(TorchFunctionMode):
         row = torch.arange(len(weights), device=weights.device)
         shared = weights[row, choice.head.clamp(min=0)][:, None]  # (B, 1, Q, K)
         found = (choice.head != NO_HEAD)[:, None, None, None]
-        gets = self._receives(choice)
-        return torch.where(found if gets is None else found & gets, shared, weights)
+        receives = self._receiving_rows(choice)
+        return torch.where(found if receives is None else found & receives, shared, weights)
 
-    def _receives(self, choice: Choice) -> torch.Tensor | None:
+    def _receiving_rows(self, choice: Choice) -> torch.Tensor | None:
         """Return which rows of which heads get the map, (B, H or 1, Q or 1, 1); None for all."""
         answer = self.prompt.answer_rows(choice.head.device)
-        gets = None if answer is None else ~answer[:, None, :, None]
+        receives = None if answer is None else ~answer[:, None, :, None]
         if choice.receivers is None:
-            return gets
+            return receives
         heads = choice.receivers[:, :, None, None]
-        return heads if gets is None else gets & heads
+        return heads if receives is None else receives & heads
 
     def _visibility(
         self, mask: torch.Tensor | None, is_causal: bool, rows: int, keys: int
@@ -2090,7 +2090,7 @@ def replace_module(name: str, path: str) -> None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = sys.modules[alias] = module
         try:
-            with _sources_found_as(str(original), path):
+            with _rename_source_file(str(original), path):
                 spec.loader.exec_module(module)
         except BaseException:
             sys.modules[name] = ours
@@ -2145,7 +2145,7 @@ def _check_original(path: Path, original: Path) -> None:
 
 
 @contextmanager
-def _sources_found_as(original: str, path: str) -> Iterator[None]:
+def _rename_source_file(original: str, path: str) -> Iterator[None]:
     """Say that the original's functions are in the file that it was.
 
     transformers 4.52 and later write a model's docstrings by the name of that file, and complain on
@@ -2178,7 +2178,7 @@ def _patch_model(model: Any, module: ModuleType) -> None:
             layers = _layers_of(self, settings)
             self.eah_state = PatchedModel(settings, layers)
             for layer in layers:
-                _share_in(self.layers[layer], self.eah_state, layer, module)
+                _patch_attention(self.layers[layer], self.eah_state, layer, module)
 
     @functools.wraps(run)
     def patched_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -2194,17 +2194,17 @@ def _patch_model(model: Any, module: ModuleType) -> None:
             )
             return run(self, *args, **kwargs)
         arguments = {**dict(zip(names, args)), **kwargs}  # noqa: B905  # OPERA's Python is 3.9
-        under_way = state.begin(self, arguments)
-        token = _current.set(under_way)
+        active_pass = state.begin(self, arguments)
+        token = _current.set(active_pass)
         try:
             output = run(self, *args, **kwargs)
         finally:
             _current.reset(token)
-        if under_way is not None:
+        if active_pass is not None:
             state.cached_images.carry(arguments.get("past_key_values"), output)
-            if not under_way.prompt.is_decoding:
-                check_reached(self, under_way)
-                state.end(under_way, output)
+            if not active_pass.prompt.is_decoding:
+                check_reached(self, active_pass)
+                state.end(active_pass, output)
         return output
 
     model.__init__, model.forward = patched_init, patched_forward
@@ -2233,7 +2233,7 @@ def _layers_of(model: Any, settings: DropInSettings) -> tuple[int, ...]:
     return tuple(layer for layer in settings.config.layers if layer < count)
 
 
-def _share_in(layer: Any, state: PatchedModel, index: int, module: ModuleType) -> None:
+def _patch_attention(layer: Any, state: PatchedModel, index: int, module: ModuleType) -> None:
     """Give a decoder layer's attention a class that shares the densest head's map.
 
     Raises:

@@ -68,9 +68,9 @@ def choose_head(columns: Columns, image: torch.Tensor, config: Any) -> Choice:
     """Apply the rule of an `EAHConfig`, then its head, min_density and receivers (step 4)."""
     if callable(config.rule) or config.receivers != "all":
         return method.choose(columns, image, config)
-    ways = config.rule_arguments
-    unit, density = ways.get("threshold_unit"), float(config.min_density)
-    threshold = float(ways["threshold"])
+    arguments = config.rule_arguments
+    unit, density = arguments.get("threshold_unit"), float(config.min_density)
+    threshold = float(arguments["threshold"])
     return Choice(
         *_choose_head(*columns, image, config.rule, threshold, unit, config.head, density)
     )
@@ -92,7 +92,7 @@ def share_head(
     return query[row, head][:, None].expand_as(query), shared_key
 
 
-def _sums(
+def _run_image_sums(
     query: torch.Tensor,
     key: torch.Tensor,
     image: torch.Tensor,
@@ -109,13 +109,13 @@ def _sums(
     return method.column_sums(query, key, visibility, scaling=scaling, rounding=rounding)
 
 
-def _sums_like(query: torch.Tensor, key: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
+def _fake_image_sums(query: torch.Tensor, key: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
     (batch, heads), keys = query.shape[:2], key.shape[2]
     shapes = (batch, heads, keys), (batch, keys), (batch, keys)
     return tuple(query.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
 
-def _chosen(
+def _run_choose_head(
     attention: torch.Tensor,
     uniform: torch.Tensor,
     rows: torch.Tensor,
@@ -130,30 +130,30 @@ def _chosen(
     if is_usable(attention, LEAST_D):  # one trial, however many keys there are
         found = head_kernels().choose(columns, image, rule, threshold, unit, head, min_density)
     else:
-        ways: dict[str, Any] = {"threshold": threshold}
-        ways |= {} if unit is None else {"threshold_unit": unit}
-        found = method.choose(columns, image, Settings(rule, ways, head, min_density))
+        arguments: dict[str, Any] = {"threshold": threshold}
+        arguments |= {} if unit is None else {"threshold_unit": unit}
+        found = method.choose(columns, image, Settings(rule, arguments, head, min_density))
     return found.head, found.counts
 
 
-def _chosen_like(attention: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _fake_choose_head(attention: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
     counts = attention.new_empty(attention.shape[:2], dtype=torch.int64)
     return counts.new_empty(counts.shape[:1]), counts
 
 
-def _shared(
+def _run_share_head(
     query: torch.Tensor, key: torch.Tensor, head: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if is_usable(query):
         shared: tuple[torch.Tensor, torch.Tensor] = head_kernels().share(query, key, head)
         return shared
-    goals = _shared_like(query, key, head)
+    goals = _fake_share_head(query, key, head)
     for goal, found in zip(goals, method.share_head(query, key, head), strict=True):
         goal.copy_(found)
     return goals
 
 
-def _shared_like(
+def _fake_share_head(
     query: torch.Tensor, key: torch.Tensor, _: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return with_copy(query)[1], with_copy(key)[1]
@@ -166,6 +166,6 @@ def _register(name: str, run: Any, like: Any) -> Any:
     return getattr(torch.ops.eah, name).default
 
 
-_image_sums: Final = _register("image_sums", _sums, _sums_like)
-_choose_head: Final = _register("choose_head", _chosen, _chosen_like)
-_share_head: Final = _register("share_head", _shared, _shared_like)
+_image_sums: Final = _register("image_sums", _run_image_sums, _fake_image_sums)
+_choose_head: Final = _register("choose_head", _run_choose_head, _fake_choose_head)
+_share_head: Final = _register("share_head", _run_share_head, _fake_share_head)

@@ -161,7 +161,7 @@ def overlay_of(
     grid = _grid(grid, tokens, model_config)
     sinks = report.is_sink[row] if report.is_sink else torch.zeros_like(means, dtype=torch.bool)
     panels = [
-        Panel(f"{_name(report, head)}, {when}", *_shown(values, mask, head))
+        Panel(f"{_panel_name(report, head)}, {when}", *_panel_values(values, mask, head))
         for when, values, mask in (
             ("without EAH", means, sinks),
             ("with EAH", report.shared(means, row), report.shared(sinks, row)),
@@ -233,11 +233,11 @@ def _grid(grid: tuple[int, int] | None, tokens: int, model_config: Any) -> tuple
     return pair[0], pair[1]
 
 
-def _name(report: LayerObservation, head: int | None) -> str:
+def _panel_name(report: LayerObservation, head: int | None) -> str:
     return f"layer {report.layer}, " + ("mean of heads" if head is None else f"head {head}")
 
 
-def _shown(values: Any, sinks: Any, head: int | None) -> tuple[Any, Any]:
+def _panel_values(values: Any, sinks: Any, head: int | None) -> tuple[Any, Any]:
     """Return a head's values and sinks, or the mean, and what most heads have as a sink."""
     if head is not None:
         return values[head].numpy(), sinks[head].numpy()

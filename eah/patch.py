@@ -58,7 +58,7 @@ def enable(model: Model, config: EAHConfig | None = None) -> EAHHandle:
         UnsupportedModelError: If the model or its attention kernel can't be changed.
         UnsupportedVersionError: If the installed transformers is not supported.
     """
-    model, config = _checked(model), config or EAHConfig()
+    model, config = _validate_model(model), config or EAHConfig()
     if is_enabled(model):
         raise EAHStateError(
             f"EAH is enabled on this {type(model).__name__} already; disable it first"
@@ -134,7 +134,7 @@ def observe(
         UnsupportedModelError: If the model or its attention kernel can't be counted.
         UnsupportedVersionError: If the installed transformers is not supported.
     """
-    model, rules = _checked(model), validate_rules(rules)
+    model, rules = _validate_model(model), validate_rules(rules)
     wanted = patchable_layers(model)[0] if layers == "all" else validate_layers(layers)
     modules = target_modules(model, wanted)
     with _patching:
@@ -165,7 +165,7 @@ def handle_of(model: Model) -> EAHHandle | None:
     return None
 
 
-def _checked(model: Model) -> nn.Module:
+def _validate_model(model: Model) -> nn.Module:
     """Return a transformers model that may be patched.
 
     Raises:

@@ -53,9 +53,9 @@ class SharedPrefix:
             self.sums[layer] = Columns(*(part[..., : self.length].clone() for part in first))
             query = query[:, :, self.length :]
             visibility = visibility.of_rows(self.length, self.length + query.shape[2])
-        return self._added(self.sums[layer], count(query, visibility))
+        return self._add_prefix_sums(self.sums[layer], count(query, visibility))
 
-    def _added(self, first: Columns, rest: Columns) -> Columns:
+    def _add_prefix_sums(self, first: Columns, rest: Columns) -> Columns:
         """Return sums (B, length) plus (B or B * beams, K), the first padded and repeated."""
         repeats = len(rest.rows) // len(first.rows)
         pad = (0, rest.rows.shape[-1] - self.length)

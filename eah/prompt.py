@@ -206,8 +206,8 @@ def read_prompt(
     valid: torch.Tensor | None,
     answer: torch.Tensor | None,
     continues: bool = False,
-    goes_on: bool = False,
-    looks: bool = True,
+    has_more: bool = False,
+    checks_for_image: bool = True,
 ) -> Prompt:
     """Decide what EAH does in a pass whose image tokens are known.
 
@@ -218,8 +218,8 @@ def read_prompt(
         valid: True at tokens, shape (B or 1, K); None if nothing is padded.
         answer: First position of the answer per batch row, shape (B, 1), or None.
         continues: Whether the pass goes on behind a shared prefix whose sums are kept.
-        goes_on: Whether a later pass has the rest of the prompt.
-        looks: Whether to look if there is an image in a prompt that can't be split.
+        has_more: Whether a later pass has the rest of the prompt.
+        checks_for_image: Whether to look if there is an image in a prompt that can't be split.
     Raises:
         EAHStateError: If a prompt is split over passes within or behind its image.
     """
@@ -229,9 +229,9 @@ def read_prompt(
         before = torch.arange(cached + queries, device=image.device)[None] < answer  # (B, K)
         image = image & before
         valid = before if valid is None else valid.to(image.device) & before
-    if not goes_on and continues:
+    if not has_more and continues:
         return Prompt(queries, cached, image, valid, answer)
-    if not goes_on and not looks and not cached and columns.later is None:
+    if not has_more and not checks_for_image and not cached and columns.later is None:
         return Prompt(queries, cached, image, valid, answer, may_be_text=True)
     behind, here = image[:, :cached].any(-1), image[:, cached:].any(-1)  # (B,)
     later = torch.zeros_like(here) if columns.later is None else columns.later
@@ -240,7 +240,7 @@ def read_prompt(
     is_split, any_here, any_behind, any_later = torch.stack(
         [split, here.any(), behind.any(), later.any()]
     ).tolist()
-    if is_split or (goes_on and any_here):
+    if is_split or (has_more and any_here):
         raise EAHStateError(
             "a prompt's image tokens are split over forward passes (some are in this pass, others, "
             "or text that follows them, in the cache or in a later pass), so none of them sees the "

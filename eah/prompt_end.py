@@ -18,12 +18,12 @@ class PromptEnd(NamedTuple):
 
     Attributes:
         length: Tokens of the prompt, cached ones included.
-        goes_on: Whether a later pass has the rest of it.
+        has_more: Whether a later pass has the rest of it.
         is_repeat: Whether an earlier pass ran this prompt (generation without a cache).
     """
 
     length: int
-    goes_on: bool = False
+    has_more: bool = False
     is_repeat: bool = False
 
 
@@ -58,7 +58,7 @@ class Generation:
         """Return where the prompt of a pass ends."""
         keys = cached + queries
         if self.is_chunked and keys < self.length:
-            return PromptEnd(self.length, goes_on=True)
+            return PromptEnd(self.length, has_more=True)
         if cached or self.is_assisted or (self.begun and not uses_cache):
             return PromptEnd(self.length, is_repeat=self.begun and not cached)
         return PromptEnd(keys)

@@ -307,11 +307,11 @@ class DropInSettings:
         tokens = "found by their embeddings"
         if config.image_span is not None:
             tokens = "{}:{} of every prompt".format(*config.image_span)
-        extras = f"; min_density {config.min_density}" if config.min_density else ""
-        extras += f"; {config.receivers} receivers" if config.receivers != "all" else ""
+        details = f"; min_density {config.min_density}" if config.min_density else ""
+        details += f"; {config.receivers} receivers" if config.receivers != "all" else ""
         return (
             f"layers {', '.join(map(str, config.layers))}; {head}; threshold {config.threshold} "
-            f"({config.threshold_unit}){extras}; image tokens {tokens}"
+            f"({config.threshold_unit}){details}; image tokens {tokens}"
         )
 
 

@@ -26,8 +26,8 @@ from eah.detection import EmbeddingRows
 from eah.method import Choice
 from eah.prefix import SharedPrefix
 from eah.prompt import NO_IMAGE, Prompt
+from eah.scoped_values import ScopedValues
 from eah.settings import EAHConfig
-from eah.with_blocks import WithBlocks
 
 STATE: Final = "_eah"  # attribute of patched attention modules
 
@@ -49,7 +49,8 @@ class Findings:
         layers: What EAH found, by layer.
         observed: What each observer found, by layer. Weak, because it is kept under an observer
             itself: it would never go otherwise.
-        unseen: The image columns of a prompt that may have none, (B, K) bool, until somebody looks.
+        unchecked: The image columns of a prompt that may have none, (B, K) bool, until it
+            is checked.
     """
 
     batch: int
@@ -58,11 +59,11 @@ class Findings:
     observed: WeakKeyDictionary[ObserverKey, dict[int, Any]] = field(
         default_factory=WeakKeyDictionary
     )
-    unseen: torch.Tensor | None = None
+    unchecked: torch.Tensor | None = None
 
-    def look(self) -> None:
+    def skip_if_text(self) -> None:
         """Say that nothing was done in a prompt without image tokens (waits for the device)."""
-        image, self.unseen = self.unseen, None
+        image, self.unchecked = self.unchecked, None
         if image is not None and not bool(image.any()):
             self.skipped = NO_IMAGE
             self.layers.clear()
@@ -93,7 +94,7 @@ class Session:
         open_blocks: A token for each `image_tokens` block that is in force in any thread.
         cached_images: Image tokens that went into a KV cache.
         rows: Tells which embeddings are rows of the model's table.
-        is_training_said: Whether it was said that a model in training mode is left alone.
+        has_warned_of_training: Whether it was said that a model in training mode is left alone.
     """
 
     config: EAHConfig | None
@@ -102,7 +103,7 @@ class Session:
     open_blocks: list[object] = field(default_factory=list)
     cached_images: CachedImages = field(default_factory=CachedImages)
     rows: EmbeddingRows = field(default_factory=EmbeddingRows)
-    is_training_said: bool = False
+    has_warned_of_training: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles keep the settings and nothing else."""
@@ -201,14 +202,14 @@ class Frame(NamedTuple):
 
 
 current: ContextVar[Pass | None] = ContextVar("eah_pass", default=None)
-_frames: WithBlocks[list[Frame]] = WithBlocks("eah_frames")
+_frames: ScopedValues[list[Frame]] = ScopedValues("eah_frames")
 _last = threading.local()
 
 
 def current_pass(session: Session) -> Pass | None:
     """Return the forward pass of a session that is under way in this thread."""
-    under_way = current.get()
-    return under_way if under_way is not None and under_way.session is session else None
+    active_pass = current.get()
+    return active_pass if active_pass is not None and active_pass.session is session else None
 
 
 def last_findings(of: Session | ObserverKey) -> Findings | None:
@@ -221,7 +222,7 @@ def last_findings(of: Session | ObserverKey) -> Findings | None:
     """
     found = _kept().get(of)
     if found is not None:
-        found.look()
+        found.skip_if_text()
     return found
 
 
@@ -240,15 +241,15 @@ def _kept() -> WeakKeyDictionary[Session | ObserverKey, Findings]:
 
 
 @contextmanager
-def say(sessions: list[Session], kind: str, value: object) -> Iterator[None]:
+def set_scoped(sessions: list[Session], kind: str, value: object) -> Iterator[None]:
     """Say something about the prompts of a `with` block, in this thread."""
-    with _frames.saying([Frame(session, kind, value) for session in sessions]):
+    with _frames.scope([Frame(session, kind, value) for session in sessions]):
         yield
 
 
-def said(session: Session, kind: str) -> Any:
+def scoped_value(session: Session, kind: str) -> Any:
     """Return what the innermost `with` block of this thread says; None without one."""
-    frames = [frame for said_together in _frames.values() for frame in said_together]
+    frames = [frame for block in _frames.values() for frame in block]
     for frame in reversed(frames):
         if frame.session is session and frame.kind == kind:
             return frame.value

@@ -135,9 +135,9 @@ def choose_head(
         divisor = number
         if RULE == "released_code":  # stop - (y - start)
             divisor = tl.maximum(2 * first + tokens - y, 1).to(tl.float32)
-        places = b * attention_b + h[:, None] * attention_h + y[None, :]
+        indices = b * attention_b + h[:, None] * attention_h + y[None, :]
         ours = (h < heads)[:, None] & wanted[None, :]  # (HEADS, BLOCK)
-        sums = tl.load(attention + places, mask=ours, other=0.0)
+        sums = tl.load(attention + indices, mask=ours, other=0.0)
         means = tl.div_rn(sums, tl.broadcast_to(divisor[None, :], (HEADS, BLOCK)))
         bound = tl.full((BLOCK,), 1.0, tl.float32) * threshold
         if IN_UNIFORM:
@@ -172,9 +172,9 @@ def _copy(
     """Copy BLOCK rows of a matrix (length, SIZE) to one of the same layout."""
     row = (block * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)[:, None]
     d = tl.arange(0, BLOCK_D)[None, :]
-    places = row * step + d
+    indices = row * step + d
     inside = (row < length) & (d < SIZE)
-    tl.store(goal + places, tl.load(start + places, mask=inside), mask=inside)
+    tl.store(goal + indices, tl.load(start + indices, mask=inside), mask=inside)
 
 
 @triton.jit(do_not_specialize=COPIED)

@@ -105,7 +105,7 @@ def column_sums(
     kv_heads, keys = key.shape[1], key.shape[2]
     query_b, query_h, query_q, _ = query.stride()
     key_b, key_h, key_k, _ = key.stride()
-    mask, valid = _masks(visibility, batch, queries, keys, device)
+    mask, valid = _mask_arguments(visibility, batch, queries, keys, device)
     mask_b, mask_q, mask_k = (0, 0, 0) if mask is None else mask.stride()
     valid_b = 0 if valid is None else valid.stride(0)
     image = contiguous_rows(image.to(device).expand(batch, keys))
@@ -194,7 +194,7 @@ def _tile_dtype(query: torch.Tensor, key: torch.Tensor) -> torch.dtype:
     return query.dtype
 
 
-def _masks(
+def _mask_arguments(
     visibility: Visibility, batch: int, queries: int, keys: int, device: torch.device
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return a visibility's mask, (B, Q, K), and its tokens, (B, K), as the kernels take them.

@@ -39,8 +39,8 @@ def _tile(
 ):  # fmt: skip
     """Return BLOCK_D elements of some rows of a matrix, 0 where not wanted, (rows, BLOCK_D)."""
     d = first + tl.arange(0, BLOCK_D)
-    places = rows.to(tl.int64)[:, None] * step + d[None, :]
-    return tl.load(start + places, mask=wanted[:, None] & (d < SIZE)[None, :], other=0.0).to(TYPE)
+    indices = rows.to(tl.int64)[:, None] * step + d[None, :]
+    return tl.load(start + indices, mask=wanted[:, None] & (d < SIZE)[None, :], other=0.0).to(TYPE)
 
 
 @triton.jit
@@ -60,11 +60,11 @@ def _scores(
     position = offset + rows
     seen = (rows < queries)[:, None] & (columns < keys)[None, :]
     if mask is not None:
-        places = rows.to(tl.int64)[:, None] * mask_q + columns.to(tl.int64)[None, :] * mask_k
-        told = tl.load(mask + places, mask=seen, other=0).to(tl.float32)
-        seen = seen & (told > LOWEST)
+        indices = rows.to(tl.int64)[:, None] * mask_q + columns.to(tl.int64)[None, :] * mask_k
+        mask_tile = tl.load(mask + indices, mask=seen, other=0).to(tl.float32)
+        seen = seen & (mask_tile > LOWEST)
         if LOWEST < 0:
-            scores += told
+            scores += mask_tile
     else:
         seen = seen & (columns[None, :] <= position[:, None])
         if WINDOW is not None:
@@ -130,8 +130,8 @@ def row_statistics(
             token = tl.load(valid + position, mask=inside, other=0)
             counted = counted & (token != 0)
         elif mask is not None:
-            places = rows.to(tl.int64) * mask_q + position * mask_k
-            own = tl.load(mask + places, mask=inside & (position < keys), other=0).to(tl.float32)
+            indices = rows.to(tl.int64) * mask_q + position * mask_k
+            own = tl.load(mask + indices, mask=inside & (position < keys), other=0).to(tl.float32)
             counted = counted & (own > LOWEST)
         even = tl.where(counted, 1.0 / tl.maximum(number, 1.0), 0.0)
         tl.store(shares + rows, even, mask=inside)

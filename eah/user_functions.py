@@ -10,7 +10,7 @@ from eah.errors import EAHConfigError
 from eah.method import NO_HEAD, Choice, Columns
 
 
-def checked_choice(rule: Any, columns: Columns, image: torch.Tensor) -> Choice:
+def run_rule(rule: Any, columns: Columns, image: torch.Tensor) -> Choice:
     """Return what a rule of the user's own chooses, unless it must not return that."""
     choice = rule(columns, image)
     batch, heads = columns.attention.shape[:2]

@@ -14,8 +14,8 @@ from eah.errors import EAHConfigError
 from eah.prompt_end import generation_of
 from eah.settings import is_int, validate_span
 
-_given: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)
-_length: ContextVar[Any] = ContextVar("eah_prompt_length", default=None)
+_image_tokens: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)
+_prompt_length: ContextVar[Any] = ContextVar("eah_prompt_length", default=None)
 _open_blocks: list[object] = []
 
 
@@ -38,13 +38,13 @@ def image_tokens(tokens: tuple[int, int] | torch.Tensor) -> Iterator[None]:
         tokens = tokens.bool()
     else:
         tokens = validate_span(tokens)
-    token, block = _given.set(tokens), object()
+    token, block = _image_tokens.set(tokens), object()
     _open_blocks.append(block)
     try:
         yield
     finally:
         _open_blocks.remove(block)
-        _given.reset(token)
+        _image_tokens.reset(token)
 
 
 @contextmanager
@@ -63,11 +63,11 @@ def prompt_length(length: int | torch.Tensor) -> Iterator[None]:
         rows = torch.full((1, 1), length)
     else:
         raise EAHConfigError(f"prompt length {length!r}; it is an int from 1, or one per prompt")
-    token = _length.set(rows)
+    token = _prompt_length.set(rows)
     try:
         yield
     finally:
-        _length.reset(token)
+        _prompt_length.reset(token)
 
 
 def _patch_generate() -> None:
@@ -84,10 +84,10 @@ def _patch_generate() -> None:
         generation = generation_of(self, args, kwargs)
         if generation is None:
             return run(self, *args, **kwargs)
-        token = _length.set(generation)
+        token = _prompt_length.set(generation)
         try:
             return run(self, *args, **kwargs)
         finally:
-            _length.reset(token)
+            _prompt_length.reset(token)
 
     GenerationMixin.generate = patched_generate

@@ -107,14 +107,14 @@ class Tally:
                     continue
                 self._prompts["treated"] += 1
                 found = [
-                    self._layer(layer, heads[row], counts[row], tokens[row])
+                    self._add_layer(layer, heads[row], counts[row], tokens[row])
                     for layer, (heads, counts) in layers.items()
                 ]
                 self._prompts["saturated"] += any(layer["saturated"] for layer in found)
                 if findings.settings.log is not None:
                     self._log(findings, row, tokens[row], found)
 
-    def _layer(self, layer: int, head: int, counts: list[int], tokens: int) -> dict[str, Any]:
+    def _add_layer(self, layer: int, head: int, counts: list[int], tokens: int) -> dict[str, Any]:
         """Count what a layer did with a prompt; return it for the log."""
         self._heads.setdefault(layer, Counter())[head] += 1
         saturated = min(counts) == tokens
@@ -166,7 +166,7 @@ class Tally:
         """Return the counts in one line."""
         n = self._prompts
         heads = "".join(
-            f"; layer {layer}: {_most(self._heads[layer])}" for layer in sorted(self._heads)
+            f"; layer {layer}: {_list_heads(self._heads[layer])}" for layer in sorted(self._heads)
         )
         return (
             f"{n['treated']} prompts treated, {n['without']} without image, {n['short']} too "
@@ -185,7 +185,7 @@ def show(line: str) -> None:
         return
 
 
-def _most(heads: Counter[int]) -> str:
+def _list_heads(heads: Counter[int]) -> str:
     """Return how often heads were chosen, the most frequent first."""
     named = [
         f"{'no head' if head == NO_HEAD else f'head {head}'} in {count}"

@@ -11,7 +11,7 @@ import torch
 
 from eah.cached_images import CachedImages, cache_of
 from eah.detection import EmbeddingRows, image_rows
-from eah.drop_in.callers import _given, _length, _open_blocks
+from eah.drop_in.callers import _image_tokens, _open_blocks, _prompt_length
 from eah.drop_in.messages import TALLY, Findings
 from eah.errors import EAHStateError
 from eah.method import Choice
@@ -116,7 +116,7 @@ class PatchedModel:
         if inputs.ids is None and inputs.embeds is None:
             return None
         (batch, queries), past = inputs.shape, arguments.get("past_key_values")
-        cached, length = cached_tokens(past), _length.get()
+        cached, length = cached_tokens(past), _prompt_length.get()
         keys = cached + queries
         end, generation = None, length if isinstance(length, Generation) else None
         if generation is not None:
@@ -139,43 +139,43 @@ class PatchedModel:
             cached=cached,
             valid=None if valid is None else valid.to(inputs.device),
             answer=answer,
-            goes_on=end is not None and end.goes_on,
+            has_more=end is not None and end.has_more,
         )
-        under_way = Pass(self, prompt, short)
+        active_pass = Pass(self, prompt, short)
         if generation is not None and end is not None:
-            under_way.copies, under_way.is_repeat = generation.copies(batch), end.is_repeat
+            active_pass.copies, active_pass.is_repeat = generation.copies(batch), end.is_repeat
             generation.note(end)
-        return under_way
+        return active_pass
 
-    def end(self, under_way: Pass, output: Any) -> None:
+    def end(self, active_pass: Pass, output: Any) -> None:
         """Count a pass, and remember which tokens of a new cache are image tokens."""
-        prompt, past = under_way.prompt, cache_of(output)
+        prompt, past = active_pass.prompt, cache_of(output)
         if prompt.image is None:
             return
         if self.cached_images.get(past) is None:
             self.cached_images.keep(past, prompt.image)
-        if under_way.is_repeat or (prompt.skipped is None and not under_way.found):
+        if active_pass.is_repeat or (prompt.skipped is None and not active_pass.found):
             return  # counted before, or all target layers are in training mode
-        if prompt.skipped is None or under_way.short is not None:
+        if prompt.skipped is None or active_pass.short is not None:
             TALLY.add(
                 Findings(
                     self.settings,
                     prompt.image,
                     prompt.valid,
-                    under_way.short,
-                    under_way.found,
-                    under_way.copies,
+                    active_pass.short,
+                    active_pass.found,
+                    active_pass.copies,
                 )
             )
         elif prompt.skipped == NO_IMAGE and not prompt.cached:
-            TALLY.skip("without", len(prompt.image) // under_way.copies)
+            TALLY.skip("without", len(prompt.image) // active_pass.copies)
 
     def _columns(
         self, model: Any, inputs: Inputs, past: Any, cached: int, valid: torch.Tensor | None
     ) -> tuple[ImageColumns, torch.Tensor | None]:
         """Return the image tokens among the keys, and which prompts are too short for the span."""
         (batch, queries), device = inputs.shape, inputs.device
-        given = _given.get()
+        given = _image_tokens.get()
         if given is None and _open_blocks:
             raise EAHStateError(
                 "`image_tokens` is in force in another thread, and this thread has no such block; "

@@ -49,7 +49,7 @@ def replace_module(name: str, path: str) -> None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = sys.modules[alias] = module
         try:
-            with _sources_found_as(str(original), path):
+            with _rename_source_file(str(original), path):
                 spec.loader.exec_module(module)
         except BaseException:
             sys.modules[name] = ours
@@ -104,7 +104,7 @@ def _check_original(path: Path, original: Path) -> None:
 
 
 @contextmanager
-def _sources_found_as(original: str, path: str) -> Iterator[None]:
+def _rename_source_file(original: str, path: str) -> Iterator[None]:
     """Say that the original's functions are in the file that it was.
 
     transformers 4.52 and later write a model's docstrings by the name of that file, and complain on
@@ -137,7 +137,7 @@ def _patch_model(model: Any, module: ModuleType) -> None:
             layers = _layers_of(self, settings)
             self.eah_state = PatchedModel(settings, layers)
             for layer in layers:
-                _share_in(self.layers[layer], self.eah_state, layer, module)
+                _patch_attention(self.layers[layer], self.eah_state, layer, module)
 
     @functools.wraps(run)
     def patched_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -153,17 +153,17 @@ def _patch_model(model: Any, module: ModuleType) -> None:
             )
             return run(self, *args, **kwargs)
         arguments = {**dict(zip(names, args)), **kwargs}  # noqa: B905  # OPERA's Python is 3.9
-        under_way = state.begin(self, arguments)
-        token = _current.set(under_way)
+        active_pass = state.begin(self, arguments)
+        token = _current.set(active_pass)
         try:
             output = run(self, *args, **kwargs)
         finally:
             _current.reset(token)
-        if under_way is not None:
+        if active_pass is not None:
             state.cached_images.carry(arguments.get("past_key_values"), output)
-            if not under_way.prompt.is_decoding:
-                check_reached(self, under_way)
-                state.end(under_way, output)
+            if not active_pass.prompt.is_decoding:
+                check_reached(self, active_pass)
+                state.end(active_pass, output)
         return output
 
     model.__init__, model.forward = patched_init, patched_forward
@@ -192,7 +192,7 @@ def _layers_of(model: Any, settings: DropInSettings) -> tuple[int, ...]:
     return tuple(layer for layer in settings.config.layers if layer < count)
 
 
-def _share_in(layer: Any, state: PatchedModel, index: int, module: ModuleType) -> None:
+def _patch_attention(layer: Any, state: PatchedModel, index: int, module: ModuleType) -> None:
     """Give a decoder layer's attention a class that shares the densest head's map.
 
     Raises:

@@ -23,7 +23,7 @@ MOST_LAYERS: Final = 1000
 CLOSE: Final = 0.6  # similarity of a misspelt name
 
 
-def _layers(text: str) -> tuple[int, ...]:
+def _read_layers(text: str) -> tuple[int, ...]:
     """Read "2", "0-2" (with both ends) or "1+3"."""
     found: list[int] = []
     for part in text.split("+"):
@@ -35,27 +35,27 @@ def _layers(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _rule(text: str) -> Any:
+def _read_rule(text: str) -> Any:
     return resolve_name(text) if ":" in text else text.replace("-", "_")
 
 
-def _function(text: str) -> Any:
+def _read_function(text: str) -> Any:
     if ":" not in text:
         raise ValueError("it names no function of a module")
     return resolve_name(text)
 
 
 READERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
-    "layers": (_layers, "a layer from 0, 0-2 or 1+3"),
+    "layers": (_read_layers, "a layer from 0, 0-2 or 1+3"),
     "threshold": (float, "a number, such as 0.002"),
     "threshold_unit": (str, "attention or uniform"),
     "head": (lambda text: None if text == "auto" else int(text), "auto, or an index from 0"),
     "min_density": (float, "a share of the image tokens, such as 0.15"),
     "image_span": (lambda text: tuple(map(int, text.split(":"))), "start:stop, such as 34:610"),
-    "rule": (_rule, f"{', '.join(THRESHOLDS)}, or package.module:function"),
+    "rule": (_read_rule, f"{', '.join(THRESHOLDS)}, or package.module:function"),
     "receivers": (lambda text: text if text == "all" else int(text), "all, or a number of heads"),
     "vision_tokens": (str, "image, video or all"),
-    "apply": (_function, "package.module:function"),
+    "apply": (_read_function, "package.module:function"),
 }
 SETTINGS: Final = tuple(field.name for field in fields(EAHConfig))
 NAMES: Final = (ARM, HEADS, PRESET, *SETTINGS)
@@ -117,7 +117,7 @@ def read_config(given: Mapping[str, Any]) -> EAHConfig:
     Raises:
         EAHConfigError: If a value can't be read or is not allowed.
     """
-    values = {name: _value(name, value) for name, value in given.items() if name != PRESET}
+    values = {name: _read_value(name, value) for name, value in given.items() if name != PRESET}
     preset = given.get(PRESET, "paper")
     if preset not in PRESETS:
         raise EAHConfigError(f"preset={preset!r} is unknown: {nearest(str(preset), PRESETS)}")
@@ -126,7 +126,7 @@ def read_config(given: Mapping[str, Any]) -> EAHConfig:
     return EAHConfig.preset(preset, **values)
 
 
-def _value(name: str, value: Any) -> Any:
+def _read_value(name: str, value: Any) -> Any:
     """Read one of EAH's settings, which may come from Python as it is."""
     if not isinstance(value, (str, int, float)):
         return value

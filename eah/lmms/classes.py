@@ -23,10 +23,10 @@ from eah.lmms.arguments import read
 from eah.lmms.heads import HeadsFile
 
 OF: Final = "of"
-_below: dict[str, str] = {}  # our name of a model -> lmms-eval's, of those that were loaded
+_base_names: dict[str, str] = {}  # our name of a model -> lmms-eval's, of those that were loaded
 
 
-class Stopped(SystemExit):
+class StopRun(SystemExit):
     """Ends lmms-eval with a sentence and exit status 1.
 
     Its models answer with "" when `generate` raises an `Exception`, and its command prints a
@@ -50,7 +50,7 @@ class UnderEAH:
             values: Of lmms-eval's own class.
             given: Arguments of its own and of `eah.lmms.arguments`.
         Raises:
-            Stopped: If an argument of ours is not allowed, or the model is none that EAH supports.
+            StopRun: If an argument of ours is not allowed, or the model is none that EAH supports.
         """
         theirs: Any = super()
         own = inspect.signature(theirs.__init__).parameters
@@ -78,10 +78,10 @@ class UnderEAH:
             if arguments.heads:
                 self._eah_heads = HeadsFile(arguments.heads, int(getattr(self, "rank", 0)))
         except EAHError as error:
-            raise Stopped(str(error)) from error
-        model.generate = self._eah_watched(model.generate)
-        _below[self.eah_name] = self.eah_of
-        _ask_as_theirs()
+            raise StopRun(str(error)) from error
+        model.generate = self._eah_wrap_generate(model.generate)
+        _base_names[self.eah_name] = self.eah_of
+        _use_prompts_of_base_model()
 
     def generate_until(self, requests: Sequence[Any]) -> Any:
         """Answer as lmms-eval does, and write down the heads if that was asked for."""
@@ -92,13 +92,13 @@ class UnderEAH:
         try:
             self._eah_heads.finish()
         except EAHError as error:
-            raise Stopped(str(error)) from error
+            raise StopRun(str(error)) from error
         return answers
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> Any:
         """Answer as lmms-eval does."""
         if self._eah_heads is not None:
-            raise Stopped("heads=FILE has one line a request, but this task asks in rounds: leave "
+            raise StopRun("heads=FILE has one line a request, but this task asks in rounds: leave "
                           "heads out")  # fmt: skip
         theirs: Any = super()
         return theirs.generate_until_multi_round(requests)
@@ -106,30 +106,30 @@ class UnderEAH:
     def loglikelihood(self, requests: Sequence[Any]) -> Any:
         """Score answers as lmms-eval does, in the baseline."""
         if self._eah_handle is not None:
-            raise Stopped("a task scores given answers (loglikelihood), and lmms-eval runs prompt "
+            raise StopRun("a task scores given answers (loglikelihood), and lmms-eval runs prompt "
                           "and answer as one, so EAH can't tell them apart: use tasks that "
                           "generate, or arm=baseline")  # fmt: skip
         theirs: Any = super()
         return theirs.loglikelihood(requests)
 
-    def _eah_watched(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+    def _eah_wrap_generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
         """Return `generate` that ends the run if it fails, and writes down the heads."""
 
         @wraps(generate)
-        def watched(*values: Any, **given: Any) -> Any:
+        def generate_or_stop(*values: Any, **given: Any) -> Any:
             try:
                 found = generate(*values, **given)
             except Exception as error:
                 what = "" if isinstance(error, EAHError) else f"{type(error).__name__}: "
-                raise Stopped(f"no answer could be generated: {what}{error}") from error
+                raise StopRun(f"no answer could be generated: {what}{error}") from error
             try:
                 if self._eah_heads is not None and self._eah_handle is not None:
                     self._eah_heads.write(self._eah_handle.report())
             except EAHError as error:
-                raise Stopped(str(error)) from error
+                raise StopRun(str(error)) from error
             return found
 
-        return watched
+        return generate_or_stop
 
 
 class OfAny:
@@ -145,17 +145,17 @@ class OfAny:
             text: `--model_args`, with of=NAME.
             additional_config: What the command adds; values that are None count for nothing.
         Raises:
-            Stopped: If `of` is missing or unknown.
+            StopRun: If `of` is missing or unknown.
         """
         given = simple_parse_args_string(text)
         known = [name for name in list_available_models() if not name.startswith("eah_")]
         of = given.pop(OF, None)
         if of is None:
             example = f"--model {ANY} --model_args of=gemma3,pretrained=..."
-            raise Stopped(f"{ANY} needs the name of lmms-eval's own model: {example}")
+            raise StopRun(f"{ANY} needs the name of lmms-eval's own model: {example}")
         if of not in known:
             hint = nearest(str(of), known).partition("known are")[0] or "name one of its models"
-            raise Stopped(f"lmms-eval has no model {of!r}: {hint.strip()}")
+            raise StopRun(f"lmms-eval has no model {of!r}: {hint.strip()}")
         more = {name: value for name, value in (additional_config or {}).items()
                 if value is not None}  # fmt: skip
         return class_over(ANY, of, cls.eah_kind)(**given, **more)
@@ -175,7 +175,7 @@ def class_over(name: str, of: str, kind: str) -> Any:
     return type(f"{name}_{kind}", (UnderEAH, theirs), names)
 
 
-def _ask_as_theirs() -> None:
+def _use_prompts_of_base_model() -> None:
     """Let tasks ask one of our models as they ask lmms-eval's below it, from now on.
 
     Tasks have prompts and lengths for some models, by the name that `--model` has.
@@ -186,7 +186,7 @@ def _ask_as_theirs() -> None:
 
     @wraps(own)
     def prepare(task: Any) -> None:
-        task.model_name = _below.get(task.model_name, task.model_name)
+        task.model_name = _base_names.get(task.model_name, task.model_name)
         own(task)
 
     prepare._eah = True  # type: ignore[attr-defined]

@@ -36,18 +36,18 @@ class HeadsFile:
         self._file: TextIO | None = None
         self._asked: deque[tuple[str, str, Any]] = deque()
         if self.path.exists():
-            raise self._is_there()
+            raise self._exists_error()
         if not self.path.parent.is_dir():
             raise EAHConfigError(f"heads={name}: there is no folder {path.parent}; make it first")
 
     def watch(self, requests: Sequence[Any]) -> list[Any]:
         """Return requests that say when their document is read, which is before it is answered."""
         return [
-            replace(one, arguments=tuple(self._watched(part, one.args) for part in one.args))
+            replace(one, arguments=tuple(self._watch_argument(part, one.args) for part in one.args))
             for one in requests
         ]
 
-    def _watched(self, part: Any, arguments: Sequence[Any]) -> Any:
+    def _watch_argument(self, part: Any, arguments: Sequence[Any]) -> Any:
         if not callable(part):
             return part
         document, task, split = arguments[-3:]
@@ -92,7 +92,7 @@ class HeadsFile:
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
             self._file.flush()
         except FileExistsError as error:
-            raise self._is_there() from error
+            raise self._exists_error() from error
         except OSError as error:
             raise EAHConfigError(f"heads={self.path} can't be written: {error}") from error
 
@@ -108,7 +108,7 @@ class HeadsFile:
                 f"{self.path} may be of others; remove it, and leave heads out for this model"
             )
 
-    def _is_there(self) -> EAHConfigError:
+    def _exists_error(self) -> EAHConfigError:
         return EAHConfigError(
             f"heads={self.path} exists, and may be of another run; remove it or name another file"
         )

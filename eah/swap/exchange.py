@@ -13,7 +13,7 @@ from eah.swap.files import (
     replace_file,
     set_aside,
 )
-from eah.swap.lock import locked
+from eah.swap.lock import hold_lock
 from eah.swap.place import Place, SwapError
 from eah.swap.repair import Say, fetch_original
 from eah.swap.report import choice, kept_problem
@@ -22,11 +22,11 @@ from eah.swap.states import Status, status
 NOTHING: Final = ("none", "ours")  # states of what is kept in which there is nothing to lose
 
 
-def _silent(text: str) -> None:
+def _ignore(text: str) -> None:
     """Say nothing."""
 
 
-def install(place: Place, *, force: bool = False, say: Say = _silent) -> str:
+def install(place: Place, *, force: bool = False, say: Say = _ignore) -> str:
     """Put ours in the place, the original beside it; return what was done.
 
     Args:
@@ -43,11 +43,11 @@ def install(place: Place, *, force: bool = False, say: Say = _silent) -> str:
         return f"{place.file} is EAH {found.version} already"
     if found.kind == "missing":
         _validate_folder(place)
-    with locked(place):
+    with hold_lock(place):
         return _install(place, status(place), force=force, say=say)
 
 
-def restore(place: Place, *, force: bool = False, say: Say = _silent) -> str:
+def restore(place: Place, *, force: bool = False, say: Say = _ignore) -> str:
     """Put the original back, and remove what an interrupted swap left; return what was done.
 
     Args:
@@ -62,7 +62,7 @@ def restore(place: Place, *, force: bool = False, say: Say = _silent) -> str:
     if found.kind in ("original", "other") and not leftovers(place):
         return f"{place.file} is not EAH's; nothing to restore"
     _validate_folder(place)
-    with locked(place):
+    with hold_lock(place):
         return _restore(place, status(place), force=force, say=say)
 
 

@@ -42,10 +42,10 @@ def keep_original(place: Place, content: bytes) -> None:
 
 def set_aside(place: Place) -> Path:
     """Move what is kept as the original, but isn't, to a free name; return that."""
-    free, number = place.replaced, 1
+    free, number = place.aside_path, 1
     while os.path.lexists(free):
         number += 1
-        free = place.replaced.with_name(f"{place.replaced.name}.{number}")
+        free = place.aside_path.with_name(f"{place.aside_path.name}.{number}")
     place.original.replace(free)
     return free
 

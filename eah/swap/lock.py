@@ -42,7 +42,7 @@ def lock_file(place: Place) -> Path:
 
 
 @contextmanager
-def locked(place: Place) -> Iterator[None]:
+def hold_lock(place: Place) -> Iterator[None]:
     """Hold the lock of a place.
 
     Raises:

@@ -51,7 +51,7 @@ class Place:
         return self.original.with_suffix(".sha256")
 
     @property
-    def replaced(self) -> Path:
+    def aside_path(self) -> Path:
         """Where a kept original goes that turned out to be another file."""
         return self.original.with_name(f"{self.original.name}.replaced")
 

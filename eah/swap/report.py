@@ -49,7 +49,7 @@ def problems(place: Place, found: Status) -> list[str]:
     if found.rival:
         return [f"{place.original.name} beside it is another file; {choice(place)}"]
     if found.kind == "original" and found.left:
-        remedy = f"move it to {place.replaced.name}" if found.unique else "remove what is left"
+        remedy = f"move it to {place.aside_path.name}" if found.unique else "remove what is left"
         return [
             f"{found.left} is left over from an earlier swap, and EAH is not in use (an update of "
             f"{place.source} replaces its file); {remedy}: {restore}, or swap again: {install}"

@@ -366,10 +366,10 @@ def test_a_prompt_that_is_cut_behind_its_image_is_refused() -> None:
     model = build()
     embeds, _, _ = with_images(model, [30])
     generation = OURS.Generation(model, (1, 30), is_assisted=False, is_chunked=True)
-    token = OURS._length.set(generation)
+    token = OURS._prompt_length.set(generation)
 
     try:
         with pytest.raises(RuntimeError, match="or text that follows them"):
             logits(model, inputs_embeds=embeds[:, :25])
     finally:
-        OURS._length.reset(token)
+        OURS._prompt_length.reset(token)

@@ -528,7 +528,7 @@ def test_an_attention_class_of_somebody_else_is_refused() -> None:
     layer.self_attn.__class__ = type("OtherAttention", (type(layer.self_attn),), {})
 
     with pytest.raises(ValueError, match="does not know OtherAttention of layer 0"):
-        modeling_llama._share_in(layer, model.model.eah_state, 0, modeling_llama)
+        modeling_llama._patch_attention(layer, model.model.eah_state, 0, modeling_llama)
 
 
 @pytest.mark.parametrize("kernel", ["flash_attention_2", "flex_attention"])
@@ -541,7 +541,7 @@ def test_a_kernel_that_hides_its_map_is_refused_when_the_model_is_built(kernel: 
     with pytest.raises(
         ValueError, match=f"can't share a head in layer 0: its attention is {kernel}"
     ):
-        modeling_llama._share_in(layer, model.model.eah_state, 0, modeling_llama)
+        modeling_llama._patch_attention(layer, model.model.eah_state, 0, modeling_llama)
 
 
 def test_a_kernel_that_hides_its_map_is_refused_at_the_first_prompt(

@@ -99,7 +99,7 @@ def importers(module: Source, sources: tuple[Source, ...]) -> list[str]:
         if source.tree is None or source is module or path.name not in source.text:
             continue
         here = PurePosixPath(source.path).parent
-        lines = [line for name, line in _imports(source.tree) if _means(name, path, here)]
+        lines = [line for name, line in _imports(source.tree) if _refers_to(name, path, here)]
         if lines:
             found.append(source.place(min(lines)))
     return found
@@ -117,7 +117,7 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield from ((f"{module}{joint}{alias.name}", node.lineno) for alias in node.names)
 
 
-def _means(name: str, path: PurePosixPath, here: PurePosixPath) -> bool:
+def _refers_to(name: str, path: PurePosixPath, here: PurePosixPath) -> bool:
     """Return whether an import in folder `here` means the file at `path`, without its suffix.
 
     The folders that Python searches are not known, so an absolute name means every file whose path

@@ -116,7 +116,7 @@ class Replacements(ast.NodeVisitor):
             (n for n in reversed(self.around) if isinstance(n, ast.For | ast.FunctionDef)), None
         )
         return any(
-            _says_attention(node, owner.id) for node in ast.walk(scope or ast.Module([], []))
+            _is_attention_variable(node, owner.id) for node in ast.walk(scope or ast.Module([], []))
         )
 
     def _is_of_a_layer(self, target: ast.Attribute) -> bool:
@@ -178,7 +178,7 @@ def replacement_findings(tree: ast.Module, names: Names, functions: Functions) -
     yield from visitor.found
 
 
-def _says_attention(node: ast.AST, name: str) -> bool:
+def _is_attention_variable(node: ast.AST, name: str) -> bool:
     """Return whether code says that a variable is a layer's attention."""
     if isinstance(node, ast.Assign) and ast.unparse(node.value).endswith(".self_attn"):
         is_decoder = not (

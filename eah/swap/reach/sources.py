@@ -145,12 +145,12 @@ def _notebook(path: str, content: bytes) -> Source:
         ]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return Source(path, "", problem=f"not a notebook that can be read ({type(error).__name__})")
-    lines, places = [], []
+    lines, positions = [], []
     for cell, line, text in _numbered(code):
         lines.append(text)
-        places.append((cell, line))
+        positions.append((cell, line))
     text = "\n".join(lines)
-    return Source(path, text, *_parse(text.encode(errors="replace")), tuple(places))
+    return Source(path, text, *_parse(text.encode(errors="replace")), tuple(positions))
 
 
 def _numbered(code: list[tuple[int, list[str]]]) -> Iterator[tuple[int, int, str]]:

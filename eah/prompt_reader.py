@@ -25,7 +25,7 @@ from eah.prompt import (
     token_mask,
 )
 from eah.prompt_end import Generation
-from eah.state import PromptLength, Session, said
+from eah.state import PromptLength, Session, scoped_value
 
 UNKNOWN_IMAGE: Final = (
     "the prompt's image tokens are not known (the config names no image token, and the model gets "
@@ -39,7 +39,7 @@ OTHER_THREAD: Final = (
 
 
 # Devices where looking at a tensor costs nothing, since the host does the work.
-AT_HAND: Final = ("cpu",)
+HOST_DEVICES: Final = ("cpu",)
 # Arguments of a language model that show no image.
 TEXT: Final = frozenset(
     ("input_ids", "attention_mask", "position_ids", "past_key_values", "cache_position", "labels")
@@ -66,7 +66,7 @@ def prompt_of(
     batch, queries = tokens.shape[:2]
     past = arguments.get("past_key_values")
     cached = cached_tokens(past)
-    length, end = said(session, "prompt_length"), None
+    length, end = scoped_value(session, "prompt_length"), None
     generation = length if isinstance(length, Generation) else None
     if generation is not None:
         uses_cache = arguments.get("use_cache") is not False
@@ -94,9 +94,9 @@ def prompt_of(
         cached=cached,
         valid=valid,
         answer=answer,
-        continues=said(session, "prefix") is not None,
-        goes_on=end is not None and end.goes_on,
-        looks=tokens.device.type in AT_HAND or not session.leaves_text_alone,
+        continues=scoped_value(session, "prefix") is not None,
+        has_more=end is not None and end.has_more,
+        checks_for_image=tokens.device.type in HOST_DEVICES or not session.leaves_text_alone,
     )
     if generation is not None and end is not None:
         generation.note(end)
@@ -112,7 +112,7 @@ def _given(
     device: torch.device,
 ) -> ImageColumns | None:
     """Return the image tokens that the caller or the settings name; None if they name none."""
-    given = said(session, "image_tokens")
+    given = scoped_value(session, "image_tokens")
     if given is None and session.open_blocks:
         raise EAHStateError(OTHER_THREAD)
     if given is None and session.config is not None:

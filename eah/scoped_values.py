@@ -22,7 +22,7 @@ class _Block(Generic[Value]):
     is_open: bool = True
 
 
-class WithBlocks(Generic[Value]):
+class ScopedValues(Generic[Value]):
     """The values of the blocks that are open."""
 
     def __init__(self, name: str) -> None:
@@ -30,7 +30,7 @@ class WithBlocks(Generic[Value]):
         self._blocks: ContextVar[tuple[_Block[Value], ...]] = ContextVar(name, default=())
 
     @contextmanager
-    def saying(self, value: Value) -> Iterator[None]:
+    def scope(self, value: Value) -> Iterator[None]:
         """Say a value in a `with` block of this context."""
         block = _Block(value)
         self._blocks.set((*self._open(), block))
