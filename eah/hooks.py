@@ -1,4 +1,4 @@
-"""Hooks on the models around patched layers: they begin a forward pass and end it."""
+"""Hooks on the models around patched layers, which begin and end a forward pass."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ModelHooks:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's has no types
     def before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Begin a pass, unless a model further out has done so."""
+        """Begin a pass, unless an outer model has begun one."""
         if not self.session.is_active:
             return
         outer = current.get()
@@ -58,7 +58,7 @@ class ModelHooks:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's has no types
     def after(self, model: nn.Module, _: Any, __: Any, output: Any) -> None:
-        """End the pass where it began; also called after an exception, without output."""
+        """End the pass that this model began; also called after an exception, without output."""
         active_pass = current_pass(self.session)
         if active_pass is not None and active_pass.model is model:
             current.set(active_pass.outer)
@@ -72,7 +72,7 @@ class ModelHooks:
         """Read a forward pass from the arguments of a model's `forward`; None without a prompt.
 
         Raises:
-            EAHStateError: If EAH can't know the image tokens, or can't see all of them.
+            EAHStateError: If the image tokens can't be located, or are split over passes.
         """
         session = self.session
         ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
@@ -92,7 +92,7 @@ class ModelHooks:
         return active_pass
 
     def _read(self, active_pass: Pass, model: nn.Module, arguments: Mapping[str, Any]) -> None:
-        """Let a pass know its prompt, from the arguments of its model or of one further in.
+        """Set the prompt of a pass, from the arguments of its model or of an inner one.
 
         Raises:
             EAHStateError: If the image tokens are not known in the innermost model either.
@@ -118,7 +118,7 @@ def _is_trained(model: nn.Module) -> bool:
 
 
 def _warn_of_training(session: Session, model: nn.Module) -> None:
-    """Say once that a model in training mode is left alone."""
+    """Warn once that EAH does not act on a model in training mode."""
     if not session.has_warned_of_training:
         session.has_warned_of_training = True
         name = type(model).__name__
@@ -126,7 +126,7 @@ def _warn_of_training(session: Session, model: nn.Module) -> None:
 
 
 def _end(active_pass: Pass, output: Any) -> None:
-    """Keep what a pass found.
+    """Store the findings of a pass.
 
     Raises:
         EAHStateError: If an image prefill ran without reaching every target layer.

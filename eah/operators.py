@@ -1,8 +1,8 @@
 """A layer's steps as torch operators: count, choose, share; by Triton kernels where they run.
 
-To torch.compile each is one opaque operator, `eah::image_sums` and its like, so that nothing of
-them breaks a graph or is compiled again. They are registered with `torch.library.Library`, because
-calling a `custom_op` takes three times as long, and a GPU waits for the host here.
+For torch.compile, each step is one opaque operator (`eah::image_sums`, ...), so that it neither
+breaks the graph nor causes recompilation. They are registered with `torch.library.Library`, because
+calling a `custom_op` takes three times as long, and the GPU waits for the host here.
 
 Axes: B batch, H query heads, N key/value heads, Q queries, K keys, D head size.
 """
@@ -31,7 +31,7 @@ SCHEMAS: Final = {
 
 
 class Settings(NamedTuple):
-    """What choosing takes of an `EAHConfig`."""
+    """Settings of an `EAHConfig` that choosing a head uses."""
 
     rule: str
     rule_arguments: dict[str, Any]
@@ -51,7 +51,7 @@ def image_sums(
 ) -> Columns:
     """Sum attention weights down the image columns (steps 1 and 2).
 
-    Arguments as in `triton_host.column_sums`. Other columns than the image's may be summed or 0.
+    Arguments as in `triton_host.column_sums`. Columns without an image may be summed or 0.
     """
     mask, valid, offset, window = (
         visibility.mask,
@@ -86,7 +86,7 @@ def share_head(
         return query, key
     if torch.compiler.is_compiling() or query.device.type != "cpu" or bool((head < 0).any()):
         return method.share_head(query, key, head)
-    # On a CPU, looking at the heads costs nothing, and heads that are the same need no copies.
+    # On a CPU, reading the heads costs nothing, and equal heads need no copies.
     row, group = torch.arange(len(head)), query.shape[1] // key.shape[1]
     shared_key = key[row, head // group][:, None].expand(-1, key.shape[1], -1, -1)
     return query[row, head][:, None].expand_as(query), shared_key

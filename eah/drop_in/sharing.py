@@ -1,4 +1,4 @@
-"""A target layer's attention, and the interception that gives its heads one head's map.
+"""A target layer's attention, in which all heads get one head's map.
 
 Axes: B batch, H query heads, Q queries, K keys, D head size.
 """
@@ -23,13 +23,13 @@ SOFTMAX: Final = (functional.softmax, torch.softmax, torch.Tensor.softmax)
 
 
 class SharingAttention:
-    """What the class of a target layer's attention has before the original's: one head's map."""
+    """First base class of a target layer's attention: shares one head's map."""
 
     eah_state: PatchedModel
     eah_layer: int
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run the original's attention, at image prefill with the densest head's map for all."""
+        """Run the original attention; at image prefill, with the densest head's map for all."""
         forward = super().forward  # type: ignore[misc]  # the original's class follows
         active_pass: Pass | None = _current.get()
         is_trained = self.training or self.eah_state.is_trained  # type: ignore[attr-defined]
@@ -60,13 +60,13 @@ class SharingAttention:
         return output
 
     def _reason_without_map(self) -> str:
-        """Return why there was no map to share, and what to do."""
+        """Return why there was no map to share, and the remedy."""
         base = type(self).__mro__[2]
         run = base.forward  # type: ignore[attr-defined]  # it is an attention class
         if run.__module__ != base.__module__:
             return (
                 f"{base.__name__}.forward was replaced by {run.__module__}.{run.__qualname__}, "
-                "which attends by other means; leave that patch out, set other EAH_LAYERS"
+                "which computes attention differently; remove that patch, set other EAH_LAYERS"
             )
         return (
             "its attention kernel can't be shared; load the model with attn_implementation='eager' "
@@ -95,16 +95,16 @@ def check_reached(model: Any, active_pass: Pass) -> None:
             name = getattr(own, "__qualname__", type(own).__name__)
             cause = f"its forward was replaced by {getattr(own, '__module__', '?')}.{name}"
         raise EAHStateError(
-            f"the attention of layer {layer} did not run through EAH: {cause}; leave that change "
-            "out, set EAH_LAYERS to layers without it, or set EAH_DISABLE=1"
+            f"the attention of layer {layer} did not run through EAH: {cause}; remove that "
+            "change, set EAH_LAYERS to layers without it, or set EAH_DISABLE=1"
         )
 
 
 class HeadSharing(TorchFunctionMode):
-    """While active, gives the heads of one attention call the densest head's map.
+    """While active, shares the densest head's map in one attention call.
 
-    With `scaled_dot_product_attention` they get that head's query and key; with a softmax over
-    scores they get its output.
+    With `scaled_dot_product_attention`, the heads get that head's query and key; with a softmax
+    over scores, they get its output.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class HeadSharing(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Intercept the two functions; all others run as they are."""
+        """Intercept these two functions; all others run unchanged."""
         kwargs = kwargs or {}
         if func is functional.scaled_dot_product_attention:
             return self._attention(*args, **kwargs)
@@ -165,7 +165,7 @@ class HeadSharing(TorchFunctionMode):
         mask = self.mask[..., :keys] if isinstance(self.mask, torch.Tensor) else None
 
         def rows(start: int, stop: int, keys: int, _: torch.Tensor, heads: slice) -> torch.Tensor:
-            # A copy: summing overwrites the rows, and the model goes on with these weights.
+            # A copy: summing overwrites the rows, and the model still uses these weights.
             return weights[:, heads, start:stop, :keys].detach().to(torch.float32, copy=True)
 
         columns = column_sums(
@@ -196,10 +196,10 @@ class HeadSharing(TorchFunctionMode):
     def _visibility(
         self, mask: torch.Tensor | None, is_causal: bool, rows: int, keys: int
     ) -> Visibility:
-        """Return which keys are seen, from what the kernel goes by.
+        """Return the visible keys per query row, from the kernel's mask.
 
         Raises:
-            UnsupportedModelError: If each head has a mask of its own.
+            UnsupportedModelError: If each head has a separate mask.
         """
         if mask is not None and (mask.dim() != 4 or mask.shape[1] != 1):
             raise UnsupportedModelError(
@@ -208,8 +208,8 @@ class HeadSharing(TorchFunctionMode):
             )
         if mask is None and is_causal and self.prompt.cached:
             raise UnsupportedModelError(
-                f"EAH: the kernel gets no mask for a pass behind {self.prompt.cached} cached "
-                "tokens, so what it would see is not known; pass the whole prompt at once"
+                f"EAH: the kernel gets no mask for a pass after {self.prompt.cached} cached "
+                "tokens, so the visible keys are not known; pass the whole prompt at once"
             )
         if mask is None and not is_causal:
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool).expand(1, 1, rows, keys)

@@ -1,7 +1,7 @@
-"""Classes over lmms-eval's, which apply EAH to the model that these have loaded.
+"""Subclasses of lmms-eval's model classes that apply EAH to the loaded model.
 
-`eah.lmms.classes.NAME_KIND` is the class of a model of `eah.lmms.MODELS`, made when it is asked
-for, because lmms-eval's own need other packages each.
+`eah.lmms.classes.NAME_KIND` is the class of a model of `eah.lmms.MODELS`. It is created on first
+access, because each of lmms-eval's classes needs different packages.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from eah.lmms.arguments import read
 from eah.lmms.heads import HeadsFile
 
 OF: Final = "of"
-_base_names: dict[str, str] = {}  # our name of a model -> lmms-eval's, of those that were loaded
+_base_names: dict[str, str] = {}  # our name of a loaded model -> lmms-eval's
 
 
 class StopRun(SystemExit):
     """Ends lmms-eval with a sentence and exit status 1.
 
-    Its models answer with "" when `generate` raises an `Exception`, and its command prints a
-    traceback and exits with 0. An answer that failed is none, so neither may catch this.
+    lmms-eval's models answer "" when `generate` raises an `Exception`, and its command prints a
+    traceback and exits with 0. A failed answer must not be scored, so neither may catch this.
     """
 
     def __init__(self, message: str) -> None:
@@ -38,7 +38,7 @@ class StopRun(SystemExit):
 
 
 class UnderEAH:
-    """What a class of ours does besides lmms-eval's, which follows it in the order of classes."""
+    """Mixin that applies EAH; lmms-eval's own class follows it in the method resolution order."""
 
     eah_name: str
     eah_of: str
@@ -47,10 +47,10 @@ class UnderEAH:
         """Load the model as lmms-eval does, and enable EAH on it.
 
         Args:
-            values: Of lmms-eval's own class.
-            given: Arguments of its own and of `eah.lmms.arguments`.
+            values: Positional arguments of lmms-eval's own class.
+            given: Its keyword arguments and those of `eah.lmms.arguments`.
         Raises:
-            StopRun: If an argument of ours is not allowed, or the model is none that EAH supports.
+            StopRun: If an argument of EAH is not allowed, or EAH does not support the model.
         """
         theirs: Any = super()
         own = inspect.signature(theirs.__init__).parameters
@@ -61,7 +61,7 @@ class UnderEAH:
             if arguments.heads and str(given.get("batch_size", 1)) != "1":
                 raise EAHConfigError(
                     f"heads={arguments.heads} with batch_size={given['batch_size']}: lmms-eval "
-                    "puts requests in an order of its own; write batch_size 1, or leave heads out"
+                    "reorders requests; set batch_size=1, or leave heads out"
                 )
             if arguments.heads:
                 HeadsFile(arguments.heads)  # refused before a model is loaded
@@ -84,7 +84,7 @@ class UnderEAH:
         _use_prompts_of_base_model()
 
     def generate_until(self, requests: Sequence[Any]) -> Any:
-        """Answer as lmms-eval does, and write down the heads if that was asked for."""
+        """Answer as lmms-eval does, and write the heads if `heads` is set."""
         theirs: Any = super()
         if self._eah_heads is None:
             return theirs.generate_until(requests)
@@ -107,13 +107,13 @@ class UnderEAH:
         """Score answers as lmms-eval does, in the baseline."""
         if self._eah_handle is not None:
             raise StopRun("a task scores given answers (loglikelihood), and lmms-eval runs prompt "
-                          "and answer as one, so EAH can't tell them apart: use tasks that "
+                          "and answer as one, so EAH can't separate them: use tasks that "
                           "generate, or arm=baseline")  # fmt: skip
         theirs: Any = super()
         return theirs.loglikelihood(requests)
 
     def _eah_wrap_generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `generate` that ends the run if it fails, and writes down the heads."""
+        """Return a `generate` that writes the heads, and ends the run if it fails."""
 
         @wraps(generate)
         def generate_or_stop(*values: Any, **given: Any) -> Any:
@@ -133,7 +133,7 @@ class UnderEAH:
 
 
 class OfAny:
-    """Makes a model of the class that the argument `of` names."""
+    """Creates a model of the class that the argument `of` names."""
 
     eah_kind: str
 
@@ -143,7 +143,7 @@ class OfAny:
 
         Args:
             text: `--model_args`, with of=NAME.
-            additional_config: What the command adds; values that are None count for nothing.
+            additional_config: Arguments that the command adds; None values are ignored.
         Raises:
             StopRun: If `of` is missing or unknown.
         """
@@ -163,12 +163,12 @@ class OfAny:
 
 @cache
 def class_over(name: str, of: str, kind: str) -> Any:
-    """Return our class over one of lmms-eval's.
+    """Return our subclass of one of lmms-eval's classes.
 
     Args:
-        name: Ours of the model.
-        of: lmms-eval's of the model.
-        kind: "simple" for that class where there are two, "chat" for the one that it prefers.
+        name: Our name of the model.
+        of: lmms-eval's name of the model.
+        kind: "simple" for its simple class, "chat" for the class that lmms-eval prefers.
     """
     theirs = get_model(of, force_simple=kind == KINDS[0])
     names = {"eah_name": name, "eah_of": of, "__module__": __name__, "__doc__": theirs.__doc__}
@@ -176,9 +176,9 @@ def class_over(name: str, of: str, kind: str) -> Any:
 
 
 def _use_prompts_of_base_model() -> None:
-    """Let tasks ask one of our models as they ask lmms-eval's below it, from now on.
+    """Make tasks use the prompts of the base model for our models.
 
-    Tasks have prompts and lengths for some models, by the name that `--model` has.
+    Tasks have prompts and lengths for some models, by the name given to `--model`.
     """
     own = lmms_tasks.ConfigurableTask._prepare_model_specific_config
     if getattr(own, "_eah", False):

@@ -1,6 +1,6 @@
-"""The chosen heads of each request, as JSON lines in a file of their own.
+"""Write the chosen heads of each request to a separate file of JSON lines.
 
-lmms-eval's log of samples has no room for them.
+lmms-eval's log of samples has no field for them.
 """
 
 from __future__ import annotations
@@ -17,19 +17,20 @@ from eah.handle import LayerReport
 
 
 class HeadsFile:
-    """A file of chosen heads, one line a request.
+    """A file of chosen heads, one line per request.
 
-    The file is new, always: a run never adds to another one's. It is made with its first line.
+    The file is always new: a run never appends to the file of another run. It is created with its
+    first line.
     """
 
     def __init__(self, name: str, rank: int = 0) -> None:
-        """Check that the file can be made.
+        """Check that the file can be created.
 
         Args:
-            name: Of the file.
-            rank: Of this process; all but the first write beside it, as heads.rank1.jsonl.
+            name: Name of the file.
+            rank: Rank of this process; others than the first write heads.rank1.jsonl and so on.
         Raises:
-            EAHConfigError: If the file is there, or its folder is not.
+            EAHConfigError: If the file exists, or its folder does not.
         """
         path = Path(name)
         self.path = path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path
@@ -41,7 +42,7 @@ class HeadsFile:
             raise EAHConfigError(f"heads={name}: there is no folder {path.parent}; make it first")
 
     def watch(self, requests: Sequence[Any]) -> list[Any]:
-        """Return requests that say when their document is read, which is before it is answered."""
+        """Return requests that record when their document is read, which precedes its answer."""
         return [
             replace(one, arguments=tuple(self._watch_argument(part, one.args) for part in one.args))
             for one in requests
@@ -60,18 +61,18 @@ class HeadsFile:
         return read_document
 
     def write(self, report: Sequence[LayerReport]) -> None:
-        """Write the line of the request that was read first of those without one.
+        """Write the line of the first request that was read and has no line yet.
 
         Args:
-            report: Of the prefill, of one prompt.
+            report: Report of the prefill of one prompt.
         Raises:
-            EAHConfigError: If another run has made the file meanwhile, or it can't be written.
+            EAHConfigError: If another run has created the file since, or it can't be written.
             EAHStateError: If no document was read.
         """
         if not self._asked:
             raise EAHStateError(
-                "an answer was generated for no document that was read: which one heads=FILE "
-                "should name can't be known in this model of lmms-eval; leave heads out"
+                "an answer was generated, but no document was read before it, so heads=FILE can't "
+                "name its document for this model of lmms-eval; leave heads out"
             )
         task, split, document = self._asked.popleft()
         layers = [
@@ -100,12 +101,12 @@ class HeadsFile:
         """Check that every document that was read has a line.
 
         Raises:
-            EAHStateError: If one has none, so that others may be named wrong.
+            EAHStateError: If one has no line, so other lines may name the wrong document.
         """
         if self._asked:
             raise EAHStateError(
-                f"{len(self._asked)} documents were read and not answered one by one: the lines of "
-                f"{self.path} may be of others; remove it, and leave heads out for this model"
+                f"{len(self._asked)} documents were read but not answered one by one, so lines of "
+                f"{self.path} may name wrong documents; remove it, and leave heads out here"
             )
 
     def _exists_error(self) -> EAHConfigError:

@@ -1,4 +1,4 @@
-"""Which layers an expression such as model.layers[i].self_attn stands for."""
+"""Describe which layers an expression such as model.layers[i].self_attn refers to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What names in a file mean, and which files of the folder import which."""
+"""Resolve the names in a file, and find which files of the folder import which."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Names:
 
     @classmethod
     def of(cls, tree: ast.Module) -> Names:
-        """Return the names of a file, also those of its functions."""
+        """Return the names of a file, including those in its functions."""
         imported = {}
         classes: dict[str, ast.ClassDef] = {}
         for node in ast.walk(tree):
@@ -59,7 +59,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """Functions whose code can be looked at.
+    """Functions whose code is available.
 
     Attributes:
         own: The file's own, by name; methods as Class.method.
@@ -74,7 +74,7 @@ def functions_of(tree: ast.Module) -> dict[str, ast.AST]:
     """Return the functions of a file by name, methods as Class.method."""
     found: dict[str, ast.AST] = {}
     methods = set()
-    for node in ast.walk(tree):  # what is outside comes first
+    for node in ast.walk(tree):  # outer nodes come first
         if isinstance(node, ast.ClassDef):
             for child in node.body:
                 if isinstance(child, ast.FunctionDef):
