@@ -157,8 +157,8 @@ def test_a_prompt_of_unknown_rows_runs_without_eah_and_says_so_once(
     said = [line for line in capsys.readouterr().err.splitlines() if "no embedding of" in line]
     assert said == [
         "EAH: no embedding of a prompt is in the model's embedding table (noise on all of them?), "
-        "so its image tokens are not known and it runs without EAH; EAH_IMAGE_SPAN or "
-        "image_tokens() says where they are"
+        "so its image tokens are not known and it runs without EAH; give their positions with "
+        "EAH_IMAGE_SPAN or image_tokens()"
     ]
     with modeling_llama.image_tokens(SPAN):
         shared = logits(model, inputs_embeds=embeds)

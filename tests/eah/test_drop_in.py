@@ -139,7 +139,7 @@ def test_a_kernel_without_a_mask_behind_a_cache_is_refused(qkv: tuple[torch.Tens
 
     with (
         HeadSharing(SETTINGS, behind, torch.float32, None),
-        pytest.raises(eah.UnsupportedModelError, match="behind 3 cached tokens"),
+        pytest.raises(eah.UnsupportedModelError, match="after 3 cached tokens"),
     ):
         functional.scaled_dot_product_attention(*qkv, is_causal=True)
 

@@ -171,12 +171,12 @@ def test_whether_a_prompts_place_in_the_batch_can_matter(
         ({"rule": ["paper"]}, "rule=['paper'] is not a function or the name of a rule"),
         (
             {"rule": my_rule, "threshold": 0.1},
-            "threshold=0.1 with a rule of your own: bind it into the function, for example with "
+            "threshold=0.1 with your own rule: bind it into the function, for example with "
             "functools.partial",
         ),
         (
             {"rule": my_rule, "threshold_unit": "uniform"},
-            "with a rule of your own: bind it into the function",
+            "with your own rule: bind it into the function",
         ),
         (
             {"rule": "released_code"},
