@@ -1,4 +1,4 @@
-"""EAH: one attention head's map for all heads of a shallow layer, against object hallucination.
+"""EAH reduces object hallucination: all heads of a shallow layer use one head's attention map.
 
 import eah
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __version__ = "0.2.0"
 
-# Imported when first used: `python -m eah.swap` has to run beside any transformers, or none.
+# Imported on first use: `python -m eah.swap` must run with any transformers, or without one.
 _LAZY: Final = {
     "eah.context": ("image_tokens", "prompt_length"),
     "eah.errors": (

@@ -1,24 +1,29 @@
-"""The command `eah`: check a model, or swap EAH's file into transformers (see `eah.swap`).
+"""The command `eah`: check a model, report versions, or swap EAH's file into transformers.
 
 python -m eah check MODEL_FOLDER
-python -m eah install | status | restore | selftest | build
+python -m eah report [RUN_FOLDER]
+python -m eah install | status | restore | selftest | build      (see `eah.swap`)
 """
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
 
-from eah import check, swap
+from eah import swap
 
-CHECK = "check"
+# Commands with their own flags, imported when they are run.
+COMMANDS: Final = {"check": "eah.check", "report": "eah.report"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    if given[:1] == [CHECK]:
-        return check.main(given[1:])
+    if given and given[0] in COMMANDS:
+        status: int = import_module(COMMANDS[given[0]]).main(given[1:])
+        return status
     return swap.main(given)
 
 

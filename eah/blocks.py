@@ -1,4 +1,4 @@
-"""Blocks of query rows, so that attention weights are never all in memory, and float32 products."""
+"""Blocks of query rows, so that attention weights are never all in memory; float32 products."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from typing import Any, Final
 
 import torch
 
-CPU_BLOCK_BYTES: Final = 2 * 2**20  # fits what a core's cache holds
+CPU_BLOCK_BYTES: Final = 2 * 2**20  # fits into a core's cache
 GPU_BLOCK_BYTES: Final = 256 * 2**20  # keeps a GPU busy
-BLOCK_ROWS: Final = 64  # with fewer, a CPU's matrix products are slow; heads wait for their turn
+BLOCK_ROWS: Final = 64  # with fewer rows, a CPU's matrix products are slow
 MIN_BLOCK_ROWS: Final = 16
 
 
 def blocks_of(
     row_bytes: int, heads: int, group: int, num_rows: int, device: torch.device
 ) -> tuple[list[slice], Iterator[tuple[int, int]]]:
-    """Return parts of the heads, and blocks [start, stop) of rows, that are worked on together.
+    """Return groups of heads and blocks [start, stop) of rows that are computed together.
 
     Args:
         row_bytes: Bytes of one row of one head.
         heads: Query heads.
-        group: Query heads per key/value head, which are not parted.
+        group: Query heads per key/value head, which are kept together.
         num_rows: Rows.
-        device: Where the work is done.
+        device: Device of the computation.
     """
     budget = CPU_BLOCK_BYTES if device.type == "cpu" else GPU_BLOCK_BYTES
     rows = min(num_rows, BLOCK_ROWS)
@@ -35,7 +35,7 @@ def blocks_of(
 
 
 def no_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    """Return a context in which matrix products keep float32, whatever the model runs in."""
+    """Return a context in which matrix products stay in float32, also under autocast."""
     if device.type not in ("cpu", "cuda"):
         return nullcontext()
     return torch.autocast(device.type, enabled=False)

@@ -1,6 +1,6 @@
-"""Image tokens that went into a KV cache, for passes that go on behind it.
+"""Image tokens that are in a KV cache, for passes that continue from it.
 
-Shared by the library and the drop-in file. Needs torch alone.
+Shared by the library and the drop-in file. Needs torch only.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ IMAGE: Final = "eah_image"  # attribute of a cache: its image tokens, (B, K) boo
 class CachedImages:
     """Image tokens by cache.
 
-    An object of transformers keeps them itself, and so do its copies. A tuple of tensors is known
-    by its first one, for as long as that lives.
+    A cache object of transformers stores them as an attribute, which its copies keep. A tuple of
+    tensors is identified by its first tensor, while that is alive.
     """
 
     def __init__(self) -> None:
@@ -27,11 +27,11 @@ class CachedImages:
         self._kept: dict[int, tuple[Any, torch.Tensor]] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles know no tuples."""
+        """Copies and pickles start empty."""
         return CachedImages, ()
 
     def keep(self, past: Any, image: torch.Tensor) -> None:
-        """Remember the image tokens, (B, K) bool, that are in a cache."""
+        """Store the image tokens, (B, K) bool, of a cache."""
         if past is None:
             return
         if not isinstance(past, (tuple, list)):
@@ -50,7 +50,7 @@ class CachedImages:
         return found[1] if found is not None and found[0]() is past[0][0] else None
 
     def carry(self, past: Any, output: Any) -> None:
-        """Let the tuple that a pass returns have the image tokens of the one that it got."""
+        """Copy the image tokens of the tuple that a pass received to the one that it returns."""
         image = self.get(past) if isinstance(past, (tuple, list)) else None
         if image is not None:
             self.keep(cache_of(output), image)
@@ -59,13 +59,13 @@ class CachedImages:
         """Return the image tokens among all keys of a pass.
 
         Args:
-            past: The cache that the pass goes on behind.
-            cached: Its tokens.
+            past: The cache that the pass continues from.
+            cached: Number of its tokens.
             here: Image tokens of the pass, shape (B, Q) bool.
         Returns:
             Shape (B, cached + Q) bool.
         Raises:
-            EAHStateError: If there is an image behind a cache whose image tokens are not known.
+            EAHStateError: If an image follows a cache whose image tokens are not known.
         """
         before = torch.zeros(len(here), cached, dtype=torch.bool, device=here.device)
         found = self.get(past) if cached else None

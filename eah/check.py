@@ -1,9 +1,9 @@
-"""Check what EAH can do with a model: which layers it can patch, and that it does what it says.
+"""Check which layers of a model EAH can patch, and that patching and undoing work.
 
     python -m eah check MODEL_FOLDER [--layers 1] [--preset paper] [--random]
 
-The model is loaded, or built with random weights if the folder holds a config alone. Needs neither
-pictures nor a processor: the prompt is random embeddings, some of them taken for image tokens.
+The model is loaded, or built with random weights if the folder has only a config. Needs neither
+pictures nor a processor: the prompt is random embeddings, some of which are image tokens.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from eah.ending import finish
 from eah.errors import EAHError, nearest
+from eah.exit_status import finish
 from eah.settings import PRESETS, EAHConfig
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ class Trial:
 
     Attributes:
         reports: What the target layers found.
-        apart: Largest difference between two heads that attend with the shared map to the same
-            values, relative to the largest output; None if no head was shared.
+        apart: Largest difference between two heads that apply the shared map to the same values,
+            relative to the largest output; None if no head was shared.
         is_undone: Whether disabling restored the outputs bitwise.
         plain_s, eah_s: Seconds of a prefill without and with EAH.
     """
@@ -54,7 +54,7 @@ class Trial:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit status: 1 if a check fails, 2 if none could be made."""
+    """Run the command and return its exit status: 1 if a check fails, 2 if no check could run."""
     parser = argparse.ArgumentParser(
         prog="eah check", description="Check which layers of a model EAH can patch, and try it."
     )
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check(given: argparse.Namespace) -> int:
-    """Print what there is to say about a model, and return the exit status."""
+    """Print the results for a model and return the exit status."""
     config = _config(given.preset, given.layers)
     model = load(given.model, random=given.random)
     failures = 0
@@ -97,7 +97,7 @@ def _config(preset: str, layers: list[int] | None) -> EAHConfig:
 
 
 def load(name: str, *, random: bool = False) -> Any:
-    """Load a model, or build one with random weights where there are none.
+    """Load a model, or build one with random weights if there are none.
 
     Args:
         name: Folder or hub id.
@@ -133,9 +133,10 @@ def load(name: str, *, random: bool = False) -> Any:
 
 @contextmanager
 def _loading(name: str) -> Iterator[None]:
-    """Say whatever transformers raises about a model's files in one sentence.
+    """Turn any error of transformers about a model's files into one sentence.
 
-    There is no list of what it raises. Nothing else may stand inside than its calls.
+    transformers does not document which errors it raises, so all are caught. Use this around calls
+    of transformers only.
     """
     try:
         yield
@@ -144,15 +145,16 @@ def _loading(name: str) -> Iterator[None]:
     except Exception as error:
         if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
             raise
-        said = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
-        if "weights_only" in said:  # torch goes on with how to run what a file holds
-            said = said.partition(". ")[0]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:LONGEST]
+        if "weights_only" in reason:  # torch continues with advice to run the file's code
+            reason = reason.partition(". ")[0]
         if isinstance(error, OSError) and not Path(name).exists():
             raise EAHError(
-                f"{name[:LONGEST]} is no folder, and no model of that name could be loaded: {said}"
+                f"{name[:LONGEST]} is not a folder, and no model of that name could be loaded: "
+                f"{reason}"
             ) from error
         raise EAHError(
-            f"{name} can't be loaded ({said}); check its files, or copy it again"
+            f"{name} can't be loaded ({reason}); check its files, or copy it again"
         ) from error
 
 
@@ -193,8 +195,11 @@ def describe(model: Any, config: EAHConfig) -> Iterator[tuple[str, bool]]:
         yield "  heads identical: not tried, no head was chosen", False
     else:
         same = trial.apart <= 1e-2
-        yield f"  heads identical: {_yes(same)} (largest difference {trial.apart:.0e})", not same
-    yield f"  undo bitwise: {_yes(trial.is_undone)}", not trial.is_undone
+        yield (
+            f"  heads identical: {_yes_no(same)} (largest difference {trial.apart:.0e})",
+            not same,
+        )
+    yield f"  undo bitwise: {_yes_no(trial.is_undone)}", not trial.is_undone
     yield f"  seconds of a prefill: {trial.plain_s:.3f} plain, {trial.eah_s:.3f} with EAH", False
 
 
@@ -220,23 +225,23 @@ def try_out(model: Any, config: EAHConfig) -> Trial:
 
     apart: list[float] = []
 
-    def measured(
+    def apply_and_measure(
         query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, choice: Choice, attend: Any
     ) -> torch.Tensor:
-        def attend_alike(query: torch.Tensor, key: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        def attend_same(query: torch.Tensor, key: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
             output: torch.Tensor = attend(query, key, value[:, :1].expand_as(value))
             return output
 
         if int(choice.head[0]) >= 0:
-            same = share_map(query, key, value, choice, attend_alike).float()  # (B, Q, H, D)
+            same = share_map(query, key, value, choice, attend_same).float()  # (B, Q, H, D)
             largest = float(same.abs().max())
             apart.append(float((same - same[:, :, :1]).abs().max()) / max(largest, 1e-12))
         return share_map(query, key, value, choice, attend)
 
-    run()  # the first pass makes what later ones use
+    run()  # warm up
     before, plain_s = run()
     values = {name: getattr(config, name) for name in ("layers", "rule", "image_span")}
-    with enabled(model, EAHConfig(**values, apply=measured)), image_tokens(model, IMAGE):
+    with enabled(model, EAHConfig(**values, apply=apply_and_measure)), image_tokens(model, IMAGE):
         run()
     with enabled(model, config) as handle, image_tokens(model, IMAGE):
         run()
@@ -253,7 +258,7 @@ def _saturation(report: LayerReport) -> str:
     return "; not saturated"
 
 
-def _yes(value: bool) -> str:
+def _yes_no(value: bool) -> str:
     return "yes" if value else "NO"
 
 

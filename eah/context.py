@@ -1,7 +1,7 @@
-"""What callers say about the prompts of a `with` block: image tokens, prompt length, shared prefix.
+"""`with` blocks that describe prompts: image tokens, prompt length, cached prefix.
 
-A block holds for the thread (more exactly: the context) that enters it, and for one model. On a
-model without EAH it does nothing, so that the same code serves the baseline.
+A block applies to the thread (more exactly, the context) that enters it, and to one model. On a
+model without EAH it does nothing, so the same code runs the baseline.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from eah.errors import EAHConfigError
 from eah.find import Model, transformers_model
 from eah.prefix import SharedPrefix
 from eah.settings import is_int, validate_span
-from eah.state import STATE, PromptLength, Session, say
+from eah.state import STATE, PromptLength, Session, set_scoped
 
 
 @contextmanager
 def image_tokens(model: Model, tokens: torch.Tensor | tuple[int, int]) -> Iterator[None]:
-    """Say where the image tokens of the prompts in a `with` block are.
+    """Set the positions of the image tokens of the prompts in a `with` block.
 
-    Needed where a caller passes embeddings only. It takes the place of the placeholder tokens and
-    of `EAHConfig.image_span`. While a block is open, other threads that call the model have to
-    enter blocks of their own.
+    Needed if you pass embeddings only. It overrides the placeholder tokens and
+    `EAHConfig.image_span`. While a block is open, other threads that call the model must enter
+    their own blocks.
 
     Args:
         model: The model that is called in the block, or a wrapper that has it as `model`.
-        tokens: A span (start, stop) along the prompt, its padding not counted, or a mask of shape
-            (B, S) over the padded prompt, True at image tokens. Beams repeat the rows of a mask.
+        tokens: A span (start, stop) of the prompt, not counting padding, or a mask of shape (B, S)
+            over the padded prompt, True at image tokens. Beams repeat the rows of a mask.
     Raises:
         EAHConfigError: If the span is empty, or the mask is not a 2-D bool tensor.
     """
@@ -46,7 +46,7 @@ def image_tokens(model: Model, tokens: torch.Tensor | tuple[int, int]) -> Iterat
     for session in sessions:
         session.open_blocks.append(block)
     try:
-        with say(sessions, "image_tokens", tokens):
+        with set_scoped(sessions, "image_tokens", tokens):
             yield
     finally:
         for session in sessions:
@@ -55,10 +55,10 @@ def image_tokens(model: Model, tokens: torch.Tensor | tuple[int, int]) -> Iterat
 
 @contextmanager
 def prompt_length(model: Model, length: int | torch.Tensor) -> Iterator[None]:
-    """Say where the answers begin that the forward passes in a `with` block score.
+    """Set where the answers begin that the forward passes in a `with` block score.
 
-    Rows before the length get the shared map. Rows from it on attend as in decoding: with their own
-    query and the original keys. `generate` needs no block, it knows its prompt.
+    Rows before this position get the shared map. Later rows attend as in decoding: with their own
+    query and the original keys. `generate` needs no block: it knows its prompt.
 
     Args:
         model: The model that is called in the block, or a wrapper that has it as `model`.
@@ -74,27 +74,27 @@ def prompt_length(model: Model, length: int | torch.Tensor) -> Iterator[None]:
                 f"prompt length of shape {tuple(length.shape)} and {length.dtype}; it is an int "
                 "from 1, or an integer tensor of shape (batch,) of such"
             )
-        said = PromptLength(length[:, None], int(length.min()), int(length.max()))
+        found = PromptLength(length[:, None], int(length.min()), int(length.max()))
     elif is_int(length) and length >= 1:
-        said = PromptLength(torch.full((1, 1), length), length, length)
+        found = PromptLength(torch.full((1, 1), length), length, length)
     else:
         raise EAHConfigError(f"prompt length {length!r}; it is an int from 1, or one per prompt")
-    with say(sessions_of(transformers_model(model)), "prompt_length", said):
+    with set_scoped(sessions_of(transformers_model(model)), "prompt_length", found):
         yield
 
 
 @contextmanager
 def sharing_prefix(model: nn.Module, prefix: SharedPrefix) -> Iterator[None]:
-    """Let the prompts in a `with` block be batches whose first tokens are shared; see `eah.prefix`.
+    """Run batches of prompts with a cached prefix in a `with` block; see `eah.prefix`.
 
-    A pass that starts without a cache runs whole prompts and fills the prefix's sums. A pass of
-    more than one token on a cache goes on behind the prefix and uses them.
+    A pass without a cache runs whole prompts and fills the prefix's sums. A pass of more than one
+    token on a cache continues from the prefix and uses them.
     """
-    with say(sessions_of(model), "prefix", prefix):
+    with set_scoped(sessions_of(model), "prefix", prefix):
         yield
 
 
 def sessions_of(model: nn.Module) -> list[Session]:
-    """Return the sessions of a model's patched layers, each once."""
+    """Return the distinct sessions of a model's patched layers."""
     states = [module.__dict__.get(STATE) for module in model.modules()]
     return list({id(s.session): s.session for s in states if s is not None}.values())

@@ -1,10 +1,9 @@
-"""Image tokens among embeddings: the rows that are in no row of the embedding table.
+"""Find image tokens among embeddings: those that equal no row of the embedding table.
 
-The embeddings of text tokens are copies of the table's rows, bit for bit; what a vision tower makes
-is not. So a caller that passes embeddings need not say where its image tokens are. Soft prompts
-look like image tokens, too.
+Embeddings of text tokens are exact copies of rows of the table; those of a vision tower are not. So
+if you pass embeddings, EAH can locate the image tokens. Soft prompts look like image tokens, too.
 
-Shared by the library and the drop-in file. Needs torch alone.
+Shared by the library and the drop-in file. Needs torch only.
 
 Axes: B batch, S tokens, V rows of the table, W width, C hashed columns.
 """
@@ -17,19 +16,19 @@ from typing import Any, Final, NamedTuple
 import torch
 from torch import nn
 
-HASHED: Final = 16  # columns; rows that agree in them are compared in full
+HASHED: Final = 16  # columns; rows with equal hashes are compared in full
 BLOCK: Final = 4096  # rows of the table that are read at a time
 WORDS: Final = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
-FACTOR: Final = 6364136223846793005  # odd, so that its powers keep all bits of what they multiply
+FACTOR: Final = 6364136223846793005  # odd, so multiplying by its powers loses no bits
 
 
 @dataclass(frozen=True)
 class Table:
-    """What is kept of an embedding table.
+    """Hashes of an embedding table.
 
     Attributes:
         identity: Its parameters and the dtype that it was read in.
-        width: Of its rows, W.
+        width: Length of its rows, W.
         columns: The hashed columns of its weight, (V, C); None for a weight that is offloaded.
         hashes: Hashes of its rows in ascending order, (V,) int64.
         rows: The rows with these hashes, (V,) int64.
@@ -55,7 +54,7 @@ class ImageRows(NamedTuple):
 
 
 def image_rows(known: torch.Tensor, embeds: torch.Tensor, valid: torch.Tensor | None) -> ImageRows:
-    """Return the tokens that are in no row of the table; padding and zeros are none.
+    """Return the tokens that equal no row of the table, without padding and zeros.
 
     Args:
         known: Rows of the table, shape (B, S) bool.
@@ -69,10 +68,10 @@ def image_rows(known: torch.Tensor, embeds: torch.Tensor, valid: torch.Tensor | 
 
 
 class EmbeddingRows:
-    """Tells which embeddings are rows of a model's embedding table.
+    """Finds which embeddings are rows of a model's embedding table.
 
-    Hashes of a plain table are kept until it changes, by whatever means: a hash only proposes a
-    row, which is then compared in full, and the hashed columns are compared with the weight's each
+    Hashes of a plain table are cached until it changes in any way: a hash only proposes a row,
+    which is then compared in full, and the hashed columns are compared with the weight's each
     time. A scaled or adapted table is hashed for each prompt.
     """
 
@@ -81,16 +80,16 @@ class EmbeddingRows:
         self._tables: dict[torch.device, Table] = {}  # replicas of a model share this object
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles read the table anew."""
+        """Copies and pickles hash the table again."""
         return EmbeddingRows, ()
 
     @torch.no_grad()
     def equal(self, embed: Any, ids: tuple[int, ...], embeds: torch.Tensor) -> torch.Tensor:
-        """Return which embeddings are those of some tokens, such as placeholders, (B, S) bool."""
+        """Return which embeddings are those of given tokens, such as placeholders, (B, S) bool."""
         found = torch.zeros(embeds.shape[:2], dtype=torch.bool, device=embeds.device)
         for token in ids:
             if not 0 <= token < embed.weight.shape[0]:
-                continue  # a number that stands for an image in `input_ids` alone
+                continue  # a placeholder id that is used in `input_ids` only
             row = embed.forward(torch.tensor([token], device=embeds.device))  # (1, W)
             found |= _equal(row.to(embeds.device), embeds.detach())
         return found
@@ -100,8 +99,8 @@ class EmbeddingRows:
         """Return which embeddings are rows of the table.
 
         Args:
-            embed: The model's embedding module; its own output is compared, scaled and adapted as
-                it may be.
+            embed: The model's embedding module; its output is compared, with any scaling or
+                adapters.
             embeds: Shape (B, S, W).
         Returns:
             Shape (B, S) bool; None if the two can't be compared.
@@ -110,7 +109,7 @@ class EmbeddingRows:
         if not isinstance(weight, torch.Tensor) or weight.dim() != 2:
             return None
         if getattr(embed, "max_norm", None) is not None:
-            return None  # reading its rows would change them
+            return None  # a lookup would change its rows
         device = embeds.device if weight.is_meta else weight.device
         wanted = embeds.detach().to(device)
         table = self._read(embed, weight, wanted.dtype, device)
@@ -140,7 +139,7 @@ class EmbeddingRows:
     def _read(
         self, embed: Any, weight: torch.Tensor, dtype: torch.dtype, device: torch.device
     ) -> Table | None:
-        """Return the table, from what is kept if that is current; None if it can't be compared."""
+        """Return the table, cached if it is unchanged; None if it can't be compared."""
         identity = dtype, tuple((p.data_ptr(), _version(p)) for p in (weight, *embed.parameters()))
         columns = None
         if not weight.is_meta:
@@ -151,7 +150,9 @@ class EmbeddingRows:
             return kept
         rows = torch.arange(weight.shape[0], device=device)
         hashes = torch.cat([_row_hashes(embed, part, dtype) for part in torch.split(rows, BLOCK)])
-        for row in rows[: HASHED // 2].tolist():  # a product's last bits depend on its batch
+        for row in rows[
+            : HASHED // 2
+        ].tolist():  # the last bits of a matrix product depend on the batch
             if not torch.equal(_row_hashes(embed, rows[row : row + 1], dtype)[0], hashes[row]):
                 return None
         hashes, order = hashes.sort()
@@ -161,9 +162,9 @@ class EmbeddingRows:
 
 
 def _is_plain(embed: Any) -> bool:
-    """Return whether a module looks rows up and does nothing else, so that its weight says it all.
+    """Return whether a module only looks up rows, so that its weight determines its output.
 
-    accelerate replaces the `forward` of modules whose weights it moves; it changes no values.
+    accelerate replaces the `forward` of modules whose weights it moves, without changing values.
     """
     is_replaced = "forward" in vars(embed) and "_hf_hook" not in vars(embed)
     return type(embed).forward is nn.Embedding.forward and not is_replaced
@@ -182,7 +183,7 @@ def _row_hashes(embed: Any, rows: torch.Tensor, dtype: torch.dtype) -> torch.Ten
 
 
 def _hashes(columns: torch.Tensor) -> torch.Tensor:
-    """Return hashes of rows of which the hashed columns are given, (..., C) -> (...) int64."""
+    """Return hashes of rows from their hashed columns, (..., C) -> (...) int64."""
     powers = [pow(FACTOR, power + 1, 2**64) for power in range(columns.shape[-1])]
     signed = [power - 2**64 if power >= 2**63 else power for power in powers]
     return (_bits(columns).long() * torch.tensor(signed, device=columns.device)).sum(-1)
@@ -194,7 +195,7 @@ def _bits(values: torch.Tensor) -> torch.Tensor:
 
 
 def _equal(rows: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
-    """Return which rows are bit for bit those wanted, (..., W) -> (...) bool."""
+    """Return which rows equal those wanted bitwise, (..., W) -> (...) bool."""
     return (_bits(rows.to(wanted.dtype)) == _bits(wanted)).all(-1)
 
 

@@ -1,7 +1,7 @@
-"""Find what EAH changes in a model: its decoder's attention modules, by type and layer index.
+"""Find the attention modules of a model's decoder, by type and layer index.
 
-Never by a chain of attributes: the path to the decoder differs between models and between versions
-of transformers. Whatever EAH can't share correctly is refused here, before the model runs.
+Not by a chain of attributes: the path to the decoder differs between models and between versions of
+transformers. Attention that EAH can't share correctly is refused here, before the model runs.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ PLACEHOLDERS: Final = {
     "image": ("image_token_id", "image_token_index"),
     "video": ("video_token_id", "video_token_index"),
 }
-# Code that decides by the kernel's name what it hands to the kernel: sparse masks, for one. EAH
-# names a function of its own there, so such a module would take another path.
-# transformers 4 looks the kernel itself up under `!= "eager"`, and Qwen2-VL's layers warn under
-# `!= "flash_attention_2"`, which are no such decisions.
+# Code that uses the kernel's name to decide what it passes to the kernel, such as sparse masks. EAH
+# replaces that name with its own, so such a module would take a different branch. Two harmless
+# tests are excluded: transformers 4 looks up the kernel after `!= "eager"`, and Qwen2-VL's layers
+# warn after `!= "flash_attention_2"`.
 NAME_TEST: Final = re.compile(
     r"_attn_implementation\s*(not\s+in|in|==|!=)\s"
     r"(?!\"\w+\":\s+(attention_interface|logger\.warning_once)\b)"
 )
-# Arguments by which modules change their scores, with the attribute that they pass, if it is one.
+# Arguments that change a module's scores, and the attribute that is passed, if it is one.
 SCORE_ARGUMENT: Final = re.compile(
     r"\b(softcap|s_aux|sinks|position_bias|indices|block_indices)=(self((?:\.\w+)+))?"
 )
 
 
 class Wrapper(Protocol):
-    """What a wrapper needs to be passed in the place of its model: an attribute `model`.
+    """An object that can be passed instead of its model: it has an attribute `model`.
 
-    It is no `nn.Module` itself. Wrappers of `models` are such objects, and transformers' pipelines.
+    It is not an `nn.Module` itself. Examples: wrappers of `models`, and transformers' pipelines.
     """
 
     @property
@@ -129,11 +129,11 @@ def patchable_layers(model: nn.Module) -> tuple[dict[int, Any], dict[int, str]]:
 
 
 def target_modules(model: nn.Module, layers: Iterable[int]) -> dict[int, Any]:
-    """Return the attention modules of some layers, after checking that they can be patched.
+    """Return the attention modules of given layers, after checking that they can be patched.
 
     Raises:
         EAHConfigError: If a layer does not exist, or has no attention.
-        UnsupportedModelError: If a layer's attention is not one that EAH works with.
+        UnsupportedModelError: If EAH can't patch a layer's attention.
     """
     layers = tuple(layers)
     usable, reasons = patchable_layers(model)
@@ -177,7 +177,7 @@ def num_heads(module: Any) -> int:
 def placeholder_ids(model: Any) -> dict[str, tuple[int, ...]]:
     """Return the ids of the model's placeholder tokens, by kind ("image", "video").
 
-    A family names them in its config, or else in one of the config's parts (Phi-4-multimodal).
+    They are in the model's config, or in one of its sub-configs (Phi-4-multimodal).
     """
     parts = [getattr(model.config, name, None) for name in model.config.sub_configs]
     for config in (model.config, *parts):
@@ -245,7 +245,7 @@ def source_of(cls: Any) -> str:
 
 
 def _attribute(module: Any, path: str) -> Any:
-    """Return what `self` followed by a path such as ".config.softcap" is; None if it has none."""
+    """Return the attribute at a path such as ".config.softcap"; None if there is none."""
     for name in path.removeprefix(".").split("."):
         module = getattr(module, name, None)
     return module

@@ -1,8 +1,8 @@
-"""What `generate` of a patched model does besides its own: it says where the prompt ends.
+"""Wrap `generate` of a patched model to record where its prompt ends.
 
-Rows behind the prompt are an answer's, also where a pass runs them together with the prompt
-(`use_cache=False`, assisted generation). Continuous batching packs prompts of many requests into
-one row and runs them in a thread of its own, so it is refused where it is started.
+Rows after the prompt belong to the answer, even if one pass runs both (`use_cache=False`, assisted
+generation). Continuous batching packs prompts of many requests into one row and runs them in a
+separate thread, so it is refused at its start.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import nn
 
 from eah.errors import EAHStateError
 from eah.prompt_end import generation_of
-from eah.state import Session, say
+from eah.state import Session, set_scoped
 
 GENERATE: Final = "generate"
 CONTINUOUS: Final = (
@@ -29,30 +29,30 @@ class Generate:
     """`generate` of one model while EAH is enabled or observed."""
 
     def __init__(self, session: Session, model: nn.Module) -> None:
-        """Stand before the model's own `generate`."""
+        """Wrap the model's own `generate`."""
         self.session, self.model = session, model
 
     @property
     def __signature__(self) -> inspect.Signature:
-        """The signature of the model's own."""
+        """Signature of the model's own `generate`."""
         own: Any = type(self.model)
         return inspect.signature(own.generate)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the model's own, its prompt's length known."""
+        """Run the model's own `generate` with the prompt's length set."""
         own: Callable[..., Any] = getattr(type(self.model), GENERATE)
         generation = generation_of(self.model, args, kwargs)
         if not self.session.is_active or generation is None:
             return own(self.model, *args, **kwargs)
-        with say([self.session], "prompt_length", generation):
+        with set_scoped([self.session], "prompt_length", generation):
             return own(self.model, *args, **kwargs)
 
 
 class Refuse:
-    """A method of one model that EAH can't serve."""
+    """A method of one model that EAH does not support."""
 
     def __init__(self, session: Session, model: nn.Module, name: str) -> None:
-        """Stand before the model's own method."""
+        """Wrap the model's own method."""
         self.session, self.model, self.name = session, model, name
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -64,13 +64,13 @@ class Refuse:
         if self.session.is_active:
             raise EAHStateError(
                 f"{self.name} packs the prompts of many requests into one row, where EAH can't "
-                "tell them apart; use generate with padded batches, or disable EAH"
+                "separate them; use generate with padded batches, or disable EAH"
             )
         return getattr(type(self.model), self.name)(self.model, *args, **kwargs)
 
 
 def wrap_methods(session: Session, model: nn.Module) -> None:
-    """Stand before a model's methods that generate."""
+    """Wrap a model's methods that generate."""
     if callable(getattr(type(model), GENERATE, None)):
         model.__dict__.setdefault(GENERATE, Generate(session, model))
     for name in CONTINUOUS:

@@ -1,4 +1,4 @@
-"""What EAH found, for the caller: handles and reports."""
+"""Handles and reports: what EAH found."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class LayerReport:
         counts: Vision sinks per batch row and head.
         image_tokens: Number of image tokens per batch row.
         saturated: Per batch row, whether every image token is a sink in every head; then all
-            counts tie, and the choice says nothing.
-        skipped: Why nothing was done in any row; None if something was.
+            counts tie, and the choice is meaningless.
+        skipped: Why EAH did not act in any row; None if it acted.
     """
 
     layer: int
@@ -55,7 +55,7 @@ class EAHHandle:
     def choices(self) -> dict[int, Choice]:
         """Choice per layer in this thread's last forward pass, as tensors; empty if it had none.
 
-        Decode steps are not counted as forward passes of their own.
+        Decode steps do not count as forward passes.
         """
         found = last_findings(self._session)
         layers = {} if found is None else found.layers
@@ -64,7 +64,7 @@ class EAHHandle:
     def report(self) -> list[LayerReport]:
         """Return what this thread's last forward pass did (waits for the device).
 
-        Decode steps are not counted as forward passes of their own. Empty before the first pass.
+        Decode steps do not count as forward passes. Empty before the first pass.
         """
         found = last_findings(self._session)
         if found is None:
@@ -122,12 +122,12 @@ class Observer:
     def report(self, config: EAHConfig | None = None) -> list[LayerObservation]:
         """Return one entry per layer about this thread's last forward pass under observation.
 
-        Decode steps are not counted as forward passes of their own. Empty before the first pass.
+        Decode steps do not count as forward passes. Empty before the first pass.
         The first report of a pass waits for the device; further ones, with other settings, don't.
 
         Args:
-            config: Settings to count sinks with in the place of the observer's; the image tokens
-                stay those that were observed.
+            config: Settings to count sinks with instead of the observer's; the image tokens stay
+                those that were observed.
         Raises:
             EAHConfigError: If `config` has the rule "released_code" and that was not observed.
         """
@@ -156,9 +156,9 @@ class Observer:
     ) -> Figure:
         """Return a figure of where a layer looks in the picture, before and after EAH.
 
-        The picture stands beside two heat maps of the mean attention that each image token
-        receives, sinks outlined: as the layer attends by itself, and with the chosen head's map in
-        the heads that EAH would give it.
+        The picture is next to two heat maps of the mean attention that each image token
+        receives, with sinks outlined: once without EAH, and once with the chosen head's map in the
+        heads that EAH would give it to.
 
         Args:
             image: The picture as the model sees it (cropped, padded or resized): a PIL picture, a

@@ -1,4 +1,4 @@
-"""Hooks on the models around patched layers: they begin a forward pass and end it."""
+"""Hooks on the models around patched layers, which begin and end a forward pass."""
 
 from __future__ import annotations
 
@@ -16,8 +16,17 @@ from torch import nn
 from eah.cached_images import cache_of
 from eah.errors import EAHStateError
 from eah.prompt import Prompt
-from eah.reading import UNKNOWN_IMAGE, prompt_of
-from eah.state import STATE, Findings, Pass, Session, current, current_pass, keep_findings, said
+from eah.prompt_reader import UNKNOWN_IMAGE, prompt_of
+from eah.state import (
+    STATE,
+    Findings,
+    Pass,
+    Session,
+    current,
+    current_pass,
+    keep_findings,
+    scoped_value,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +43,7 @@ class ModelHooks:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's has no types
     def before(self, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        """Begin a pass, unless a model further out has done so."""
+        """Begin a pass, unless an outer model has begun one."""
         if not self.session.is_active:
             return
         outer = current.get()
@@ -49,13 +58,13 @@ class ModelHooks:
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]  # torch's has no types
     def after(self, model: nn.Module, _: Any, __: Any, output: Any) -> None:
-        """End the pass where it began; also called after an exception, without output."""
-        under_way = current_pass(self.session)
-        if under_way is not None and under_way.model is model:
-            current.set(under_way.outer)
-            under_way.model = under_way.frame = None
-            _end(under_way, output)
-            self.session.cached_images.carry(under_way.past, output)
+        """End the pass that this model began; also called after an exception, without output."""
+        active_pass = current_pass(self.session)
+        if active_pass is not None and active_pass.model is model:
+            current.set(active_pass.outer)
+            active_pass.model = active_pass.frame = None
+            _end(active_pass, output)
+            self.session.cached_images.carry(active_pass.past, output)
 
     def _begin(
         self, model: nn.Module, arguments: Mapping[str, Any], outer: Pass | None
@@ -63,7 +72,7 @@ class ModelHooks:
         """Read a forward pass from the arguments of a model's `forward`; None without a prompt.
 
         Raises:
-            EAHStateError: If EAH can't know the image tokens, or can't see all of them.
+            EAHStateError: If the image tokens can't be located, or are split over passes.
         """
         session = self.session
         ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
@@ -71,19 +80,19 @@ class ModelHooks:
         if tokens is None:
             return outer
         prompt, findings = Prompt(tokens.shape[1], 0), Findings(tokens.shape[0], None)
-        prefix = said(session, "prefix")
-        under_way = Pass(session, model, _call_frame(), outer, prompt, prefix, findings)
-        under_way.past = arguments.get("past_key_values")
+        prefix = scoped_value(session, "prefix")
+        active_pass = Pass(session, model, _call_frame(), outer, prompt, prefix, findings)
+        active_pass.past = arguments.get("past_key_values")
         if model.training and _is_trained(model):
-            _say_training(session, model)
-            under_way.prompt = replace(prompt, skipped=TRAINING)
+            _warn_of_training(session, model)
+            active_pass.prompt = replace(prompt, skipped=TRAINING)
             findings.skipped = TRAINING
         else:
-            self._read(under_way, model, arguments)
-        return under_way
+            self._read(active_pass, model, arguments)
+        return active_pass
 
-    def _read(self, under_way: Pass, model: nn.Module, arguments: Mapping[str, Any]) -> None:
-        """Let a pass know its prompt, from the arguments of its model or of one further in.
+    def _read(self, active_pass: Pass, model: nn.Module, arguments: Mapping[str, Any]) -> None:
+        """Set the prompt of a pass, from the arguments of its model or of an inner one.
 
         Raises:
             EAHStateError: If the image tokens are not known in the innermost model either.
@@ -91,15 +100,15 @@ class ModelHooks:
         if arguments.get("input_ids") is None and arguments.get("inputs_embeds") is None:
             return
         prompt = prompt_of(self.session, model, arguments, is_decoder=self.is_decoder)
-        under_way.is_open = prompt is None
+        active_pass.is_open = prompt is None
         if prompt is None and self.is_decoder:
             if self.session.config is not None:
                 raise EAHStateError(UNKNOWN_IMAGE)
-            prompt = replace(under_way.prompt, skipped=UNKNOWN_IMAGE.split(";")[0])
+            prompt = replace(active_pass.prompt, skipped=UNKNOWN_IMAGE.split(";")[0])
         if prompt is not None:
-            under_way.prompt, under_way.is_open = prompt, False
-            under_way.findings.skipped = prompt.skipped
-            under_way.findings.unseen = prompt.image if prompt.may_be_text else None
+            active_pass.prompt, active_pass.is_open = prompt, False
+            active_pass.findings.skipped = prompt.skipped
+            active_pass.findings.unchecked = prompt.image if prompt.may_be_text else None
 
 
 def _is_trained(model: nn.Module) -> bool:
@@ -108,31 +117,31 @@ def _is_trained(model: nn.Module) -> bool:
     return all(module.training for module in patched)
 
 
-def _say_training(session: Session, model: nn.Module) -> None:
-    """Say once that a model in training mode is left alone."""
-    if not session.is_training_said:
-        session.is_training_said = True
+def _warn_of_training(session: Session, model: nn.Module) -> None:
+    """Warn once that EAH does not act on a model in training mode."""
+    if not session.has_warned_of_training:
+        session.has_warned_of_training = True
         name = type(model).__name__
         logger.warning("EAH: %s %s", name, TRAINING[len("the model ") :])
 
 
-def _end(under_way: Pass, output: Any) -> None:
-    """Keep what a pass found.
+def _end(active_pass: Pass, output: Any) -> None:
+    """Store the findings of a pass.
 
     Raises:
         EAHStateError: If an image prefill ran without reaching every target layer.
     """
-    session, prompt = under_way.session, under_way.prompt
+    session, prompt = active_pass.session, active_pass.prompt
     if prompt.is_decoding:
         return
-    keep_findings(session, under_way.findings)
+    keep_findings(session, active_pass.findings)
     if output is None:
-        under_way.findings.skipped = prompt.skipped or "the forward pass was not completed"
+        active_pass.findings.skipped = prompt.skipped or "the forward pass was not completed"
         return
     past = cache_of(output)
     if prompt.image is not None and session.cached_images.get(past) is None:
         session.cached_images.keep(past, prompt.image)
-    missed = sorted(set(session.shared_layers) - under_way.reached)
+    missed = sorted(set(session.shared_layers) - active_pass.reached)
     if missed and prompt.skipped is None and not prompt.is_text():
         raise EAHStateError(
             f"the attention of layers {missed} did not run through EAH in this forward pass; "

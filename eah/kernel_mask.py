@@ -1,4 +1,4 @@
-"""What a layer's own kernel goes by: which keys it lets rows see, and what EAH can't count.
+"""Visible keys per query row, from the arguments of a layer's kernel; refuses unsupported ones.
 
 Axes: B batch, H query heads, N key/value heads, Q queries, K keys, D head size.
 """
@@ -15,7 +15,7 @@ from eah.errors import UnsupportedModelError
 from eah.prompt import Prompt
 from eah.visibility import Visibility
 
-# Scores that these arguments change are not softmax(Q K^T * scale + mask), which is what we count.
+# With these arguments, attention is not softmax(Q K^T * scale + mask), which is what EAH counts.
 UNSUPPORTED_ARGUMENTS: Final = (
     "softcap", "s_aux", "sinks", "position_bias", "head_mask", "indices", "block_indices", "cache",
 )  # fmt: skip
@@ -31,12 +31,12 @@ def check_arguments(
     mask: Any,
     kwargs: Any,
 ) -> None:
-    """Refuse what would make the counted map another one than the kernel's."""
+    """Refuse arguments with which the counted map would differ from the kernel's."""
     if query.shape[2] != prompt.queries:
         raise UnsupportedModelError(
             f"layer {layer} attends with {query.shape[2]} rows for {prompt.queries} tokens of the "
-            "prompt, so the places of its image tokens are not known; let the processor expand the "
-            "image placeholders, or pass embeddings within `with eah.image_tokens(model, ...)`"
+            "prompt, so the positions of its image tokens are not known; let the processor expand "
+            "the image placeholders, or pass embeddings within `with eah.image_tokens(model, ...)`"
         )
     if prompt.cached + prompt.queries > key.shape[2]:
         raise UnsupportedModelError(
@@ -61,8 +61,8 @@ def check_arguments(
         )
     if isinstance(mask, (torch.Tensor, BlockMask)) and len(mask.shape) == 4 and mask.shape[1] != 1:
         raise UnsupportedModelError(
-            f"layer {layer} has a mask of its own for each of {mask.shape[1]} heads; one head's "
-            "map can't be given to the others"
+            f"layer {layer} has a separate mask for each of {mask.shape[1]} heads, so one head's "
+            "map can't be shared; choose other layers or another model"
         )
 
 
@@ -75,7 +75,7 @@ def kernel_visibility(
     mask: Any,
     kwargs: dict[str, Any],
 ) -> Visibility:
-    """Return which keys are seen, from what the kernel goes by."""
+    """Return the visible keys per query row, from the kernel's mask."""
     rows, keys = query.shape[2], key.shape[2]
     is_flash = "flash" in kernel
     if isinstance(mask, BlockMask):
@@ -84,13 +84,13 @@ def kernel_visibility(
     is_causal = getattr(module, "is_causal", True) if is_causal is None else is_causal
     if isinstance(mask, torch.Tensor) and mask.dim() == 4:
         seen = mask
-    elif is_causal and kernel not in ("eager", "flex_attention"):  # these go by their masks alone
+    elif is_causal and kernel not in ("eager", "flex_attention"):  # these use only their masks
         if prompt.cached and not is_flash:
             raise UnsupportedModelError(
-                f"the kernel {kernel!r} gets no mask for a pass behind {prompt.cached} cached "
-                "tokens, so what it would see is not known; pass the whole prompt at once"
+                f"the kernel {kernel!r} gets no mask for a pass after {prompt.cached} cached "
+                "tokens, so the visible keys are not known; pass the whole prompt at once"
             )
-        # Only flash attention goes by the window itself; the others have it in their masks.
+        # Only flash attention takes the window as an argument; for others it is in the mask.
         return prompt.visibility(None, kwargs.get("sliding_window") if is_flash else None)
     elif isinstance(mask, torch.Tensor):  # flash attention's mask of padding
         seen = mask.bool()[:, None, None].expand(-1, 1, rows, -1)

@@ -1,9 +1,9 @@
-"""The attention kernel that a model has by itself, while its config names a function of ours.
+"""Run a model's own attention kernel while its config names our attention function.
 
-transformers lets a config name its attention function (`AttentionInterface`). A module that is to
-call a function of ours gets a copy of its config that names it. The kernel behind it reads the
-module's config too, so it gets a view of the module that has the original one. Nothing is swapped
-while a kernel runs: other threads may be using the module.
+In transformers, a config names the attention function (`AttentionInterface`). To call our function,
+a module gets a copy of its config that names it. The model's own kernel reads the module's config
+too, so it gets a view of the module that has the original config. Nothing is swapped while a kernel
+runs: other threads may be using the module.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from eah.errors import UnsupportedModelError
 
-UNDER: Final = "_config_under_this"
+ORIGINAL: Final = "_config_under_this"
 
 
 class ModuleView:
     """An attention module with another config."""
 
     def __init__(self, module: Any, config: Any) -> None:
-        """Show a module, or a view of one, with this config."""
+        """View a module, or a view of one, with this config."""
         self.module, self.config = module, config
 
     def __getattr__(self, name: str) -> Any:
@@ -36,25 +36,25 @@ class ModuleView:
 def config_naming(config: Any, name: str) -> Any:
     """Return a copy of a config that names an attention function.
 
-    Its parts, such as the vision tower's config, keep theirs: the setter would change them too, and
-    the copy shares them with the original.
+    Sub-configs, such as the vision tower's, are unchanged: the property's setter would change them
+    too, and the copy shares them with the original.
     """
     named = copy.copy(config)
     named._attn_implementation_internal = name
-    named.__dict__[UNDER] = config
+    named.__dict__[ORIGINAL] = config
     return named
 
 
-def under(config: Any) -> Any:
-    """Return the config that another one was made of to name a function of ours."""
-    return config.__dict__[UNDER]
+def original_config(config: Any) -> Any:
+    """Return the config that `config_naming` copied."""
+    return config.__dict__[ORIGINAL]
 
 
 def own_config(module: Any) -> Any:
-    """Return the config of an attention module, also while others are in its place."""
+    """Return the original config of an attention module, also while it is replaced."""
     config = module.config
-    while UNDER in config.__dict__:
-        config = under(config)
+    while ORIGINAL in config.__dict__:
+        config = original_config(config)
     return config
 
 
@@ -63,7 +63,7 @@ def run_kernel(module: Any, config: Any, *tensors: Any, **kwargs: Any) -> Any:
 
     Args:
         module: The attention module.
-        config: Its config before a function of ours was named.
+        config: Its original config.
         tensors: Query, key, value and mask.
         kwargs: What else transformers passes to attention functions.
     """

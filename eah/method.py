@@ -73,9 +73,9 @@ def attention_rows(
         scores = scores.view(batch, -1, stop - start, keys)  # (B, h, q, keys)
         bias = visibility.bias(start, stop, keys)
         scores = scores if bias is None else scores.add_(bias)
-        # Causal rows all see what lies before their block; only the rest needs hiding.
+        # All causal rows see the keys before their block; only the rest needs masking.
         first = visibility.offset + start if visibility.is_plain else 0
-        # Not -inf: a padding row sees no key at all, and its weights must stay finite.
+        # Not -inf: a padding row sees no key, and its weights must stay finite.
         scores[..., first:].masked_fill_(~visible[:, None, :, first:], torch.finfo(torch.float).min)
         return torch.softmax(scores, dim=-1)
 
@@ -90,7 +90,7 @@ def column_sums(
     """Sum attention weights down the columns (step 2), a block of rows at a time.
 
     `rounding` is a dtype that weights are rounded to before they are summed; `rows` returns copies
-    of weights that exist already, in the place of `attention_rows`.
+    of weights that exist already, instead of `attention_rows`.
     """
     (batch, heads, queries, _), num_keys, device = query.shape, key.shape[2], query.device
     rows = rows or attention_rows(query, key, visibility, scaling)

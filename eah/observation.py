@@ -1,4 +1,4 @@
-"""What `eah.observe` collects: sinks of every head, and what each rule would have chosen.
+"""Results of `eah.observe`: sinks of every head, and the head that each rule would choose.
 
 Axes: B batch, H query heads, K keys, I image tokens of one prompt.
 """
@@ -23,11 +23,11 @@ class Observation(NamedTuple):
     """Sums of one layer."""
 
     columns: Columns
-    rounded: Columns | None  # of weights as rounded to the query's dtype, where they are wanted
+    rounded: Columns | None  # of weights rounded to the query's dtype, if needed
     image: torch.Tensor  # True at image tokens, (B, K)
 
     def cpu(self) -> Observation:
-        """Return the sums on the CPU; nothing is copied that is there already."""
+        """Return the sums on the CPU, without copying those that are there already."""
         columns, rounded = self.columns, self.rounded
         there = Columns(*(part.cpu() for part in columns))
         if rounded is not None:
@@ -53,12 +53,12 @@ class Observation(NamedTuple):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LayerObservation:
-    """What one layer attended to in the last image prefill, without any change by EAH in it.
+    """What one layer attended to in the last image prefill, without EAH in that layer.
 
     Attributes:
         layer: Layer index, from 0.
         image_tokens: Number of image tokens per batch row.
-        sinks: Vision sinks per batch row and head, under the settings that are counted with.
+        sinks: Vision sinks per batch row and head, under the settings used for counting.
         density: Sinks divided by image tokens, likewise; 0.0 without an image.
         image_attention: Mean attention to the image per batch row and head: the sum of `means`.
         heads: Per rule, the head that it would have chosen in each batch row, None for none: the
@@ -99,7 +99,7 @@ class LayerObservation:
     def is_sink(self) -> tuple[torch.Tensor, ...]:
         """Per batch row, which image tokens are sinks of each head under these settings.
 
-        (H, I) bool each; empty under a rule of your own, which only says how many.
+        (H, I) bool each; empty under a user's own rule, which returns only counts.
         """
         found, config = self._found, self._config
         if found is None or config is None or not isinstance(config.rule, str):
@@ -127,7 +127,7 @@ def describe(
 
     Args:
         layer: Layer index.
-        found: What was summed, on the CPU.
+        found: The sums, on the CPU.
         config: Settings that sinks are counted with.
         rules: Named rules to report the heads of.
     Raises:

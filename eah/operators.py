@@ -1,8 +1,8 @@
 """A layer's steps as torch operators: count, choose, share; by Triton kernels where they run.
 
-To torch.compile each is one opaque operator, `eah::image_sums` and its like, so that nothing of
-them breaks a graph or is compiled again. They are registered with `torch.library.Library`, because
-calling a `custom_op` takes three times as long, and a GPU waits for the host here.
+For torch.compile, each step is one opaque operator (`eah::image_sums`, ...), so that it neither
+breaks the graph nor causes recompilation. They are registered with `torch.library.Library`, because
+calling a `custom_op` takes three times as long, and the GPU waits for the host here.
 
 Axes: B batch, H query heads, N key/value heads, Q queries, K keys, D head size.
 """
@@ -31,7 +31,7 @@ SCHEMAS: Final = {
 
 
 class Settings(NamedTuple):
-    """What choosing takes of an `EAHConfig`."""
+    """Settings of an `EAHConfig` that choosing a head uses."""
 
     rule: str
     rule_arguments: dict[str, Any]
@@ -51,7 +51,7 @@ def image_sums(
 ) -> Columns:
     """Sum attention weights down the image columns (steps 1 and 2).
 
-    Arguments as in `triton_host.column_sums`. Other columns than the image's may be summed or 0.
+    Arguments as in `triton_host.column_sums`. Columns without an image may be summed or 0.
     """
     mask, valid, offset, window = (
         visibility.mask,
@@ -68,9 +68,9 @@ def choose_head(columns: Columns, image: torch.Tensor, config: Any) -> Choice:
     """Apply the rule of an `EAHConfig`, then its head, min_density and receivers (step 4)."""
     if callable(config.rule) or config.receivers != "all":
         return method.choose(columns, image, config)
-    ways = config.rule_arguments
-    unit, density = ways.get("threshold_unit"), float(config.min_density)
-    threshold = float(ways["threshold"])
+    arguments = config.rule_arguments
+    unit, density = arguments.get("threshold_unit"), float(config.min_density)
+    threshold = float(arguments["threshold"])
     return Choice(
         *_choose_head(*columns, image, config.rule, threshold, unit, config.head, density)
     )
@@ -86,13 +86,13 @@ def share_head(
         return query, key
     if torch.compiler.is_compiling() or query.device.type != "cpu" or bool((head < 0).any()):
         return method.share_head(query, key, head)
-    # On a CPU, looking at the heads costs nothing, and heads that are the same need no copies.
+    # On a CPU, reading the heads costs nothing, and equal heads need no copies.
     row, group = torch.arange(len(head)), query.shape[1] // key.shape[1]
     shared_key = key[row, head // group][:, None].expand(-1, key.shape[1], -1, -1)
     return query[row, head][:, None].expand_as(query), shared_key
 
 
-def _sums(
+def _run_image_sums(
     query: torch.Tensor,
     key: torch.Tensor,
     image: torch.Tensor,
@@ -109,13 +109,13 @@ def _sums(
     return method.column_sums(query, key, visibility, scaling=scaling, rounding=rounding)
 
 
-def _sums_like(query: torch.Tensor, key: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
+def _fake_image_sums(query: torch.Tensor, key: torch.Tensor, *_: Any) -> tuple[torch.Tensor, ...]:
     (batch, heads), keys = query.shape[:2], key.shape[2]
     shapes = (batch, heads, keys), (batch, keys), (batch, keys)
     return tuple(query.new_empty(shape, dtype=torch.float32) for shape in shapes)
 
 
-def _chosen(
+def _run_choose_head(
     attention: torch.Tensor,
     uniform: torch.Tensor,
     rows: torch.Tensor,
@@ -130,30 +130,30 @@ def _chosen(
     if is_usable(attention, LEAST_D):  # one trial, however many keys there are
         found = head_kernels().choose(columns, image, rule, threshold, unit, head, min_density)
     else:
-        ways: dict[str, Any] = {"threshold": threshold}
-        ways |= {} if unit is None else {"threshold_unit": unit}
-        found = method.choose(columns, image, Settings(rule, ways, head, min_density))
+        arguments: dict[str, Any] = {"threshold": threshold}
+        arguments |= {} if unit is None else {"threshold_unit": unit}
+        found = method.choose(columns, image, Settings(rule, arguments, head, min_density))
     return found.head, found.counts
 
 
-def _chosen_like(attention: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+def _fake_choose_head(attention: torch.Tensor, *_: Any) -> tuple[torch.Tensor, torch.Tensor]:
     counts = attention.new_empty(attention.shape[:2], dtype=torch.int64)
     return counts.new_empty(counts.shape[:1]), counts
 
 
-def _shared(
+def _run_share_head(
     query: torch.Tensor, key: torch.Tensor, head: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     if is_usable(query):
         shared: tuple[torch.Tensor, torch.Tensor] = head_kernels().share(query, key, head)
         return shared
-    goals = _shared_like(query, key, head)
+    goals = _fake_share_head(query, key, head)
     for goal, found in zip(goals, method.share_head(query, key, head), strict=True):
         goal.copy_(found)
     return goals
 
 
-def _shared_like(
+def _fake_share_head(
     query: torch.Tensor, key: torch.Tensor, _: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     return with_copy(query)[1], with_copy(key)[1]
@@ -166,6 +166,6 @@ def _register(name: str, run: Any, like: Any) -> Any:
     return getattr(torch.ops.eah, name).default
 
 
-_image_sums: Final = _register("image_sums", _sums, _sums_like)
-_choose_head: Final = _register("choose_head", _chosen, _chosen_like)
-_share_head: Final = _register("share_head", _shared, _shared_like)
+_image_sums: Final = _register("image_sums", _run_image_sums, _fake_image_sums)
+_choose_head: Final = _register("choose_head", _run_choose_head, _fake_choose_head)
+_share_head: Final = _register("share_head", _run_share_head, _fake_share_head)

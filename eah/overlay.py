@@ -35,7 +35,7 @@ class Panel:
     """One heat map.
 
     Attributes:
-        title: What stands above it.
+        title: Title above it.
         values: Mean attention that each image token receives, (I,).
         sinks: Which tokens are outlined, (I,) bool.
     """
@@ -46,12 +46,12 @@ class Panel:
 
 
 def draw(seen: Image.Image, grid: tuple[int, int] | None, panels: Sequence[Panel]) -> Figure:
-    """Return a figure of a picture and heat maps beside it, on one scale of colours.
+    """Return a figure of a picture and heat maps next to it, on one scale of colours.
 
     Args:
         seen: The picture as the model sees it.
-        grid: Rows and columns of the image tokens, which cover the picture; None where tokens have
-            no known place, which are then shown in their order.
+        grid: Rows and columns of the image tokens, which cover the picture; None if their positions
+            are not known: then they are shown in order.
         panels: Heat maps.
     Raises:
         EAHError: If matplotlib is missing.
@@ -66,7 +66,7 @@ def draw(seen: Image.Image, grid: tuple[int, int] | None, panels: Sequence[Panel
     _hide_ticks(axes[0])
     top = max(float(np.max(panel.values, initial=0.0)) for panel in panels)
     colors: Any = import_module("matplotlib.colors")
-    # By the square root: beside one token that receives most, the others differ, too.
+    # Square root, so that differences stay visible if one token receives most attention.
     norm = colors.PowerNorm(0.5, vmin=0.0, vmax=top or 1.0)
     scale: dict[str, Any] = {"cmap": COLORS, "norm": norm}
     for place, panel in zip(axes[1:], panels, strict=True):
@@ -79,7 +79,7 @@ def draw(seen: Image.Image, grid: tuple[int, int] | None, panels: Sequence[Panel
             _outline(place, sinks[None])
         else:
             size = seen.size
-            # In the middle of the greys, so that the picture changes the colours over it little.
+            # Mid-greys, so that the picture hardly changes the colours over it.
             grey: dict[str, Any] = {"cmap": "gray", "vmin": -255, "vmax": 510}
             place.imshow(seen.convert("L"), extent=(0, size[0], size[1], 0), **grey)
             heat = place.imshow(
@@ -99,13 +99,13 @@ def draw(seen: Image.Image, grid: tuple[int, int] | None, panels: Sequence[Panel
 
 
 def _hide_ticks(axes: Any) -> None:
-    """Leave out positions in pixels, which say nothing."""
+    """Hide pixel positions, which mean nothing here."""
     axes.set_xticks([])
     axes.set_yticks([])
 
 
 def _outline(axes: Any, sinks: Any, size: tuple[int, int] | None = None) -> None:
-    """Draw lines between sinks and other tokens: white on black, to be seen on any colour.
+    """Draw lines between sinks and other tokens: white on black, visible on any colour.
 
     Args:
         axes: Where they are drawn.
@@ -161,7 +161,7 @@ def overlay_of(
     grid = _grid(grid, tokens, model_config)
     sinks = report.is_sink[row] if report.is_sink else torch.zeros_like(means, dtype=torch.bool)
     panels = [
-        Panel(f"{_name(report, head)}, {when}", *_shown(values, mask, head))
+        Panel(f"{_panel_name(report, head)}, {when}", *_panel_values(values, mask, head))
         for when, values, mask in (
             ("without EAH", means, sinks),
             ("with EAH", report.shared(means, row), report.shared(sinks, row)),
@@ -222,22 +222,22 @@ def _grid(grid: tuple[int, int] | None, tokens: int, model_config: Any) -> tuple
         if grid is None:
             family = getattr(model_config, "model_type", type(model_config).__name__)
             raise EAHConfigError(
-                f"the places of {tokens} image tokens of a {family} model in the picture are not "
-                f"known; {advice}"
+                f"the positions of {tokens} image tokens of a {family} model in the picture are "
+                f"not known; {advice}"
             )
     pair = tuple(grid) if isinstance(grid, (tuple, list)) else ()
     if len(pair) != 2 or not all(isinstance(n, int) and n > 0 for n in pair):
         raise EAHConfigError(f"grid={grid!r}; {advice}")
     if pair[0] * pair[1] != tokens:
-        raise EAHConfigError(f"grid={pair} has {pair[0] * pair[1]} places; {advice}")
+        raise EAHConfigError(f"grid={pair} has {pair[0] * pair[1]} cells; {advice}")
     return pair[0], pair[1]
 
 
-def _name(report: LayerObservation, head: int | None) -> str:
+def _panel_name(report: LayerObservation, head: int | None) -> str:
     return f"layer {report.layer}, " + ("mean of heads" if head is None else f"head {head}")
 
 
-def _shown(values: Any, sinks: Any, head: int | None) -> tuple[Any, Any]:
+def _panel_values(values: Any, sinks: Any, head: int | None) -> tuple[Any, Any]:
     """Return a head's values and sinks, or the mean, and what most heads have as a sink."""
     if head is not None:
         return values[head].numpy(), sinks[head].numpy()

@@ -1,9 +1,9 @@
-"""Enable, disable and observe: put our attention function into a loaded model, and take it out.
+"""Enable, disable and observe: install our attention function in a loaded model, and remove it.
 
-Why here: the attention function is the last place where query, key and mask are at hand before the
-kernel, and transformers lets each attention module choose its own. One layer up, a replaced
-`forward` would repeat the projections, the cache and the position encoding of every model family;
-one layer down, in the kernel, the map would have to be built.
+Why here: the attention function is the last point before the kernel that has query, key and mask,
+and in transformers each attention module can choose its own. One level up, a replaced `forward`
+would repeat the projections, the cache and the position encoding of every model family. One level
+down, in the kernel, the attention map would have to be built.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ NEWEST_MAJOR: Final = 5
 
 
 def enable(model: Model, config: EAHConfig | None = None) -> EAHHandle:
-    """Let the target layers of a loaded model attend with their densest head at image prefill.
+    """Make the target layers of a loaded model share their densest head's map at image prefill.
 
     Args:
         model: A transformers model with a LLaMA-like decoder, vision-language or language only, or
@@ -54,14 +54,14 @@ def enable(model: Model, config: EAHConfig | None = None) -> EAHHandle:
         A handle with the patched layers and, after a forward pass, what was found.
     Raises:
         EAHConfigError: If a layer or the head does not exist in the model.
-        EAHStateError: If EAH is enabled on the model already.
+        EAHStateError: If EAH is already enabled on the model.
         UnsupportedModelError: If the model or its attention kernel can't be changed.
         UnsupportedVersionError: If the installed transformers is not supported.
     """
-    model, config = _checked(model), config or EAHConfig()
+    model, config = _validate_model(model), config or EAHConfig()
     if is_enabled(model):
         raise EAHStateError(
-            f"EAH is enabled on this {type(model).__name__} already; disable it first"
+            f"EAH is already enabled on this {type(model).__name__}; disable it first"
         )
     targets = target_modules(model, config.layers)
     check_heads(targets, config)
@@ -74,7 +74,7 @@ def enable(model: Model, config: EAHConfig | None = None) -> EAHHandle:
 
 
 def disable(model: Model) -> None:
-    """Take EAH off a model, which restores its original outputs exactly.
+    """Disable EAH on a model, which restores its original outputs exactly.
 
     Raises:
         EAHStateError: If EAH is not enabled on the model.
@@ -114,18 +114,18 @@ def observe(
     config: EAHConfig | None = None,
     rules: Sequence[str] = tuple(RULES),
 ) -> Iterator[Observer]:
-    """Count vision sinks in a `with` block, without any change to the model's outputs.
+    """Count vision sinks in a `with` block, without changing the model's outputs.
 
-    Works alone and on a model on which EAH is enabled, where it counts what EAH's layers would have
-    attended to by themselves. Weights are summed block by block, never kept.
+    If EAH is enabled on the model, its layers are counted with their original attention. Weights
+    are summed block by block and never stored.
 
     Args:
         model: A transformers model, or a wrapper that has one as its attribute `model`.
         layers: Indices from 0, or "all" for all layers that can be counted.
         config: Settings that sinks are counted with; None for those that EAH is enabled with, else
-            the preset "paper". Its layers count for nothing here, nor do its image_span and
-            vision_tokens: the image tokens are those of `image_tokens`, of the settings that EAH
-            is enabled with, or the prompt's placeholders.
+            the preset "paper". Its layers, image_span and vision_tokens are ignored: the image
+            tokens are those of `image_tokens`, of the settings that EAH is enabled with, or the
+            prompt's placeholders.
         rules: Named rules whose head is reported, besides that of the settings. Without
             "released_code", which rounds weights as the model does, models in half precision are
             counted once instead of twice.
@@ -134,14 +134,14 @@ def observe(
         UnsupportedModelError: If the model or its attention kernel can't be counted.
         UnsupportedVersionError: If the installed transformers is not supported.
     """
-    model, rules = _checked(model), validate_rules(rules)
+    model, rules = _validate_model(model), validate_rules(rules)
     wanted = patchable_layers(model)[0] if layers == "all" else validate_layers(layers)
     modules = target_modules(model, wanted)
     with _patching:
         session = _session(model)
         counted = config or session.config or EAHConfig()
         key = ObserverKey(counts_rounded=RELEASED in (*rules, counted.rule))
-        # Replaced as a whole, because forward passes of other threads may be reading it.
+        # Replaced by a new dict, because forward passes of other threads may be reading it.
         session.observers = {**session.observers, key: frozenset(modules)}
         _patch(model, session, modules)
     try:
@@ -165,7 +165,7 @@ def handle_of(model: Model) -> EAHHandle | None:
     return None
 
 
-def _checked(model: Model) -> nn.Module:
+def _validate_model(model: Model) -> nn.Module:
     """Return a transformers model that may be patched.
 
     Raises:
@@ -182,8 +182,8 @@ def _checked(model: Model) -> nn.Module:
     found = transformers_model(model)
     if any("eah_layer" in module.__dict__ for module in found.modules()):
         raise EAHStateError(
-            f"this {type(found).__name__} was built with EAH's modeling file in the place of "
-            "transformers' own; set EAH_DISABLE=1 before, or run `python -m eah.swap restore`"
+            f"this {type(found).__name__} was built with EAH's modeling file instead of "
+            "transformers' own; set EAH_DISABLE=1 first, or run `python -m eah.swap restore`"
         )
     return found
 
@@ -196,7 +196,7 @@ def _session(model: nn.Module) -> Session:
 
 
 def _patch(model: nn.Module, session: Session, modules: dict[int, Any]) -> None:
-    """Let attention modules call our function, and the models around them begin passes."""
+    """Make attention modules call our function, and hook the models around them."""
     register()
     for module in modules.values():
         if STATE not in module.__dict__:
@@ -214,11 +214,11 @@ def _patch(model: nn.Module, session: Session, modules: dict[int, Any]) -> None:
 
 
 def _add_hooks(model: Any, session: Session, *, is_decoder: bool) -> None:
-    """Let a model begin and end passes of a session, unless it does so already."""
+    """Add hooks that begin and end passes of a session, unless they are there already."""
     ours = [hook for hook in model._forward_pre_hooks.values() if _is_ours(hook)]
     if any(hook.__self__.session is session for hook in ours):
         return
-    _remove_hooks(model)  # of a session that was ended on a part of this model
+    _remove_hooks(model)  # of a session that ended on a submodule of this model
     unwrap_methods(model)
     hooks = ModelHooks(session, model, is_decoder=is_decoder)
     model.register_forward_pre_hook(hooks.before, with_kwargs=True)
@@ -227,7 +227,7 @@ def _add_hooks(model: Any, session: Session, *, is_decoder: bool) -> None:
 
 
 def _unpatch(model: nn.Module) -> None:
-    """Restore the modules that nobody uses any more, and then the models around them."""
+    """Restore the modules that are no longer used, and then the models around them."""
     for module in model.modules():
         state: LayerState | None = module.__dict__.get(STATE)
         if state is not None and not state.session.uses(int(module.layer_idx)):  # type: ignore[arg-type]
@@ -240,7 +240,7 @@ def _unpatch(model: nn.Module) -> None:
 
 
 def _remove_hooks(module: nn.Module) -> None:
-    """Remove our hooks. By content, not by handle: a deep copy has the hooks but no handles."""
+    """Remove our hooks, found by type: a deep copy has the hooks but no handles."""
     for hooks, flags in (
         (module._forward_pre_hooks, [module._forward_pre_hooks_with_kwargs]),
         (

@@ -1,6 +1,6 @@
-"""What is known of one forward pass: its image tokens, its padding, and where its answer begins.
+"""The prompt of one forward pass: its image tokens, its padding, and where its answer begins.
 
-Shared by the library and the drop-in file. Needs torch alone.
+Shared by the library and the drop-in file. Needs torch only.
 
 Axes: B batch, Q queries (rows of this pass), K keys (cached tokens and this pass's).
 """
@@ -27,7 +27,7 @@ class ImageColumns(NamedTuple):
 
     Attributes:
         here: True at image tokens, shape (B, K) bool.
-        later: Rows with image tokens behind the last key, shape (B,) bool; None for none.
+        later: Rows with image tokens after the last key, shape (B,) bool; None for none.
     """
 
     here: torch.Tensor
@@ -44,9 +44,9 @@ class Prompt:
         image: Image tokens that are counted, shape (B, K) bool; None if they are not known.
         valid: True at the prompt's tokens, shape (B, K) bool; None if all are.
         answer: First position of the answer per batch row, shape (B, 1) int64; None for no answer.
-        skipped: Why the pass is left as it is; None where EAH acts.
-        is_decoding: Whether all rows are an answer's, so that the pass has no findings.
-        may_be_text: Whether nobody looked yet if there is any image token: looking waits for a GPU.
+        skipped: Why EAH does not act in the pass; None if it acts.
+        is_decoding: Whether all rows belong to the answer, so that the pass has no findings.
+        may_be_text: Whether it is not yet checked if there are image tokens: that waits for a GPU.
     """
 
     queries: int
@@ -59,11 +59,16 @@ class Prompt:
     may_be_text: bool = False
 
     def is_text(self) -> bool:
-        """Return whether there turns out to be no image token (waits for the device)."""
+        """Return whether there is no image token after all (waits for the device)."""
         return self.may_be_text and self.image is not None and not bool(self.image.any())
 
     def visibility(self, mask: torch.Tensor | None, window: int | None = None) -> Visibility:
-        """Return what the rows see, given the kernel's mask; None for causal attention."""
+        """Return the visible keys per row.
+
+        Args:
+            mask: The kernel's mask; None for causal attention.
+            window: Length of the sliding window; None for none.
+        """
         valid = self.valid
         if mask is not None and valid is None:
             valid = torch.ones(1, self.cached + self.queries, dtype=torch.bool, device=mask.device)
@@ -79,14 +84,14 @@ class Prompt:
         return columns
 
     def answer_rows(self, device: torch.device) -> torch.Tensor | None:
-        """Return which query rows are an answer's, shape (B, Q) bool; None if none can be."""
+        """Return which query rows belong to the answer, shape (B, Q); None without an answer."""
         if self.answer is None:
             return None
         position = torch.arange(self.cached, self.cached + self.queries, device=device)
         return position[None] >= self.answer.to(device)
 
     def check_answer(self, mask: torch.Tensor) -> None:
-        """Refuse a prompt that sees its answer: decoding would not compute the same.
+        """Refuse a prompt whose rows see its answer, which differs from decoding.
 
         Args:
             mask: Bool or additive mask, shape (B or 1, 1, Q, K or wider).
@@ -138,14 +143,14 @@ def token_mask(mask: Any, cached: int, queries: int) -> torch.Tensor | None:
 def columns_of_span(
     span: tuple[int, int], batch: int, keys: int, valid: torch.Tensor | None, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Place a span of image tokens in padded prompts; padding is not counted.
+    """Return the columns of a span of image tokens in padded prompts; padding is not counted.
 
     Args:
         span: Image tokens [start, stop) of a prompt.
         batch: Batch rows, B.
         keys: Number of tokens, padding included, K.
         valid: True at tokens, shape (B, K); None if nothing is padded.
-        device: Where the result is.
+        device: Device of the result.
     Returns:
         Image columns, (B, K) bool, and the number of tokens of each prompt, (B,).
     """
@@ -168,15 +173,15 @@ def check_unpadded(valid: torch.Tensor | None) -> None:
     """
     if valid is not None and not bool(valid.all()):
         raise EAHStateError(
-            "the preset released-code computes what the authors' file does with one prompt without "
-            "padding; run such prompts one by one, or take another preset"
+            "the preset released-code reproduces the authors' file for single prompts without "
+            "padding; run such prompts one by one, or use another preset"
         )
 
 
 def columns_of_mask(
     mask: torch.Tensor, batch: int, keys: int, device: torch.device
 ) -> ImageColumns:
-    """Place a mask of image tokens, (B or prompts before beams, S) bool, among the keys."""
+    """Return the columns of a mask of image tokens, (B or prompts before beams, S) bool."""
     mask = repeat_rows(mask.to(device), batch, "image mask")
     width = min(mask.shape[1], keys)
     columns = torch.zeros(batch, keys, dtype=torch.bool, device=device)
@@ -188,7 +193,7 @@ def repeat_rows(rows: torch.Tensor, batch: int, name: str) -> torch.Tensor:
     """Repeat one row per prompt for each of its beams, up to B rows.
 
     Raises:
-        EAHStateError: If B is no multiple of the number of rows.
+        EAHStateError: If B is not a multiple of the number of rows.
     """
     if batch % len(rows):
         raise EAHStateError(
@@ -206,10 +211,10 @@ def read_prompt(
     valid: torch.Tensor | None,
     answer: torch.Tensor | None,
     continues: bool = False,
-    goes_on: bool = False,
-    looks: bool = True,
+    has_more: bool = False,
+    checks_for_image: bool = True,
 ) -> Prompt:
-    """Decide what EAH does in a pass whose image tokens are known.
+    """Decide whether EAH acts in a pass whose image tokens are known.
 
     Args:
         columns: Image tokens among the keys, cached ones included.
@@ -217,11 +222,11 @@ def read_prompt(
         cached: Tokens in the cache.
         valid: True at tokens, shape (B or 1, K); None if nothing is padded.
         answer: First position of the answer per batch row, shape (B, 1), or None.
-        continues: Whether the pass goes on behind a shared prefix whose sums are kept.
-        goes_on: Whether a later pass has the rest of the prompt.
-        looks: Whether to look if there is an image in a prompt that can't be split.
+        continues: Whether the pass continues from a cached prefix whose sums are stored.
+        has_more: Whether a later pass has the rest of the prompt.
+        checks_for_image: Whether to check for an image in a prompt that can't be split.
     Raises:
-        EAHStateError: If a prompt is split over passes within or behind its image.
+        EAHStateError: If a prompt is split over passes within or after its image.
     """
     image = columns.here
     if answer is not None:
@@ -229,18 +234,18 @@ def read_prompt(
         before = torch.arange(cached + queries, device=image.device)[None] < answer  # (B, K)
         image = image & before
         valid = before if valid is None else valid.to(image.device) & before
-    if not goes_on and continues:
+    if not has_more and continues:
         return Prompt(queries, cached, image, valid, answer)
-    if not goes_on and not looks and not cached and columns.later is None:
+    if not has_more and not checks_for_image and not cached and columns.later is None:
         return Prompt(queries, cached, image, valid, answer, may_be_text=True)
     behind, here = image[:, :cached].any(-1), image[:, cached:].any(-1)  # (B,)
     later = torch.zeros_like(here) if columns.later is None else columns.later
     split = (here & (behind | later)).any() if not continues else torch.zeros_like(here).any()
-    # One look from the host; decode steps need none.
+    # One synchronization with the device; decode steps need none.
     is_split, any_here, any_behind, any_later = torch.stack(
         [split, here.any(), behind.any(), later.any()]
     ).tolist()
-    if is_split or (goes_on and any_here):
+    if is_split or (has_more and any_here):
         raise EAHStateError(
             "a prompt's image tokens are split over forward passes (some are in this pass, others, "
             "or text that follows them, in the cache or in a later pass), so none of them sees the "
@@ -251,5 +256,5 @@ def read_prompt(
     if not any_here and not continues:
         skipped = CACHED_IMAGE if any_behind else LATER_IMAGE if any_later else NO_IMAGE
     if any_behind and not continues:
-        image = image & ~behind[:, None]  # these rows go on behind a cached image
+        image = image & ~behind[:, None]  # these rows continue from a cached image
     return Prompt(queries, cached, image, valid, answer, skipped)

@@ -1,6 +1,6 @@
-"""Where the prompt of `generate` ends: what follows is an answer.
+"""Where the prompt of `generate` ends and the answer begins.
 
-Shared by the library and the drop-in file. Needs torch alone.
+Shared by the library and the drop-in file. Needs torch only.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ class PromptEnd(NamedTuple):
 
     Attributes:
         length: Tokens of the prompt, cached ones included.
-        goes_on: Whether a later pass has the rest of it.
+        has_more: Whether a later pass has the rest of it.
         is_repeat: Whether an earlier pass ran this prompt (generation without a cache).
     """
 
     length: int
-    goes_on: bool = False
+    has_more: bool = False
     is_repeat: bool = False
 
 
 class Generation:
-    """A call of `generate` under way.
+    """A running call of `generate`.
 
-    A model that puts image tokens in the place of one placeholder makes the prompt longer than what
-    `generate` was given; its first pass shows by how much. A pass that begins without a cache is a
-    prompt of its own (contrastive decoding asks a second one), unless the model uses no cache at
-    all, or a draft of the answer is run together with the prompt.
+    A model that replaces one placeholder by many image tokens makes the prompt longer than the
+    input of `generate`; its first pass shows by how much. A pass without a cache is a separate
+    prompt (contrastive decoding has a second one), unless the model uses no cache at all, or runs a
+    draft of the answer together with the prompt.
     """
 
     def __init__(
@@ -58,19 +58,19 @@ class Generation:
         """Return where the prompt of a pass ends."""
         keys = cached + queries
         if self.is_chunked and keys < self.length:
-            return PromptEnd(self.length, goes_on=True)
+            return PromptEnd(self.length, has_more=True)
         if cached or self.is_assisted or (self.begun and not uses_cache):
             return PromptEnd(self.length, is_repeat=self.begun and not cached)
         return PromptEnd(keys)
 
     def note(self, end: PromptEnd) -> None:
-        """Remember the first pass."""
+        """Record the first pass."""
         if not self.begun:
             self.begun, self.length = True, max(self.length, end.length)
 
 
 def generation_of(model: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Generation | None:
-    """Return what is known of a call of `generate`; None if its prompts are no tokens."""
+    """Return the state of a call of `generate`; None if its prompts are not token tensors."""
     inputs = kwargs.get("inputs_embeds")
     for given in (kwargs.get("input_ids"), kwargs.get("inputs"), *args[:1]):
         inputs = given if inputs is None else inputs

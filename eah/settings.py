@@ -1,6 +1,6 @@
 """Settings of EAH: presets, validation, and the environment variables of the drop-in file.
 
-Needs the standard library alone, so that commands can check settings before torch is loaded.
+Needs the standard library only, so that commands can check settings before torch is loaded.
 """
 
 from __future__ import annotations
@@ -52,15 +52,15 @@ class EAHConfig:
         head: Index of the head whose map is shared whatever the counts; None for the densest one.
         min_density: Smallest share of sinks among the image tokens that the densest head needs,
             the paper's gamma, in [0, 1].
-        image_span: Image tokens [start, stop) of every prompt, its padding not counted; None finds
+        image_span: Image tokens [start, stop) of every prompt, not counting padding; None locates
             the image tokens of each prompt.
         rule: "paper", "scale_free", "released_code", or a function `(columns, image) -> Choice`
-            (see `eah.method`) with a threshold of its own.
+            (see `eah.method`), which has its own threshold.
         receivers: "all", or the number of heads that get the densest head's map: those with fewest
-            sinks, lowest index first. The paper's ablation names no choice; this one is ours.
+            sinks, lowest index first. The paper's ablation does not specify them; this is ours.
         vision_tokens: Which placeholder tokens count as image tokens: "image", "video" or "all".
         apply: Function `(query, key, value, choice, attend) -> output` that replaces
-            `eah.method.share_map`; None for that.
+            `eah.method.share_map`; None for `share_map`.
     """
 
     layers: tuple[int, ...] = (1,)
@@ -108,7 +108,7 @@ class EAHConfig:
             raise EAHConfigError(f"apply={self.apply!r}, but it is a function or None")
         if self.apply is not None and self.receivers != "all":
             raise EAHConfigError(
-                f"receivers={self.receivers} with apply=...: a function of your own decides itself "
+                f"receivers={self.receivers} with apply=...: your function decides "
                 "which heads get the map; leave receivers out"
             )
 
@@ -117,13 +117,13 @@ class EAHConfig:
         if callable(self.rule):
             if self.threshold is not None or self.threshold_unit is not None:
                 raise EAHConfigError(
-                    f"threshold={self.threshold!r} with a rule of your own: bind it into the "
+                    f"threshold={self.threshold!r} with your own rule: bind it into the "
                     "function, for example with functools.partial"
                 )
             return
         if not isinstance(self.rule, str) or self.rule not in THRESHOLDS:
             raise EAHConfigError(
-                f"rule={self.rule!r} is no function and no rule's name: "
+                f"rule={self.rule!r} is not a function or the name of a rule: "
                 f"{nearest(str(self.rule), THRESHOLDS)}"
             )
         threshold, unit = THRESHOLDS[self.rule]
@@ -164,7 +164,7 @@ class EAHConfig:
 
     @property
     def rule_arguments(self) -> dict[str, Any]:
-        """What the rule is called with besides columns and image."""
+        """Arguments of the rule besides columns and image."""
         if callable(self.rule):
             return {}
         if self.rule == "released_code":
@@ -173,7 +173,7 @@ class EAHConfig:
 
     @property
     def is_per_prompt(self) -> bool:
-        """Whether what happens to a prompt depends on that prompt alone, wherever it stands."""
+        """Whether EAH treats a prompt the same whatever batch it is in."""
         return self.rule in ("paper", "scale_free") and self.apply is None and not self.image_span
 
 
@@ -187,7 +187,7 @@ def validate_threshold(threshold: object, unit: str | None) -> None:
         raise EAHConfigError(f"threshold={threshold!r}, but a finite number is needed")
     if unit == "attention" and not 0.0 < threshold < 1.0:  # type: ignore[operator]  # a number
         raise EAHConfigError(
-            f"threshold={threshold}, but a mean attention weight lies in (0, 1), exclusive; the "
+            f"threshold={threshold}, but a mean attention weight is in (0, 1), exclusive; the "
             "paper uses 0.002"
         )
     if unit == "uniform" and not threshold > 0.0:  # type: ignore[operator]  # a number
@@ -238,7 +238,7 @@ def _is_number(value: object) -> bool:
 
 # Environment variables of the drop-in -------------------------------------------------------------
 
-AUTO: Final = "auto"  # image tokens are the embeddings that are in no row of the embedding table
+AUTO: Final = "auto"  # image tokens are the embeddings that equal no row of the embedding table
 # Image tokens of known prompts: LLaVA-1.5's in its own, OPERA's and transformers' format, Shikra's,
 # and MiniGPT-4's.
 SPANS: Final = {
@@ -284,12 +284,13 @@ class DropInSettings:
     """Settings of the drop-in.
 
     Attributes:
-        config: Where and how EAH acts; without `image_span`, image tokens find themselves.
-        enabled: False leaves every model as it was.
-        layers_named: Whether the environment names the layers or a preset. A default layer that a
-            small model lacks is left out with a warning; a named one is an error.
-        quiet: Whether the lines at the start and at the end are left out.
-        log: File that gets a line for each treated prompt; None for no such file.
+        config: Where and how EAH acts; without `image_span`, image tokens are located
+            automatically.
+        enabled: False leaves every model unchanged.
+        layers_named: Whether the environment sets the layers or a preset. If a small model lacks a
+            layer, a default layer is left out with a warning; a named one is an error.
+        quiet: Whether the lines at the start and at the end are hidden.
+        log: File for a line per treated prompt; None for no such file.
     """
 
     config: EAHConfig
@@ -307,11 +308,11 @@ class DropInSettings:
         tokens = "found by their embeddings"
         if config.image_span is not None:
             tokens = "{}:{} of every prompt".format(*config.image_span)
-        extras = f"; min_density {config.min_density}" if config.min_density else ""
-        extras += f"; {config.receivers} receivers" if config.receivers != "all" else ""
+        details = f"; min_density {config.min_density}" if config.min_density else ""
+        details += f"; {config.receivers} receivers" if config.receivers != "all" else ""
         return (
             f"layers {', '.join(map(str, config.layers))}; {head}; threshold {config.threshold} "
-            f"({config.threshold_unit}){extras}; image tokens {tokens}"
+            f"({config.threshold_unit}){details}; image tokens {tokens}"
         )
 
 
@@ -355,7 +356,7 @@ def settings_from_environment(environment: Mapping[str, str]) -> DropInSettings:
 
 
 def _refuse_misspelt(environment: Mapping[str, str]) -> None:
-    """Refuse a variable that is none of ours but nearly so: its value would pass in silence."""
+    """Refuse a misspelt variable of ours, which would otherwise be ignored silently."""
     known = [name for names in VARIABLES.values() for name in names]
     for name in environment:
         if name.startswith("EAH_") and name not in (*known, *OTHER_VARIABLES):
@@ -377,7 +378,7 @@ def _span(text: str) -> tuple[int, ...] | None:
     if name not in SPANS and not all(
         part.strip().lstrip("-").isdigit() for part in text.split(":")
     ):
-        raise ValueError("it is neither a span nor a name of one")
+        raise ValueError("it is neither a span nor the name of one")
     return SPANS[name] if name in SPANS else _integers(text, ":")
 
 

@@ -1,9 +1,9 @@
-"""The forward pass under way, per thread: its prompt, and what the target layers find in it.
+"""The current forward pass of each thread: its prompt, and the findings of the target layers.
 
 The outermost patched model in a call begins a pass before it runs and ends it afterwards (hooks);
-the attention functions of its layers read it. It is kept in a context variable and never on the
-model, so threads and replicas don't meet. What the callers say about their prompts (image tokens,
-prompt length, shared prefix) is kept in the same way, as frames of `with` blocks.
+the attention functions of its layers read it. It is stored in a context variable and not on the
+model, so threads and replicas do not interfere. What `with` blocks set for their prompts (image
+tokens, prompt length, cached prefix) is stored in the same way, as frames.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from eah.detection import EmbeddingRows
 from eah.method import Choice
 from eah.prefix import SharedPrefix
 from eah.prompt import NO_IMAGE, Prompt
+from eah.scoped_values import ScopedValues
 from eah.settings import EAHConfig
-from eah.with_blocks import WithBlocks
 
 STATE: Final = "_eah"  # attribute of patched attention modules
 
 
 class Finding(NamedTuple):
-    """What was found in one layer: the choice, and the image columns, (B, K) bool."""
+    """Findings of one layer: the choice, and the image columns, (B, K) bool."""
 
     choice: Choice
     image: torch.Tensor
@@ -41,15 +41,16 @@ class Finding(NamedTuple):
 
 @dataclass(eq=False)
 class Findings:
-    """What a forward pass left; it outlives the pass.
+    """Findings of a forward pass, which outlive the pass.
 
     Attributes:
         batch: Batch rows.
-        skipped: Why nothing was done; None where EAH acted.
+        skipped: Why EAH did not act; None if it acted.
         layers: What EAH found, by layer.
-        observed: What each observer found, by layer. Weak, because it is kept under an observer
-            itself: it would never go otherwise.
-        unseen: The image columns of a prompt that may have none, (B, K) bool, until somebody looks.
+        observed: What each observer found, by layer. Weak, because it is itself stored under an
+            observer and would never be freed otherwise.
+        unchecked: The image columns of a prompt that may have none, (B, K) bool, until it
+            is checked.
     """
 
     batch: int
@@ -58,11 +59,11 @@ class Findings:
     observed: WeakKeyDictionary[ObserverKey, dict[int, Any]] = field(
         default_factory=WeakKeyDictionary
     )
-    unseen: torch.Tensor | None = None
+    unchecked: torch.Tensor | None = None
 
-    def look(self) -> None:
-        """Say that nothing was done in a prompt without image tokens (waits for the device)."""
-        image, self.unseen = self.unseen, None
+    def skip_if_text(self) -> None:
+        """Mark the pass as skipped if the prompt has no image tokens (waits for the device)."""
+        image, self.unchecked = self.unchecked, None
         if image is not None and not bool(image.any()):
             self.skipped = NO_IMAGE
             self.layers.clear()
@@ -71,7 +72,7 @@ class Findings:
 
 @dataclass(eq=False)
 class ObserverKey:
-    """Identity of an observer: what it saw is kept under it.
+    """Key under which the findings of an observer are stored.
 
     Attributes:
         counts_rounded: Whether it also sums weights as rounded to the query's dtype, for the rule
@@ -83,17 +84,17 @@ class ObserverKey:
 
 @dataclass(eq=False)
 class Session:
-    """A patched model: what is done in which layers.
+    """Settings and state of a patched model.
 
     Attributes:
         config: EAH's settings; None while EAH is not enabled.
         vision_ids: Ids of placeholder tokens by kind, "image" and "video"; empty if the model's
             config names none.
         observers: Layers that each observer counts in.
-        open_blocks: A token for each `image_tokens` block that is in force in any thread.
-        cached_images: Image tokens that went into a KV cache.
-        rows: Tells which embeddings are rows of the model's table.
-        is_training_said: Whether it was said that a model in training mode is left alone.
+        open_blocks: A token for each `image_tokens` block that is open in any thread.
+        cached_images: Image tokens that are in a KV cache.
+        rows: Finds which embeddings are rows of the model's table.
+        has_warned_of_training: Whether the warning about training mode was shown.
     """
 
     config: EAHConfig | None
@@ -102,15 +103,15 @@ class Session:
     open_blocks: list[object] = field(default_factory=list)
     cached_images: CachedImages = field(default_factory=CachedImages)
     rows: EmbeddingRows = field(default_factory=EmbeddingRows)
-    is_training_said: bool = False
+    has_warned_of_training: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles keep the settings and nothing else."""
+        """Copies and pickles keep only the settings."""
         return Session, (self.config, self.vision_ids)
 
     @property
     def is_active(self) -> bool:
-        """Whether EAH is enabled or observers are at work."""
+        """Whether EAH is enabled or the model is observed."""
         return self.config is not None or bool(self.observers)
 
     @property
@@ -120,9 +121,9 @@ class Session:
 
     @property
     def leaves_text_alone(self) -> bool:
-        """Whether a prompt without image tokens comes out as it was if its layers are counted.
+        """Whether counting the layers of a prompt without image tokens leaves its output unchanged.
 
-        Functions of the caller's must not see it, and a kernel that runs twice returns no weights.
+        A user's functions must not see it, and a kernel that runs twice returns no weights.
         """
         config = self.config
         if config is None:
@@ -141,20 +142,20 @@ class Session:
 
 @dataclass(eq=False)
 class Pass:
-    """A forward pass under way.
+    """The current forward pass.
 
     Attributes:
-        session: Whose it is.
+        session: Session of the patched model.
         model: The model that began it; None when it has ended.
-        frame: Python frame of the call of that model, by which an interrupted pass is told apart.
+        frame: Python frame of the call of that model, which identifies an interrupted pass.
         outer: The pass of another model around it.
-        prompt: What is known of the prompt.
-        prefix: Shared first tokens, if any.
+        prompt: Its prompt.
+        prefix: The cached prefix, if any.
         findings: What its layers found.
         reached: Layers whose attention ran.
-        past: The KV cache that it goes on behind.
+        past: The KV cache that it continues from.
         columns: Image columns by number of keys and device, the same for its layers.
-        is_open: Whether the image tokens are not known yet; a model further in may get embeddings.
+        is_open: Whether the image tokens are not known yet; an inner model may get embeddings.
     """
 
     session: Session
@@ -170,7 +171,7 @@ class Pass:
     is_open: bool = False
 
     def image_columns(self, keys: int, device: torch.device) -> torch.Tensor:
-        """Return the image columns among keys, (B, K) bool; made once for all layers."""
+        """Return the image columns among keys, (B, K) bool; computed once for all layers."""
         wanted = keys, device
         if wanted not in self.columns:
             self.columns[wanted] = self.prompt.columns(keys, device)
@@ -193,7 +194,7 @@ class PromptLength(NamedTuple):
 
 
 class Frame(NamedTuple):
-    """What a `with` block says about the prompts of a session."""
+    """A value that a `with` block sets for the prompts of a session."""
 
     session: Session
     kind: str
@@ -201,32 +202,32 @@ class Frame(NamedTuple):
 
 
 current: ContextVar[Pass | None] = ContextVar("eah_pass", default=None)
-_frames: WithBlocks[list[Frame]] = WithBlocks("eah_frames")
+_frames: ScopedValues[list[Frame]] = ScopedValues("eah_frames")
 _last = threading.local()
 
 
 def current_pass(session: Session) -> Pass | None:
-    """Return the forward pass of a session that is under way in this thread."""
-    under_way = current.get()
-    return under_way if under_way is not None and under_way.session is session else None
+    """Return the current forward pass of a session in this thread, if any."""
+    active_pass = current.get()
+    return active_pass if active_pass is not None and active_pass.session is session else None
 
 
 def last_findings(of: Session | ObserverKey) -> Findings | None:
-    """Return what this thread's last forward pass left that was no decode step.
+    """Return the findings of this thread's last forward pass, not counting decode steps.
 
     Args:
-        of: The session, or an observer, which keeps the last pass that it observed.
+        of: The session, or an observer, for the last pass that it observed.
     Returns:
-        What it left (the first look at it may wait for the device); None before the first pass.
+        The findings (reading them first may wait for the device); None before the first pass.
     """
     found = _kept().get(of)
     if found is not None:
-        found.look()
+        found.skip_if_text()
     return found
 
 
 def keep_findings(session: Session, findings: Findings) -> None:
-    """Keep what a pass found, for the session's handles and observers in this thread."""
+    """Store the findings of a pass for the session's handles and observers in this thread."""
     keys: list[Session | ObserverKey] = [session, *session.observers]
     for key in keys:
         _kept()[key] = findings
@@ -240,15 +241,15 @@ def _kept() -> WeakKeyDictionary[Session | ObserverKey, Findings]:
 
 
 @contextmanager
-def say(sessions: list[Session], kind: str, value: object) -> Iterator[None]:
-    """Say something about the prompts of a `with` block, in this thread."""
-    with _frames.saying([Frame(session, kind, value) for session in sessions]):
+def set_scoped(sessions: list[Session], kind: str, value: object) -> Iterator[None]:
+    """Set a value for the prompts of a `with` block, in this thread."""
+    with _frames.scope([Frame(session, kind, value) for session in sessions]):
         yield
 
 
-def said(session: Session, kind: str) -> Any:
-    """Return what the innermost `with` block of this thread says; None without one."""
-    frames = [frame for said_together in _frames.values() for frame in said_together]
+def scoped_value(session: Session, kind: str) -> Any:
+    """Return the value that the innermost `with` block of this thread set; None without one."""
+    frames = [frame for block in _frames.values() for frame in block]
     for frame in reversed(frames):
         if frame.session is session and frame.kind == kind:
             return frame.value

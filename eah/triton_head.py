@@ -1,8 +1,8 @@
 """Triton kernels that choose the densest head from sums, and give its map to all heads.
 
-They are what `method.choose` does under a named rule, and `method.share_head`: one launch each,
-with the same divisions and comparisons in float32, so that equal sums give equal counts and heads.
-Imported where Triton runs; nothing waits for the GPU.
+They compute `method.choose` under a named rule, and `method.share_head`, in one launch each, with
+the same divisions and comparisons in float32, so that equal sums give equal counts and heads.
+Imported only where Triton runs; nothing waits for the GPU.
 
 Axes: B batch, H query heads, N key/value heads, Q queries, K keys, D head size.
 """
@@ -21,7 +21,7 @@ import triton.language as tl
 from eah.method import Choice, Columns
 from eah.triton_host import contiguous_rows, on_device, with_copy
 
-TILE: Final = 8192  # numbers that a program has in registers
+TILE: Final = 8192  # numbers that a program keeps in registers
 LENGTHS: Final = ["keys", "attention_b", "uniform_b", "rows_b", "image_b", "fixed", "density"]
 COPIED: Final = ["queries", "keys", "query_b", "key_b"]
 
@@ -135,9 +135,9 @@ def choose_head(
         divisor = number
         if RULE == "released_code":  # stop - (y - start)
             divisor = tl.maximum(2 * first + tokens - y, 1).to(tl.float32)
-        places = b * attention_b + h[:, None] * attention_h + y[None, :]
+        indices = b * attention_b + h[:, None] * attention_h + y[None, :]
         ours = (h < heads)[:, None] & wanted[None, :]  # (HEADS, BLOCK)
-        sums = tl.load(attention + places, mask=ours, other=0.0)
+        sums = tl.load(attention + indices, mask=ours, other=0.0)
         means = tl.div_rn(sums, tl.broadcast_to(divisor[None, :], (HEADS, BLOCK)))
         bound = tl.full((BLOCK,), 1.0, tl.float32) * threshold
         if IN_UNIFORM:
@@ -172,9 +172,9 @@ def _copy(
     """Copy BLOCK rows of a matrix (length, SIZE) to one of the same layout."""
     row = (block * BLOCK + tl.arange(0, BLOCK)).to(tl.int64)[:, None]
     d = tl.arange(0, BLOCK_D)[None, :]
-    places = row * step + d
+    indices = row * step + d
     inside = (row < length) & (d < SIZE)
-    tl.store(goal + places, tl.load(start + places, mask=inside), mask=inside)
+    tl.store(goal + indices, tl.load(start + indices, mask=inside), mask=inside)
 
 
 @triton.jit(do_not_specialize=COPIED)
@@ -185,7 +185,7 @@ def share_head(
 ):  # fmt: skip
     """Copy BLOCK rows of the chosen head of a batch row to a query head or a key head.
 
-    The grid's axes are blocks, query heads with the key heads behind them, and batch rows.
+    The grid's axes are blocks, query heads followed by key heads, and batch rows.
     """
     block = tl.program_id(0)
     h = tl.program_id(1).to(tl.int64)

@@ -1,9 +1,9 @@
-"""The sums of `method.column_sums` for image columns alone, by two Triton kernels.
+"""The sums of `method.column_sums` for image columns only, by two Triton kernels.
 
-The counting needs the columns of the image tokens, while softmax needs whole rows. So one kernel
-computes every row's log-sum-exp, block of keys by block of keys, and a second one sums
-exp(score - log-sum-exp) down the image columns. Scores are computed twice and never kept: what is
-written is O(B * H * (Q + K)). Nothing waits for the GPU, and equal inputs give equal bits.
+Counting needs the columns of the image tokens, while softmax needs whole rows. So one kernel
+computes every row's log-sum-exp, in blocks of keys, and a second one sums
+exp(score - log-sum-exp) down the image columns. Scores are computed twice and never stored: the
+output is O(B * H * (Q + K)). Nothing waits for the GPU, and equal inputs give equal bits.
 
 Axes: B batch, H query heads, N key/value heads, Q queries, K keys, D head size.
 """
@@ -25,15 +25,15 @@ from eah.visibility import HIDDEN_BIAS, Visibility
 
 logger = logging.getLogger(__name__)
 
-DISABLE_VARIABLE: Final = "EAH_TRITON"  # set to 0: sinks are counted without the kernels
-# What Triton supports; older devices get code without tensor cores, or none.
+DISABLE_VARIABLE: Final = "EAH_TRITON"  # 0: count sinks without the kernels
+# Triton supports these devices; older ones get code without tensor cores, or none.
 OLDEST_CAPABILITY: Final = (8, 0)
 
-# Chosen from what the compiler reports for 8.0 to 9.0 and D up to 256: next to nothing spills to
-# memory, and a program needs 81 KiB of shared memory at most, of the 99 KiB that all these devices
-# have. Not tuned by timing where it runs, which would wait and change results between runs.
+# Chosen from the compiler's reports for 8.0 to 9.0 and D up to 256: almost nothing spills, and a
+# program needs at most 81 of the 99 KiB of shared memory that all these devices have. Not autotuned
+# on the device, which would take time and change results between runs.
 BLOCK: Final = 64  # query rows, and key columns
-WARPS: Final = 8  # with 4, a thread's part of the tiles needs more registers than there are
+WARPS: Final = 8  # with 4, a thread would need more registers than there are
 STAGES: Final = 2
 # Elements of a head that are multiplied at a time. 16-bit tiles stay whole up to D = 128; float32
 # goes without tensor cores, whose operands are registers: more than 32 would spill.
@@ -42,10 +42,10 @@ LEAST_D: Final = 16  # of a Triton product
 
 
 def is_usable(tensor: torch.Tensor, size: int | None = None) -> bool:
-    """Tell whether the kernels run where a tensor lives; the first call tries and compiles them.
+    """Return whether the kernels run on a tensor's device; the first call compiles and tries them.
 
     Args:
-        tensor: A query, or what else the kernels are given.
+        tensor: A query, or another input of the kernels.
         size: Head size D to try them with; None for that of a query.
     """
     if (
@@ -59,7 +59,7 @@ def is_usable(tensor: torch.Tensor, size: int | None = None) -> bool:
 
 @functools.cache
 def _runs(device: torch.device, dtype: torch.dtype, size: int) -> bool:
-    """Tell whether a small example comes out right; Triton needs a C compiler, for one."""
+    """Return whether a small example is correct; it can fail without a C compiler, for example."""
     if find_spec("triton") is None:
         return False
     if torch.cuda.get_device_capability(device) < OLDEST_CAPABILITY:
@@ -85,8 +85,8 @@ def column_sums(
 ) -> Columns:
     """Sum each head's attention weights down the image columns (steps 1 and 2).
 
-    Differs from `method.column_sums` by rounding, in columns that are not `image`,
-    which get 0, and in rows that see no key, which count nothing even if they are tokens.
+    Differs from `method.column_sums` by rounding, in columns outside `image`, which are 0, and in
+    rows that see no key, which do not count even if they are tokens.
 
     Args:
         query: Queries after position encoding, shape (B, H, Q, D).
@@ -105,7 +105,7 @@ def column_sums(
     kv_heads, keys = key.shape[1], key.shape[2]
     query_b, query_h, query_q, _ = query.stride()
     key_b, key_h, key_k, _ = key.stride()
-    mask, valid = _masks(visibility, batch, queries, keys, device)
+    mask, valid = _mask_arguments(visibility, batch, queries, keys, device)
     mask_b, mask_q, mask_k = (0, 0, 0) if mask is None else mask.stride()
     valid_b = 0 if valid is None else valid.stride(0)
     image = contiguous_rows(image.to(device).expand(batch, keys))
@@ -134,7 +134,7 @@ def column_sums(
 
 @functools.cache
 def sum_kernels() -> Any:
-    """Return the kernels that sum columns; not before they are needed: they load Triton."""
+    """Return the kernels that sum columns; imported on first use, because they load Triton."""
     return import_module("eah.triton_kernels")
 
 
@@ -194,7 +194,7 @@ def _tile_dtype(query: torch.Tensor, key: torch.Tensor) -> torch.dtype:
     return query.dtype
 
 
-def _masks(
+def _mask_arguments(
     visibility: Visibility, batch: int, queries: int, keys: int, device: torch.device
 ) -> tuple[torch.Tensor | None, torch.Tensor | None]:
     """Return a visibility's mask, (B, Q, K), and its tokens, (B, K), as the kernels take them.

@@ -1,19 +1,18 @@
 """The Triton kernels that sum attention weights down image columns, for triton_host.py.
 
-A program works on tiles of BLOCK query rows and BLOCK key columns of one head's scores, made
-BLOCK_D elements of the head at a time and kept in float32. A score of -inf stands for a key that
-the row does not see.
+A program works on tiles of BLOCK query rows and BLOCK key columns of one head's scores, computed
+from BLOCK_D elements of the head at a time, in float32. A score of -inf marks a key that the row
+does not see.
 
-Arguments that both kernels have:
-    query, key, mask, valid: Pointers; mask and valid may be None, which stands for causal attention
-        and for no padding. `query_b` and its like are strides of batch, head, query and key; those
-        that are not named are 1.
-    known: What is known of rows, (B, H + 1, Q), float32: per head, the log-sum-exp of their scores;
-        behind the heads, 1 / number of keys that the row sees, 0 for rows that don't count.
+Arguments of both kernels:
+    query, key, mask, valid: Pointers. mask may be None for causal attention, valid for no padding.
+        `query_b`, `query_h`, ... are strides of batch, head, query and key; others are 1.
+    known: Row statistics, (B, H + 1, Q), float32: per head, the log-sum-exp of the row's scores;
+        after the heads, 1 / number of keys that the row sees, 0 for rows that don't count.
     group: Query heads per key/value head.
     offset: Position of query row 0 among the keys.
     SIZE: D, the head size.
-    TYPE: What tiles are multiplied in.
+    TYPE: Dtype in which tiles are multiplied.
     LOWEST: A key is seen where the mask is greater; below 0, the mask is part of the scores.
     WINDOW: Length of the sliding window, or None.
     BLOCK: Rows and columns of a tile.
@@ -28,7 +27,7 @@ Axes: B batch, H query heads, Q queries, K keys, D head size.
 import triton
 import triton.language as tl
 
-# They differ from prompt to prompt; a multiple of 16 is not worth one more compilation.
+# They differ from prompt to prompt; specializing on multiples of 16 would compile again.
 LENGTHS = ["offset", "queries", "keys", "mask_b", "mask_q", "valid_b", "image_b"]
 
 
@@ -39,8 +38,8 @@ def _tile(
 ):  # fmt: skip
     """Return BLOCK_D elements of some rows of a matrix, 0 where not wanted, (rows, BLOCK_D)."""
     d = first + tl.arange(0, BLOCK_D)
-    places = rows.to(tl.int64)[:, None] * step + d[None, :]
-    return tl.load(start + places, mask=wanted[:, None] & (d < SIZE)[None, :], other=0.0).to(TYPE)
+    indices = rows.to(tl.int64)[:, None] * step + d[None, :]
+    return tl.load(start + indices, mask=wanted[:, None] & (d < SIZE)[None, :], other=0.0).to(TYPE)
 
 
 @triton.jit
@@ -60,11 +59,11 @@ def _scores(
     position = offset + rows
     seen = (rows < queries)[:, None] & (columns < keys)[None, :]
     if mask is not None:
-        places = rows.to(tl.int64)[:, None] * mask_q + columns.to(tl.int64)[None, :] * mask_k
-        told = tl.load(mask + places, mask=seen, other=0).to(tl.float32)
-        seen = seen & (told > LOWEST)
+        indices = rows.to(tl.int64)[:, None] * mask_q + columns.to(tl.int64)[None, :] * mask_k
+        mask_tile = tl.load(mask + indices, mask=seen, other=0).to(tl.float32)
+        seen = seen & (mask_tile > LOWEST)
         if LOWEST < 0:
-            scores += told
+            scores += mask_tile
     else:
         seen = seen & (columns[None, :] <= position[:, None])
         if WINDOW is not None:
@@ -82,7 +81,7 @@ def row_statistics(
     SIZE: tl.constexpr, TYPE: tl.constexpr, LOWEST: tl.constexpr, WINDOW: tl.constexpr,
     BLOCK: tl.constexpr, BLOCK_D: tl.constexpr,
 ):  # fmt: skip
-    """Write what is known of BLOCK rows of a batch row and head; head 0 has the share, too."""
+    """Write statistics of BLOCK rows of a batch row and head; head 0 also writes the share."""
     block = tl.program_id(0)
     h = tl.program_id(1).to(tl.int64)
     b = tl.program_id(2).to(tl.int64)
@@ -120,7 +119,7 @@ def row_statistics(
         top = higher
         if h == 0:
             number += tl.sum((scores > float("-inf")).to(tl.float32), 1)
-    # The total of a row that sees a key is 1 or more.
+    # The total of a row that sees a key is at least 1.
     tl.store(levels + rows, top + tl.log(tl.maximum(total, 1.0)), mask=inside)
 
     if h == 0:
@@ -130,8 +129,8 @@ def row_statistics(
             token = tl.load(valid + position, mask=inside, other=0)
             counted = counted & (token != 0)
         elif mask is not None:
-            places = rows.to(tl.int64) * mask_q + position * mask_k
-            own = tl.load(mask + places, mask=inside & (position < keys), other=0).to(tl.float32)
+            indices = rows.to(tl.int64) * mask_q + position * mask_k
+            own = tl.load(mask + indices, mask=inside & (position < keys), other=0).to(tl.float32)
             counted = counted & (own > LOWEST)
         even = tl.where(counted, 1.0 / tl.maximum(number, 1.0), 0.0)
         tl.store(shares + rows, even, mask=inside)

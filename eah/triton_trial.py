@@ -1,4 +1,4 @@
-"""Whether the Triton kernels compute on a device what the reference computes: tried, not believed.
+"""Check that the Triton kernels match the reference on a device, by running both.
 
 Axes: B batch, H query heads, N key/value heads, Q queries, D head size.
 """
@@ -26,8 +26,8 @@ def try_kernels(device: torch.device, dtype: torch.dtype, size: int) -> None:
         dtype: Of query and key.
         size: Head size D.
     Raises:
-        RuntimeError: If the kernels give something else.
-        Exception: Whatever a compiler, a linker or a driver raises.
+        RuntimeError: If the kernels' results differ.
+        Exception: Any error of a compiler, a linker or a driver.
     """
     generator = torch.Generator("cpu").manual_seed(0)
     query, key = (

@@ -1,4 +1,4 @@
-"""Checks of what a user's own rule and a user's own `apply` return."""
+"""Check the results of a user's own rule and own `apply` function."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from eah.errors import EAHConfigError
 from eah.method import NO_HEAD, Choice, Columns
 
 
-def checked_choice(rule: Any, columns: Columns, image: torch.Tensor) -> Choice:
-    """Return what a rule of the user's own chooses, unless it must not return that."""
+def run_rule(rule: Any, columns: Columns, image: torch.Tensor) -> Choice:
+    """Run a user's own rule and return its choice, if it is valid."""
     choice = rule(columns, image)
     batch, heads = columns.attention.shape[:2]
     found = [getattr(choice, name, None) for name in ("head", "counts")]
@@ -32,12 +32,12 @@ def checked_choice(rule: Any, columns: Columns, image: torch.Tensor) -> Choice:
 
 
 def check_output(output: object, query: torch.Tensor, value: torch.Tensor) -> None:
-    """Refuse what an `apply` function of the user's own must not return."""
+    """Refuse an invalid result of a user's own `apply` function."""
     batch, heads, rows, _ = query.shape
     wanted = (batch, rows, heads, value.shape[-1])
     found = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
     if found != wanted:
         raise EAHConfigError(
-            f"apply returned {found}; it returns the layer's output of shape {wanted}, as attend "
-            "does"
+            f"apply returned {found}; it must return the layer's output of shape {wanted}, as "
+            "attend does"
         )

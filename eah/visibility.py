@@ -1,4 +1,4 @@
-"""Which keys each query row sees. Needs torch alone.
+"""Visible keys per query row. Needs torch only.
 
 Axes: B batch, Q queries (rows of this pass), K keys (cached tokens and this pass's).
 """
@@ -17,14 +17,14 @@ HIDDEN_BIAS: Final = -50.0
 
 @dataclass(frozen=True)
 class Visibility:
-    """Visible keys per query row, in the form in which the attention kernel gets them.
+    """Visible keys per query row, in the form that the attention kernel receives.
 
     Attributes:
         offset: Position of query row 0 among the keys (number of cached tokens).
         mask: Mask of shape (B or 1, 1, Q, K or wider), bool (True: visible) or additive; None for
             causal attention.
         valid: True at the prompt's tokens, False at padding and at an answer's tokens, shape
-            (B or 1, K); None if all are the prompt's, or if the mask says it all.
+            (B or 1, K); None if all are the prompt's, or if the mask hides the others.
         window: Sliding-window length in tokens, for causal attention without a mask.
     """
 

@@ -1,13 +1,13 @@
-"""How the benchmark's commands end; the statuses are in eah/ending.py."""
+"""How the benchmark's commands end; the statuses are in eah/exit_status.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Final
 
-from eah import ending
-from eah.ending import Terminated
+from eah import exit_status
 from eah.errors import EAHError
+from eah.exit_status import Terminated
 from eval.errors import EvaluationError, shown
 from models.errors import ModelError
 
@@ -35,4 +35,4 @@ def finish(
     def sentence_of(error: Exception) -> str | None:
         return shown(str(error)) if isinstance(error, expected) else None
 
-    return ending.finish(name, run, sentence_of=sentence_of, interrupted=interrupted)
+    return exit_status.finish(name, run, sentence_of=sentence_of, interrupted=interrupted)

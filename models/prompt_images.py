@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from torch.nn import functional
 
-from eah.with_blocks import WithBlocks
+from eah.scoped_values import ScopedValues
 
 
 class PromptImages:
@@ -89,7 +89,7 @@ class PromptImages:
         return values.repeat_interleave(rows // len(self.mask), dim=0)
 
 
-_said: Final[WithBlocks[PromptImages]] = WithBlocks("prompt_images")
+_said: Final[ScopedValues[PromptImages]] = ScopedValues("prompt_images")
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def prompt_images(mask: torch.Tensor | None, prefix: int = 0) -> Iterator[Prompt
         yield current_images()
         return
     images = PromptImages(mask, prefix)
-    with _said.saying(images):
+    with _said.scope(images):
         yield images
 
 

@@ -1,4 +1,4 @@
-"""What callers say about their prompts: where image tokens are, and where the prompt ends."""
+"""`with` blocks that describe prompts: where image tokens are, and where the prompt ends."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from eah.errors import EAHConfigError
 from eah.prompt_end import generation_of
 from eah.settings import is_int, validate_span
 
-_given: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)
-_length: ContextVar[Any] = ContextVar("eah_prompt_length", default=None)
+_image_tokens: ContextVar[Any] = ContextVar("eah_image_tokens", default=None)
+_prompt_length: ContextVar[Any] = ContextVar("eah_prompt_length", default=None)
 _open_blocks: list[object] = []
 
 
 @contextmanager
 def image_tokens(tokens: tuple[int, int] | torch.Tensor) -> Iterator[None]:
-    """Say which tokens of the prompts in this block are image tokens.
+    """Set which tokens of the prompts in this block are image tokens.
 
-    The block holds for the thread that enters it; while it is open, other threads that call a model
-    have to enter blocks of their own.
+    The block applies to the thread that enters it. While it is open, other threads that call a
+    model must enter their own blocks.
 
     Args:
-        tokens: A span [start, stop) of every prompt, its padding not counted, or a mask of shape
-            (B, S) bool over the padded prompts.
+        tokens: A span [start, stop) of every prompt, not counting padding, or a bool mask of shape
+            (B, S) over the padded prompts.
     Raises:
         EAHConfigError: If it is neither.
     """
@@ -38,22 +38,22 @@ def image_tokens(tokens: tuple[int, int] | torch.Tensor) -> Iterator[None]:
         tokens = tokens.bool()
     else:
         tokens = validate_span(tokens)
-    token, block = _given.set(tokens), object()
+    token, block = _image_tokens.set(tokens), object()
     _open_blocks.append(block)
     try:
         yield
     finally:
         _open_blocks.remove(block)
-        _given.reset(token)
+        _image_tokens.reset(token)
 
 
 @contextmanager
 def prompt_length(length: int | torch.Tensor) -> Iterator[None]:
-    """Say where the answers begin that the forward passes in this block score.
+    """Set where the answers begin that the forward passes in this block score.
 
     Args:
         length: Position of the answer's first token in the padded input, one for all prompts or
-            one per prompt, shape (B,). Rows from it on attend as in decoding.
+            one per prompt, shape (B,). Later rows attend as in decoding.
     Raises:
         EAHConfigError: If it is neither.
     """
@@ -63,17 +63,17 @@ def prompt_length(length: int | torch.Tensor) -> Iterator[None]:
         rows = torch.full((1, 1), length)
     else:
         raise EAHConfigError(f"prompt length {length!r}; it is an int from 1, or one per prompt")
-    token = _length.set(rows)
+    token = _prompt_length.set(rows)
     try:
         yield
     finally:
-        _length.reset(token)
+        _prompt_length.reset(token)
 
 
 def _patch_generate() -> None:
-    """Let `generate` of every model say where its prompt ends.
+    """Make `generate` of every model record where its prompt ends.
 
-    What follows is an answer, also where a pass runs it together with the prompt.
+    What follows is the answer, even if one pass runs both.
     """
     from transformers.generation.utils import GenerationMixin
 
@@ -84,10 +84,10 @@ def _patch_generate() -> None:
         generation = generation_of(self, args, kwargs)
         if generation is None:
             return run(self, *args, **kwargs)
-        token = _length.set(generation)
+        token = _prompt_length.set(generation)
         try:
             return run(self, *args, **kwargs)
         finally:
-            _length.reset(token)
+            _prompt_length.reset(token)
 
     GenerationMixin.generate = patched_generate

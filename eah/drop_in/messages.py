@@ -1,4 +1,4 @@
-"""What a user sees of EAH: lines at the start and the end, warnings, and the log of prompts."""
+"""Messages of the drop-in: lines at the start and the end, warnings, and the log of prompts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHOWN_HEADS: Final = 6  # of each layer, in the line at the end
 
 @dataclass(frozen=True)
 class Findings:
-    """What a forward pass with a prompt left, on the model's device.
+    """Results of a forward pass with a prompt, on the model's device.
 
     Attributes:
         settings: The settings of its model.
@@ -44,7 +44,7 @@ class Findings:
 
 
 class Tally:
-    """Counts of this process: what happened to its prompts."""
+    """Counts of what happened to the prompts of this process."""
 
     def __init__(self) -> None:
         """Start with nothing."""
@@ -57,7 +57,7 @@ class Tally:
         self._process = 0
 
     def announce(self, settings: DropInSettings, library: str) -> None:
-        """Show the settings once, and see to the line at the end.
+        """Show the settings once, and register the line at the end.
 
         Raises:
             EAHConfigError: If the log can't be written.
@@ -74,18 +74,18 @@ class Tally:
             show(f"EAH {VERSION} in {library}: {settings} ({QUIET_VARIABLE}=1 hides this line)")
 
     def warn(self, kind: str, message: str) -> None:
-        """Show a warning once of each kind."""
+        """Show each kind of warning once."""
         if kind not in self._warned:
             self._warned.add(kind)
             show(f"EAH: {message}")
 
     def skip(self, kind: str, count: int) -> None:
-        """Count prompts of which nothing was found."""
+        """Count prompts that were left unchanged."""
         with self._lock:
             self._prompts[kind] += count
 
     def add(self, findings: Findings) -> None:
-        """Count a pass. Its findings are read later, many at a time, to spare the device a wait."""
+        """Count a pass. Its results are read later in batches, to synchronize the device rarely."""
         with self._lock:
             self._pending.append(findings)
             seen = sum(self._prompts.values())
@@ -107,15 +107,15 @@ class Tally:
                     continue
                 self._prompts["treated"] += 1
                 found = [
-                    self._layer(layer, heads[row], counts[row], tokens[row])
+                    self._add_layer(layer, heads[row], counts[row], tokens[row])
                     for layer, (heads, counts) in layers.items()
                 ]
                 self._prompts["saturated"] += any(layer["saturated"] for layer in found)
                 if findings.settings.log is not None:
                     self._log(findings, row, tokens[row], found)
 
-    def _layer(self, layer: int, head: int, counts: list[int], tokens: int) -> dict[str, Any]:
-        """Count what a layer did with a prompt; return it for the log."""
+    def _add_layer(self, layer: int, head: int, counts: list[int], tokens: int) -> dict[str, Any]:
+        """Count what a layer did with a prompt, and return it for the log."""
         self._heads.setdefault(layer, Counter())[head] += 1
         saturated = min(counts) == tokens
         if saturated:
@@ -149,11 +149,11 @@ class Tally:
         }
         try:
             _append(str(findings.settings.log), json.dumps(line) + "\n")
-        except EAHConfigError as error:  # the answers go on
+        except EAHConfigError as error:  # generation continues
             self.warn("log", str(error))
 
     def close(self) -> None:
-        """Show the counts, unless this is a copy of the process (fork) or nobody wants to know."""
+        """Show the counts, unless this is a forked process or EAH_QUIET is set."""
         with self._lock:
             if os.getpid() != self._process:
                 return
@@ -166,7 +166,7 @@ class Tally:
         """Return the counts in one line."""
         n = self._prompts
         heads = "".join(
-            f"; layer {layer}: {_most(self._heads[layer])}" for layer in sorted(self._heads)
+            f"; layer {layer}: {_list_heads(self._heads[layer])}" for layer in sorted(self._heads)
         )
         return (
             f"{n['treated']} prompts treated, {n['without']} without image, {n['short']} too "
@@ -185,7 +185,7 @@ def show(line: str) -> None:
         return
 
 
-def _most(heads: Counter[int]) -> str:
+def _list_heads(heads: Counter[int]) -> str:
     """Return how often heads were chosen, the most frequent first."""
     named = [
         f"{'no head' if head == NO_HEAD else f'head {head}'} in {count}"
@@ -206,7 +206,7 @@ def _spans(flags: list[bool]) -> list[list[int]]:
 
 
 def _append(path: str, text: str) -> None:
-    """Append text to a file in one write, so that lines of other processes stay whole.
+    """Append text to a file in one write, so that lines of processes do not mix.
 
     Raises:
         EAHConfigError: If it can't be written.

@@ -1,4 +1,4 @@
-"""Names that the drop-in file and `eah.swap` share. Needs the standard library alone."""
+"""Names that the drop-in file and `eah.swap` share. Needs the standard library only."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Final
 VERSION: Final = "0.2.0"
 ORIGINAL_SUFFIX: Final = "_original"
 
-# transformers from 4.48 on searches the text of a folder's files for what they define, and of two
-# files that define a name it takes the one whose group of requirements comes later, or that the
-# file system happens to list later. So that it never takes the original, whose names are in the
-# group "torch", ours stand in a group that follows it, in a form that the search understands.
+# Since 4.48, transformers searches the text of a folder's files for the names that they define. If
+# two files define a name, it takes the file whose group of requirements comes later, or that the
+# file system lists later. The original's names are in the group "torch". Ours are in a later group,
+# in a form that the search understands, so that transformers never takes the original.
 LAZY_EXPORTS: Final[str] = """
 @export(backends=("torch",))
 class SharingAttention(

@@ -1,4 +1,4 @@
-"""The forward pass under way: its prompt, read from the arguments of the model."""
+"""The current forward pass: its prompt, read from the arguments of the model."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 from eah.cached_images import CachedImages, cache_of
 from eah.detection import EmbeddingRows, image_rows
-from eah.drop_in.callers import _given, _length, _open_blocks
+from eah.drop_in.callers import _image_tokens, _open_blocks, _prompt_length
 from eah.drop_in.messages import TALLY, Findings
 from eah.errors import EAHStateError
 from eah.method import Choice
@@ -30,21 +30,21 @@ from eah.prompt import (
 from eah.prompt_end import Generation
 from eah.settings import DropInSettings
 
-# Arguments; the first is of MiniGPT-4's and LAVIS' own files, which put it before the rest.
+# Arguments. The first is in MiniGPT-4's and LAVIS' modeling files, which put it before the rest.
 EMBEDS: Final = ("query_embeds", "inputs_embeds")
 
 
 @dataclass(eq=False)
 class Pass:
-    """A forward pass under way.
+    """The current forward pass.
 
     Attributes:
-        state: Whose it is.
-        prompt: What is known of the prompt.
+        state: The patched model.
+        prompt: Its prompt.
         short: Prompts that are too short for a fixed span, shape (B,) bool; None without one.
         copies: Rows in sequence that are the same prompt (beams).
         is_repeat: Whether an earlier pass ran this prompt.
-        found: The choice of each target layer whose attention ran.
+        found: The choice of each target layer that has run.
     """
 
     state: PatchedModel
@@ -56,11 +56,11 @@ class Pass:
 
 
 class Inputs(NamedTuple):
-    """What a model gets: token ids or embeddings, (B, Q) or (B, Q, W).
+    """Input of a model: token ids or embeddings, (B, Q) or (B, Q, W).
 
     Attributes:
-        ids: Token ids; None if there are embeddings alone.
-        embeds: Embeddings that come first; None if there are ids alone.
+        ids: Token ids; None if there are only embeddings.
+        embeds: Embeddings, before the ids; None if there are only ids.
     """
 
     ids: torch.Tensor | None
@@ -74,7 +74,7 @@ class Inputs(NamedTuple):
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """Their device."""
         return next(part.device for part in self if part is not None)
 
 
@@ -83,15 +83,15 @@ _current: ContextVar[Any] = ContextVar("eah_prompt", default=None)
 
 @dataclass
 class PatchedModel:
-    """What a patched model shares with its target attention modules.
+    """State that a patched model shares with its target attention modules.
 
     Attributes:
-        settings: The settings in force.
+        settings: Its settings.
         layers: The target layers that the model has.
-        rows: Tells which embeddings are rows of the model's table.
+        rows: Finds which embeddings are rows of the model's table.
         cached_images: Image tokens in caches.
-        is_trained: Whether the last forward pass was one of training, so that a backward pass may
-            call its layers again.
+        is_trained: Whether the last forward pass was a training pass, so a backward pass may call
+            its layers again.
     """
 
     settings: DropInSettings
@@ -101,14 +101,14 @@ class PatchedModel:
     is_trained: bool = False
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles keep the settings and nothing else."""
+        """Copies and pickles keep only the settings."""
         return PatchedModel, (self.settings, self.layers)
 
     def begin(self, model: Any, arguments: Mapping[str, Any]) -> Pass | None:
-        """Read a forward pass of a model from its arguments; None if there is no prompt.
+        """Read a forward pass of a model from its arguments; None without a prompt.
 
         Raises:
-            EAHStateError: If EAH can't know the image tokens, or can't see all of them.
+            EAHStateError: If the image tokens can't be located, or are split over passes.
         """
         given = [arguments[name] for name in EMBEDS if arguments.get(name) is not None]
         embeds = torch.cat(given, dim=1) if len(given) > 1 else next(iter(given), None)
@@ -116,7 +116,7 @@ class PatchedModel:
         if inputs.ids is None and inputs.embeds is None:
             return None
         (batch, queries), past = inputs.shape, arguments.get("past_key_values")
-        cached, length = cached_tokens(past), _length.get()
+        cached, length = cached_tokens(past), _prompt_length.get()
         keys = cached + queries
         end, generation = None, length if isinstance(length, Generation) else None
         if generation is not None:
@@ -139,47 +139,47 @@ class PatchedModel:
             cached=cached,
             valid=None if valid is None else valid.to(inputs.device),
             answer=answer,
-            goes_on=end is not None and end.goes_on,
+            has_more=end is not None and end.has_more,
         )
-        under_way = Pass(self, prompt, short)
+        active_pass = Pass(self, prompt, short)
         if generation is not None and end is not None:
-            under_way.copies, under_way.is_repeat = generation.copies(batch), end.is_repeat
+            active_pass.copies, active_pass.is_repeat = generation.copies(batch), end.is_repeat
             generation.note(end)
-        return under_way
+        return active_pass
 
-    def end(self, under_way: Pass, output: Any) -> None:
-        """Count a pass, and remember which tokens of a new cache are image tokens."""
-        prompt, past = under_way.prompt, cache_of(output)
+    def end(self, active_pass: Pass, output: Any) -> None:
+        """Count a pass, and store which tokens of a new cache are image tokens."""
+        prompt, past = active_pass.prompt, cache_of(output)
         if prompt.image is None:
             return
         if self.cached_images.get(past) is None:
             self.cached_images.keep(past, prompt.image)
-        if under_way.is_repeat or (prompt.skipped is None and not under_way.found):
+        if active_pass.is_repeat or (prompt.skipped is None and not active_pass.found):
             return  # counted before, or all target layers are in training mode
-        if prompt.skipped is None or under_way.short is not None:
+        if prompt.skipped is None or active_pass.short is not None:
             TALLY.add(
                 Findings(
                     self.settings,
                     prompt.image,
                     prompt.valid,
-                    under_way.short,
-                    under_way.found,
-                    under_way.copies,
+                    active_pass.short,
+                    active_pass.found,
+                    active_pass.copies,
                 )
             )
         elif prompt.skipped == NO_IMAGE and not prompt.cached:
-            TALLY.skip("without", len(prompt.image) // under_way.copies)
+            TALLY.skip("without", len(prompt.image) // active_pass.copies)
 
     def _columns(
         self, model: Any, inputs: Inputs, past: Any, cached: int, valid: torch.Tensor | None
     ) -> tuple[ImageColumns, torch.Tensor | None]:
         """Return the image tokens among the keys, and which prompts are too short for the span."""
         (batch, queries), device = inputs.shape, inputs.device
-        given = _given.get()
+        given = _image_tokens.get()
         if given is None and _open_blocks:
             raise EAHStateError(
-                "`image_tokens` is in force in another thread, and this thread has no such block; "
-                "enter the block in the thread that calls the model (it holds for that one alone)"
+                "`image_tokens` is active in another thread, but this thread has no such block; "
+                "enter the block in the thread that calls the model (it applies to one thread only)"
             )
         if self.settings.config.rule == "released_code":
             check_unpadded(valid)
@@ -199,7 +199,7 @@ class PatchedModel:
                 + (
                     "the preset released-code has fixed columns"
                     if self.settings.config.rule == "released_code"
-                    else "EAH_IMAGE_SPAN=auto finds them, image_tokens() says where they are"
+                    else "set EAH_IMAGE_SPAN=auto, or give their positions with image_tokens()"
                 ),
             )
         return ImageColumns(columns & fits[:, None]), ~fits
@@ -215,8 +215,8 @@ class PatchedModel:
         if known is None:
             raise EAHStateError(
                 f"the image tokens of embeddings of width {inputs.embeds.shape[-1]} are not known: "
-                f"{type(model).__name__} has no embedding table that they can be compared with, "
-                "bit for bit; say where they are with EAH_IMAGE_SPAN or image_tokens(), or set "
+                f"{type(model).__name__} has no embedding table with exact copies to compare them "
+                "with; set EAH_IMAGE_SPAN or use image_tokens() to give their positions, or set "
                 "EAH_DISABLE=1"
             )
         width = inputs.embeds.shape[1]
@@ -228,8 +228,8 @@ class PatchedModel:
             TALLY.warn(
                 "noise",
                 "no embedding of a prompt is in the model's embedding table (noise on all of "
-                "them?), so its image tokens are not known and it runs without EAH; EAH_IMAGE_SPAN "
-                "or image_tokens() says where they are",
+                "them?), so its image tokens are not known and it runs without EAH; give their "
+                "positions with EAH_IMAGE_SPAN or image_tokens()",
             )
         none[:, :width] = image & has_text[:, None]
         return none

@@ -1,4 +1,4 @@
-"""Load the original file in the place of ours, and patch its model class."""
+"""Load the original file instead of ours, and patch its model class."""
 
 from __future__ import annotations
 
@@ -25,17 +25,20 @@ from eah.drop_in.sharing import SharingAttention, check_reached
 from eah.settings import DropInSettings, settings_from_environment
 
 SHARING_PREFIX: Final = "EAH"
-MAPLESS_KERNELS: Final = ("flash", "flex", "paged")  # no torch functions, so none to intercept
+MAPLESS_KERNELS: Final = (
+    "flash",
+    "flex",
+    "paged",
+)  # they call no torch function that could be intercepted
 
 
 def replace_module(name: str, path: str) -> None:
     """Load the original file under this module's name, and patch its model class.
 
-    The module that everybody gets is the original's own, so that its names, its sources and its
-    pickles are what they were.
+    Importers get the original's module, so that its names, sources and pickles are unchanged.
 
     Raises:
-        ImportError: If the original is not beside this file, or defines no model to patch.
+        ImportError: If the original is not next to this file, or defines no model to patch.
     """
     original = Path(path).with_name(Path(path).stem + ORIGINAL_SUFFIX + ".py")
     alias = name + ORIGINAL_SUFFIX
@@ -49,7 +52,7 @@ def replace_module(name: str, path: str) -> None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = sys.modules[alias] = module
         try:
-            with _sources_found_as(str(original), path):
+            with _rename_source_file(str(original), path):
                 spec.loader.exec_module(module)
         except BaseException:
             sys.modules[name] = ours
@@ -69,10 +72,10 @@ def replace_module(name: str, path: str) -> None:
             f"{original.name} defines {len(models)} decoder models, but EAH patches a file with one"
         )
     _patch_model(models[0], module)
-    # torch.compile looks our functions' globals up by the name of their module.
+    # torch.compile looks up the globals of our functions by the name of their module.
     ours.__name__ = name + "_eah"
     sys.modules[ours.__name__] = ours
-    # Under these names pickles find what a patched model holds, and users find `image_tokens`.
+    # Pickles of patched models look up these names, and users import `image_tokens` here.
     for key, value in vars(ours).items():
         if getattr(value, "__module__", None) == name:
             vars(module).setdefault(key, value)
@@ -83,15 +86,15 @@ def replace_module(name: str, path: str) -> None:
 
 
 def _check_original(path: Path, original: Path) -> None:
-    """Refuse to go on without the original.
+    """Refuse to load without the original.
 
     Raises:
-        ImportError: Naming the repair; it is shown, too, since some code swallows this error.
+        ImportError: Naming the repair. It is also printed, because some code swallows this error.
     """
     if not original.is_file():
-        problem = f"the original is not beside it as {original.name}"
+        problem = f"the original, {original.name}, is not next to it"
     elif "class SharingAttention" in original.read_text(encoding="utf-8", errors="replace"):
-        problem = f"{original.name} beside it is EAH's, too"
+        problem = f"{original.name} next to it is EAH's file, too"
     else:
         return
     message = (
@@ -104,11 +107,11 @@ def _check_original(path: Path, original: Path) -> None:
 
 
 @contextmanager
-def _sources_found_as(original: str, path: str) -> Iterator[None]:
-    """Say that the original's functions are in the file that it was.
+def _rename_source_file(original: str, path: str) -> Iterator[None]:
+    """Report the original's functions as being in modeling_llama.py.
 
-    transformers 4.52 and later write a model's docstrings by the name of that file, and complain on
-    standard output about one that they do not know.
+    transformers 4.52 and later use the file's name for a model's docstrings, and print a complaint
+    about a name that they do not know.
     """
     find = inspect.getsourcefile
 
@@ -124,7 +127,7 @@ def _sources_found_as(original: str, path: str) -> Iterator[None]:
 
 
 def _patch_model(model: Any, module: ModuleType) -> None:
-    """Make a model class patch its target layers when it is built, and read its prompts."""
+    """Make a model class patch its target layers when it is created, and read its prompts."""
     build, run = model.__init__, model.forward
     names = tuple(inspect.signature(run).parameters)[1:]
 
@@ -137,7 +140,7 @@ def _patch_model(model: Any, module: ModuleType) -> None:
             layers = _layers_of(self, settings)
             self.eah_state = PatchedModel(settings, layers)
             for layer in layers:
-                _share_in(self.layers[layer], self.eah_state, layer, module)
+                _patch_attention(self.layers[layer], self.eah_state, layer, module)
 
     @functools.wraps(run)
     def patched_forward(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -153,17 +156,17 @@ def _patch_model(model: Any, module: ModuleType) -> None:
             )
             return run(self, *args, **kwargs)
         arguments = {**dict(zip(names, args)), **kwargs}  # noqa: B905  # OPERA's Python is 3.9
-        under_way = state.begin(self, arguments)
-        token = _current.set(under_way)
+        active_pass = state.begin(self, arguments)
+        token = _current.set(active_pass)
         try:
             output = run(self, *args, **kwargs)
         finally:
             _current.reset(token)
-        if under_way is not None:
+        if active_pass is not None:
             state.cached_images.carry(arguments.get("past_key_values"), output)
-            if not under_way.prompt.is_decoding:
-                check_reached(self, under_way)
-                state.end(under_way, output)
+            if not active_pass.prompt.is_decoding:
+                check_reached(self, active_pass)
+                state.end(active_pass, output)
         return output
 
     model.__init__, model.forward = patched_init, patched_forward
@@ -187,16 +190,16 @@ def _layers_of(model: Any, settings: DropInSettings) -> tuple[int, ...]:
     if missing:
         TALLY.warn(
             f"layers {missing}",
-            f"{type(model).__name__} has no layer {missing}, so it runs without",
+            f"{type(model).__name__} has no layer {missing}, so EAH does not act there",
         )
     return tuple(layer for layer in settings.config.layers if layer < count)
 
 
-def _share_in(layer: Any, state: PatchedModel, index: int, module: ModuleType) -> None:
+def _patch_attention(layer: Any, state: PatchedModel, index: int, module: ModuleType) -> None:
     """Give a decoder layer's attention a class that shares the densest head's map.
 
     Raises:
-        ValueError: If its kernel is known to be one that can't be shared, or the head not to exist.
+        ValueError: If its kernel can't be shared, or the head does not exist.
     """
     attention = layer.self_attn
     base = type(attention)

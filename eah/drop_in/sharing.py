@@ -1,4 +1,4 @@
-"""A target layer's attention, and the interception that gives its heads one head's map.
+"""A target layer's attention, in which all heads get one head's map.
 
 Axes: B batch, H query heads, Q queries, K keys, D head size.
 """
@@ -23,19 +23,19 @@ SOFTMAX: Final = (functional.softmax, torch.softmax, torch.Tensor.softmax)
 
 
 class SharingAttention:
-    """What the class of a target layer's attention has before the original's: one head's map."""
+    """First base class of a target layer's attention: shares one head's map."""
 
     eah_state: PatchedModel
     eah_layer: int
 
     def forward(self, hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        """Run the original's attention, at image prefill with the densest head's map for all."""
+        """Run the original attention; at image prefill, with the densest head's map for all."""
         forward = super().forward  # type: ignore[misc]  # the original's class follows
-        under_way: Pass | None = _current.get()
+        active_pass: Pass | None = _current.get()
         is_trained = self.training or self.eah_state.is_trained  # type: ignore[attr-defined]
         if is_trained:
             return forward(hidden_states, *args, **kwargs)
-        if under_way is None or under_way.state is not self.eah_state:
+        if active_pass is None or active_pass.state is not self.eah_state:
             if hidden_states.shape[1] > 1:
                 raise EAHStateError(
                     f"layer {self.eah_layer} was called outside of the forward of transformers' "
@@ -43,7 +43,7 @@ class SharingAttention:
                     "prompt's image tokens are not known; set EAH_DISABLE=1"
                 )
             return forward(hidden_states, *args, **kwargs)
-        prompt = under_way.prompt
+        prompt = active_pass.prompt
         if prompt.is_decoding or prompt.skipped is not None:
             return forward(hidden_states, *args, **kwargs)
         names = tuple(inspect.signature(forward).parameters)[1:]
@@ -54,19 +54,19 @@ class SharingAttention:
         if sharing.choice is None:
             raise UnsupportedModelError(
                 f"EAH saw no softmax and no scaled_dot_product_attention in layer "
-                f"{self.eah_layer}: {self._why_not()}, or set EAH_DISABLE=1"
+                f"{self.eah_layer}: {self._reason_without_map()}, or set EAH_DISABLE=1"
             )
-        under_way.found[self.eah_layer] = sharing.choice
+        active_pass.found[self.eah_layer] = sharing.choice
         return output
 
-    def _why_not(self) -> str:
-        """Return why there was no map to share, and what to do."""
+    def _reason_without_map(self) -> str:
+        """Return why there was no map to share, and the remedy."""
         base = type(self).__mro__[2]
         run = base.forward  # type: ignore[attr-defined]  # it is an attention class
         if run.__module__ != base.__module__:
             return (
                 f"{base.__name__}.forward was replaced by {run.__module__}.{run.__qualname__}, "
-                "which attends by other means; leave that patch out, set other EAH_LAYERS"
+                "which computes attention differently; remove that patch, set other EAH_LAYERS"
             )
         return (
             "its attention kernel can't be shared; load the model with attn_implementation='eager' "
@@ -74,18 +74,18 @@ class SharingAttention:
         )
 
 
-def check_reached(model: Any, under_way: Pass) -> None:
+def check_reached(model: Any, active_pass: Pass) -> None:
     """Refuse an image prefill in which a target layer's attention did not run through EAH.
 
     Raises:
         EAHStateError: Naming the layer and the likely cause.
     """
-    if under_way.prompt.skipped is not None:
+    if active_pass.prompt.skipped is not None:
         return
     depth = getattr(model.config, "num_hidden_layers", len(model.layers))  # less in an early exit
-    for layer in under_way.state.layers:
+    for layer in active_pass.state.layers:
         attention = model.layers[layer].self_attn
-        if layer in under_way.found or layer >= depth or attention.training:
+        if layer in active_pass.found or layer >= depth or attention.training:
             continue
         own = vars(attention).get("forward")
         cause = f"its decoder layer ({type(model.layers[layer]).__name__}) did not call it"
@@ -95,16 +95,16 @@ def check_reached(model: Any, under_way: Pass) -> None:
             name = getattr(own, "__qualname__", type(own).__name__)
             cause = f"its forward was replaced by {getattr(own, '__module__', '?')}.{name}"
         raise EAHStateError(
-            f"the attention of layer {layer} did not run through EAH: {cause}; leave that change "
-            "out, set EAH_LAYERS to layers without it, or set EAH_DISABLE=1"
+            f"the attention of layer {layer} did not run through EAH: {cause}; remove that "
+            "change, set EAH_LAYERS to layers without it, or set EAH_DISABLE=1"
         )
 
 
 class HeadSharing(TorchFunctionMode):
-    """While active, gives the heads of one attention call the densest head's map.
+    """While active, shares the densest head's map in one attention call.
 
-    With `scaled_dot_product_attention` they get that head's query and key; with a softmax over
-    scores they get its output.
+    With `scaled_dot_product_attention`, the heads get that head's query and key; with a softmax
+    over scores, they get its output.
     """
 
     def __init__(
@@ -118,14 +118,14 @@ class HeadSharing(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Intercept the two functions; all others run as they are."""
+        """Intercept these two functions; all others run unchanged."""
         kwargs = kwargs or {}
         if func is functional.scaled_dot_product_attention:
             return self._attention(*args, **kwargs)
         output = func(*args, **kwargs)
         scores = args[0] if args else kwargs.get("input")
         if func in SOFTMAX and isinstance(scores, torch.Tensor) and scores.dim() == 4:
-            return self._shared(output)
+            return self._share_weights(output)
         return output
 
     def _attention(
@@ -156,16 +156,16 @@ class HeadSharing(TorchFunctionMode):
         choice = choose(columns, self.prompt.columns(key.shape[2], key.device), self.config)
         self.choice = choice
         shared = attend(*share_head(query, key, choice.head))  # (B, H, Q, D)
-        gets = self._receives(choice)
-        return shared if gets is None else torch.where(gets, shared, attend(query, key))
+        receives = self._receiving_rows(choice)
+        return shared if receives is None else torch.where(receives, shared, attend(query, key))
 
-    def _shared(self, weights: torch.Tensor) -> torch.Tensor:
+    def _share_weights(self, weights: torch.Tensor) -> torch.Tensor:
         """Return softmax output, (B, H, Q, K), in which heads have the densest head's map."""
         keys = weights.shape[3]
         mask = self.mask[..., :keys] if isinstance(self.mask, torch.Tensor) else None
 
         def rows(start: int, stop: int, keys: int, _: torch.Tensor, heads: slice) -> torch.Tensor:
-            # A copy: summing overwrites the rows, and the model goes on with these weights.
+            # A copy: summing overwrites the rows, and the model still uses these weights.
             return weights[:, heads, start:stop, :keys].detach().to(torch.float32, copy=True)
 
         columns = column_sums(
@@ -181,25 +181,25 @@ class HeadSharing(TorchFunctionMode):
         row = torch.arange(len(weights), device=weights.device)
         shared = weights[row, choice.head.clamp(min=0)][:, None]  # (B, 1, Q, K)
         found = (choice.head != NO_HEAD)[:, None, None, None]
-        gets = self._receives(choice)
-        return torch.where(found if gets is None else found & gets, shared, weights)
+        receives = self._receiving_rows(choice)
+        return torch.where(found if receives is None else found & receives, shared, weights)
 
-    def _receives(self, choice: Choice) -> torch.Tensor | None:
+    def _receiving_rows(self, choice: Choice) -> torch.Tensor | None:
         """Return which rows of which heads get the map, (B, H or 1, Q or 1, 1); None for all."""
         answer = self.prompt.answer_rows(choice.head.device)
-        gets = None if answer is None else ~answer[:, None, :, None]
+        receives = None if answer is None else ~answer[:, None, :, None]
         if choice.receivers is None:
-            return gets
+            return receives
         heads = choice.receivers[:, :, None, None]
-        return heads if gets is None else gets & heads
+        return heads if receives is None else receives & heads
 
     def _visibility(
         self, mask: torch.Tensor | None, is_causal: bool, rows: int, keys: int
     ) -> Visibility:
-        """Return which keys are seen, from what the kernel goes by.
+        """Return the visible keys per query row, from the kernel's mask.
 
         Raises:
-            UnsupportedModelError: If each head has a mask of its own.
+            UnsupportedModelError: If each head has a separate mask.
         """
         if mask is not None and (mask.dim() != 4 or mask.shape[1] != 1):
             raise UnsupportedModelError(
@@ -208,8 +208,8 @@ class HeadSharing(TorchFunctionMode):
             )
         if mask is None and is_causal and self.prompt.cached:
             raise UnsupportedModelError(
-                f"EAH: the kernel gets no mask for a pass behind {self.prompt.cached} cached "
-                "tokens, so what it would see is not known; pass the whole prompt at once"
+                f"EAH: the kernel gets no mask for a pass after {self.prompt.cached} cached "
+                "tokens, so the visible keys are not known; pass the whole prompt at once"
             )
         if mask is None and not is_causal:
             mask = torch.ones(1, 1, 1, 1, dtype=torch.bool).expand(1, 1, rows, keys)

@@ -14,20 +14,20 @@ if find_spec("lmms_eval") is None:
         "eah.lmms is a plug-in of lmms-eval, which is not installed; run pip install 'eah[lmms]'"
     )
 
-KINDS: Final = ("simple", "chat")  # how lmms-eval hands a document over: in parts, or as messages
+KINDS: Final = ("simple", "chat")  # how lmms-eval passes a document: in parts, or as messages
 MODELS: Final[dict[str, tuple[str, tuple[str, ...]]]] = {
     "eah_llava_hf": ("llava_hf", KINDS),
     "eah_qwen2_5_vl": ("qwen2_5_vl", KINDS),
     "eah_qwen3_vl": ("qwen3_vl", KINDS),
     "eah_internvl": ("internvl_hf", ("chat",)),
 }
-"""Our name of a model, lmms-eval's name of the model below it, and the kinds that it has."""
+"""Our name of a model, lmms-eval's name of its base model, and the kinds that exist."""
 ANY: Final = "eah_hf"
-"""Our name of any other model, which the argument `of` names as lmms-eval does."""
+"""Our name of any other model; the argument `of` is lmms-eval's name of it."""
 
 
 def manifests() -> list[Any]:
-    """Return what lmms-eval has to know of each model: its name and where its classes are."""
+    """Return the name and the class paths of each model, for lmms-eval."""
     from lmms_eval.models.registry_v2 import ModelManifest
 
     kinds = {**{name: of_kinds for name, (_, of_kinds) in MODELS.items()}, ANY: KINDS}

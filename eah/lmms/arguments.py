@@ -1,7 +1,7 @@
-"""Model arguments of lmms-eval: which are EAH's, and what they say.
+"""Read EAH's settings from lmms-eval's model arguments.
 
-lmms-eval splits `--model_args` at commas and reads whole numbers, numbers and true or false, so a
-value is one of these or text. Several layers are written as in an arm: 0+1 or 0-2.
+lmms-eval splits `--model_args` at commas and converts integers, floats, true and false; other
+values are text. Several layers are written as in an arm: 0+1 or 0-2.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MOST_LAYERS: Final = 1000
 CLOSE: Final = 0.6  # similarity of a misspelt name
 
 
-def _layers(text: str) -> tuple[int, ...]:
+def _read_layers(text: str) -> tuple[int, ...]:
     """Read "2", "0-2" (with both ends) or "1+3"."""
     found: list[int] = []
     for part in text.split("+"):
@@ -35,40 +35,40 @@ def _layers(text: str) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _rule(text: str) -> Any:
+def _read_rule(text: str) -> Any:
     return resolve_name(text) if ":" in text else text.replace("-", "_")
 
 
-def _function(text: str) -> Any:
+def _read_function(text: str) -> Any:
     if ":" not in text:
-        raise ValueError("it names no function of a module")
+        raise ValueError("it does not name a function of a module")
     return resolve_name(text)
 
 
 READERS: Final[dict[str, tuple[Callable[[str], Any], str]]] = {
-    "layers": (_layers, "a layer from 0, 0-2 or 1+3"),
+    "layers": (_read_layers, "a layer from 0, 0-2 or 1+3"),
     "threshold": (float, "a number, such as 0.002"),
     "threshold_unit": (str, "attention or uniform"),
     "head": (lambda text: None if text == "auto" else int(text), "auto, or an index from 0"),
     "min_density": (float, "a share of the image tokens, such as 0.15"),
     "image_span": (lambda text: tuple(map(int, text.split(":"))), "start:stop, such as 34:610"),
-    "rule": (_rule, f"{', '.join(THRESHOLDS)}, or package.module:function"),
+    "rule": (_read_rule, f"{', '.join(THRESHOLDS)}, or package.module:function"),
     "receivers": (lambda text: text if text == "all" else int(text), "all, or a number of heads"),
     "vision_tokens": (str, "image, video or all"),
-    "apply": (_function, "package.module:function"),
+    "apply": (_read_function, "package.module:function"),
 }
 SETTINGS: Final = tuple(field.name for field in fields(EAHConfig))
 NAMES: Final = (ARM, HEADS, PRESET, *SETTINGS)
-"""All arguments that are ours."""
+"""All arguments of EAH."""
 
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What a model's arguments say.
+    """The arguments of a model.
 
     Attributes:
         config: EAH's settings; None in the baseline.
-        heads: File that gets the chosen heads; None for no such file.
+        heads: File for the chosen heads; None for no such file.
         others: Arguments of lmms-eval's own class.
     """
 
@@ -78,13 +78,13 @@ class Arguments:
 
 
 def read(given: Mapping[str, Any], own: Collection[str]) -> Arguments:
-    """Take EAH's arguments out of a model's, and check them.
+    """Separate EAH's arguments from the others, and check them.
 
     Args:
         given: All arguments by name.
-        own: Names that lmms-eval's own class knows. What neither knows is left to that class.
+        own: Argument names of lmms-eval's own class, which also gets unknown arguments.
     Raises:
-        EAHConfigError: If one of EAH's can't be read, or one looks like a misspelt one of EAH's.
+        EAHConfigError: If an argument of EAH can't be read, or one looks like a misspelt one.
     """
     ours = {name: value for name, value in given.items() if name in NAMES}
     others = {name: value for name, value in given.items() if name not in NAMES}
@@ -99,12 +99,14 @@ def read(given: Mapping[str, Any], own: Collection[str]) -> Arguments:
     if arm not in ARMS:
         raise EAHConfigError(f"arm={arm!r} is unknown: {nearest(str(arm), ARMS)}")
     if heads is not None and not (isinstance(heads, str) and heads):
-        raise EAHConfigError(f"heads={heads!r}, but it is a file's name, such as heads.jsonl")
+        raise EAHConfigError(f"heads={heads!r}, but it must be a file name, such as heads.jsonl")
     if arm == ARMS[0]:
         return Arguments(read_config(ours), heads, others)
     if ours or heads:
         first = next(iter([*ours, HEADS]))
-        raise EAHConfigError(f"{first}=... with arm=baseline, which is without EAH: leave one out")
+        raise EAHConfigError(
+            f"{first}=... with arm=baseline, which runs without EAH: leave one out"
+        )
     return Arguments(None, None, others)
 
 
@@ -113,11 +115,11 @@ def read_config(given: Mapping[str, Any]) -> EAHConfig:
 
     Args:
         given: Settings by name, and `preset`. A threshold without a unit is an attention weight,
-            whatever the preset counts in.
+            whatever the preset's unit.
     Raises:
         EAHConfigError: If a value can't be read or is not allowed.
     """
-    values = {name: _value(name, value) for name, value in given.items() if name != PRESET}
+    values = {name: _read_value(name, value) for name, value in given.items() if name != PRESET}
     preset = given.get(PRESET, "paper")
     if preset not in PRESETS:
         raise EAHConfigError(f"preset={preset!r} is unknown: {nearest(str(preset), PRESETS)}")
@@ -126,8 +128,8 @@ def read_config(given: Mapping[str, Any]) -> EAHConfig:
     return EAHConfig.preset(preset, **values)
 
 
-def _value(name: str, value: Any) -> Any:
-    """Read one of EAH's settings, which may come from Python as it is."""
+def _read_value(name: str, value: Any) -> Any:
+    """Read one of EAH's settings; Python objects are returned unchanged."""
     if not isinstance(value, (str, int, float)):
         return value
     reader, usage = READERS[name]

@@ -1,7 +1,7 @@
-"""Classes over lmms-eval's, which apply EAH to the model that these have loaded.
+"""Subclasses of lmms-eval's model classes that apply EAH to the loaded model.
 
-`eah.lmms.classes.NAME_KIND` is the class of a model of `eah.lmms.MODELS`, made when it is asked
-for, because lmms-eval's own need other packages each.
+`eah.lmms.classes.NAME_KIND` is the class of a model of `eah.lmms.MODELS`. It is created on first
+access, because each of lmms-eval's classes needs different packages.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from eah.lmms.arguments import read
 from eah.lmms.heads import HeadsFile
 
 OF: Final = "of"
-_below: dict[str, str] = {}  # our name of a model -> lmms-eval's, of those that were loaded
+_base_names: dict[str, str] = {}  # our name of a loaded model -> lmms-eval's
 
 
-class Stopped(SystemExit):
+class StopRun(SystemExit):
     """Ends lmms-eval with a sentence and exit status 1.
 
-    Its models answer with "" when `generate` raises an `Exception`, and its command prints a
-    traceback and exits with 0. An answer that failed is none, so neither may catch this.
+    lmms-eval's models answer "" when `generate` raises an `Exception`, and its command prints a
+    traceback and exits with 0. A failed answer must not be scored, so neither may catch this.
     """
 
     def __init__(self, message: str) -> None:
@@ -38,7 +38,7 @@ class Stopped(SystemExit):
 
 
 class UnderEAH:
-    """What a class of ours does besides lmms-eval's, which follows it in the order of classes."""
+    """Mixin that applies EAH; lmms-eval's own class follows it in the method resolution order."""
 
     eah_name: str
     eah_of: str
@@ -47,10 +47,10 @@ class UnderEAH:
         """Load the model as lmms-eval does, and enable EAH on it.
 
         Args:
-            values: Of lmms-eval's own class.
-            given: Arguments of its own and of `eah.lmms.arguments`.
+            values: Positional arguments of lmms-eval's own class.
+            given: Its keyword arguments and those of `eah.lmms.arguments`.
         Raises:
-            Stopped: If an argument of ours is not allowed, or the model is none that EAH supports.
+            StopRun: If an argument of EAH is not allowed, or EAH does not support the model.
         """
         theirs: Any = super()
         own = inspect.signature(theirs.__init__).parameters
@@ -61,7 +61,7 @@ class UnderEAH:
             if arguments.heads and str(given.get("batch_size", 1)) != "1":
                 raise EAHConfigError(
                     f"heads={arguments.heads} with batch_size={given['batch_size']}: lmms-eval "
-                    "puts requests in an order of its own; write batch_size 1, or leave heads out"
+                    "reorders requests; set batch_size=1, or leave heads out"
                 )
             if arguments.heads:
                 HeadsFile(arguments.heads)  # refused before a model is loaded
@@ -78,13 +78,13 @@ class UnderEAH:
             if arguments.heads:
                 self._eah_heads = HeadsFile(arguments.heads, int(getattr(self, "rank", 0)))
         except EAHError as error:
-            raise Stopped(str(error)) from error
-        model.generate = self._eah_watched(model.generate)
-        _below[self.eah_name] = self.eah_of
-        _ask_as_theirs()
+            raise StopRun(str(error)) from error
+        model.generate = self._eah_wrap_generate(model.generate)
+        _base_names[self.eah_name] = self.eah_of
+        _use_prompts_of_base_model()
 
     def generate_until(self, requests: Sequence[Any]) -> Any:
-        """Answer as lmms-eval does, and write down the heads if that was asked for."""
+        """Answer as lmms-eval does, and write the heads if `heads` is set."""
         theirs: Any = super()
         if self._eah_heads is None:
             return theirs.generate_until(requests)
@@ -92,13 +92,13 @@ class UnderEAH:
         try:
             self._eah_heads.finish()
         except EAHError as error:
-            raise Stopped(str(error)) from error
+            raise StopRun(str(error)) from error
         return answers
 
     def generate_until_multi_round(self, requests: Sequence[Any]) -> Any:
         """Answer as lmms-eval does."""
         if self._eah_heads is not None:
-            raise Stopped("heads=FILE has one line a request, but this task asks in rounds: leave "
+            raise StopRun("heads=FILE has one line a request, but this task asks in rounds: leave "
                           "heads out")  # fmt: skip
         theirs: Any = super()
         return theirs.generate_until_multi_round(requests)
@@ -106,34 +106,34 @@ class UnderEAH:
     def loglikelihood(self, requests: Sequence[Any]) -> Any:
         """Score answers as lmms-eval does, in the baseline."""
         if self._eah_handle is not None:
-            raise Stopped("a task scores given answers (loglikelihood), and lmms-eval runs prompt "
-                          "and answer as one, so EAH can't tell them apart: use tasks that "
+            raise StopRun("a task scores given answers (loglikelihood), and lmms-eval runs prompt "
+                          "and answer as one, so EAH can't separate them: use tasks that "
                           "generate, or arm=baseline")  # fmt: skip
         theirs: Any = super()
         return theirs.loglikelihood(requests)
 
-    def _eah_watched(self, generate: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `generate` that ends the run if it fails, and writes down the heads."""
+    def _eah_wrap_generate(self, generate: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a `generate` that writes the heads, and ends the run if it fails."""
 
         @wraps(generate)
-        def watched(*values: Any, **given: Any) -> Any:
+        def generate_or_stop(*values: Any, **given: Any) -> Any:
             try:
                 found = generate(*values, **given)
             except Exception as error:
                 what = "" if isinstance(error, EAHError) else f"{type(error).__name__}: "
-                raise Stopped(f"no answer could be generated: {what}{error}") from error
+                raise StopRun(f"no answer could be generated: {what}{error}") from error
             try:
                 if self._eah_heads is not None and self._eah_handle is not None:
                     self._eah_heads.write(self._eah_handle.report())
             except EAHError as error:
-                raise Stopped(str(error)) from error
+                raise StopRun(str(error)) from error
             return found
 
-        return watched
+        return generate_or_stop
 
 
 class OfAny:
-    """Makes a model of the class that the argument `of` names."""
+    """Creates a model of the class that the argument `of` names."""
 
     eah_kind: str
 
@@ -143,19 +143,19 @@ class OfAny:
 
         Args:
             text: `--model_args`, with of=NAME.
-            additional_config: What the command adds; values that are None count for nothing.
+            additional_config: Arguments that the command adds; None values are ignored.
         Raises:
-            Stopped: If `of` is missing or unknown.
+            StopRun: If `of` is missing or unknown.
         """
         given = simple_parse_args_string(text)
         known = [name for name in list_available_models() if not name.startswith("eah_")]
         of = given.pop(OF, None)
         if of is None:
             example = f"--model {ANY} --model_args of=gemma3,pretrained=..."
-            raise Stopped(f"{ANY} needs the name of lmms-eval's own model: {example}")
+            raise StopRun(f"{ANY} needs the name of lmms-eval's own model: {example}")
         if of not in known:
             hint = nearest(str(of), known).partition("known are")[0] or "name one of its models"
-            raise Stopped(f"lmms-eval has no model {of!r}: {hint.strip()}")
+            raise StopRun(f"lmms-eval has no model {of!r}: {hint.strip()}")
         more = {name: value for name, value in (additional_config or {}).items()
                 if value is not None}  # fmt: skip
         return class_over(ANY, of, cls.eah_kind)(**given, **more)
@@ -163,22 +163,22 @@ class OfAny:
 
 @cache
 def class_over(name: str, of: str, kind: str) -> Any:
-    """Return our class over one of lmms-eval's.
+    """Return our subclass of one of lmms-eval's classes.
 
     Args:
-        name: Ours of the model.
-        of: lmms-eval's of the model.
-        kind: "simple" for that class where there are two, "chat" for the one that it prefers.
+        name: Our name of the model.
+        of: lmms-eval's name of the model.
+        kind: "simple" for its simple class, "chat" for the class that lmms-eval prefers.
     """
     theirs = get_model(of, force_simple=kind == KINDS[0])
     names = {"eah_name": name, "eah_of": of, "__module__": __name__, "__doc__": theirs.__doc__}
     return type(f"{name}_{kind}", (UnderEAH, theirs), names)
 
 
-def _ask_as_theirs() -> None:
-    """Let tasks ask one of our models as they ask lmms-eval's below it, from now on.
+def _use_prompts_of_base_model() -> None:
+    """Make tasks use the prompts of the base model for our models.
 
-    Tasks have prompts and lengths for some models, by the name that `--model` has.
+    Tasks have prompts and lengths for some models, by the name given to `--model`.
     """
     own = lmms_tasks.ConfigurableTask._prepare_model_specific_config
     if getattr(own, "_eah", False):
@@ -186,7 +186,7 @@ def _ask_as_theirs() -> None:
 
     @wraps(own)
     def prepare(task: Any) -> None:
-        task.model_name = _below.get(task.model_name, task.model_name)
+        task.model_name = _base_names.get(task.model_name, task.model_name)
         own(task)
 
     prepare._eah = True  # type: ignore[attr-defined]

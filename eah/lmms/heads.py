@@ -1,6 +1,6 @@
-"""The chosen heads of each request, as JSON lines in a file of their own.
+"""Write the chosen heads of each request to a separate file of JSON lines.
 
-lmms-eval's log of samples has no room for them.
+lmms-eval's log of samples has no field for them.
 """
 
 from __future__ import annotations
@@ -17,37 +17,38 @@ from eah.handle import LayerReport
 
 
 class HeadsFile:
-    """A file of chosen heads, one line a request.
+    """A file of chosen heads, one line per request.
 
-    The file is new, always: a run never adds to another one's. It is made with its first line.
+    The file is always new: a run never appends to the file of another run. It is created with its
+    first line.
     """
 
     def __init__(self, name: str, rank: int = 0) -> None:
-        """Check that the file can be made.
+        """Check that the file can be created.
 
         Args:
-            name: Of the file.
-            rank: Of this process; all but the first write beside it, as heads.rank1.jsonl.
+            name: Name of the file.
+            rank: Rank of this process; others than the first write heads.rank1.jsonl and so on.
         Raises:
-            EAHConfigError: If the file is there, or its folder is not.
+            EAHConfigError: If the file exists, or its folder does not.
         """
         path = Path(name)
         self.path = path.with_name(f"{path.stem}.rank{rank}{path.suffix}") if rank else path
         self._file: TextIO | None = None
         self._asked: deque[tuple[str, str, Any]] = deque()
         if self.path.exists():
-            raise self._is_there()
+            raise self._exists_error()
         if not self.path.parent.is_dir():
             raise EAHConfigError(f"heads={name}: there is no folder {path.parent}; make it first")
 
     def watch(self, requests: Sequence[Any]) -> list[Any]:
-        """Return requests that say when their document is read, which is before it is answered."""
+        """Return requests that record when their document is read, which precedes its answer."""
         return [
-            replace(one, arguments=tuple(self._watched(part, one.args) for part in one.args))
+            replace(one, arguments=tuple(self._watch_argument(part, one.args) for part in one.args))
             for one in requests
         ]
 
-    def _watched(self, part: Any, arguments: Sequence[Any]) -> Any:
+    def _watch_argument(self, part: Any, arguments: Sequence[Any]) -> Any:
         if not callable(part):
             return part
         document, task, split = arguments[-3:]
@@ -60,18 +61,18 @@ class HeadsFile:
         return read_document
 
     def write(self, report: Sequence[LayerReport]) -> None:
-        """Write the line of the request that was read first of those without one.
+        """Write the line of the first request that was read and has no line yet.
 
         Args:
-            report: Of the prefill, of one prompt.
+            report: Report of the prefill of one prompt.
         Raises:
-            EAHConfigError: If another run has made the file meanwhile, or it can't be written.
+            EAHConfigError: If another run has created the file since, or it can't be written.
             EAHStateError: If no document was read.
         """
         if not self._asked:
             raise EAHStateError(
-                "an answer was generated for no document that was read: which one heads=FILE "
-                "should name can't be known in this model of lmms-eval; leave heads out"
+                "an answer was generated, but no document was read before it, so heads=FILE can't "
+                "name its document for this model of lmms-eval; leave heads out"
             )
         task, split, document = self._asked.popleft()
         layers = [
@@ -92,7 +93,7 @@ class HeadsFile:
             self._file.write(json.dumps(row, ensure_ascii=False) + "\n")
             self._file.flush()
         except FileExistsError as error:
-            raise self._is_there() from error
+            raise self._exists_error() from error
         except OSError as error:
             raise EAHConfigError(f"heads={self.path} can't be written: {error}") from error
 
@@ -100,15 +101,15 @@ class HeadsFile:
         """Check that every document that was read has a line.
 
         Raises:
-            EAHStateError: If one has none, so that others may be named wrong.
+            EAHStateError: If one has no line, so other lines may name the wrong document.
         """
         if self._asked:
             raise EAHStateError(
-                f"{len(self._asked)} documents were read and not answered one by one: the lines of "
-                f"{self.path} may be of others; remove it, and leave heads out for this model"
+                f"{len(self._asked)} documents were read but not answered one by one, so lines of "
+                f"{self.path} may name wrong documents; remove it, and leave heads out here"
             )
 
-    def _is_there(self) -> EAHConfigError:
+    def _exists_error(self) -> EAHConfigError:
         return EAHConfigError(
             f"heads={self.path} exists, and may be of another run; remove it or name another file"
         )

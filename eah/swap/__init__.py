@@ -1,15 +1,15 @@
-"""Put EAH's modeling file in the place of transformers' own, and take it back.
+"""Replace transformers' own modeling file by EAH's, and restore it.
 
     python -m eah.swap install [--python PATH | --site-packages PATH | --file PATH] [--model qwen2]
-    python -m eah.swap status      what stands there; exit status 1 if something is wrong
+    python -m eah.swap status      what is installed; exit status 1 if something is wrong
     python -m eah.swap restore
     python -m eah.swap check FOLDER     code that the swap can't reach
-    python -m eah.swap selftest         a test of an install
+    python -m eah.swap selftest         test an install
     python -m eah.swap build [--check]  modeling_llama_eah.py from the files of eah/
 
-The original stays beside it, byte for byte, as modeling_llama_original.py, with its checksum. Each
-step replaces one file as a whole: whenever it is interrupted, what is there works. docs/swap.md has
-the details. Needs the standard library alone.
+The original is kept next to it, unchanged, as modeling_llama_original.py, with its checksum. Each
+step replaces one file atomically, so an interrupted command leaves a working install. docs/swap.md
+has the details. Needs the standard library only.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from eah.swap.content import is_ours
 from eah.swap.place import Place, SwapError
 from eah.swap.records import version_of_package
 
-COMMITS: Final = 50  # looked through if EAH's file was committed
-ANSWERS_IN_S: Final = 60.0
+COMMITS: Final = 50  # searched if EAH's file was committed
+TIMEOUT_S: Final = 60.0
 LINK: Final = b"120000 "  # how ls-tree shows a symbolic link
 # A git hook sets them for the repository that it belongs to.
 HOOKS: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_PREFIX")
@@ -21,9 +21,8 @@ HOOKS: Final = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", 
 def committed_original(place: Place) -> bytes | None:
     """Return the newest committed content of a file that is not EAH's; None if there is none.
 
-    The content is as git would check it out, so with the line ends of this checkout. A commit of
-    another version of transformers than the one on disk does not count, and a link has no content
-    of its own.
+    The content is as git would check it out, with this checkout's line endings. Commits of another
+    version of transformers than the one on disk are ignored, and so are links.
     """
     for commit in _commits(place):
         if _is_link(place, commit):
@@ -66,11 +65,11 @@ def _git(place: Place, *arguments: str) -> bytes | None:
     try:
         done = subprocess.run(
             command, capture_output=True, check=False, env=environment,
-            stdin=subprocess.DEVNULL, timeout=ANSWERS_IN_S,
+            stdin=subprocess.DEVNULL, timeout=TIMEOUT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise SwapError(
-            f"git does not answer within {ANSWERS_IN_S:.0f} seconds in {place.file.parent}; look "
+            f"git does not answer within {TIMEOUT_S:.0f} seconds in {place.file.parent}; check "
             "what it waits for, and run this again"
         ) from error
     except OSError:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from eah.build import DROP_IN, is_current, write
-from eah.ending import finish
 from eah.errors import EAHError
+from eah.exit_status import finish
 from eah.settings import settings_from_environment
 from eah.swap.content import FAMILY
 from eah.swap.exchange import install, restore
@@ -22,14 +22,14 @@ from eah.swap.place import Place
 from eah.swap.report import describe, problems
 from eah.swap.states import status
 
-# Actions with a command line of their own, imported when they are asked for.
+# Actions with their own flags, imported when they are run.
 ELSEWHERE: Final = {"check": "eah.swap.reach", "selftest": "eah.swap.selftest"}
 WRONG: Final = 1
-INTERRUPTED: Final = "the file is the original or EAH's, whole; the same command does the rest"
+INTERRUPTED: Final = "the file is the complete original or EAH's; rerun the command to finish"
 DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
-OWNER: Final = "; run this as the owner of that transformers, or install one of your own"
+OWNER: Final = "; run this as the owner of that transformers, or use your own install"
 BEYOND: Final = (
-    "code with an attention of its own is out of reach: `python -m eah.swap check FOLDER` lists "
+    "code with its own attention is not affected: `python -m eah.swap check FOLDER` lists "
     "it, and `python -m eah.swap selftest --python PYTHON` tests this install"
 )
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _sentence_of(error: Exception) -> str | None:
-    """Return an error as Python shows it, but paths as paths, not as objects."""
+    """Return the message of an expected error, with paths as plain text; else None."""
     if not isinstance(error, (EAHError, OSError, ValueError)):
         return None
     if isinstance(error, OSError):
@@ -62,7 +62,7 @@ def _dispatch(arguments: list[str]) -> int:
     parser = _parser()
     given = parser.parse_args(arguments)
     if given.action in ELSEWHERE:
-        parser.error(f"{given.action} comes first: python -m eah.swap {given.action} --help")
+        parser.error(f"put {given.action} first: python -m eah.swap {given.action} --help")
     if given.check and given.action != "build":
         parser.error(f"--check goes with build, not with {given.action}; use status to look only")
     where = given.python or given.site_packages or given.file
@@ -86,7 +86,7 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _report(place: Place, action: str) -> int:
-    """Print what stands in a place; return whether `status` finds something wrong."""
+    """Print the state of a place, and return the exit status."""
     found = status(place)
     print(describe(place, found))
     if action == "install":
@@ -99,9 +99,9 @@ def _say(text: str) -> None:
 
 
 def _build(*, check: bool) -> int:
-    """Write the drop-in file, or say whether it is what its sources give."""
+    """Write the drop-in file, or check that it matches its sources."""
     if check and not is_current():
-        print(f"{DROP_IN.name} is not what its sources give; run python -m eah.swap build")
+        print(f"{DROP_IN.name} does not match its sources; run python -m eah.swap build")
         return WRONG
     if not check:
         write()
@@ -112,26 +112,26 @@ def _build(*, check: bool) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="eah",
-        description="Swap EAH's file into transformers.",
+        description="Replace transformers' modeling file by EAH's.",
         epilog="python -m eah.swap check FOLDER lists code that the swap can't reach, and "
         "python -m eah.swap selftest tests an install (each has --help); eah check MODEL_FOLDER "
-        "says what EAH can do with a model",
+        "tests a model, and eah report prints versions and settings for an issue",
     )
     parser.add_argument("action", choices=("install", "status", "restore", *ELSEWHERE, "build"))
     parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--python", type=interpreter_of, help="interpreter whose transformers is meant"
+        "--python", type=interpreter_of, help="interpreter that has the transformers"
     )
     where.add_argument(
-        "--site-packages", type=Path, help="folder that holds transformers, or a checkout of it"
+        "--site-packages", type=Path, help="folder with transformers, or a checkout of it"
     )
     where.add_argument(
         "--file", type=Path, help="the modeling file itself, such as a repository's own copy"
     )
     parser.add_argument(
         "--force", action="store_true",
-        help="install over a file of any origin; restore whatever is kept",
+        help="install over any file; restore any kept file",
     )  # fmt: skip
     parser.add_argument("--check", action="store_true", help="build: exit 1 if the file is stale")
     return parser

@@ -1,4 +1,4 @@
-"""What a file is by its content, and the text of ours for a place."""
+"""Classify a modeling file by its content, and build our file for a place."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def version_of(content: bytes) -> str | None:
 
 
 def same_text(content: bytes, other: bytes) -> bool:
-    """Return whether two files differ in their line ends at most, which git may change."""
+    """Return whether two files are equal up to line endings, which git may change."""
     return content.replace(b"\r\n", b"\n") == other.replace(b"\r\n", b"\n")
 
 
 def looks_original(place: Place, content: bytes) -> bool:
-    """Return whether a file of unknown origin can be taken for the original."""
+    """Return whether a file of unknown origin looks like the original."""
     text = content.decode(errors="replace")
     if is_ours(content) or any(name in text for name in ENVIRONMENT):
         return False
@@ -89,11 +89,11 @@ def validate_supported(place: Place, content: bytes) -> None:
 def drop_in_for(place: Place, original: bytes | None = None) -> str:
     """Return the text of our file for a place.
 
-    The names that transformers looks for in the text are those of the file it replaces.
+    The names that transformers searches for in the text are those of the replaced file.
 
     Args:
-        place: Where the file is to stand.
-        original: Content of the file that it replaces; None for what stands there.
+        place: Where the file will be.
+        original: Content of the file that it replaces; None for the current one.
     """
     text = SOURCE.read_text(encoding="utf-8")
     if place.package is None or place.family == FAMILY:

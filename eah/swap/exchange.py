@@ -1,4 +1,4 @@
-"""Put ours in the place of the original, and take it back, without ever losing the original."""
+"""Replace the original by our file and restore it, without ever losing the original."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ from eah.swap.files import (
     replace_file,
     set_aside,
 )
-from eah.swap.lock import locked
+from eah.swap.lock import hold_lock
 from eah.swap.place import Place, SwapError
 from eah.swap.repair import Say, fetch_original
 from eah.swap.report import choice, kept_problem
 from eah.swap.states import Status, status
 
-NOTHING: Final = ("none", "ours")  # states of what is kept in which there is nothing to lose
+NOTHING: Final = ("none", "ours")  # nothing to lose
 
 
-def _silent(text: str) -> None:
+def _ignore(text: str) -> None:
     """Say nothing."""
 
 
-def install(place: Place, *, force: bool = False, say: Say = _silent) -> str:
-    """Put ours in the place, the original beside it; return what was done.
+def install(place: Place, *, force: bool = False, say: Say = _ignore) -> str:
+    """Install our file, keep the original next to it, and return what was done.
 
     Args:
         place: Where.
-        force: Take a file of unknown origin for the original.
-        say: Called with a sentence about what takes time.
+        force: Treat a file of unknown origin as the original.
+        say: Called with progress messages.
     Raises:
-        SwapError: If something else is in the place (unless forced), the family isn't supported,
-            or the original of an earlier install is gone and can't be got back.
+        SwapError: If another file is there (unless forced), the family isn't supported, or the
+            original of an earlier install is gone and can't be recovered.
         OSError: If the folder can't be written.
     """
     found = status(place)
-    if found.current and found.usable:  # also where nothing may be written
+    if found.current and found.usable:  # also in a read-only install
         return f"{place.file} is EAH {found.version} already"
     if found.kind == "missing":
         _validate_folder(place)
-    with locked(place):
+    with hold_lock(place):
         return _install(place, status(place), force=force, say=say)
 
 
-def restore(place: Place, *, force: bool = False, say: Say = _silent) -> str:
-    """Put the original back, and remove what an interrupted swap left; return what was done.
+def restore(place: Place, *, force: bool = False, say: Say = _ignore) -> str:
+    """Restore the original, remove leftovers of an interrupted swap, and return what was done.
 
     Args:
         place: Where.
-        force: Put back what is kept, whatever it is.
-        say: Called with a sentence about what takes time.
+        force: Restore the kept file, whatever it is.
+        say: Called with progress messages.
     Raises:
-        SwapError: If the original is gone or damaged and can't be got back.
+        SwapError: If the original is gone or damaged and can't be recovered.
         OSError: If the folder can't be written.
     """
     found = status(place)
     if found.kind in ("original", "other") and not leftovers(place):
         return f"{place.file} is not EAH's; nothing to restore"
     _validate_folder(place)
-    with locked(place):
+    with hold_lock(place):
         return _restore(place, status(place), force=force, say=say)
 
 
@@ -147,6 +147,6 @@ def _validate_folder(place: Place) -> None:
 
 
 def _set_aside(place: Place, found: Status, say: Say) -> None:
-    """Keep what was kept and is not ours, beside the original that takes its place."""
+    """Keep the previously kept file under another name, unless it is ours."""
     if found.kept not in NOTHING:
         say(f"what was kept before is {set_aside(place)}")

@@ -1,4 +1,4 @@
-"""Replace and remove files of an install, each as a whole."""
+"""Replace and remove files of an install, each atomically."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ TEMPORARY: Final = ".eah"
 
 
 def replace_file(path: Path, content: bytes, *, like: Path) -> None:
-    """Replace a file as a whole, with another's permissions: a crash leaves the old or the new.
+    """Replace a file atomically, with another's permissions: a crash leaves the old or the new.
 
-    A link is replaced by a file. What it points to, perhaps a cache of many environments, stays.
+    A link is replaced by a file. Its target, perhaps a shared cache, is unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     try:
@@ -32,7 +32,7 @@ def replace_file(path: Path, content: bytes, *, like: Path) -> None:
 
 
 def keep_original(place: Place, content: bytes) -> None:
-    """Keep an original beside the file: the same link if the file is one, and a note about it."""
+    """Keep an original next to the file, as a link if the file is one, and write its note."""
     if place.file.is_symlink() and place.file.read_bytes() == content:
         _copy_link(place.file, place.original)
     else:
@@ -41,23 +41,23 @@ def keep_original(place: Place, content: bytes) -> None:
 
 
 def set_aside(place: Place) -> Path:
-    """Move what is kept as the original, but isn't, to a free name; return that."""
-    free, number = place.replaced, 1
+    """Move a kept file that is not the original to a free name, and return that."""
+    free, number = place.aside_path, 1
     while os.path.lexists(free):
         number += 1
-        free = place.replaced.with_name(f"{place.replaced.name}.{number}")
+        free = place.aside_path.with_name(f"{place.aside_path.name}.{number}")
     place.original.replace(free)
     return free
 
 
 def remove_bytecode(place: Place) -> None:
-    """Remove compiled files, which some installs use without a look at the source's date."""
+    """Remove compiled files, which some installs use without checking the source's date."""
     for compiled in place.file.parent.glob(f"__pycache__/{place.file.stem}*.pyc"):
         compiled.unlink(missing_ok=True)
 
 
 def leftovers(place: Place) -> list[Path]:
-    """Return what a swap, or an interrupted one, has left beside the file."""
+    """Return the files that a complete or interrupted swap left next to the file."""
     temporary = place.file.parent.glob(f".{place.file.stem}*{TEMPORARY}")
     return [path for path in (place.original, place.checksum) if os.path.lexists(path)] + [
         *temporary

@@ -1,4 +1,4 @@
-"""Find the modeling file that is meant."""
+"""Find the modeling file that the flags name."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from eah.swap.place import GIT, RECORDS, Place, SwapError
 from eah.swap.records import recorded_checksum, recorded_version, version_in
 
 PACKAGE: Final = "transformers"
-FIND: Final = (  # `-c` would look in the current folder first
+FIND: Final = (  # `-c` would search the current folder first
     "import importlib.util as u, sys; sys.path = [folder for folder in sys.path if folder];"
     "s = u.find_spec('transformers'); print(s.origin if s else '')"
 )
-# They tell our interpreter where modules are, not the one that is asked.
+# They set the module path of our interpreter, not of the other one.
 CALLERS: Final = ("PYTHONPATH", "PYTHONHOME")
-ANSWERS_IN_S: Final = 60.0
+TIMEOUT_S: Final = 60.0
 COPY: Final = re.compile(r"(.*modeling_)?(.+)\.py")
 
 
@@ -37,11 +37,11 @@ def find(
 
     Args:
         family: Such as "llama" or "qwen2".
-        python: Interpreter whose transformers is meant, an absolute path; None for the running one.
-        site_packages: Folder that holds the package instead, or a checkout of transformers.
+        python: Interpreter that has the transformers, an absolute path; None for the running one.
+        site_packages: Folder with the package instead, or a checkout of transformers.
         file: The modeling file itself instead, in a transformers or a repository's own copy.
     Raises:
-        SwapError: If there is none.
+        SwapError: If there is no such file.
     """
     if file is not None:
         return _place_of_file(file)
@@ -60,8 +60,8 @@ def find(
 def interpreter_of(text: str) -> Path:
     """Return an interpreter as a shell would find it: by its path, or by its name alone.
 
-    A path stays one: `./python` is not the `python` on the PATH. Links stay, too: to Python, a
-    virtual environment is where its link is.
+    A path is kept: `./python` is not the `python` on the PATH. Links are not resolved: Python finds
+    a virtual environment by its link.
     """
     return Path(os.path.abspath(text) if os.path.dirname(text) else shutil.which(text) or text)
 
@@ -101,7 +101,7 @@ def _place_in(package: Path, family: str, python: Path | None) -> Place:
     place = Place(family, file, package, version or "", python=python)
     if recorded := recorded_checksum(package, family, version):
         place = replace(place, version=recorded[0], recorded=recorded[1], record=RECORDS)
-        # A wheel was built from a tree in which the original had been overwritten.
+        # The wheel was built from a tree in which the original had been overwritten.
         content = file.read_bytes() if file.is_file() else b""
         if is_ours(content) and sha256(content) == place.recorded:
             place = replace(place, recorded="", record="")
@@ -137,7 +137,7 @@ def _place_of_file(file: Path) -> Place:
 
 
 def _exists(place: Place) -> bool:
-    """Return whether the file, what is kept of it, or its model's configuration is there."""
+    """Return whether the file, its kept original, or its model's configuration exists."""
     config = place.file.parent / f"configuration_{place.family}.py"
     return any(path.is_file() for path in (place.file, place.original, config))
 
@@ -155,11 +155,11 @@ def _origin_in(python: Path) -> str:
     try:
         found = subprocess.run(
             [str(python), "-c", FIND], capture_output=True, text=True, check=True,
-            env=environment_of_target(), stdin=subprocess.DEVNULL, timeout=ANSWERS_IN_S,
+            env=environment_of_target(), stdin=subprocess.DEVNULL, timeout=TIMEOUT_S,
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise SwapError(
-            f"--python {python} does not say where its transformers is within {ANSWERS_IN_S:.0f} "
+            f"--python {python} does not say where its transformers is within {TIMEOUT_S:.0f} "
             "seconds; name an interpreter, or the folder with --site-packages"
         ) from error
     except OSError as error:

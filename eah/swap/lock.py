@@ -1,7 +1,7 @@
-"""One install or restore at a time in each place.
+"""Lock a place, so that only one install or restore runs there at a time.
 
-The operating system gives up the lock of a process that ends in any way, so that a lock file that
-a crash leaves behind locks nobody out.
+The operating system releases the lock of a process however it ends, so a lock file that a crash
+leaves behind blocks no one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eah.swap.place import Place, SwapError
 
 WAIT_S: Final = 600.0
 PAUSE_S: Final = 0.01
-# Some network file systems have no locks; there two commands at once are the user's own risk.
+# Some network file systems have no locks; there, concurrent commands are at the user's risk.
 WITHOUT_LOCKS: Final = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 BUSY: Final = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
@@ -42,7 +42,7 @@ def lock_file(place: Place) -> Path:
 
 
 @contextmanager
-def locked(place: Place) -> Iterator[None]:
+def hold_lock(place: Place) -> Iterator[None]:
     """Hold the lock of a place.
 
     Raises:
@@ -68,7 +68,7 @@ def acquire(path: Path) -> int | None:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         _lock(descriptor)
-        # The last holder may have removed the file between our two calls: then ours locks nothing.
+        # The last holder may have removed the file between our two calls; then our lock is useless.
         with suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
@@ -83,7 +83,7 @@ def acquire(path: Path) -> int | None:
 
 
 def release(descriptor: int, path: Path) -> None:
-    """Remove the file, then give up the lock: Windows allows only the other order."""
+    """Remove the file, then release the lock; on Windows in the other order."""
     with suppress(OSError):
         os.unlink(path)
     os.close(descriptor)

@@ -1,4 +1,4 @@
-"""A modeling file that can be swapped, and the names of what stands beside it."""
+"""A modeling file that can be swapped, and the names of the files next to it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ RECORDS: Final = "records"
 
 
 class SwapError(EAHError):
-    """The file can't be swapped as things are."""
+    """The file can't be swapped in its current state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ class Place:
         package: Folder of the package transformers; None for a repository's own copy.
         version: Version of transformers; "" if it is not known.
         recorded: SHA-256 of the original; "" if nothing records it.
-        record: Where that is from: RECORDS (of pip or conda), GIT, or "".
-        python: Interpreter that was asked for this place.
+        record: Source of that: RECORDS (of pip or conda), GIT, or "".
+        python: Interpreter that this place was found with.
     """
 
     family: str
@@ -42,7 +42,7 @@ class Place:
 
     @property
     def original(self) -> Path:
-        """Where the original is while ours is in its place."""
+        """Path of the original while our file replaces it."""
         return self.file.with_name(f"{self.file.stem}{ORIGINAL_SUFFIX}.py")
 
     @property
@@ -51,8 +51,8 @@ class Place:
         return self.original.with_suffix(".sha256")
 
     @property
-    def replaced(self) -> Path:
-        """Where a kept original goes that turned out to be another file."""
+    def aside_path(self) -> Path:
+        """Path for a kept file that is not the original."""
         return self.original.with_name(f"{self.original.name}.replaced")
 
     @property
@@ -64,12 +64,12 @@ class Place:
 
     @property
     def source(self) -> str:
-        """What the original comes from."""
+        """Source of the original."""
         return "the repository" if self.package is None else "transformers"
 
     @property
     def title(self) -> str:
-        """What the place belongs to."""
+        """Title of the place in messages."""
         if self.package is None:
             return "own copy"
         return f"transformers {self.version or 'of unknown version'}"

@@ -1,4 +1,4 @@
-"""What pip and conda have recorded about a modeling file of transformers."""
+"""Read what pip and conda recorded about a modeling file of transformers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def version_of_package(text: str) -> str | None:
 
 
 def recorded_version(package: Path) -> str | None:
-    """Return the version that the metadata beside a package names."""
+    """Return the version that the metadata next to a package names."""
     for metadata in sorted(package.parent.glob("transformers-*-info")):
         if found := METADATA.fullmatch(metadata.name):
             return found[1]
@@ -50,7 +50,7 @@ def recorded_checksum(package: Path, family: str, version: str | None) -> tuple[
             if it is not known.
     """
     name = f"models/{family}/modeling_{family}"
-    # A wheel built from a tree in which EAH's file stands records both.
+    # A wheel built from a tree with EAH's file records both.
     for file in (f"{name}{ORIGINAL_SUFFIX}.py", f"{name}.py"):
         for recorded, checksum in _checksums(package, file):
             if version in (None, recorded):

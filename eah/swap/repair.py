@@ -1,4 +1,4 @@
-"""Get an original back that was overwritten: from git, or from the wheel of the same version."""
+"""Recover an overwritten original from git, or from the wheel of the same version."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def fetch_original(place: Place, say: Say) -> bytes:
 
     Args:
         place: Where it belongs.
-        say: Called with a sentence about what is being done.
+        say: Called with progress messages.
     Raises:
-        SwapError: If it can't be had; the message names a command that would repair the place.
+        SwapError: If it can't be recovered; the message names a repair command.
     """
     if place.record == GIT:
         say(f"getting the original from the last commit that has it (git, {place.file})")
@@ -74,7 +74,7 @@ def _known_interpreters(place: Place) -> list[Path]:
 
 
 def advice(place: Place) -> str:
-    """Return the command that repairs a place without us. It overwrites nothing that is kept."""
+    """Return a command that repairs a place without EAH. It does not overwrite kept files."""
     if place.package is None:
         return f"put the repository's own file there as {place.original}"
     wanted = f"transformers=={place.version or 'VERSION'}"

@@ -1,4 +1,4 @@
-"""Say what stands in a place, what is wrong with it, and which command mends it."""
+"""Describe the state of a place, its problems, and the commands that fix them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from eah.swap.states import Status, status
 
 
 def describe(place: Place, found: Status | None = None) -> str:
-    """Return what stands in a place, and the settings that a later run would read here.
+    """Return the state of a place, and the settings that a later run would use.
 
     Args:
         place: The place.
-        found: What `status` has found there; None to look.
+        found: Result of `status`; None to compute it.
     """
     found = found or status(place)
     lines = [f"{place.title}: {place.file} is {_name(place, found)}"]
@@ -27,7 +27,7 @@ def describe(place: Place, found: Status | None = None) -> str:
         ]
     if found.kind == "ours" and found.kept == "unverified":
         lines.append(
-            f"the original is {place.original.name}, by its content; no record or note says so"
+            f"the original is {place.original.name}, by its content; no record or note names it"
         )
     if folder := place.linked_folder():
         lines.append(f"it is reached through a link; whatever links to {folder} is affected")
@@ -49,7 +49,7 @@ def problems(place: Place, found: Status) -> list[str]:
     if found.rival:
         return [f"{place.original.name} beside it is another file; {choice(place)}"]
     if found.kind == "original" and found.left:
-        remedy = f"move it to {place.replaced.name}" if found.unique else "remove what is left"
+        remedy = f"move it to {place.aside_path.name}" if found.unique else "remove what is left"
         return [
             f"{found.left} is left over from an earlier swap, and EAH is not in use (an update of "
             f"{place.source} replaces its file); {remedy}: {restore}, or swap again: {install}"
@@ -66,7 +66,7 @@ def problems(place: Place, found: Status) -> list[str]:
 
 
 def kept_problem(place: Place, found: Status) -> str:
-    """Return what is wrong with what is kept as the original."""
+    """Return what is wrong with the kept original."""
     name = place.original.name
     other = (
         "another commit of the repository"

@@ -2,8 +2,8 @@
 
     python -m eah.swap selftest [--python PATH | --site-packages PATH] [--model llama]
 
-The model has random weights and runs on the CPU, in a process of the interpreter meant. Neither its
-settings nor its search path are those of the caller. Exit status: 0 if all proofs hold, 1 if one
+The model has random weights and runs on the CPU, in a process of the given interpreter. It uses
+neither the settings nor the search path of the caller. Exit status: 0 if all proofs hold, 1 if one
 does not, 2 if there is nothing to test.
 """
 
@@ -32,7 +32,7 @@ PROGRAM: Final = Path(__file__).with_name("selftest_program.py")
 FAILED: Final = 1
 BAD_INPUT: Final = 2
 TIMEOUT_S: Final = 600
-# What would change which modules are found, or what a process prints.
+# These change which modules are found, or what a process prints.
 REMOVED: Final = ("PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP", "PYTHONWARNINGS", "PYTHONINSPECT")
 
 
@@ -46,7 +46,7 @@ class Install:
 
     Attributes:
         python: Interpreter to run.
-        site_packages: Folder whose packages it finds first; None for its own alone.
+        site_packages: Folder whose packages it finds first; None for only its own.
         options: The options that name the install, for `python -m eah.swap install`.
     """
 
@@ -64,10 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--python", type=interpreter_of, help="interpreter whose transformers is meant"
+        "--python", type=interpreter_of, help="interpreter that has the transformers"
     )
     where.add_argument(
-        "--site-packages", type=Path, help="folder that holds transformers, or a checkout of it"
+        "--site-packages", type=Path, help="folder with transformers, or a checkout of it"
     )
     given = parser.parse_args(arguments)
     start = time.monotonic()
@@ -95,7 +95,7 @@ def _install(python: Path | None, site_packages: Path | None, family: str) -> In
 
 
 def run_program(install: Install, family: str) -> tuple[list[dict[str, Any]], str]:
-    """Run the proofs in the interpreter meant.
+    """Run the proofs in the given interpreter.
 
     Returns:
         Its results, and the last line that it wrote to stderr if it failed ("" if it did not).
@@ -105,7 +105,7 @@ def run_program(install: Install, family: str) -> tuple[list[dict[str, Any]], st
     environment = clean_environment(os.environ)
     if install.site_packages is not None:
         environment["PYTHONPATH"] = str(install.site_packages.resolve())
-    # `-c` looks for modules in the current folder: an empty one.
+    # `-c` searches the current folder for modules, so it is an empty one.
     with tempfile.TemporaryDirectory(prefix="eah-selftest-") as empty:
         try:
             done = subprocess.run(
@@ -178,7 +178,7 @@ def describe(
     ]
     if "not_swapped" in facts:
         advice = f"run python -m eah.swap install{install.options}"
-        return [*lines, f"FAILED  EAH's file is not in its place; {advice}"], 1
+        return [*lines, f"FAILED  EAH's file is not installed; {advice}"], 1
     proofs = [result for result in results if "proof" in result]
     for proof in proofs:
         mark = "ok    " if proof["holds"] else "FAILED"

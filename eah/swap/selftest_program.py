@@ -1,6 +1,6 @@
-"""Run in the interpreter under test by `eah.swap.selftest`, which hands it over as text.
+"""Program that `eah.swap.selftest` runs in the interpreter under test, passed as text.
 
-Needs torch and transformers (4.29 or later) alone, and Python 3.8. Prints one JSON object per
+Needs only torch, transformers (4.29 or later) and Python 3.8. Prints one JSON object per
 result, each on a line that begins with MARK.
 """
 
@@ -18,7 +18,7 @@ from typing import Any
 MARK = "eah-selftest "
 IMAGE = (6, 22)
 PROMPT = 30
-TEXT_PROMPT = 40  # long enough to have an image, were it looked for by position
+TEXT_PROMPT = 40  # long enough to contain an image span at the default positions
 LAYER = 1
 HEADS = 4
 SETTINGS = {"EAH_IMAGE_SPAN": "auto", "EAH_LAYERS": str(LAYER), "EAH_THRESHOLD": "0.05"}
@@ -32,7 +32,7 @@ def emit(**result: Any) -> None:
 
 
 def main(family: str) -> None:
-    """Print the versions, then one proof after the other."""
+    """Print the versions, then the result of each proof."""
     try:
         import torch
         import transformers
@@ -70,7 +70,7 @@ def main(family: str) -> None:
 
 
 def load_original(file: Path, name: str) -> Any:
-    """Load the kept original once more, under a name of its own, untouched by EAH."""
+    """Load the kept original again, under a separate name, without EAH."""
     path = file.with_name(file.stem + "_original.py")
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
@@ -106,14 +106,14 @@ def prove(swapped: Any, plain: Any, kernel: str) -> None:
         detail=f"largest difference of two heads {shared:.2g}, the original's {apart:.2g}",
     )
     emit(
-        proof=f"{kernel}: with EAH, a text-only prompt gives the original's logits bit for bit",
+        proof=f"{kernel}: with EAH, a text-only prompt gives exactly the original's logits",
         holds=torch.equal(logits(model, text), logits(original, text)),
         detail=f"{TEXT_PROMPT} tokens",
     )
     equal = [torch.equal(logits(disabled, text), logits(original, text))]
     equal += [torch.equal(a, b) for a, b in zip(steps(disabled, image), steps(original, image))]  # noqa: B905  # Python 3.8
     emit(
-        proof=f"{kernel}: with EAH_DISABLE=1, all logits are the original's bit for bit",
+        proof=f"{kernel}: with EAH_DISABLE=1, all logits are exactly the original's",
         holds=all(equal),
         detail=f"equal: {sum(equal)} of {len(equal)} (text prompt, image prompt, decode steps)",
     )

@@ -1,4 +1,4 @@
-"""What stands in a place, and whether it is sound."""
+"""The state of a place: which file is there, and whether the kept original is sound."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NOTE: Final = re.compile(
 )
 UNKNOWN: Final = "unknown"
 READINGS: Final = 10
-# What may be put back: the original as recorded, or by its content where nothing records it.
+# Kept files that may be restored: as recorded, or judged by content if nothing records them.
 USABLE: Final = ("sound", "unverified")
 
 
 class Note(NamedTuple):
-    """What the swap noted about the original that it kept."""
+    """The swap's note about the original that it kept."""
 
     checksum: str
     version: str
@@ -29,22 +29,21 @@ class Note(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What stands in a place.
+    """The state of a place.
 
     Attributes:
         kind: "original", "ours", "other" (neither), or "missing".
-        content: What the file holds.
-        version: Version of ours, if it is ours.
-        current: Whether it is ours exactly as installed from here, line ends aside.
-        verified: Whether something records that it is the original, or the judgement is of its
-            content alone.
+        content: Content of the file.
+        version: Version of EAH, if it is ours.
+        current: Whether it is exactly this EAH's file, up to line endings.
+        verified: Whether a record shows that it is the original; False if only its content does.
         kept: What is kept as the original: "none", "sound", "unverified" (nothing records it),
             "ours", "edited", "another version", or "foreign" (not what the record says).
-        same: Whether what is kept is what the file holds.
-        recorded: Whether a record, or a note that repeats one, says that what is kept is an
-            original: it could be had again.
-        left: Name of what a swap keeps beside the file; "" if there is nothing.
-        note: The note beside what is kept.
+        same: Whether the kept file equals the file.
+        recorded: Whether a record, or a note that repeats one, shows that the kept file is an
+            original, which could be downloaded again.
+        left: Name of a file that a swap keeps next to the file; "" if there is none.
+        note: The note next to the kept file.
     """
 
     kind: str
@@ -60,12 +59,12 @@ class Status:
 
     @property
     def usable(self) -> bool:
-        """Whether what is kept can be put back."""
+        """Whether the kept file can be restored."""
         return self.kept in USABLE
 
     @property
     def rival(self) -> bool:
-        """Whether only the user knows which is wanted, the file or what is kept."""
+        """Whether only the user can decide between the file and the kept one."""
         if self.same or self.kept in ("none", "ours"):
             return False
         leftover = self.verified or self.kept == "another version"
@@ -73,14 +72,14 @@ class Status:
 
     @property
     def unique(self) -> bool:
-        """Whether what is kept may exist nowhere else, such as a file that somebody edited."""
+        """Whether the kept file may exist nowhere else, such as an edited file."""
         return not (self.same or self.recorded or self.kept in ("none", "ours"))
 
 
 def status(place: Place) -> Status:
-    """Return what stands in a place. Nothing is changed or fetched.
+    """Return the state of a place, without changing or downloading anything.
 
-    Another process may be changing it: what counts is what is read twice.
+    Another process may be changing it, so it is read until two reads agree.
     """
     found = _read_status(place)
     for _ in range(READINGS):
@@ -102,7 +101,7 @@ def _read_status(place: Place) -> Status:
 def _judge(
     place: Place, original: bytes | None, note: Note | None, content: bytes | None
 ) -> Status:
-    """Return what the file is, and what is kept."""
+    """Classify the file and the kept original."""
     kept = _kept(place, original, note)
     if content is None:
         return Status("missing", kept=kept)
@@ -121,19 +120,19 @@ def _judge(
 
 
 def read_note(place: Place) -> Note | None:
-    """Return the note beside the kept original; None if there is none that can be read."""
+    """Return the note next to the kept original; None if it is missing or unreadable."""
     found = NOTE.match((_read(place.checksum) or b"").decode(errors="replace"))
     return Note(found[1], found[2] or "", found[3] or "") if found else None
 
 
 def note_of(place: Place, content: bytes) -> bytes:
-    """Return the note to write beside an original."""
+    """Return the note to write next to an original."""
     line = f"# beside transformers {place.version or UNKNOWN}, recorded {place.recorded or UNKNOWN}"
     return f"{sha256(content)}  {place.original.name}\n{line}\n".encode()
 
 
 def _kept(place: Place, content: bytes | None, note: Note | None) -> str:
-    """Return what is kept as the original (see Status)."""
+    """Classify the kept original (see Status)."""
     if content is None:
         return "none"
     if is_ours(content):
@@ -150,7 +149,7 @@ def _kept(place: Place, content: bytes | None, note: Note | None) -> str:
 
 
 def _is_recorded(place: Place, content: bytes, note: Note | None) -> bool:
-    """Return whether what is kept is recorded as an original, of this version or another."""
+    """Return whether the kept file is recorded as an original, of this version or another."""
     checksum = sha256(content)
     return checksum == place.recorded or (
         note is not None and checksum == note.checksum == note.recorded

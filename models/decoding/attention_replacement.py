@@ -20,8 +20,8 @@ from torch import nn
 from transformers.modeling_utils import AttentionInterface
 
 from eah.attention import ATTENTION_NAME
-from eah.kernels import ModuleView, config_naming, own_config, run_kernel, under
-from eah.with_blocks import WithBlocks
+from eah.kernels import ModuleView, config_naming, original_config, own_config, run_kernel
+from eah.scoped_values import ScopedValues
 from models.decoding.base import MethodError
 
 NAME: Final = "in_block"
@@ -110,7 +110,7 @@ class _Frame(NamedTuple):
     holder: str
 
 
-_frames: Final[WithBlocks[_Frame]] = WithBlocks("attention_frames")
+_frames: Final[ScopedValues[_Frame]] = ScopedValues("attention_frames")
 _lock: Final = threading.Lock()
 _installed: Final[WeakKeyDictionary[nn.Module, int]] = WeakKeyDictionary()  # blocks, of all threads
 
@@ -137,7 +137,7 @@ def replace_attention(
             if not _is_named(module):
                 module.config = config_naming(module.config, NAME)
     try:
-        with _frames.saying(_Frame(frozenset(map(id, modules)), function, holder)):
+        with _frames.scope(_Frame(frozenset(map(id, modules)), function, holder)):
             yield
     finally:
         with _lock:
@@ -145,7 +145,7 @@ def replace_attention(
                 _installed[module] -= 1
                 # Unless EAH was enabled above it meanwhile: then it stays, and does nothing.
                 if not _installed[module] and _is_named(module):
-                    module.config = under(module.config)
+                    module.config = original_config(module.config)
                     del _installed[module]
 
 
@@ -208,7 +208,7 @@ def _is_named(module: Any) -> bool:
 
 def _original_config(config: Any) -> Any:
     """Return the module's own config, also if another thread has just restored it."""
-    return under(config) if config._attn_implementation == NAME else config
+    return original_config(config) if config._attn_implementation == NAME else config
 
 
 def _dispatch(

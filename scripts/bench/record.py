@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from eah.ending import BUG, OK
+from eah.exit_status import BUG, OK
 from eval.errors import EvaluationError
 from eval.files.writing import write_atomically
 from eval.run.outputs import OutputFile, check_outputs

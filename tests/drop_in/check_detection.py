@@ -157,8 +157,8 @@ def test_a_prompt_of_unknown_rows_runs_without_eah_and_says_so_once(
     said = [line for line in capsys.readouterr().err.splitlines() if "no embedding of" in line]
     assert said == [
         "EAH: no embedding of a prompt is in the model's embedding table (noise on all of them?), "
-        "so its image tokens are not known and it runs without EAH; EAH_IMAGE_SPAN or "
-        "image_tokens() says where they are"
+        "so its image tokens are not known and it runs without EAH; give their positions with "
+        "EAH_IMAGE_SPAN or image_tokens()"
     ]
     with modeling_llama.image_tokens(SPAN):
         shared = logits(model, inputs_embeds=embeds)
@@ -366,10 +366,10 @@ def test_a_prompt_that_is_cut_behind_its_image_is_refused() -> None:
     model = build()
     embeds, _, _ = with_images(model, [30])
     generation = OURS.Generation(model, (1, 30), is_assisted=False, is_chunked=True)
-    token = OURS._length.set(generation)
+    token = OURS._prompt_length.set(generation)
 
     try:
         with pytest.raises(RuntimeError, match="or text that follows them"):
             logits(model, inputs_embeds=embeds[:, :25])
     finally:
-        OURS._length.reset(token)
+        OURS._prompt_length.reset(token)

@@ -309,7 +309,7 @@ def test_a_short_prompt_warns_once(capsys: pytest.CaptureFixture[str]) -> None:
 
     assert [line for line in capsys.readouterr().err.splitlines() if "too short" in line] == [
         "EAH: a prompt of 18 tokens is too short for the image tokens 3:19, so it runs without "
-        "EAH; EAH_IMAGE_SPAN=auto finds them, image_tokens() says where they are"
+        "EAH; set EAH_IMAGE_SPAN=auto, or give their positions with image_tokens()"
     ]
 
 
@@ -519,7 +519,9 @@ def test_defaults_leave_a_model_alone_that_lacks_the_layer(
     environment.delenv("EAH_LAYERS")
 
     assert sharing_layers(build(num_hidden_layers=1)) == []
-    assert "EAH: LlamaModel has no layer [1], so it runs without\n" in capsys.readouterr().err
+    assert (
+        "EAH: LlamaModel has no layer [1], so EAH does not act there\n" in capsys.readouterr().err
+    )
 
 
 def test_an_attention_class_of_somebody_else_is_refused() -> None:
@@ -528,7 +530,7 @@ def test_an_attention_class_of_somebody_else_is_refused() -> None:
     layer.self_attn.__class__ = type("OtherAttention", (type(layer.self_attn),), {})
 
     with pytest.raises(ValueError, match="does not know OtherAttention of layer 0"):
-        modeling_llama._share_in(layer, model.model.eah_state, 0, modeling_llama)
+        modeling_llama._patch_attention(layer, model.model.eah_state, 0, modeling_llama)
 
 
 @pytest.mark.parametrize("kernel", ["flash_attention_2", "flex_attention"])
@@ -541,7 +543,7 @@ def test_a_kernel_that_hides_its_map_is_refused_when_the_model_is_built(kernel: 
     with pytest.raises(
         ValueError, match=f"can't share a head in layer 0: its attention is {kernel}"
     ):
-        modeling_llama._share_in(layer, model.model.eah_state, 0, modeling_llama)
+        modeling_llama._patch_attention(layer, model.model.eah_state, 0, modeling_llama)
 
 
 def test_a_kernel_that_hides_its_map_is_refused_at_the_first_prompt(

@@ -252,7 +252,7 @@ def test_a_forward_that_was_replaced_is_an_error_that_names_it(kernel: str) -> N
         logits(model, input_ids=ids)
     assert str(error.value) == (
         "the attention of layer 1 did not run through EAH: its forward was replaced by "
-        "attention.llama_new_forward; leave that change out, set EAH_LAYERS to layers without it, "
+        "attention.llama_new_forward; remove that change, set EAH_LAYERS to layers without it, "
         "or set EAH_DISABLE=1"
     )
 
@@ -288,7 +288,8 @@ def test_a_class_whose_forward_was_replaced_is_named(
         logits(model, input_ids=ids)
     assert (
         f"{base.__name__}.forward was replaced by llava.train.llama_xformers_attn_monkey_patch."
-        "xformers_forward, which attends by other means; leave that patch out, set other EAH_LAYERS"
+        "xformers_forward, which computes attention differently; remove that patch, set other "
+        "EAH_LAYERS"
     ) in str(error.value)
 
 

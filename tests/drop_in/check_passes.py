@@ -124,7 +124,7 @@ def test_image_tokens_hold_for_the_thread_that_enters_the_block() -> None:
         refused = in_thread(lambda: logits(model, input_ids=ids))
         found = in_thread(inside)
 
-    assert "in force in another thread" in str(refused)
+    assert "active in another thread" in str(refused)
     assert torch.equal(found, expected)
     assert torch.equal(
         in_thread(lambda: logits(model, input_ids=ids)), logits(model, input_ids=ids)

@@ -127,9 +127,7 @@ def test_a_mask_per_head_is_refused() -> None:
     with (
         eah.enabled(model, CONFIG),
         eah.image_tokens(model, SPAN),
-        pytest.raises(
-            eah.UnsupportedModelError, match="layer 1 has a mask of its own for each of 4"
-        ),
+        pytest.raises(eah.UnsupportedModelError, match="layer 1 has a separate mask for each of 4"),
     ):
         logits(model, prompt)
 

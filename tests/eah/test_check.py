@@ -86,7 +86,7 @@ def test_layers_that_cannot_be_patched_have_a_reason(
     [
         (
             ["nowhere/at/all"],
-            "nowhere/at/all is no folder, and no model of that name",
+            "nowhere/at/all is not a folder, and no model of that name",
         ),
         ([TINY_LLAVA.parent], "has no config.json; give a folder in transformers' format"),
         ([TINY_LLAVA, "--layers", "9"], "layers that can be patched: 0..3"),

@@ -139,7 +139,7 @@ def test_a_kernel_without_a_mask_behind_a_cache_is_refused(qkv: tuple[torch.Tens
 
     with (
         HeadSharing(SETTINGS, behind, torch.float32, None),
-        pytest.raises(eah.UnsupportedModelError, match="behind 3 cached tokens"),
+        pytest.raises(eah.UnsupportedModelError, match="after 3 cached tokens"),
     ):
         functional.scaled_dot_product_attention(*qkv, is_causal=True)
 
@@ -214,7 +214,11 @@ def test_settings_come_from_the_environment(
         ("EAH_IMAGE_SPAN", "34", "EAH_IMAGE_SPAN='34' can't be used: image span"),
         ("EAH_TRESHOLD", "0.1", "EAH_TRESHOLD is not a setting; write EAH_THRESHOLD, or unset it"),
         ("EAH_LAYER", "2", "EAH_LAYER is not a setting; write EAH_LAYERS"),
-        ("EAH_IMAGE_SPAN", "lava", "neither a span nor a name of one; write auto, start:stop such"),
+        (
+            "EAH_IMAGE_SPAN",
+            "lava",
+            "neither a span nor the name of one; write auto, start:stop such",
+        ),
         ("EAH_MIN_DENSITY", "2", "EAH_MIN_DENSITY='2' can't be used: min_density=2.0"),
         ("EAH_RECEIVERS", "0", "EAH_RECEIVERS='0' can't be used: receivers=0"),
         ("EAH_RECEIVERS", "most", "write all, or a number of heads"),

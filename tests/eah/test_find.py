@@ -50,7 +50,7 @@ def test_enabling_twice_is_an_error_and_keeps_the_first() -> None:
     model = tiny.tiny_llama()
     eah.enable(model, tiny.CONFIG)
 
-    with pytest.raises(eah.EAHStateError, match="enabled on this LlamaForCausalLM already"):
+    with pytest.raises(eah.EAHStateError, match="already enabled on this LlamaForCausalLM"):
         eah.enable(model)
 
     assert eah.is_enabled(model)
@@ -203,7 +203,7 @@ def test_a_wrapper_and_its_model_are_one() -> None:
 
     handle = eah.enable(wrapper, tiny.CONFIG)
     assert handle.model is wrapper.model
-    with pytest.raises(eah.EAHStateError, match="EAH is enabled on this Llava"):
+    with pytest.raises(eah.EAHStateError, match="EAH is already enabled on this Llava"):
         eah.enable(wrapper.model)
     eah.disable(wrapper.model)
     with pytest.raises(eah.EAHStateError, match="not enabled on this LlavaForConditionalGen"):

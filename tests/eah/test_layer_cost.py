@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 import eah
-from eah import reading
+from eah import prompt_reader
 from eah.attention import eah_attention
 from tests.eah import tiny
 from tests.eah.tiny import CONFIG, SPAN, TARGET, logits
@@ -72,7 +72,7 @@ def test_a_layers_attention_takes_few_operators(
 
 def lazily(monkeypatch: pytest.MonkeyPatch) -> None:
     """Treat the CPU as a device that one waits for."""
-    monkeypatch.setattr(reading, "AT_HAND", ())
+    monkeypatch.setattr(prompt_reader, "HOST_DEVICES", ())
 
 
 @pytest.mark.parametrize("kernel", tiny.KERNELS)
@@ -121,7 +121,7 @@ def test_nobody_looks_for_images_before_the_report(monkeypatch: pytest.MonkeyPat
         expected, report = logits(model, prompt), handle.report()
     lazily(monkeypatch)
     looked: list[Any] = []
-    monkeypatch.setattr(eah.state.Findings, "look", lambda self: looked.append(self))
+    monkeypatch.setattr(eah.state.Findings, "skip_if_text", lambda self: looked.append(self))
     monkeypatch.setattr(eah.prompt.Prompt, "is_text", lambda self: looked.append(self))
 
     with eah.enabled(model, CONFIG) as handle:

@@ -192,7 +192,7 @@ def test_what_can_not_be_drawn_is_said(picture: Image.Image, tmp_path: Path) -> 
     refused(r"head=4, but layer 1 has heads 0\.\.3", picture, seen, head=4)
     refused(r"head=-1, but layer 1 has heads 0\.\.3", picture, seen, head=-1)
     refused(r"row=2, but the pass had 2 batch row", picture, seen, row=2)
-    refused(r"grid=\(3, 4\) has 12 places; pass grid=.* the 16 image", picture, seen, grid=(3, 4))
+    refused(r"grid=\(3, 4\) has 12 cells; pass grid=.* the 16 image", picture, seen, grid=(3, 4))
     refused(r"grid=\(16,\); pass grid=\(rows, columns\)", picture, seen, grid=(16,))
     refused("image is of type float; pass a PIL picture", 0.5, seen)
     refused("image can't be read: .*absent.png", tmp_path / "absent.png", seen)

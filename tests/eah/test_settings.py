@@ -163,20 +163,20 @@ def test_whether_a_prompts_place_in_the_batch_can_matter(
         ),
         (
             {"rule": "scalefree"},
-            "rule='scalefree' is no function and no rule's name: did you mean 'scale_free'? "
+            "rule='scalefree' is not a function or the name of a rule: did you mean 'scale_free'? "
             "known are paper, released_code, scale_free",
         ),
-        ({"rule": "xyz"}, "rule='xyz' is no function and no rule's name: known are paper, "),
-        ({"rule": None}, "rule=None is no function and no rule's name: known are paper, "),
-        ({"rule": ["paper"]}, "rule=['paper'] is no function and no rule's name"),
+        ({"rule": "xyz"}, "rule='xyz' is not a function or the name of a rule: known are paper, "),
+        ({"rule": None}, "rule=None is not a function or the name of a rule: known are paper, "),
+        ({"rule": ["paper"]}, "rule=['paper'] is not a function or the name of a rule"),
         (
             {"rule": my_rule, "threshold": 0.1},
-            "threshold=0.1 with a rule of your own: bind it into the function, for example with "
+            "threshold=0.1 with your own rule: bind it into the function, for example with "
             "functools.partial",
         ),
         (
             {"rule": my_rule, "threshold_unit": "uniform"},
-            "with a rule of your own: bind it into the function",
+            "with your own rule: bind it into the function",
         ),
         (
             {"rule": "released_code"},
@@ -197,7 +197,7 @@ def test_whether_a_prompts_place_in_the_batch_can_matter(
         ({"apply": "share"}, "apply='share', but it is a function or None"),
         (
             {"apply": my_rule, "receivers": 3},
-            "receivers=3 with apply=...: a function of your own decides itself which heads get "
+            "receivers=3 with apply=...: your function decides which heads get "
             "the map; leave receivers out",
         ),
         ({"layers": ()}, "layers=(), but layers is a tuple of indices from 0, such as (1,)"),
@@ -210,9 +210,9 @@ def test_whether_a_prompts_place_in_the_batch_can_matter(
         ({"threshold": True}, "threshold=True, but a finite number is needed"),
         (
             {"threshold": 0.0},
-            "threshold=0.0, but a mean attention weight lies in (0, 1), exclusive",
+            "threshold=0.0, but a mean attention weight is in (0, 1), exclusive",
         ),
-        ({"threshold": 1}, "threshold=1, but a mean attention weight lies in (0, 1)"),
+        ({"threshold": 1}, "threshold=1, but a mean attention weight is in (0, 1)"),
         ({"threshold": -0.1}, "the paper uses 0.002"),
         ({"threshold": float("nan")}, "threshold=nan, but a finite number"),
         (

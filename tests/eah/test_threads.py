@@ -128,7 +128,7 @@ def test_image_tokens_hold_for_the_thread_that_enters_the_block() -> None:
         outside = in_thread(lambda: logits(model, prompt))
 
     assert isinstance(refused, eah.EAHStateError)
-    assert "in force in another thread" in str(refused)
+    assert "active in another thread" in str(refused)
     assert isinstance(inside, torch.Tensor)
     assert torch.equal(inside, expected)
     assert isinstance(outside, torch.Tensor)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from eah import ending
+from eah import exit_status
 from eval.run.flag_parser import FlagParser
 from tests.eval.judge_stub import SECRET, Stub, serve
 from tests.eval.tables import widest_table_line
@@ -68,7 +68,7 @@ def inputs_stay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
     """Fail a test in whose process a command changed or removed what its flags name as an input."""
     states: list[State] = []
     changed: list[str] = []
-    parse, finish = FlagParser.parse, ending.finish
+    parse, finish = FlagParser.parse, exit_status.finish
 
     def parsing(self: FlagParser, arguments: Sequence[str] | None) -> dict[str, Any]:
         given = parse(self, arguments)
@@ -84,7 +84,7 @@ def inputs_stay(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
         return status
 
     monkeypatch.setattr(FlagParser, "parse", parsing)
-    monkeypatch.setattr(ending, "finish", finishing)
+    monkeypatch.setattr(exit_status, "finish", finishing)
     yield
     if "inputs_change" not in request.fixturenames:
         assert not changed

@@ -8,11 +8,11 @@ import time
 
 import pytest
 
-from eah import ending
+from eah import exit_status
 
 
 def finish(run: object) -> int:
-    return ending.finish(
+    return exit_status.finish(
         "tried",
         run,
         sentence_of=lambda error: None,
@@ -43,12 +43,12 @@ def test_signals_end_with_a_sentence_once_everything_is_tidied_up(
             time.sleep(0.01)
             tidied.append(True)
 
-    before = [signal.getsignal(one) for one in ending.SIGNALS]
+    before = [signal.getsignal(one) for one in exit_status.SIGNALS]
     assert finish(run) == 128 + number
 
     assert capfd.readouterr().err == f"tried: {said}; all is kept\n"
     assert tidied == [True]
-    assert [signal.getsignal(one) for one in ending.SIGNALS] == before
+    assert [signal.getsignal(one) for one in exit_status.SIGNALS] == before
 
 
 def test_a_signal_while_an_object_is_deleted_is_not_dropped() -> None:

@@ -404,7 +404,7 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
         (["--data-path", "."], "pictures are not in ."),
         (["--checkpoint", "eah"], "has no config.json"),
         (["--gpu-id", "77"], "GPU 77 does not exist"),
-        (["--THRES", "1.5"], r"threshold=1.5, but a mean attention weight lies in (0, 1)"),
+        (["--THRES", "1.5"], r"threshold=1.5, but a mean attention weight is in (0, 1)"),
         (
             ["--LAYER_NUM", "9"],
             "layers=(9,) but LlavaForConditionalGeneration has no layer 9 with softmax",

@@ -128,6 +128,6 @@ def report(folder: Folder, found: Sequence[tuple[Source, Finding]]) -> str:
 
 
 def _imported(source: Source, folder: Folder) -> str:
-    places = importers(source, folder.sources)
-    more = f" and {len(places) - SHOWN} more" if len(places) > SHOWN else ""
-    return f"imported by {', '.join(places[:SHOWN]) or 'no file here'}{more}"
+    positions = importers(source, folder.sources)
+    more = f" and {len(positions) - SHOWN} more" if len(positions) > SHOWN else ""
+    return f"imported by {', '.join(positions[:SHOWN]) or 'no file here'}{more}"

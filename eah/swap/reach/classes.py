@@ -1,4 +1,4 @@
-"""Classes of the folder's own: copies of Llama's, subclasses that bypass EAH, other decoders."""
+"""Find classes in the folder: copies of Llama's, subclasses that bypass EAH, other decoders."""
 
 from __future__ import annotations
 
@@ -62,9 +62,9 @@ def _copy(attentions: list[ast.ClassDef], names: Names) -> Finding:
 
 
 def _is_own_attention(node: ast.ClassDef, source: Source, names: Names) -> bool:
-    """Return whether a class is attention like Llama's that no class of transformers is a base of.
+    """Return whether a class is Llama-like attention without a base class from transformers.
 
-    By its name, or by projections with Llama's names beside rotary embeddings.
+    Judged by its name, or by projections with Llama's names together with rotary embeddings.
     """
     methods = _methods(node)
     bases = [last(names.dotted(base)) for base in node.bases]

@@ -1,4 +1,4 @@
-"""Which layers an expression such as model.layers[i].self_attn stands for."""
+"""Describe which layers an expression such as model.layers[i].self_attn refers to."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ def layers_of(owner: ast.expr, around: Sequence[ast.AST]) -> str:
     """
     for node in ast.walk(owner):
         if isinstance(node, ast.Subscript) and ast.unparse(node.value).endswith("layers"):
-            return _index(node.slice, around)
+            return _describe_index(node.slice, around)
     variables = {node.id for node in ast.walk(owner) if isinstance(node, ast.Name)}
     for loop in _loops(around):
         if variables & _targets(loop):
-            return _iterated(loop.iter)
+            return _describe_iterable(loop.iter)
     return "layers not known from the code"
 
 
-def _index(index: ast.expr, around: Sequence[ast.AST]) -> str:
+def _describe_index(index: ast.expr, around: Sequence[ast.AST]) -> str:
     if isinstance(index, ast.Constant):
         return f"layer {index.value!r}"
     for loop in _loops(around):
         if isinstance(index, ast.Name) and index.id in _targets(loop):
-            return _iterated(loop.iter)
+            return _describe_iterable(loop.iter)
     return f"layer {ast.unparse(index)}"
 
 
-def _iterated(iterable: ast.expr) -> str:
+def _describe_iterable(iterable: ast.expr) -> str:
     text = ast.unparse(iterable)
     if isinstance(iterable, ast.Call) and ast.unparse(iterable.func) == "enumerate":
-        return _iterated(iterable.args[0])
+        return _describe_iterable(iterable.args[0])
     if isinstance(iterable, ast.Call) and ast.unparse(iterable.func) == "range":
         numbers = [
             arg.value

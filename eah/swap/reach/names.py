@@ -1,4 +1,4 @@
-"""What names in a file mean, and which files of the folder import which."""
+"""Resolve the names in a file, and find which files of the folder import which."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Names:
 
     @classmethod
     def of(cls, tree: ast.Module) -> Names:
-        """Return the names of a file, also those of its functions."""
+        """Return the names of a file, including those in its functions."""
         imported = {}
         classes: dict[str, ast.ClassDef] = {}
         for node in ast.walk(tree):
@@ -59,7 +59,7 @@ class Names:
 
 @dataclass(frozen=True, slots=True)
 class Functions:
-    """Functions whose code can be looked at.
+    """Functions whose code is available.
 
     Attributes:
         own: The file's own, by name; methods as Class.method.
@@ -74,7 +74,7 @@ def functions_of(tree: ast.Module) -> dict[str, ast.AST]:
     """Return the functions of a file by name, methods as Class.method."""
     found: dict[str, ast.AST] = {}
     methods = set()
-    for node in ast.walk(tree):  # what is outside comes first
+    for node in ast.walk(tree):  # outer nodes come first
         if isinstance(node, ast.ClassDef):
             for child in node.body:
                 if isinstance(child, ast.FunctionDef):
@@ -99,7 +99,7 @@ def importers(module: Source, sources: tuple[Source, ...]) -> list[str]:
         if source.tree is None or source is module or path.name not in source.text:
             continue
         here = PurePosixPath(source.path).parent
-        lines = [line for name, line in _imports(source.tree) if _means(name, path, here)]
+        lines = [line for name, line in _imports(source.tree) if _refers_to(name, path, here)]
         if lines:
             found.append(source.place(min(lines)))
     return found
@@ -117,7 +117,7 @@ def _imports(tree: ast.Module) -> Iterator[tuple[str, int]]:
             yield from ((f"{module}{joint}{alias.name}", node.lineno) for alias in node.names)
 
 
-def _means(name: str, path: PurePosixPath, here: PurePosixPath) -> bool:
+def _refers_to(name: str, path: PurePosixPath, here: PurePosixPath) -> bool:
     """Return whether an import in folder `here` means the file at `path`, without its suffix.
 
     The folders that Python searches are not known, so an absolute name means every file whose path

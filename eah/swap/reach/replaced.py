@@ -24,13 +24,13 @@ class Replacements(ast.NodeVisitor):
     """Collects assignments, and calls that act as one, that put other code where EAH acts."""
 
     def __init__(self, names: Names, functions: Functions) -> None:
-        """Take the names of a file, and the functions whose code can be looked at."""
+        """Take the names of a file, and the functions whose code is available."""
         self.names, self.functions = names, functions
         self.found: list[Finding] = []
         self.around: list[ast.AST] = []
 
     def generic_visit(self, node: ast.AST) -> None:
-        """Visit what is in a node, and remember what is around it."""
+        """Visit the children of a node, and record the nodes around them."""
         self.around.append(node)
         super().generic_visit(node)
         self.around.pop()
@@ -116,7 +116,7 @@ class Replacements(ast.NodeVisitor):
             (n for n in reversed(self.around) if isinstance(n, ast.For | ast.FunctionDef)), None
         )
         return any(
-            _says_attention(node, owner.id) for node in ast.walk(scope or ast.Module([], []))
+            _is_attention_variable(node, owner.id) for node in ast.walk(scope or ast.Module([], []))
         )
 
     def _is_of_a_layer(self, target: ast.Attribute) -> bool:
@@ -144,7 +144,7 @@ class Replacements(ast.NodeVisitor):
         )
 
     def _code(self, value: ast.expr) -> ast.AST | None:
-        """Return the function that a value names, if it is in sight."""
+        """Return the function that a value names, if its code is available."""
         if isinstance(value, ast.Lambda):
             return value
         if isinstance(value, ast.Call):
@@ -178,8 +178,8 @@ def replacement_findings(tree: ast.Module, names: Names, functions: Functions) -
     yield from visitor.found
 
 
-def _says_attention(node: ast.AST, name: str) -> bool:
-    """Return whether code says that a variable is a layer's attention."""
+def _is_attention_variable(node: ast.AST, name: str) -> bool:
+    """Return whether code shows that a variable is a layer's attention."""
     if isinstance(node, ast.Assign) and ast.unparse(node.value).endswith(".self_attn"):
         is_decoder = not (
             VISION.search(text := ast.unparse(node.value)) or OTHER_STACKS.search(text)

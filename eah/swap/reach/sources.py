@@ -1,4 +1,4 @@
-"""Read the Python files and notebooks of a folder, whatever they hold."""
+"""Read the Python files and notebooks of a folder, whatever their content."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """What a folder holds.
+    """The code of a folder.
 
     Attributes:
         sources: Files with code, sorted by path.
@@ -145,16 +145,16 @@ def _notebook(path: str, content: bytes) -> Source:
         ]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         return Source(path, "", problem=f"not a notebook that can be read ({type(error).__name__})")
-    lines, places = [], []
+    lines, positions = [], []
     for cell, line, text in _numbered(code):
         lines.append(text)
-        places.append((cell, line))
+        positions.append((cell, line))
     text = "\n".join(lines)
-    return Source(path, text, *_parse(text.encode(errors="replace")), tuple(places))
+    return Source(path, text, *_parse(text.encode(errors="replace")), tuple(positions))
 
 
 def _numbered(code: list[tuple[int, list[str]]]) -> Iterator[tuple[int, int, str]]:
-    """Yield lines of code cells with their places; commands for IPython become `pass`."""
+    """Yield lines of code cells with their positions; IPython commands become `pass`."""
     for cell, lines in code:
         is_script = bool(lines) and lines[0].startswith("%%")
         for line, text in enumerate(lines, start=1):
@@ -165,7 +165,7 @@ def _numbered(code: list[tuple[int, list[str]]]) -> Iterator[tuple[int, int, str
 
 
 def _parse(content: bytes) -> tuple[ast.Module | None, str, int]:
-    """Return the tree; or why there is none, and the line."""
+    """Return the tree; or None, why it does not parse, and the line."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about invalid escapes in code that is not ours
@@ -178,7 +178,7 @@ def _parse(content: bytes) -> tuple[ast.Module | None, str, int]:
 
 
 def _is_shallow(tree: ast.Module) -> bool:
-    """Return whether functions that call themselves for what is in a node can walk the tree."""
+    """Return whether recursive functions can walk the tree."""
     level: list[ast.AST] = [tree]
     for _ in range(MAX_DEPTH):
         level = [child for node in level for child in ast.iter_child_nodes(node)]

@@ -1,4 +1,4 @@
-"""What can be seen in a file that does not parse, such as one for Python 2: line by line."""
+"""Search files that do not parse, such as those for Python 2, line by line."""
 
 from __future__ import annotations
 

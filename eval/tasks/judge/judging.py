@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from eah.ending import Terminated
+from eah.exit_status import Terminated
 from eval.errors import EvaluationError
 from eval.run.folder import RunFolder
 from eval.run.provenance import provenance

@@ -8,8 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from eah.ending import hide_with
 from eah.errors import EAHError
+from eah.exit_status import redact_with
 from eval.errors import EvaluationError
 from eval.run.flag_parser import FlagParser
 from eval.tasks.judge.config import CONFIG_FILE, JudgeConfig, endpoint, read_config
@@ -48,7 +48,7 @@ def run_with_key(
     if isinstance(key, EvaluationError):
         work(given, key)
         return
-    hide_with(key.hide)
+    redact_with(key.hide)
     for name, value in given.items():
         if key.is_in(str(value)):
             raise EvaluationError(

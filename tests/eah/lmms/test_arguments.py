@@ -101,7 +101,7 @@ def test_others_arguments_go_on(arguments: ModuleType) -> None:
         ({"layers": "1+1"}, "names a layer twice"),
         ({"layers": None}, "layers=None, but layers is a tuple"),
         ({"threshold": "high"}, "threshold='high' can't be read: write a number"),
-        ({"threshold": 2}, "threshold=2.0, but a mean attention weight lies in (0, 1)"),
+        ({"threshold": 2}, "threshold=2.0, but a mean attention weight is in (0, 1)"),
         ({"threshold": float("inf")}, "a finite number is needed"),
         ({"head": -1.0}, "head=-1.0 can't be read"),
         ({"head": "-1"}, "head=-1, but a head is an index"),

@@ -141,7 +141,7 @@ def test_no_heads_file_is_written_over_or_shared(classes: ModuleType, tmp_path: 
     make = classes.eah_llava_hf_chat
     assert f"heads={path} exists" in stopped(make, heads=str(path))
     assert "there is no folder" in stopped(make, heads=str(tmp_path / "no/heads.jsonl"))
-    assert "write batch_size 1" in stopped(make, heads=str(tmp_path / "x"), batch_size=2)
+    assert "set batch_size=1" in stopped(make, heads=str(tmp_path / "x"), batch_size=2)
     assert before == LlavaHf.loaded  # refused before a model is loaded
     assert path.read_bytes() == written
     ranked = importlib.import_module("eah.lmms.heads").HeadsFile(str(path), rank=2)
@@ -176,11 +176,11 @@ def test_a_document_that_is_not_answered_by_itself_ends_the_run(
     watched = model._eah_heads.watch(requests)
     watched[0].args[1](None)
 
-    assert "1 documents were read and not answered one by one" in stopped(
+    assert "1 documents were read but not answered one by one" in stopped(
         model.generate_until, requests
     )
     model._eah_heads._asked.clear()
-    assert "for no document that was read" in stopped(
+    assert "but no document was read before it" in stopped(
         model.model.generate, **tiny.image_prompt(), max_new_tokens=1
     )
 

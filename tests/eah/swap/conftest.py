@@ -33,13 +33,13 @@ def no_pip(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def no_real_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let no mistake of a test change the transformers that the tests run with."""
-    lock = exchange.locked
+    lock = exchange.hold_lock
 
-    def locked(place: swap.Place) -> AbstractContextManager[None]:
+    def hold_lock(place: swap.Place) -> AbstractContextManager[None]:
         assert Path(sys.prefix).resolve() not in place.file.resolve().parents
         return lock(place)
 
-    monkeypatch.setattr(exchange, "locked", locked)
+    monkeypatch.setattr(exchange, "hold_lock", hold_lock)
 
 
 @pytest.fixture

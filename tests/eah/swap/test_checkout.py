@@ -217,7 +217,7 @@ def test_a_git_that_does_not_answer_is_one_sentence(
     folder.mkdir()
     interpreter(folder, "exec sleep 30").rename(folder / "git")
     monkeypatch.setenv("PATH", str(folder), prepend=os.pathsep)
-    monkeypatch.setattr(checkout, "ANSWERS_IN_S", 0.3)
+    monkeypatch.setattr(checkout, "TIMEOUT_S", 0.3)
     start = time.monotonic()
 
     assert run(site, "status") == 2

@@ -59,7 +59,7 @@ def test_an_interpreter_that_cant_be_run_is_one_sentence(
 def test_an_interpreter_that_does_not_answer_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(locate, "ANSWERS_IN_S", 0.3)
+    monkeypatch.setattr(locate, "TIMEOUT_S", 0.3)
     python = interpreter(tmp_path, "exec sleep 30")
     start = time.monotonic()
 

@@ -85,7 +85,7 @@ def test_commands_at_the_same_time_lose_nothing(site: Path, place: swap.Place) -
 
 
 def hold(place: swap.Place, held: Any) -> None:
-    with lock.locked(place):
+    with lock.hold_lock(place):
         held.set()
         time.sleep(600)
 
@@ -207,17 +207,17 @@ def test_what_another_process_did_while_one_waited_counts(
     before, original = tree(site), place.file.read_bytes()
     swap.install(place)
     place.file.write_bytes(ours() + b"# of another build")
-    waited = exchange.locked
+    waited = exchange.hold_lock
 
     @contextmanager
-    def locked(place: swap.Place) -> Iterator[None]:
+    def hold_lock(place: swap.Place) -> Iterator[None]:
         place.original.replace(place.file)  # by a restore
         place.checksum.unlink()
         with waited(place):
             yield
 
     with monkeypatch.context() as patch:
-        patch.setattr(exchange, "locked", locked)
+        patch.setattr(exchange, "hold_lock", hold_lock)
         action(place)
 
     if action is swap.install:

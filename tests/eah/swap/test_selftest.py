@@ -21,8 +21,8 @@ from tests.eah.copied_install import copy_install
 LLAMA = Path("transformers", "models", "llama", "modeling_llama.py")
 ACTS = "with EAH, an image prompt gives other logits than the original"
 ALIKE = "all heads of layer 1 attend alike, the original's do not"
-TEXT = "with EAH, a text-only prompt gives the original's logits bit for bit"
-DISABLED = "with EAH_DISABLE=1, all logits are the original's bit for bit"
+TEXT = "with EAH, a text-only prompt gives exactly the original's logits"
+DISABLED = "with EAH_DISABLE=1, all logits are exactly the original's"
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -93,7 +93,7 @@ def test_an_install_that_is_not_swapped_fails_and_says_how(
     assert status == 1
     assert out.splitlines()[0].endswith("modeling_llama.py is transformers' own")
     assert out.splitlines()[1] == (
-        "FAILED  EAH's file is not in its place; run python -m eah.swap install --site-packages "
+        "FAILED  EAH's file is not installed; run python -m eah.swap install --site-packages "
         f"{tmp_path.name}"
     )
     assert str(tmp_path / LLAMA) in out

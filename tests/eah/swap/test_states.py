@@ -189,7 +189,7 @@ CASES: dict[str, Case] = {
 }  # fmt: skip
 # Where nothing records the original, these can't be told from others.
 UNRECORDED = {
-    "by hand": Case(Install.by_hand, 0, "by its content; no record or note says so"),
+    "by hand": Case(Install.by_hand, 0, "by its content; no record or note names it"),
     "left after an upgrade": Case(another_version, 1, "is left over from", replaced=OLD),
     "installed by force, then the original put back": Case(
         lambda i: (i.file.write_bytes(PATCHED), swap.install(i.place, force=True),
@@ -198,7 +198,7 @@ UNRECORDED = {
     "left after an upgrade, by hand": Case(another_version_by_hand, 1, CHOICE, CHOICE, CHOICE),
     "another version kept by hand": Case(
         lambda i: (another_version_by_hand(i), i.file.write_bytes(ours())), 0,
-        "by its content; no record or note says so", kept=OLD,
+        "by its content; no record or note names it", kept=OLD,
     ),
 }  # fmt: skip
 

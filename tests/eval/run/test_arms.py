@@ -437,7 +437,7 @@ def test_a_sweep_of_what_an_arm_says_itself_is_refused() -> None:
         (["eah@image_span=34"], r"image span \(34,\), but a span is \(start, stop\)"),
         (["eah@image_span=34-610"], "image_span='34-610' of an arm can't be read; write start"),
         (["eah@preset=papr"], "preset 'papr' is unknown: did you mean 'paper'"),
-        (["eah@rule=papr"], "rule='papr' is no function and no rule's name: did you mean 'paper'"),
+        (["eah@rule=papr"], "rule='papr' is not a function or the name of a rule: did you mean 'paper'"),
         (["eah@rule=released-code"], "set image_span=.start, stop. too"),
         (["eah@vision_tokens=pictures"], "vision_tokens='pictures', but it is one of"),
         (["eah@threshold=1.3"], "multiple of uniform attention has threshold_unit=uniform beside"),

@@ -1,8 +1,8 @@
-"""What `with` blocks say, for the context (so, for the thread) that enters them.
+"""Values that `with` blocks set for the context (so, the thread) that enters them.
 
-`ContextVar.reset` wants blocks to be left in the order and in the context in which they were
-entered. Generators that are closed late, or by another thread, do neither: here a block that was
-left is over wherever that happened, and no other one is.
+`ContextVar.reset` requires that blocks are left in reverse order and in the context that entered
+them. Generators that are closed late, or by another thread, violate this. Here, leaving a block in
+any order and any thread ends that block and no other.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ class _Block(Generic[Value]):
     is_open: bool = True
 
 
-class WithBlocks(Generic[Value]):
-    """The values of the blocks that are open."""
+class ScopedValues(Generic[Value]):
+    """The values of the open blocks."""
 
     def __init__(self, name: str) -> None:
-        """Start without any; the name is for debuggers."""
+        """Start without values; the name is for debuggers."""
         self._blocks: ContextVar[tuple[_Block[Value], ...]] = ContextVar(name, default=())
 
     @contextmanager
-    def saying(self, value: Value) -> Iterator[None]:
-        """Say a value in a `with` block of this context."""
+    def scope(self, value: Value) -> Iterator[None]:
+        """Set a value in a `with` block of this context."""
         block = _Block(value)
         self._blocks.set((*self._open(), block))
         try:
@@ -41,7 +41,7 @@ class WithBlocks(Generic[Value]):
             self._blocks.set(self._open())
 
     def values(self) -> list[Value]:
-        """Return what the open blocks say, the innermost last."""
+        """Return the values of the open blocks, the innermost last."""
         return [block.value for block in self._open()]
 
     def _open(self) -> tuple[_Block[Value], ...]:

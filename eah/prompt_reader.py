@@ -1,4 +1,4 @@
-"""Read a forward pass from the arguments of a model: its prompt and where its image tokens are.
+"""Read the prompt of a forward pass, with its image tokens, from the arguments of a model.
 
 Axes: B batch, K keys (cached tokens and this pass's).
 """
@@ -25,7 +25,7 @@ from eah.prompt import (
     token_mask,
 )
 from eah.prompt_end import Generation
-from eah.state import PromptLength, Session, said
+from eah.state import PromptLength, Session, scoped_value
 
 UNKNOWN_IMAGE: Final = (
     "the prompt's image tokens are not known (the config names no image token, and the model gets "
@@ -33,14 +33,13 @@ UNKNOWN_IMAGE: Final = (
     "model, span_or_mask)`, or disable EAH for it"
 )
 OTHER_THREAD: Final = (
-    "`eah.image_tokens` is in force in another thread, and this thread has no such block; enter "
-    "the block in the thread that calls the model (it holds for that thread alone)"
+    "`eah.image_tokens` is active in another thread, but this thread has no such block; enter "
+    "the block in the thread that calls the model (it applies to that thread only)"
 )
 
-
-# Devices where looking at a tensor costs nothing, since the host does the work.
-AT_HAND: Final = ("cpu",)
-# Arguments of a language model that show no image.
+# Devices where reading a tensor's values costs nothing, because they are in host memory.
+HOST_DEVICES: Final = ("cpu",)
+# Arguments of a language model that contain no image.
 TEXT: Final = frozenset(
     ("input_ids", "attention_mask", "position_ids", "past_key_values", "cache_position", "labels")
 )
@@ -50,15 +49,15 @@ POSITION_MASK: Final = "image_embeds_position_mask"  # Kosmos's argument: 1 at i
 def prompt_of(
     session: Session, model: Any, arguments: Mapping[str, Any], *, is_decoder: bool
 ) -> Prompt | None:
-    """Return what is known of a pass, and what EAH does in it; None if that is not known.
+    """Return the prompt of a pass; None if its image tokens are not known.
 
     Args:
         session: The patched model's session.
         model: The model whose `forward` is called.
         arguments: Its arguments by name.
-        is_decoder: Whether no model inside of it reads the prompt again.
+        is_decoder: Whether no inner model reads the prompt again.
     Raises:
-        EAHStateError: If EAH can't see all of the image tokens.
+        EAHStateError: If the image tokens are split over passes, or out of range.
     """
     ids, embeds = arguments.get("input_ids"), arguments.get("inputs_embeds")
     tokens = ids if ids is not None else embeds
@@ -66,7 +65,7 @@ def prompt_of(
     batch, queries = tokens.shape[:2]
     past = arguments.get("past_key_values")
     cached = cached_tokens(past)
-    length, end = said(session, "prompt_length"), None
+    length, end = scoped_value(session, "prompt_length"), None
     generation = length if isinstance(length, Generation) else None
     if generation is not None:
         uses_cache = arguments.get("use_cache") is not False
@@ -94,9 +93,9 @@ def prompt_of(
         cached=cached,
         valid=valid,
         answer=answer,
-        continues=said(session, "prefix") is not None,
-        goes_on=end is not None and end.goes_on,
-        looks=tokens.device.type in AT_HAND or not session.leaves_text_alone,
+        continues=scoped_value(session, "prefix") is not None,
+        has_more=end is not None and end.has_more,
+        checks_for_image=tokens.device.type in HOST_DEVICES or not session.leaves_text_alone,
     )
     if generation is not None and end is not None:
         generation.note(end)
@@ -111,8 +110,8 @@ def _given(
     valid: torch.Tensor | None,
     device: torch.device,
 ) -> ImageColumns | None:
-    """Return the image tokens that the caller or the settings name; None if they name none."""
-    given = said(session, "image_tokens")
+    """Return the image tokens set by a block or the settings; None if neither sets them."""
+    given = scoped_value(session, "image_tokens")
     if given is None and session.open_blocks:
         raise EAHStateError(OTHER_THREAD)
     if given is None and session.config is not None:
@@ -138,7 +137,7 @@ def _placeholders(
     """Return the image tokens among token ids, (B, Q) bool; None if they are not known."""
     wanted = session.placeholder_ids()
     if wanted:
-        # Not `torch.isin` with a tensor made of them: sending that to a GPU waits for it.
+        # Not `torch.isin` with a new tensor: copying that to a GPU would synchronize.
         return functools.reduce(torch.logical_or, [ids == one for one in wanted])
     position_mask = arguments.get(POSITION_MASK)
     if isinstance(position_mask, torch.Tensor):
@@ -155,7 +154,7 @@ def _detect(
 ) -> torch.Tensor | None:
     """Return the image tokens among embeddings, (B, Q) bool; None if they are not known.
 
-    They are in no row of the embedding table, or else placeholders that the model replaces.
+    They equal no row of the embedding table, or are placeholders that the model replaces.
     """
     kinds = [kind for kind, ids in session.vision_ids.items() if ids]
     kind = "all" if session.config is None else session.config.vision_tokens
