@@ -36,7 +36,7 @@ from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS
 from eval.run.outputs import check_outputs, json_file, paths_in
 from eval.run.recorded import RecordedRun, read_run
-from eval.run.repeats import check_seed, check_varied, settings_by_repeat
+from eval.run.repeats import check_repeats_differ, check_seed, settings_by_repeat
 from eval.run.saved import record_saved
 from eval.run.settings import RunSettings
 from eval.tasks.base import TASKS, Task, pictures_missing, skip_unreadable
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
     from eval.run.answering import Loader
 
 # Settings that have a meaning for saved answers, too: the others say how a model is asked.
-UNASKED: Final = (
+SCORING_SETTINGS: Final = (
     "model", "data_path", "limit", "seed", "output_dir", "reference", "wide", "json",
 )  # fmt: skip
 EXAMPLE: Final = "mme --model llava-1.5 --data-path MME_Benchmark_release_version"  # in the help
 # What some benchmarks call one way, and others another.
-INSTEAD: Final = {
+EQUIVALENT: Final = {
     "--part": "--pope-type", "--pope-type": "--part",
     "--questions": "--pope-path", "--pope-path": "--questions",
 }  # fmt: skip
-FLAG_OF: Final = {"prefix_reuse": "no_prefix_reuse", "sink_threshold": "THRES"}
+FLAG_NAMES: Final = {"prefix_reuse": "no_prefix_reuse", "sink_threshold": "THRES"}
 
 
 def task_class(name: str) -> type[Task]:
@@ -126,12 +126,12 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
     if settings.repeats > 1:
         evaluate_repeats(task, items)
         return
-    run = ask(task, *with_pictures(settings, items, kind))
+    run = ask(task, *check_pictures(settings, items, kind))
     if run is not None:
         report_run(kind, run, settings)
 
 
-def with_pictures(
+def check_pictures(
     settings: RunSettings, items: list[Item], kind: type[Task] = Task
 ) -> tuple[list[Item], list[str]]:
     """Return the questions that are asked, and the pictures that are left out of them."""
@@ -154,11 +154,11 @@ def evaluate_repeats(task: Task, items: list[Item]) -> None:
     kind, settings = type(task), task.settings
     each = settings_by_repeat(settings)
     asked = [kind(one).items() if kind.draws_pictures else items for one in each]
-    check_varied(each, asked)
+    check_repeats_differ(each, asked)
     load, runs = load_once(), []
     for one, of in zip(each, asked, strict=True):
         print(f"repeat {one.seed + 1} of {len(each)}, seed {one.seed}", file=sys.stderr)
-        if (run := ask(kind(one), *with_pictures(one, of, kind), load)) is not None:
+        if (run := ask(kind(one), *check_pictures(one, of, kind), load)) is not None:
             write_run_report(kind, run, one)
             runs.append(run)
     if not runs:  # --dry-run
@@ -219,9 +219,9 @@ def _check_no_model_is_asked(settings: RunSettings) -> None:
         EvaluationError: Naming the first.
     """
     for field in fields(RunSettings):
-        if field.name not in UNASKED and getattr(settings, field.name) != field.default:
+        if field.name not in SCORING_SETTINGS and getattr(settings, field.name) != field.default:
             raise EvaluationError(
-                f"--{FLAG_OF.get(field.name, field.name).replace('_', '-')} says how a model is "
+                f"--{FLAG_NAMES.get(field.name, field.name).replace('_', '-')} says how a model is "
                 "asked, but --answers has the answers already; leave one of them out"
             )
 
@@ -267,7 +267,7 @@ def ask(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    name = _taken(given, "--task")
+    name = _pop_flag(given, "--task")
     documentation = __doc__ or ""
     return finish("evaluate", lambda: _evaluate_task(name, documentation, given), *RUN_ERRORS)
 
@@ -284,21 +284,21 @@ def _evaluate_task(name: str | None, documentation: str, given: Sequence[str]) -
         kind,
         documentation.replace(EXAMPLE, f"{name} --model llava-1.5 \\\n        {kind.example()}"),
     )
-    flags.of_others = lambda flag: _of_others(flag, kind, flags)
+    flags.describe_foreign = lambda flag: _describe_foreign_flag(flag, kind, flags)
     evaluate(kind, settings_of(kind, flags, given))
 
 
-def _of_others(flag: str, kind: type[Task], flags: Parser) -> str:
+def _describe_foreign_flag(flag: str, kind: type[Task], flags: Parser) -> str:
     """Return that a flag is one of other benchmarks, and which this has instead; empty if not."""
     names = [name for name in TASKS if parser_of(task_class(name), "").knows(flag)]
     if not names:
         return ""
-    instead = INSTEAD.get(flag.replace("_", "-"))
+    instead = EQUIVALENT.get(flag.replace("_", "-"))
     hint = f"{kind.name} has {instead}; " if instead and flags.knows(instead) else ""
     return f"{flag} is no flag of {kind.name}, but of {', '.join(names)}; {hint}"
 
 
-def _taken(arguments: list[str], flag: str) -> str | None:
+def _pop_flag(arguments: list[str], flag: str) -> str | None:
     """Remove a flag from a command line and return its value; None if it is not there."""
     for at, argument in enumerate(arguments):
         if argument == flag and at + 1 < len(arguments):

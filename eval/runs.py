@@ -42,14 +42,14 @@ RUNS: Final = Path("runs")
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ActionResult:
     """What an action prints, and what it writes to the file of --json."""
 
     text: str
     content: dict[str, Any]
 
 
-def list_runs(given: dict[str, Any]) -> Shown:
+def list_runs(given: dict[str, Any]) -> ActionResult:
     """Return all runs below a folder."""
     folder = given.get("folder") or given.get("runs_dir", RUNS)
     if not folder.is_dir():
@@ -58,29 +58,29 @@ def list_runs(given: dict[str, Any]) -> Shown:
     rows = []
     for run in runs:
         if run.task == SINKS:
-            rows.append([f"{_short(run)} observations", "-", "see its page", run.begun[:10]])
+            rows.append([f"{_run_label(run)} observations", "-", "see its page", run.begun[:10]])
         if run.task == JUDGE:
-            rows.append([f"{_short(run)} replies", "-", "see its report", run.begun[:10]])
+            rows.append([f"{_run_label(run)} replies", "-", "see its report", run.begun[:10]])
         for name, arm in run.arms.items():
             state = "finished" if len(arm.answers) == run.total else "unfinished"
             date = str(arm.info.get("started", run.begun))[:10]
             answered = f"{len(arm.answers)} of {run.total}"
-            rows.append([f"{_short(run)} {name}", answered, state, date])
+            rows.append([f"{_run_label(run)} {name}", answered, state, date])
     header = ["run and arm", "answers", "state", "begun"]
     text = fit(header, rows) if rows else f"no runs in {folder}"
-    return Shown(text, {"runs": [_summary(run) for run in runs]})
+    return ActionResult(text, {"runs": [_summary(run) for run in runs]})
 
 
-def show(given: dict[str, Any]) -> Shown:
+def show(given: dict[str, Any]) -> ActionResult:
     """Return a run's settings and results."""
     run = _find(given["run"], given)
-    lines = [f"{name}: {_in_words(value)}" for name, value in run.settings.items()
+    lines = [f"{name}: {_format_setting(value)}" for name, value in run.settings.items()
              if name not in ("questions", "images")]  # fmt: skip
     scored = rescore(given)
     return replace(scored, text="\n".join([*lines, f"questions: {run.total}", "", scored.text]))
 
 
-def rescore(given: dict[str, Any]) -> Shown:
+def rescore(given: dict[str, Any]) -> ActionResult:
     """Compute a run's numbers again from its answers."""
     run = _find(given["run"], given)
     task = _task(run, given)
@@ -93,10 +93,10 @@ def rescore(given: dict[str, Any]) -> Shown:
     if unfinished:
         texts.append(f"unfinished, not in these numbers: {', '.join(unfinished)}")
     content = {**facts_of(run), **report.as_dict(), **beside.content}
-    return Shown("\n\n".join(text for text in texts if text), content)
+    return ActionResult("\n\n".join(text for text in texts if text), content)
 
 
-def compare(given: dict[str, Any]) -> Shown:
+def compare(given: dict[str, Any]) -> ActionResult:
     """Return two runs' numbers, paired where they asked the same questions."""
     first, second = (_find(given[name], given) for name in ("first", "second"))
     if first.task != second.task:
@@ -110,26 +110,26 @@ def compare(given: dict[str, Any]) -> Shown:
     if (reason := why_unpaired(first, second)) is None:
         report = compare_runs(task, first, second, reference)
         texts += [report.text(wide=wide), *task.notes(report.arms)]
-        return Shown("\n\n".join(texts), report.as_dict())
+        return ActionResult("\n\n".join(texts), report.as_dict())
     reports = {name: score(task, run, reference) for name, run in (("A", first), ("B", second))}
     texts.append(f"not paired: {reason}")
     for name, report in reports.items():
         texts += [f"{name}:", report.text(wide=wide), *task.notes(report.arms)]
     numbers = {name: report.as_dict() for name, report in reports.items()}
-    return Shown("\n\n".join(texts), {"unpaired": reason, **numbers})
+    return ActionResult("\n\n".join(texts), {"unpaired": reason, **numbers})
 
 
-def export(given: dict[str, Any]) -> Shown:
+def export(given: dict[str, Any]) -> ActionResult:
     """Return a run's numbers or answers in the format of another tool."""
     run = _find(given["run"], given)
     chosen = given.get("format", "csv")
     if chosen not in FORMATS:
         raise EvaluationError(f"format {chosen!r} is unknown: {nearest(chosen, FORMATS)}")
     report = score(_task(run, given), run, given.get("reference"))
-    return Shown(FORMATS[chosen](run, report), {**facts_of(run), **report.as_dict()})
+    return ActionResult(FORMATS[chosen](run, report), {**facts_of(run), **report.as_dict()})
 
 
-ACTIONS: Final[dict[str, tuple[Callable[[dict[str, Any]], Shown], Sequence[str], str]]] = {
+ACTIONS: Final[dict[str, tuple[Callable[[dict[str, Any]], ActionResult], Sequence[str], str]]] = {
     "list": (list_runs, (), "all runs below a folder: python eval/runs.py list [FOLDER]"),
     "show": (show, ("run",), "a run's settings and numbers: python eval/runs.py show RUN"),
     "compare": (compare, ("first", "second"), "two runs: python eval/runs.py compare A B"),
@@ -240,14 +240,14 @@ def _task(run: RecordedRun, given: dict[str, Any]) -> Task:
     return task_of(kind, run, kind.settings_class(**values))
 
 
-def _in_words(value: Any) -> str:
+def _format_setting(value: Any) -> str:
     """Return a setting's value, with those of a group after one another."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {one}" for name, one in value.items())
     return str(value)
 
 
-def _short(run: RecordedRun) -> str:
+def _run_label(run: RecordedRun) -> str:
     """Return a run as it is listed: benchmark, model, and the folder's name."""
     return f"{run.task}/{run.settings['model']}/{run.path.name}"
 

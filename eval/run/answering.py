@@ -53,11 +53,11 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
         Whether this process has all answers; where several share a run, one of them has.
     """
     folder, plan = session.folder, session.plan
-    if all(arm.name != BASELINE for arm in plan.arms) and folder.place.index == 0:
+    if all(arm.name != BASELINE for arm in plan.arms) and folder.process.index == 0:
         print("note: no baseline arm in this run, so it can't show a gain", file=sys.stderr)
     if (note := launcher_note()) is not None:
         print(note, file=sys.stderr)
-    wanted = session.wanted()
+    wanted = session.question_keys()
     folders = {arm.name: session.arm_folder(arm) for arm in plan.arms}
     if session.settings.fresh:
         _set_aside(session, list(folders.values()))
@@ -66,7 +66,7 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
     now = current_code(session.described.weights)
     _check_items(session, folders, done)
     _check_code(session, done, left, now)
-    if not left and folder.place.index == 0 and not (folder.path / RUN).exists():
+    if not left and folder.process.index == 0 and not (folder.path / RUN).exists():
         _begin_run(session)
     if left:
         vlm = (load or models.load)(session.settings.model, **session.arguments)
@@ -76,23 +76,23 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
             if arm.name in left:
                 _check_arm(arm, vlm, is_begun=bool(done[arm.name]))
         _print_notes(session, vlm)
-        _begin(session, left, done, {**now, **_yes_no(plan, vlm)}, vlm)
+        _begin(session, left, done, {**now, **_yes_no_record(plan, vlm)}, vlm)
         recorder = Recorder(
             lambda name, answers: folders[name].append(answers),
             lambda name, cost: folders[name].spend(cost),
         )
-        ask_batches(vlm, plan, _batches(session, vlm), done, recorder, folder.place)
+        ask_batches(vlm, plan, _batches(session, vlm), done, recorder, folder.process)
     gathered = _gather(session, folders, left)
     if not gathered:
         print(
-            f"process {folder.place.index} of {folder.place.count} is done; the last one prints "
-            "the result",
+            f"process {folder.process.index} of {folder.process.count} is done; the last process "
+            "prints the result",
             file=sys.stderr,
         )
     return gathered
 
 
-def _yes_no(plan: Plan, vlm: models.VLM) -> dict[str, Any]:
+def _yes_no_record(plan: Plan, vlm: models.VLM) -> dict[str, Any]:
     """Return which tokens are "yes" and "no", for arm.json; nothing where no task wants them.
 
     Raises:
@@ -142,19 +142,19 @@ def _size(vlm: models.VLM) -> Size:
 
 def _print_notes(session: Session, vlm: models.VLM) -> None:
     """Say what is not as a user may expect: settings left out, pictures that run again."""
-    plan, place = session.plan, session.folder.place
-    if vlm.generation_note is not None and place.index == 0:
+    plan, process = session.plan, session.folder.process
+    if vlm.generation_note is not None and process.index == 0:
         print(
             "note: the checkpoint's generation_config.json sets "
             f"{vlm.generation_note}, which is not applied: answers are by the flags alone",
             file=sys.stderr,
         )
-    if place.index == 0:
+    if process.index == 0:
         arms = [arm.arm for arm in plan.arms]
         for note in notes_on_methods(arms, session.settings.model, _size(vlm)):
             print(note, file=sys.stderr)
     is_repeated = len({prompt.image for prompt in plan.prompts}) < len(plan.prompts)
-    if plan.prefix_reuse and is_repeated and vlm.prefix_note is not None and place.index == 0:
+    if plan.prefix_reuse and is_repeated and vlm.prefix_note is not None and process.index == 0:
         print(
             "note: each question runs the picture again (no cached prefixes): with "
             f"{type(vlm.model).__name__} {vlm.prefix_note}",
@@ -167,7 +167,7 @@ def _gather(session: Session, folders: dict[str, ArmFolder], asked: set[str]) ->
 
     The process that finds all answers recorded does it, once, and reports.
     """
-    wanted, place = session.wanted(), session.folder.place
+    wanted, process = session.question_keys(), session.folder.process
     with session.folder.common_lock():
         found = {name: folder.answers() for name, folder in folders.items()}
         if any(key not in answers for answers in found.values() for key in wanted):
@@ -176,7 +176,7 @@ def _gather(session: Session, folders: dict[str, ArmFolder], asked: set[str]) ->
         unjoined = [n for n, of in found.items() if folders[n].in_parts or list(of) != wanted]
         for name in unjoined:
             folders[name].finish([found[name][key] for key in wanted])
-        return bool(place.is_alone or unjoined or (not asked and place.index == 0))
+        return bool(process.is_alone or unjoined or (not asked and process.index == 0))
 
 
 def _check_items(
@@ -224,7 +224,7 @@ def _check_code(
             continue
         what = f"arm {arm.name} of {session.folder.path}"
         if arm.name not in left and not other:
-            if session.folder.place.index == 0:
+            if session.folder.process.index == 0:
                 print(
                     f"note: {what} was answered by other code ({'; '.join(changes)}); --fresh asks "
                     "again",
@@ -254,10 +254,10 @@ def _begin(
         "num_workers": session.plan.num_workers,
         "prefix_reuse": settings.prefix_reuse,
         "compile": settings.compile,
-        "processes": folder.place.count,
+        "processes": folder.process.count,
     }
     with folder.common_lock():
-        if folder.place.index == 0:
+        if folder.process.index == 0:
             _begin_run(session, vlm)
         for arm in session.plan.arms:
             if arm.name not in left:
@@ -267,7 +267,7 @@ def _begin(
             # An arm that was stopped before its first answer is begun again.
             if info is None or not arm_folder.answers():
                 arm_folder.write_info({"name": arm.name, **arm.arm.as_record(), **start, **now})
-            elif folder.place.index == 0 and done[arm.name]:
+            elif folder.process.index == 0 and done[arm.name]:
                 again = {**start, **now} if code_changes(info, now) else start
                 resumed = [*info.get("resumed", []), again]
                 arm_folder.write_info({**info, "resumed": resumed})
@@ -300,9 +300,9 @@ def first_prompt(
 
 
 def _set_aside(session: Session, folders: Sequence[ArmFolder]) -> None:
-    if not session.folder.place.is_alone:
+    if not session.folder.process.is_alone:
         raise EvaluationError(
-            f"--fresh with {session.folder.place.count} processes: they would set each other's "
+            f"--fresh with {session.folder.process.count} processes: they would set each other's "
             "answers aside; start one process with --fresh, stop it, and start them all without"
         )
     for folder in folders:

@@ -20,7 +20,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Key, answer_of
 from eval.files.storage import AppendedLines, read_json, write_json
 from eval.files.typed import row_of
-from eval.files.writing import writing
+from eval.files.writing import write_errors
 from eval.run.costs import BatchCost
 from eval.run.records import ASK_AGAIN, check_arm
 
@@ -60,7 +60,7 @@ class ArmFolder:
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write arm.json."""
-        with writing(self.path):
+        with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / ARM, info)
 
@@ -121,7 +121,7 @@ class ArmFolder:
         number = 1
         while (target := aside / f"{self.path.name}-{number}").exists():
             number += 1
-        with writing(target):
+        with write_errors(target):
             aside.mkdir(exist_ok=True)
             self.path.rename(target)
         return target

@@ -87,8 +87,8 @@ def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig
     if "threshold" in given:
         # As the paper's flag, it is an attention weight, whatever unit the preset counts in.
         given.setdefault("threshold_unit", "attention")
-    config = _preset({**start, **given})
-    model = _preset(defaults.model)
+    config = _build_config({**start, **given})
+    model = _build_config(defaults.model)
     base = model if preset is None else EAHConfig.preset(preset)
     shown: dict[str, Any] = {} if base == model else {"preset": preset}
     threshold = (base.threshold, base.threshold_unit)
@@ -106,7 +106,7 @@ def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig
     return config, shown
 
 
-def _preset(values: Mapping[str, Any]) -> EAHConfig:
+def _build_config(values: Mapping[str, Any]) -> EAHConfig:
     changes = dict(values)
     return EAHConfig.preset(changes.pop("preset", "paper"), **changes)
 
@@ -162,16 +162,17 @@ def read_value(text: str) -> Any:
 
 def method_changes(published: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that differ from the published ones, in the order of the config."""
-    given = {key: _one(value) for key, value in given.items()}
+    given = {key: _normalise(value) for key, value in given.items()}
+    published = {key: _normalise(value) for key, value in published.items()}
     order = [*published, *(key for key in given if key not in published)]
     return {
         key: given[key]
         for key in order
-        if key in given and (key not in published or not _same(given[key], _one(published[key])))
+        if key in given and (key not in published or not _is_published(given[key], published[key]))
     }
 
 
-def _one(value: Any) -> Any:
+def _normalise(value: Any) -> Any:
     """Return a list of numbers in one form, and one number as itself: an arm has one name."""
     if not isinstance(value, (list, tuple)):
         return value
@@ -180,7 +181,7 @@ def _one(value: Any) -> Any:
     return value[0] if len(value) == 1 else list(value)
 
 
-def _same(value: Any, published: Any) -> bool:
+def _is_published(value: Any, published: Any) -> bool:
     """Return whether a value is the published one; True is not 1."""
     return isinstance(value, bool) == isinstance(published, bool) and bool(value == published)
 
@@ -223,11 +224,11 @@ def arm_name(
     parts = [part for part in (method, EAH if eah else None) if part] or [BASELINE]
     # OPERA and EAH both have a threshold, DoLa and EAH both have layers.
     own = {f"{method}.{k}" if eah and k in EAH_SETTINGS else k: v for k, v in changes.items()}
-    settings = [f"{key}={_text(value)}" for key, value in {**own, **shown}.items()]
+    settings = [f"{key}={_format_value(value)}" for key, value in {**own, **shown}.items()]
     return "+".join(parts) + ("@" + ",".join(settings) if settings else "")
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Return a value as it is written in a name."""
     if value is None:
         return "auto"

@@ -87,7 +87,7 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
+class _ParsedArm:
     """An arm as somebody wrote it; settings are text."""
 
     method: str | None
@@ -133,8 +133,8 @@ def arms_of(settings: RunSettings) -> tuple[Arm, ...]:
             method that no arm has.
         ModelError: If there is no such model.
     """
-    names = settings.method or (OPERA_ARMS if _opera(settings) else DEFAULT_ARMS)
-    return resolve_arms(expand(names, settings.sweep), _defaults(settings))
+    names = settings.method or (OPERA_ARMS if _opera_settings(settings) else DEFAULT_ARMS)
+    return resolve_arms(expand(names, settings.sweep), _arm_defaults(settings))
 
 
 def with_arms(settings: Settings, names: Sequence[str]) -> Settings:
@@ -151,7 +151,7 @@ def reference_of(settings: RunSettings) -> str | None:
     """
     if settings.reference is None:
         return None
-    return resolve(settings.reference, _defaults(settings)).name
+    return resolve(settings.reference, _arm_defaults(settings)).name
 
 
 class Size(NamedTuple):
@@ -202,15 +202,15 @@ def notes_on_methods(arms: Sequence[Arm], model: str, size: Size) -> Iterator[st
             )
 
 
-def _opera(settings: RunSettings) -> dict[str, Any]:
+def _opera_settings(settings: RunSettings) -> dict[str, Any]:
     """Return the settings of OPERA that were given by its own flags."""
     given = {name: getattr(settings, name) for name in OPERA_FLAGS}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _defaults(settings: RunSettings) -> ArmDefaults:
+def _arm_defaults(settings: RunSettings) -> ArmDefaults:
     """Return what flags and the model's config say of all arms."""
-    methods = {OPERA: _opera(settings)} if _opera(settings) else {}
+    methods = {OPERA: _opera_settings(settings)} if _opera_settings(settings) else {}
     for name, changes in read_method_flags(settings.method_settings).items():
         methods.setdefault(name, {}).update(changes)
     eah = {name: getattr(settings, name) for name in EAH_FLAGS}
@@ -246,7 +246,7 @@ def resolve_arms(names: Sequence[str], defaults: ArmDefaults) -> tuple[Arm, ...]
     return tuple(arms)
 
 
-def plain_name(name: str) -> str | None:
+def name_without_eah(name: str) -> str | None:
     """Return the recorded name of an arm without EAH: "vcd" of "vcd+eah@layers=2".
 
     None where the name is not one of an arm, as in answers from elsewhere.
@@ -310,7 +310,7 @@ def _settings_of(name: str) -> list[str]:
     return [*of_method, *(EAH_SETTINGS if written.eah else ())]
 
 
-def _parse(name: str) -> _Written:
+def _parse(name: str) -> _ParsedArm:
     """Read an arm.
 
     Raises:
@@ -343,7 +343,7 @@ def _parse(name: str) -> _Written:
                 "a list is 0-2 or 1+3"
             )
         settings[key] = value.strip()
-    return _Written(methods[0] if methods else None, EAH in parts, settings)
+    return _ParsedArm(methods[0] if methods else None, EAH in parts, settings)
 
 
 def resolve(name: str, defaults: ArmDefaults) -> Arm:

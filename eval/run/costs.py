@@ -100,13 +100,12 @@ def arm_costs(costs: Mapping[str, Sequence[BatchCost]], baseline: str) -> dict[s
         costs: Batches by arm.
         baseline: Name of the arm that times are compared with.
     """
-    reference = {_where(c): c.seconds for c in costs.get(baseline, ()) if c.seconds > 0}
+    reference = {_comparison_key(c): c.seconds for c in costs.get(baseline, ()) if c.seconds > 0}
     found = {}
     for name, batches in costs.items():
         tokens = sum(cost.tokens for cost in batches)
-        ratios = [
-            cost.seconds / reference[_where(cost)] for cost in batches if _where(cost) in reference
-        ]
+        keyed = [(_comparison_key(cost), cost.seconds) for cost in batches]
+        ratios = [seconds / reference[key] for key, seconds in keyed if key in reference]
         found[name] = ArmCost(
             sum(cost.forwards for cost in batches) / tokens if tokens else None,
             median(ratios) if ratios else None,
@@ -116,6 +115,6 @@ def arm_costs(costs: Mapping[str, Sequence[BatchCost]], baseline: str) -> dict[s
     return found
 
 
-def _where(cost: BatchCost) -> tuple[str, str, str]:
+def _comparison_key(cost: BatchCost) -> tuple[str, str, str]:
     """Return what two times have to have in common to be compared."""
     return cost.batch, cost.device, cost.session

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.storage import write_json
-from eval.files.writing import what_stands_at, write_atomically, writing
+from eval.files.writing import check_target, write_atomically, write_errors
 from eval.run.folder import BATCHES, METRICS, REPORT, RUN
 
 if TYPE_CHECKING:
@@ -68,8 +68,8 @@ class OutputFile:
         Raises:
             EvaluationError: Saying what stands there.
         """
-        with writing(self.path):
-            state = what_stands_at(self.path)
+        with write_errors(self.path):
+            state = check_target(self.path)
             if state is None:
                 self._check_folder()
                 return
@@ -84,7 +84,7 @@ class OutputFile:
 
     def check_name(self) -> None:
         """Check that a system can look the path up at all; errors as in `check`."""
-        with writing(self.path):
+        with write_errors(self.path):
             os.path.realpath(self.path)
 
     def is_ours(self) -> bool:

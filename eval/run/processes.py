@@ -21,7 +21,7 @@ LOCAL: Final = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Process:
     """A process's place among those of a run.
 
     Attributes:
@@ -67,7 +67,7 @@ class Place:
         return f"cuda:{self.local}"
 
 
-def this_place(environment: Mapping[str, str] | None = None) -> Place:
+def this_process(environment: Mapping[str, str] | None = None) -> Process:
     """Read this process's place from the variables that its launcher sets.
 
     Args:
@@ -78,7 +78,7 @@ def this_place(environment: Mapping[str, str] | None = None) -> Place:
     environment = os.environ if environment is None else environment
     count = _number(COUNT, environment)
     if count is None:
-        return Place()
+        return Process()
     index = _number(INDEX, environment)
     local = _number(LOCAL, environment)
     if index is None or not 0 <= index < count:
@@ -86,14 +86,14 @@ def this_place(environment: Mapping[str, str] | None = None) -> Place:
             f"process {index} of {count}: the launcher has to set {INDEX[0]}, from 0, beside "
             f"{COUNT[0]} (accelerate launch, torchrun and mpirun do)"
         )
-    return Place(index, count, index if local is None else local)
+    return Process(index, count, index if local is None else local)
 
 
 def launcher_note(environment: Mapping[str, str] | None = None) -> str | None:
     """Return a note where accelerate was asked for several processes and started one."""
     environment = os.environ if environment is None else environment
     on_cpu = environment.get("ACCELERATE_USE_CPU") == "True"
-    if on_cpu and "MASTER_PORT" in environment and this_place(environment).is_alone:
+    if on_cpu and "MASTER_PORT" in environment and this_process(environment).is_alone:
         return (
             "note: `accelerate launch --cpu` starts one process unless it has --mpirun_hostfile; "
             "for several use torchrun --nproc_per_node, or accelerate launch --multi_gpu (which "

@@ -19,7 +19,7 @@ from eval.files.values import path_of
 from eval.run.arm_folder import ARMS, COSTS, ArmFolder, arm_names
 from eval.run.costs import BatchCost
 from eval.run.folder import OLD_ANSWERS, RUN, SINKS
-from eval.run.records import JUDGE, number_of_questions, settings_in
+from eval.run.records import JUDGE, number_of_questions, validate_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +124,7 @@ def read_run(path: Path, arms: Sequence[str] | None = None) -> RecordedRun:
     if not (path / RUN).is_file():
         raise EvaluationError(f"{path} is no run folder, it holds no {RUN}")
     content = read_json(path / RUN)
-    settings, begun = settings_in(content, path / RUN), str(content.get("started", ""))
+    settings, begun = validate_settings(content, path / RUN), str(content.get("started", ""))
     is_old = (path / OLD_ANSWERS).is_file() and not (path / ARMS).exists()
     found = _old_arms(path) if is_old else {}
     for name in () if is_old else arm_names(path) if arms is None else arms:
@@ -200,7 +200,7 @@ def _old_arms(path: Path) -> dict[str, RecordedArm]:
         where, method = f"{path / OLD_ANSWERS}, line {number}", row.get("method")
         if not isinstance(method, str):
             raise EvaluationError(f"{where} is no recorded answer (its method is {method!r:.60})")
-        answer = answer_of(_in_todays_words(row), where)
+        answer = answer_of(_rename_old_keys(row), where)
         if (first := places.setdefault((method, answer.item.key), number)) != number:
             raise EvaluationError(
                 f"{where} answers the question of line {first} again; delete one of the lines"
@@ -221,7 +221,7 @@ def _old_arms(path: Path) -> dict[str, RecordedArm]:
     return dict(sorted(arms.items(), key=lambda item: item[0] != BASELINE))
 
 
-def _in_todays_words(row: Record) -> Record:
+def _rename_old_keys(row: Record) -> Record:
     """Return a row of version 0.1 under the keys of today's answers."""
     kind = ("image_id", "caption") if "caption" in row else ("question_id", "answer")
     names = dict(zip((*kind, "pope_type"), ("id", "answer", "part"), strict=True))

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from eval.errors import EvaluationError
 from eval.files.answers import Item
 from eval.run.arms import arms_of
-from eval.run.processes import this_place
+from eval.run.processes import this_process
 from eval.run.settings import DEFAULT_SEED, RunSettings
 
 Settings = TypeVar("Settings", bound=RunSettings)
@@ -41,7 +41,7 @@ def settings_by_repeat(settings: Settings) -> list[Settings]:
     Raises:
         EvaluationError: If several processes share the runs.
     """
-    if not this_place().is_alone:
+    if not this_process().is_alone:
         raise EvaluationError(
             f"--repeats {settings.repeats} is for one process, which sees all runs; start "
             "several with --seed 0, then with --seed 1, ..., and this command last: it asks "
@@ -50,7 +50,7 @@ def settings_by_repeat(settings: Settings) -> list[Settings]:
     return [replace(settings, repeats=1, seed=seed, json=None) for seed in range(settings.repeats)]
 
 
-def check_varied(each: Sequence[RunSettings], items: Sequence[Sequence[Item]]) -> None:
+def check_repeats_differ(each: Sequence[RunSettings], items: Sequence[Sequence[Item]]) -> None:
     """Refuse repeats that would all have the same answers.
 
     Args:

@@ -255,18 +255,18 @@ def test_the_process_that_answers_last_writes_the_page_though_it_looked_first(
 ) -> None:
     words = [*TINY, *DATA, *CAPTIONS, "--num-images", "9", "--max-new-tokens", "4"]
     words[words.index("--gpu-id") : words.index("--gpu-id") + 2] = ["--device", "cpu"]
-    answered = sinks.Asking.answered
+    answered = sinks.AnswerCollector.answered
     said: list[str] = []
 
     def late(*arguments: Any) -> Any:
-        monkeypatch.setattr(sinks.Asking, "answered", answered)
+        monkeypatch.setattr(sinks.AnswerCollector, "collect", answered)
         monkeypatch.setenv("RANK", "0")
         assert sinks.main(words) == 0
         said.append(capsys.readouterr().out)
         monkeypatch.setenv("RANK", "1")
         return answered(*arguments)
 
-    monkeypatch.setattr(sinks.Asking, "answered", late)
+    monkeypatch.setattr(sinks.AnswerCollector, "collect", late)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
 

@@ -23,7 +23,7 @@ from eval.run.arms import (
     Arm,
     arms_of,
     expand,
-    plain_name,
+    name_without_eah,
     reference_of,
     resolve,
     resolve_arms,
@@ -244,7 +244,7 @@ def test_a_recorded_name_means_the_same_settings_and_the_same_name(
     without = resolve(plain, defaults)
 
     assert again == resolved
-    assert plain_name(resolved.name) == without.name
+    assert name_without_eah(resolved.name) == without.name
     assert resolved.changes == without.changes
     assert (resolved.method or "", without.eah) == (method, None)
     start = {"preset": of_eah["preset"]} if "preset" in of_eah else dict(defaults.model)
@@ -272,7 +272,7 @@ def test_thresholds_of_either_unit_and_rule_are_recorded(
 
 @pytest.mark.parametrize("name", ["answers", "llava", "vcd+opera", "eah@nothing", "vcd@alpha={"])
 def test_names_from_elsewhere_have_no_plain_arm(name: str) -> None:
-    assert plain_name(name) is None
+    assert name_without_eah(name) is None
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_names_from_elsewhere_have_no_plain_arm(name: str) -> None:
     ],
 )
 def test_the_arm_without_eah_keeps_its_methods_settings(name: str, plain: str) -> None:
-    assert plain_name(name) == plain
+    assert name_without_eah(name) == plain
 
 
 # Flags and sweeps ------------------------------------------------------------------------------

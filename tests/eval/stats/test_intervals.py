@@ -188,7 +188,7 @@ def test_the_resamples_are_scipys(images: int, monkeypatch: pytest.MonkeyPatch) 
     counts = np.random.default_rng(5).integers(0, 9, (images, 4)).astype(float)
     monkeypatch.setattr(intervals, "_DRAWN_AT_ONCE", 7 * images)
 
-    found = intervals._resampled(counts, chair, seed=3, n_resamples=250)
+    found = intervals._resample(counts, chair, seed=3, n_resamples=250)
 
     known = stats.bootstrap(
         (np.arange(images),),
