@@ -24,8 +24,8 @@ class Item:
         image: File name below the folder of the pictures.
         question: As the benchmark has it; a protocol may add a suffix to it.
         label: The right answer; empty if answers are scored in another way.
-        part: The part of the benchmark, such as "random"; empty if there is only one.
-        groups: Other groups of the question by kind, such as an object that many questions name.
+        part: Part of the benchmark, such as "random"; empty if there is only one.
+        groups: Other groups by kind, such as the object that the question names.
     """
 
     id: int | str

@@ -24,8 +24,8 @@ def image_id_of(value: Any) -> ImageId | None:
     """Return the id that a value states, or the id of the picture with this name.
 
     Whole numbers are ids, also as text. For names that end in twelve digits, like COCO's, the id is
-    that number, in any folder, with or without a suffix; likewise for names of picture files without
-    a folder that end in a number. Any other name is itself the id, such as "kitchen/1.jpg".
+    that number, in any folder, with or without a suffix; likewise for names of picture files
+    without a folder that end in a number. Any other name is itself the id, such as "kitchen/1.jpg".
 
     Returns:
         The id; None for other values: negative numbers, fractions, truth values, empty text.

@@ -128,8 +128,8 @@ def _table(path: Path, text: str, delimiters: str) -> Iterator[tuple[str, Record
         for row in reader:
             if None in row or None in row.values():
                 raise EvaluationError(
-                    f"{path}, line {reader.line_num} does not have as many cells as the first line, "
-                    f"which names {len(names)} columns; quote texts that contain a comma"
+                    f"{path}, line {reader.line_num} has another number of cells than the first "
+                    f"line, which names {len(names)} columns; quote texts that contain a comma"
                 )
             yield f"line {reader.line_num}", dict(row)
     except csv.Error as error:

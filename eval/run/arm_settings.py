@@ -1,4 +1,4 @@
-"""Settings of arms: read from text, resolved against defaults, and written into an arm's name."""
+"""Settings of arms: parsed from text, merged with defaults, and formatted in an arm's name."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from models.decoding.base import DecodingMethod
 
 EAH: Final = "eah"
-# Other names of methods, which people may type.
+# Other names of methods that users may type.
 ALIASES: Final = {"vissink": "var", "visattnsink": "var", "clearsight": "vaf", "ad-hh": "adhh"}
 _EXPONENT: Final = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class ArmDefaults:
-    """Settings of all arms that say nothing else.
+    """Settings of all arms, unless an arm overrides them.
 
     Attributes:
         model: EAH's settings in the model's config.
-        eah: Those of EAH that flags give.
-        methods: Settings by decoding method that flags give.
-        seed: Of methods that draw noise.
-        published: Settings by decoding method that the model needs in the place of the published.
+        eah: EAH's settings given by flags.
+        methods: Settings by decoding method, given by flags.
+        seed: Seed of methods that draw noise.
+        published: Settings by decoding method that the model needs instead of the published ones.
     """
 
     model: Mapping[str, Any] = field(default_factory=lambda: {"preset": "paper"})
@@ -77,7 +77,7 @@ def read_eah(key: str, text: str) -> Any:
 
 
 def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig, dict[str, Any]]:
-    """Return EAH's settings of an arm, and those of them that its name shows."""
+    """Return EAH's settings of an arm, and those that appear in its name."""
     flags = {} if "preset" in own else dict(defaults.eah)
     given = {**flags, **own}
     preset = given.pop("preset", None)
@@ -85,7 +85,7 @@ def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig
     if "rule" in given:
         start = {key: value for key, value in start.items() if not key.startswith("threshold")}
     if "threshold" in given:
-        # As the paper's flag, it is an attention weight, whatever unit the preset counts in.
+        # Like the paper's flag, it is an attention weight, whatever the preset's unit.
         given.setdefault("threshold_unit", "attention")
     config = _build_config({**start, **given})
     model = _build_config(defaults.model)
@@ -118,7 +118,7 @@ def read_method_flags(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Read `--method-settings`, such as "vcd.alpha=0.5", by method.
 
     Raises:
-        EvaluationError: If one is not written so, or its method is unknown.
+        EvaluationError: If one has another form, or its method is unknown.
     """
     changes: dict[str, dict[str, Any]] = {}
     for text in texts:
@@ -126,7 +126,7 @@ def read_method_flags(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         name, dot, setting = key.partition(".")
         if not equals or not dot:
             raise EvaluationError(
-                f"--method-settings {text!r}: settings are written METHOD.SETTING=VALUE"
+                f"--method-settings {text!r}: write settings as METHOD.SETTING=VALUE"
             )
         if name not in read_methods():
             raise EvaluationError(
@@ -136,7 +136,7 @@ def read_method_flags(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         setting = setting.replace("-", "_")
         if setting in changes.setdefault(name, {}):
             raise EvaluationError(
-                f"--method-settings {name}.{setting} is given twice; give it one value"
+                f"--method-settings {name}.{setting} is given twice; pass one value"
             )
         changes[name][setting] = read_value(value)
     return changes
@@ -151,7 +151,7 @@ def read_value(text: str) -> Any:
     try:
         if LIST.fullmatch(text) and not text.isdigit():
             return list(read_layers(text))
-        if _EXPONENT.fullmatch(text):  # Python writes 1e-05, which YAML takes for text.
+        if _EXPONENT.fullmatch(text):  # Python writes 1e-05, which YAML reads as text.
             return float(text)
         return parse_yaml(text)
     except ValueError as error:
@@ -173,7 +173,7 @@ def method_changes(published: Mapping[str, Any], given: Mapping[str, Any]) -> di
 
 
 def _normalise(value: Any) -> Any:
-    """Return a list of numbers in one form, and one number as itself: an arm has one name."""
+    """Return a sorted list of numbers, or a single number, so that equal arms have one name."""
     if not isinstance(value, (list, tuple)):
         return value
     if all(type(one) is int for one in value):

@@ -173,8 +173,8 @@ def add_running_flags(parser: FlagParser) -> None:
     flag("--sample", action="store_true", group="decoding", help="nucleus sampling with top-p 0.9")
     flag("--max-new-tokens", type=int, group="decoding",
          help="longest answer, in tokens (default: the protocol's)")  # fmt: skip
-    flag("--batch-size", type=_auto_or_number, metavar="N", group="running", 
-         help="prompts per batch, or auto: as many as fit, up to 64 on a GPU and 8 on a CPU (default: 8)")  # fmt: skip
+    flag("--batch-size", type=_auto_or_number, metavar="N", group="running", help="prompts per "
+         "batch, or auto: as many as fit, up to 64 on a GPU, 8 on a CPU (default: 8)")  # fmt: skip
     flag("--no-prefix-reuse", dest="prefix_reuse", action="store_false", group="running",
          help="prefill every prompt in full, without cached prefixes of its picture")  # fmt: skip
     flag("--compile", metavar="WHEN", group="running", help="capture decode steps on a GPU: auto "

@@ -1,4 +1,4 @@
-"""A run folder: named after what decides its content, locked while a process writes to it.
+"""A run folder: named by a hash of its settings, locked while a process writes to it.
 
     run.json    settings, versions, device, commit; written first
 
@@ -25,7 +25,7 @@ from eval.run.processes import Process
 RUN: Final = "run.json"
 BATCHES: Final = "batches.json"
 METRICS: Final = "metrics.json"
-SINKS: Final = "sinks"  # in the place of a benchmark, where eval/sinks.py looked at a model
+SINKS: Final = "sinks"  # recorded as the benchmark in run folders of eval/sinks.py
 REPORT: Final = "report"  # a folder; made anew from the answers
 # In version 0.1: the answers of all arms.
 OLD_ANSWERS: Final = "predictions.jsonl"
@@ -87,7 +87,7 @@ class RunFolder:
         self._lock.release()
 
     def begin(self, provenance: Record) -> None:
-        """Write run.json, or note in it that the run was started again."""
+        """Write run.json, or record in it that the run was resumed."""
         path = self.path / RUN
         if path.exists():
             content = read_json(path)
@@ -99,7 +99,7 @@ class RunFolder:
     def settle(self, name: str, content: Mapping[str, Any]) -> Record:
         """Write a JSON file if it is not there yet, and return what is there.
 
-        What one process of a run decides, all go by, also when the run goes on later.
+        All processes of a run use the values of the first one, also after the run is resumed.
         """
         path = self.path / name
         with self.common_lock():

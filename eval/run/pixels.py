@@ -29,7 +29,7 @@ Pixels = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Pictures(Dataset[Pixels | str]):
-    """Pictures group by group; a sentence in the place of a group that can't be read."""
+    """Groups of pictures; an error message replaces a group that can't be read."""
 
     groups: Sequence[Sequence[str]]
     folder: Path
@@ -62,7 +62,7 @@ class _Pictures(Dataset[Pixels | str]):
             raise EvaluationError(what) from error
 
     def _can_prepare_ordinary(self, name: str) -> bool:
-        """Tell whether the same questions can be asked about an ordinary picture."""
+        """Return whether the same questions can be prepared with an ordinary picture."""
         try:
             self.preprocessing.prepare(Image.new("RGB", ORDINARY_SIZE), self.questions[name])
         except ModelError:
@@ -87,7 +87,7 @@ def read_ahead(
         preprocessing: Makes pixels of a picture.
         questions: What is asked about each picture.
         workers: Processes that read; 0 reads in this one.
-        pinned: Whether the pixels are to lie in memory that a GPU copies from directly.
+        pinned: Whether the pixels are placed in pinned memory, for fast copies to a GPU.
     Raises:
         EvaluationError: If a picture can't be read, or the model's processor can't take it.
     """

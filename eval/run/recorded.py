@@ -1,4 +1,4 @@
-"""Runs as they lie on the disk, in today's layout and in that of version 0.1; needs no torch.
+"""Recorded runs, in the current layout and in that of version 0.1; does not import torch.
 
 Version 0.1 kept the answers of all arms in one `predictions.jsonl`. Such folders are read, listed
 and scored; nothing is written to them.
@@ -47,7 +47,7 @@ class RecordedRun:
         path: The folder.
         settings: What decided the answers of every arm.
         arms: By name, the baseline first.
-        begun: When it was begun, in UTC.
+        begun: Start time, in UTC.
         old: Whether it has the layout of version 0.1.
     """
 
@@ -85,12 +85,12 @@ class RecordedRun:
         """
         if self.task == SINKS:
             raise EvaluationError(
-                f"{self.path} holds what eval/sinks.py observed, and no answers; open the page "
+                f"{self.path} has observations of eval/sinks.py, not answers; open the page "
                 "sinks.html in it, or pass a folder of answers"
             )
         if self.task == JUDGE:
             raise EvaluationError(
-                f"{self.path} holds a judge's replies, and no answers; run eval/gpt4v_eval.py or "
+                f"{self.path} has replies of a judge, not answers; run eval/gpt4v_eval.py or "
                 "eval/mmhal_eval.py again for its numbers, or pass a folder of answers"
             )
 
@@ -119,10 +119,12 @@ def read_run(path: Path, arms: Sequence[str] | None = None) -> RecordedRun:
         path: The folder.
         arms: Arms to read; None for all.
     Raises:
-        EvaluationError: If it is no run folder, or damaged.
+        EvaluationError: If it is not a run folder, or is damaged.
     """
     if not (path / RUN).is_file():
-        raise EvaluationError(f"{path} is no run folder, it holds no {RUN}")
+        raise EvaluationError(
+            f"{path} is not a run folder, as it has no {RUN}; pass a folder with {RUN}"
+        )
     content = read_json(path / RUN)
     settings, begun = validate_settings(content, path / RUN), str(content.get("started", ""))
     is_old = (path / OLD_ANSWERS).is_file() and not (path / ARMS).exists()
@@ -199,7 +201,9 @@ def _old_arms(path: Path) -> dict[str, RecordedArm]:
     for number, row in read_json_lines(path / OLD_ANSWERS):
         where, method = f"{path / OLD_ANSWERS}, line {number}", row.get("method")
         if not isinstance(method, str):
-            raise EvaluationError(f"{where} is no recorded answer (its method is {method!r:.60})")
+            raise EvaluationError(
+                f"{where} is not a recorded answer (its method is {method!r:.60})"
+            )
         answer = answer_of(_rename_old_keys(row), where)
         if (first := places.setdefault((method, answer.item.key), number)) != number:
             raise EvaluationError(
@@ -214,7 +218,7 @@ def _old_arms(path: Path) -> dict[str, RecordedArm]:
             found = row_of(BatchCost, batch, f"batch {number}")
         except TypeError as error:
             raise EvaluationError(
-                f"{costs} is damaged ({error}); delete it, it holds times only"
+                f"{costs} is damaged ({error}); delete it, it has only times"
             ) from error
         if isinstance(method := cost.get("method"), str) and method in arms:
             arms[method].costs.append(found)
@@ -222,7 +226,7 @@ def _old_arms(path: Path) -> dict[str, RecordedArm]:
 
 
 def _rename_old_keys(row: Record) -> Record:
-    """Return a row of version 0.1 under the keys of today's answers."""
+    """Return a row of version 0.1 with the keys of current answers."""
     kind = ("image_id", "caption") if "caption" in row else ("question_id", "answer")
     names = dict(zip((*kind, "pope_type"), ("id", "answer", "part"), strict=True))
     same = ("image", "question", "label", "finished", "eah")

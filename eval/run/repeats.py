@@ -1,4 +1,4 @@
-"""Repeats of a run: the same command with the seeds 0, 1, ..., and when that makes no sense.
+"""Repeats of a run: the same command with the seeds 0, 1, ..., and when these are invalid.
 
 Each repeat is the run that `--seed` would make, in its run folder. A seed matters where answers are
 sampled, where an arm's decoding method draws noise, and where it chooses the pictures.
@@ -20,7 +20,7 @@ Settings = TypeVar("Settings", bound=RunSettings)
 
 
 def check_seed(settings: RunSettings, given: Mapping[str, Any]) -> None:
-    """Refuse a seed beside repeats, which have their own.
+    """Refuse --seed with --repeats, which sets the seeds.
 
     Args:
         settings: Of the command.
@@ -30,8 +30,8 @@ def check_seed(settings: RunSettings, given: Mapping[str, Any]) -> None:
     """
     if settings.repeats > 1 and ("seed" in given or settings.seed != DEFAULT_SEED):
         raise EvaluationError(
-            f"--repeats {settings.repeats} has the seeds 0 to {settings.repeats - 1}, so --seed "
-            f"{settings.seed} has no use; give one of them"
+            f"--repeats {settings.repeats} uses the seeds 0 to {settings.repeats - 1}, so --seed "
+            f"{settings.seed} has no effect; pass one of them"
         )
 
 

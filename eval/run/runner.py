@@ -38,7 +38,7 @@ Features = dict[str, Any]
 
 
 class Asker:
-    """A model with the pictures that it was shown."""
+    """Asks a model, and caches encoded pictures and prefixes."""
 
     def __init__(self, vlm: VLM, plan: Plan, steps: DecodeSteps | None = None) -> None:
         """Start without pictures."""
@@ -77,11 +77,11 @@ class Asker:
     def answers(
         self, arm: AskedArm, index: int, batch: Sequence[Prompt], cost: BatchCost
     ) -> Iterator[list[Answer]]:
-        """Yield the answers to a batch, in parts where it does not fit into memory.
+        """Yield the answers to a batch, in parts if it does not fit into memory.
 
         Args:
             arm: The method.
-            index: The batch's place in the run, which sampling derives its seed from.
+            index: The batch's index in the run, from sampling derives its seed.
             batch: The prompts, about pictures that were taken.
             cost: What the answers cost is added to it.
         """
@@ -204,7 +204,7 @@ def likelier_word(p_yes: float | None, arm: str, prompt: Prompt) -> str:
 
 
 def seed_of(seed: int, what: str, which: int | str) -> int:
-    """Derive a seed from a place in the run, so that a resumed run draws the same."""
+    """Derive a seed from a position in the run, so that a resumed run draws the same numbers."""
     digest = hashlib.sha256(f"{seed}/{what}/{which}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
@@ -292,7 +292,7 @@ def _batch_name(batch: Sequence[Prompt]) -> str:
 
 
 def _warn_if_saturated(arm: str, answers: Sequence[Answer]) -> bool:
-    """Warn on standard error if EAH's counts said nothing, and tell whether it was so."""
+    """Warn on standard error if EAH's counts are saturated; return whether they are."""
     layers = [one.layer for answer in answers for one in answer.findings if one.saturated]
     if layers:
         tqdm.write(

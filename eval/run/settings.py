@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do: defaults < YAML < flags, checked once."""
+"""Settings of an evaluation: defaults < YAML < flags, validated once."""
 
 from __future__ import annotations
 
@@ -74,11 +74,11 @@ class RunSettings:
         receivers: Number of heads that get its map; None for all.
         reference: Arm that the others are compared with; None for the baseline.
         fresh: Set recorded answers of the arms aside and ask again.
-        accept_old: Go on with answers of other code.
-        dry_run: Say what would be asked, and ask nothing.
+        accept_old: Continue with answers of other code.
+        dry_run: Print what would be asked, and ask nothing.
         wide: Print all numbers, whatever the width of the table.
         json: File for all results.
-        overwrite: Let it replace a file that this command did not write.
+        overwrite: Allow `json` to replace a file that this command did not write.
     """
 
     model: str = "llava-1.5"

@@ -27,7 +27,7 @@ def check_compile(value: object, source: str) -> None:
         value: As it was given.
         source: Where, for the message.
     Raises:
-        EvaluationError: If there is no such way.
+        EvaluationError: If the value is not allowed.
     """
     if value not in COMPILE_MODES:
         raise EvaluationError(

@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals over images, paired differences, McNemar's test.
+"""Uncertainty of metrics: bootstrap intervals over images, paired differences, McNemar's test.
 
 A number that is 0/0 is nan, and "n/a" where people read it. Where a bootstrap can't see any
 variation, since all images give the same, the interval is Wilson's.
@@ -266,10 +266,10 @@ def few_pictures_note(pictures: int, name: str = "picture") -> list[str]:
     if pictures >= FEW:
         return []
     if pictures == 1:
-        return [f"note: 1 {name}, which says nothing of others: no intervals"]
+        return [f"note: 1 {name}, so there are no intervals"]
     return [
         f"note: {pictures} {name}(s), fewer than {FEW}: bootstrap intervals are too narrow for so "
-        "few; take the numbers as a first look"
+        "few; treat the numbers as preliminary"
     ]
 
 
