@@ -37,7 +37,7 @@ class Item:
 
     @property
     def unit(self) -> str:
-        """The unit of resampling: the picture, or the group UNIT, which may have several pictures."""
+        """The unit of resampling: the picture, or the group UNIT of several pictures."""
         return self.groups.get(UNIT, self.image)
 
     @property

@@ -41,7 +41,7 @@ def test_a_text_is_bounded_also_once_it_is_unpacked(
         if count == 1000:
             assert read_text(path) == "a" * count
         else:
-            with pytest.raises(EvaluationError, match="pass the part of it that is needed"):
+            with pytest.raises(EvaluationError, match="pass only the part that is needed"):
                 read_text(path)
 
 

@@ -72,7 +72,7 @@ def test_a_judge_is_asked_by_one_process(
     flags = ["--model", "tiny-llava", "--data-path", str(tmp_path), "--dry-run"]
     assert gpt4v_eval.main(flags) == 2
 
-    assert "a judge is asked by one process" in capsys.readouterr().err
+    assert "judging uses one process" in capsys.readouterr().err
 
 
 def test_batches_are_dealt_out_once() -> None:
@@ -156,7 +156,7 @@ def test_two_processes_give_the_result_of_one(
     run = only_run(tmp_path)
     assert is_same(run, undisturbed)
     assert sum("| baseline |" in one.out for one in ended) == 1, "one process prints the table"
-    assert sum("is done; the last one prints" in one.err for one in ended) == 1
+    assert sum("is done; the last process prints" in one.err for one in ended) == 1
     assert {path.name for path in (run / "arms/eah").iterdir()} == {
         "arm.json", "answers.jsonl", "costs.jsonl",
     }  # fmt: skip
@@ -217,7 +217,7 @@ def test_what_processes_left_is_finished_by_one(
             {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"},
         )],
     )  # fmt: skip
-    assert "process 1 of 2 is done; the last one prints the result" in ended.err
+    assert "process 1 of 2 is done; the last process prints the result" in ended.err
     assert ended.out == ""
 
     assert server.run([*flags, "--output-dir", str(tmp_path)]).status == 0

@@ -70,7 +70,7 @@ def test_other_pictures_are_not() -> None:
 def test_a_seed_beside_repeats_is_refused(settings: RunSettings, given: dict[str, int]) -> None:
     with pytest.raises(
         EvaluationError,
-        match=f"--repeats 2 has the seeds 0 to 1, so --seed {settings.seed} has no use; give one",
+        match=f"--repeats 2 uses the seeds 0 to 1, so --seed {settings.seed} has no effect",
     ):
         check_seed(settings, given)
 

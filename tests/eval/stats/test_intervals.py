@@ -298,7 +298,7 @@ def test_an_interval_that_varies_is_not_wilsons() -> None:
 
 
 def test_the_note_of_one_picture_is_that_it_has_no_interval() -> None:
-    assert few_pictures_note(1) == ["note: 1 picture, which says nothing of others: no intervals"]
+    assert few_pictures_note(1) == ["note: 1 picture, so there are no intervals"]
 
 
 @pytest.mark.parametrize(("pictures", "notes"), [(49, 1), (50, 0), (1, 1)])
