@@ -56,7 +56,7 @@ def test_a_caption_is_text(tmp_path: Path) -> None:
         ("[]", "is not a COCO annotation file of this kind"),
         ('{"images": 5, "annotations": [], "categories": []}', "is not a COCO annotation file"),
         ('{"images": [{"id": -1, "file_name": "x"}], "annotations": [], "categories": []}',
-         "entry 1 of its images has 'id' -1, which is no image id"),
+         "entry 1 of its images has 'id' -1, which is not an image id"),
         ('{"images": [], "annotations": [{"image_id": 1, "category_id": 1}], '
          '"categories": [{"id": 1, "name": "car"}]}', "names image 1, which is not in its images"),
         ("[" * 100_000, "is not complete JSON"),
