@@ -43,7 +43,7 @@ def test_a_process_knows_its_number(variables: dict[str, str], process: Process)
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE='two' is no number"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE='two' is not a number"),
         ({"WORLD_SIZE": "2"}, "process None of 2"),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "process 2 of 2"),
     ],
