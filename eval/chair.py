@@ -3,8 +3,8 @@ r"""Score captions with CHAIR.
     python eval/chair.py --cap_file captions.jsonl --image_id_key image_id --caption_key caption \
         --coco_path /data/COCO/annotations --save_path out.json
 
-Prints CHAIRs, CHAIRi, Recall and Len with their 95 % intervals and, beside a baseline, how sure the
-difference is and whether the length of the captions alone could explain it.
+Prints CHAIRs, CHAIRi, Recall and Len with 95 % intervals. With a baseline, also prints the paired
+differences and whether caption length alone could explain them.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ FILES: Final = ("save_path", "report", "images", "overwrite")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChairInputs(ScoreSettings):
-    """What `chair.py` scores, and how; `parser` says what each setting is."""
+    """Settings of `chair.py`; `parser` describes each of them."""
 
     cap_file: Path
     baseline: Path | None = None
@@ -41,18 +41,18 @@ class ChairInputs(ScoreSettings):
     last: bool = False
 
     def score(self) -> ChairResult:
-        """Score the captions, those of --baseline first.
+        """Score the captions, with those of --baseline first.
 
         Raises:
-            EvaluationError: If a file has no usable captions, or the baseline's several methods.
+            EvaluationError: If a file has no usable captions, or the baseline has several methods.
         """
         arms, name = self._read(self.cap_file), BASELINE
         if self.baseline is not None:
             (name, captions), *more = self._read(self.baseline).items()
             if more:
                 raise EvaluationError(
-                    f"--baseline {self.baseline} holds captions of {len(more) + 1} methods; pass "
-                    "a file of one"
+                    f"--baseline {self.baseline} has captions of {len(more) + 1} methods; pass "
+                    "a file with one method"
                 )
             name = str(self.baseline) if name in arms else name
             arms = {name: captions, **arms}
@@ -68,24 +68,36 @@ class ChairInputs(ScoreSettings):
 def parser() -> FlagParser:
     """Return the command's flags."""
     flags = FlagParser(__doc__ or "")
-    flags.flag("--cap_file", type=Path, required=True, help="captions, or a chair_eval run folder")
-    flags.flag("--image_id_key", metavar="KEY", help="where a caption has its image id (image_id)")
-    flags.flag("--caption_key", metavar="KEY", help="where it has its text (caption)")
-    flags.flag("--coco_path", type=Path, help="folder of COCO's instances and captions, 2014")
-    flags.flag("--splits", nargs="+", choices=SPLITS, help="annotation files to read (both)")
-    flags.flag("--cache", type=Path, help="JSON file of what was read (beside the annotations)")
-    flags.flag("--ground-truth", type=Path, help="such a file instead of annotations")
-    flags.flag("--save_path", "--json", type=Path, metavar="FILE",
-               help="JSON file to write: all results, one entry per caption")  # fmt: skip
-    flags.flag("--baseline", type=Path, help="captions to compare with, of the same pictures")
-    flags.flag("--analyzer", choices=ANALYZERS, help="how captions are read (auto)")
-    flags.flag("--max-words", type=int, help="cut captions after so many words")
-    flags.flag("--drop-unfinished", action="store_true", help="leave out a sentence without end")
-    flags.flag("--lexicon-fixes", action="store_true", help="words CHAIR means but never matches")
-    flags.flag("--last", action="store_true", help="of several captions of a picture take the last")
-    flags.flag("--num-workers", type=int, help="processes that read COCO's captions (one a core)")
-    flags.flag("--report", type=Path, help="HTML page to write, captions side by side")
-    flags.flag("--images", type=Path, help="folder of the pictures, to show them in the report")
+    flag = flags.flag
+    flag(
+        "--cap_file", type=Path, required=True, help="captions: a file, or a chair_eval run folder"
+    )
+    flag("--image_id_key", metavar="KEY", help="key of the image id (default: image_id)")
+    flag("--caption_key", metavar="KEY", help="key of the caption's text (default: caption)")
+    flag("--coco_path", type=Path, help="folder of COCO's instances and captions files of 2014")
+    flag("--splits", nargs="+", choices=SPLITS, help=f"{', '.join(SPLITS)} (default: both)")
+    flag("--cache", type=Path, metavar="FILE",
+         help="JSON file for the parsed annotations (default: in --coco_path)")  # fmt: skip
+    flag(
+        "--ground-truth", type=Path, metavar="FILE", help="such a JSON file instead of --coco_path"
+    )
+    flag("--save_path", "--json", type=Path, metavar="FILE",
+         help="write all results to this JSON file, one entry per caption")  # fmt: skip
+    flag("--baseline", type=Path, help="captions of the same pictures to compare with")
+    flag("--analyzer", choices=ANALYZERS,
+         help=f"how words are analyzed: {', '.join(ANALYZERS)} (default: auto)")  # fmt: skip
+    flag("--max-words", type=int, help="score only the first N words of each caption")
+    flag("--drop-unfinished", action="store_true", help="ignore a last sentence that is cut off")
+    flag("--lexicon-fixes", action="store_true",
+         help="add the words that CHAIR's list intends but never matches")  # fmt: skip
+    flag("--last", action="store_true", help="use the last of several captions of a picture")
+    flag(
+        "--num-workers", type=int, help="processes that parse COCO's captions (default: CPU cores)"
+    )
+    flag(
+        "--report", type=Path, metavar="FILE", help="write an HTML page with captions side by side"
+    )
+    flag("--images", type=Path, help="folder of the pictures to show in --report")
     flags.overwrite_flag()
     return flags
 
@@ -111,14 +123,14 @@ def evaluate(
     images: Path | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Score captions, write the files that are asked for, and print the result."""
+    """Score captions, write the requested files and print the result."""
     if images is not None and (report is None or not images.is_dir()):
-        raise EvaluationError(f"--images {images}: it must be a folder, and needs --report")
+        raise EvaluationError(f"--images {images} must be an existing folder, and needs --report")
     files = output_files("chair", overwrite=overwrite, save_path=save_path, report=report)
     given = [getattr(inputs, item.name) for item in fields(inputs) if item.name != "cache"]
     read, cache = paths_in(*given, images), paths_in(inputs.cache)
     if any(same_file(one, path) for one in cache for path in read):
-        raise EvaluationError(f"--cache {cache[0]} is read as something else; name another file")
+        raise EvaluationError(f"--cache {cache[0]} is also an input file; name another file")
     check_outputs(files.values(), [*read, *cache])
     result = inputs.score()
     if "save_path" in files:

@@ -1,9 +1,9 @@
-"""Write captions for CHAIR, and score them where annotations are there.
+"""Write captions for CHAIR, and optionally score them.
 
     python eval/chair_eval.py --model llava-1.5 --data-path /data/COCO/val2014 --gpu-id 0 --beam 5
 
-Describes pictures under each arm of the run (baseline and EAH by default) and writes one file of
-captions per arm, which eval/chair.py scores; --score does that here. Rerun the command to resume.
+The model describes each picture under each arm (default: baseline and EAH). Writes one file of
+captions per arm for eval/chair.py; --score also scores them. Rerun the command to resume.
 """
 
 from __future__ import annotations

@@ -8,14 +8,14 @@ from typing import Final
 from eah import exit_status
 from eah.errors import EAHError
 from eah.exit_status import Terminated
-from eval.errors import EvaluationError, shown
+from eval.errors import EvaluationError, to_one_line
 from models.errors import ModelError
 
 __all__ = ("RUN_ERRORS", "Terminated", "finish")
 
-# What bad input to the method or to a model raises, besides the benchmark's own errors.
+# Raised for bad input to the method or to a model, besides EvaluationError.
 RUN_ERRORS: Final = (EAHError, ModelError)
-KEPT: Final = "what was answered is kept, the same command goes on from there"
+KEPT: Final = "recorded answers are kept; rerun the command to resume"
 
 
 def finish(
@@ -25,14 +25,13 @@ def finish(
 
     Args:
         name: The command.
-        run: Its work, from the reading of its flags on; returns its status if it can be another
-            than 0.
-        errors: What bad input raises, besides EvaluationError.
-        interrupted: What Ctrl-C leaves behind, for the person who pressed it.
+        run: The work, including parsing the flags; may return an exit status other than 0.
+        errors: Errors that bad input raises, besides EvaluationError.
+        interrupted: Printed after Ctrl-C: what is kept and how to resume.
     """
     expected: tuple[type[Exception], ...] = (EvaluationError, *errors)
 
     def sentence_of(error: Exception) -> str | None:
-        return shown(str(error)) if isinstance(error, expected) else None
+        return to_one_line(str(error)) if isinstance(error, expected) else None
 
     return exit_status.finish(name, run, sentence_of=sentence_of, interrupted=interrupted)

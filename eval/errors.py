@@ -1,4 +1,4 @@
-"""What stops an evaluation: one sentence for the person who started it."""
+"""Errors that stop an evaluation, each with a one-sentence message for the user."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -6,7 +6,7 @@ from typing import Final
 from models.errors import printable
 
 SHOWN_IDS: Final = 5
-SHOWN_END: Final = 600  # characters at each end of a sentence that is too long
+SHOWN_END: Final = 600  # characters kept at each end of a message that is too long
 
 
 class EvaluationError(Exception):
@@ -19,10 +19,10 @@ def some_ids(ids: Sequence[int | str]) -> str:
     return f"{shown}, ..." if len(ids) > SHOWN_IDS else shown
 
 
-def shown(sentence: str) -> str:
-    """Return a sentence for a terminal: on one line, in printable characters, of some lines.
+def to_one_line(sentence: str) -> str:
+    """Return a message for a terminal: one line of printable characters, shortened if long.
 
-    What it quotes from a file may be megabytes, or steer the terminal.
+    A message may quote megabytes of a file, or control characters.
     """
     if len(sentence) > 2 * SHOWN_END:
         sentence = f"{sentence[:SHOWN_END]} [...] {sentence[-SHOWN_END:]}"

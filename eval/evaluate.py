@@ -2,8 +2,8 @@
 
     python eval/evaluate.py --task mme --model llava-1.5 --data-path MME_Benchmark_release_version
 
-Asks every question under each arm (baseline and EAH by default) and prints one table. The run
-folder that it names holds every answer; rerun the command to resume.
+Asks every question under each arm (default: baseline and EAH) and prints one table. All answers are
+stored in the run folder that is printed. Rerun the command to resume.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS
 from eval.run.outputs import check_outputs, json_file, paths_in
 from eval.run.recorded import RecordedRun, read_run
-from eval.run.repeats import check_seed, check_varied, settings_by_repeat
+from eval.run.repeats import check_repeats_differ, check_seed, settings_by_repeat
 from eval.run.saved import record_saved
 from eval.run.settings import RunSettings
 from eval.tasks.base import TASKS, Task, check_pictures_exist, skip_unreadable
@@ -45,17 +45,17 @@ from models.settings import PARTS
 if TYPE_CHECKING:
     from eval.run.answering import Loader
 
-# Settings that have a meaning for saved answers, too: the others say how a model is asked.
-UNASKED: Final = (
+# Settings that also apply to saved answers; the others affect how a model is asked.
+SCORING_SETTINGS: Final = (
     "model", "data_path", "limit", "seed", "output_dir", "reference", "wide", "json",
 )  # fmt: skip
 EXAMPLE: Final = "mme --model llava-1.5 --data-path MME_Benchmark_release_version"  # in the help
-# What some benchmarks call one way, and others another.
-INSTEAD: Final = {
+# Flags for the same thing that have different names in different benchmarks.
+EQUIVALENT: Final = {
     "--part": "--pope-type", "--pope-type": "--part",
     "--questions": "--pope-path", "--pope-path": "--questions",
 }  # fmt: skip
-FLAG_OF: Final = {"prefix_reuse": "no_prefix_reuse", "sink_threshold": "THRES"}
+FLAG_NAMES: Final = {"prefix_reuse": "no_prefix_reuse", "sink_threshold": "THRES"}
 
 
 def task_class(name: str) -> type[Task]:
@@ -77,9 +77,9 @@ def task_main(name: str, documentation: str, arguments: Sequence[str] | None) ->
     """Run the command of one benchmark and return its exit status.
 
     Args:
-        name: Of the benchmark.
-        documentation: The command's, for its help.
-        arguments: Of the command line; None for the process's own.
+        name: The benchmark.
+        documentation: The command's docstring, for its help.
+        arguments: The command line; None for that of this process.
     """
     task = task_class(name)
     return finish(
@@ -97,7 +97,7 @@ def parser_of(task: type[Task], documentation: str) -> Parser:
 
 
 def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None) -> RunSettings:
-    """Return the settings that a command line asks for."""
+    """Return the settings that a command line gives."""
     given = flags.parse(arguments)
     config = given.get("config")
     settings = resolve(task.settings_class(), given)
@@ -107,7 +107,7 @@ def settings_of(task: type[Task], flags: Parser, arguments: Sequence[str] | None
 
 
 def inputs_of(settings: RunSettings) -> list[Path]:
-    """Return the files and folders that settings name, apart from what is written."""
+    """Return the input files and folders that settings name."""
     read = {field.name: getattr(settings, field.name) for field in fields(settings)}
     of_model = [Path(text) for name in ("checkpoint", "converted", *PARTS) if (text := read[name])]
     written = ("json", "output_dir", "report")
@@ -126,15 +126,15 @@ def evaluate(kind: type[Task], settings: RunSettings) -> None:
     if settings.repeats > 1:
         evaluate_repeats(task, items)
         return
-    run = ask(task, *with_pictures(settings, items, kind))
+    run = ask(task, *check_pictures(settings, items, kind))
     if run is not None:
         report_run(kind, run, settings)
 
 
-def with_pictures(
+def check_pictures(
     settings: RunSettings, items: list[Item], kind: type[Task] = Task
 ) -> tuple[list[Item], list[str]]:
-    """Return the questions that are asked, and the pictures that are left out of them."""
+    """Return the questions to ask, and the unreadable pictures that are skipped."""
     folder = settings.pictures_folder(kind.pictures)
     check_pictures_exist(folder, items, kind)
     if settings.skip_unreadable:
@@ -143,7 +143,7 @@ def with_pictures(
 
 
 def evaluate_repeats(task: Task, items: list[Item]) -> None:
-    """Get the answers of each repeat from a model that is loaded once, score and print.
+    """Get the answers of all repeats, loading the model once, then score and print.
 
     Args:
         task: The benchmark, with `repeats` in its settings.
@@ -154,11 +154,11 @@ def evaluate_repeats(task: Task, items: list[Item]) -> None:
     kind, settings = type(task), task.settings
     each = settings_by_repeat(settings)
     asked = [kind(one).items() if kind.draws_pictures else items for one in each]
-    check_varied(each, asked)
+    check_repeats_differ(each, asked)
     load, runs = load_once(), []
     for one, of in zip(each, asked, strict=True):
         print(f"repeat {one.seed + 1} of {len(each)}, seed {one.seed}", file=sys.stderr)
-        if (run := ask(kind(one), *with_pictures(one, of, kind), load)) is not None:
+        if (run := ask(kind(one), *check_pictures(one, of, kind), load)) is not None:
             write_run_report(kind, run, one)
             runs.append(run)
     if not runs:  # --dry-run
@@ -179,15 +179,15 @@ def evaluate_repeats(task: Task, items: list[Item]) -> None:
 
 
 def _paths(runs: Sequence[RecordedRun]) -> list[Path]:
-    """Return the folders of runs; arms that differ in their own seed alone share one."""
+    """Return the folders of runs; repeats that differ only in an arm's seed share one."""
     return list(dict.fromkeys(run.path for run in runs))
 
 
 def report_saved(task: Task, saved: Path) -> None:
-    """Score saved answers: a run folder where it is, a file in a run folder of its own.
+    """Score saved answers: a run folder in place, a file after copying it to a new run folder.
 
     Raises:
-        EvaluationError: If they are of another benchmark, or don't match the questions.
+        EvaluationError: If they are for another benchmark, or don't match the questions.
     """
     settings, facts = task.settings, None
     if saved.is_dir():
@@ -201,7 +201,10 @@ def report_saved(task: Task, saved: Path) -> None:
         task.check_run(run)
         facts = {"layout": "run folder, version 0.1" if run.old else "run folder"}
         for name in (name for name in run.arms if name not in run.finished()):
-            print(f"note: arm {name} is unfinished, and not in these numbers", file=sys.stderr)
+            print(
+                f"note: arm {name} is unfinished, so it is left out of these numbers",
+                file=sys.stderr,
+            )
     else:
         check_outputs(json_file(task.name, settings), task.input_paths())
         answers = task.read_saved(saved, task.items())
@@ -213,39 +216,38 @@ def report_saved(task: Task, saved: Path) -> None:
 
 
 def _check_no_model_is_asked(settings: RunSettings) -> None:
-    """Refuse settings of asking a model where the answers are there already.
+    """Refuse settings for asking a model if --answers gives the answers.
 
     Raises:
-        EvaluationError: Naming the first.
+        EvaluationError: Naming the first such setting.
     """
     for field in fields(RunSettings):
-        if field.name not in UNASKED and getattr(settings, field.name) != field.default:
+        if field.name not in SCORING_SETTINGS and getattr(settings, field.name) != field.default:
             raise EvaluationError(
-                f"--{FLAG_OF.get(field.name, field.name).replace('_', '-')} says how a model is "
-                "asked, but --answers has the answers already; leave one of them out"
+                f"--{FLAG_NAMES.get(field.name, field.name).replace('_', '-')} affects how a "
+                "model is asked, but --answers gives the answers; leave one of them out"
             )
 
 
 def ask(
     task: Task, items: Sequence[Item], left_out: Sequence[str] = (), load: Loader | None = None
 ) -> RecordedRun | None:
-    """Ask the model what is not answered yet.
+    """Ask the model the questions that are not answered yet.
 
     Args:
         task: The benchmark.
         items: Its questions.
-        left_out: Pictures that were left out of them.
-        load: As `answer_all` takes it.
+        left_out: Unreadable pictures that were skipped.
+        load: See `answer_all`.
     Returns:
-        The run with the arms that were asked for; None if another process has it, or after
-        `--dry-run`.
+        The run with the requested arms; None if another process reports it, or after `--dry-run`.
     """
-    # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
+    # Imported late: this loads torch, which takes seconds; errors above are reported first.
     from eval.run.answering import answer_all, first_prompt
     from eval.run.session import describe, plan_session, show_prompt
 
     if (named := reference_of(task.settings)) is not None:
-        # Raises if it is none of them: better now than after the last answer.
+        # Raises for an unknown reference now, not after the last answer.
         reference_arms([arm.name for arm in arms_of(task.settings)], named)
     described = describe(task.settings)
     protocol = type(task).protocol_of(described.protocol, described.family)
@@ -267,13 +269,13 @@ def ask(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     given = list(sys.argv[1:] if arguments is None else arguments)
-    name = _taken(given, "--task")
+    name = _pop_flag(given, "--task")
     documentation = __doc__ or ""
     return finish("evaluate", lambda: _evaluate_task(name, documentation, given), *RUN_ERRORS)
 
 
 def _evaluate_task(name: str | None, documentation: str, given: Sequence[str]) -> None:
-    """Run a benchmark by its name, or say that one is needed."""
+    """Run a benchmark by its name; without one, the error or help lists the benchmarks."""
     if name is None:
         flags = Parser(documentation)
         flags.flag("--task", required=True, help=f"the benchmark: {', '.join(TASKS)}")
@@ -284,22 +286,22 @@ def _evaluate_task(name: str | None, documentation: str, given: Sequence[str]) -
         kind,
         documentation.replace(EXAMPLE, f"{name} --model llava-1.5 \\\n        {kind.example()}"),
     )
-    flags.of_others = lambda flag: _of_others(flag, kind, flags)
+    flags.describe_foreign = lambda flag: _describe_foreign_flag(flag, kind, flags)
     evaluate(kind, settings_of(kind, flags, given))
 
 
-def _of_others(flag: str, kind: type[Task], flags: Parser) -> str:
-    """Return that a flag is one of other benchmarks, and which this has instead; empty if not."""
+def _describe_foreign_flag(flag: str, kind: type[Task], flags: Parser) -> str:
+    """Return which benchmarks have a flag, and this one's equivalent; empty if none has it."""
     names = [name for name in TASKS if parser_of(task_class(name), "").knows(flag)]
     if not names:
         return ""
-    instead = INSTEAD.get(flag.replace("_", "-"))
+    instead = EQUIVALENT.get(flag.replace("_", "-"))
     hint = f"{kind.name} has {instead}; " if instead and flags.knows(instead) else ""
-    return f"{flag} is no flag of {kind.name}, but of {', '.join(names)}; {hint}"
+    return f"{flag} is not a flag of {kind.name}, but of {', '.join(names)}; {hint}"
 
 
-def _taken(arguments: list[str], flag: str) -> str | None:
-    """Remove a flag from a command line and return its value; None if it is not there."""
+def _pop_flag(arguments: list[str], flag: str) -> str | None:
+    """Remove a flag from a command line and return its value; None if it is absent."""
     for at, argument in enumerate(arguments):
         if argument == flag and at + 1 < len(arguments):
             del arguments[at]

@@ -3,8 +3,8 @@
     python eval/gpt4v_eval.py --model llava-1.5 --data-path /data/COCO/val2014 --gpu-id 0
     python eval/gpt4v_eval.py --answers-1 baseline.jsonl --answers-2 eah.jsonl --data-path ...
 
-The first line describes pictures under two methods and has the descriptions judged, the second has
-files of answers judged and loads no model. Rerun the command to resume.
+The first example has a model describe pictures under two methods, and the judge compares the
+descriptions. The second compares files of answers and loads no model. Rerun to resume.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from eval.run.arms import DEFAULT_ARMS, arms_of, with_arms
 from eval.run.flags import Parser, resolve
 from eval.run.folder import METRICS
 from eval.run.outputs import OutputFile, check_outputs, output_files, paths_in
-from eval.run.processes import this_place
+from eval.run.processes import this_process
 from eval.tasks.chair.images import NUM_IMAGES, pictures_in
 from eval.tasks.chair.task import ChairCaptions, ChairSettings
 from eval.tasks.judge.captions import Format, from_files, from_model, from_run
@@ -52,25 +52,26 @@ WRITTEN: Final = ("json", "report", "output_dir")
 
 
 def parser() -> Parser:
-    """Return the command's flags: a model's, and those of answers, judge and bounds."""
+    """Return the command's flags: those of a model, and of answers, judge and limits."""
     flags = Parser(__doc__ or "", table=False)
-    flags.flag("--answers-1", type=Path, metavar="FILE", help="answers to judge; no model is asked")
-    flags.flag("--answers-2", type=Path, metavar="FILE", help="answers to compare them with")
-    flags.flag("--answers-from", type=Path, metavar="FOLDER", help="both, from a chair_eval run")
-    flags.flag("--image_id_key", metavar="KEY", help="where an answer has its image id (image_id)")
-    flags.flag("--caption_key", metavar="KEY", help="where it has its text (caption)")
-    flags.flag("--last", action="store_true", help="of several answers per picture take the last")
-    flags.flag("--num-images", type=int, help=f"pictures judged, the first so many ({NUM_JUDGED})")
+    flag = flags.flag
+    flag("--answers-1", type=Path, metavar="FILE", help="judge these answers; no model is loaded")
+    flag("--answers-2", type=Path, metavar="FILE", help="answers to compare them with")
+    flag("--answers-from", type=Path, metavar="FOLDER", help="both, from a run of chair_eval.py")
+    flag("--image_id_key", metavar="KEY", help="key of the image id (default: image_id)")
+    flag("--caption_key", metavar="KEY", help="key of the answer's text (default: caption)")
+    flag("--last", action="store_true", help="use the last of several answers about a picture")
+    flag("--num-images", type=int, help=f"judge the first N pictures (default: {NUM_JUDGED})")
     add_judge_flags(flags)
-    flags.flag("--judge-protocol", help=f"{' or '.join(PROTOCOLS)}: how it is asked (opera)")
-    flags.flag("--judge-mode", help=f"{' or '.join(MODES)}: what it is shown (image)")
-    flags.flag("--coco_path", type=Path, help="text mode: folder of COCO's instances, 2014")
-    flags.flag("--ground-truth", type=Path, help="text mode: a file of objects by image id")
-    flags.flag("--single-order", action="store_true", help="one order, as the paper has it")
-    flags.flag("--ask-again", action="store_true", help="ask again what was refused or rejected")
-    flags.flag("--report", type=Path, metavar="FILE", help="HTML page to write")
-    flags.flag("--question", metavar="TEXT", help="what the model is asked (the protocol's)")
-    flags.flag("--image-ids", type=Path, metavar="FILE", help="ids, or captions, of the pictures")
+    flag("--judge-protocol", help=f"prompt: {' or '.join(PROTOCOLS)} (default: opera)")
+    flag("--judge-mode", help=f"what the judge sees: {' or '.join(MODES)} (default: image)")
+    flag("--coco_path", type=Path, help="text mode: folder of COCO's instances files of 2014")
+    flag("--ground-truth", type=Path, help="text mode: JSON file of objects by image id")
+    flag("--single-order", action="store_true", help="judge each pair in one order, as the paper")
+    flag("--ask-again", action="store_true", help="repeat requests that were refused or rejected")
+    flag("--report", type=Path, metavar="FILE", help="write an HTML page of the results")
+    flag("--question", metavar="TEXT", help="what the model is asked (default: the protocol's)")
+    flag("--image-ids", type=Path, metavar="FILE", help="list of image ids, or a file of captions")
     return flags
 
 
@@ -86,8 +87,8 @@ def parse(arguments: Sequence[str] | None) -> dict[str, Any]:
     extra = [name for name in given if name not in of_files]
     if extra and any(name in given for name in ANSWERS):
         raise EvaluationError(
-            f"--{extra[0].replace('_', '-')} says how answers are made, but the answers are there "
-            "already; leave it out, or leave out the files of answers"
+            f"--{extra[0].replace('_', '-')} affects how a model answers, but answers are given "
+            "by file; leave it out, or leave out the files of answers"
         )
     return given
 
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
-    """Get the answers, have them judged, and say what came of it."""
+    """Get the answers, have them judged and print the results."""
     read = paths_in(*(of for name, of in given.items() if name not in WRITTEN))
     config = config_of(given, key)
     shared: dict[str, Any] = {
@@ -108,47 +109,49 @@ def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
     check_outputs(_files(inputs).values(), read)
     count = given.pop("num_images", NUM_JUDGED)
     if min(count, given.get("limit", count)) < 1:
-        raise EvaluationError(f"num_images={count}, limit={given.get('limit')}: at least 1 each")
+        raise EvaluationError(f"num_images={count}, limit={given.get('limit')}; each must be >= 1")
     if any(name in given for name in ANSWERS):
         pair = pair_of_files(given, min(count, given.get("limit", count)))
     else:
-        settings = captioning({**given, **shared}, count)
+        settings = captioning_settings({**given, **shared}, count)
         inputs = replace(inputs, data_path=settings.data_path, output_dir=settings.output_dir)
         items = ChairCaptions(settings).items()
         found = from_model(settings, items, dry_run=inputs.dry_run)
         if found is None:
-            print("what judging costs can be said when the descriptions are there")
+            print(
+                "no estimate for judging yet: it needs the descriptions (chair_eval.py makes them)"
+            )
             return
         pair = found
     judge_pair(pair, config, inputs, key)
 
 
-def captioning(given: dict[str, Any], count: int) -> ChairSettings:
-    """Return the settings of captioning that flags ask for.
+def captioning_settings(given: dict[str, Any], count: int) -> ChairSettings:
+    """Return the captioning settings that flags give.
 
-    The pictures are the first so many of those that chair_eval.py would describe.
+    The pictures are the first `count` of those that chair_eval.py would describe.
 
     Raises:
-        EvaluationError: If a setting is not allowed, or there are other than two methods.
-        ModelError: If there is no such model.
+        EvaluationError: If a setting is not allowed, or there are not exactly two methods.
+        ModelError: If the model is unknown.
     """
-    if not this_place().is_alone:
+    if not this_process().is_alone:
         raise EvaluationError(
-            "a judge is asked by one process; describe the pictures with several by chair_eval.py, "
-            "then start this command once: it takes the captions from there"
+            "judging uses one process; run chair_eval.py with several processes first, then start "
+            "this command once: it reuses the captions"
         )
     settings = resolve(ChairSettings(), given)
     if settings.repeats > 1:
         raise EvaluationError(
-            f"repeats={settings.repeats}, but a judge compares two texts of a picture once; leave "
-            "it out (chair_eval.py has it)"
+            f"repeats={settings.repeats}, but a judge compares two texts per picture once; leave "
+            "--repeats out (chair_eval.py has it)"
         )
     names = [arm.name for arm in arms_of(settings)]
     if settings.method is None and len(names) > 2:
         names = [names[0], names[-1]]  # OPERA's flags: the baseline and OPERA on top of EAH
     if len(names) != 2:
         raise EvaluationError(
-            f"--method {' '.join(names)}: two methods are compared; name two, such as baseline eah"
+            f"--method {' '.join(names)}: exactly two methods are needed, such as baseline eah"
         )
     settings = with_arms(settings, names)
     folder = settings.pictures_folder()
@@ -159,10 +162,10 @@ def captioning(given: dict[str, Any], count: int) -> ChairSettings:
 
 
 def pair_of_files(given: dict[str, Any], count: int) -> Pair:
-    """Return the answers that are there already, of the first so many pictures.
+    """Return the given answers about the first `count` pictures.
 
     Raises:
-        EvaluationError: If it is not clear which two are compared.
+        EvaluationError: If the flags do not name exactly two sets of answers.
     """
     layout = Format(**take_fields(given, Format))
     first, second = given.get("answers_1"), given.get("answers_2")
@@ -175,13 +178,13 @@ def pair_of_files(given: dict[str, Any], count: int) -> Pair:
         pair = from_files(first, second, layout)
     else:
         raise EvaluationError(
-            "which answers are compared? Pass --answers-1 and --answers-2, or --answers-from with "
-            "a run folder and --method with two of its methods"
+            "it is unclear which answers to compare; pass --answers-1 and --answers-2, or "
+            "--answers-from with a run folder and --method with two of its methods"
         )
     if len(pair.ids) > count:
         print(
-            f"note: the first {count} of {len(pair.ids)} pictures are judged; --num-images "
-            f"{len(pair.ids)} takes all",
+            f"note: judging the first {count} of {len(pair.ids)} pictures; --num-images "
+            f"{len(pair.ids)} judges all",
             file=sys.stderr,
         )
     return pair.cut(count)
@@ -190,18 +193,18 @@ def pair_of_files(given: dict[str, Any], count: int) -> Pair:
 def judge_pair(
     pair: Pair, config: JudgeConfig, inputs: JudgeInputs, found: Key | EvaluationError
 ) -> None:
-    """Get all judgements of two arms, then print and write what they come to.
+    """Get all judgements of two arms, then print and write the results.
 
     Raises:
-        EvaluationError: If something is missing or not allowed, or judgements stay open.
+        EvaluationError: If something is missing or not allowed, or judgements are missing.
     """
     files = _files(inputs)
     if len(pair.equal) == len(pair.ids):
         if "json" in files:
             files["json"].write_json(metrics_without_judgements(pair))
         print(
-            f"nothing to judge: {pair.first.name} and {pair.second.name} say the same of all "
-            f"{len(pair.ids)} pictures"
+            f"nothing to judge: {pair.first.name} and {pair.second.name} have the same answers for "
+            f"all {len(pair.ids)} pictures"
         )
         return
     plan = plan_judging(pair, config, inputs)
@@ -223,7 +226,7 @@ def judge_pair(
 
 
 def _files(inputs: JudgeInputs) -> dict[str, OutputFile]:
-    """Return the files that flags ask for, by the names of the flags."""
+    """Return the requested output files by flag name."""
     paths = {"json": inputs.json, "report": inputs.report}
     return output_files("judge", overwrite=inputs.overwrite, **paths)
 

@@ -3,9 +3,8 @@
     python eval/mmhal_eval.py --answers baseline.json eah.json --template eval_gpt_mmhal.py
 
 The answers are files in the benchmark's layout, or run folders of `eval/evaluate.py --task mmhal`
-together with `--questions response_template.json`. The judge reads labels, question, reference
-answer and response, and sees no picture. Rerun the command to resume: nothing that was answered is
-asked or paid again.
+with `--questions response_template.json`. The judge gets labels, question, reference answer and
+response, but no picture. Rerun the command to resume; recorded replies are not paid for again.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from eval.output.table import WIDTH
 from eval.run.flag_parser import FlagParser
 from eval.run.folder import METRICS
 from eval.run.outputs import check_outputs, output_files, paths_in
-from eval.run.processes import this_place
+from eval.run.processes import this_process
 from eval.tasks.judge.judging import JudgingOptions, judge_all
 from eval.tasks.judge.keys import Key
 from eval.tasks.judge.start import add_judge_flags, config_of, run_with_key, take_fields
@@ -43,20 +42,20 @@ NOT_SENT: Final = "none"
 
 @dataclass(frozen=True, slots=True)
 class MMHalInputs:
-    """What a judging run is told by flags, besides who judges.
+    """Settings of a judging run that flags set, besides the judge.
 
     Attributes:
-        answers: Files and run folders.
-        questions: The question file; None for the questions of the first file.
-        template: The judge's prompt.
+        answers: Files of answers, or run folders.
+        questions: The question file; None for the questions in the first file.
+        template: File with the judge's prompt.
         reference: Arm that the others are compared with; None for the first.
         temperature: A number, or "none" to send none; None for that of the judge's file, else 0.
-        output_dir: Folder that run folders are made in.
+        output_dir: Folder in which run folders are created.
         api_key_file: File with the key; None for OPENAI_API_KEY.
-        ask_again: Ask again what was refused or rejected, and replies that can't be read.
-        dry_run: Say what would be sent, and send nothing.
-        json: File for all results.
-        overwrite: Let it replace a file that this command did not write.
+        ask_again: Repeat requests that were refused or rejected, or whose reply can't be read.
+        dry_run: Print what would be sent, and send nothing.
+        json: JSON file for all results.
+        overwrite: Allow `json` to replace a file that this command did not write.
     """
 
     answers: Sequence[Path] = ()
@@ -77,17 +76,19 @@ def parser() -> FlagParser:
     flags = FlagParser(__doc__ or "")
     flag = flags.flag
     flag("--answers", nargs="+", type=Path, metavar="FILE", help="files of answers, or run folders")
-    flag("--questions", type=Path, metavar="FILE", help="response_template.json (the first file)")
+    flag("--questions", type=Path, metavar="FILE",
+         help="response_template.json (default: the questions in the first file)")  # fmt: skip
     flag("--template", type=Path, metavar="FILE", help="the judge's prompt: eval_gpt_mmhal.py, or "
          "a text with four {}: labels, question, reference answer, response")  # fmt: skip
-    flag("--reference", metavar="ARM", help="compare with this (the first)")
+    flag("--reference", metavar="ARM", help="arm to compare with (default: the first)")
     add_judge_flags(flags)
-    flag("--temperature", metavar="X", help=f"sent to the judge; {NOT_SENT} sends none (0)")
-    flag("--ask-again", action="store_true", help="ask again what was refused or rejected, and "
-         "replies that can't be read")  # fmt: skip
-    flag("--dry-run", action="store_true", group="running", help="say what would be asked; stop")
-    flag("--output-dir", type=Path, group="output", help="where run folders are made (runs)")
-    flag("--json", type=Path, metavar="FILE", group="output", help="write all results here, too")
+    flag("--temperature", metavar="X", help="sampling temperature of the judge, or "
+         f"{NOT_SENT} to send none (default: of --judge-config, else 0)")  # fmt: skip
+    flag("--ask-again", action="store_true",
+         help="repeat requests that were refused, rejected, or answered unreadably")  # fmt: skip
+    flag("--dry-run", action="store_true", group="running", help="print what would be sent; stop")
+    flag("--output-dir", type=Path, group="output", help="parent of run folders (default: runs)")
+    flag("--json", type=Path, metavar="FILE", group="output", help="write all results to this file")
     flags.overwrite_flag()
     return flags
 
@@ -100,13 +101,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
-    """Read the answers, have them rated, and say what came of it.
+    """Read the answers, have them rated and print the results.
 
     Raises:
-        EvaluationError: If something is missing or not allowed, or ratings stay open.
+        EvaluationError: If something is missing or not allowed, or ratings are missing.
     """
-    if not this_place().is_alone:
-        raise EvaluationError("a judge is asked by one process; start this command once")
+    if not this_process().is_alone:
+        raise EvaluationError(
+            "judging uses one process; start this command once, without a launcher"
+        )
     read = paths_in(*(of for name, of in given.items() if name not in WRITTEN))
     sent = given.pop("temperature", None)
     config = config_of(given, key)
@@ -122,8 +125,8 @@ def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
     check_outputs(files.values(), read)
     if not inputs.answers:
         raise EvaluationError(
-            "no answers: pass --answers with files that hold model_answer beside each question, or "
-            "run folders; `python eval/evaluate.py --task mmhal` makes both"
+            "no answers: pass --answers with files that have a model_answer for each question, or "
+            "with run folders; `python eval/evaluate.py --task mmhal` writes both"
         )
     template = read_template(inputs.template)
     questions, arms = read_arms(inputs.answers, inputs.questions)
@@ -148,10 +151,10 @@ def evaluate(given: dict[str, Any], key: Key | EvaluationError) -> None:
 
 
 def _temperature(sent: str | None, of_file: float | None) -> float | None:
-    """Return what is sent as temperature: the flag's, else the judge's file's, else 0.
+    """Return the temperature to send: from the flag, else from the judge's config, else 0.
 
     Raises:
-        EvaluationError: If the flag is no number.
+        EvaluationError: If the flag is not a number.
     """
     if sent is None:
         return 0.0 if of_file is None else of_file
@@ -163,7 +166,7 @@ def _temperature(sent: str | None, of_file: float | None) -> float | None:
         value = float("nan")
     if not (isfinite(value) and value >= 0):
         raise EvaluationError(
-            f"--temperature {sent!r:.40}: a number from 0 on, or {NOT_SENT} to send none"
+            f"--temperature {sent!r:.40}: pass a number of at least 0, or {NOT_SENT} to send none"
         )
     return value
 

@@ -3,8 +3,8 @@ r"""Evaluate object hallucination with POPE.
     python eval/pope_eval.py --model llava-1.5 --data-path /data/COCO/val2014 \
         --pope-type random --gpu-id 0 --beam 5
 
-Asks every question under each arm of the run (baseline and EAH by default) and prints one table.
-The run folder that it names holds every answer; rerun the command to resume.
+Asks every question under each arm (default: baseline and EAH) and prints one table. All answers are
+stored in the run folder that is printed. Rerun the command to resume.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Show where the vision sinks are, and what goes with them.
+"""Show where the vision sinks are, and what correlates with them.
 
     python eval/sinks.py --model llava-1.5 --data-path data/COCO/val2014 --num-images 200 --captions
 
-Looks at every layer and head while the model reads about each picture, and draws maps of their
-vision sinks. With --captions or --pope-type the model answers, too: do its hallucinations go with
-fewer sinks? --ablate tries other settings of EAH. Rerun the command to resume.
+Records every layer and head during the prefill of each picture's prompt, and draws maps of their
+vision sinks. With --captions or --pope-type the model also answers, to test whether hallucinations
+go with fewer sinks. --ablate tries other settings of EAH. Rerun the command to resume.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from eval.analysis.flags import flags, model_names, settings_of
 from eval.analysis.questions import items_of, shown_pictures
 from eval.analysis.settings import SinkSettings
 from eval.command import RUN_ERRORS, finish
-from eval.evaluate import ask, inputs_of, with_pictures
+from eval.evaluate import ask, check_pictures, inputs_of
 from eval.files.answers import BASELINE
 from eval.run.outputs import check_outputs, output_files, paths_in
 
@@ -33,14 +33,14 @@ if TYPE_CHECKING:
 
 
 def run(arguments: Sequence[str] | None) -> None:
-    """Look at each model, let it answer, compute and draw."""
+    """Observe each model, collect its answers, and write numbers and figures."""
     given = flags(__doc__ or "").parse(arguments)
     config, every = given.get("config"), settings_of(given)
     first, names = every[0], model_names(every)
     outputs = output_files("sinks", overwrite=first.overwrite, json=first.json, report=first.report)
     read = [path for settings in every for path in inputs_of(settings)]
     check_outputs(outputs.values(), [*read, *paths_in(config)])
-    # Not before: it loads torch, which takes seconds, and what is wrong so far has been said.
+    # Imported late: this loads torch, which takes seconds; errors above are reported first.
     from eval.analysis.figures.panel import check_matplotlib
     from eval.analysis.output import write_all
 
@@ -52,16 +52,16 @@ def run(arguments: Sequence[str] | None) -> None:
 
 
 def analyse(settings: SinkSettings, name: str) -> Analysed | None:
-    """Look at one model, and let it answer if it is to.
+    """Observe one model, and collect its answers if requested.
 
     Args:
         settings: Its settings.
-        name: The model, as tables call it.
+        name: The model's name in tables.
     Returns:
-        What was found; None after `--dry-run`, or where another process is not done.
+        The analysis; None after `--dry-run`, or while another process is still running.
     """
     plan = plan_ablation(settings.ablate, settings.task().settings) if settings.ablate else None
-    items, left_out = with_pictures(settings, items_of(settings))
+    items, left_out = check_pictures(settings, items_of(settings))
     choice: list[Item] = []
     if settings.choose_on is not None:
         choice, items = split_pictures(items, settings.choose_on, settings.seed)
@@ -72,15 +72,15 @@ def analyse(settings: SinkSettings, name: str) -> Analysed | None:
 
     tried = () if plan is None else plan.configs()
     look, load = look_at(settings, items, left_out, tried), load_once()
-    asking = Asking(settings, name, look, left_out, load)
+    collector = AnswerCollector(settings, name, look, left_out, load)
     if settings.dry_run:
         print(look.status())
-        asking.answered(plan, choice, items)
+        collector.collect(plan, choice, items)
         return None
     with look.folder:
         observed = look.observe(load)
-        answered = asking.answered(plan, choice, items)
-        if observed is None:  # of another process, which may have gone on while this one asked
+        answered = collector.collect(plan, choice, items)
+        if observed is None:  # recorded by another process, which may have finished meanwhile
             observed = look.read_recorded()
         if observed is None or (answered is None and settings.has_answers):
             return None
@@ -88,33 +88,33 @@ def analyse(settings: SinkSettings, name: str) -> Analysed | None:
     return analyse_model(settings, name, look, observed, answered, views)
 
 
-class Asking:
-    """Lets a model answer, by the runs that POPE's and CHAIR's own commands make, too."""
+class AnswerCollector:
+    """Collects a model's answers in the same runs as the commands of POPE and CHAIR."""
 
     def __init__(
         self, settings: SinkSettings, name: str, look: Look, left_out: Sequence[str], load: Loader
     ) -> None:
-        """Take what all questions have in common.
+        """Store what all questions share.
 
         Args:
             settings: The command's.
-            name: The model, as tables call it.
-            look: Knows the protocol.
+            name: The model's name in tables.
+            look: The observation, which has the protocol.
             left_out: Pictures that can't be read.
-            load: Called as `models.load`, if there is something to ask.
+            load: Called like `models.load`, if there is something to ask.
         """
         self._settings, self._name, self._look = settings, name, look
         self._left_out, self._load = left_out, load
 
-    def answered(
+    def collect(
         self, plan: AblationPlan | None, choice: Sequence[Item], items: Sequence[Item]
     ) -> Answered | None:
-        """Return what the model answers; None if it is not asked, or another process is not done.
+        """Return the model's answers; None if it is not asked, or another process is running.
 
         Args:
-            plan: Settings of EAH to try; None for the baseline alone.
-            choice: Questions to choose one of them on; empty to report all of them.
-            items: Questions that are reported.
+            plan: Settings of EAH to try; None for the baseline only.
+            choice: Questions on which to choose one setting; empty to report all settings.
+            items: Questions to report.
         """
         from eval.analysis.ablation import choose
         from eval.analysis.analysed import Answered
@@ -139,8 +139,8 @@ class Asking:
         run = self._ask(chosen.arms(), items)
         if run is None:
             print(
-                "note: the setting is chosen; where no process prints a result, start all of them "
-                "again to answer about the pictures that are reported",
+                "note: the setting is chosen; if no process prints a result, start all of them "
+                "again to answer the questions about the reported pictures",
                 file=sys.stderr,
             )
             return None

@@ -12,7 +12,7 @@ from eah.settings import EAHConfig
 from eval.analysis.paper import PaperValue, paper_numbers, paper_value
 from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer
-from eval.stats.grouped import Grouped, group
+from eval.stats.grouped import Grouped, compute_numbers
 from eval.stats.intervals import Interval
 from eval.stats.metric import Metric, Scorer
 
@@ -115,7 +115,7 @@ def ablations(
             f"arm {missing[0]} of the ablation has no answers; rerun the command to answer the rest"
         )
     tried = {name: answers[name] for name in names}
-    grouped = group(scorer, tried, {name: [BASELINE] for name in names[1:]})
+    grouped = compute_numbers(scorer, tried, {name: [BASELINE] for name in names[1:]})
     asked = list(dict.fromkeys(answer.item.part for answer in tried[BASELINE]))
     parts = scorer.totals(asked).get(grouped.primary, [grouped.primary])
     paper = paper_numbers(benchmark, config or model)

@@ -15,7 +15,7 @@ from eval.analysis.observed import Key, Observed, observed_of
 from eval.analysis.observing import observe_prompts
 from eval.errors import EvaluationError
 from eval.files.storage import read_json
-from eval.files.writing import writing
+from eval.files.writing import write_errors
 from eval.run.folder import SINKS, RunFolder
 from eval.run.plan import Prompt
 from eval.run.provenance import code_changes, current_code, provenance
@@ -44,7 +44,7 @@ def run_folder(session: Session, counting: Counting, label: str) -> RunFolder:
     }
     root = session.settings.output_dir / SINKS / session.described.model
     label = f"{session.described.protocol}-{label}"
-    return RunFolder(root, label, settings, session.folder.place)
+    return RunFolder(root, label, settings, session.folder.process)
 
 
 def unique_prompts(session: Session) -> list[Prompt]:
@@ -137,7 +137,7 @@ def _begin(
     """Write run.json and observed.json, or note in them that the run resumes."""
     start = {**provenance(()), "device": session.plan.device}
     with folder.common_lock():
-        if folder.place.index:
+        if folder.process.index:
             # The first process writes both. It may start later, and has to know this one's code.
             if not is_begun and not (folder.path / OBSERVED).is_file():
                 folder.write(OBSERVED, {**start, **now})
@@ -154,16 +154,16 @@ def _begin(
 
 def _set_aside(folder: RunFolder) -> None:
     """Move what is recorded out of the way."""
-    if not folder.place.is_alone:
+    if not folder.process.is_alone:
         raise EvaluationError(
-            f"--fresh with {folder.place.count} processes: they would set each other's records "
+            f"--fresh with {folder.process.count} processes: they would set each other's records "
             "aside; start one process with --fresh, stop it, and start them all without"
         )
     for path in folder.lines(OBSERVATIONS).parts():
         aside, number = folder.path / SET_ASIDE, 1
         while (target := aside / f"{path.stem}-{number}{path.suffix}").exists():
             number += 1
-        with writing(target):
+        with write_errors(target):
             aside.mkdir(exist_ok=True)
             path.rename(target)
         print(f"note: what was observed is in {target} now", file=sys.stderr)

@@ -16,7 +16,7 @@ from eval.analysis.prefill import ONE_TOKEN, prefill
 from eval.errors import EvaluationError
 from eval.run.folder import BATCHES, RunFolder
 from eval.run.pixels import read_ahead
-from eval.run.plan import Parts, Prompt, batch_room, by_count, by_tokens
+from eval.run.plan import BatchSplitter, Prompt, batch_room, by_count, by_tokens
 from eval.run.session import Session
 
 
@@ -45,7 +45,7 @@ def observe_prompts(
         room = folder.settle(BATCHES, batch_room(vlm, ONE_TOKEN))
         lengths = {p.text: vlm.prompt_length(p.text) + 1 for p in prompts}
         batches = by_tokens(prompts, lengths, room)
-    mine = [batch for index, batch in enumerate(batches) if folder.place.takes(index)]
+    mine = [batch for index, batch in enumerate(batches) if folder.process.takes(index)]
     left = [[p for p in batch if (p.image, p.text) not in done] for batch in mine]
     left = [batch for batch in left if batch]
     questions: dict[str, list[str]] = {}
@@ -59,9 +59,9 @@ def observe_prompts(
         workers=plan.num_workers,
         pinned=vlm.device.type == "cuda",
     )
-    parts = Parts(may_cut=plan.batch_size is None, freed=lambda: False)
+    parts = BatchSplitter(may_cut=plan.batch_size is None, free_memory=lambda: False)
     progress = tqdm(total=sum(map(len, mine)), initial=sum(map(len, mine)) - sum(map(len, left)),
-                    unit="prompt", desc="observed", disable=folder.place.index > 0)  # fmt: skip
+                    unit="prompt", desc="observed", disable=folder.process.index > 0)  # fmt: skip
     # Once for all batches: finding what to patch takes some milliseconds.
     with progress, eah.observe(vlm, config=counting.configs[0], rules=()) as seen:
         for batch, prepared in zip(left, pixels, strict=True):

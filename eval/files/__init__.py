@@ -1,4 +1,4 @@
-"""Files in and out: JSON, tables, COCO annotations, pictures; nothing is ever half written.
+"""Reading and writing of JSON, tables, COCO annotations and pictures; all writes are atomic.
 
-Nothing here knows of tasks or runs. Pictures are converted by the rule of the models.
+Nothing here depends on tasks or runs. Pictures are converted by the rules of `models`.
 """

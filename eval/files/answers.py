@@ -1,4 +1,4 @@
-"""Questions and answers, from the question file to the metrics; dictionaries only in files."""
+"""Questions and answers, from the question file to the metrics; only files have dictionaries."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Item:
         id: Unique within its part, such as POPE's question_id or COCO's image id.
         image: File name below the folder of the pictures.
         question: As the benchmark has it; a protocol may add a suffix to it.
-        label: The right answer; empty where an answer is scored in another way.
-        part: The part of the benchmark that it belongs to, such as "random"; empty if there is one.
-        groups: What else it belongs to, by kind, such as an object that many questions are about.
+        label: The right answer; empty if answers are scored in another way.
+        part: Part of the benchmark, such as "random"; empty if there is only one.
+        groups: Other groups by kind, such as the object that the question names.
     """
 
     id: int | str
@@ -37,12 +37,12 @@ class Item:
 
     @property
     def unit(self) -> str:
-        """What is resampled as one: the picture, or the group UNIT, which may hold several."""
+        """The unit of resampling: the picture, or the group UNIT of several pictures."""
         return self.groups.get(UNIT, self.image)
 
     @property
     def key(self) -> Key:
-        """What identifies the question in a run."""
+        """The key that identifies the question in a run."""
         return self.part, self.id
 
     def __str__(self) -> str:
@@ -79,11 +79,11 @@ class Answer:
 
     Attributes:
         item: What was asked.
-        text: What the model said.
-        finished: Whether it ended by itself, not at the length limit.
+        text: The model's answer.
+        finished: Whether the model ended the answer before the length limit.
         findings: What EAH found, by layer; empty in arms without EAH.
-        p_yes: Probability of "yes" against "no" at the first token; 0 and 1 where the decoding
-            method rules a side out, None where it is not known.
+        p_yes: Probability of "yes" against "no" at the first token; 0 or 1 if the decoding method
+            excludes one of them; None if unknown.
     """
 
     item: Item
@@ -113,13 +113,13 @@ class Caption(NamedTuple):
 
 
 def answer_of(record: Mapping[str, Any], where: str) -> Answer:
-    """Return the answer that a line of `answers.jsonl` holds.
+    """Return the answer in a line of `answers.jsonl`.
 
     Args:
         record: The line's object.
         where: File and line, for error messages.
     Raises:
-        EvaluationError: If something is missing in it, or of another type.
+        EvaluationError: If a field is missing or has the wrong type.
     """
     try:
         for name in ("id", "image", "question", "answer"):
@@ -143,7 +143,7 @@ def answer_of(record: Mapping[str, Any], where: str) -> Answer:
         return answer
     except TypeError as error:
         raise EvaluationError(
-            f"{where} is no recorded answer ({error}); delete that line and run again"
+            f"{where} is not a recorded answer ({error}); delete that line and run again"
         ) from error
 
 
@@ -151,7 +151,7 @@ def groups_of(record: Mapping[str, Any]) -> dict[str, str]:
     """Return the groups of a recorded question.
 
     Raises:
-        TypeError: If they are something else than names of groups by kind.
+        TypeError: If they are not names of groups by kind.
     """
     found = record.get("groups", {})
     if not isinstance(found, dict) or not all(isinstance(name, str) for name in found.values()):
@@ -160,10 +160,10 @@ def groups_of(record: Mapping[str, Any]) -> dict[str, str]:
 
 
 def findings_of(record: Mapping[str, Any]) -> tuple[Finding, ...]:
-    """Return what EAH found, as a recorded answer has it.
+    """Return what EAH found, from a recorded answer.
 
     Raises:
-        TypeError: If it is something else.
+        TypeError: If it is not a list of findings.
     """
     found = record.get("eah", [])
     if not isinstance(found, list):

@@ -29,8 +29,8 @@ class Instances:
     """Pictures of an instances file by image id.
 
     Attributes:
-        file_names: Where the picture is.
-        objects: Names of the categories that are in it; there may be none.
+        file_names: File name of the picture.
+        objects: Names of the categories in the picture; may be empty.
     """
 
     file_names: dict[ImageId, str]
@@ -44,14 +44,14 @@ def annotation_files(folder: Path, splits: Sequence[str] = SPLITS) -> dict[str, 
         EvaluationError: Naming the files that are missing.
     """
     if not folder.is_dir():
-        raise EvaluationError(f"--coco_path {folder} is not a folder; pass that of {SOURCE}")
+        raise EvaluationError(f"--coco_path {folder} is not a folder; pass the folder of {SOURCE}")
     names = [f"{kind}_{split}.json" for kind in KINDS for split in splits]
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise EvaluationError(
-            f"{folder} lacks {', '.join(missing)} (needed are {', '.join(names)}); "
-            f"they are in {SOURCE}; captions of one split need the files of that split only "
-            "(--splits val2014)"
+            f"{folder} lacks {', '.join(missing)} (needed: {', '.join(names)}); "
+            f"they are in {SOURCE}; for captions of one split, pass --splits val2014 to read only "
+            "its files"
         )
     return {name: folder / name for name in names}
 
@@ -62,7 +62,7 @@ def read_instances(path: Path) -> Instances:
     Raises:
         EvaluationError: If it can't be read or is not COCO's.
     """
-    with _reading(path) as content:
+    with _open_annotations(path) as content:
         names: dict[Any, str] = {}
         for where, one in _entries(content, "categories"):
             _add(names, _number(one, "id", where), _text(one, "name", where), where)
@@ -76,9 +76,9 @@ def read_instances(path: Path) -> Instances:
                 _number(one, "category_id", where),
             )
             if image_id not in objects:
-                raise ValueError(f"{where} is of image {image_id}, which its images lack")
+                raise ValueError(f"{where} names image {image_id}, which is not in its images")
             if number not in names:
-                raise ValueError(f"{where} is of category {number}, which its categories lack")
+                raise ValueError(f"{where} names category {number}, which is not in its categories")
             objects[image_id].add(names[number])
     return Instances(file_names, objects)
 
@@ -89,7 +89,7 @@ def read_captions(path: Path) -> list[tuple[ImageId, str]]:
     Raises:
         EvaluationError: If it can't be read or is not COCO's.
     """
-    with _reading(path) as content:
+    with _open_annotations(path) as content:
         return [
             (_image_id(one, "image_id", where), _text(one, "caption", where))
             for where, one in _entries(content, "annotations")
@@ -101,13 +101,13 @@ def _load(path: Path) -> Any:
         return parse_json(read_text(path))
     except ValueError as error:
         raise EvaluationError(
-            f"{path} is not whole JSON ({json_fault(error)}); it may have been cut off, "
-            f"get it again: it is in {SOURCE}"
+            f"{path} is not complete JSON ({json_fault(error)}); it may be cut off: "
+            f"get it again from {SOURCE}"
         ) from error
 
 
 def _entries(content: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield the objects of a list of the file, each with the place where it stands."""
+    """Yield the objects of a list of the file, each with its position in words."""
     entries = content.get(name) if isinstance(content, dict) else None
     if not isinstance(entries, list):
         raise ValueError(f"it has no list of {name}")
@@ -128,7 +128,7 @@ def _image_id(entry: dict[str, Any], key: str, where: str) -> ImageId:
     value = _value(entry, key, where)
     image_id = image_id_of(value)
     if image_id is None:
-        raise ValueError(f"{where} has {key!r} {value!r:.60}, which is no image id")
+        raise ValueError(f"{where} has {key!r} {value!r:.60}, which is not an image id")
     return image_id
 
 
@@ -140,28 +140,28 @@ def _text(entry: dict[str, Any], key: str, where: str) -> str:
 
 
 def _number(entry: dict[str, Any], key: str, where: str) -> int | float | str:
-    """Return a category's id; some tools write numbers as text in one place and not in another."""
+    """Return a category's id; some tools write the same number as text in one list only."""
     value = _value(entry, key, where)
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{where} has {key!r} {value!r:.60}, which is no number")
+        raise ValueError(f"{where} has {key!r} {value!r:.60}, which is not a number")
     is_number = isinstance(value, str) and _NUMBER.fullmatch(value)
     return int(value) if is_number else value
 
 
 def _add(found: dict[Any, str], key: Any, value: str, where: str) -> None:
-    """Add what an entry says of an id, once: of two, nobody can tell which of them counts."""
+    """Add the value of an id; a duplicate id is an error, as it is unclear which one counts."""
     if key in found:
-        raise ValueError(f"{where} has the id {key!r:.60}, as another one before it")
+        raise ValueError(f"{where} repeats the id {key!r:.60}")
     found[key] = value
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """Yield the content of a file; what says that it is of another shape becomes one sentence."""
+def _open_annotations(path: Path) -> Iterator[Any]:
+    """Yield the content of a file; errors in its structure become one sentence."""
     content = _load(path)
     try:
         yield content
     except ValueError as error:
         raise EvaluationError(
-            f"{path} is not a COCO annotation file of that kind ({error}); pass one as in {SOURCE}"
+            f"{path} is not a COCO annotation file of this kind ({error}); pass one from {SOURCE}"
         ) from error

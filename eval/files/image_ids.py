@@ -1,4 +1,4 @@
-"""Ids of pictures: a number where the name has one as COCO's do, else the name itself."""
+"""Ids of pictures: a number if the name has one like COCO's, else the name itself."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Collection
 from typing import Any, Final
 
 ImageId = int | str
-"""COCO's number of a picture, or the name of one that has none."""
+"""COCO's number of a picture, or the name of a picture without a number."""
 
-# What PIL reads and a camera, scanner or web page writes.
+# Formats that PIL reads and that cameras, scanners or web pages write.
 PICTURE_SUFFIXES: Final = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm",
     ".pgm", ".jp2", ".avif",
 )  # fmt: skip
-# COCO pads its numbers to twelve digits: such a name is the same picture in any folder.
+# COCO pads numbers to twelve digits; such a name means the same picture in any folder.
 _COCO_NAME: Final = re.compile(r"(.*[/\\])?([^/\\]*[^/\\0-9])?([0-9]{12})(\.[A-Za-z0-9]+)?")
 MAX_DIGITS: Final = 99
 DIGITS: Final = "0123456789"
 
 
 def image_id_of(value: Any) -> ImageId | None:
-    """Return the id that a value is, or that the picture of this name has.
+    """Return the id that a value states, or the id of the picture with this name.
 
-    Whole numbers are ids, also as text. Names that end in twelve digits, as COCO's do, have that
-    number, in any folder and with or without a suffix; so have names of picture files outside of
-    folders that end in a number. Every other name is an id itself, as "kitchen/1.jpg".
+    Whole numbers are ids, also as text. For names that end in twelve digits, like COCO's, the id is
+    that number, in any folder, with or without a suffix; likewise for names of picture files
+    without a folder that end in a number. Any other name is itself the id, such as "kitchen/1.jpg".
 
     Returns:
         The id; None for other values: negative numbers, fractions, truth values, empty text.
@@ -38,7 +38,7 @@ def image_id_of(value: Any) -> ImageId | None:
 
 
 def image_ids_of(texts: Collection[str]) -> list[ImageId | None]:
-    """Return `image_id_of` each; many numbers, as COCO has, are read at once."""
+    """Return `image_id_of` of each text; fast if all are numbers, as in COCO."""
     digits = "".join(texts)
     numbers = digits.isdigit() and digits.isascii() and "" not in texts
     if numbers and max(map(len, texts)) <= MAX_DIGITS:
@@ -46,8 +46,8 @@ def image_ids_of(texts: Collection[str]) -> list[ImageId | None]:
     return list(map(image_id_of, texts))
 
 
-def order(image_id: ImageId) -> tuple[bool, int, str]:
-    """Return a key that sorts numbers by value, and names behind them."""
+def sort_key(image_id: ImageId) -> tuple[bool, int, str]:
+    """Return a sort key that puts numbers first, by value, and then names."""
     if isinstance(image_id, str):
         return True, 0, image_id
     return False, image_id, ""

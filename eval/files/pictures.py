@@ -1,4 +1,4 @@
-"""Pictures of a benchmark, and pictures inside of pages."""
+"""Pictures of a benchmark, and pictures embedded in pages."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from models import pictures
 from models.errors import ModelError
 from models.pictures import to_rgb
 
-# Widest and highest that a picture is embedded in a page, in pixels.
+# Largest width and height of a picture embedded in a page, in pixels.
 THUMBNAIL_SIZE: Final = (320, 480)
 THUMBNAIL_QUALITY: Final = 75
 
 
 def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Image:
-    """Read a picture to its end and return it as 8-bit RGB.
+    """Read a complete picture and return it as 8-bit RGB.
 
     Args:
         path: The picture.
-        draft: Decode a JPEG no larger than this size needs; None for all its pixels.
+        draft: Decode a JPEG only as large as this size needs; None for full resolution.
     Raises:
-        EvaluationError: If it can't be read, or is of a size or depth that models are not shown.
+        EvaluationError: If it can't be read, or has a size or depth that is not supported.
     """
     try:
         return pictures.read_picture(path, draft)
@@ -38,12 +38,12 @@ def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Imag
 
 
 def is_inside(folder: Path, name: str) -> bool:
-    """Return whether a picture's name stays in a folder; links in the folder are the user's own."""
+    """Return whether a picture's path is inside a folder; symlinks in the folder are allowed."""
     return Path(os.path.abspath(folder / name)).is_relative_to(os.path.abspath(folder))
 
 
 def unreadable_pictures(folder: Path, names: Iterable[str]) -> dict[str, str]:
-    """Return which pictures can't be read, with the reason each, after opening all of them."""
+    """Open all pictures and return those that can't be read, with the reason for each."""
     found = {}
     for name in names:
         try:
@@ -56,12 +56,12 @@ def unreadable_pictures(folder: Path, names: Iterable[str]) -> dict[str, str]:
 def data_url(image: Image.Image, size: tuple[int, int], quality: int) -> tuple[str, int, int]:
     """Return a picture as a JPEG data URL with its width and height in pixels.
 
-    It is not turned by its EXIF data, which is left out: people and judges see what models saw.
+    EXIF data is dropped, and does not rotate the picture: people and judges see what models saw.
 
     Args:
         image: The picture.
         size: Largest width and height.
-        quality: Of the JPEG, up to 100.
+        quality: JPEG quality, up to 100.
     """
     small = to_rgb(image)
     small.thumbnail(size)
@@ -72,7 +72,7 @@ def data_url(image: Image.Image, size: tuple[int, int], quality: int) -> tuple[s
 
 @dataclass(frozen=True, slots=True)
 class Thumbnail:
-    """A picture as a data URL with its size; without a URL, `problem` says why."""
+    """A picture as a data URL with its size; without a URL, `problem` has the reason."""
 
     url: str = ""
     width: int = 0
@@ -91,5 +91,5 @@ def thumbnail(folder: Path, name: str | None) -> Thumbnail:
         cause = error.__cause__
         none = isinstance(cause, UnidentifiedImageError)
         return Thumbnail(
-            problem=f"{name} is no picture" if none else f"{name} can't be read: {cause}"
+            problem=f"{name} is not a picture" if none else f"{name} can't be read: {cause}"
         )

@@ -1,6 +1,6 @@
 """Rows of a file that another tool wrote: JSON lines, one JSON value, CSV or TSV.
 
-What the keys of a row mean is for the reader of answers or captions to say.
+The readers of answers and captions interpret the keys of a row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from models.json_files import json_fault, parse_json
 DELIMITERS: Final = {".csv": ",;\t", ".tsv": "\t"}
 OBJECT: Final = "JSON object"
 ANNOTATIONS: Final = "annotations"
-# An object with one of these keys is a row itself, whatever lists it has.
+# An object with one of these keys is a row, even if it has lists.
 ROW_KEYS: Final = ("image_id", "question_id", "id")
 
 
@@ -31,8 +31,8 @@ class Rows:
     """The rows of a file.
 
     Attributes:
-        layout: What the file is, in words, such as "JSON lines".
-        rows: Each with the place where it stands, such as "line 3".
+        layout: The file's format in words, such as "JSON lines".
+        rows: Each with its position in the file, such as "line 3".
     """
 
     layout: str
@@ -42,8 +42,8 @@ class Rows:
 def read_rows(path: Path) -> Rows:
     """Read the rows of a file, gzipped or not; a table's cells are text.
 
-    A JSON object that holds one list of objects, as {"results": [...]}, or COCO's "annotations",
-    stands for that list; any other object is one row.
+    A JSON object with one list of objects, such as {"results": [...]}, or with COCO's "annotations"
+    is read as that list; any other object is one row.
 
     Raises:
         EvaluationError: If the file can't be read or is none of these.
@@ -62,21 +62,21 @@ def read_rows(path: Path) -> Rows:
             return Rows(OBJECT, [("the object", value)])
         return Rows(f"JSON object, its {name!r}", _entries(path, value[name]))
     if not isinstance(value, list):
-        raise EvaluationError(f"{path} holds {value!r:.40}; rows are needed, a JSON object each")
+        raise EvaluationError(f"{path} contains {value!r:.40}; each row must be a JSON object")
     return Rows("JSON list", _entries(path, value))
 
 
 def table_suffix(path: Path) -> str | None:
-    """Return ".csv" or ".tsv" where a file's name says that it is a table, gzipped or not."""
+    """Return ".csv" or ".tsv" if a file's name has that suffix, gzipped or not; else None."""
     suffix = next((s for s in reversed(path.suffixes) if s != ".gz"), "").lower()
     return suffix if suffix in DELIMITERS else None
 
 
 def _list_in(content: Record) -> str | None:
-    """Return under which key an object has the rows of a file; None if it is a row or a map."""
+    """Return the key of the list of rows in an object; None if it is a row or a mapping."""
     if any(key in content for key in ROW_KEYS):
         return None
-    # A number is an image id, of which this is the list.
+    # A number is an image id, and this list belongs to it.
     lists = [key for key, of in content.items() if _is_rows(of) and not key.isdecimal()]
     if ANNOTATIONS in lists:
         return ANNOTATIONS
@@ -98,15 +98,15 @@ def one_value(path: Path, text: str) -> Any:
     """Return the content of a file that is one JSON value; None if it may be JSON lines.
 
     Raises:
-        EvaluationError: If it is a JSON list that is cut off, or nested too deep.
+        EvaluationError: If it is a JSON list that is cut off, or is nested too deeply.
     """
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
         if text.lstrip()[:1] == "[":
             raise EvaluationError(
-                f"{path} is not whole JSON ({error.msg} at character {error.pos}); it may have "
-                "been cut off, write or copy it again"
+                f"{path} is not complete JSON ({error.msg} at character {error.pos}); it may be "
+                "cut off: write or copy it again"
             ) from error
         return None
     except ValueError as error:
@@ -124,12 +124,12 @@ def _table(path: Path, text: str, delimiters: str) -> Iterator[tuple[str, Record
     try:
         names = reader.fieldnames or []
         if len(set(names)) < len(names):
-            raise EvaluationError(f"{path} has two columns of one name: {', '.join(names)}")
+            raise EvaluationError(f"{path} has two columns with the same name: {', '.join(names)}")
         for row in reader:
             if None in row or None in row.values():
                 raise EvaluationError(
-                    f"{path}, line {reader.line_num} has not as many cells as the first line, "
-                    f"which names {len(names)} columns; a text with a comma needs quotes around it"
+                    f"{path}, line {reader.line_num} has another number of cells than the first "
+                    f"line, which names {len(names)} columns; quote texts that contain a comma"
                 )
             yield f"line {reader.line_num}", dict(row)
     except csv.Error as error:

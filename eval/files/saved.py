@@ -1,4 +1,4 @@
-"""Answers that a file holds, whoever gave them."""
+"""Answers read from a file, from any model or tool."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ NO_MODEL: Final = "saved"
 
 @dataclass(frozen=True, slots=True)
 class SavedAnswers:
-    """Answers that a file holds.
+    """Answers read from a file.
 
     Attributes:
-        model: Whose they are; NO_MODEL where the file doesn't say.
+        model: The model that gave them; NO_MODEL if the file does not name it.
         arms: Answers by arm, in the order of the questions.
         facts: The file's name, SHA-256 and layout, and the keys that were read.
-        settings: What is known of how they were made, as run.json has it.
+        settings: Known settings of their generation, in the format of run.json.
     """
 
     model: str
@@ -28,5 +28,5 @@ class SavedAnswers:
     settings: Mapping[str, Any] = field(default_factory=dict)
 
     def asked(self) -> list[Item]:
-        """Return the questions that are answered, which a file may be allowed to lack some of."""
+        """Return the answered questions; with --partial a file may lack some."""
         return [answer.item for answer in next(iter(self.arms.values()))]

@@ -1,4 +1,4 @@
-"""JSON files, and JSON lines that are appended to without losing one."""
+"""JSON files, and JSON-lines files that are appended to without losing a line."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, BinaryIO, Final
 
 from eval.errors import EvaluationError
 from eval.files.text import read_bytes, read_text
-from eval.files.writing import write_atomically, writing
+from eval.files.writing import write_atomically, write_errors
 from models.json_files import json_fault, parse_json
 
 _PROCESS: Final = re.compile(r"[0-9]{1,6}")
 Record = dict[str, Any]
-"""One JSON object, as it stands in a file."""
+"""One JSON object of a file."""
 
 
 def read_json_lines(path: Path) -> list[tuple[int, Record]]:
@@ -35,7 +35,7 @@ def read_lines(path: Path) -> list[tuple[int, str]]:
         EvaluationError: If the file can't be read.
     """
     text = read_text(path)
-    # Not splitlines(), which also splits at characters that a text in JSON may hold, as U+2028.
+    # Not splitlines(), which also splits at characters that JSON text may contain, such as U+2028.
     lines = enumerate(text.split("\n"), start=1)
     return [(number, line.strip()) for number, line in lines if line.strip()]
 
@@ -46,19 +46,19 @@ def dump_lines(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def read_json(path: Path) -> Record:
-    """Return the object that a JSON file of ours holds.
+    """Return the object in a JSON file that this project wrote.
 
     Raises:
-        EvaluationError: If it can't be read or is no JSON object.
+        EvaluationError: If it can't be read or is not a JSON object.
     """
     try:
         content = parse_json(read_bytes(path))
     except ValueError as error:
         raise EvaluationError(
-            f"{path} is damaged, it is not whole JSON ({json_fault(error)}); copy it again"
+            f"{path} is damaged, it is not complete JSON ({json_fault(error)}); copy it again"
         ) from error
     if not isinstance(content, dict):
-        raise EvaluationError(f"{path} is damaged, it holds no JSON object")
+        raise EvaluationError(f"{path} is damaged, it is not a JSON object; copy it again")
     return content
 
 
@@ -68,16 +68,16 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 class AppendedLines:
-    """A JSON-lines file that several processes append to, each to a part of its own.
+    """A JSON-lines file that several processes append to, each to its own part.
 
-    The parts are `answers.jsonl`, and `answers.3.jsonl` of process 3 where there are several.
+    The parts are `answers.jsonl` and, with several processes, `answers.3.jsonl` of process 3.
     """
 
     def __init__(self, path: Path, process: int | None = None) -> None:
         """Name the file.
 
         Args:
-            path: The file that holds everything in the end.
+            path: The file that has all lines in the end.
             process: This process's number among several; None for the only one.
         """
         self.path = path
@@ -100,8 +100,7 @@ class AppendedLines:
     def read_parts(self) -> list[list[Record]]:
         """Return the records of each part.
 
-        A last line that was cut off in writing is left out. Nothing is changed: another process may
-        be writing.
+        A last line that is cut off is skipped. No file is changed: another process may be writing.
 
         Raises:
             EvaluationError: If any other line is damaged.
@@ -109,12 +108,12 @@ class AppendedLines:
         return [_records(path) for path in self.parts()]
 
     def append(self, records: Iterable[Mapping[str, Any]]) -> None:
-        """Append records and flush them to the disk, so that they survive whatever comes next.
+        """Append records and flush them to the disk, so that they survive a crash.
 
-        A last line that was cut off in writing is removed first.
+        A last line that is cut off is removed first.
         """
-        with writing(self._own), self._own.open("ab+") as file:
-            _drop_cut_off(file)
+        with write_errors(self._own), self._own.open("ab+") as file:
+            _drop_partial_line(file)
             file.write(dump_lines(records).encode("utf-8", "backslashreplace"))
             file.flush()
             os.fsync(file.fileno())
@@ -122,13 +121,12 @@ class AppendedLines:
     def join(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Replace all parts by one file with these records.
 
-        A part with another record is not one of ours, whatever its name says: it is kept, under a
-        name that is no part's.
+        A part with any other record was not written by this run: it is renamed and kept.
         """
         joined = dump_lines(records)
         write_atomically(self.path, joined)
         known = {_canonical(record) for record in _records(self.path)}
-        with writing(self.path):
+        with write_errors(self.path):
             for path in self.parts():
                 if path == self.path:
                     continue
@@ -139,7 +137,7 @@ class AppendedLines:
 
 
 def _records(path: Path) -> list[Record]:
-    """Return the records of a part, without a last line that was cut off."""
+    """Return the records of a part, without a last line that is cut off."""
     lines = enumerate(read_bytes(path).split(b"\n")[:-1], start=1)
     return [_record(path, number, line) for number, line in lines]
 
@@ -148,8 +146,8 @@ def _canonical(record: Record) -> str:
     return json.dumps(record, sort_keys=True)
 
 
-def _drop_cut_off(file: BinaryIO) -> None:
-    """Remove a last line without an end."""
+def _drop_partial_line(file: BinaryIO) -> None:
+    """Remove a last line that is cut off."""
     size = file.seek(0, os.SEEK_END)
     file.seek(max(size - 1, 0))
     if file.read() not in (b"", b"\n"):
@@ -163,7 +161,7 @@ def _record(path: Path, number: int, line: str | bytes) -> Record:
     except ValueError as error:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else json_fault(error)
         raise EvaluationError(
-            f"{path}, line {number} is not JSON ({reason}); one object a line is needed"
+            f"{path}, line {number} is not JSON ({reason}); each line must be one object"
         ) from error
     if not isinstance(record, dict):
         raise EvaluationError(f"{path}, line {number} is not a JSON object: {record!r:.60}")

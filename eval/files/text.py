@@ -1,6 +1,6 @@
-"""Text of a file that somebody else wrote: gzipped or not, in UTF-8 or UTF-16, marked or not.
+"""Text of any file, gzipped or not, in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
 
-A file is read once, and only so much of it as fits into memory many times over.
+Files are read once, up to a size limit.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Final
 from eval.errors import EvaluationError
 from models.sources import POINTER_START
 
-# COCO's largest file of annotations has a third of it.
+# Three times the size of COCO's largest annotation file.
 MOST_BYTES: Final = 1 << 30
 GZIP: Final = b"\x1f\x8b"
 ZIP: Final = b"PK\x03\x04"
@@ -27,20 +27,22 @@ MARKS: Final = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-# Without a mark: whether the first two bytes are zero, as one is of an ASCII character in UTF-16.
+# Without a mark: whether the first two bytes are zero; ASCII in UTF-16 has one zero byte.
 ZEROS: Final = {(True, False): "utf-16-be", (False, True): "utf-16-le"}
 
 
 def read_bytes(path: Path) -> bytes:
-    """Return the content of a file, which is unpacked if it is gzipped.
+    """Return the content of a file, unpacked if it is gzipped.
 
     Raises:
-        EvaluationError: If it can't be read, is no regular file, or has more than `MOST_BYTES`.
+        EvaluationError: If it can't be read, is not a regular file, or exceeds `MOST_BYTES`.
     """
     try:
         if path.exists() and not path.is_file():  # a pipe can't be read twice, a device never ends
-            kind = "a folder" if path.is_dir() else "no regular file"
-            raise EvaluationError(f"{path} is {kind}; pass a file, as a copy of what it gives")
+            kind = "a folder" if path.is_dir() else "not a regular file"
+            raise EvaluationError(
+                f"{path} is {kind}; pass a regular file, such as a copy of its content"
+            )
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
         if content.startswith(GZIP):
@@ -51,21 +53,21 @@ def read_bytes(path: Path) -> bytes:
             f"{path} can't be read: {error.strerror or error}; check the path"
         ) from error
     except ValueError as error:  # a zero byte, or half of a surrogate pair
-        raise EvaluationError(f"{str(path)!r:.200} is the name of no file; check it") from error
+        raise EvaluationError(f"{str(path)!r:.200} is not a valid file name; check it") from error
     except (EOFError, zlib.error) as error:
         raise EvaluationError(
             f"{path} is gzipped and cut off or damaged ({error}); copy it again"
         ) from error
     if len(content) > MOST_BYTES:
         raise EvaluationError(
-            f"{path} has more than {MOST_BYTES >> 30} GiB of text; pass the part of it that is "
+            f"{path} has more than {MOST_BYTES >> 30} GiB of text; pass only the part that is "
             "needed"
         )
     return content
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file; a byte order mark is left out.
+    """Return the text of a file without its byte order mark.
 
     Raises:
         EvaluationError: If the file can't be read, or is not text.
@@ -73,8 +75,8 @@ def read_text(path: Path) -> str:
     content = read_bytes(path)
     if content.startswith(POINTER_START):
         raise EvaluationError(
-            f"{path} is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in "
-            "that folder and then the same command again"
+            f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in that folder, "
+            "then the same command again"
         )
     if content.startswith(ZIP):
         raise EvaluationError(

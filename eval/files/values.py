@@ -16,8 +16,8 @@ def convert(name: str, kind: str, value: Any, source: str) -> Any:
     Args:
         name: The setting.
         kind: Its type as written in a dataclass, such as "tuple[int, ...] | None".
-        value: What YAML or a flag holds. "auto" stands for None where the type is "int | None".
-        source: Where it is from, for error messages.
+        value: From YAML or a flag. "auto" means None if the type is "int | None".
+        source: Origin of the value, for error messages.
     Raises:
         EvaluationError: If the value is not of that type.
     """
@@ -39,19 +39,21 @@ def convert(name: str, kind: str, value: Any, source: str) -> Any:
 
 
 def path_of(value: str | Path, what: str) -> Path:
-    """Return a path, which may begin with ~.
+    """Return a path, with a leading ~ expanded.
 
     Args:
-        value: As it was given.
-        what: What it is the path of, for error messages.
+        value: The path as given.
+        what: What the path is for, used in error messages.
     Raises:
-        EvaluationError: If no system has such a path.
+        EvaluationError: If it is not a valid path.
     """
     if "\0" in str(value):
-        raise EvaluationError(f"{what}: {str(value)!r:.60} has a zero byte, which no path has")
+        raise EvaluationError(
+            f"{what}: {str(value)!r:.60} has a zero byte, which is not allowed in a path; remove it"
+        )
     try:
         return Path(value).expanduser()
     except RuntimeError as error:
         raise EvaluationError(
-            f"{what}: {str(value)!r:.60} begins with the name of no user; write the path out"
+            f"{what}: {str(value)!r:.60} starts with an unknown user name; write out the path"
         ) from error

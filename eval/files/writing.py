@@ -1,4 +1,4 @@
-"""Files whole or not at all; what stands at a path keeps its kind, its mode and its owner."""
+"""Atomic writing of files; a replaced file keeps its type, mode and owner."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import BinaryIO, Final
 
 from eval.errors import EvaluationError
 
-SHOWN_NAME: Final = 40  # characters of a file's name in that of the temporary file beside it
-READER_S: Final = 10.0  # so long a pipe's reader may take to start
+SHOWN_NAME: Final = 40  # characters of a file's name that its temporary file's name starts with
+READER_S: Final = 10.0  # longest wait for a pipe's reader
 PAUSE_S: Final = 0.01
 REFUSED: Final = {
     stat.S_IFDIR: (errno.EISDIR, "Is a directory"),
@@ -25,20 +25,20 @@ REFUSED: Final = {
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Replace a file as a whole, so that a reader or a crash never meets half of it.
+    """Replace a file atomically, so that neither a reader nor a crash sees half of it.
 
-    A symlink stays, and the file that it leads to is replaced. Pipes and devices, as /dev/stdout,
-    are written into.
+    A symlink is kept and its target is replaced. Pipes and devices, such as /dev/stdout, are
+    written to directly.
 
     Raises:
         EvaluationError: If it can't be written, or is write-protected, a folder, disk or socket.
     """
-    # Half of a surrogate pair, which JSON from elsewhere may hold, is written as JSON escapes it.
+    # A lone surrogate, which JSON may contain, is written as an escape.
     encoded = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    with writing(path):
-        state = what_stands_at(path)
+    with write_errors(path):
+        state = check_target(path)
         if state is not None and not stat.S_ISREG(state.st_mode):
-            with _opened_special(path, state) as special:
+            with _open_special(path, state) as special:
                 special.write(encoded)
             return
         target = Path(os.path.realpath(path))
@@ -46,11 +46,11 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         _replace(target, encoded, state)
 
 
-def what_stands_at(path: Path) -> os.stat_result | None:
-    """Return the state of what is to be replaced, behind symlinks; None if nothing is there.
+def check_target(path: Path) -> os.stat_result | None:
+    """Return the state of the file to replace, following symlinks; None if there is none.
 
     Raises:
-        OSError: If it can't be looked up or written, as a folder or a write-protected file.
+        OSError: If it can't be read or written, such as a folder or a write-protected file.
     """
     try:
         state = path.stat()
@@ -58,27 +58,27 @@ def what_stands_at(path: Path) -> os.stat_result | None:
         return None
     if refusal := REFUSED.get(stat.S_IFMT(state.st_mode)):
         raise OSError(*refusal)
-    # The superuser may write to any file; what somebody protected is not to be lost even so.
+    # The superuser may write to any file, but a protected file must not be lost.
     if not (state.st_mode & 0o222 and os.access(path, os.W_OK)):
         raise PermissionError(errno.EACCES, "it is write-protected")
     return state
 
 
 @contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn an operating system's refusal to write into one sentence."""
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn errors of the operating system while writing into one sentence."""
     try:
         yield
-    except (OSError, ValueError) as error:  # a ValueError: no system takes such a name
+    except (OSError, ValueError) as error:  # a ValueError: not a valid file name
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise EvaluationError(
             f"{path} can't be written: {reason}; what was written before is kept: "
-            "make room or choose another place, and run the same command again"
+            "free space or choose another path, and run the same command again"
         ) from error
 
 
-def _opened_special(path: Path, state: os.stat_result) -> BinaryIO:
-    """Open a pipe or device for writing; a pipe that nobody reads is refused after a while."""
+def _open_special(path: Path, state: os.stat_result) -> BinaryIO:
+    """Open a pipe or device for writing; raise an error if a pipe gets no reader in time."""
     if not stat.S_ISFIFO(state.st_mode):
         return path.open("ab")
     end = time.monotonic() + READER_S
@@ -89,7 +89,7 @@ def _opened_special(path: Path, state: os.stat_result) -> BinaryIO:
             if error.errno != errno.ENXIO:
                 raise
             if time.monotonic() > end:
-                raise OSError(errno.ENXIO, "it is a pipe that nobody reads") from error
+                raise OSError(errno.ENXIO, "it is a pipe without a reader") from error
             time.sleep(PAUSE_S)
         else:
             os.set_blocking(descriptor, True)
@@ -97,8 +97,8 @@ def _opened_special(path: Path, state: os.stat_result) -> BinaryIO:
 
 
 def _replace(path: Path, content: bytes, state: os.stat_result | None) -> None:
-    """Put a new file in the place of another, with its mode and owner."""
-    # No process of any machine has another file of this name.
+    """Replace a file by a new one with the same mode and owner."""
+    # A random name, so that no other process on any machine uses it.
     temporary = path.with_name(f".{path.name[:SHOWN_NAME]}.{secrets.token_hex(4)}")
     try:
         with temporary.open("xb") as file:

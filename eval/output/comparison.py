@@ -10,7 +10,7 @@ from eval.files.answers import BASELINE, Answer
 from eval.output.layer_summary import layer_summaries
 from eval.output.report import Report
 from eval.run.recorded import RecordedRun
-from eval.stats.grouped import group
+from eval.stats.grouped import compute_numbers
 from eval.tasks.base import Task
 
 FIRST, SECOND = "A:", "B:"
@@ -70,7 +70,7 @@ def compare_runs(
     against = _references(list(arms), reference)
     layers = {name: layer_summaries(answers) for name, answers in arms.items()}
     appendix = task.appendix(arms, against)
-    return Report(task, arms, group(task, arms, against), "", {}, layers, appendix)
+    return Report(task, arms, compute_numbers(task, arms, against), "", {}, layers, appendix)
 
 
 def _references(arms: Sequence[str], reference: str | None) -> Mapping[str, list[str]]:

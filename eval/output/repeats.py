@@ -22,7 +22,7 @@ from eval.output.tables import PART, percent_note, title
 from eval.run.recorded import RecordedRun
 from eval.stats.intervals import CONFIDENCE, NONE, RESAMPLES, SEED, few_pictures_note
 from eval.stats.metric import Metric, Scorer
-from eval.stats.repeats import Repeated, RepeatedNumbers, RepeatedRuns, over_repeats
+from eval.stats.repeats import Repeated, RepeatedNumbers, RepeatedRuns, compute_repeats
 from eval.tasks.base import Task
 
 
@@ -123,7 +123,7 @@ def repeats_report(
     }
     against = reference_arms(arms, reference)
     scorers: list[Scorer] = [*task.further_scorers(), task]
-    scored = [(scorer, over_repeats(scorer, answers, against)) for scorer in scorers]
+    scored = [(scorer, compute_repeats(scorer, answers, against)) for scorer in scorers]
     task_notes = task.notes({name: [*chain(*of)] for name, of in answers.items()})
     return RepeatsReport(task, runs, arms, scored, task_notes)
 

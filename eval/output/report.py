@@ -26,9 +26,9 @@ from eval.output.tables import (
     result_table,
     wide_table,
 )
-from eval.run.arms import plain_name
+from eval.run.arms import name_without_eah
 from eval.run.costs import ArmCost, BatchCost, arm_costs
-from eval.stats.grouped import Grouped, group
+from eval.stats.grouped import Grouped, compute_numbers
 from eval.stats.intervals import CONFIDENCE, RESAMPLES, SEED, Interval, few_pictures_note
 from eval.stats.permutation import EXACT, FLIPS
 from eval.tasks.base import Appendix, Task
@@ -180,7 +180,7 @@ def report_of(
     against = reference_arms(list(arms), reference)
     spent = arm_costs({name: (costs or {}).get(name, []) for name in arms}, reference or BASELINE)
     layers = {name: layer_summaries(answers) for name, answers in arms.items()}
-    grouped = group(task, arms, against)
+    grouped = compute_numbers(task, arms, against)
     return Report(task, arms, grouped, reference or BASELINE, spent if costs else {}, layers,
                   task.appendix(arms, against))  # fmt: skip
 
@@ -202,7 +202,7 @@ def reference_arms(arms: Sequence[str], reference: str | None) -> dict[str, list
     found = {}
     for arm in arms:
         others = [first] if first in arms and arm != first else []
-        plain = plain_name(arm)
+        plain = name_without_eah(arm)
         if plain is not None and plain in arms and plain not in (*others, arm) and arm != first:
             others.append(plain)
         found[arm] = others

@@ -16,9 +16,9 @@ from eval.output.report import Report, report_of
 from eval.output.table import fit, render
 from eval.output.tables import result_table, wide_table
 from eval.run.arms import reference_of
-from eval.run.edited import check_questions
 from eval.run.folder import METRICS, REPORT, RUN
 from eval.run.outputs import json_file
+from eval.run.question_check import check_questions
 from eval.run.recorded import RecordedRun
 from eval.run.settings import RunSettings
 from eval.tasks.base import Appendix, Task

@@ -1,7 +1,6 @@
-"""Answer a session: ask the model what is not recorded yet, and put together what is.
+"""Complete a session: ask the model what is not recorded yet, and merge the answers.
 
-Recorded answers are kept only if they are to the same questions and were given by the same code;
-otherwise the user decides.
+Recorded answers are reused only if questions and code are unchanged; otherwise the user decides.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ Loader = Callable[..., models.VLM]
 
 
 def load_once() -> Loader:
-    """Return a function that loads a model when it is called first, and returns it ever after."""
+    """Return a function that loads a model on the first call, and returns it on later calls."""
     loaded: list[models.VLM] = []
 
     def load(name: str, **arguments: Any) -> models.VLM:
@@ -48,16 +47,18 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
 
     Args:
         session: What is asked.
-        load: Called as `models.load`, if there is something to ask; None for that.
+        load: Called instead of `models.load`; None for `models.load`.
     Returns:
-        Whether this process has all answers; where several share a run, one of them has.
+        Whether this process has all answers; if several share a run, only one of them does.
     """
     folder, plan = session.folder, session.plan
-    if all(arm.name != BASELINE for arm in plan.arms) and folder.place.index == 0:
-        print("note: no baseline arm in this run, so it can't show a gain", file=sys.stderr)
+    if all(arm.name != BASELINE for arm in plan.arms) and folder.process.index == 0:
+        print(
+            "note: this run has no baseline arm, so it cannot show an improvement", file=sys.stderr
+        )
     if (note := launcher_note()) is not None:
         print(note, file=sys.stderr)
-    wanted = session.wanted()
+    wanted = session.question_keys()
     folders = {arm.name: session.arm_folder(arm) for arm in plan.arms}
     if session.settings.fresh:
         _set_aside(session, list(folders.values()))
@@ -66,7 +67,7 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
     now = current_code(session.described.weights)
     _check_items(session, folders, done)
     _check_code(session, done, left, now)
-    if not left and folder.place.index == 0 and not (folder.path / RUN).exists():
+    if not left and folder.process.index == 0 and not (folder.path / RUN).exists():
         _begin_run(session)
     if left:
         vlm = (load or models.load)(session.settings.model, **session.arguments)
@@ -76,27 +77,27 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
             if arm.name in left:
                 _check_arm(arm, vlm, is_begun=bool(done[arm.name]))
         _print_notes(session, vlm)
-        _begin(session, left, done, {**now, **_yes_no(plan, vlm)}, vlm)
+        _begin(session, left, done, {**now, **_yes_no_record(plan, vlm)}, vlm)
         recorder = Recorder(
             lambda name, answers: folders[name].append(answers),
             lambda name, cost: folders[name].spend(cost),
         )
-        ask_batches(vlm, plan, _batches(session, vlm), done, recorder, folder.place)
+        ask_batches(vlm, plan, _batches(session, vlm), done, recorder, folder.process)
     gathered = _gather(session, folders, left)
     if not gathered:
         print(
-            f"process {folder.place.index} of {folder.place.count} is done; the last one prints "
-            "the result",
+            f"process {folder.process.index} of {folder.process.count} is done; the last process "
+            "prints the result",
             file=sys.stderr,
         )
     return gathered
 
 
-def _yes_no(plan: Plan, vlm: models.VLM) -> dict[str, Any]:
-    """Return which tokens are "yes" and "no", for arm.json; nothing where no task wants them.
+def _yes_no_record(plan: Plan, vlm: models.VLM) -> dict[str, Any]:
+    """Return the tokens of "yes" and "no" for arm.json; empty if no task uses them.
 
     Raises:
-        EvaluationError: If --scoring likelihood needs them, and one word has none.
+        EvaluationError: If --scoring likelihood needs them, and a word has no token.
     """
     if not plan.p_yes:
         return {}
@@ -115,14 +116,14 @@ def _check_arm(arm: AskedArm, vlm: models.VLM, *, is_begun: bool) -> None:
     """Refuse an arm that the model can't run, before any answer.
 
     Raises:
-        EvaluationError: If it can't run the arm's decoding method, also beside EAH, or the arm was
-            begun by another process and can't be gone on with.
+        EvaluationError: If it can't run the arm's decoding method, alone or with EAH, or another
+            process started the arm and it can't be resumed.
         EAHError: If it lacks the layers or heads of EAH's settings.
     """
     if is_begun and arm.decoding is not None and arm.decoding.keeps_state:
         raise EvaluationError(
-            f"method {arm.name}: answers depend on the first question of a process, so that those "
-            "of another one can't be gone on with; pass --fresh to set them aside and ask again"
+            f"method {arm.name}: answers depend on the first question of a process, so another "
+            "process cannot resume them; pass --fresh to set them aside and ask again"
         )
     with arm.applied(vlm):
         if arm.decoding is None:
@@ -141,42 +142,42 @@ def _size(vlm: models.VLM) -> Size:
 
 
 def _print_notes(session: Session, vlm: models.VLM) -> None:
-    """Say what is not as a user may expect: settings left out, pictures that run again."""
-    plan, place = session.plan, session.folder.place
-    if vlm.generation_note is not None and place.index == 0:
+    """Print notes on ignored settings, and on pictures that are encoded more than once."""
+    plan, process = session.plan, session.folder.process
+    if vlm.generation_note is not None and process.index == 0:
         print(
             "note: the checkpoint's generation_config.json sets "
-            f"{vlm.generation_note}, which is not applied: answers are by the flags alone",
+            f"{vlm.generation_note}, which is not applied: only the flags set decoding",
             file=sys.stderr,
         )
-    if place.index == 0:
+    if process.index == 0:
         arms = [arm.arm for arm in plan.arms]
         for note in notes_on_methods(arms, session.settings.model, _size(vlm)):
             print(note, file=sys.stderr)
     is_repeated = len({prompt.image for prompt in plan.prompts}) < len(plan.prompts)
-    if plan.prefix_reuse and is_repeated and vlm.prefix_note is not None and place.index == 0:
+    if plan.prefix_reuse and is_repeated and vlm.prefix_note is not None and process.index == 0:
         print(
-            "note: each question runs the picture again (no cached prefixes): with "
+            "note: each question prefills its picture again (no cached prefixes): with "
             f"{type(vlm.model).__name__} {vlm.prefix_note}",
             file=sys.stderr,
         )
 
 
 def _gather(session: Session, folders: dict[str, ArmFolder], asked: set[str]) -> bool:
-    """Put the answers of arms that are complete now into files in the order of the questions.
+    """Merge the answers of complete arms into one file each, in the order of the questions.
 
-    The process that finds all answers recorded does it, once, and reports.
+    The process that finds all answers recorded does this, once, and reports.
     """
-    wanted, place = session.wanted(), session.folder.place
+    wanted, process = session.question_keys(), session.folder.process
     with session.folder.common_lock():
         found = {name: folder.answers() for name, folder in folders.items()}
         if any(key not in answers for answers in found.values() for key in wanted):
             return False
-        # Also those that a process answered to the end and was killed before it put them together.
+        # Including arms that a process completed before it was killed, but did not merge.
         unjoined = [n for n, of in found.items() if folders[n].in_parts or list(of) != wanted]
         for name in unjoined:
             folders[name].finish([found[name][key] for key in wanted])
-        return bool(place.is_alone or unjoined or (not asked and place.index == 0))
+        return bool(process.is_alone or unjoined or (not asked and process.index == 0))
 
 
 def _check_items(
@@ -192,7 +193,7 @@ def _check_items(
         for at, (key, answer) in enumerate(answers.items(), start=1):
             if key not in items:
                 raise EvaluationError(
-                    f"{folders[name].path}, answer {at} is to {answer.item}, which this run does "
+                    f"{folders[name].path}, answer {at} answers {answer.item}, which this run does "
                     "not ask; remove that line, or pass --fresh to set the arm's answers aside"
                 )
             if answer.item != items[key]:
@@ -206,11 +207,11 @@ def _check_items(
 def _check_code(
     session: Session, done: dict[str, dict[Key, Answer]], left: set[str], now: dict[str, Any]
 ) -> None:
-    """Refuse to go on with answers of other code, and note that finished ones are of such.
+    """Refuse to resume answers of other code, and note if finished answers are of other code.
 
     Raises:
-        EvaluationError: If an arm was begun by other code and is not finished, or its name means
-            other settings now.
+        EvaluationError: If an arm was started by other code and is unfinished, or its name now
+            means other settings.
     """
     for arm in session.plan.arms:
         folder = session.arm_folder(arm)
@@ -224,7 +225,7 @@ def _check_code(
             continue
         what = f"arm {arm.name} of {session.folder.path}"
         if arm.name not in left and not other:
-            if session.folder.place.index == 0:
+            if session.folder.process.index == 0:
                 print(
                     f"note: {what} was answered by other code ({'; '.join(changes)}); --fresh asks "
                     "again",
@@ -234,7 +235,7 @@ def _check_code(
             raise EvaluationError(
                 f"{what} was answered by other code or settings ({'; '.join(changes)}): pass "
                 f"--fresh to set its {len(done[arm.name])} answers aside and ask again, or "
-                "--accept-old to keep them and go on"
+                "--accept-old to keep them and continue"
             )
 
 
@@ -245,7 +246,7 @@ def _begin(
     now: dict[str, Any],
     vlm: models.VLM,
 ) -> None:
-    """Write run.json and each arm's arm.json, or note in them that they are taken up again."""
+    """Write run.json and each arm's arm.json, or record in them that the run was resumed."""
     folder, settings = session.folder, session.settings
     start = {
         **provenance(()),
@@ -254,27 +255,27 @@ def _begin(
         "num_workers": session.plan.num_workers,
         "prefix_reuse": settings.prefix_reuse,
         "compile": settings.compile,
-        "processes": folder.place.count,
+        "processes": folder.process.count,
     }
     with folder.common_lock():
-        if folder.place.index == 0:
+        if folder.process.index == 0:
             _begin_run(session, vlm)
         for arm in session.plan.arms:
             if arm.name not in left:
                 continue
             arm_folder = session.arm_folder(arm)
             info = arm_folder.info()
-            # An arm that was stopped before its first answer is begun again.
+            # An arm that was stopped before its first answer starts again.
             if info is None or not arm_folder.answers():
                 arm_folder.write_info({"name": arm.name, **arm.arm.as_record(), **start, **now})
-            elif folder.place.index == 0 and done[arm.name]:
+            elif folder.process.index == 0 and done[arm.name]:
                 again = {**start, **now} if code_changes(info, now) else start
                 resumed = [*info.get("resumed", []), again]
                 arm_folder.write_info({**info, "resumed": resumed})
 
 
 def _begin_run(session: Session, vlm: models.VLM | None = None) -> None:
-    """Write run.json, or note in it that the run was started again."""
+    """Write run.json, or record in it that the run was resumed."""
     checkpoint, device = session.described.checkpoint, session.plan.device
     start = {"checkpoint": checkpoint, **provenance(PACKAGES), "device": device}
     if vlm is not None:
@@ -289,21 +290,21 @@ def _begin_run(session: Session, vlm: models.VLM | None = None) -> None:
 def first_prompt(
     session: Session, show: Callable[[str, Image.Image], models.ShownPrompt]
 ) -> models.ShownPrompt:
-    """Return what is sent to the model for the first question.
+    """Return the prompt of the first question.
 
     Args:
         session: The run.
-        show: Makes it of a question and its picture.
+        show: Builds it from a question and its picture.
     """
     first = session.plan.prompts[0]
     return show(first.text, read_picture(session.plan.data_path / first.image))
 
 
 def _set_aside(session: Session, folders: Sequence[ArmFolder]) -> None:
-    if not session.folder.place.is_alone:
+    if not session.folder.process.is_alone:
         raise EvaluationError(
-            f"--fresh with {session.folder.place.count} processes: they would set each other's "
-            "answers aside; start one process with --fresh, stop it, and start them all without"
+            f"--fresh with {session.folder.process.count} processes would set each other's "
+            "answers aside; start one process with --fresh, stop it, then start all without --fresh"
         )
     for folder in folders:
         if (target := folder.set_aside()) is not None:
@@ -311,7 +312,7 @@ def _set_aside(session: Session, folders: Sequence[ArmFolder]) -> None:
 
 
 def _batches(session: Session, vlm: models.VLM) -> list[list[Prompt]]:
-    """Return what is generated together, the same for all processes of the run."""
+    """Return the batches, which are the same for all processes of the run."""
     plan = session.plan
     if plan.batch_size is not None:
         return by_count(plan.prompts, plan.batch_size)

@@ -1,10 +1,10 @@
-"""An arm's folder in a run: its answers, what gave them, and what they cost.
+"""An arm's folder in a run: its answers, their settings and code, and their cost.
 
     arms/eah@layers=2/arm.json        settings, code, versions, weights, batch sizes
     arms/eah@layers=2/answers.jsonl   one line per answer, appended batch by batch
     arms/eah@layers=2/costs.jsonl     one line per batch
 
-Once all answers are there they are put into the order of the questions, and never written again.
+Complete answers are sorted in the order of the questions, and never written again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from eval.errors import EvaluationError
 from eval.files.answers import BASELINE, Answer, Key, answer_of
 from eval.files.storage import AppendedLines, read_json, write_json
 from eval.files.typed import row_of
-from eval.files.writing import writing
+from eval.files.writing import write_errors
 from eval.run.costs import BatchCost
 from eval.run.records import ASK_AGAIN, check_arm
 
@@ -60,14 +60,14 @@ class ArmFolder:
 
     def write_info(self, info: Mapping[str, Any]) -> None:
         """Write arm.json."""
-        with writing(self.path):
+        with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / ARM, info)
 
     def answers(self) -> dict[Key, Answer]:
         """Return the recorded answers of all processes by question.
 
-        Where processes answered the same question, the first counts.
+        If several processes answered the same question, the first answer counts.
 
         Raises:
             EvaluationError: If a line is damaged, or a process answered a question twice.
@@ -92,7 +92,7 @@ class ArmFolder:
                     enumerate(self._costs.read(), start=1)]  # fmt: skip
         except TypeError as error:
             raise EvaluationError(
-                f"{self.path / COSTS} is damaged ({error}); delete it, it holds times only"
+                f"{self.path / COSTS} is damaged ({error}); delete it, it has only times"
             ) from error
 
     def append(self, answers: Sequence[Answer]) -> None:
@@ -110,7 +110,7 @@ class ArmFolder:
 
     @property
     def in_parts(self) -> bool:
-        """Whether processes that shared the run have files of answers of their own here."""
+        """Whether the answers are still in separate files of several processes."""
         return self._answers.parts() not in ([], [self._answers.path])
 
     def set_aside(self) -> Path | None:
@@ -121,17 +121,17 @@ class ArmFolder:
         number = 1
         while (target := aside / f"{self.path.name}-{number}").exists():
             number += 1
-        with writing(target):
+        with write_errors(target):
             aside.mkdir(exist_ok=True)
             self.path.rename(target)
         return target
 
 
 def arm_names(run: Path) -> list[str]:
-    """Return the arms of a run folder in the order in which they were begun, baseline first.
+    """Return the arms of a run folder in the order in which they were started, baseline first.
 
     Raises:
-        EvaluationError: If a folder is damaged or a copy, or does not say which arm it is of.
+        EvaluationError: If a folder is damaged or a copy, or does not name its arm.
     """
     infos = []
     for folder in sorted(run.glob(f"{ARMS}/*")):
@@ -139,8 +139,8 @@ def arm_names(run: Path) -> list[str]:
             infos.append(_read_info(folder / ARM))
         elif AppendedLines(folder / ANSWERS).parts():
             raise EvaluationError(
-                f"{folder} holds answers, but no {ARM} that says what gave them; copy that file, "
-                "too, or move the folder away"
+                f"{folder} has answers, but no {ARM} with their settings; copy that file, too, or "
+                "move the folder away"
             )
     ordered = sorted(
         infos, key=lambda info: (info["name"] != BASELINE, info["started"], info["name"])
@@ -163,7 +163,7 @@ def _read_info(path: Path) -> dict[str, Any]:
 
 
 def _folder_name(name: str) -> str:
-    """Return an arm's name, shortened where file systems would refuse it."""
+    """Return an arm's name, shortened if it is too long for file systems."""
     plain = name.replace(":", "-")  # a span; Windows takes no colon
     if len(plain) <= LONGEST_NAME:
         return plain

@@ -1,4 +1,4 @@
-"""Settings of arms: read from text, resolved against defaults, and written into an arm's name."""
+"""Settings of arms: parsed from text, merged with defaults, and formatted in an arm's name."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
     from models.decoding.base import DecodingMethod
 
 EAH: Final = "eah"
-# Other names of methods, which people may type.
+# Other names of methods that users may type.
 ALIASES: Final = {"vissink": "var", "visattnsink": "var", "clearsight": "vaf", "ad-hh": "adhh"}
 _EXPONENT: Final = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+")
 
 
 @dataclass(frozen=True, slots=True)
 class ArmDefaults:
-    """Settings of all arms that say nothing else.
+    """Settings of all arms, unless an arm overrides them.
 
     Attributes:
         model: EAH's settings in the model's config.
-        eah: Those of EAH that flags give.
-        methods: Settings by decoding method that flags give.
-        seed: Of methods that draw noise.
-        published: Settings by decoding method that the model needs in the place of the published.
+        eah: EAH's settings given by flags.
+        methods: Settings by decoding method, given by flags.
+        seed: Seed of methods that draw noise.
+        published: Settings by decoding method that the model needs instead of the published ones.
     """
 
     model: Mapping[str, Any] = field(default_factory=lambda: {"preset": "paper"})
@@ -77,7 +77,7 @@ def read_eah(key: str, text: str) -> Any:
 
 
 def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig, dict[str, Any]]:
-    """Return EAH's settings of an arm, and those of them that its name shows."""
+    """Return EAH's settings of an arm, and those that appear in its name."""
     flags = {} if "preset" in own else dict(defaults.eah)
     given = {**flags, **own}
     preset = given.pop("preset", None)
@@ -85,10 +85,10 @@ def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig
     if "rule" in given:
         start = {key: value for key, value in start.items() if not key.startswith("threshold")}
     if "threshold" in given:
-        # As the paper's flag, it is an attention weight, whatever unit the preset counts in.
+        # Like the paper's flag, it is an attention weight, whatever the preset's unit.
         given.setdefault("threshold_unit", "attention")
-    config = _preset({**start, **given})
-    model = _preset(defaults.model)
+    config = _build_config({**start, **given})
+    model = _build_config(defaults.model)
     base = model if preset is None else EAHConfig.preset(preset)
     shown: dict[str, Any] = {} if base == model else {"preset": preset}
     threshold = (base.threshold, base.threshold_unit)
@@ -106,7 +106,7 @@ def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig
     return config, shown
 
 
-def _preset(values: Mapping[str, Any]) -> EAHConfig:
+def _build_config(values: Mapping[str, Any]) -> EAHConfig:
     changes = dict(values)
     return EAHConfig.preset(changes.pop("preset", "paper"), **changes)
 
@@ -118,7 +118,7 @@ def read_method_flags(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Read `--method-settings`, such as "vcd.alpha=0.5", by method.
 
     Raises:
-        EvaluationError: If one is not written so, or its method is unknown.
+        EvaluationError: If one has another form, or its method is unknown.
     """
     changes: dict[str, dict[str, Any]] = {}
     for text in texts:
@@ -126,7 +126,7 @@ def read_method_flags(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         name, dot, setting = key.partition(".")
         if not equals or not dot:
             raise EvaluationError(
-                f"--method-settings {text!r}: settings are written METHOD.SETTING=VALUE"
+                f"--method-settings {text!r}: write settings as METHOD.SETTING=VALUE"
             )
         if name not in read_methods():
             raise EvaluationError(
@@ -136,7 +136,7 @@ def read_method_flags(texts: Iterable[str]) -> dict[str, dict[str, Any]]:
         setting = setting.replace("-", "_")
         if setting in changes.setdefault(name, {}):
             raise EvaluationError(
-                f"--method-settings {name}.{setting} is given twice; give it one value"
+                f"--method-settings {name}.{setting} is given twice; pass one value"
             )
         changes[name][setting] = read_value(value)
     return changes
@@ -151,7 +151,7 @@ def read_value(text: str) -> Any:
     try:
         if LIST.fullmatch(text) and not text.isdigit():
             return list(read_layers(text))
-        if _EXPONENT.fullmatch(text):  # Python writes 1e-05, which YAML takes for text.
+        if _EXPONENT.fullmatch(text):  # Python writes 1e-05, which YAML reads as text.
             return float(text)
         return parse_yaml(text)
     except ValueError as error:
@@ -162,17 +162,18 @@ def read_value(text: str) -> Any:
 
 def method_changes(published: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the settings that differ from the published ones, in the order of the config."""
-    given = {key: _one(value) for key, value in given.items()}
+    given = {key: _normalise(value) for key, value in given.items()}
+    published = {key: _normalise(value) for key, value in published.items()}
     order = [*published, *(key for key in given if key not in published)]
     return {
         key: given[key]
         for key in order
-        if key in given and (key not in published or not _same(given[key], _one(published[key])))
+        if key in given and (key not in published or not _is_published(given[key], published[key]))
     }
 
 
-def _one(value: Any) -> Any:
-    """Return a list of numbers in one form, and one number as itself: an arm has one name."""
+def _normalise(value: Any) -> Any:
+    """Return a sorted list of numbers, or a single number, so that equal arms have one name."""
     if not isinstance(value, (list, tuple)):
         return value
     if all(type(one) is int for one in value):
@@ -180,7 +181,7 @@ def _one(value: Any) -> Any:
     return value[0] if len(value) == 1 else list(value)
 
 
-def _same(value: Any, published: Any) -> bool:
+def _is_published(value: Any, published: Any) -> bool:
     """Return whether a value is the published one; True is not 1."""
     return isinstance(value, bool) == isinstance(published, bool) and bool(value == published)
 
@@ -223,11 +224,11 @@ def arm_name(
     parts = [part for part in (method, EAH if eah else None) if part] or [BASELINE]
     # OPERA and EAH both have a threshold, DoLa and EAH both have layers.
     own = {f"{method}.{k}" if eah and k in EAH_SETTINGS else k: v for k, v in changes.items()}
-    settings = [f"{key}={_text(value)}" for key, value in {**own, **shown}.items()]
+    settings = [f"{key}={_format_value(value)}" for key, value in {**own, **shown}.items()]
     return "+".join(parts) + ("@" + ",".join(settings) if settings else "")
 
 
-def _text(value: Any) -> str:
+def _format_value(value: Any) -> str:
     """Return a value as it is written in a name."""
     if value is None:
         return "auto"

@@ -1,9 +1,9 @@
 """The arms of a run: EAH or not, how tokens are chosen, and with which settings.
 
-An arm is written `baseline`, `eah`, `vcd`, `vcd+eah`, or with settings behind an @:
-`eah@layers=2,threshold=0.001`, `vcd+eah@alpha=0.5,layers=0-1`. Its name is recorded in one form,
-which holds what differs from the model's config and from a method's published settings. So a name
-says all, and the same arm has one name however it was asked for. Needs no torch.
+An arm is written `baseline`, `eah`, `vcd`, `vcd+eah`, or with settings after an @:
+`eah@layers=2,threshold=0.001`, `vcd+eah@alpha=0.5,layers=0-1`. Its recorded
+name lists what differs from the model's config and from a method's published settings. So a name
+is complete, and the same arm has one name however it was written. Does not import torch.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 OPERA: Final = "opera"
 DEFAULT_ARMS: Final = (BASELINE, EAH)
-# What the paper's command lines mean by OPERA's flags: OPERA, and OPERA on top of EAH.
+# In the paper's commands, OPERA's flags mean OPERA, and OPERA with EAH.
 OPERA_ARMS: Final = (BASELINE, OPERA, f"{OPERA}+{EAH}")
 Settings = TypeVar("Settings", bound=RunSettings)
 MOST_ARMS: Final = 1000
@@ -56,7 +56,7 @@ class Arm:
         method: Name of the decoding method; None for transformers' own decoding.
         changes: Settings of the method that differ from the published ones and from `needed`.
         eah: EAH's settings; None without EAH.
-        needed: Settings of the method that the model needs in the place of the published ones.
+        needed: Settings of the method that the model needs instead of the published ones.
     """
 
     name: str
@@ -77,7 +77,7 @@ class Arm:
         return build_method(self.method, {**published, **self.changes})
 
     def as_record(self) -> dict[str, Any]:
-        """Return what decides the arm's answers, for arm.json."""
+        """Return all settings that affect the arm's answers, for arm.json."""
         method = self.decoding()
         return {
             "method": self.method,
@@ -87,8 +87,8 @@ class Arm:
 
 
 @dataclass(frozen=True, slots=True)
-class _Written:
-    """An arm as somebody wrote it; settings are text."""
+class _ParsedArm:
+    """An arm split into method, EAH and settings; the settings are still text."""
 
     method: str | None
     eah: bool
@@ -102,13 +102,13 @@ class _Written:
         return self.eah and key in EAH_SETTINGS
 
     def _own(self, key: str) -> str | None:
-        """Return the method's name of a setting; "opera.threshold" says whose threshold it is."""
+        """Return a setting's name in the method, also of "opera.threshold"; None if unknown."""
         owner, dot, rest = key.rpartition(".")
         known = published_settings(self.method, {}) if self.method else {}
         return rest if (not dot or owner == self.method) and rest in known else None
 
     def split(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Return EAH's settings and those of the method, read."""
+        """Return the parsed settings of EAH and of the method."""
         of_eah, of_method = {}, {}
         for key, text in self.settings.items():
             if self._is_eahs(key):
@@ -133,35 +133,35 @@ def arms_of(settings: RunSettings) -> tuple[Arm, ...]:
             method that no arm has.
         ModelError: If there is no such model.
     """
-    names = settings.method or (OPERA_ARMS if _opera(settings) else DEFAULT_ARMS)
-    return resolve_arms(expand(names, settings.sweep), _defaults(settings))
+    names = settings.method or (OPERA_ARMS if _opera_settings(settings) else DEFAULT_ARMS)
+    return resolve_arms(expand(names, settings.sweep), _arm_defaults(settings))
 
 
 def with_arms(settings: Settings, names: Sequence[str]) -> Settings:
-    """Return settings that ask for arms by their recorded names, which say everything of them."""
+    """Return settings with arms given by their recorded names, which are complete."""
     cleared: dict[str, Any] = dict.fromkeys((*EAH_FLAGS, "sink_threshold", *OPERA_FLAGS))
     return replace(settings, method=tuple(names), sweep=(), method_settings=(), **cleared)
 
 
 def reference_of(settings: RunSettings) -> str | None:
-    """Return the recorded name of the arm that a command's settings compare with; None for none.
+    """Return the recorded name of the reference arm in a command's settings; None if not set.
 
     Raises:
-        EvaluationError: If it is no arm.
+        EvaluationError: If it is not an arm.
     """
     if settings.reference is None:
         return None
-    return resolve(settings.reference, _defaults(settings)).name
+    return resolve(settings.reference, _arm_defaults(settings)).name
 
 
 class Size(NamedTuple):
-    """Of a language model."""
+    """Size of a language model."""
 
     layers: int
     width: int
 
     def fits(self, model: str) -> bool:
-        """Return whether a model's config says of methods what holds for this size."""
+        """Return whether the settings of methods in a model's config are for this size."""
         wanted = model_settings(model).methods_for
         return not wanted or self == (wanted["layers"], wanted["width"])
 
@@ -198,19 +198,19 @@ def notes_on_methods(arms: Sequence[Arm], model: str, size: Size) -> Iterator[st
             names = ", ".join(known)
             yield (
                 f"note: the settings of {method} were published for {names}; for another model "
-                "they are a guess"
+                "they may not suit it"
             )
 
 
-def _opera(settings: RunSettings) -> dict[str, Any]:
+def _opera_settings(settings: RunSettings) -> dict[str, Any]:
     """Return the settings of OPERA that were given by its own flags."""
     given = {name: getattr(settings, name) for name in OPERA_FLAGS}
     return {name: value for name, value in given.items() if value is not None}
 
 
-def _defaults(settings: RunSettings) -> ArmDefaults:
-    """Return what flags and the model's config say of all arms."""
-    methods = {OPERA: _opera(settings)} if _opera(settings) else {}
+def _arm_defaults(settings: RunSettings) -> ArmDefaults:
+    """Return the settings of all arms, from flags and the model's config."""
+    methods = {OPERA: _opera_settings(settings)} if _opera_settings(settings) else {}
     for name, changes in read_method_flags(settings.method_settings).items():
         methods.setdefault(name, {}).update(changes)
     eah = {name: getattr(settings, name) for name in EAH_FLAGS}
@@ -226,8 +226,8 @@ def resolve_arms(names: Sequence[str], defaults: ArmDefaults) -> tuple[Arm, ...]
     """Return arms with their settings.
 
     Args:
-        names: As they were written.
-        defaults: Settings of all arms that say nothing else.
+        names: Arms as written by the user.
+        defaults: Settings of all arms, unless an arm overrides them.
     Raises:
         EvaluationError: If there is none, one is unknown, two are the same, a setting is not
             allowed, or a flag is about a method that no arm has.
@@ -246,10 +246,10 @@ def resolve_arms(names: Sequence[str], defaults: ArmDefaults) -> tuple[Arm, ...]
     return tuple(arms)
 
 
-def plain_name(name: str) -> str | None:
+def name_without_eah(name: str) -> str | None:
     """Return the recorded name of an arm without EAH: "vcd" of "vcd+eah@layers=2".
 
-    None where the name is not one of an arm, as in answers from elsewhere.
+    None if it is not the name of an arm, as in answers of other tools.
     """
     try:
         written = _parse(name)
@@ -266,16 +266,16 @@ def expand(names: Sequence[str], sweep: Sequence[str]) -> list[str]:
         names: Arms.
         sweep: Such as ["layers=0,1,2", "threshold=0.001,0.002"].
     Raises:
-        EvaluationError: If a sweep is not written so, or no arm takes its setting.
+        EvaluationError: If a sweep has another form, or no arm has its setting.
     """
     grid: dict[str, list[str]] = {}
     for text in sweep:
         key, equals, values = text.partition("=")
         if not equals or not all(part.strip() for part in values.split(",")):
-            raise EvaluationError(f"--sweep {text!r}: sweeps are written KEY=V1,V2 (layers=0,1,2)")
+            raise EvaluationError(f"--sweep {text!r}: write sweeps as KEY=V1,V2 (layers=0,1,2)")
         key = key.strip().replace("-", "_")
         if key in grid:
-            raise EvaluationError(f"--sweep {key}: its values stand in two places; give one list")
+            raise EvaluationError(f"--sweep {key} is given twice; pass one list of values")
         grid[key] = [part.strip() for part in values.split(",")]
     found: list[str] = []
     used: set[str] = set()
@@ -285,8 +285,8 @@ def expand(names: Sequence[str], sweep: Sequence[str]) -> list[str]:
         points = prod(len(grid[key]) for key in keys)
         if len(found) + points > MOST_ARMS:
             raise EvaluationError(
-                f"--sweep asks for {len(found) + points} arms or more, but {MOST_ARMS} are the "
-                "most of a run; sweep fewer values at a time"
+                f"--sweep asks for {len(found) + points} arms or more, but a run has "
+                f"at most {MOST_ARMS}; sweep fewer values at a time"
             )
         joint = "," if "@" in name else "@"
         for point in product(*(grid[key] for key in keys)):
@@ -310,7 +310,7 @@ def _settings_of(name: str) -> list[str]:
     return [*of_method, *(EAH_SETTINGS if written.eah else ())]
 
 
-def _parse(name: str) -> _Written:
+def _parse(name: str) -> _ParsedArm:
     """Read an arm.
 
     Raises:
@@ -323,15 +323,15 @@ def _parse(name: str) -> _Written:
         if part not in known or (part == BASELINE and len(parts) > 1):
             which = f"method {part!r}" if len(parts) == 1 else f"method {name!r}: {part!r}"
             if part == BASELINE:
-                raise EvaluationError(f"{which} stands alone; write two arms with a space between")
+                raise EvaluationError(f"{which} cannot be combined; separate arms by spaces")
             guess = ALIASES.get(part.lower(), part.lower())
             hint = f"did you mean {guess!r}?" if guess in known else nearest(part, known)
             raise EvaluationError(f"{which} is unknown: {hint}")
     methods = [part for part in parts if part not in (EAH, BASELINE)]
     if len(methods) > 1 or len(set(parts)) < len(parts):
         raise EvaluationError(
-            f"method {name!r}: an arm has one of {', '.join(read_methods())}, and eah beside it or "
-            "not; write two arms with a space between"
+            f"method {name!r}: an arm has one of {', '.join(read_methods())}, with or without "
+            "+eah; separate arms by spaces"
         )
     settings: dict[str, str] = {}
     for setting in text.split(",") if at else ():
@@ -343,7 +343,7 @@ def _parse(name: str) -> _Written:
                 "a list is 0-2 or 1+3"
             )
         settings[key] = value.strip()
-    return _Written(methods[0] if methods else None, EAH in parts, settings)
+    return _ParsedArm(methods[0] if methods else None, EAH in parts, settings)
 
 
 def resolve(name: str, defaults: ArmDefaults) -> Arm:
@@ -368,7 +368,7 @@ def resolve(name: str, defaults: ArmDefaults) -> Arm:
     except EAHConfigError as error:
         advice = ""
         if "threshold" in of_eah and "threshold_unit" not in of_eah:
-            advice = " (a multiple of uniform attention has threshold_unit=uniform beside it)"
+            advice = " (for a multiple of uniform attention, add threshold_unit=uniform)"
         raise EvaluationError(f"EAH settings of arm {name}: {error}{advice}") from error
     return Arm(arm_name(method, changes, shown, eah=True), method, changes, config, needed)
 

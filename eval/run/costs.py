@@ -1,7 +1,7 @@
 """What each arm costs: forward passes per generated token, and time against the baseline.
 
-Measured batch by batch while a run goes on and kept in `costs.jsonl` of the arm's folder, beside
-the answers and not among them: answers repeat, times do not.
+Measured for each batch during a run and stored in `costs.jsonl` of the arm's folder, separate from
+the answers: answers are reproducible, times are not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class BatchCost:
             prompts share are left out.
         seconds: Wall-clock time.
         prompts: Prompts that the model was asked.
-        reused: Prompts that went on behind a prefix that was computed for another one.
+        reused: Prompts that continued a cached prefix computed for another prompt.
         session: The process that asked, whose times alone are comparable; "" in older records.
     """
 
@@ -49,7 +49,7 @@ class ArmCost:
         time: Times the baseline's, the median of the batches that both answered in one session on
             one device, so that a slow start weighs nothing; None if there is none.
         prompts: Prompts that the model was asked.
-        reused: Of these, those that went on behind a shared prefix.
+        reused: Of these, prompts that continued a cached prefix.
     """
 
     forwards_per_token: float | None
@@ -100,13 +100,12 @@ def arm_costs(costs: Mapping[str, Sequence[BatchCost]], baseline: str) -> dict[s
         costs: Batches by arm.
         baseline: Name of the arm that times are compared with.
     """
-    reference = {_where(c): c.seconds for c in costs.get(baseline, ()) if c.seconds > 0}
+    reference = {_comparison_key(c): c.seconds for c in costs.get(baseline, ()) if c.seconds > 0}
     found = {}
     for name, batches in costs.items():
         tokens = sum(cost.tokens for cost in batches)
-        ratios = [
-            cost.seconds / reference[_where(cost)] for cost in batches if _where(cost) in reference
-        ]
+        keyed = [(_comparison_key(cost), cost.seconds) for cost in batches]
+        ratios = [seconds / reference[key] for key, seconds in keyed if key in reference]
         found[name] = ArmCost(
             sum(cost.forwards for cost in batches) / tokens if tokens else None,
             median(ratios) if ratios else None,
@@ -116,6 +115,6 @@ def arm_costs(costs: Mapping[str, Sequence[BatchCost]], baseline: str) -> dict[s
     return found
 
 
-def _where(cost: BatchCost) -> tuple[str, str, str]:
-    """Return what two times have to have in common to be compared."""
+def _comparison_key(cost: BatchCost) -> tuple[str, str, str]:
+    """Return the key that two times must share to be comparable."""
     return cost.batch, cost.device, cost.session

@@ -1,32 +1,34 @@
-"""A command-line parser with flags in groups, which takes dashes and underscores alike."""
+"""The argument parser of all commands: dashes and underscores in flags are equivalent."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
-from eval.errors import shown
+from eval.errors import to_one_line
 
 WIDTH: Final = 100
-# In the order of the help; what a command alone has comes first.
+# In the order of the help; flags that only this command has come first.
 OWN: Final = "this command"
 GROUPS: Final = (OWN, "model", "data", "arms", "decoding", "running", "output")
+ABOUT: Final = {"arms": "An arm is one way to answer: a decoding method, with or without EAH."}
 
 
 class FlagParser(argparse.ArgumentParser):
-    """An argument parser that knows both spellings of a flag and names the nearest flag.
+    """An argument parser that takes both spellings of a flag and suggests the nearest flag.
 
-    A flag that is not given leaves no trace, so that the defaults below it count.
+    A flag that is not given is absent from the result, so defaults of other layers apply.
     """
 
     def __init__(self, documentation: str) -> None:
         """Start without flags.
 
         Args:
-            documentation: What the command does, then an example that is indented by four spaces.
+            documentation: What the command does, then an example, indented by four spaces.
         """
         what, _, rest = documentation.strip().partition("\n\n")
         example = rest.partition("\n\n")[0]
@@ -38,17 +40,17 @@ class FlagParser(argparse.ArgumentParser):
             argument_default=argparse.SUPPRESS,
             add_help=False,
         )
-        self.of_others: Callable[[str], str] = lambda _: ""  # what a flag of another command is
-        self._named = {name: self.add_argument_group(name) for name in GROUPS}
-        self.flag("--help", "-h", action="help", help="show this and exit", group="output")
+        self.describe_foreign: Callable[[str], str] = lambda _: ""  # for flags of other commands
+        self._named = {name: self.add_argument_group(name, ABOUT.get(name)) for name in GROUPS}
+        self.flag("--help", "-h", action="help", help="show this help and exit", group="output")
 
     def flag(self, *names: str, group: str = OWN, **options: Any) -> None:
-        """Add a flag under all its spellings; the help shows the first name.
+        """Add a flag with all its spellings; the help shows the first name.
 
         Args:
             names: One or more.
             group: One of GROUPS.
-            options: As `add_argument` takes them.
+            options: Passed to `add_argument`.
         """
         if "action" not in options:
             kinds = {int: "N", float: "X", Path: "PATH"}
@@ -57,12 +59,12 @@ class FlagParser(argparse.ArgumentParser):
         self._named[group].add_argument(*spellings, **options)
 
     def overwrite_flag(self) -> None:
-        """Add the flag of all commands that write a file where the user says."""
-        text = "replace files that this command did not write"
+        """Add --overwrite, for commands that write files named by flags."""
+        text = "also replace output files that this command did not write"
         self.flag("--overwrite", action="store_true", group="output", help=text)
 
     def knows(self, flag: str) -> bool:
-        """Return whether this is one of its flags."""
+        """Return whether the parser has this flag."""
         return flag in self._option_string_actions
 
     def parse(self, arguments: Sequence[str] | None) -> dict[str, Any]:
@@ -71,23 +73,26 @@ class FlagParser(argparse.ArgumentParser):
         if unknown:
             known = list(self._option_string_actions)
             name = unknown[0].split("=")[0]  # The value may be a secret.
-            if elsewhere := self.of_others(name):
-                self.error(f"{elsewhere}--help lists what there is")
+            if elsewhere := self.describe_foreign(name):
+                self.error(f"{elsewhere}--help lists the flags")
             close = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {close[0]}? " if close else ""
-            self.error(f"{name} is unknown: {hint}--help lists what there is")
+            self.error(f"{name} is unknown: {hint}--help lists the flags")
         return vars(given)
 
     def error(self, message: str) -> NoReturn:
         """Print one sentence and exit with status 2."""
-        self.exit(2, shown(f"{Path(self.prog).stem}: error: {message}") + "\n")
+        self.exit(2, to_one_line(f"{Path(self.prog).stem}: error: {message}") + "\n")
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Help of at most 100 columns with one spelling for each flag."""
+    """Help of at most 100 columns that shows one spelling of each flag."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32, width=WIDTH)
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, width, break_on_hyphens=False)  # keeps names such as tiny-llava
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
         if not action.option_strings:

@@ -1,4 +1,4 @@
-"""A run folder: named after what decides its content, locked while a process writes to it.
+"""A run folder: named by a hash of its settings, locked while a process writes to it.
 
     run.json    settings, versions, device, commit; written first
 
@@ -19,13 +19,13 @@ from filelock import FileLock, Timeout
 from eval.errors import EvaluationError
 from eval.files.answers import Item
 from eval.files.storage import AppendedLines, Record, read_json, write_json
-from eval.files.writing import writing
-from eval.run.processes import Place
+from eval.files.writing import write_errors
+from eval.run.processes import Process
 
 RUN: Final = "run.json"
 BATCHES: Final = "batches.json"
 METRICS: Final = "metrics.json"
-SINKS: Final = "sinks"  # in the place of a benchmark, where eval/sinks.py looked at a model
+SINKS: Final = "sinks"  # recorded as the benchmark in run folders of eval/sinks.py
 REPORT: Final = "report"  # a folder; made anew from the answers
 # In version 0.1: the answers of all arms.
 OLD_ANSWERS: Final = "predictions.jsonl"
@@ -37,11 +37,11 @@ class RunFolder:
     Attributes:
         path: The folder.
         settings: What decides its content, as JSON has it.
-        place: This process among those that share the run.
+        process: This process among those that share the run.
     """
 
     def __init__(
-        self, root: Path, label: str, settings: Mapping[str, Any], place: Place | None = None
+        self, root: Path, label: str, settings: Mapping[str, Any], process: Process | None = None
     ) -> None:
         """Name the folder after its label and a hash of the settings; nothing is written yet.
 
@@ -49,13 +49,13 @@ class RunFolder:
             root: Folder that it is in.
             label: First part of its name, for people.
             settings: What decides its content.
-            place: This process among those that share the run; None for the only one.
+            process: This process among those that share the run; None for the only one.
         """
         canonical = json.dumps(settings, sort_keys=True, default=str)
         self.settings: Record = json.loads(canonical)
         self.path = root / f"{label}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
-        self.place = place or Place()
-        index = self.place.index
+        self.process = process or Process()
+        index = self.process.index
         # The first process has the same lock as an only one, so that a run is never started twice.
         self._lock = FileLock(str(self.path / (f".lock.{index}" if index else ".lock")), timeout=0)
 
@@ -65,7 +65,7 @@ class RunFolder:
         Raises:
             EvaluationError: If another process has it, or it can't be written.
         """
-        with writing(self.path):
+        with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         try:
             self._lock.acquire()
@@ -87,7 +87,7 @@ class RunFolder:
         self._lock.release()
 
     def begin(self, provenance: Record) -> None:
-        """Write run.json, or note in it that the run was started again."""
+        """Write run.json, or record in it that the run was resumed."""
         path = self.path / RUN
         if path.exists():
             content = read_json(path)
@@ -99,7 +99,7 @@ class RunFolder:
     def settle(self, name: str, content: Mapping[str, Any]) -> Record:
         """Write a JSON file if it is not there yet, and return what is there.
 
-        What one process of a run decides, all go by, also when the run goes on later.
+        All processes of a run use the values of the first one, also after the run is resumed.
         """
         path = self.path / name
         with self.common_lock():
@@ -113,7 +113,8 @@ class RunFolder:
 
     def lines(self, name: str) -> AppendedLines:
         """Return a JSON-lines file of the folder, of which each process appends to its own part."""
-        return AppendedLines(self.path / name, None if self.place.is_alone else self.place.index)
+        number = None if self.process.is_alone else self.process.index
+        return AppendedLines(self.path / name, number)
 
     def common_lock(self) -> FileLock:
         """Return a lock for what the processes of a run do one after another."""

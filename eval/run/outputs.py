@@ -1,7 +1,7 @@
-"""What a command writes where its flags say: never over what it reads, or what somebody else wrote.
+"""Output files named by flags: they never replace inputs, or files that the command did not write.
 
-A file of ours names the command that wrote it, so that the same command may replace it. Any other
-file is replaced with `--overwrite` only.
+Each output file names the command that wrote it, so the same command may replace it. Any other
+file is replaced only with `--overwrite`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eval.errors import EvaluationError
 from eval.files.storage import write_json
-from eval.files.writing import what_stands_at, write_atomically, writing
+from eval.files.writing import check_target, write_atomically, write_errors
 from eval.run.folder import BATCHES, METRICS, REPORT, RUN
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ class OutputFile:
         flag: Names the file, such as "--json".
         path: The file.
         command: The command, as the mark has it.
-        overwrite: Whether a file of somebody else may be replaced.
-        mark: What says in a file of its format that this command wrote it; empty if nothing can.
+        overwrite: Whether a file that this command did not write may be replaced.
+        mark: Text that marks a file as written by this command; empty if the format has none.
     """
 
     flag: str
@@ -61,34 +61,34 @@ class OutputFile:
         write_atomically(self.path, text)
 
     def check(self, text: str | None = None) -> None:
-        """Check that the file can be written, and that nobody else wrote what stands there.
+        """Check that the file can be written, and that an existing file may be replaced.
 
         Args:
-            text: What will be written, if that is known; it may stand there already.
+            text: The text to write, if known; a file with the same text may be replaced.
         Raises:
-            EvaluationError: Saying what stands there.
+            EvaluationError: If another file exists at the path.
         """
-        with writing(self.path):
-            state = what_stands_at(self.path)
+        with write_errors(self.path):
+            state = check_target(self.path)
             if state is None:
                 self._check_folder()
                 return
-        is_later = not self.mark and text is None  # what will be written may stand there already
+        is_later = not self.mark and text is None  # the file may already have the text
         if self.overwrite or is_later or not stat.S_ISREG(state.st_mode) or not state.st_size:
             return
         if not (self.is_ours() or (text is not None and self._holds(text))):
             raise EvaluationError(
-                f"{self.flag} {self.path} is there already, and does not say that this command "
-                "wrote it: name another file, or pass --overwrite to replace it"
+                f"{self.flag} {self.path} already exists and was not written by this "
+                "command: name another file, or pass --overwrite to replace it"
             )
 
     def check_name(self) -> None:
         """Check that a system can look the path up at all; errors as in `check`."""
-        with writing(self.path):
+        with write_errors(self.path):
             os.path.realpath(self.path)
 
     def is_ours(self) -> bool:
-        """Return whether this command wrote what stands there."""
+        """Return whether this command wrote the existing file."""
         if not self.mark:
             return False
         try:
@@ -99,7 +99,7 @@ class OutputFile:
         return self.mark.encode() in head
 
     def _holds(self, text: str) -> bool:
-        """Return whether the file holds just this text."""
+        """Return whether the file's content is this text."""
         try:
             is_file = self.path.is_file()
             return is_file and self.path.read_bytes() == text.encode("utf-8", "backslashreplace")
@@ -107,12 +107,12 @@ class OutputFile:
             return False
 
     def _check_folder(self) -> None:
-        """Check that a file can be made, before hours are spent on what it is to hold."""
+        """Check that the file can be created, before hours are spent on computing it."""
         above = Path(os.path.realpath(self.path)).parent
         while not above.exists():
             above = above.parent
         if not above.is_dir():
-            raise NotADirectoryError(0, f"{above} is no folder")
+            raise NotADirectoryError(0, f"{above} is not a folder")
         if not os.access(above, os.W_OK | os.X_OK):
             raise PermissionError(0, f"{above} is write-protected")
 
@@ -148,9 +148,9 @@ def check_outputs(outputs: Iterable[OutputFile], inputs: Iterable[Path]) -> None
         outputs: The files.
         inputs: Files and folders that the command reads.
     Raises:
-        EvaluationError: If one is an input under any name, stands in a folder of inputs and is not
-            of this command, belongs to a run, is another output or where standard output goes; or
-            as in `OutputFile.check`.
+        EvaluationError: If one is an input under any name, is in a folder of inputs and not written
+            by this command, belongs to a run, is another output or the target of standard output;
+            or as in `OutputFile.check`.
     """
     outputs, read = list(outputs), list(inputs)
     for number, output in enumerate(outputs):
@@ -158,8 +158,8 @@ def check_outputs(outputs: Iterable[OutputFile], inputs: Iterable[Path]) -> None
         output.check_name()
         for path in (*_runs_around(output), *(one for one in read if _is_read(output, one))):
             raise EvaluationError(
-                f"{what} is in what this command reads or has recorded, {path}; it would be "
-                "overwritten: name another file"
+                f"{what} is an input or a record of a run ({path}) and would be "
+                "overwritten; name another file"
             )
         for other in outputs[:number]:
             if same_file(output.path, other.path):
@@ -187,7 +187,7 @@ def paths_in(*values: object) -> list[Path]:
 def _runs_around(output: OutputFile) -> list[Path]:
     """Return the run folders whose records a file is among, or would be taken for one of.
 
-    Reports are no records, and a page or result may be put beside run.json.
+    Reports are not records, and a page or result may be next to run.json.
     """
     target = Path(os.path.realpath(output.path))
     found = []

@@ -29,7 +29,7 @@ Pixels = dict[str, Any]
 
 @dataclass(frozen=True)
 class _Pictures(Dataset[Pixels | str]):
-    """Pictures group by group; a sentence in the place of a group that can't be read."""
+    """Groups of pictures; an error message replaces a group that can't be read."""
 
     groups: Sequence[Sequence[str]]
     folder: Path
@@ -41,11 +41,11 @@ class _Pictures(Dataset[Pixels | str]):
 
     def __getitem__(self, at: int) -> Pixels | str:
         try:
-            return {name: self._prepared(name) for name in self.groups[at]}
+            return {name: self._prepare(name) for name in self.groups[at]}
         except EvaluationError as error:
             return str(error)  # an exception would arrive with a worker's traceback in its text
 
-    def _prepared(self, name: str) -> Any:
+    def _prepare(self, name: str) -> Any:
         try:
             picture = read_picture(self.folder / name)
         except EvaluationError as error:
@@ -54,15 +54,15 @@ class _Pictures(Dataset[Pixels | str]):
             return self.preprocessing.prepare(picture, self.questions[name])
         except ModelError as error:
             what = f"{self.folder / name}: {error}"
-            if self._takes_others(name):
+            if self._can_prepare_ordinary(name):
                 what += (
                     "; the model's processor can't take this picture: leave it out of the folder "
                     "or list"
                 )
             raise EvaluationError(what) from error
 
-    def _takes_others(self, name: str) -> bool:
-        """Tell whether the same questions can be asked about an ordinary picture."""
+    def _can_prepare_ordinary(self, name: str) -> bool:
+        """Return whether the same questions can be prepared with an ordinary picture."""
         try:
             self.preprocessing.prepare(Image.new("RGB", ORDINARY_SIZE), self.questions[name])
         except ModelError:
@@ -87,7 +87,7 @@ def read_ahead(
         preprocessing: Makes pixels of a picture.
         questions: What is asked about each picture.
         workers: Processes that read; 0 reads in this one.
-        pinned: Whether the pixels are to lie in memory that a GPU copies from directly.
+        pinned: Whether the pixels are placed in pinned memory, for fast copies to a GPU.
     Raises:
         EvaluationError: If a picture can't be read, or the model's processor can't take it.
     """
@@ -97,13 +97,13 @@ def read_ahead(
         num_workers=min(workers, len(groups)),
         pin_memory=pinned,
     )
-    for pixels in _by_living_workers(loader):
+    for pixels in _explain_dead_worker(loader):
         if isinstance(pixels, str):
             raise EvaluationError(pixels)
         yield pixels
 
 
-def _by_living_workers(loader: DataLoader[Pixels | str]) -> Iterator[Pixels | str]:
+def _explain_dead_worker(loader: DataLoader[Pixels | str]) -> Iterator[Pixels | str]:
     """Yield what a loader's processes read.
 
     Raises:

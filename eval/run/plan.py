@@ -192,20 +192,20 @@ def _free_bytes(vlm: VLM) -> tuple[int, float]:
     return int(psutil.virtual_memory().available), CPU_SHARE
 
 
-class Parts:
-    """Cuts batches that do not fit into memory, and remembers what fits."""
+class BatchSplitter:
+    """Splits batches that do not fit into memory, and remembers the size that fits."""
 
-    def __init__(self, *, may_cut: bool, freed: Callable[[], bool]) -> None:
+    def __init__(self, *, may_cut: bool, free_memory: Callable[[], bool]) -> None:
         """Start with whole batches.
 
         Args:
-            may_cut: Whether a batch that does not fit is cut; else it is an error.
-            freed: Drops what may be dropped before a part is tried again, and tells whether the
-                whole of it may fit now.
+            may_cut: Whether a batch that does not fit is split; otherwise it is an error.
+            free_memory: Frees caches before a part is tried again; returns whether the whole part
+                may fit now.
         """
         self.size: int | None = None
         self._may_cut = may_cut
-        self._freed = freed
+        self._free_memory = free_memory
 
     def ask(
         self, batch: Sequence[Prompt], answer: Callable[[Sequence[Prompt], int], list[Answer]]
@@ -221,12 +221,12 @@ class Parts:
         at = 0
         while at < len(batch):
             size = min(self.size or len(batch), len(batch) - at)
-            rows = _answered(batch[at : at + size], at, answer)
+            rows = _try_answer(batch[at : at + size], at, answer)
             if rows is not None:
                 yield rows
                 at += size
                 continue
-            may_fit = self._freed()
+            may_fit = self._free_memory()
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -247,7 +247,7 @@ class Parts:
         self.size = size // 2
 
 
-def _answered(
+def _try_answer(
     prompts: Sequence[Prompt], at: int, answer: Callable[[Sequence[Prompt], int], list[Answer]]
 ) -> list[Answer] | None:
     """Return the answers, or None if there was too little memory."""

@@ -1,8 +1,8 @@
 """Several processes that share one run: which of them this is, and on which device it runs.
 
-`accelerate launch`, `torchrun` and `mpirun` start the processes and tell each its place. Nothing is
-exchanged between them: each answers batches of its own and writes files of its own in the run's
-folder, and the one that finds all answers there puts them together.
+`accelerate launch`, `torchrun` and `mpirun` start the processes and set their ranks. The processes
+do not communicate: each answers its own batches and writes its own files in the run's folder, and
+the one that finds all answers there merges them.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ LOCAL: Final = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A process's place among those of a run.
+class Process:
+    """This process's rank among the processes of a run.
 
     Attributes:
-        index: Its number, from 0.
-        count: How many there are.
-        local: Its number on its machine, from 0.
+        index: Its rank, from 0.
+        count: Number of processes.
+        local: Its rank on its machine, from 0.
     """
 
     index: int = 0
@@ -36,11 +36,11 @@ class Place:
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is no other."""
+        """Whether the run has only this process."""
         return self.count == 1
 
     def takes(self, batch: int) -> bool:
-        """Return whether a batch of the run is this process's."""
+        """Return whether this process answers a batch of the run."""
         return batch % self.count == self.index
 
     def device(self, wanted: str | None, gpus: int) -> str | None:
@@ -67,33 +67,33 @@ class Place:
         return f"cuda:{self.local}"
 
 
-def this_place(environment: Mapping[str, str] | None = None) -> Place:
-    """Read this process's place from the variables that its launcher sets.
+def this_process(environment: Mapping[str, str] | None = None) -> Process:
+    """Read this process's rank from the variables that its launcher sets.
 
     Args:
         environment: The variables; the process's own if None.
     Raises:
-        EvaluationError: If they make no sense.
+        EvaluationError: If they are invalid.
     """
     environment = os.environ if environment is None else environment
     count = _number(COUNT, environment)
     if count is None:
-        return Place()
+        return Process()
     index = _number(INDEX, environment)
     local = _number(LOCAL, environment)
     if index is None or not 0 <= index < count:
         raise EvaluationError(
-            f"process {index} of {count}: the launcher has to set {INDEX[0]}, from 0, beside "
+            f"process {index} of {count}: the launcher must set {INDEX[0]}, from 0, and "
             f"{COUNT[0]} (accelerate launch, torchrun and mpirun do)"
         )
-    return Place(index, count, index if local is None else local)
+    return Process(index, count, index if local is None else local)
 
 
 def launcher_note(environment: Mapping[str, str] | None = None) -> str | None:
     """Return a note where accelerate was asked for several processes and started one."""
     environment = os.environ if environment is None else environment
     on_cpu = environment.get("ACCELERATE_USE_CPU") == "True"
-    if on_cpu and "MASTER_PORT" in environment and this_place(environment).is_alone:
+    if on_cpu and "MASTER_PORT" in environment and this_process(environment).is_alone:
         return (
             "note: `accelerate launch --cpu` starts one process unless it has --mpirun_hostfile; "
             "for several use torchrun --nproc_per_node, or accelerate launch --multi_gpu (which "
@@ -108,5 +108,5 @@ def _number(names: tuple[str, ...], environment: Mapping[str, str]) -> int | Non
             try:
                 return int(environment[name])
             except ValueError as error:
-                raise EvaluationError(f"{name}={environment[name]!r} is no number") from error
+                raise EvaluationError(f"{name}={environment[name]!r} is not a number") from error
     return None

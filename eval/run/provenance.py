@@ -50,8 +50,8 @@ def now() -> str:
 def git_commit() -> str | None:
     """Return the project's commit, with "-dirty" after local changes; None where nothing says it.
 
-    A tree that `git archive` wrote has its commit in a file; what was changed there since, nobody
-    knows. A repository that holds the tree is another one: its commit is not the project's.
+    A tree from `git archive` has its commit in a file; later changes there are not detected. The
+    commit of an enclosing repository is not the project's, and is not used.
     """
     with suppress(OSError):  # who copied the sources may have left it out
         exported = (ROOT / EXPORTED).read_text(encoding="utf-8").strip()

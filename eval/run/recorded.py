@@ -1,4 +1,4 @@
-"""Runs as they lie on the disk, in today's layout and in that of version 0.1; needs no torch.
+"""Recorded runs, in the current layout and in that of version 0.1; does not import torch.
 
 Version 0.1 kept the answers of all arms in one `predictions.jsonl`. Such folders are read, listed
 and scored; nothing is written to them.
@@ -19,7 +19,7 @@ from eval.files.values import path_of
 from eval.run.arm_folder import ARMS, COSTS, ArmFolder, arm_names
 from eval.run.costs import BatchCost
 from eval.run.folder import OLD_ANSWERS, RUN, SINKS
-from eval.run.records import JUDGE, number_of_questions, settings_in
+from eval.run.records import JUDGE, number_of_questions, validate_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class RecordedRun:
         path: The folder.
         settings: What decided the answers of every arm.
         arms: By name, the baseline first.
-        begun: When it was begun, in UTC.
+        begun: Start time, in UTC.
         old: Whether it has the layout of version 0.1.
     """
 
@@ -85,12 +85,12 @@ class RecordedRun:
         """
         if self.task == SINKS:
             raise EvaluationError(
-                f"{self.path} holds what eval/sinks.py observed, and no answers; open the page "
+                f"{self.path} has observations of eval/sinks.py, not answers; open the page "
                 "sinks.html in it, or pass a folder of answers"
             )
         if self.task == JUDGE:
             raise EvaluationError(
-                f"{self.path} holds a judge's replies, and no answers; run eval/gpt4v_eval.py or "
+                f"{self.path} has replies of a judge, not answers; run eval/gpt4v_eval.py or "
                 "eval/mmhal_eval.py again for its numbers, or pass a folder of answers"
             )
 
@@ -119,12 +119,14 @@ def read_run(path: Path, arms: Sequence[str] | None = None) -> RecordedRun:
         path: The folder.
         arms: Arms to read; None for all.
     Raises:
-        EvaluationError: If it is no run folder, or damaged.
+        EvaluationError: If it is not a run folder, or is damaged.
     """
     if not (path / RUN).is_file():
-        raise EvaluationError(f"{path} is no run folder, it holds no {RUN}")
+        raise EvaluationError(
+            f"{path} is not a run folder, as it has no {RUN}; pass a folder with {RUN}"
+        )
     content = read_json(path / RUN)
-    settings, begun = settings_in(content, path / RUN), str(content.get("started", ""))
+    settings, begun = validate_settings(content, path / RUN), str(content.get("started", ""))
     is_old = (path / OLD_ANSWERS).is_file() and not (path / ARMS).exists()
     found = _old_arms(path) if is_old else {}
     for name in () if is_old else arm_names(path) if arms is None else arms:
@@ -199,8 +201,10 @@ def _old_arms(path: Path) -> dict[str, RecordedArm]:
     for number, row in read_json_lines(path / OLD_ANSWERS):
         where, method = f"{path / OLD_ANSWERS}, line {number}", row.get("method")
         if not isinstance(method, str):
-            raise EvaluationError(f"{where} is no recorded answer (its method is {method!r:.60})")
-        answer = answer_of(_in_todays_words(row), where)
+            raise EvaluationError(
+                f"{where} is not a recorded answer (its method is {method!r:.60})"
+            )
+        answer = answer_of(_rename_old_keys(row), where)
         if (first := places.setdefault((method, answer.item.key), number)) != number:
             raise EvaluationError(
                 f"{where} answers the question of line {first} again; delete one of the lines"
@@ -214,15 +218,15 @@ def _old_arms(path: Path) -> dict[str, RecordedArm]:
             found = row_of(BatchCost, batch, f"batch {number}")
         except TypeError as error:
             raise EvaluationError(
-                f"{costs} is damaged ({error}); delete it, it holds times only"
+                f"{costs} is damaged ({error}); delete it, it has only times"
             ) from error
         if isinstance(method := cost.get("method"), str) and method in arms:
             arms[method].costs.append(found)
     return dict(sorted(arms.items(), key=lambda item: item[0] != BASELINE))
 
 
-def _in_todays_words(row: Record) -> Record:
-    """Return a row of version 0.1 under the keys of today's answers."""
+def _rename_old_keys(row: Record) -> Record:
+    """Return a row of version 0.1 with the keys of current answers."""
     kind = ("image_id", "caption") if "caption" in row else ("question_id", "answer")
     names = dict(zip((*kind, "pope_type"), ("id", "answer", "part"), strict=True))
     same = ("image", "question", "label", "finished", "eah")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.errors import EvaluationError
-from eval.files.typed import LARGEST, in_words
+from eval.files.typed import LARGEST, describe_types
 
 _NONE: Final = type(None)
 # Keys of the settings, and the types of their values where they are there.
@@ -29,7 +29,7 @@ JUDGE: Final = "judge"  # the benchmark of a folder of a judge's replies
 ASK_AGAIN: Final = "run the command that made it with --fresh, which sets the arm aside"
 
 
-def settings_in(content: dict[str, Any], path: Path) -> dict[str, Any]:
+def validate_settings(content: dict[str, Any], path: Path) -> dict[str, Any]:
     """Return the settings that a run.json at a path holds.
 
     Raises:
@@ -94,7 +94,7 @@ def _damaged(
     types: tuple[type, ...],
     advice: str = "copy it again, or delete the run folder",
 ) -> EvaluationError:
-    wanted = in_words([kind.__name__ for kind in types]) or "the number of questions by part"
+    wanted = describe_types([kind.__name__ for kind in types]) or "the number of questions by part"
     return EvaluationError(
         f"{path} is damaged, its {name!r} is {value!r:.60}, not {wanted}; {advice}"
     )

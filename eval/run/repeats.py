@@ -1,4 +1,4 @@
-"""Repeats of a run: the same command with the seeds 0, 1, ..., and when that makes no sense.
+"""Repeats of a run: the same command with the seeds 0, 1, ..., and when these are invalid.
 
 Each repeat is the run that `--seed` would make, in its run folder. A seed matters where answers are
 sampled, where an arm's decoding method draws noise, and where it chooses the pictures.
@@ -13,14 +13,14 @@ from typing import Any, TypeVar
 from eval.errors import EvaluationError
 from eval.files.answers import Item
 from eval.run.arms import arms_of
-from eval.run.processes import this_place
+from eval.run.processes import this_process
 from eval.run.settings import DEFAULT_SEED, RunSettings
 
 Settings = TypeVar("Settings", bound=RunSettings)
 
 
 def check_seed(settings: RunSettings, given: Mapping[str, Any]) -> None:
-    """Refuse a seed beside repeats, which have their own.
+    """Refuse --seed with --repeats, which sets the seeds.
 
     Args:
         settings: Of the command.
@@ -30,8 +30,8 @@ def check_seed(settings: RunSettings, given: Mapping[str, Any]) -> None:
     """
     if settings.repeats > 1 and ("seed" in given or settings.seed != DEFAULT_SEED):
         raise EvaluationError(
-            f"--repeats {settings.repeats} has the seeds 0 to {settings.repeats - 1}, so --seed "
-            f"{settings.seed} has no use; give one of them"
+            f"--repeats {settings.repeats} uses the seeds 0 to {settings.repeats - 1}, so --seed "
+            f"{settings.seed} has no effect; pass one of them"
         )
 
 
@@ -41,7 +41,7 @@ def settings_by_repeat(settings: Settings) -> list[Settings]:
     Raises:
         EvaluationError: If several processes share the runs.
     """
-    if not this_place().is_alone:
+    if not this_process().is_alone:
         raise EvaluationError(
             f"--repeats {settings.repeats} is for one process, which sees all runs; start "
             "several with --seed 0, then with --seed 1, ..., and this command last: it asks "
@@ -50,7 +50,7 @@ def settings_by_repeat(settings: Settings) -> list[Settings]:
     return [replace(settings, repeats=1, seed=seed, json=None) for seed in range(settings.repeats)]
 
 
-def check_varied(each: Sequence[RunSettings], items: Sequence[Sequence[Item]]) -> None:
+def check_repeats_differ(each: Sequence[RunSettings], items: Sequence[Sequence[Item]]) -> None:
     """Refuse repeats that would all have the same answers.
 
     Args:

@@ -23,8 +23,8 @@ from eval.errors import EvaluationError
 from eval.files.answers import Answer, Finding, Key
 from eval.run.costs import BatchCost, measure
 from eval.run.pixels import Pixels, read_ahead
-from eval.run.plan import AskedArm, Parts, Plan, Prompt, prefix_bytes
-from eval.run.processes import Place
+from eval.run.plan import AskedArm, BatchSplitter, Plan, Prompt, prefix_bytes
+from eval.run.processes import Process
 from eval.run.steps import decode_steps
 from models import VLM
 from models.decoding.base import MethodError
@@ -38,7 +38,7 @@ Features = dict[str, Any]
 
 
 class Asker:
-    """A model with the pictures that it was shown."""
+    """Asks a model, and caches encoded pictures and prefixes."""
 
     def __init__(self, vlm: VLM, plan: Plan, steps: DecodeSteps | None = None) -> None:
         """Start without pictures."""
@@ -51,12 +51,12 @@ class Asker:
         self._asked = Counter(image for image, _ in {(p.image, p.text) for p in plan.prompts})
         self._yes_no = yes_no_ids(vlm.tokenizer) if plan.p_yes else None
         self._steps = steps
-        self._parts = Parts(may_cut=plan.batch_size is None, freed=self._forget)
+        self._parts = BatchSplitter(may_cut=plan.batch_size is None, free_memory=self._forget)
 
     def take(self, pixels: Pixels) -> None:
         """Encode pictures."""
         self._pixels |= pixels
-        self._features |= self._encoded(pixels)
+        self._features |= self._encode(pixels)
 
     def keep(self, names: Collection[str]) -> None:
         """Forget all other pictures."""
@@ -77,17 +77,17 @@ class Asker:
     def answers(
         self, arm: AskedArm, index: int, batch: Sequence[Prompt], cost: BatchCost
     ) -> Iterator[list[Answer]]:
-        """Yield the answers to a batch, in parts where it does not fit into memory.
+        """Yield the answers to a batch, in parts if it does not fit into memory.
 
         Args:
             arm: The method.
-            index: The batch's place in the run, which sampling derives its seed from.
+            index: The batch's index in the run, from sampling derives its seed.
             batch: The prompts, about pictures that were taken.
             cost: What the answers cost is added to it.
         """
-        yield from self._parts.ask(batch, partial(self._answered, arm, index, cost))
+        yield from self._parts.ask(batch, partial(self._answer_part, arm, index, cost))
 
-    def _answered(
+    def _answer_part(
         self, arm: AskedArm, index: int, cost: BatchCost, batch: Sequence[Prompt], at: int
     ) -> list[Answer]:
         """Return the answers to a part that begins somewhere in a batch."""
@@ -102,7 +102,7 @@ class Asker:
             places, asked = [unique.index(prompt) for prompt in asked], unique
         names = [image for image, _ in asked]
         reused, passes = self._prefixes.reused, self._prefixes.passes - self._steps_taken
-        contrast = self._contrast(arm, names)
+        contrast = self._contrast_features(arm, names)
         with measure(self._vlm.language_model, cost), arm.applied(self._vlm) as handle:
             try:
                 answers = self._vlm.answer_batch(
@@ -130,7 +130,7 @@ class Asker:
         for place, prompt in zip(places, batch, strict=True):
             text, finished, _, p_yes = answers[place]
             if self._plan.likelihood:
-                text, finished = likelier(p_yes, arm.name, prompt), True
+                text, finished = likelier_word(p_yes, arm.name, prompt), True
             findings = tuple(_finding(report, place * beams) for report in found)
             rows.append(Answer(prompt.item, text, finished, findings, p_yes))
         return rows
@@ -146,7 +146,7 @@ class Asker:
             return PicturePrefixes([(arm.name, name) for name in names], self._prefixes)
         return None
 
-    def _contrast(self, arm: AskedArm, names: Sequence[str]) -> list[Any] | None:
+    def _contrast_features(self, arm: AskedArm, names: Sequence[str]) -> list[Any] | None:
         """Return the features of noised pictures, for methods that contrast with them."""
         vcd = arm.decoding
         if not isinstance(vcd, Vcd):
@@ -155,7 +155,7 @@ class Asker:
         new = {name: self._pixels[name] for name in names if name not in known}
         if new:
             # Noise of its own for each picture, the same in every run of a seed.
-            known |= self._encoded(
+            known |= self._encode(
                 {
                     name: self._vlm.add_noise(pixels, vcd, seed_of(vcd.seed, "noise", name))
                     for name, pixels in new.items()
@@ -163,7 +163,7 @@ class Asker:
             )
         return [known[name] for name in names]
 
-    def _encoded(self, pixels: Pixels) -> Features:
+    def _encode(self, pixels: Pixels) -> Features:
         """Return the features of pictures by name."""
         if not pixels:
             return {}
@@ -182,7 +182,7 @@ def _finding(report: LayerReport, at: int) -> Finding:
     )
 
 
-def likelier(p_yes: float | None, arm: str, prompt: Prompt) -> str:
+def likelier_word(p_yes: float | None, arm: str, prompt: Prompt) -> str:
     """Return the word that is likelier at the first token, "Yes" where both are equally likely.
 
     Written so, every parser reads it, AMBER's too.
@@ -204,7 +204,7 @@ def likelier(p_yes: float | None, arm: str, prompt: Prompt) -> str:
 
 
 def seed_of(seed: int, what: str, which: int | str) -> int:
-    """Derive a seed from a place in the run, so that a resumed run draws the same."""
+    """Derive a seed from a position in the run, so that a resumed run draws the same numbers."""
     digest = hashlib.sha256(f"{seed}/{what}/{which}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
 
@@ -223,7 +223,7 @@ def ask_batches(
     batches: Sequence[Sequence[Prompt]],
     done: Mapping[str, Collection[Key]],
     recorder: Recorder,
-    place: Place,
+    process: Process,
 ) -> None:
     """Generate the answers of this process that are not recorded yet, batch by batch.
 
@@ -233,15 +233,15 @@ def ask_batches(
         batches: All batches of the run.
         done: Keys of the recorded answers by arm.
         recorder: Records answers and costs.
-        place: Which batches are this process's.
+        process: Which batches are this process's.
     """
-    mine = [(index, batch) for index, batch in enumerate(batches) if place.takes(index)]
+    mine = [(index, batch) for index, batch in enumerate(batches) if process.takes(index)]
     left = [
         (index, batch)
         for index, batch in mine
         if any(prompt.key not in done[arm.name] for prompt in batch for arm in plan.arms)
     ]
-    asker = Asker(vlm, plan, decode_steps(vlm, plan, is_first=place.index == 0))
+    asker = Asker(vlm, plan, decode_steps(vlm, plan, is_first=process.index == 0))
     names = [list(dict.fromkeys(prompt.image for prompt in batch)) for _, batch in left]
     # Pictures that the batch before has too need not be read again.
     fresh = [
@@ -264,7 +264,7 @@ def ask_batches(
         total=len(keys),
         initial=sum(key in done[name] for name, key in keys),
         unit=plan.unit,
-        disable=place.index > 0,
+        disable=process.index > 0,
     )
     warned, session = False, uuid4().hex[:8]
     with progress:
@@ -274,7 +274,7 @@ def ask_batches(
                 if all(prompt.key in done[arm.name] for prompt in batch):
                     continue
                 progress.set_description(arm.name)
-                cost = BatchCost(_name(batch), plan.device, session=session)
+                cost = BatchCost(_batch_name(batch), plan.device, session=session)
                 for answers in asker.answers(arm, index, batch, cost):
                     new = [one for one in answers if one.item.key not in done[arm.name]]
                     recorder.append(arm.name, new)
@@ -285,14 +285,14 @@ def ask_batches(
             asker.keep(following)
 
 
-def _name(batch: Sequence[Prompt]) -> str:
+def _batch_name(batch: Sequence[Prompt]) -> str:
     """Return what identifies a batch whatever arm answers it and however it was started."""
     part, number = batch[0].key
     return f"{part}/{number}+{len(batch)}"
 
 
 def _warn_if_saturated(arm: str, answers: Sequence[Answer]) -> bool:
-    """Warn on standard error if EAH's counts said nothing, and tell whether it was so."""
+    """Warn on standard error if EAH's counts are saturated; return whether they are."""
     layers = [one.layer for answer in answers for one in answer.findings if one.saturated]
     if layers:
         tqdm.write(

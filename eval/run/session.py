@@ -22,7 +22,7 @@ from eval.run.arms import arms_of
 from eval.run.folder import RunFolder, questions_record
 from eval.run.pixels import pictures_hash
 from eval.run.plan import AskedArm, Plan, Prompt
-from eval.run.processes import this_place
+from eval.run.processes import this_process
 from eval.run.settings import RunSettings
 from eval.run.steps import check_steps
 from eval.tasks.base import Task
@@ -52,16 +52,16 @@ class Session:
 
     def arm_folder(self, arm: AskedArm) -> ArmFolder:
         """Return the folder of an arm."""
-        place = self.folder.place
-        return ArmFolder(self.folder.path, arm.name, None if place.is_alone else place.index)
+        process = self.folder.process
+        return ArmFolder(self.folder.path, arm.name, None if process.is_alone else process.index)
 
-    def wanted(self) -> list[Key]:
+    def question_keys(self) -> list[Key]:
         """Return what identifies each question."""
         return [prompt.key for prompt in self.plan.prompts]
 
     def status(self) -> list[tuple[str, int]]:
         """Return each arm's name and how many of its answers are recorded and will be kept."""
-        wanted = set() if self.settings.fresh else set(self.wanted())
+        wanted = set() if self.settings.fresh else set(self.question_keys())
         return [
             (arm.name, len(wanted & self.arm_folder(arm).answers().keys()))
             for arm in self.plan.arms
@@ -70,7 +70,7 @@ class Session:
 
 def describe(settings: RunSettings) -> models.Description:
     """Resolve model, protocol, device and precision of a run; nothing is loaded."""
-    device = this_place().device(settings.device, torch.cuda.device_count())
+    device = this_process().device(settings.device, torch.cuda.device_count())
     return models.describe(settings.model, **{**settings.model_arguments(), "device": device})
 
 
@@ -157,7 +157,7 @@ def plan_session(
     exact = {name: getattr(described, name) for name in ("protocol", "device", "dtype")}
     return Session(
         plan,
-        RunFolder(root, label, resolved, this_place()),
+        RunFolder(root, label, resolved, this_process()),
         described,
         {**settings.model_arguments(), **exact},
         settings,
@@ -206,7 +206,7 @@ def _check_arms(
                     f"batch_size={batch_size or 'auto'}, but with the settings of {arm.name} "
                     "prompts of a batch change each other's answers; pass --batch-size 1"
                 )
-            if arm.decoding.keeps_state and not this_place().is_alone:
+            if arm.decoding.keeps_state and not this_process().is_alone:
                 raise EvaluationError(
                     f"method {arm.name}: answers depend on the first question of a process, but "
                     "several processes share the run; start one"

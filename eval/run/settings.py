@@ -1,4 +1,4 @@
-"""What an evaluation is asked to do: defaults < YAML < flags, checked once."""
+"""Settings of an evaluation: defaults < YAML < flags, validated once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from eah.errors import nearest
 from eval.errors import EvaluationError
 from eval.files.typed import LARGEST
 from eval.files.values import convert
-from eval.run.steps import AUTO, check_way
+from eval.run.steps import AUTO, check_compile
 from models.settings import PARTS
 
 DEFAULT_SEED: Final = 42
@@ -74,11 +74,11 @@ class RunSettings:
         receivers: Number of heads that get its map; None for all.
         reference: Arm that the others are compared with; None for the baseline.
         fresh: Set recorded answers of the arms aside and ask again.
-        accept_old: Go on with answers of other code.
-        dry_run: Say what would be asked, and ask nothing.
+        accept_old: Continue with answers of other code.
+        dry_run: Print what would be asked, and ask nothing.
         wide: Print all numbers, whatever the width of the table.
         json: File for all results.
-        overwrite: Let it replace a file that this command did not write.
+        overwrite: Allow `json` to replace a file that this command did not write.
     """
 
     model: str = "llava-1.5"
@@ -145,7 +145,7 @@ class RunSettings:
                 raise EvaluationError(
                     f"{item.name} has {len(str(abs(value)))} digits, but has to be below 2**63"
                 )
-        check_way(self.compile, "settings")
+        check_compile(self.compile, "settings")
         if self.repeats > MOST_REPEATS:
             raise EvaluationError(f"repeats={self.repeats}, but {MOST_REPEATS} are the most")
         if self.num_workers is not None and self.num_workers > MOST_WORKERS:
@@ -198,7 +198,7 @@ def merge(defaults: RunSettings, values: Mapping[str, Any], source: str) -> RunS
         if name not in known:
             raise EvaluationError(f"{source}: setting {name!r} is unknown: {nearest(name, known)}")
         if name == "compile":
-            check_way(value, source)
+            check_compile(value, source)
         changes[name] = convert(name, str(known[name].type), value, source)
         if name in ("model", *PARTS, *MODEL_FLAGS) and str(changes[name]).strip() == "":
             raise EvaluationError(

@@ -17,21 +17,21 @@ AUTO: Final = "auto"
 ALWAYS: Final = "always"
 NEVER: Final = "never"
 NO_GPU: Final = "that needs a CUDA GPU"
-WAYS: Final = (AUTO, ALWAYS, NEVER)
+COMPILE_MODES: Final = (AUTO, ALWAYS, NEVER)
 
 
-def check_way(value: object, source: str) -> None:
+def check_compile(value: object, source: str) -> None:
     """Check a value of the setting `compile`.
 
     Args:
         value: As it was given.
         source: Where, for the message.
     Raises:
-        EvaluationError: If there is no such way.
+        EvaluationError: If the value is not allowed.
     """
-    if value not in WAYS:
+    if value not in COMPILE_MODES:
         raise EvaluationError(
-            f"{source}: compile={value!r:.60}, but it is one of {', '.join(WAYS)}"
+            f"{source}: compile={value!r:.60}, but it is one of {', '.join(COMPILE_MODES)}"
             + (" (YAML reads on and off as true and false)" if isinstance(value, bool) else "")
         )
 

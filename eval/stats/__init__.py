@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals, paired differences and tests.
+"""Uncertainty of metrics: bootstrap intervals, paired differences and tests.
 
-What comes in are counts per picture, whatever benchmark they are of.
+The input is counts per picture, of any benchmark.
 """

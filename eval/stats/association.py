@@ -16,8 +16,8 @@ such exchanges are equally likely. Pictures are exchanged with those of as many 
   association.
 
 The price is power, not validity: a picture that is alone with its number of answers stays as it is.
-The k-th answer's label goes to the k-th answer, so that a kind of question that stands in the same
-place for all pictures is no association either.
+The k-th answer's label goes to the k-th answer, so that a kind of question that has the same
+position for all pictures is not taken for an association either.
 
 The statistic is the difference that is reported: the mean over answers without the label minus the
 mean over those with it. Exchanges keep both numbers of answers. Two-sided: an exchange counts

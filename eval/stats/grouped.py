@@ -121,7 +121,7 @@ class Grouped:
         return [one for one in self.differences if one.part == self.primary]
 
 
-def group(
+def compute_numbers(
     scorer: Scorer,
     arms: Mapping[str, Sequence[Answer]],
     references: Mapping[str, Sequence[str]],
@@ -135,7 +135,7 @@ def group(
     Raises:
         EvaluationError: If there are no answers, or arms answer different questions.
     """
-    _check_alike(arms)
+    _check_same_questions(arms)
     some = next(iter(arms.values()))
     parts = list(dict.fromkeys(answer.item.part for answer in some))
     totals = scorer.totals(parts)
@@ -172,10 +172,10 @@ def group(
             for (kind, of_kind), row in zip(compared.items(), moved, strict=True):
                 test = _test(scorer, arms[other], arms[name], members[kind], row)
                 grouped.differences.append(Difference(name, other, kind, of_kind, test))
-    return _adjusted(grouped)
+    return _adjust_p_values(grouped)
 
 
-def _adjusted(grouped: Grouped) -> Grouped:
+def _adjust_p_values(grouped: Grouped) -> Grouped:
     """Return the same with Holm's p-values of the primary comparisons."""
     tested = {(d.arm, d.reference): d.test for d in grouped.primary_differences() if d.test}
     p_values = holm([test.permutation.p_value for test in tested.values()])
@@ -189,7 +189,7 @@ def _adjusted(grouped: Grouped) -> Grouped:
     return replace(grouped, differences=differences)
 
 
-def _check_alike(arms: Mapping[str, Sequence[Answer]]) -> None:
+def _check_same_questions(arms: Mapping[str, Sequence[Answer]]) -> None:
     """Refuse arms that did not answer the same questions."""
     first, *others = arms or ("",)
     keys = {name: {answer.item.key for answer in answers} for name, answers in arms.items()}

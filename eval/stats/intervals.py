@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals over images, paired differences, McNemar's test.
+"""Uncertainty of metrics: bootstrap intervals over images, paired differences, McNemar's test.
 
 A number that is 0/0 is nan, and "n/a" where people read it. Where a bootstrap can't see any
 variation, since all images give the same, the interval is Wilson's.
@@ -141,7 +141,7 @@ def bootstrap_intervals(
     values = metrics(table.sum(axis=0))
     if images == 1:
         return [Interval(value, nan, nan) for value in values.tolist()]
-    drawn = _resampled(table, metrics, seed=seed, n_resamples=n_resamples)  # (M, R)
+    drawn = _resample(table, metrics, seed=seed, n_resamples=n_resamples)  # (M, R)
     defined = ~np.isnan(values)
     ends = np.full((2, len(values)), nan)
     tail = (1 - CONFIDENCE) / 2
@@ -177,7 +177,7 @@ def _interval_of(
     return Interval(value, nan, nan) if highest is None else wilson_interval(value, size, highest)
 
 
-def _resampled(table: Array, metrics: Metrics, *, seed: int, n_resamples: int) -> Array:
+def _resample(table: Array, metrics: Metrics, *, seed: int, n_resamples: int) -> Array:
     """Return the metrics of resamples of a table's rows, (N, C) -> (M, R).
 
     They are the resamples of `scipy.stats.bootstrap`, drawn in its order.
@@ -239,7 +239,7 @@ def paired_intervals(
     Raises:
         EvaluationError: If the shapes differ, or there is no image.
     """
-    one, other = alike(np.asarray(first), np.asarray(second))
+    one, other = match_shapes(np.asarray(first), np.asarray(second))
 
     def difference(sums: Array) -> Array:
         half = len(sums) // 2
@@ -266,10 +266,10 @@ def few_pictures_note(pictures: int, name: str = "picture") -> list[str]:
     if pictures >= FEW:
         return []
     if pictures == 1:
-        return [f"note: 1 {name}, which says nothing of others: no intervals"]
+        return [f"note: 1 {name}, so there are no intervals"]
     return [
         f"note: {pictures} {name}(s), fewer than {FEW}: bootstrap intervals are too narrow for so "
-        "few; take the numbers as a first look"
+        "few; treat the numbers as preliminary"
     ]
 
 
@@ -285,7 +285,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
     Raises:
         EvaluationError: If the lengths differ.
     """
-    one, other = alike(np.asarray(first, dtype=bool), np.asarray(second, dtype=bool))
+    one, other = match_shapes(np.asarray(first, dtype=bool), np.asarray(second, dtype=bool))
     gained, lost = int((other & ~one).sum()), int((one & ~other).sum())
     discordant = gained + lost
     # Ways to draw k of them, for each k of a tail, each from the one before; whole numbers.
@@ -295,7 +295,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
     return McNemar(gained, lost, min(2 * sum(ways) / 2**discordant, 1.0))
 
 
-def alike(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def match_shapes(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return two arms' tables after checking that they have one shape.
 
     Raises:

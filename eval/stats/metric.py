@@ -1,4 +1,4 @@
-"""What a number of a benchmark is, and what computes it from answers."""
+"""Metrics of a benchmark, and the interface that computes them from answers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Metric:
 
 
 class Scorer(Protocol):
-    """What turns answers into numbers.
+    """Computes metrics from answers.
 
     Arms are compared by the first metric. Where answers are right or wrong, it is tested, and has
     to be linear in the counts, see `contributions`.

@@ -16,7 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from eval.stats.intervals import SEED, Array, Metrics, alike
+from eval.stats.intervals import SEED, Array, Metrics, match_shapes
 
 EXACT: Final = 20  # pictures that differ; 2 ** 20 sign patterns
 FLIPS: Final = 100_000
@@ -85,7 +85,9 @@ def contributions(first: ArrayLike, second: ArrayLike, metrics: Metrics) -> Arra
     Raises:
         EvaluationError: If the shapes differ.
     """
-    one, other = alike(np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64))
+    one, other = match_shapes(
+        np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    )
     sums = one.sum(axis=0)[:, None]  # (C, 1)
     return np.asarray(metrics(sums + (other - one).T) - metrics(sums))
 

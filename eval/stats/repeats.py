@@ -90,7 +90,7 @@ class RepeatedRuns:
     differences: list[RepeatedNumbers]
 
 
-def over_repeats(
+def compute_repeats(
     scorer: Scorer,
     arms: Mapping[str, Sequence[Sequence[Answer]]],
     references: Mapping[str, Sequence[str]],

@@ -22,7 +22,7 @@ from eval.files.answers import BASELINE, Answer, Item, Key
 from eval.run.arm_settings import EAH
 from eval.run.arms import Arm
 from eval.run.plan import AskedArm, Plan, Prompt, by_count
-from eval.run.processes import Place
+from eval.run.processes import Process
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import GPU_WORKERS
 from eval.run.steps import NEVER
@@ -155,7 +155,7 @@ def _run(vlm: VLM, plan: Plan, unit: str) -> dict[str, float]:
     assert plan.batch_size is not None
     batches = by_count(plan.prompts, plan.batch_size)
     start = time.perf_counter()
-    ask_batches(vlm, plan, batches, done, recorder, Place())
+    ask_batches(vlm, plan, batches, done, recorder, Process())
     seconds = time.perf_counter() - start
     assert len(answered) == len(plan.prompts)
     return {unit: _speed(len(answered), seconds, unit)}

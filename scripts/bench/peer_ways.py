@@ -17,7 +17,7 @@ from eval.files.answers import BASELINE, Answer, Item
 from eval.run.arm_settings import EAH
 from eval.run.arms import Arm
 from eval.run.plan import AskedArm, Plan, Prompt, by_count
-from eval.run.processes import Place
+from eval.run.processes import Process
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import GPU_WORKERS
 from models import Decoding
@@ -170,7 +170,7 @@ def ours(asked: Asked, *, eah: bool = False) -> Ask:
         recorder = Recorder(lambda _, answers: answered.extend(answers), lambda *_: None)
         asked = replace(plan, prompts=prompts[:count])
         batches = by_count(asked.prompts, BATCH)
-        ask_batches(vlm, asked, batches, {arm.name: []}, recorder, Place())
+        ask_batches(vlm, asked, batches, {arm.name: []}, recorder, Process())
         return [one.text for one in sorted(answered, key=lambda one: int(one.item.id))]
 
     return ask

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from eval.command import finish
 from eval.errors import EvaluationError
-from eval.files.writing import writing
+from eval.files.writing import write_errors
 from eval.run.flag_parser import FlagParser
 from scripts.scenes.scene import CATEGORIES, Placed, Scene, render
 from scripts.scenes.text import captions
@@ -136,7 +136,7 @@ def make(output: str, *, count: int, seed: int, overwrite: bool = False) -> None
     if count > MOST_SCENES:
         raise EvaluationError(f"--count {count} is too many; name at most {MOST_SCENES}")
     folder = Path(output)
-    with writing(folder):
+    with write_errors(folder):
         if not overwrite:
             check_folder(folder)
         write_scenes(folder, count=count, seed=seed)

@@ -21,7 +21,7 @@ from eval.command import finish
 from eval.errors import EvaluationError
 from eval.files.pictures import is_inside
 from eval.files.storage import read_json, write_json
-from eval.files.writing import write_atomically, writing
+from eval.files.writing import write_atomically, write_errors
 from eval.run.flag_parser import FlagParser
 from eval.run.settings import DEFAULT_SEED
 from scripts.scenes.layouts.amber import amber
@@ -150,7 +150,7 @@ def make(scenes: str, output: str, *, count: int, seed: int, overwrite: bool = F
         )
     files = build(found, count=count, seed=seed)
     folder = Path(output)
-    with writing(folder):
+    with write_errors(folder):
         if not overwrite:
             check_folder(folder, files)
         write(folder, files)

@@ -38,7 +38,7 @@ from transformers import (
 
 from eval.command import finish
 from eval.errors import EvaluationError
-from eval.files.writing import writing
+from eval.files.writing import write_errors
 from eval.run.flag_parser import FlagParser
 from models.llava import Llava
 from models.prompts import TEMPLATES
@@ -282,7 +282,7 @@ def make(output: Path, *, overwrite: bool = False, **recipe: int) -> None:
         if recipe[name] < 1:
             flag = f"--{name.replace('_', '-')}"
             raise EvaluationError(f"{flag} {recipe[name]}, but at least 1 is needed")
-    with writing(output):
+    with write_errors(output):
         output.mkdir(parents=True, exist_ok=True)
         is_foreign = any(output.iterdir()) and not (output / RECIPE).is_file()
     if is_foreign and not overwrite:

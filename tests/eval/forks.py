@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-CLOSED, FULL, NOBODY = "closed", "/dev/full", "a pipe that nobody reads"
+CLOSED, FULL, NOBODY = "closed", "/dev/full", "a pipe without a reader"
 PLACE = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
 
 

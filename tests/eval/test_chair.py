@@ -175,7 +175,7 @@ def test_a_baseline_of_several_arms_is_refused(
 
     assert run("--cap_file", good, "--baseline", run_folder, "--ground-truth", truth) == 2
 
-    assert "holds captions of 2 methods; pass a file of one" in capsys.readouterr().err
+    assert "has captions of 2 methods; pass a file with one" in capsys.readouterr().err
 
 
 def test_captions_of_a_run_say_how_they_were_made(
@@ -331,7 +331,10 @@ def test_the_report_is_written(tmp_path: Path, truth: Path, good: Path, bad: Pat
         (["--ground-truth", "T", "--baseline", "absent"], "absent can't be read"),
         (["--ground-truth", "T", "--caption_key", "answer"], "has no 'answer'; the keys there"),
         (["--ground-truth", "T", "--image_id_key", "id"], "has no 'id'; the keys there are"),
-        (["--ground-truth", "T", "--images", "."], "--images .: it must be a folder, and needs"),
+        (
+            ["--ground-truth", "T", "--images", "."],
+            "--images . must be an existing folder, and needs",
+        ),
         (["--ground-truth", "T", "--save_path", "/dev/null/x.json"], "can't be written"),
     ],
 )

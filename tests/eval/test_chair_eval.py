@@ -314,7 +314,7 @@ def test_one_arm_writes_one_file_and_is_scored_alone(
     assert [path.name for path in folder.glob("report/captions_*")] == [f"captions_{method}.jsonl"]
     assert f"--cap_file {folder}/report/captions_{method}.jsonl --image_id_key" in printed.out
     assert ("chosen heads" in printed.out) == (method == "eah")
-    assert ("no baseline arm in this run" in printed.err) == (method == "eah")
+    assert ("this run has no baseline arm" in printed.err) == (method == "eah")
 
 
 def test_the_next_command_knows_annotations_that_lie_beside_the_pictures(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_an_input_is_not_overwritten(
     assert pope_eval.main([flag, str(path), "--json", str(other)]) == 2
 
     error = capsys.readouterr().err
-    assert f"--json {other} is in what this command reads or has recorded, {path};" in error
+    assert f"--json {other} is an input or a record of a run ({path};" in error
     assert path.read_text() == "mine"
 
 

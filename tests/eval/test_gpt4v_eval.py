@@ -686,7 +686,7 @@ def test_the_first_fifty_pictures_are_judged_by_default(
 
     assert len(stub.calls) == 50
     assert not any("picture 51 " in call.text for call in stub.calls)
-    assert "the first 50 of 52 pictures are judged; --num-images 52" in capsys.readouterr().err
+    assert "judging the first 50 of 52 pictures; --num-images 52" in capsys.readouterr().err
 
 
 def test_without_pictures_the_judge_gets_coco_s_objects(inputs: Path, stub: Stub) -> None:
@@ -722,9 +722,9 @@ def bad(inputs: Path, url: str, change: dict[str, Any]) -> list[str]:
          "--max-cost 0.0001 leaves no room for one request, which may cost $0.0"),
         ({"flags": {"--data-path": "nowhere"}}, "--data-path nowhere is not a folder"),
         ({"flags": {"--answers-2": "absent.jsonl"}}, "absent.jsonl can't be read"),
-        ({"flags": {"--beam": "5"}}, "--beam says how answers are made"),
-        ({"flags": {"--method": "eah"}}, "which answers are compared? Pass --answers-1"),
-        ({"flags": {"--num-images": "0"}}, "at least 1 each"),
+        ({"flags": {"--beam": "5"}}, "--beam affects how a model answers"),
+        ({"flags": {"--method": "eah"}}, "it is unclear which answers to compare"),
+        ({"flags": {"--num-images": "0"}}, "each must be >= 1"),
         ({"flags": {"--judge-mode": "text"}}, "pass either --coco_path"),
         ({"flags": {"--judge-mode": "text", "--ground-truth": "t.json", "--data-path": "nowhere"}},
          "--data-path nowhere is not a folder"),

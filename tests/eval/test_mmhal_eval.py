@@ -119,7 +119,7 @@ def test_a_folder_of_replies_is_listed_and_not_taken_for_damaged(
     assert "replies" in listed.out
     assert "see its report" in listed.out
     assert listed.err == ""
-    assert "holds a judge's replies, and no answers; run eval/gpt4v_eval.py or" in (
+    assert "has replies of a judge, not answers; run eval/gpt4v_eval.py or" in (
         capsys.readouterr().err
     )
 
@@ -320,7 +320,7 @@ def test_a_model_answers_and_the_judge_is_asked_about_that(
         (["--temperature", "hot"], "--temperature 'hot': a number from 0 on, or none to send none"),
         (["--temperature", "-1"], "--temperature '-1': a number from 0 on"),
         (["--judge-model", " "], "no judge: pass --judge-model"),
-        (["--json", "{answers}"], "is in what this command reads"),
+        (["--json", "{answers}"], "is an input or a record of a run"),
         (["--judge-model", SECRET], "--judge-model holds the key"),
         (["--max-cost", "0"], "max_cost=0.0, but a number above 0 is needed"),
     ],

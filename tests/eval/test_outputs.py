@@ -163,7 +163,7 @@ def test_a_pipe_that_nobody_reads_is_not_waited_for(
     os.mkfifo("pipe")
 
     assert FLAGS["--json"]("pipe") == 2
-    assert "it is a pipe that nobody reads" in capsys.readouterr().err
+    assert "it is a pipe without a reader" in capsys.readouterr().err
 
 
 def test_a_disk_that_fills_while_it_is_written_to_leaves_the_old_file(
@@ -202,7 +202,7 @@ def test_an_input_is_not_overwritten_on_any_wish(
     before = state_of(folder)
     assert chair.main([*CHAIR, "--save_path", path, "--overwrite"]) == 2
 
-    assert "it would be overwritten" in capsys.readouterr().err
+    assert "would be overwritten" in capsys.readouterr().err
     assert state_of(folder) == before
 
 
@@ -242,7 +242,7 @@ def test_what_a_command_finds_by_itself_is_an_input(
     assert command(what) == 2
 
     sentence = capsys.readouterr().err.splitlines()[-1]
-    assert "is in what this command reads or has recorded" in sentence or "--cache" in sentence
+    assert "is an input or a record of a run" in sentence or "--cache" in sentence
     assert state_of(folder) == before
 
 
@@ -267,7 +267,7 @@ def test_a_page_and_numbers_do_not_replace_each_other(
     assert chair.main([*CHAIR, "--report", "out"]) == 0
     assert chair.main([*CHAIR, "--report", "out"]) == 0
     assert chair.main([*CHAIR, "--save_path", "out"]) == 2
-    assert "does not say that this command wrote it" in capsys.readouterr().err
+    assert "was not written by this command" in capsys.readouterr().err
     assert Path("out").read_text().startswith("<!DOCTYPE html>")
 
 

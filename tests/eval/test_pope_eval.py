@@ -367,7 +367,7 @@ def test_saturated_prompts_are_warned_about_once_and_recorded(
     errors = capsys.readouterr().err
     ((layer,),) = metrics_of(run_folder(tmp_path))["eah"].values()
     assert errors.count("every image token passes the threshold") == 1
-    assert "no baseline arm in this run" in errors
+    assert "this run has no baseline arm" in errors
     assert layer["saturated"] == layer["prompts"] == 24
 
 

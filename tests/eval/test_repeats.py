@@ -215,9 +215,9 @@ def test_more_repeats_are_another_report(pope: list[str], tmp_path: Path) -> Non
     ("extra", "message"),
     [
         (["--repeats", "2"], "--repeats 2 would have the same answers 2 times"),
-        (["--repeats", "2", "--sample", "--seed", "42"], "so --seed 42 has no use"),
+        (["--repeats", "2", "--sample", "--seed", "42"], "so --seed 42 has no effect"),
         (["--repeats", "0"], "repeats=0, but at least 1 is needed"),
-        (["--repeats", "2", "--sample", "--options", "seed=3"], "so --seed 3 has no use"),
+        (["--repeats", "2", "--sample", "--options", "seed=3"], "so --seed 3 has no effect"),
     ],
 )
 def test_repeats_that_make_no_sense_are_one_sentence(
@@ -265,4 +265,4 @@ def test_a_judge_has_no_repeats(
 
     assert gpt4v_eval.main(flags) == 2
 
-    assert "repeats=2, but a judge compares two texts of a picture once" in capsys.readouterr().err
+    assert "repeats=2, but a judge compares two texts per picture once" in capsys.readouterr().err

@@ -125,7 +125,7 @@ def test_a_folder_that_is_not_there_is_one_sentence(
 ) -> None:
     monkeypatch.chdir(tmp_path)
 
-    assert "nowhere is no folder; pass the one that holds" in refused(capsys, "list", "nowhere")
+    assert "nowhere is not a folder; pass the folder of" in refused(capsys, "list", "nowhere")
     assert "runs is no folder" in refused(capsys, "list")
 
 
@@ -311,7 +311,7 @@ def test_other_questions_or_pictures_are_not_compared_in_pairs(
 def test_runs_of_two_benchmarks_are_not_compared(capsys: pytest.CaptureFixture[str]) -> None:
     sentence = refused(capsys, "compare", OLD_POPE, OLD_CHAIR, "--runs-dir", str(OLD_RUNS))
 
-    assert "A is of pope and B of chair; compare runs of one benchmark" in sentence
+    assert "A is a run of pope and B of chair; pass two runs of one benchmark" in sentence
 
 
 # export ----------------------------------------------------------------------------------------
@@ -386,7 +386,7 @@ def test_an_output_that_is_recorded_is_refused(
     for name in ("arms/baseline/answers.jsonl", "arms/baseline/arm.json", "run.json", "link"):
         sentence = refused(capsys, action, *named, flag, str(path / name))
 
-        assert f"{flag} {path / name} is in what this command reads or has recorded" in sentence
+        assert f"{flag} {path / name} is an input or a record of a run" in sentence
     assert state_of(tmp_path) == before
 
 
@@ -407,7 +407,7 @@ def test_an_output_may_be_in_the_report_and_be_written_again(
     [
         ("aaaa", "2 runs in"),
         ("ffff", "no run in"),
-        ("pope", "is no run folder, it holds no run.json"),
+        ("pope", "is not a run folder, as it has no run.json"),
     ],
 )
 def test_a_name_of_no_single_run_is_one_sentence(

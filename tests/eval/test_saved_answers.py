@@ -355,7 +355,7 @@ def test_an_unfinished_arm_is_left_out_and_named(
     assert pope_eval.main(["--answers", str(path)]) == 0
 
     printed = capsys.readouterr()
-    assert "note: arm eah is unfinished, and not in these numbers" in printed.err
+    assert "note: arm eah is unfinished, so it is left out of these numbers" in printed.err
     assert "| eah" not in printed.out
 
 
@@ -440,7 +440,7 @@ def test_folders_that_are_no_run_of_the_benchmark_are_refused(
     mme = write_run(tmp_path / "mme-1", {"baseline": right}, items, benchmark="mme")
     path = write_run(tmp_path / "x-1", {"baseline": right}, items)
 
-    assert "is no run folder, it holds no run.json" in refused(
+    assert "is not a run folder, as it has no run.json" in refused(
         capsys, *flags(tmp_path, tmp_path / "pope")
     )
     assert "holds answers to mme, not to pope; pass --task mme" in refused(

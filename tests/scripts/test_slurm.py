@@ -22,7 +22,8 @@ def test_each_task_knows_its_place_and_has_the_arguments(tmp_path: Path) -> None
     srun.chmod(0o755)
     probe = tmp_path / "probe.py"
     probe.write_text(
-        "import sys\nfrom eval.run.processes import this_place\nprint(this_place(), sys.argv[1:])\n"
+        "import sys\nfrom eval.run.processes import this_process\n"
+        "print(this_process(), sys.argv[1:])\n"
     )
     paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
 
@@ -35,6 +36,6 @@ def test_each_task_knows_its_place_and_has_the_arguments(tmp_path: Path) -> None
     )
 
     assert done.stdout.splitlines() == [
-        f"Place(index={index}, count=2, local={index}) ['--model', 'with space']"
+        f"Process(index={index}, count=2, local={index}) ['--model', 'with space']"
         for index in range(2)
     ], done.stderr

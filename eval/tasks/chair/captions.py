@@ -14,8 +14,8 @@ from eval.files.answers import Caption
 from eval.files.image_ids import ImageId, image_id_of
 from eval.files.storage import AppendedLines, read_json
 from eval.run.arm_folder import ANSWERS, ARMS
-from eval.run.edited import check_questions
 from eval.run.folder import OLD_ANSWERS, RUN
+from eval.run.question_check import check_questions
 from eval.run.recorded import read_run
 from eval.tasks.chair.caption_rows import caption_rows
 

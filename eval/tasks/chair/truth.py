@@ -29,7 +29,7 @@ from typing import Any, Final
 
 from eval.errors import EvaluationError, some_ids
 from eval.files.coco import annotation_files, read_captions, read_instances
-from eval.files.image_ids import ImageId, image_ids_of, order
+from eval.files.image_ids import ImageId, image_ids_of, sort_key
 from eval.files.text import read_text
 from eval.files.writing import write_atomically
 from eval.tasks.chair.analyzers import Analyzer
@@ -59,7 +59,7 @@ class GroundTruth:
 
     def hash(self, image_ids: Sequence[ImageId]) -> str:
         """Return the SHA-256 of the objects of some pictures, which does not depend on the file."""
-        ids = sorted(image_ids, key=order)
+        ids = sorted(image_ids, key=sort_key)
         known = [[image_id, sorted(self.objects[image_id])] for image_id in ids]
         return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
@@ -114,7 +114,7 @@ def _is_cache(parsed: Mapping[str, Any]) -> bool:
 
 def write(path: Path, truth: GroundTruth) -> None:
     """Write a ground truth file, gzipped if its name ends in `.gz`."""
-    objects = {at: sorted(truth.objects[at]) for at in sorted(truth.objects, key=order)}
+    objects = {at: sorted(truth.objects[at]) for at in sorted(truth.objects, key=sort_key)}
     content = {"analyzer": truth.analyzer, "inputs": truth.inputs, "objects": objects}
     encoded = json.dumps(content).encode()
     write_atomically(path, gzip.compress(encoded, mtime=0) if path.suffix == ".gz" else encoded)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from eval.errors import EvaluationError
 from eval.files.coco import SOURCE, SPLITS, read_instances
-from eval.files.image_ids import ImageId, order
+from eval.files.image_ids import ImageId, sort_key
 from eval.files.pictures import read_picture
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.images import pictures_in
@@ -102,7 +102,8 @@ class References:
 
     def hash(self) -> str:
         """Return the SHA-256 of categories and objects."""
-        content = [self.kinds, [[at, self.objects[at]] for at in sorted(self.objects, key=order)]]
+        ids = sorted(self.objects, key=sort_key)
+        content = [self.kinds, [[at, self.objects[at]] for at in ids]]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 

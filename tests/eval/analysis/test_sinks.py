@@ -255,18 +255,18 @@ def test_the_process_that_answers_last_writes_the_page_though_it_looked_first(
 ) -> None:
     words = [*TINY, *DATA, *CAPTIONS, "--num-images", "9", "--max-new-tokens", "4"]
     words[words.index("--gpu-id") : words.index("--gpu-id") + 2] = ["--device", "cpu"]
-    answered = sinks.Asking.answered
+    answered = sinks.AnswerCollector.answered
     said: list[str] = []
 
     def late(*arguments: Any) -> Any:
-        monkeypatch.setattr(sinks.Asking, "answered", answered)
+        monkeypatch.setattr(sinks.AnswerCollector, "collect", answered)
         monkeypatch.setenv("RANK", "0")
         assert sinks.main(words) == 0
         said.append(capsys.readouterr().out)
         monkeypatch.setenv("RANK", "1")
         return answered(*arguments)
 
-    monkeypatch.setattr(sinks.Asking, "answered", late)
+    monkeypatch.setattr(sinks.AnswerCollector, "collect", late)
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "1")
 
@@ -292,10 +292,10 @@ def test_answers_are_those_of_the_benchmarks_own_runs(
     assert f"sinks/tiny-llava/{run_folder().name} observations" in capsys.readouterr().out
     for words in (["show"], ["export"], ["compare", str(run_folder())]):
         assert runs.main([*words, str(run_folder())]) == 2
-        assert "holds what eval/sinks.py observed, and no answers" in capsys.readouterr().err
+        assert "has observations of eval/sinks.py, not answers" in capsys.readouterr().err
     answers = ["--answers", str(run_folder())]
     assert pope_eval.main([*TINY, *answers]) == 2
-    assert "holds what eval/sinks.py observed, and no answers" in capsys.readouterr().err
+    assert "has observations of eval/sinks.py, not answers" in capsys.readouterr().err
 
 
 def test_a_setting_is_chosen_on_pictures_that_are_not_reported(

@@ -82,5 +82,7 @@ def test_a_line_that_is_no_answer_is_one_sentence(change: dict[str, Any]) -> Non
     record = {**Answer(Item(1, "a.jpg", "Is it?"), "yes").as_record(), **change}
     record = {name: value for name, value in record.items() if value is not None}
 
-    with pytest.raises(EvaluationError, match=r"^here is no recorded answer .*; delete that line"):
+    with pytest.raises(
+        EvaluationError, match=r"^here is not a recorded answer .*; delete that line"
+    ):
         answer_of(record, "here")

@@ -53,13 +53,13 @@ def test_a_caption_is_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("[]", "is not a COCO annotation file of that kind"),
+        ("[]", "is not a COCO annotation file of this kind"),
         ('{"images": 5, "annotations": [], "categories": []}', "is not a COCO annotation file"),
         ('{"images": [{"id": -1, "file_name": "x"}], "annotations": [], "categories": []}',
-         "entry 1 of its images has 'id' -1, which is no image id"),
+         "entry 1 of its images has 'id' -1, which is not an image id"),
         ('{"images": [], "annotations": [{"image_id": 1, "category_id": 1}], '
-         '"categories": [{"id": 1, "name": "car"}]}', "is of image 1, which its images lack"),
-        ("[" * 100_000, "is not whole JSON"),
+         '"categories": [{"id": 1, "name": "car"}]}', "names image 1, which is not in its images"),
+        ("[" * 100_000, "is not complete JSON"),
     ],
 )  # fmt: skip
 def test_other_files_are_one_sentence(tmp_path: Path, content: str, message: str) -> None:

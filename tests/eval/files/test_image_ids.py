@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.files.image_ids import ImageId, image_id_of, image_ids_of, order
+from eval.files.image_ids import ImageId, image_id_of, image_ids_of, sort_key
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_what_is_no_id(value: object) -> None:
 
 
 def test_numbers_are_sorted_by_value_before_names() -> None:
-    assert sorted(["b", 10, "a", 9], key=order) == [9, 10, "a", "b"]
+    assert sorted(["b", 10, "a", 9], key=sort_key) == [9, 10, "a", "b"]
 
 
 def test_a_name_of_many_digits_takes_no_time() -> None:

@@ -53,7 +53,10 @@ def test_records_have_the_numbers_of_their_lines(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b'{"a": 1}\n{"a":\n', r"line 2 is not JSON \(Expecting value\); one object a line"),
+        (
+            b'{"a": 1}\n{"a":\n',
+            r"line 2 is not JSON \(Expecting value\); each line must be one object",
+        ),
         (b'{"a": 1}\n{"a": 1, "a": 2}\n', "line 2 is not JSON .key 'a' stands twice"),
         (b'{"a": 1}\n' + b"[" * 100_000, "line 2 is not JSON .nested too deep"),
         (b'{"a": 1}\n[1, 2]\n', r"line 2 is not a JSON object: \[1, 2\]"),
@@ -77,8 +80,8 @@ def test_what_is_no_json_lines_file_is_one_sentence(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('{"a": ', "is damaged, it is not whole JSON"),
-        ("[1]", "is damaged, it holds no JSON object"),
+        ('{"a": ', "is damaged, it is not complete JSON"),
+        ("[1]", "is damaged, it is not a JSON object"),
         (None, "can't be read: No such file"),
     ],
 )

@@ -95,5 +95,5 @@ def test_a_page_says_why_there_is_no_picture(tmp_path: Path) -> None:
     (tmp_path / "bad.jpg").write_bytes(b"no picture")
 
     assert thumbnail(tmp_path, None).problem == f"no picture with this id in {tmp_path}"
-    assert thumbnail(tmp_path, "bad.jpg").problem == "bad.jpg is no picture"
+    assert thumbnail(tmp_path, "bad.jpg").problem == "bad.jpg is not a picture"
     assert thumbnail(tmp_path, "absent.jpg").problem.startswith("absent.jpg can't be read: ")

@@ -24,9 +24,9 @@ def test_a_row_comes_back() -> None:
         (None, "it is None, not an object"),
         ([FOUND], "not an object"),
         ({}, "it has no 'layer'"),
-        (FOUND | {"x": 1}, "it has 'x', which is unknown there"),
+        (FOUND | {"x": 1}, "it has 'x', which is unknown"),
         (FOUND | {"layer": True}, "layer is True, not a whole number"),
-        (FOUND | {"sinks": 1 << 63}, "no number that can be counted with"),
+        (FOUND | {"sinks": 1 << 63}, "not a finite number"),
     ],
 )
 def test_what_is_no_row_is_said(value: Any, message: str) -> None:

@@ -23,7 +23,7 @@ from eval.run.arms import (
     Arm,
     arms_of,
     expand,
-    plain_name,
+    name_without_eah,
     reference_of,
     resolve,
     resolve_arms,
@@ -244,7 +244,7 @@ def test_a_recorded_name_means_the_same_settings_and_the_same_name(
     without = resolve(plain, defaults)
 
     assert again == resolved
-    assert plain_name(resolved.name) == without.name
+    assert name_without_eah(resolved.name) == without.name
     assert resolved.changes == without.changes
     assert (resolved.method or "", without.eah) == (method, None)
     start = {"preset": of_eah["preset"]} if "preset" in of_eah else dict(defaults.model)
@@ -272,7 +272,7 @@ def test_thresholds_of_either_unit_and_rule_are_recorded(
 
 @pytest.mark.parametrize("name", ["answers", "llava", "vcd+opera", "eah@nothing", "vcd@alpha={"])
 def test_names_from_elsewhere_have_no_plain_arm(name: str) -> None:
-    assert plain_name(name) is None
+    assert name_without_eah(name) is None
 
 
 @pytest.mark.parametrize(
@@ -286,7 +286,7 @@ def test_names_from_elsewhere_have_no_plain_arm(name: str) -> None:
     ],
 )
 def test_the_arm_without_eah_keeps_its_methods_settings(name: str, plain: str) -> None:
-    assert plain_name(name) == plain
+    assert name_without_eah(name) == plain
 
 
 # Flags and sweeps ------------------------------------------------------------------------------
@@ -380,9 +380,9 @@ def test_a_sweep_changes_the_arms_that_take_its_settings(
             "layrs: no arm of baseline, eah has such a setting; they have preset",
         ),
         (["alpha=1,2"], "--sweep alpha: no arm of baseline, eah has such a setting"),
-        (["layers"], "--sweep 'layers': sweeps are written KEY=V1,V2"),
-        (["layers=1,"], "--sweep 'layers=1,': sweeps are written KEY=V1,V2"),
-        (["layers=1", "layers=2"], "--sweep layers: its values stand in two places"),
+        (["layers"], "--sweep 'layers': write sweeps as KEY=V1,V2"),
+        (["layers=1,"], "--sweep 'layers=1,': write sweeps as KEY=V1,V2"),
+        (["layers=1", "layers=2"], "--sweep layers: is given twice"),
         (["layers=1,1"], "name at least one arm, each once"),
         (["layers=0-1,0+1"], "'eah@layers=0\\+1' and 'eah@layers=0-1' are the same arm"),
         (["layers=two"], "layers='two' of an arm can't be read"),
@@ -417,8 +417,8 @@ def test_a_sweep_of_what_an_arm_says_itself_is_refused() -> None:
         (["eah@layrs=2"], "setting 'layrs' of an arm is unknown: did you mean 'layers'"),
         (["eah@opera.threshold=2"], "setting 'opera.threshold' of an arm is unknown"),
         (["baseline@layers=2"], "setting 'layers' of an arm is unknown: baseline has no settings"),
-        (["baseline+eah"], "'baseline' stands alone; write two arms"),
-        (["opera+vcd"], "an arm has one of opera, vcd, dola, pai, .*spin, and eah beside"),
+        (["baseline+eah"], "'baseline' cannot be combined; separate arms"),
+        (["opera+vcd"], "an arm has one of opera, vcd, dola, pai, .*spin, with or without"),
         (["eah+eah"], "an arm has one of"),
         (["eah", "eah"], "name at least one arm, each once"),
         ([], "name at least one arm, each once"),
@@ -437,10 +437,10 @@ def test_a_sweep_of_what_an_arm_says_itself_is_refused() -> None:
         (["eah@image_span=34"], r"image span \(34,\), but a span is \(start, stop\)"),
         (["eah@image_span=34-610"], "image_span='34-610' of an arm can't be read; write start"),
         (["eah@preset=papr"], "preset 'papr' is unknown: did you mean 'paper'"),
-        (["eah@rule=papr"], "rule='papr' is not a function or the name of a rule: did you mean 'paper'"),
+        (["eah@rule=papr"], "rule='papr' is not a function or the name of a rule: did you"),
         (["eah@rule=released-code"], "set image_span=.start, stop. too"),
         (["eah@vision_tokens=pictures"], "vision_tokens='pictures', but it is one of"),
-        (["eah@threshold=1.3"], "multiple of uniform attention has threshold_unit=uniform beside"),
+        (["eah@threshold=1.3"], "multiple of uniform attention, add threshold_unit=uniform"),
         (["eah@threshold=nan"], "a finite number is needed"),
         (["eah@threshold_unit=uniform"], "threshold_unit='uniform' without a threshold"),
         (["opera@threshold=15,opera.threshold=16"], "setting threshold of opera is given twice"),
@@ -458,7 +458,7 @@ def test_advice_on_the_unit_is_given_where_it_helps_only() -> None:
     with pytest.raises(EvaluationError) as error:
         resolve("eah@threshold=-1,threshold_unit=uniform", PAPER)
 
-    assert "threshold_unit=uniform beside it" not in str(error.value)
+    assert "add threshold_unit=uniform" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -486,8 +486,8 @@ def test_settings_that_a_method_does_not_take_are_one_sentence(name: str, messag
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["vcd.alpha"], "settings are written METHOD.SETTING=VALUE"),
-        (["alpha=1"], "settings are written METHOD.SETTING=VALUE"),
+        (["vcd.alpha"], "write settings as METHOD.SETTING=VALUE"),
+        (["alpha=1"], "write settings as METHOD.SETTING=VALUE"),
         (["vdc.alpha=1"], "method 'vdc' is unknown: did you mean 'vcd'"),
         (["vcd.alpha={"], "setting '{' can't be read"),
     ],
@@ -812,4 +812,4 @@ def test_eahs_threshold_given_as_operas_is_explained(capsys: pytest.CaptureFixtu
     with pytest.raises(SystemExit):
         settings_of("--threshold", "0.002")
 
-    assert "EAH's own is --THRES" in capsys.readouterr().err
+    assert "EAH's threshold is --THRES" in capsys.readouterr().err

@@ -19,7 +19,7 @@ from eval.run import plan as batches
 from eval.run.plan import (
     CPU_PROMPTS,
     MAX_PROMPTS,
-    Parts,
+    BatchSplitter,
     Prompt,
     batch_room,
     by_count,
@@ -132,7 +132,7 @@ class Memory:
 def test_a_batch_is_halved_until_it_fits_and_the_size_is_remembered(error: BaseException) -> None:
     freed: list[int] = []
     memory = Memory(3, error)
-    parts = Parts(may_cut=True, freed=lambda: bool(freed.append(1)))
+    parts = BatchSplitter(may_cut=True, free_memory=lambda: bool(freed.append(1)))
 
     answers = [one for rows in parts.ask(PROMPTS, memory.answer) for one in rows]
 
@@ -147,7 +147,7 @@ def test_a_batch_is_halved_until_it_fits_and_the_size_is_remembered(error: BaseE
 def test_what_may_fit_now_is_tried_again_as_it_was() -> None:
     kept = [1]
     memory = Memory(3, MemoryError())
-    parts = Parts(may_cut=False, freed=lambda: bool(kept and kept.pop()))
+    parts = BatchSplitter(may_cut=False, free_memory=lambda: bool(kept and kept.pop()))
 
     def answer(prompts: Sequence[Prompt], at: int) -> list[Answer]:
         memory.room = 3 if kept else 11
@@ -162,7 +162,7 @@ def test_what_may_fit_now_is_tried_again_as_it_was() -> None:
 
 def test_each_part_is_given_before_the_next_is_tried() -> None:
     memory = Memory(3, MemoryError())
-    parts = Parts(may_cut=True, freed=lambda: False)
+    parts = BatchSplitter(may_cut=True, free_memory=lambda: False)
 
     first = next(iter(parts.ask(PROMPTS, memory.answer)))
 
@@ -178,14 +178,14 @@ def test_each_part_is_given_before_the_next_is_tried() -> None:
     ],
 )
 def test_too_little_memory_is_one_sentence(room: int, may_cut: bool, message: str) -> None:
-    parts = Parts(may_cut=may_cut, freed=lambda: False)
+    parts = BatchSplitter(may_cut=may_cut, free_memory=lambda: False)
 
     with pytest.raises(EvaluationError, match=message):
         list(parts.ask(PROMPTS, Memory(room, MemoryError()).answer))
 
 
 def test_another_error_is_not_taken_for_too_little_memory() -> None:
-    parts = Parts(may_cut=True, freed=lambda: False)
+    parts = BatchSplitter(may_cut=True, free_memory=lambda: False)
 
     def broken(*_: Any) -> list[Answer]:
         raise RuntimeError("shapes do not fit")

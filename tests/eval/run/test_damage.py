@@ -86,7 +86,7 @@ def test_damage_is_one_sentence(
 def test_answers_of_other_types_are_refused(change: dict[str, Any]) -> None:
     answer_of(ANSWER | {"eah": [FINDING]}, "here")
 
-    with pytest.raises(EvaluationError, match="here is no recorded answer"):
+    with pytest.raises(EvaluationError, match="here is not a recorded answer"):
         answer_of(ANSWER | change, "here")
 
 

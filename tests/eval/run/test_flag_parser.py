@@ -171,7 +171,7 @@ def test_help_shows_each_flag_once_with_what_it_takes(parser: FlagParser) -> Non
     [
         (["--some-thin", "1"], "--some-thin is unknown: did you mean --some-thing? --help lists"),
         (["--some_thinks=secret"], "--some_thinks is unknown: did you mean --some_thing? --help"),
-        (["--qqq"], "--qqq is unknown: --help lists what there is"),
+        (["--qqq"], "--qqq is unknown: --help lists the flags"),
         (["--big", "a"], "--big is unknown: "),  # a prefix is no flag, nor is another case
         (["--some-thing", "one"], "argument --some-thing"),
     ],

@@ -16,7 +16,7 @@ import pytest
 from eval.errors import EvaluationError
 from eval.files.answers import Item
 from eval.run.folder import RunFolder, questions_record
-from eval.run.processes import Place
+from eval.run.processes import Process
 
 ROOT = Path(__file__).resolve().parents[3]
 SETTINGS = {"model": "m", "seed": 1}
@@ -81,11 +81,14 @@ def test_the_lock_ends_with_the_block(tmp_path: Path) -> None:
 
 
 def test_processes_of_one_run_have_locks_of_their_own(tmp_path: Path) -> None:
-    with RunFolder(tmp_path, "run", {}, Place(0, 2)), RunFolder(tmp_path, "run", {}, Place(1, 2)):
-        for place in (Place(0, 2), Place(1, 2), None):
+    with (
+        RunFolder(tmp_path, "run", {}, Process(0, 2)),
+        RunFolder(tmp_path, "run", {}, Process(1, 2)),
+    ):
+        for process in (Process(0, 2), Process(1, 2), None):
             with (
                 pytest.raises(EvaluationError, match="another process is writing"),
-                RunFolder(tmp_path, "run", {}, place),
+                RunFolder(tmp_path, "run", {}, process),
             ):
                 pass
 
@@ -115,7 +118,7 @@ def test_run_json_is_written_once_and_notes_resumptions(tmp_path: Path) -> None:
 
 
 def test_what_one_process_settles_all_go_by(tmp_path: Path) -> None:
-    first, second = (RunFolder(tmp_path, "run", {}, Place(i, 2)) for i in range(2))
+    first, second = (RunFolder(tmp_path, "run", {}, Process(i, 2)) for i in range(2))
     with first, second:
         assert first.settle("batches.json", {"tokens": 5}) == {"tokens": 5}
         assert second.settle("batches.json", {"tokens": 7}) == {"tokens": 5}

@@ -245,7 +245,7 @@ def test_an_arm_that_depends_on_its_first_question_is_not_gone_on_with(
 
     assert pope_eval.main(given) == 2
 
-    assert "can't be gone on with; pass --fresh" in capsys.readouterr().err
+    assert "cannot resume them; pass --fresh" in capsys.readouterr().err
     assert pope_eval.main([*given, "--fresh"]) == 0
 
 

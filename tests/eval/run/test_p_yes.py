@@ -18,7 +18,7 @@ from eval.errors import EvaluationError
 from eval.pope_eval import main
 from eval.run.plan import Prompt
 from eval.run.recorded import find_run
-from eval.run.runner import likelier
+from eval.run.runner import likelier_word
 from eval.tasks.yes_no.parsers import PARSERS
 from eval.tasks.yes_no.settings import YesNoSettings
 from models.decoding.vcd import Vcd
@@ -262,7 +262,7 @@ def test_an_unknown_scoring_is_refused() -> None:
 def test_the_likelier_word_is_the_answer(p_yes: float, word: str) -> None:
     (item, *_) = questions()
 
-    said = likelier(p_yes, "eah", Prompt(item, "Is it?"))
+    said = likelier_word(p_yes, "eah", Prompt(item, "Is it?"))
 
     assert {name: parse(said) for name, parse in PARSERS.items()} == dict.fromkeys(PARSERS, word)
 
@@ -271,7 +271,7 @@ def test_where_neither_word_is_possible_likelihood_is_refused() -> None:
     (item, *_) = questions()
 
     with pytest.raises(EvaluationError, match=r"method vcd: .*question \('random', 0\) can be nei"):
-        likelier(None, "vcd", Prompt(item, "Is it?"))
+        likelier_word(None, "vcd", Prompt(item, "Is it?"))
 
 
 def test_scoring_does_not_go_with_saved_answers(

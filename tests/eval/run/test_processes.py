@@ -13,44 +13,44 @@ from pathlib import Path
 import pytest
 
 from eval.errors import EvaluationError
-from eval.run.processes import Place, launcher_note, this_place
+from eval.run.processes import Process, launcher_note, this_process
 from tests.eval.forks import PLACE, Ended, Forks
 from tests.eval.small_runs import ROOT, lines_of, numbers_of, only_run, pope_flags, same_answers
 
 
 @pytest.mark.parametrize(
-    ("variables", "place"),
+    ("variables", "process"),
     [
-        ({}, Place(0, 1, 0)),
-        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Place(5, 8, 1)),
-        ({"RANK": "1", "WORLD_SIZE": "2"}, Place(1, 2, 1)),
-        ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0"}, Place(1, 2, 0)),
+        ({}, Process(0, 1, 0)),
+        ({"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1"}, Process(5, 8, 1)),
+        ({"RANK": "1", "WORLD_SIZE": "2"}, Process(1, 2, 1)),
+        ({"PMI_RANK": "1", "PMI_SIZE": "2", "MPI_LOCALRANKID": "0"}, Process(1, 2, 0)),
         (
             {
                 "OMPI_COMM_WORLD_RANK": "3",
                 "OMPI_COMM_WORLD_SIZE": "4",
                 "OMPI_COMM_WORLD_LOCAL_RANK": "1",
             },
-            Place(3, 4, 1),
+            Process(3, 4, 1),
         ),
-        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, Place(0, 1, 0)),  # also without srun
+        ({"SLURM_PROCID": "1", "SLURM_NTASKS": "2"}, Process(0, 1, 0)),  # also without srun
     ],
 )
-def test_a_process_knows_its_place(variables: dict[str, str], place: Place) -> None:
-    assert this_place(variables) == place
+def test_a_process_knows_its_number(variables: dict[str, str], process: Process) -> None:
+    assert this_process(variables) == process
 
 
 @pytest.mark.parametrize(
     ("variables", "sentence"),
     [
-        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE='two' is no number"),
+        ({"WORLD_SIZE": "two", "RANK": "0"}, "WORLD_SIZE='two' is not a number"),
         ({"WORLD_SIZE": "2"}, "process None of 2"),
         ({"WORLD_SIZE": "2", "RANK": "2"}, "process 2 of 2"),
     ],
 )
 def test_a_place_that_makes_no_sense_is_an_error(variables: dict[str, str], sentence: str) -> None:
     with pytest.raises(EvaluationError, match=sentence):
-        this_place(variables)
+        this_process(variables)
 
 
 def test_accelerates_single_process_is_pointed_out() -> None:
@@ -72,30 +72,30 @@ def test_a_judge_is_asked_by_one_process(
     flags = ["--model", "tiny-llava", "--data-path", str(tmp_path), "--dry-run"]
     assert gpt4v_eval.main(flags) == 2
 
-    assert "a judge is asked by one process" in capsys.readouterr().err
+    assert "judging uses one process" in capsys.readouterr().err
 
 
 def test_batches_are_dealt_out_once() -> None:
-    takers = [[Place(i, 3).takes(batch) for i in range(3)].count(True) for batch in range(20)]
+    takers = [[Process(i, 3).takes(batch) for i in range(3)].count(True) for batch in range(20)]
 
     assert takers == [1] * 20
 
 
 @pytest.mark.parametrize(
-    ("place", "wanted", "gpus", "device"),
+    ("process", "wanted", "gpus", "device"),
     [
-        (Place(), None, 4, None),
-        (Place(), "cuda:3", 4, "cuda:3"),
-        (Place(), "auto", 4, "auto"),
-        (Place(5, 8, 1), None, 4, "cuda:1"),
-        (Place(5, 8, 1), None, 0, None),
-        (Place(5, 8, 1), "cpu", 4, "cpu"),
+        (Process(), None, 4, None),
+        (Process(), "cuda:3", 4, "cuda:3"),
+        (Process(), "auto", 4, "auto"),
+        (Process(5, 8, 1), None, 4, "cuda:1"),
+        (Process(5, 8, 1), None, 0, None),
+        (Process(5, 8, 1), "cpu", 4, "cpu"),
     ],
 )
 def test_each_process_has_a_gpu_of_its_own(
-    place: Place, wanted: str | None, gpus: int, device: str | None
+    process: Process, wanted: str | None, gpus: int, device: str | None
 ) -> None:
-    assert place.device(wanted, gpus) == device
+    assert process.device(wanted, gpus) == device
 
 
 @pytest.mark.parametrize(
@@ -108,7 +108,7 @@ def test_each_process_has_a_gpu_of_its_own(
 )
 def test_processes_do_not_meet_on_a_gpu(wanted: str | None, gpus: int, sentence: str) -> None:
     with pytest.raises(EvaluationError, match=sentence):
-        Place(5, 8, 1).device(wanted, gpus)
+        Process(5, 8, 1).device(wanted, gpus)
 
 
 @pytest.fixture(scope="module")
@@ -156,7 +156,7 @@ def test_two_processes_give_the_result_of_one(
     run = only_run(tmp_path)
     assert is_same(run, undisturbed)
     assert sum("| baseline |" in one.out for one in ended) == 1, "one process prints the table"
-    assert sum("is done; the last one prints" in one.err for one in ended) == 1
+    assert sum("is done; the last process prints" in one.err for one in ended) == 1
     assert {path.name for path in (run / "arms/eah").iterdir()} == {
         "arm.json", "answers.jsonl", "costs.jsonl",
     }  # fmt: skip
@@ -217,7 +217,7 @@ def test_what_processes_left_is_finished_by_one(
             {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"},
         )],
     )  # fmt: skip
-    assert "process 1 of 2 is done; the last one prints the result" in ended.err
+    assert "process 1 of 2 is done; the last process prints the result" in ended.err
     assert ended.out == ""
 
     assert server.run([*flags, "--output-dir", str(tmp_path)]).status == 0

@@ -59,14 +59,14 @@ def test_an_unfinished_arm_has_no_part_in_the_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("run.json", None, "is no run folder, it holds no run.json"),
+        ("run.json", None, "is not a run folder, as it has no run.json"),
         ("run.json", "{}", "run.json is damaged, its 'settings' is None, not an object; copy it"),
         ("run.json", '{"settings": {"benchmark": 5, "model": "x"}}', "is 5, not a text; copy it"),
         ("arms/eah/arm.json", '{"name": "eah", "started": "x", "eah": 1}', "not an object or null"),
         ("arms/eah/arm.json", '{"name": 5}', "is 5, not a text; run the command that made it with"),
         ("run.json", '{"settings"', "run.json is damaged"),
-        ("arms/eah/arm.json", "[]", "arm.json is damaged, it holds no JSON object"),
-        ("arms/eah/answers.jsonl", "{}\n", "is no recorded answer"),
+        ("arms/eah/arm.json", "[]", "arm.json is damaged, it is not a JSON object"),
+        ("arms/eah/answers.jsonl", "{}\n", "is not a recorded answer"),
         ("arms/eah/answers.jsonl", "{\n", "answers.jsonl, line 1 is not JSON"),
     ],
 )
@@ -158,7 +158,9 @@ def test_old_answers_and_costs_that_were_cut_off_are_told_apart(tmp_path: Path) 
 
     with (path / "predictions.jsonl").open("a") as file:
         file.write('{"method": "eah"}\n')
-    with pytest.raises(EvaluationError, match=r"predictions\.jsonl, line 55 is no recorded answer"):
+    with pytest.raises(
+        EvaluationError, match=r"predictions\.jsonl, line 55 is not a recorded answer"
+    ):
         read_run(path)
 
 
@@ -181,7 +183,7 @@ def test_runs_are_found_by_folder_name_and_hash(tmp_path: Path) -> None:
     [
         ("0a1b", "^2 runs in .*'0a1b'.*: pass a folder, or enough .*; opera-all-0a1bffff, opera"),
         ("ffff", "^no run in .*'ffff'.*runs.py list shows all$"),
-        ("", "^. is no run folder"),
+        ("", "^. is not a run folder"),
         ("random", "^no run in"),
         ("b2c3d", "^no run in"),
     ],
@@ -197,7 +199,7 @@ def test_a_name_of_none_or_several_runs_is_one_sentence(
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="is no run folder"):
+    with pytest.raises(EvaluationError, match="is not a run folder"):
         find_run(str(tmp_path), tmp_path)
 
 

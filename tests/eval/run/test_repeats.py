@@ -8,7 +8,7 @@ import pytest
 
 from eval.errors import EvaluationError
 from eval.files.answers import Item
-from eval.run.repeats import check_seed, check_varied, settings_by_repeat
+from eval.run.repeats import check_repeats_differ, check_seed, settings_by_repeat
 from eval.run.settings import RunSettings
 
 ITEMS = [Item(at, f"{at}.jpg", "?") for at in range(4)]
@@ -36,7 +36,7 @@ def test_the_same_answers_are_refused() -> None:
         match=r"--repeats 2 would have the same answers 2 times: no arm draws noise \(baseline, "
         r"eah\).*; add --sample or an arm such as vcd",
     ):
-        check_varied(each, reversed_order)
+        check_repeats_differ(each, reversed_order)
 
 
 @pytest.mark.parametrize(
@@ -49,18 +49,18 @@ def test_the_same_answers_are_refused() -> None:
     ids=["sampling", "noise", "noise under EAH"],
 )
 def test_sampling_and_noise_are_not(settings: RunSettings) -> None:
-    check_varied(settings_by_repeat(settings), [ITEMS, ITEMS])
+    check_repeats_differ(settings_by_repeat(settings), [ITEMS, ITEMS])
 
 
 def test_noise_of_one_seed_is_the_same_noise() -> None:
     settings = RunSettings(repeats=2, method=("baseline", "vcd@seed=5"))
 
     with pytest.raises(EvaluationError, match="no arm draws noise"):
-        check_varied(settings_by_repeat(settings), [ITEMS, ITEMS])
+        check_repeats_differ(settings_by_repeat(settings), [ITEMS, ITEMS])
 
 
 def test_other_pictures_are_not() -> None:
-    check_varied(settings_by_repeat(RunSettings(repeats=2)), [ITEMS[:3], ITEMS[1:]])
+    check_repeats_differ(settings_by_repeat(RunSettings(repeats=2)), [ITEMS[:3], ITEMS[1:]])
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_other_pictures_are_not() -> None:
 def test_a_seed_beside_repeats_is_refused(settings: RunSettings, given: dict[str, int]) -> None:
     with pytest.raises(
         EvaluationError,
-        match=f"--repeats 2 has the seeds 0 to 1, so --seed {settings.seed} has no use; give one",
+        match=f"--repeats 2 uses the seeds 0 to 1, so --seed {settings.seed} has no effect",
     ):
         check_seed(settings, given)
 

@@ -592,7 +592,7 @@ def test_without_a_baseline_a_note_says_so(
 ) -> None:
     assert main([*flags, "--method", "eah"]) == 0
 
-    assert "note: no baseline arm in this run" in capsys.readouterr().err
+    assert "note: this run has no baseline arm" in capsys.readouterr().err
     assert main(flags) == 0
     assert "note:" not in capsys.readouterr().err
 
@@ -808,7 +808,7 @@ def test_an_output_that_is_an_input_is_refused(
     assert main([*flags, "--config", str(config), "--json", str(target)]) == 2
 
     error = capsys.readouterr().err
-    assert f"pope_eval: error: --json {target} is in what this command reads" in error
+    assert f"pope_eval: error: --json {target} is an input or a record of a run" in error
     assert target.read_bytes() == before
 
 

@@ -14,7 +14,7 @@ from scipy import stats
 
 from eval.errors import EvaluationError
 from eval.files.answers import Answer, Item
-from eval.stats.grouped import Difference, Grouped, Result, group
+from eval.stats.grouped import Difference, Grouped, Result, compute_numbers
 from eval.stats.intervals import Array, Interval, ratio
 from eval.stats.metric import Metric
 
@@ -138,7 +138,7 @@ def arms() -> Arms:
 
 @pytest.fixture(scope="module")
 def found(arms: Arms) -> Grouped:
-    return group(Toy(), arms, AGAINST)
+    return compute_numbers(Toy(), arms, AGAINST)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ class Pooled(Toy):
 
 
 def test_pooled_totals_are_numbers_of_all_questions_together(arms: Arms) -> None:
-    found = group(Pooled(), arms, AGAINST)
+    found = compute_numbers(Pooled(), arms, AGAINST)
 
     for name, answers in arms.items():
         for kind, parts in (("all", PARTS), ("hard", PARTS[1:])):
@@ -175,7 +175,9 @@ def test_pooled_totals_are_numbers_of_all_questions_together(arms: Arms) -> None
             accuracy = list(one.numbers.values())[1]
             assert (accuracy.low, accuracy.high) == pytest.approx((low, high), abs=0.01)
     parts = [one.numbers for one in found.results if not one.is_total]
-    assert parts == [one.numbers for one in group(Toy(), arms, AGAINST).results if not one.is_total]
+    assert parts == [
+        one.numbers for one in compute_numbers(Toy(), arms, AGAINST).results if not one.is_total
+    ]
 
 
 def test_what_is_resampled_may_hold_several_pictures(arms: Arms) -> None:
@@ -187,7 +189,7 @@ def test_what_is_resampled_may_hold_several_pictures(arms: Arms) -> None:
         for k in range(2)
     ]
 
-    one, both = (group(Toy(), {name: of}, {}) for of in (answers, twice))
+    one, both = (compute_numbers(Toy(), {name: of}, {}) for of in (answers, twice))
 
     assert one.pictures == both.pictures == PICTURES
     assert [r.numbers for r in both.results] == [r.numbers for r in one.results]
@@ -332,7 +334,7 @@ def test_where_all_pictures_give_the_same_a_sum_has_wilsons_interval_up_to_its_o
         for n in range(30) for label in ("yes", "no") for part in ("a", "b", "c")
     ]  # fmt: skip
 
-    found = group(Toy(), {"eah": perfect}, {})
+    found = compute_numbers(Toy(), {"eah": perfect}, {})
 
     one = result(found, "eah", "all").numbers["score"]
     share = 3 * (100 + 25) / (3 * 150)
@@ -348,7 +350,7 @@ def test_a_pooled_total_has_the_bounds_of_one_part() -> None:
         for n in range(30) for label in ("yes", "no") for part in ("a", "b", "c")
     ]  # fmt: skip
 
-    one = result(group(Pooled(), {"eah": perfect}, {}), "eah", "all").numbers["score"]
+    one = result(compute_numbers(Pooled(), {"eah": perfect}, {}), "eah", "all").numbers["score"]
 
     known = stats.binomtest(25, 30).proportion_ci(method="wilson")
     assert (one.value, one.low, one.high) == pytest.approx((125, 150 * known.low, 150 * known.high))
@@ -362,7 +364,7 @@ class Counted(Pooled):
 
 
 def test_pooled_counts_are_summed(arms: Arms) -> None:
-    found = group(Counted(), arms, {})
+    found = compute_numbers(Counted(), arms, {})
 
     for name, answers in arms.items():
         assert result(found, name, "all").numbers["yes"].value == len(answers)
@@ -388,7 +390,7 @@ def test_what_is_not_defined_is_none_and_has_no_test(arms: Arms) -> None:
             found = super().numbers(sums)
             return np.stack([found[0] + nan, found[1], found[2]])
 
-    found = group(Halves(), arms, AGAINST)
+    found = compute_numbers(Halves(), arms, AGAINST)
 
     number = found.results[0].as_dict()["numbers"]["score"]
     assert number == {"value": None, "low": None, "high": None}
@@ -400,7 +402,7 @@ def test_pictures_are_matched_by_name_not_by_order(arms: Arms, found: Grouped) -
     shuffled = {name: random.Random(1).sample(of, len(of)) for name, of in arms.items()}
     for of in shuffled.values():
         of.sort(key=lambda answer: PARTS.index(answer.item.part))
-    again = group(Toy(), shuffled, AGAINST)
+    again = compute_numbers(Toy(), shuffled, AGAINST)
 
     for one in found.results:
         assert result(again, one.arm, one.part) == one
@@ -409,7 +411,7 @@ def test_pictures_are_matched_by_name_not_by_order(arms: Arms, found: Grouped) -
 
 
 def test_answers_that_are_not_right_or_wrong_have_no_test(arms: Arms) -> None:
-    found = group(Free(), arms, AGAINST)
+    found = compute_numbers(Free(), arms, AGAINST)
 
     assert {one.test for one in found.differences} == {None}
     assert found.differences[0].as_dict()["permutation_test"] is None
@@ -417,14 +419,14 @@ def test_answers_that_are_not_right_or_wrong_have_no_test(arms: Arms) -> None:
 
 
 def test_an_arm_without_reference_is_compared_with_nothing(arms: Arms) -> None:
-    found = group(Toy(), {"eah": arms["eah"], "other": arms["other"]}, {})
+    found = compute_numbers(Toy(), {"eah": arms["eah"], "other": arms["other"]}, {})
 
     assert found.differences == []
     assert {one.arm for one in found.results} == {"eah", "other"}
 
 
 def test_one_part_has_no_total() -> None:
-    found = group(Toy(), arms_of(parts=("random",)), {"eah": ["baseline"]})
+    found = compute_numbers(Toy(), arms_of(parts=("random",)), {"eah": ["baseline"]})
 
     assert [one.part for one in found.results] == ["random"] * 3
     assert [one.part for one in found.differences] == ["random"]
@@ -433,7 +435,7 @@ def test_one_part_has_no_total() -> None:
 def test_one_picture_has_numbers_and_no_interval(arms: Arms) -> None:
     one = {name: [a for a in of if a.item.image == "001.jpg"] for name, of in arms.items()}
 
-    found = group(Toy(), one, AGAINST)
+    found = compute_numbers(Toy(), one, AGAINST)
 
     assert found.pictures == 1
     number = found.results[0].as_dict()["numbers"]["accuracy"]
@@ -461,12 +463,12 @@ def test_arms_with_other_questions_are_refused(arms: Arms) -> None:
     with pytest.raises(
         EvaluationError, match=r"baseline and eah did not answer the same questions \(3 are"
     ):
-        group(Toy(), short, {"eah": ["baseline"]})
+        compute_numbers(Toy(), short, {"eah": ["baseline"]})
     with pytest.raises(EvaluationError, match=r"same questions \(3 are"):
-        group(Toy(), dict(reversed(short.items())), {})
+        compute_numbers(Toy(), dict(reversed(short.items())), {})
 
 
 @pytest.mark.parametrize("arms", [{}, {"baseline": []}])
 def test_no_answers_are_refused(arms: Arms) -> None:
     with pytest.raises(EvaluationError, match="there are no answers to compute numbers from"):
-        group(Toy(), arms, {})
+        compute_numbers(Toy(), arms, {})

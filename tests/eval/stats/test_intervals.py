@@ -188,7 +188,7 @@ def test_the_resamples_are_scipys(images: int, monkeypatch: pytest.MonkeyPatch) 
     counts = np.random.default_rng(5).integers(0, 9, (images, 4)).astype(float)
     monkeypatch.setattr(intervals, "_DRAWN_AT_ONCE", 7 * images)
 
-    found = intervals._resampled(counts, chair, seed=3, n_resamples=250)
+    found = intervals._resample(counts, chair, seed=3, n_resamples=250)
 
     known = stats.bootstrap(
         (np.arange(images),),
@@ -298,7 +298,7 @@ def test_an_interval_that_varies_is_not_wilsons() -> None:
 
 
 def test_the_note_of_one_picture_is_that_it_has_no_interval() -> None:
-    assert few_pictures_note(1) == ["note: 1 picture, which says nothing of others: no intervals"]
+    assert few_pictures_note(1) == ["note: 1 picture, so there are no intervals"]
 
 
 @pytest.mark.parametrize(("pictures", "notes"), [(49, 1), (50, 0), (1, 1)])

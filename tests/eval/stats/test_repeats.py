@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from eval.files.answers import Answer, Item
-from eval.stats.grouped import Difference, Result, group
+from eval.stats.grouped import Difference, Result, compute_numbers
 from eval.stats.intervals import Array
-from eval.stats.repeats import Repeated, RepeatedNumbers, RepeatedRuns, over_repeats
+from eval.stats.repeats import Repeated, RepeatedNumbers, RepeatedRuns, compute_repeats
 from tests.eval.stats.test_grouped import Free, Toy
 
 PARTS = ("random", "popular")
@@ -55,14 +55,14 @@ def repeats() -> dict[str, list[list[Answer]]]:
 
 @pytest.fixture(scope="module")
 def found(repeats: dict[str, list[list[Answer]]]) -> RepeatedRuns:
-    return over_repeats(Toy(), repeats, AGAINST)
+    return compute_repeats(Toy(), repeats, AGAINST)
 
 
 def test_each_repeat_has_the_numbers_of_its_own_run(
     found: RepeatedRuns, repeats: dict[str, list[list[Answer]]]
 ) -> None:
     for at in range(3):
-        alone = group(Toy(), {arm: of[at] for arm, of in repeats.items()}, AGAINST)
+        alone = compute_numbers(Toy(), {arm: of[at] for arm, of in repeats.items()}, AGAINST)
         single: list[Result | Difference] = [*alone.results, *alone.differences]
         expected = {(one.arm, one.part, isinstance(one, Difference)): one.numbers for one in single}
         over = [*found.results, *found.differences]
@@ -97,8 +97,8 @@ def test_a_picture_is_drawn_with_its_answers_in_all_repeats() -> None:
     """The same answers N times say no more of other pictures than once."""
     same = answers(drawn(7, 0.6))
 
-    once = group(Toy(), {"baseline": same}, {})
-    often = over_repeats(Toy(), {"baseline": [same] * 5}, {})
+    once = compute_numbers(Toy(), {"baseline": same}, {})
+    often = compute_repeats(Toy(), {"baseline": [same] * 5}, {})
 
     for one, over in zip(once.results, often.results, strict=True):
         for name, expected in one.numbers.items():
@@ -110,8 +110,8 @@ def test_a_picture_is_drawn_with_its_answers_in_all_repeats() -> None:
 
 
 def test_independent_repeats_narrow_the_interval() -> None:
-    one = over_repeats(Toy(), {"baseline": [answers(drawn(1, 0.5, 300))] * 2}, {})
-    nine = over_repeats(Toy(), {"baseline": [answers(drawn(n, 0.5, 300)) for n in range(9)]}, {})
+    one = compute_repeats(Toy(), {"baseline": [answers(drawn(1, 0.5, 300))] * 2}, {})
+    nine = compute_repeats(Toy(), {"baseline": [answers(drawn(n, 0.5, 300)) for n in range(9)]}, {})
 
     widths = [accuracy(of, "baseline").mean.high - accuracy(of, "baseline").mean.low
               for of in (one, nine)]  # fmt: skip
@@ -123,7 +123,7 @@ def test_differences_are_paired_in_each_repeat() -> None:
     shares = (0.3, 0.6, 0.9)
     before = [answers(drawn(n, share)) for n, share in enumerate(shares)]
 
-    found = over_repeats(Toy(), {"baseline": before, "eah": before}, AGAINST)
+    found = compute_repeats(Toy(), {"baseline": before, "eah": before}, AGAINST)
 
     assert accuracy(found, "eah").sd > 0.2
     difference = number(found.differences, "eah", "all")
@@ -136,7 +136,7 @@ def test_splits_of_pictures_count_each_in_its_own_repeat() -> None:
     splits = [drawn(n, 0.5, 100) for n in range(5)]
     parted = {"baseline": [answers(of, first=100 * at) for at, of in enumerate(splits)]}
 
-    found = over_repeats(Toy(), parted, {})
+    found = compute_repeats(Toy(), parted, {})
 
     assert found.pictures == 500
     one = accuracy(found, "baseline")
@@ -152,7 +152,7 @@ def test_a_repeat_without_a_number_makes_the_mean_none() -> None:
             share = np.where(yes > 0, right / np.where(yes > 0, yes, 1), np.nan)
             return np.stack([asked, share, share])
 
-    found = over_repeats(Rare(), {"baseline": [answers([True] * 9), answers([False] * 9)]}, {})
+    found = compute_repeats(Rare(), {"baseline": [answers([True] * 9), answers([False] * 9)]}, {})
 
     one = accuracy(found, "baseline")
     assert isnan(one.mean.value)
@@ -162,6 +162,6 @@ def test_a_repeat_without_a_number_makes_the_mean_none() -> None:
 
 
 def test_answers_that_are_not_right_or_wrong_are_repeated_too() -> None:
-    found = over_repeats(Free(), {"baseline": [answers([True, False])] * 2}, {})
+    found = compute_repeats(Free(), {"baseline": [answers([True, False])] * 2}, {})
 
     assert accuracy(found, "baseline").mean.value == pytest.approx(2.5)

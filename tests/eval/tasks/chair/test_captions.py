@@ -143,7 +143,7 @@ def test_doubles_are_named_and_the_last_can_be_taken(tmp_path: Path) -> None:
         (lines({"image_id": True, "caption": "a"}), "line 1: True is no image id"),
         (lines({"image_id": "-2", "caption": "a"}), "line 1: '-2' is no image id"),
         (lines(ROWS[0]) + '{"image_id": 1, "capt', "line 2 is not JSON"),
-        ('[{"image_id": 1, "caption": "a"}, {"ima', "is not whole JSON"),
+        ('[{"image_id": 1, "caption": "a"}, {"ima', "is not complete JSON"),
         ('{"file": "12", "text": "b"}', "line 1 has no 'image_id'; the keys there are file, text"),
         ('{"7": 5}', "image 7: 'caption' is 5, not text"),
         ('{"7": []}', "has no caption of image 7"),
@@ -152,7 +152,7 @@ def test_doubles_are_named_and_the_last_can_be_taken(tmp_path: Path) -> None:
         (lines({"image_id": "1" * 5000, "caption": "a"}), "1 is no image id"),
         (lines({**ROWS[0], "method": "m"}, ROWS[1]), "has 1 rows that name no method, but others"),
         ("[1]", "entry 1 is not a JSON object: 1"),
-        (lines(1), "holds 1; rows are needed, a JSON object each"),
+        (lines(1), "contains 1; each row must be a JSON object"),
     ],
 )  # fmt: skip
 def test_unusable_files_are_one_sentence(tmp_path: Path, content: str, message: str) -> None:
@@ -172,7 +172,7 @@ def test_an_empty_method_is_none(tmp_path: Path) -> None:
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="can't be read: No such file"):
         read(tmp_path / "absent.jsonl")
-    with pytest.raises(EvaluationError, match=r"is no run folder, it holds no run\.json"):
+    with pytest.raises(EvaluationError, match=r"is not a run folder, as it has no run\.json"):
         read(tmp_path)
 
 

@@ -249,7 +249,7 @@ def test_the_list_of_the_released_captions_is_read(shared: Path) -> None:
         ("1\n-2\n", "line 2: '-2' is no image id"),
         ("[1, -2]\n", "entry 2: -2 is no image id"),
         ("[1, 2, 1]\n", "entry 3: image id 1 stands in entry 1 already"),
-        ("[1, 2\n", "is not whole JSON"),
+        ("[1, 2\n", "is not complete JSON"),
         ("[]\n", "holds no image ids"),
         ("image_id\n", "holds no image ids"),
         ("1\n\n7\n07\n", "line 4: image id 7 stands in line 3 already"),

@@ -414,7 +414,7 @@ def test_a_picture_that_can_t_be_shown_says_why(tmp_path: Path, two: list[Scored
     assert problems[0].startswith(
         "COCO_val2014_000000000007.jpg can't be read: image file is trunc"
     )
-    assert problems[1:3] == [f"no picture with this id in {folder}", "12.jpeg is no picture"]
+    assert problems[1:3] == [f"no picture with this id in {folder}", "12.jpeg is not a picture"]
     assert problems[3].startswith("broken5.png can't be read: broken PNG file")
 
 

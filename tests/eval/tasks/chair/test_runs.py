@@ -91,7 +91,7 @@ def test_unusable_run_folders_are_one_sentence(tmp_path: Path) -> None:
 
     path = run / "arms/baseline/answers.jsonl"
     path.write_text('{"id": 1}\n')
-    with pytest.raises(EvaluationError, match=r"answers\.jsonl, answer 1 is no recorded answer"):
+    with pytest.raises(EvaluationError, match=r"answers\.jsonl, answer 1 is not a recorded answer"):
         read_captions(run)
 
     path.write_text(lines("baseline", [1]).replace('"id": 1', '"id": -1'))
@@ -99,7 +99,7 @@ def test_unusable_run_folders_are_one_sentence(tmp_path: Path) -> None:
         read_captions(run)
 
     (run / "run.json").unlink()
-    with pytest.raises(EvaluationError, match=r"is no run folder, it holds no run\.json"):
+    with pytest.raises(EvaluationError, match=r"is not a run folder, as it has no run\.json"):
         read_captions(run)
 
 

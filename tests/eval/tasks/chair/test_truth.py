@@ -187,7 +187,7 @@ def test_missing_annotations_are_named(annotations: Path, tmp_path: Path) -> Non
 
     with pytest.raises(
         EvaluationError,
-        match=r"lacks captions_train2014\.json \(needed are instances_train2014\.json, .*"
+        match=r"lacks captions_train2014\.json \(needed: instances_train2014\.json, .*"
         r"annotations_trainval2014\.zip of cocodataset\.org, which scripts/download_data\.sh",
     ):
         build(annotations, tmp_path / "cache.json")
@@ -198,15 +198,15 @@ def test_missing_annotations_are_named(annotations: Path, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("captions_val2014.json", '{"annotations": [{"ima', "is not whole JSON"),
+        ("captions_val2014.json", '{"annotations": [{"ima', "is not complete JSON"),
         ("captions_val2014.json", "[]", "is not a COCO annotation file"),
-        ("captions_val2014.json", "{}", "is not a COCO annotation file of that kind"),
+        ("captions_val2014.json", "{}", "is not a COCO annotation file of this kind"),
         (
             "instances_val2014.json",
             '{"images": [], "annotations": []}',
             "no list of categories",
         ),
-        ("instances_val2014.json", "", "is not whole JSON"),
+        ("instances_val2014.json", "", "is not complete JSON"),
     ],
 )
 def test_damaged_annotations_are_one_sentence(

@@ -142,7 +142,7 @@ def test_captions_of_other_pictures_with_the_same_names_are_not_taken(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--method", "eah"], "two methods are compared; name two"),
+        (["--method", "eah"], "exactly two methods are needed"),
         (["--model", "tiny-lava"], "did you mean 'tiny-llava'"),
         (["--data-path", "nowhere"], "--data-path nowhere is not a folder"),
         (["--scale_factor", "50"], "OPERA is a beam search"),

@@ -97,7 +97,10 @@ def test_where_all_texts_are_equal_nothing_is_asked(
     assert main([*flags_for(folder, stub.url), "--json", str(tmp_path / "out.json")]) == 0
 
     printed = capsys.readouterr()
-    assert printed.out == "nothing to judge: baseline and eah say the same of all 6 pictures\n"
+    assert (
+        printed.out
+        == "nothing to judge: baseline and eah have the same answers for all 6 pictures\n"
+    )
     assert printed.err == ""
     assert stub.calls == []
     assert not (folder / "runs").exists()

@@ -95,7 +95,7 @@ def test_instances_without_objects_are_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not whole JSON"),
+        ("{", "is not complete JSON"),
         ("[]", "is not a COCO annotation file"),
         ('{"images": [], "annotations": [], "categories": []}', "names no picture with objects"),
     ],

@@ -85,7 +85,7 @@ def test_folders_of_no_arm_are_refused(run: Path, capsys: pytest.CaptureFixture[
 
     (copy / "arm.json").unlink()
     assert runs.main(["rescore", str(run)]) == 2
-    assert "holds answers, but no arm.json" in capsys.readouterr().err
+    assert "has answers, but no arm.json" in capsys.readouterr().err
 
 
 def test_rows_with_other_labels_are_counted(

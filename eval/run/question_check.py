@@ -1,7 +1,7 @@
 """Whether answers still name the questions, pictures and labels that their run asked.
 
-run.json has a hash of them. So a label that was edited in an answers file is noticed, also where
-nobody has the question file any more.
+run.json has a hash of them. So a label that was edited in an answers file is detected even without
+the question file.
 """
 
 from __future__ import annotations
@@ -25,8 +25,7 @@ def check_questions(run: RecordedRun, text_of: Callable[[Item], str]) -> None:
         run: The run.
         text_of: Returns what a model was asked.
     Raises:
-        EvaluationError: Naming the first line that was changed; or saying that there is one, if
-            it was changed alike in all arms.
+        EvaluationError: Naming the first changed line, or that lines were changed in all arms.
     """
     asked = run.settings.get("questions")
     arms = {name: arm.answers for name, arm in run.finished().items()}
