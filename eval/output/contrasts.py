@@ -173,7 +173,14 @@ def signed(number: float, digits: int) -> str:
     return f"{round(number, digits) + 0.0:+.{digits}f}"
 
 
-def finding(contrast: Contrast, claim: str, no_claim: str, values: str, test: str = "") -> str:
+def finding(
+    contrast: Contrast,
+    claim: str,
+    no_claim: str,
+    values: str,
+    test: str = "",
+    difference: str = "difference",
+) -> str:
     """Return a difference as a sentence: a claim if it is significant, else that there is none.
 
     Args:
@@ -182,11 +189,12 @@ def finding(contrast: Contrast, claim: str, no_claim: str, values: str, test: st
         no_claim: Such as "No difference in accuracy can be claimed between eah and baseline".
         values: The two numbers, such as "6.10 against 5.40".
         test: Such as "sign test p = 0.02".
+        difference: What the difference is called, such as "eah minus baseline".
     """
     interval = f"95 % interval {contrast.ends}" if contrast.ends else "no interval"
     inside = "; ".join(filter(None, [interval, test]))
     start = claim if contrast.is_significant else no_claim
-    return f"{start}: {values}, difference {contrast.value} ({inside})."
+    return f"{start}: {values}, {difference} {contrast.value} ({inside})."
 
 
 def _round_up(number: float) -> float:

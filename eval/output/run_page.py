@@ -94,7 +94,8 @@ def _primary(report: Report) -> ContrastTable:
     """Return the primary comparisons in all metrics, a row for each pair of arms."""
     compared = report.grouped.primary_differences()
     return _table(report, "Metric", {
-        title(metric): [(one, metric) for one in compared] for metric in report.task.metrics
+        title(metric): [(one, metric) for one in compared]
+        for metric in report.task.metrics if not metric.wide
     })  # fmt: skip
 
 
@@ -111,11 +112,19 @@ def _by_part(report: Report) -> ContrastTable:
 def _table(
     report: Report, first: str, groups: Mapping[str, Sequence[tuple[Difference, Metric]]]
 ) -> ContrastTable:
-    pairs = dict.fromkeys(pair_name(one) for one in report.grouped.differences)
-    pair = " minus ".join(next(iter(pairs)).split(" - ", 1)) if len(pairs) == 1 else "Difference"
+    references = {one.reference for one in report.grouped.differences}
+    pairs = {pair_name(one) for one in report.grouped.differences}
+    only = next(iter(references), "")
+    pair = f"Minus {only}" if len(references) == 1 else "Difference"
+    if len(pairs) == 1:
+        pair = next(one.arm for one in report.grouped.differences) + f" minus {only}"
+
+    def name(difference: Difference) -> str:
+        return difference.arm if len(references) == 1 else pair_name(difference)
+
     return contrast_table(first, pair, (
-        ContrastGroup(name, [_contrast(one, metric, name=pair_name(one)) for one, metric in rows])
-        for name, rows in groups.items()
+        ContrastGroup(title_, [_contrast(one, metric, name=name(one)) for one, metric in rows])
+        for title_, rows in groups.items()
     ))  # fmt: skip
 
 

@@ -175,7 +175,7 @@ def _contrast(comparison: Comparison, metric: str) -> Contrast:
 
 def _test(comparison: Comparison) -> str:
     test = comparison.test
-    return f"McNemar p = {comparison.p_holm:.2g} ({test.gained} captions gained, {test.lost} lost)"
+    return f"McNemar p = {comparison.p_holm:.2g}, {test.gained} captions gained, {test.lost} lost"
 
 
 def _metrics(arm: ScoredArm) -> list[str | tuple[str, str]]:

@@ -138,7 +138,8 @@ def result_table(run: JudgedRun) -> str:
 
 def notes(run: JudgedRun) -> list[str]:
     """Return the notes on the results, then what the run cost, a line each."""
-    return [*result_notes(run), *spending_notes(run.spent)]
+    wins = f"win/tie/loss: of {run.pair.second.name}"
+    return [wins, *result_notes(run), *spending_notes(run.spent)]
 
 
 def result_notes(run: JudgedRun) -> list[str]:
@@ -146,7 +147,7 @@ def result_notes(run: JudgedRun) -> list[str]:
     counts = states(run.pictures)
     lines = [
         f"averages and wins are over the {run.counted} of {len(run.pictures)} pictures whose "
-        "judgements can all be read; wins are those of " + run.pair.second.name,
+        "judgements can all be read",
         "judgements: " + ", ".join(f"{number} {state}" for state, number in counts.items()),
         "grades are means over both orders; flips: pictures whose winner changes with the order"
         if run.plan.both_orders

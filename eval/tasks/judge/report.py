@@ -106,13 +106,14 @@ def _finding(run: JudgedRun, contrast: Contrast, names: list[str]) -> str:
     result = run.results[contrast.name]
     grades = (result.first.value, result.second.value)
     best = 0 if contrast.is_significant and contrast.found.value < 0 else 1
-    others = f"{names[best]} {grades[best]:.2f} against {names[1 - best]} {grades[1 - best]:.2f}"
+    values = " against ".join(f"{names[at]} {grades[at]:.2f}" for at in (best, 1 - best))
     return finding(
         contrast,
         f"{names[best]} is more {ADJECTIVES[contrast.name]}",
         f"No difference in {contrast.name} can be claimed between {names[1]} and {names[0]}",
-        f"mean grade {others}",
-        f"{contrast.detail}, {names[1]} minus {names[0]}",
+        f"mean grade of {values}",
+        contrast.detail,
+        f"{names[1]} minus {names[0]}",
     )
 
 
