@@ -15,6 +15,7 @@ from typing import Final
 from eval.stats.intervals import NONE, Interval
 
 LEVEL: Final = 0.05
+STEPS: Final = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)  # ends of scales, times a power of ten
 BETTER, WORSE, DIFFERS = "better", "worse", "differs"  # classes in page.css
 NOT_SIGNIFICANT: Final = "n.s."
 TERMS: Final = (
@@ -198,8 +199,8 @@ def finding(
 
 
 def _round_up(number: float) -> float:
-    """Return the next of 1, 2 and 5 times a power of ten; 1 for 0."""
+    """Return the next number with few digits; 1 for 0."""
     if number <= 0:
         return 1.0
     power = 10.0 ** floor(log10(number))
-    return next(step * power for step in (1, 2, 5, 10) if step * power >= number)
+    return next(step * power for step in STEPS if step * power >= number)
