@@ -184,10 +184,9 @@ def _notes(run: RecordedRun, report: Report) -> list[str]:
     unfinished = [name for name in run.arms if name not in run.finished()]
     if unfinished:
         notes.append(f"unfinished, not in these numbers: {', '.join(unfinished)}")
-    wilson = any(
-        one.wilson for found in (*report.grouped.results, *report.grouped.differences)
-        for one in found.numbers.values()
-    )  # fmt: skip
+    numbers = [one.numbers for one in report.grouped.results]
+    numbers += [one.numbers for one in report.grouped.differences]
+    wilson = any(one.wilson for found in numbers for one in found.values())
     if wilson:
         notes.append(f"where all {report.task.resampled}s agree, the interval is Wilson's")
     return [*notes, *few_pictures_note(report.grouped.pictures, report.task.resampled)]

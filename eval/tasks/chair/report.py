@@ -94,7 +94,8 @@ class Picture:
         """Number of objects that some captions hallucinate and others do not."""
         wrong = [{mention.object for mention in caption.hallucinated}
                  for caption in self.captions.values() if caption is not None]  # fmt: skip
-        return len(set.union(*wrong) - set.intersection(*wrong))
+        names = {name for objects in wrong for name in objects}
+        return sum(any(name not in objects for objects in wrong) for name in names)
 
 
 def report_page(result: ChairResult, images: Path | None = None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from eval.output.table import fit
 from eval.stats.intervals import (
@@ -17,7 +17,6 @@ from eval.stats.intervals import (
     few_pictures_note,
 )
 from eval.tasks.judge.config import JudgeConfig
-from eval.tasks.judge.plan import Plan
 from eval.tasks.judge.requests import Pair
 from eval.tasks.judge.scoring import (
     UNPARSED,
@@ -28,7 +27,10 @@ from eval.tasks.judge.scoring import (
     states,
 )
 from eval.tasks.judge.spending import Spent, spending_notes, spent_by
-from eval.tasks.judge.store import Judgements
+
+if TYPE_CHECKING:
+    from eval.tasks.judge.plan import Plan
+    from eval.tasks.judge.store import Judgements
 
 SHOWN: Final = 3  # Unreadable replies that are printed.
 SHOWN_CHARACTERS: Final = 200

@@ -24,7 +24,7 @@ from tests.eval.tasks.chair.test_report import ATTACK, Element, Tree, check_poli
 
 
 def parsed(page: str) -> Element:
-    # Tags of SVG that close themselves are no error.
+    # Tags of SVG that close themselves are allowed.
     return Tree(re.sub(r"<(\w+)([^<>]*)/>", r"<\1\2></\1>", page)).open[0]
 
 

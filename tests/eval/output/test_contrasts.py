@@ -59,7 +59,9 @@ def test_bars_of_one_unit_share_a_scale_with_0_in_the_middle() -> None:
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("largest", "limit"), [(0, 1), (1, 1), (1.2, 1.5), (0.013, 0.015), (9.5, 10), (1490, 1500)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("largest", "limit"), [(0, 1), (1, 1), (1.2, 1.5), (0.013, 0.015), (9.5, 10), (1490, 1500)]
+)
 def test_scales_end_at_a_number_with_few_digits(largest: float, limit: float) -> None:
     table = contrast_table("", "", [ContrastGroup("", [contrast(largest, nan, nan)])])
 
