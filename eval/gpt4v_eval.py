@@ -37,11 +37,11 @@ from eval.tasks.judge.output import (
     metrics,
     metrics_without_judgements,
     notes,
-    report_page,
     result_table,
 )
 from eval.tasks.judge.plan import plan_judging
 from eval.tasks.judge.protocols import MODES, PROTOCOLS
+from eval.tasks.judge.report import report_page
 from eval.tasks.judge.requests import Pair
 from eval.tasks.judge.start import add_judge_flags, config_of, names_of, run_with_key, take_fields
 from eval.tasks.judge.store import Judgements

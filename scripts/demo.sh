@@ -9,11 +9,14 @@ source scripts/venv.sh chair plots
 folder=${1:-data/demo}
 # Training used seed 1; these scenes are of another seed, so the model has never seen them.
 python scripts/scenes/make.py --output "$folder/scenes" --count 200 --seed 2014 >&2
-python eval/pope_eval.py --model tiny-llava --method baseline eah --pope-type all \
+asked=$(python eval/pope_eval.py --model tiny-llava --method baseline eah --pope-type all \
   --data-path "$folder/scenes/val2014" \
   --build-from "$folder/scenes/annotations/instances_val2014.json" \
   --pope-path "$folder/scenes/pope" \
-  --output-dir "$folder/runs" --batch-size 48
+  --output-dir "$folder/runs" --batch-size 48)
+echo "$asked"
+python eval/runs.py export "$(sed -n 's/^run folder: //p' <<<"$asked")" --format html \
+  --output "$folder/pope.html" --overwrite
 echo
 described=$(python eval/chair_eval.py --model tiny-llava --method baseline eah --num-images 100 \
   --data-path "$folder/scenes/val2014" --output-dir "$folder/runs" --batch-size 50 \
@@ -35,6 +38,10 @@ python eval/evaluate.py --task amber-discriminative --model tiny-llava --method 
   --data-path "$folder/benchmarks/amber/image" --output-dir "$folder/runs" --batch-size 48
 echo
 python eval/runs.py list "$folder/runs"
-echo "reports, for a browser: $folder/chair.html, $folder/sinks.html"
 echo
 echo "tiny-llava shows that the software works; it says nothing about the paper's claim."
+echo
+echo "pages, for a browser:"
+echo "  $folder/pope.html   POPE: how EAH and the baseline differ, with intervals"
+echo "  $folder/chair.html  CHAIR: captions side by side, hallucinated objects marked"
+echo "  $folder/sinks.html  vision sinks: maps of all heads, before and after EAH"

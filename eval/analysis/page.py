@@ -17,9 +17,9 @@ from eval.analysis.maps import HeadMap
 from eval.analysis.report import ReportFigures, SinkReport, report_figures
 from eval.analysis.viewer import viewer_data
 from eval.files.pictures import data_url
-from eval.output.page import TEMPLATES, page_template
+from eval.output.page import page_template
 
-TEMPLATE: Final = TEMPLATES / "sinks.html"
+TEMPLATE: Final = "sinks.html"
 SEEN_SIZE: Final = (480, 480)  # largest picture in the page, in pixels
 SEEN_QUALITY: Final = 80
 
@@ -52,7 +52,7 @@ def sinks_page(report: SinkReport, figures: ReportFigures | None = None) -> str:
     """
     drawn = report_figures(report) if figures is None else figures
     sections = [_section(*one) for one in zip(report.maps, drawn.maps, strict=True)]
-    filters = {"svg": _svg, "number": _number}
+    filters = {"svg": _svg, "cells": _cells}
     return page_template(TEMPLATE, filters).render(
         title=report.title,
         findings=[one.sentence() for one in report.claims] or [one.sentence for one in sections],
@@ -81,6 +81,11 @@ def _section(found: HeadMap, figures: tuple[Figure, ...]) -> MapSection:
 
 def _svg(figure: Figure) -> Markup:
     return Markup(inline_svg(figure))  # matplotlib's, with an escaped label
+
+
+def _cells(figure: Figure) -> list[list[str]]:
+    """Return a figure's numbers as rows of a table, without the header."""
+    return [[_number(cell) for cell in row] for row in figure.rows[1:]]
 
 
 def _number(cell: Any) -> str:

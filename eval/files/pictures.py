@@ -80,13 +80,13 @@ class Thumbnail:
     problem: str = ""
 
 
-def thumbnail(folder: Path, name: str | None) -> Thumbnail:
-    """Return a small picture for a page."""
+def thumbnail(folder: Path, name: str | None, size: tuple[int, int] = THUMBNAIL_SIZE) -> Thumbnail:
+    """Return a small picture for a page, at most `size` pixels wide and high."""
     if name is None:
         return Thumbnail(problem=f"no picture with this id in {folder}")
     try:
-        image = read_picture(folder / name, THUMBNAIL_SIZE)
-        return Thumbnail(*data_url(image, THUMBNAIL_SIZE, THUMBNAIL_QUALITY))
+        image = read_picture(folder / name, size)
+        return Thumbnail(*data_url(image, size, THUMBNAIL_QUALITY))
     except EvaluationError as error:
         cause = error.__cause__
         none = isinstance(cause, UnidentifiedImageError)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eval.files.answers import Answer
 from eval.files.storage import dump_lines
+from eval.output.run_page import MARK, run_page
 from eval.output.tables import result_table
 
 if TYPE_CHECKING:
@@ -121,11 +122,12 @@ def _json(run: RecordedRun, report: Report) -> str:
 
 
 # Markers of files that this project wrote; the other formats belong to other tools and have none.
-MARKS: Final = {"csv": CSV_MARK, "latex": LATEX_MARK}
+MARKS: Final = {"csv": CSV_MARK, "latex": LATEX_MARK, "html": MARK}
 FORMATS: Final[dict[str, Export]] = {
     "csv": lambda _, report: results_csv(report),
     "latex": lambda _, report: results_latex(report),
     "llava": answers_llava,
     "lmms-eval": answers_lmms_eval,
     "json": _json,
+    "html": run_page,
 }

@@ -1,19 +1,12 @@
-"""Report a judging run: metrics.json, the table with its notes, and an HTML page.
-
-The page needs no network, no other file and no script. Answers and replies are a model's output, so
-the template escapes all of them.
-"""
+"""Report a judging run: metrics.json, and the table with its notes."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
 from math import isnan
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from eval.files.pictures import thumbnail
-from eval.output.page import TEMPLATES, page_template
 from eval.output.table import fit
 from eval.stats.intervals import (
     CONFIDENCE,
@@ -23,10 +16,7 @@ from eval.stats.intervals import (
     Interval,
     few_pictures_note,
 )
-from eval.tasks.chair.images import pictures_in
 from eval.tasks.judge.config import JudgeConfig
-from eval.tasks.judge.plan import DECISIVE, Plan
-from eval.tasks.judge.protocols import CRITERIA
 from eval.tasks.judge.requests import Pair
 from eval.tasks.judge.scoring import (
     UNPARSED,
@@ -35,12 +25,13 @@ from eval.tasks.judge.scoring import (
     read_judgements,
     results,
     states,
-    winner,
 )
 from eval.tasks.judge.spending import Spent, spending_notes, spent_by
-from eval.tasks.judge.store import Judgements
 
-TEMPLATE: Final = TEMPLATES / "judge_report.html"
+if TYPE_CHECKING:
+    from eval.tasks.judge.plan import Plan
+    from eval.tasks.judge.store import Judgements
+
 SHOWN: Final = 3  # Unreadable replies that are printed.
 SHOWN_CHARACTERS: Final = 200
 
@@ -150,11 +141,17 @@ def result_table(run: JudgedRun) -> str:
 
 
 def notes(run: JudgedRun) -> list[str]:
-    """Return what has to be known beside the table, a line each."""
+    """Return the notes on the results, then what the run cost, a line each."""
+    wins = f"win/tie/loss: of {run.pair.second.name}"
+    return [wins, *result_notes(run), *spending_notes(run.spent)]
+
+
+def result_notes(run: JudgedRun) -> list[str]:
+    """Return what is needed to read the table, a line each."""
     counts = states(run.pictures)
     lines = [
         f"averages and wins are over the {run.counted} of {len(run.pictures)} pictures whose "
-        "judgements can all be read; wins are those of " + run.pair.second.name,
+        "judgements can all be read",
         "judgements: " + ", ".join(f"{number} {state}" for state, number in counts.items()),
         "grades are means over both orders; flips: pictures whose winner changes with the order"
         if run.plan.both_orders
@@ -168,7 +165,6 @@ def notes(run: JudgedRun) -> list[str]:
     for image_id, one in unparsed[:SHOWN]:
         shown = " ".join(one.text.split())[:SHOWN_CHARACTERS]
         lines.append(f"unparsed: image {image_id}, order {one.order}: {one.reason}: {shown!r}")
-    lines += spending_notes(run.spent)
     if len(run.judges) > 1:
         lines.append(f"note: several models replied: {', '.join(run.judges)}")
     return lines
@@ -194,73 +190,3 @@ def flips_in_words(result: Result) -> str:
     if not flips.pictures:
         return NONE
     return f"{flips.changed} of {flips.pictures} ({100 * flips.rate:.0f} %)"
-
-
-def report_page(run: JudgedRun, *, images: Path | None) -> str:
-    """Return a judging run, picture by picture, as one page; without a folder, show no pictures.
-
-    Raises:
-        EvaluationError: If the folder has no pictures.
-    """
-    filters = {
-        "difference": grade_difference,
-        "flips": flips_in_words,
-        "grade": lambda grade: f"{grade:g}",
-    }
-    # An answer in somebody's file may hold the key, too; results are numbers.
-    hide_in = run.judgements.hide_in
-    title, about = hide_in(headline(run))
-    return page_template(TEMPLATE, filters).render(
-        names=hide_in([arm.name for arm in run.pair.arms]),
-        title=title,
-        about=about,
-        criteria=CRITERIA,
-        results=run.results,
-        nothing=hide_in(result_table(run)),
-        notes=hide_in(notes(run)),
-        facts=hide_in(_facts(run)),
-        cards=_cards(run, images),
-    )
-
-
-def _cards(run: JudgedRun, images: Path | None) -> list[dict[str, Any]]:
-    """Return what the template shows of each picture; no thumbnail if it shows no pictures."""
-    files = {} if images is None else pictures_in(images)
-    hide_in = run.judgements.hide_in
-    return [
-        {
-            "image_id": hide_in(picture.image_id),
-            "answers": hide_in({arm.name: arm.texts[picture.image_id] for arm in run.pair.arms}),
-            "judgements": picture.judgements,
-            "verdict": hide_in(_verdict(run.pair, picture)),
-            "thumbnail": None if images is None else thumbnail(images, files.get(picture.image_id)),
-        }
-        for picture in run.pictures
-    ]
-
-
-def _facts(run: JudgedRun) -> dict[str, str]:
-    """Return what the judgements depend on, as texts by name."""
-    settings = run.plan.settings
-    names = ("endpoint", *DECISIVE)
-    facts = {name: str(settings[name]) for name in names if settings[name] is not None}
-    for arm in run.pair.arms:
-        facts[f"answers of {arm.name}"] = f"{arm.source}, SHA-256 of the answers {arm.hash()}"
-    ids = settings["images"]["sha256"]
-    facts["pictures"] = f"{len(run.pair.ids)}, SHA-256 of their ids {ids}"
-    if settings["references"] is not None:
-        facts["objects"] = f"SHA-256 {settings['references']}"
-    return facts
-
-
-def _verdict(pair: Pair, picture: JudgedPicture) -> str:
-    """Return who wins by each criterion, or that the picture does not count."""
-    if not picture.counts:
-        return "does not count: not all of its judgements can be read"
-    names = ("tie", *(f"{arm.name} wins" for arm in pair.arms))
-    parts = []
-    for criterion in CRITERIA:
-        one, two = picture.grades(criterion)
-        flipped = ", flips with the order" if len(set(picture.winners(criterion))) > 1 else ""
-        parts.append(f"{criterion} {one:g} : {two:g}, {names[winner((one, two))]}{flipped}")
-    return "; ".join(parts)

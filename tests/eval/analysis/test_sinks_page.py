@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import html
 import json
 import re
@@ -21,11 +20,11 @@ from eval.analysis.report import report_figures
 from eval.analysis.viewer import viewer_data
 from tests.eval.analysis import planted
 from tests.eval.browser import dump
-from tests.eval.tasks.chair.test_report import ATTACK, Element, Tree
+from tests.eval.tasks.chair.test_report import ATTACK, Element, Tree, check_policy
 
 
 def parsed(page: str) -> Element:
-    # Tags of SVG that close themselves are no error.
+    # Tags of SVG that close themselves are allowed.
     return Tree(re.sub(r"<(\w+)([^<>]*)/>", r"<\1\2></\1>", page)).open[0]
 
 
@@ -63,6 +62,13 @@ def test_the_finding_comes_first_and_details_last() -> None:
     assert [line.strip() for line in facts if line.strip()] == [
         "model" + "tiny-llava", "threshold" + "0.002 (mean attention)",
     ]  # fmt: skip
+
+
+def test_the_picture_enlarges() -> None:
+    page = parsed(sinks_page(planted.report(pictures=[planted.picture()])))
+
+    assert len(page.one("button", class_="enlarge").all("img")) == 1
+    assert page.one("dialog", id="enlarged")
 
 
 def test_without_a_claim_the_densest_shallow_head_is_the_finding() -> None:
@@ -137,13 +143,7 @@ def test_the_page_loads_nothing_and_runs_its_own_script_only() -> None:
         for name in ("src", "href", "xlink:href"):
             value = one.attributes.get(name)
             assert value is None or value.startswith(("data:image/", "#")), value
-    policy = page.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
-    script = page.all("script")[-1].text
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert policy == (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'"
-    )
+    check_policy(page, scripts=2)  # that of all pages, and that of the maps
     ids = [one.attributes["id"] for one in page if "id" in one.attributes]
     assert len(ids) == len(set(ids))
     assert "nan" not in "".join(one.text for one in page.all("td"))
@@ -163,7 +163,7 @@ def test_names_and_questions_are_text() -> None:
 
     assert page.one("h1").text == ATTACK
     assert page.one("section", class_="viewer").one("h3").text == ATTACK
-    assert len(page.all("script")) == 2
+    assert len(page.all("script")) == 3
     assert not [one for one in page if "onerror" in one.attributes]
     assert len(page.all("img")) == 3
 

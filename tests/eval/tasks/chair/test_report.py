@@ -18,13 +18,14 @@ import pytest
 from PIL import Image
 
 from eval.errors import EvaluationError
+from eval.stats.intervals import Interval, McNemar
 from eval.tasks.chair import truth as chair_truth
 from eval.tasks.chair.analyzers import choose
 from eval.tasks.chair.captions import read_captions
-from eval.tasks.chair.compare import compare
+from eval.tasks.chair.compare import Comparison, compare
 from eval.tasks.chair.output import ChairResult
 from eval.tasks.chair.report import report_page
-from eval.tasks.chair.scoring import ScoredArm, ScoredCaption, score
+from eval.tasks.chair.scoring import METRICS, ScoredArm, ScoredCaption, score
 from eval.tasks.chair.vocabulary import Mention
 from tests.eval.browser import dump
 
@@ -175,8 +176,10 @@ def test_real_captions_come_out_as_they_went_in(tmp_path: Path, shared: Path) ->
     ]
     page = written(tmp_path, given, comparisons=[compare(given[1], given[0], analyzer)])
 
-    found = [[text for text in article.all("p", class_="text")] for article in page.all("article")]
+    articles = {article.attributes["data-id"]: article for article in page.all("article")}
     expected = list(zip(*(arm.captions for arm in given), strict=True))
+    found = [[*articles[str(row[0].image_id)].all("p", class_="text")] for row in expected]
+    assert len(articles) == len(expected)
     assert [[one.text for one in row] for row in found] == [
         [c.text for c in row] for row in expected
     ]
@@ -189,16 +192,17 @@ def test_real_captions_come_out_as_they_went_in(tmp_path: Path, shared: Path) ->
     ]
 
 
-def test_the_first_arm_sets_the_order_and_a_missing_caption_is_said(
+def test_pictures_where_arms_differ_come_first_then_the_first_arm_s_order(
     tmp_path: Path, two: list[ScoredArm]
 ) -> None:
     extra = ScoredArm("third", (scored(12, "A dog.", "dog"), scored(99, "A cup.", "cup")))
     page = written(tmp_path, [*two, extra])
 
     articles = page.all("article")
-    assert [article.attributes["data-id"] for article in articles] == ["7", "3", "12", "99"]
-    assert [h3.text for h3 in articles[0].all("h3")] == ["baseline", "eah", "third"]
-    assert [len(article.all("p", class_="text")) for article in articles] == [2, 2, 3, 1]
+    # Of 7 and 12 only some captions hallucinate a cup; of 3 and 99 all agree.
+    assert [article.attributes["data-id"] for article in articles] == ["7", "12", "3", "99"]
+    assert [h4.text for h4 in articles[0].all("h4")] == ["baseline", "eah", "third"]
+    assert [len(article.all("p", class_="text")) for article in articles] == [2, 3, 2, 1]
     assert articles[3].text.count("no caption of this picture") == 2
 
 
@@ -231,7 +235,10 @@ def test_the_top_has_metrics_comparisons_and_facts(tmp_path: Path, two: list[Sco
     comparison = compare(two[1], two[0], choose("lexicon"))
     page = written(tmp_path, two, comparisons=[comparison], facts={"ground_truth": "abc 123"})
 
-    metrics, differences = page.all("table")
+    differences, metrics = page.all("table")  # where the arms differ comes first
+    assert [one.text for one in page.all("h2")] == [
+        "Where the arms differ", "Numbers of each arm", "Pictures",
+    ]  # fmt: skip
     cells = [cell.text for cell in metrics.all("td")]
     assert cells == [
         f"{100 * found.value:.1f}{100 * found.low:.1f} to {100 * found.high:.1f}"
@@ -240,13 +247,63 @@ def test_the_top_has_metrics_comparisons_and_facts(tmp_path: Path, two: list[Sco
     ]
     assert cells[0].startswith("66.7")  # 2 of 3 captions
     assert cells[3].startswith("4.7")  # 14 words in 3 captions
-    assert differences.all("small")[0].text == "minus baseline"
-    assert [cell.text for cell in differences.all("td")] == [
-        *(found.points().replace(" (", "").strip(")") for found in comparison.differences.values()),
-        "11 gained, 0 lost",
+    assert "eah minus baseline" in differences.one("thead").text
+    rows = differences.all("tr")[1:]
+    assert [row.all("span")[0].text for row in rows] == [
+        found.points().replace(" (", "").strip(")") for found in comparison.differences.values()
     ]
-    facts = page.one("dl")
+    assert rows[0].one("td", class_="verdict").one("small").text == (
+        f"McNemar p = {comparison.p_holm:.2g}, 1 captions gained, 0 lost"
+    )
+    facts = page.one("dl", class_="facts")
     assert (facts.one("dt").text, facts.one("dd").text) == ("ground truth", "abc 123")
+
+
+def differing(low: float, high: float) -> dict[str, Interval]:
+    """Return the same difference in each metric, in percent."""
+    return dict.fromkeys(METRICS, Interval((low + high) / 200, low / 100, high / 100))
+
+
+@pytest.mark.parametrize(("ends", "verdicts", "sentence"), [
+    ((-4, -2), ["better", "better", "worse", "shorter"],
+     "eah hallucinates in fewer captions than baseline: CHAIRs 33.3 % against 66.7 %, "
+     "difference -3.0 (95 % interval -4.0 to -2.0; McNemar p = 0.9, 2 captions gained, 1 lost)."),
+    ((2, 4), ["worse", "worse", "better", "longer"],
+     "eah hallucinates in more captions than baseline: "),
+    ((-4, 2), ["n.s."] * 4,
+     "No difference can be claimed in how often eah and baseline hallucinate: "),
+])  # fmt: skip
+def test_only_a_difference_whose_interval_excludes_0_is_a_verdict_and_coloured(
+    tmp_path: Path, two: list[ScoredArm], ends: tuple[float, float], verdicts: list[str],
+    sentence: str,
+) -> None:  # fmt: skip
+    one = Comparison("eah", "baseline", differing(*ends), McNemar(2, 1, 0.9), None, 0.9)
+    page = written(tmp_path, two, comparisons=[one])
+
+    rows = page.all("table")[0].all("tr")[1:]
+    assert [row.one("b").text for row in rows] == verdicts
+    kinds = [row.attributes.get("class") for row in rows]
+    known = {"better": "better", "worse": "worse", "n.s.": None}
+    assert kinds == [known.get(verdict, "differs") for verdict in verdicts]
+    assert page.one("header").all("p", class_="lead")[0].text.startswith(sentence)
+
+
+def test_several_arms_are_grouped_by_metric_on_one_scale(
+    tmp_path: Path, two: list[ScoredArm]
+) -> None:
+    third = ScoredArm("third", two[1].captions)
+    found = [
+        Comparison(name, "baseline", differing(*ends), McNemar(0, 0, 1.0), None, 1.0)
+        for name, ends in (("eah", (-10, 10)), ("third", (5, 20)))
+    ]
+    page = written(tmp_path, [*two, third], comparisons=found)
+
+    group = page.all("table")[0].all("tbody")[0]
+    assert group.one("th", scope="rowgroup").text == "CHAIRslower is better"
+    assert [row.text for row in group.all("th", scope="row")] == ["eah", "third"]
+    styles = [one.attributes["style"] for one in group.all("i", class_="range")]
+    assert styles == ["left:25.0%;width:50.0%", "left:62.5%;width:37.5%"]  # from -20 to +20
+    assert "-20 to +20 points, -20 to +20 words" in page.all("thead")[0].text
 
 
 def test_one_picture_has_no_interval(tmp_path: Path) -> None:
@@ -264,12 +321,22 @@ def test_filters_know_what_all_arms_mention_and_where_they_differ(
 ) -> None:
     page = written(tmp_path, two)
 
+    assert page.one("select", name="object").attributes["data-facet"] == "mentioned"
     assert facets(page) == [
-        {"mentioned": ["cup", "dining table", "person"], "hallucinated": ["cup"], "differs": True},
-        {"mentioned": ["dog"], "hallucinated": [], "differs": False},
-        {"mentioned": ["cup"], "hallucinated": ["cup"], "differs": False},
+        {
+            "id": 7,
+            "mentioned": ["cup", "dining table", "person"],
+            "hallucinated": ["cup"],
+            "wrong": 1,
+            "differs": True,
+        },
+        {"id": 3, "mentioned": ["dog"], "hallucinated": [], "wrong": 0, "differs": False},
+        {"id": 12, "mentioned": ["cup"], "hallucinated": ["cup"], "wrong": 1, "differs": False},
     ]
-    options = [(one.attributes["value"], one.text) for one in page.one("select").all("option")]
+    options = [
+        (one.attributes["value"], one.text)
+        for one in page.one("select", name="object").all("option")
+    ]
     assert options == [
         ("", "any"),
         ("cup", "cup: 2, hallucinated in 2"),
@@ -295,7 +362,7 @@ def test_without_javascript_all_is_shown_but_the_filters(
 
     assert "hidden" in page.one("form", id="filters").attributes
     assert not any("hidden" in one.attributes for one in page.all("article"))
-    for control in [*page.one("form").all("input"), page.one("select")]:
+    for control in [*page.one("form").all("input"), *page.all("select")]:
         assert any(control in list(label) for label in page.all("label"))
 
 
@@ -336,14 +403,18 @@ def test_nothing_leaves_the_page(tmp_path: Path, two: list[ScoredArm]) -> None:
 def test_the_policy_lets_only_the_page_s_own_script_run(
     tmp_path: Path, two: list[ScoredArm]
 ) -> None:
-    page = written(tmp_path, two)
+    check_policy(written(tmp_path, two), scripts=1)
 
+
+def check_policy(page: Element, *, scripts: int) -> None:
+    """Check that only the scripts of a page may run, and that nothing else is loaded."""
     policy = page.one("meta", **{"http-equiv": "Content-Security-Policy"}).attributes["content"]
-    (script,) = [one for one in page.all("script") if "type" not in one.attributes]
-    digest = base64.b64encode(hashlib.sha256(script.text.encode()).digest()).decode()
+    own = [one.text.encode() for one in page.all("script") if "type" not in one.attributes]
+    digests = [base64.b64encode(hashlib.sha256(text).digest()).decode() for text in own]
+    assert len(own) == scripts
     assert policy == (
-        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
-        f"script-src 'sha256-{digest}'"
+        "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src "
+        + " ".join(f"'sha256-{digest}'" for digest in digests)
     )
 
 
@@ -386,10 +457,27 @@ def test_pictures_are_inside_the_page_and_small(tmp_path: Path, two: list[Scored
     image = page.one("article", **{"data-id": "7"}).one("img").attributes
     kind, _, content = (image["src"] or "").partition(";base64,")
     with Image.open(io.BytesIO(base64.b64decode(content))) as picture:
-        assert (kind, picture.format, picture.size) == ("data:image/jpeg", "JPEG", (320, 214))
-        red, green, blue = picture.convert("RGB").getpixel((160, 100))  # type: ignore[misc]
+        assert (kind, picture.format, picture.size) == ("data:image/jpeg", "JPEG", (640, 427))
+        red, green, blue = picture.convert("RGB").getpixel((320, 200))  # type: ignore[misc]
     assert (red < 10, abs(green - 128) < 5, abs(blue - 128) < 5) == (True, True, True)
-    assert (image["width"], image["height"], image["loading"]) == ("320", "214", "lazy")
+    assert (image["width"], image["height"], image["loading"]) == ("640", "427", "lazy")
+
+
+def test_many_pictures_are_smaller(tmp_path: Path) -> None:
+    given = arms([scored(number, "A dog.") for number in range(7, 108)])
+    page = written(tmp_path, given, images=picture_folder(tmp_path))
+
+    assert [one.attributes["width"] for one in page.all("img")] == ["320"]
+
+
+def test_each_picture_is_in_a_button_that_enlarges_it(tmp_path: Path, two: list[ScoredArm]) -> None:
+    page = written(tmp_path, two, images=picture_folder(tmp_path))
+
+    (button,) = page.all("button", class_="enlarge")
+    assert button.one("img").attributes["alt"] == "Picture 7"
+    assert button.attributes["aria-label"] == "Enlarge: Picture 7"
+    assert "disabled" in button.attributes  # until the script runs
+    assert page.one("dialog", id="enlarged").all("button")
 
 
 def test_a_small_picture_is_not_enlarged(tmp_path: Path) -> None:
@@ -452,6 +540,7 @@ document.addEventListener("load", ({ target: frame }) => {
     filters: !form.hidden,
     nothing: !page.getElementById("nothing").hidden,
     hash: frame.contentWindow.location.hash,
+    title: page.title,
     outlined: [...page.querySelectorAll("article mark")]
       .filter((mark) => frame.contentWindow.getComputedStyle(mark).outlineStyle === "solid").length,
     widths: [frame.contentWindow.innerWidth, page.documentElement.scrollWidth],
@@ -519,6 +608,49 @@ def test_a_filter_changes_the_link_and_show_all_undoes_it(
 
     assert (chosen["hash"], chosen["shown"]) == ("#object=dining+table&differs=on", ["7"])
     assert (undone["hash"], undone["shown"]) == ("", ["7", "3", "12"])
+
+
+def test_the_order_can_be_chosen(tmp_path: Path, two: list[ScoredArm]) -> None:
+    written(tmp_path, two)
+
+    found = visited(tmp_path / "report.html", ["", "sort=id", "sort=-wrong", "sort=id&object=cup"])
+
+    shown = [one["shown"] for one in found]
+    assert shown == [["7", "3", "12"], ["3", "7", "12"], ["7", "12", "3"], ["7", "12"]]
+
+
+def test_a_picture_enlarges_and_gets_the_focus_back(tmp_path: Path, two: list[ScoredArm]) -> None:
+    written(tmp_path, two, images=picture_folder(tmp_path))
+    act = """
+      const button = page.querySelector("button.enlarge"), dialog = page.querySelector("dialog");
+      button.focus(); button.click();
+      const same = dialog.querySelector("img")?.src === button.querySelector("img").src;
+      const states = [dialog.open, same];
+      dialog.addEventListener("close", () => {
+        found[frame.dataset.at].states = [...states, dialog.open, page.activeElement === button];
+        document.getElementById("found").textContent = JSON.stringify(found);
+      });
+      dialog.querySelector("button").click();
+    """
+
+    (found,) = visited(tmp_path / "report.html", [""], act=act)
+
+    assert found["states"] == [True, True, False, True]
+
+
+def test_filters_are_folded_in_a_narrow_window(tmp_path: Path, two: list[ScoredArm]) -> None:
+    written(tmp_path, two)
+
+    (found,) = visited(
+        tmp_path / "report.html", [""],
+        act='page.title = page.querySelector("#filters details").open',
+    )  # fmt: skip
+    wide = (tmp_path / "probe.html").read_text().replace('width="400"', 'width="1200"')
+    dumped = json.loads(
+        Tree(dump(tmp_path / "wide.html", wide)).open[0].one("pre", id="found").text
+    )
+
+    assert (found["title"], dumped[0]["title"]) == ("false", "true")
 
 
 def test_a_narrow_window_needs_no_sideways_scrolling(tmp_path: Path) -> None:

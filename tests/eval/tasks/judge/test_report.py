@@ -1,16 +1,18 @@
-"""The report page: all of a judging run on it, and nothing that leaves it or runs in it."""
+"""The judge's page: who has which grade, who is better, and that nothing given can harm it."""
 
 from __future__ import annotations
 
 import html
+import json
 import re
-from html.parser import HTMLParser
+from pathlib import Path
 
 import pytest
 
 from eval.gpt4v_eval import main
 from tests.eval.judge_inputs import flags_for, write_inputs
 from tests.eval.judge_stub import SECRET, Stub, grades_by_hash, serve
+from tests.eval.tasks.chair.test_report import Element, Tree, check_policy
 
 ATTACK = '<script>alert(1)</script><img src="http://evil/x" onerror=alert(1)>'
 
@@ -34,61 +36,153 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (folder / "r.html").read_text(encoding="utf-8")
 
 
-class Tags(HTMLParser):
-    """Collects the tags of a page with their attributes."""
-
-    def __init__(self, page: str) -> None:
-        super().__init__()
-        self.found: list[tuple[str, dict[str, str | None]]] = []
-        self.open: list[str] = []
-        self.feed(page)
-        self.close()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
+@pytest.fixture(scope="module")
+def tree(page: str) -> Element:
+    return Tree(page).open[0]
 
 
-def test_the_page_is_whole_and_has_no_script(page: str) -> None:
-    tags = Tags(page)
-
-    assert tags.open == []
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in tags.found}
-    assert "default-src 'none'" in page
-    for _, attributes in tags.found:
-        assert not [name for name in attributes if name.startswith("on")]
+def test_the_page_runs_its_own_script_only_and_loads_nothing(page: str, tree: Element) -> None:
+    check_policy(tree, scripts=1)
+    assert not {"link", "iframe"} & {one.tag for one in tree}
+    for one in tree:
+        assert not [name for name in one.attributes if name.startswith("on")]
         for name in ("src", "href"):
-            assert (attributes.get(name) or "#").startswith(("#", "data:image/jpeg"))
+            assert (one.attributes.get(name) or "#").startswith(("#", "data:image/jpeg"))
 
 
-def test_answers_and_replies_are_text(page: str) -> None:
+def test_answers_and_replies_are_text(page: str, tree: Element) -> None:
     assert ATTACK not in page
     assert page.count(html.escape(ATTACK, quote=False).replace('"', "&#34;")) >= 2
+    assert ATTACK in tree.one("article", **{"data-id": "2"}).text
 
 
-def test_each_picture_has_both_answers_and_both_judgements(page: str) -> None:
-    cards = re.findall(r"<article.*?</article>", page, flags=re.DOTALL)
+def test_each_picture_has_both_answers_and_both_judgements(tree: Element) -> None:
+    cards = [" ".join(one.text.split()) for one in tree.all("article")]
 
-    assert len(cards) == 3
+    assert [len(one.all("img")) for one in tree.all("article")] == [1, 1, 1]
     for card in cards:
-        assert card.count("data:image/jpeg;base64,") == 1
         assert "A baseline picture" in card
         assert len(re.findall(r"baseline first:|eah first:", card)) == 2
-    assert "unparsed</span>" in cards[0]
+    assert "unparsed" in cards[0]
     assert "does not count" in cards[0]
-    assert re.search(r"accuracy [0-9.]+ : [0-9.]+, (tie|\w+ wins)", cards[1])
-    assert "refused</span> I can&#39;t judge that." in cards[2]
+    assert "refused I can't judge that." in cards[2]
 
 
-def test_the_top_has_the_numbers_and_what_they_depend_on(page: str) -> None:
-    top = page.split("<main>")[0]
+def test_each_grade_has_the_name_of_its_arm(tree: Element) -> None:
+    """The stub's grades are known: those of the answer that is first, then of the other."""
+    card = tree.one("article", **{"data-id": "2"})
+    found: dict[str, dict[str, list[float]]] = {"accuracy": {}, "detailedness": {}}
+    for details in card.all("details"):
+        summary, reply = " ".join(details.one("summary").text.split()), details.one("p").text
+        order = ["baseline", "eah"] if summary.startswith("baseline first") else ["eah", "baseline"]
+        for criterion, of in found.items():
+            pair = re.search(rf"{criterion.title()}: (\d+),? (\d+)", reply)
+            assert pair
+            for name, grade in zip(order, pair.groups(), strict=True):
+                of.setdefault(name, []).append(float(grade))
+                assert re.search(rf"{criterion}:[^;]*\b{name} {grade}\b", summary)
 
-    assert "eah against baseline on 3 pictures" in top
+    lines = [one.text for one in card.all("p", class_="grades")]
+    assert len(lines) == 2
+    for line, (criterion, of) in zip(lines, found.items(), strict=True):
+        means = {name: sum(grades) / 2 for name, grades in of.items()}
+        best = max(means, key=lambda name: means[name])
+        verdict = "tie" if len(set(means.values())) == 1 else f"{best} wins"
+        assert line.startswith(
+            f"{criterion}: baseline {means['baseline']:g}, eah {means['eah']:g}: {verdict}"
+        )
+
+
+def test_the_top_has_the_numbers_and_what_they_depend_on(page: str, tree: Element) -> None:
+    top = page.split("<main")[0]
+
+    assert tree.one("h1").text == "Judge: eah against baseline on 3 pictures"
     assert "no interval" in top  # One picture counts.
     assert "over the 1 of 3 pictures" in top
-    assert "<dt>image size</dt><dd>768</dd>" in top
-    assert "prefers-color-scheme: dark" in page
+    assert "<dt>image size</dt><dd>768</dd>" in page
+    assert "prefers-color-scheme: dark" in top
+
+
+def test_costs_come_after_the_findings_and_the_pictures(page: str, tree: Element) -> None:
+    assert [one.text for one in tree.all("h2")] == [
+        "Where the answers differ", "Grades and wins", "Pictures", "Costs and settings",
+    ]  # fmt: skip
+    assert page.count("spent: 6 requests") == 1
+    assert page.index("spent: 6 requests") > page.index("</main>")
+
+
+def test_pictures_can_be_searched_filtered_and_sorted(tree: Element) -> None:
+    names = [one.attributes.get("name") for one in tree.one("form", id="filters")]
+    facets = json.loads(tree.one("script", id="facets").text)
+
+    assert {"search", "sort", "accuracy_winner", "detailedness_winner", "flips", "uncounted"} <= {
+        *names
+    }
+    assert [one["uncounted"] for one in facets] == [True, False, True]
+    assert [one["accuracy"] is None for one in facets] == [True, False, True]
+    winners = tree.one("select", name="accuracy_winner").all("option")
+    assert [(one.attributes["value"], one.text) for one in winners] == [
+        ("", "any"), ("0", "tie"), ("1", "baseline"), ("2", "eah"),
+    ]  # fmt: skip
+    keys = {
+        (one.attributes["value"] or "").lstrip("-")
+        for one in tree.one("select", name="sort").all("option")
+    }
+    assert keys - {""} <= facets[0].keys()
+
+
+# Verdicts, from grades that are planted
+
+
+def planted(tmp_path: Path, better: str, *, pictures: int, wins: int) -> Element:
+    """Return the page of answers of which one arm's get 9 and the others 5 in some pictures."""
+    write_inputs(tmp_path, pictures)
+
+    def answer(text: str) -> str:
+        number = int(re.findall(r"picture (\d+) with", text)[0])
+        is_first = text.index(f"A {better} picture") == min(
+            text.index(f"A {name} picture") for name in ("baseline", "eah")
+        )
+        high, low = (9, 5) if number <= wins else (5, 9)
+        one, two = (high, low) if is_first else (low, high)
+        return f"Accuracy: {one} {two}\nReason: so.\n\nDetailedness: 6, 6\nReason: so."
+
+    path = tmp_path / "r.html"
+    with pytest.MonkeyPatch.context() as patch, serve(Stub(answer=answer)) as stub:
+        patch.setenv("OPENAI_API_KEY", SECRET)
+        assert main([*flags_for(tmp_path, stub.url), "--report", str(path)]) == 0
+    return Tree(path.read_text(encoding="utf-8")).open[0]
+
+
+@pytest.mark.parametrize("better", ["baseline", "eah"])
+def test_the_verdict_names_the_better_arm_with_interval_and_test(
+    tmp_path: Path, better: str
+) -> None:
+    page = planted(tmp_path, better, pictures=10, wins=9)
+
+    first, second, _ = page.one("header").all("p")
+    other = "eah" if better == "baseline" else "baseline"
+    sign = "+" if better == "eah" else "-"
+    # 9 wins and 1 loss: twice 11 of 1024 ways, and that times 2 criteria.
+    assert re.fullmatch(
+        rf"{better} is more accurate: mean grade of {better} 8\.60 against {other} 5\.40, "
+        rf"eah minus baseline \{sign}3\.20 \(95 % interval \S+ to \S+; sign test p = 0\.043\)\.",
+        first.text,
+    )
+    assert second.text.startswith(
+        "No difference in detailedness can be claimed between eah and baseline: mean grade of eah "
+        "6.00 against baseline 6.00, eah minus baseline +0.00"
+    )
+    rows = page.one("table", class_="contrasts").all("tr")[1:]
+    assert [row.attributes.get("class") for row in rows] == ["differs", None]
+    assert [row.one("b").text for row in rows] == [f"{better} is better", "no interval"]
+
+
+def test_an_interval_without_0_is_no_verdict_where_the_sign_test_disagrees(tmp_path: Path) -> None:
+    page = planted(tmp_path, "eah", pictures=5, wins=5)  # p = 2 / 2**5, and 2 criteria
+
+    first = page.one("header").all("p")[0].text
+    assert first.startswith("No difference in accuracy can be claimed between eah and baseline: ")
+    assert "sign test p = 0.12" in first
+    row = page.one("table", class_="contrasts").all("tr")[1]
+    assert "class" not in row.attributes
