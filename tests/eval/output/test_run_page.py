@@ -124,3 +124,15 @@ def test_export_writes_the_page_again_but_not_over_another_file(
     assert main(command) != 0
     assert path.read_text(encoding="utf-8") == "<html>mine</html>"
     capsys.readouterr()
+
+
+def test_an_interval_without_0_is_no_claim_where_the_adjusted_test_disagrees(
+    tmp_path: Path,
+) -> None:
+    arms = {"baseline": always_yes, "eah": right}
+    page = page_of(read_run(write_run(tmp_path / "x", arms, questions(4))))
+
+    row = page.all("table", class_="contrasts")[0].all("tr")[1]
+    assert "p = 0.12;" in row.text  # all 4 pictures gain: 2 of 16 sign patterns
+    assert "class" not in row.attributes
+    assert page.one("header").all("p")[0].text.startswith("No difference in accuracy")
