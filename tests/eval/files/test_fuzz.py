@@ -233,5 +233,5 @@ def test_settings_of_arms(text: str) -> None:
 
 def test_a_grid_without_end_is_refused() -> None:
     numbers = ",".join(map(str, range(1000)))
-    with pytest.raises(EvaluationError, match="are the most of a run"):
+    with pytest.raises(EvaluationError, match="a run has at most 1000"):
         expand(["eah"], [f"layers={numbers}", f"head={numbers}"])

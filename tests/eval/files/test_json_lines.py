@@ -57,7 +57,7 @@ def test_records_have_the_numbers_of_their_lines(tmp_path: Path) -> None:
             b'{"a": 1}\n{"a":\n',
             r"line 2 is not JSON \(Expecting value\); each line must be one object",
         ),
-        (b'{"a": 1}\n{"a": 1, "a": 2}\n', "line 2 is not JSON .key 'a' stands twice"),
+        (b'{"a": 1}\n{"a": 1, "a": 2}\n', "line 2 is not JSON .key 'a' is duplicated"),
         (b'{"a": 1}\n' + b"[" * 100_000, "line 2 is not JSON .nested too deep"),
         (b'{"a": 1}\n[1, 2]\n', r"line 2 is not a JSON object: \[1, 2\]"),
         (b'{"a": "\xff"}\n', "is not UTF-8 text; is it the right file"),
