@@ -80,14 +80,11 @@ class Mme(PartsTask):
         folder = root / INNER if (root / INNER).is_dir() else root
         found: list[Item] = []
         for category in (*PERCEPTION, *COGNITION):
-            files = _question_files(folder / category)
-            items = [item for file in files for item in _read(file, folder / category, root)]
+            items = [item for file in _question_files(folder / category)
+                     for item in _read(file, folder / category, root)]  # fmt: skip
             asked = [(item.image, item.question) for item in items]
-            paths = (
-                p
-                for p in _picture_folder(folder / category).glob("*")
-                if p.suffix.lower() in SUFFIXES
-            )
+            files = _picture_folder(folder / category).glob("*")
+            paths = (path for path in files if path.suffix.lower() in SUFFIXES)
             names = [Path(os.path.relpath(path, root)).as_posix() for path in paths]
             for name in dict.fromkeys([*names, *dict(asked)]):
                 of = [question for image, question in asked if image == name]
@@ -133,10 +130,7 @@ def _picture_folder(folder: Path) -> Path:
 
 
 def _read(path: Path, folder: Path, root: Path) -> list[Item]:
-    """Read a category's question file: picture, question and answer per line, separated by tabs.
-
-    The file of one picture has its name, and the lines leave the picture out.
-    """
+    """Read a file of tab-separated lines: picture (unless the file has one), question, answer."""
     inside = path.parent != folder.parent
     items = []
     for number, line in read_lines(path):
@@ -145,8 +139,7 @@ def _read(path: Path, folder: Path, root: Path) -> list[Item]:
         if len(fields) < 2 or fields[1].lower() not in ("yes", "no"):
             raise EvaluationError(
                 f"{path}, line {number}: {line[:60]!r} is not a question; "
-                f"{'' if inside else 'picture, '}question and Yes or No are needed, separated by "
-                "tabs"
+                f"{'' if inside else 'picture, '}question and Yes or No are needed, tab-separated"
             )
         places = [_picture_folder(folder) / name for name in names]
         picture = next((place for place in places if os.path.isfile(place)), places[0])

@@ -145,7 +145,9 @@ def hal_text(tests: Sequence[HalTest]) -> str:
         f"{adjusted}; gained, lost: captions that only the first arm, or only the second, keeps "
         "free of hallucinated words"
     )
-    return f"{table}\n\n{textwrap.fill(note, WIDTH, subsequent_indent='  ')}"
+    return (
+        f"{table}\n\n{textwrap.fill(note, WIDTH, subsequent_indent='  ', break_on_hyphens=False)}"
+    )
 
 
 def caption_lines(scored: Scored) -> str:

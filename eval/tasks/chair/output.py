@@ -49,9 +49,11 @@ class ChairResult:
     def text(self) -> str:
         """Return the result for a terminal, in tables of at most 100 columns."""
         lines = [
-            f"95 %: intervals from {RESAMPLES} bootstrap resamples of the "
-            f"{len(self.arms[0].captions)} picture(s); CHAIRs, CHAIRi, Recall: in percent; Len: "
-            "mean number of words and punctuation marks",
+            _wrap(
+                f"95 %: intervals from {RESAMPLES} bootstrap resamples of the "
+                f"{len(self.arms[0].captions)} picture(s); CHAIRs, CHAIRi, Recall: in percent; "
+                "Len: mean number of words and punctuation marks"
+            ),
             *map(_wrap, [*self.sentences(), *self.notes]),
         ]
         head = _wrap(f"{self.facts['protocol']}; analyzer {self.facts['analyzer']}")
