@@ -37,8 +37,8 @@ class PromptImages:
         self.mask, self.prefix = mask, prefix
         self.starts: list[int] = []
         self.stops: list[int] = []
-        self.notes: dict[int, torch.Tensor] = {}
-        self.seen: dict[int, torch.Tensor] = {}
+        self.marks: dict[int, torch.Tensor] = {}
+        self.pass_marks: dict[int, torch.Tensor] = {}
         for row in mask.cpu():
             places = row.nonzero()[:, 0].tolist() or [len(row)]
             self.starts.append(places[0])
@@ -67,22 +67,22 @@ class PromptImages:
             self._tensors[wanted] = self.repeat_for_beams(torch.tensor(values, device=device), rows)
         return self._tensors[wanted]
 
-    def note(self, layer: int, offset: int) -> None:
+    def store_marks(self, layer: int, offset: int) -> None:
         """Put what was seen of a pass into the notes.
 
         Args:
             layer: Layer index.
             offset: Position of the pass's first token; those of an answer are left aside.
         """
-        seen = self.seen.pop(layer, None)
+        seen = self.pass_marks.pop(layer, None)
         if seen is None or offset >= self.length:
             return
-        if layer not in self.notes:
+        if layer not in self.marks:
             if offset:  # of what came before nothing was seen
                 return
-            self.notes[layer] = torch.zeros_like(self.mask, device=seen.device)
+            self.marks[layer] = torch.zeros_like(self.mask, device=seen.device)
         kept = seen[:: len(seen) // len(self.mask), : self.length - offset]  # a row of each prompt
-        self.notes[layer][:, offset : offset + kept.shape[1]] = kept
+        self.marks[layer][:, offset : offset + kept.shape[1]] = kept
 
     def repeat_for_beams(self, values: torch.Tensor, rows: int) -> torch.Tensor:
         """Return values of each prompt, (B, ...), for its beams, (R, ...)."""

@@ -17,7 +17,7 @@ import torch
 
 from eah.find import num_heads
 from models.decoding.attention_method import AttentionMethod
-from models.decoding.attention_rows import Held, Rows
+from models.decoding.attention_rows import ChangedRows, Rows
 from models.decoding.base import MethodError, check_number, check_switch
 
 HEAD: Final = r"(0|[1-9]\d{0,3})h(0|[1-9]\d{0,3})"
@@ -35,7 +35,7 @@ class Adhh(AttentionMethod):
     """
 
     title = "AD-HH"
-    names_layers = "heads"
+    layer_setting = "heads"
     heads: str = ""
     threshold: float = 0.4
     batch_sum: bool = False
@@ -58,9 +58,9 @@ class Adhh(AttentionMethod):
         return self.heads == "none"
 
     @property
-    def rows(self) -> Held:
+    def rows(self) -> ChangedRows:
         """The last row."""
-        return Held.LAST
+        return ChangedRows.LAST
 
     @property
     def runs_alone(self) -> bool:
@@ -84,7 +84,7 @@ class Adhh(AttentionMethod):
             found.setdefault(int(layer), []).append(int(index))
         return found
 
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
         """Return the layers of the heads; errors as `by_layer`."""
         return sorted(self.by_layer())
 

@@ -175,7 +175,7 @@ def unwrap_module(module: Any) -> Any:
     return module
 
 
-def is_shared_by_eah(module: Any) -> bool:
+def is_wrapped_by_eah(module: Any) -> bool:
     """Return whether EAH wraps a module's kernel."""
     return bool(_original_config(module.config)._attn_implementation == ATTENTION_NAME)
 

@@ -19,7 +19,7 @@ from models.generation import Decoding, EncodedPrompts, Prompts
 if TYPE_CHECKING:
     from models.decoding.steps.steps import DecodeSteps
 
-MOST: Final = 1e4  # largest factor on scores; half precision reaches 6.5e4
+MAX_FACTOR: Final = 1e4  # largest factor on scores; half precision reaches 6.5e4
 
 
 class MethodError(ValueError):
@@ -103,7 +103,7 @@ class DecodingMethod:
         contrast: What it contrasts the model's scores with.
         scores_first_token: Whether it records the first token's scores in `Request.first`.
         needs_embeddings: Whether its prompts must be embeddings, with a mask of image tokens.
-        is_tried: Whether only a trial run shows that a model supports the method.
+        needs_trial: Whether only a trial run shows that a model supports the method.
         repeats_prompts: Whether a prompt is run once per beam.
     """
 
@@ -111,7 +111,7 @@ class DecodingMethod:
     contrast: ClassVar[Contrast] = Contrast.NONE
     scores_first_token: ClassVar[bool] = False
     needs_embeddings: ClassVar[bool] = False
-    is_tried: ClassVar[bool] = False
+    needs_trial: ClassVar[bool] = False
     repeats_prompts: ClassVar[bool] = True
 
     @property
@@ -126,15 +126,15 @@ class DecodingMethod:
     @property
     def runs_alone(self) -> bool:
         """Whether the batch size must be 1, because prompts affect each other's answers."""
-        return self.keeps_state
+        return self.depends_on_history
 
     @property
-    def keeps_state(self) -> bool:
+    def depends_on_history(self) -> bool:
         """Whether an answer depends on earlier questions to the process."""
         return False
 
     def forget(self, model: nn.Module) -> None:
-        """Forget earlier questions, if they are kept (`keeps_state`)."""
+        """Forget earlier questions, if they are kept (`depends_on_history`)."""
         return
 
     def check(self, decoding: Decoding) -> None:

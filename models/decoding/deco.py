@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import LogitsProcessorList
 
-from models.decoding.base import MOST, DecodingMethod, check_layer_setting, check_number
+from models.decoding.base import MAX_FACTOR, DecodingMethod, check_layer_setting, check_number
 from models.decoding.early_layers import EarlyLayers, EarlyScores, Published, select_layers
 from models.generation import Decoding
 
@@ -40,7 +40,7 @@ class Deco(DecodingMethod):
 
     title = "DeCo"
     scores_first_token = True
-    is_tried = True
+    needs_trial = True
     layers: str | tuple[int, ...] = "published"
     alpha: float = 0.6
     top_p: float = 0.9
@@ -49,7 +49,7 @@ class Deco(DecodingMethod):
     def __post_init__(self) -> None:
         """Check the settings once."""
         check_layer_setting(self.layers, ("published",))
-        check_number("alpha", self.alpha, low=0, high=MOST)
+        check_number("alpha", self.alpha, low=0, high=MAX_FACTOR)
         check_number("top_p", self.top_p, low=0, high=1)
         check_number("top_k", self.top_k, low=1)
         if type(self.top_k) is not int:

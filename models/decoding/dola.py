@@ -41,7 +41,7 @@ class Dola(DecodingMethod):
 
     title = "DoLa"
     scores_first_token = True
-    is_tried = True
+    needs_trial = True
     layers: str | tuple[int, ...] = "low"
     relative_top: float = 0.1
 

@@ -43,7 +43,7 @@ class LastRows:
 
 
 @contextmanager
-def last_rows(model: nn.Module) -> Iterator[LastRows]:
+def record_last_rows(model: nn.Module) -> Iterator[LastRows]:
     """In a `with` block, record the attention rows of the last decoder layer."""
     modules = attention_modules(model)
     state = LastRows()

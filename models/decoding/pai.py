@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from models.decoding.attention_method import AttentionMethod
-from models.decoding.attention_rows import Held, Rows
+from models.decoding.attention_rows import ChangedRows, Rows
 from models.decoding.base import Contrast, DecodingMethod, MethodError, Request, check_number
 from models.decoding.loop import decode, mask_implausible
 from models.generation import Decoding, concat_prompts
@@ -34,7 +34,7 @@ class Pai(AttentionMethod):
     contrast = Contrast.TEXT
     title = "PAI"
     needs_embeddings = True
-    names_layers = "start_layer"
+    layer_setting = "start_layer"
     alpha: float = 0.2
     gamma: float = 1.1
     start_layer: int = 2
@@ -51,9 +51,9 @@ class Pai(AttentionMethod):
         return self.alpha == 0
 
     @property
-    def rows(self) -> Held:
+    def rows(self) -> ChangedRows:
         """The last row."""
-        return Held.LAST
+        return ChangedRows.LAST
 
     @property
     def can_use_cached_prefix(self) -> bool:
@@ -64,18 +64,18 @@ class Pai(AttentionMethod):
         """Refuse beams: each token is chosen from two prompts' scores."""
         DecodingMethod.check(self, decoding)
 
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
         """Return the layers from the first one on.
 
         Raises:
             MethodError: If there are none.
         """
-        held = [layer for layer in layers if layer >= self.start_layer]
-        if not held:
+        changed = [layer for layer in layers if layer >= self.start_layer]
+        if not changed:
             raise MethodError(
                 f"start_layer={self.start_layer}, but the model has layers 0..{max(layers)}"
             )
-        return held
+        return changed
 
     def edit(self, rows: Rows) -> torch.Tensor:
         """Return rows of a layer with raised scores, shape (R, n, H, D)."""

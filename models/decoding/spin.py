@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from models.decoding.attention_method import AttentionMethod
-from models.decoding.attention_rows import Held, Rows
+from models.decoding.attention_rows import ChangedRows, Rows
 from models.decoding.base import check_layer_setting, check_number, check_switch
 
 
@@ -57,11 +57,11 @@ class Spin(AttentionMethod):
         return self.causal
 
     @property
-    def rows(self) -> Held:
+    def rows(self) -> ChangedRows:
         """The rows behind the image, or the last row alone."""
-        return Held.LAST if self.released else Held.BEHIND_IMAGE
+        return ChangedRows.LAST if self.released else ChangedRows.AFTER_IMAGE
 
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
         """Return the layers that are changed: those of the settings without EAH's."""
         wanted = layers if isinstance(self.layers, str) else self.layers
         return [layer for layer in wanted if layer not in shared]

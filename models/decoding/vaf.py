@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from models.decoding.attention_method import AttentionMethod
-from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import MOST, check_layer_setting, check_number, check_switch
+from models.decoding.attention_rows import ChangedRows, Rows
+from models.decoding.base import MAX_FACTOR, check_layer_setting, check_number, check_switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Vaf(AttentionMethod):
     def __post_init__(self) -> None:
         """Check the settings once."""
         check_layer_setting(self.layers)
-        check_number("enhance", self.enhance, low=0, high=MOST)
-        check_number("suppress", self.suppress, low=0, high=MOST)
+        check_number("enhance", self.enhance, low=0, high=MAX_FACTOR)
+        check_number("suppress", self.suppress, low=0, high=MAX_FACTOR)
         check_switch("signed", self.signed)
 
     @property
@@ -50,11 +50,11 @@ class Vaf(AttentionMethod):
         return self.enhance == self.suppress == 1
 
     @property
-    def rows(self) -> Held:
+    def rows(self) -> ChangedRows:
         """The rows behind the image."""
-        return Held.BEHIND_IMAGE
+        return ChangedRows.AFTER_IMAGE
 
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
         """Return the layers that are changed."""
         return self.layers
 

@@ -18,10 +18,10 @@ from torch import nn
 
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_replacement import AttentionCall
-from models.decoding.attention_rows import Held, Rows
+from models.decoding.attention_rows import ChangedRows, Rows
 from models.decoding.attention_sinks import EPSILON, check_sinks, find_sinks
 from models.decoding.base import MethodError, check_layer_setting, check_number
-from models.decoding.noted_tokens import first_prompt, forget_first, noted_keys, watch_inputs
+from models.decoding.token_marks import first_prompt, forget_first, marked_keys, watch_inputs
 from models.prompt_images import PromptImages
 
 
@@ -42,7 +42,7 @@ class Var(AttentionMethod):
     """
 
     title = "VAR"
-    names_layers = "start_layer"
+    layer_setting = "start_layer"
     sink_dims: tuple[int, ...] = ()
     tau: float = 20.0
     rho: float = 0.5
@@ -65,12 +65,12 @@ class Var(AttentionMethod):
         return self.p == 1
 
     @property
-    def rows(self) -> Held:
+    def rows(self) -> ChangedRows:
         """The rows behind the image, or all."""
-        return Held.ALL if self.released else Held.BEHIND_IMAGE
+        return ChangedRows.ALL if self.released else ChangedRows.AFTER_IMAGE
 
     @property
-    def keeps_state(self) -> bool:
+    def depends_on_history(self) -> bool:
         """Whether an answer depends on the first prompt of the process."""
         return self.released
 
@@ -78,7 +78,7 @@ class Var(AttentionMethod):
         """Forget the first prompt of the process."""
         forget_first(model, self)
 
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
         """Return the layers from the first one on."""
         return [layer for layer in layers if layer >= self.start_layer]
 
@@ -92,19 +92,19 @@ class Var(AttentionMethod):
         with watch_inputs(model, layers, partial(find_sinks, dims=self.sink_dims, tau=self.tau)):
             yield
 
-    def rows_of(self, call: AttentionCall, images: PromptImages) -> Held:
-        """Return the rows that are changed in a call, its sinks noted."""
-        images.note(call.layer, call.offset)
+    def rows_of(self, call: AttentionCall, images: PromptImages) -> ChangedRows:
+        """Return the rows that are changed in a call, and store which tokens are sinks."""
+        images.store_marks(call.layer, call.offset)
         if self.released and len(images.mask) > 1:
             raise MethodError("VAR: released=true asks one question at a time; use batch size 1")
         is_first = not self.released or first_prompt(call, self, images) is images
-        return Held.BEHIND_IMAGE if is_first else Held.ALL
+        return ChangedRows.AFTER_IMAGE if is_first else ChangedRows.ALL
 
     def edit(self, rows: Rows) -> torch.Tensor:
         """Return rows of a layer with attention given from sinks to others, (R, n, H, D)."""
         call, images = rows.call, rows.images
         images = first_prompt(call, self, images) if self.released else images
-        sinks = noted_keys(call, images, self.title)[:, None, None]  # (R, 1, 1, K)
+        sinks = marked_keys(call, images, self.title)[:, None, None]  # (R, 1, 1, K)
         image = rows.image[:, None, None]  # (R, 1, 1, K)
         weights = rows.weights(rows.scores())  # (R, H, n, K)
         visual, others = (weights * (image & part) for part in (sinks, ~sinks))

@@ -40,9 +40,9 @@ class DecodeStep:
         self.buffers, self.is_checked = buffers, False
         self._model = model
         modules = attention_modules(model)
-        self._behind_prefix = [modules[layer] for layer in buffers.before.layers]
+        self._after_prefix = [modules[layer] for layer in buffers.before.layers]
         self._forward = self._plain_forward
-        if compiles and not self._behind_prefix:
+        if compiles and not self._after_prefix:
             self._made = torch.compile(self._plain_forward, fullgraph=True, dynamic=False)
             self._forward = self._compiled_forward
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -127,7 +127,7 @@ class DecodeStep:
     @contextmanager
     def _attend_to_prefixes(self) -> Iterator[None]:
         """In a `with` block, let layers behind shared prefixes attend to both."""
-        with replace_attention(self._behind_prefix, self.buffers.before.attend):
+        with replace_attention(self._after_prefix, self.buffers.before.attend):
             yield
 
 

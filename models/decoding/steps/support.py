@@ -29,10 +29,10 @@ def reason_against(vlm: VLM) -> str | None:
     llm = vlm.precision.parts["llm"]
     if llm.autocast not in (None, llm.linear):
         return f"autocast would cast its {llm.linear} weights at every step; pass another --dtype"
-    return reason_against_form(vlm.language_model)
+    return reason_against_structure(vlm.language_model)
 
 
-def reason_against_form(model: Any) -> str | None:
+def reason_against_structure(model: Any) -> str | None:
     """Return why a model can't decode on fixed buffers, wherever it runs; None if it can."""
     if getattr(model, "hf_quantizer", None) is not None:
         return QUANTIZED
