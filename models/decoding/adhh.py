@@ -28,7 +28,8 @@ class Adhh(AttentionMethod):
     """AD-HH with its settings.
 
     Attributes:
-        heads: Layer and head of each, such as "16h29+26h9"; "none" for no head, "" if unknown.
+        heads: Layer and index of each head, such as "16h29+26h9"; "none" for no head, "" if
+            unknown.
         threshold: Attention on text from which a head is deactivated; above 1 for never.
         batch_sum: Whether attention is summed over the batch before the comparison, as in the
             authors' code, where the rows are the beams of one question.
@@ -75,8 +76,8 @@ class Adhh(AttentionMethod):
         """
         if not self.heads:
             raise MethodError(
-                "AD-HH needs the hallucination heads of this language model, which its authors "
-                "published for LLaVA-1.5 7B and 13B; name them: adhh@heads=16h29+26h9"
+                "AD-HH needs the hallucination heads of this language model; its authors published "
+                "them only for LLaVA-1.5 7B and 13B; name them: adhh@heads=16h29+26h9"
             )
         found: dict[int, list[int]] = {}
         for head in self.heads.split("+"):
@@ -98,7 +99,7 @@ class Adhh(AttentionMethod):
             count = num_heads(modules[layer])
             if max(heads) >= count:
                 raise MethodError(
-                    f"AD-HH: head {layer}h{max(heads)} does not exist, as layer {layer} has "
+                    f"AD-HH: head {layer}h{max(heads)} does not exist, since layer {layer} has "
                     f"{count} heads; name other heads"
                 )
 

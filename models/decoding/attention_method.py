@@ -80,8 +80,8 @@ class AttentionMethod(DecodingMethod, ABC):
         """Return the layers to change.
 
         Args:
-            layers: Those of the model.
-            shared: Those in which EAH is enabled.
+            layers: All layers of the model.
+            shared: Layers in which EAH is enabled.
         Raises:
             MethodError: If the settings do not determine them.
         """
@@ -146,7 +146,7 @@ class AttentionMethod(DecodingMethod, ABC):
 
     @contextmanager
     def watch(self, model: nn.Module, layers: Sequence[int]) -> Iterator[None]:
-        """Watch what the method needs besides attention, in a `with` block: nothing by default."""
+        """In a `with` block, record what the method needs besides attention: nothing by default."""
         yield
 
     def _attend(self, call: AttentionCall, images: PromptImages) -> Output:

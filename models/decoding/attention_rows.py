@@ -84,7 +84,7 @@ class Rows:
         return self.call.run()[0][:, -self.count :]
 
     def scores(self, heads: torch.Tensor | None = None) -> torch.Tensor:
-        """Return q k * scaling before the mask, (R, H, n, K) float32; of some heads if given."""
+        """Return q k * scaling before the mask, (R, H, n, K) float32; only of `heads` if given."""
         query, key = self.call.query[:, :, -self.count :], self.call.key
         if heads is not None:
             query, key = query[:, heads], key[:, heads // self._groups]
@@ -97,7 +97,7 @@ class Rows:
     def weights(self, scores: torch.Tensor) -> torch.Tensor:
         """Return softmax(scores + mask) over the keys, (R, H, n, K) float32."""
         mask, keys = self.call.mask, scores.shape[-1]
-        # Not -inf: a padding row sees no key and must stay finite.
+        # Not -inf: a padding row sees no key, and its softmax must stay finite.
         hidden = torch.finfo(scores.dtype).min
         if isinstance(mask, torch.Tensor):
             mask = mask[:, :, -self.count :, :keys]

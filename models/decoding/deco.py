@@ -109,7 +109,7 @@ def correct_scores(final: torch.Tensor, early: torch.Tensor, method: Deco) -> to
     """
     shares, ids = final.softmax(-1).topk(min(method.top_k, final.shape[-1]))  # (R, k)
     mass = shares.cumsum(-1)
-    # The last candidate is the token at which the cumulated mass reaches top_p.
+    # The last candidate is the token at which the cumulative mass reaches top_p.
     count = torch.searchsorted(mass, torch.full_like(mass[:, :1], method.top_p)) + 1  # (R, 1)
     ranks = torch.arange(ids.shape[-1], device=ids.device)
     is_candidate = torch.zeros_like(final, dtype=torch.bool).scatter(-1, ids, ranks < count)

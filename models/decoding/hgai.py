@@ -24,9 +24,9 @@ class Hgai(AttentionMethod):
     Attributes:
         layers: Changed layers.
         alpha: Factor on the raise of the scores on image tokens; 0 for no change.
-        causal: False lets all rows of a prompt see the whole prompt in these layers. So does the
-            authors' code with its pinned versions: transformers leaves the causal mask to the sdpa
-            kernel, which the code replaces.
+        causal: False lets all rows of a prompt see the whole prompt in these layers. The authors'
+            code does this with its pinned versions: transformers leaves the causal mask to the
+            sdpa kernel, which their code replaces.
     """
 
     title = "HGAI"

@@ -25,7 +25,7 @@ from models.decoding.last_attention import LastRows, record_last_rows
 from models.decoding.opera_settings import OperaSettings
 from models.decoding.opera_state import OperaState
 
-CLOSED = -1e9  # score of beams that do not exist yet, as all would be equal at the start
+CLOSED = -1e9  # score of all beams but the first at the start, where all would be equal
 
 
 @dataclass(slots=True)

@@ -1,7 +1,7 @@
-"""Marks on a prompt's tokens, from their hidden states, for all later passes.
+"""Marked tokens of a prompt (sinks, for example): found at prefill, used in all later passes.
 
-Stored with the prompts' image masks and with cached prefixes. Some released code reuses the marks
-of a process's first prompt for every later one.
+Marks are computed from hidden states, and stored with the prompts' image masks and with cached
+prefixes. Some released code reuses the marks of a process's first prompt for every later one.
 
 Axes: B prompts, R batch rows, Q tokens of a pass, K keys, E width.
 """
@@ -24,14 +24,14 @@ from models.decoding.early_layers import decoder_blocks
 from models.prompt_images import PromptImages, current_images
 
 Find = Callable[[torch.Tensor], torch.Tensor]
-"""Returns (R, Q) bool from the inputs of a layer, (R, Q, E)."""
+"""Maps the inputs of a layer, (R, Q, E), to marks, (R, Q) bool."""
 
 _first: Final[WeakKeyDictionary[nn.Module, dict[Hashable, PromptImages]]] = WeakKeyDictionary()
 
 
 @contextmanager
 def watch_inputs(model: nn.Module, layers: Sequence[int], find: Find) -> Iterator[None]:
-    """In a `with` block of this thread, mark tokens by the inputs of layers at prefill."""
+    """In a `with` block of this thread, mark tokens at prefill from the inputs of some layers."""
     blocks = decoder_blocks(model)
 
     def see(layer: int, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

@@ -1,8 +1,8 @@
 """VAF: visual amplification fusion, "ClearSight" (arXiv 2503.13107).
 
-In the middle layers, rows behind the image multiply their scores on image tokens by `enhance` and
-those on the tokens before the image (the system message) by `suppress`, before the softmax. A
-product with a score is a product with its key, so the model's own kernel runs on scaled keys.
+In the middle layers, rows after the image multiply their scores on image tokens by `enhance` and
+their scores on the tokens before the image (the system message) by `suppress`, before the softmax.
+Scaling a score is the same as scaling its key, so the model's own kernel runs on scaled keys.
 Follows the authors' `visaug/inference/AttnAdapter.py`.
 """
 
@@ -23,12 +23,12 @@ class Vaf(AttentionMethod):
     """VAF with its settings.
 
     Attributes:
-        layers: Layers that are changed.
-        enhance: Factor on scores on image tokens; 1 leaves them.
-        suppress: Factor on scores on tokens before the image; 1 leaves them.
+        layers: Changed layers.
+        enhance: Factor on scores on image tokens; 1 for no change.
+        suppress: Factor on scores on tokens before the image; 1 for no change.
         signed: Whether the score itself is multiplied, as in the authors' code: an image token with
-            a negative score then gets less attention. Otherwise the score grows or falls by so many
-            times its size.
+            a negative score then gets less attention. Otherwise the score changes by (factor - 1)
+            times its absolute value.
     """
 
     title = "VAF"
@@ -51,11 +51,11 @@ class Vaf(AttentionMethod):
 
     @property
     def rows(self) -> ChangedRows:
-        """The rows behind the image."""
+        """The rows after the image."""
         return ChangedRows.AFTER_IMAGE
 
     def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
-        """Return the layers that are changed."""
+        """Return the layers to change."""
         return self.layers
 
     def edit(self, rows: Rows) -> torch.Tensor:
