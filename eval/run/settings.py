@@ -202,7 +202,7 @@ def merge(defaults: RunSettings, values: Mapping[str, Any], source: str) -> RunS
         changes[name] = convert(name, str(known[name].type), value, source)
         if name in ("model", *PARTS, *MODEL_FLAGS) and str(changes[name]).strip() == "":
             raise EvaluationError(
-                f"{source}: --{name.replace('_', '-')} is empty, as an unset shell variable is; "
+                f"{source}: --{name.replace('_', '-')} is empty (an unset shell variable?); "
                 "name one or leave it out"
             )
     return replace(defaults, **changes)

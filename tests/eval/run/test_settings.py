@@ -171,7 +171,7 @@ def test_an_unset_shell_variable_is_an_error_and_not_the_default(flag: str, tmp_
     name = flag.removeprefix("--").replace("-", "_")
 
     for arguments in ([flag, ""], [flag, " "], [f"{flag}="], ["--config", str(config)]):
-        with pytest.raises(EvaluationError, match=f"{flag} is empty, as an unset shell variable"):
+        with pytest.raises(EvaluationError, match=f"{flag} is empty .an unset shell variable"):
             settings_of(*arguments)
     with pytest.raises(EvaluationError, match=f"'{name}=': the value is empty"):
         settings_of("--options", f"{name}=")
