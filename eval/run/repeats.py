@@ -43,7 +43,7 @@ def settings_by_repeat(settings: Settings) -> list[Settings]:
     """
     if not this_process().is_alone:
         raise EvaluationError(
-            f"--repeats {settings.repeats} needs a single process; with several, run --seed 0, then "
+            f"--repeats {settings.repeats} needs one process; with several, run --seed 0, then "
             "--seed 1, ..., and this command in one process at the end: it reuses the answers"
         )
     return [replace(settings, repeats=1, seed=seed, json=None) for seed in range(settings.repeats)]

@@ -65,5 +65,5 @@ def _record_arm(folder: ArmFolder, answers: Sequence[Answer]) -> None:
 
 
 def _provenance() -> Record:
-    """Return versions, commit and time, but not the command, which contains the file's full path."""
+    """Return versions, commit and time, without the command, which has the file's full path."""
     return {name: of for name, of in provenance(()).items() if name != "command"}

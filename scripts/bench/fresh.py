@@ -1,4 +1,4 @@
-"""Measurements in a fresh process: memory that a process once had would hide what follows."""
+"""Measurements in a fresh process: memory that a process used before would hide later use."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""What each decoding method costs beside the baseline: time, forward passes, and rows of a batch.
+"""The cost of each decoding method relative to the baseline: time, forward passes, batch rows.
 
-`costs.py` runs it, on a model of `deep_vlm.py`. All answers are of the same length. On a CPU, time
-is the process's own, summed over threads: rounds take minutes, in which others come and go.
+`costs.py` runs it, on a model of `deep_vlm.py`. All answers have the same length. On a CPU, time is
+processor time, summed over threads: rounds take minutes, and other processes' load varies.
 """
 
 from __future__ import annotations
@@ -80,9 +80,9 @@ def method_measurements(
     Args:
         shape: What is asked.
         device: Where the model runs.
-        most: Rounds at most that count; None for no limit.
+        most: Largest number of rounds that count; None for no limit.
     Yields:
-        What to measure; a sentence compares OPERA with beam search.
+        Measurements, with a sentence that compares OPERA with beam search.
     """
     vlm = make_deep_vlm(device, shape.width, shape.side)
     text = vlm.model.config.text_config
@@ -183,7 +183,7 @@ def _ask(
         seconds = work_time(vlm.device) - start
     assert all(answer.tokens == tokens for answer in answers), "an answer ended early"
     taken = {TIME: 1000 * seconds}
-    # With reuse, passes that compute a prefix count as well, and say little.
+    # With reuse, passes that compute a prefix would be counted as well, so these are not reported.
     return taken if reuse else {**taken, **_per_token(rows, tokens)}
 
 

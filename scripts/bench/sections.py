@@ -1,4 +1,4 @@
-"""What `costs.py` measures, section by section."""
+"""The sections of `costs.py`."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def time_layer(sizes: Sizes, device: torch.device) -> Measurements:
 
 
 def measure_memory(sizes: Sizes, device: torch.device) -> Measurements:
-    """Measure a layer's peak memory over its inputs and output."""
+    """Measure a layer's extra peak memory, without inputs and output."""
     on_gpu = device.type == "cuda"
 
     def run(way: str) -> dict[str, float]:
@@ -69,7 +69,7 @@ def measure_memory(sizes: Sizes, device: torch.device) -> Measurements:
 
 
 def time_counting(sizes: Sizes, device: torch.device) -> Measurements:
-    """Time counting over prompt lengths, and on a CPU take its memory."""
+    """Time counting over prompt lengths, and on a CPU measure its memory."""
     title = f"counting, H {sizes.counting_heads}, all but {counting.TEXT} tokens image"
     arms = counting_arms(sizes.counting_heads, device)
     yield Measurement(title, arms, _slow(device), share=0.5 if device.type == "cpu" else 1)
@@ -86,19 +86,19 @@ def time_counting(sizes: Sizes, device: torch.device) -> Measurements:
 
 
 def time_detection(sizes: Sizes, device: torch.device) -> Measurements:
-    """Time finding the image tokens of a prompt, beside one of the layers that it runs through."""
+    """Time finding the image tokens of a prompt, compared with one decoder layer."""
     arms = detection_arms(sizes.layer, device)
     title = f"image tokens of {sizes.layer.tokens}, width {sizes.layer.heads * sizes.layer.size}"
     yield Measurement(title, arms)
 
 
 def time_methods(sizes: Sizes, device: torch.device) -> Measurements:
-    """Time every decoding method, on a LLaVA of 32 layers of its own."""
+    """Time every decoding method, on a separate LLaVA of 32 layers."""
     return method_measurements(sizes.methods, device, _deep(device))
 
 
 def time_observing(sizes: Sizes, device: torch.device) -> Measurements:
-    """Time a prefill in which all layers are observed, on a LLaVA of 32 layers of its own."""
+    """Time a prefill in which all layers are observed, on a separate LLaVA of 32 layers."""
     return observing_measurements(sizes.observe, device, _deep(device))
 
 
@@ -155,7 +155,7 @@ def run_chair(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
 
 
 def _model(vlm: VLM, name: str) -> str:
-    """Return a model's name, with its size where that is not the true one."""
+    """Return a model's name, with its size if that is reduced."""
     own, true = (
         config.get_text_config(decoder=True) for config in (vlm.model.config, true_config(name))
     )
@@ -166,12 +166,12 @@ def _model(vlm: VLM, name: str) -> str:
 
 
 def _deep(device: torch.device) -> int | None:
-    """Return the rounds at most of a section of 32 layers."""
+    """Return the largest number of rounds of a section with 32 layers."""
     return None if device.type == "cuda" else DEEP_REPEATS
 
 
 def _slow(device: torch.device) -> int | None:
-    """Return the rounds at most of a section that takes long on a CPU."""
+    """Return the largest number of rounds of a section that is slow on a CPU."""
     return None if device.type == "cuda" else SLOW_REPEATS
 
 
@@ -190,7 +190,7 @@ def _extra_on_gpu(device: torch.device, way: str, shape: LayerShape) -> float:
 
 OWN_SECTIONS: Final[
     dict[str, Callable[[Sizes, torch.device], Measurements]]
-] = {  # that build what they measure
+] = {  # sections that build what they measure
     "layer": time_layer,
     "memory": measure_memory,
     "counting": time_counting,

@@ -148,7 +148,7 @@ def test_the_advice_is_for_what_is_wrong(tmp_path: Path, workers: int) -> None:
     assert "broken.png can't be read (" in broken
     assert broken.endswith("leaves such pictures out")
     assert strip == (
-        f"{tmp_path / 'strip.png'}: no picture of (5, 1000); the model's processor does not accept this "
-        "picture: leave it out of the folder or list"
+        f"{tmp_path / 'strip.png'}: no picture of (5, 1000); the model's processor does not accept "
+        "this picture: leave it out of the folder or list"
     )
     assert tag == f"{tmp_path / 'good.png'}: the text holds '<tag>'; leave it out"
