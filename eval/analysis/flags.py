@@ -1,4 +1,4 @@
-"""The flags of `eval/sinks.py`, and the settings of each model that a command line names."""
+"""The flags of `eval/sinks.py`, and the settings of each model on a command line."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ def flags(documentation: str) -> FlagParser:
     """Return the flags of the command."""
     parser = FlagParser(documentation)
     flag = parser.flag
-    flag("--captions", action="store_true", help="describe the pictures; CHAIR's errors (neither)")
+    flag("--captions", action="store_true", help="describe the pictures, and use CHAIR's errors")
     flag(
         "--pope-type",
         nargs="+",
         metavar="TYPE",
-        help="ask POPE's questions: random, popular, adversarial, or all (neither)",
+        help="ask POPE's questions: random, popular, adversarial, or all",
     )
-    flag("--num-images", type=int, help=f"pictures, drawn by --seed ({NUM_IMAGES})")
-    flag("--image-ids", type=Path, metavar="FILE", help="ids, or captions, of pictures instead")
-    flag("--question", metavar="TEXT", help="what is asked about each (CHAIR's question)")
-    flag(
-        "--gammas", type=float, nargs="+", metavar="X", help="densities of a dense head (0.15 0.2)"
-    )
+    flag("--num-images", type=int, help=f"pictures, drawn by --seed (default: {NUM_IMAGES})")
+    flag("--image-ids", type=Path, metavar="FILE", help="file of picture ids, or of captions")
+    flag("--question", metavar="TEXT", help="question about each (default: CHAIR's question)")
+    text = "densities of a dense head (default: 0.15 0.2)"
+    flag("--gammas", type=float, nargs="+", metavar="X", help=text)
     flag(
         "--ablate",
         nargs="+",
         metavar="KEY=V1,V2",
-        help="answer with these settings of EAH, one at a time: layers=0,1,2 receivers=8,16",
+        help="also answer with these settings of EAH, one at a time: layers=0,1,2 receivers=8,16",
     )
-    flag("--choose-on", type=int, help="choose the best on N other pictures, and report that one")
-    flag("--pictures", nargs="+", metavar="NAME", help="pictures to look at closely (the first)")
-    flag("--coco_path", type=Path, help="--captions: annotations (beside the pictures)")
-    flag("--ground-truth", type=Path, help="--captions: a file of objects instead")
-    flag("--analyzer", help="--captions: how they are read, auto, nltk or lexicon")
+    flag("--choose-on", type=int, help="choose the best arm on N other pictures, and report it")
+    flag("--pictures", nargs="+", metavar="NAME", help="pictures to show closely (default: first)")
+    flag("--coco_path", type=Path, help="--captions: annotations (default: next to the pictures)")
+    flag("--ground-truth", type=Path, help="--captions: file of objects instead of annotations")
+    flag("--analyzer", help="--captions: analyzer: auto, nltk or lexicon (default: auto)")
     flag("--pope-path", type=Path, help="folder of coco_pope_TYPE.json, or one file")
     flag("--build-from", type=Path, help="instances_*.json to build POPE's questions from")
-    flag("--build-images", type=int, help="pictures to ask about when building (500)")
+    flag("--build-images", type=int, help="number of pictures for --build-from (default: 500)")
     add_model_flags(parser, action="append", metavar="NAME")
     add_eah_flags(
         parser,
         nargs="+",
         metavar="X",
-        help="EAH: mean attention above which an image token is a sink (0.002 in the paper); "
-        "sinks are counted with further ones, too",
+        help="EAH: mean attention above which an image token is a sink (paper: 0.002); sinks are "
+        "also counted with other thresholds",
     )
-    text = "leave out pictures that can't be read (an error)"
+    text = "skip unreadable pictures (default: stop with an error)"
     flag("--skip-unreadable", action="store_true", group="data", help=text)
     add_running_flags(parser)
-    flag("--report", type=Path, metavar="FILE", group="output", help="write the page here, too")
+    text = "also write the page to this file"
+    flag("--report", type=Path, metavar="FILE", group="output", help=text)
     return parser
 
 
 def settings_of(given: Mapping[str, Any]) -> list[SinkSettings]:
-    """Return the settings of each model that a command line names.
+    """Return the settings of each model on a command line.
 
     Raises:
         EvaluationError: If a setting is unknown or not allowed, a model is named twice, or some
@@ -71,7 +71,7 @@ def settings_of(given: Mapping[str, Any]) -> list[SinkSettings]:
     models, checkpoints = common.pop("model", [None]), common.pop("checkpoint", [])
     if checkpoints and len(checkpoints) != len(models):
         raise EvaluationError(
-            f"{len(models)} models and {len(checkpoints)} checkpoints; give --checkpoint once for "
+            f"{len(models)} models and {len(checkpoints)} checkpoints; pass --checkpoint once for "
             "each --model, in the same order, or not at all"
         )
     pairs = list(zip(models, checkpoints or [None] * len(models), strict=True))
@@ -88,13 +88,13 @@ def settings_of(given: Mapping[str, Any]) -> list[SinkSettings]:
         }
         own = {name: value for name, value in own.items() if value not in (None, ())}
         settings = resolve(SinkSettings(), {**common, **own})
-        counting_of(settings.eah(), settings.thresholds)  # raises now, not when torch is there
+        counting_of(settings.eah(), settings.thresholds)  # raises before torch is loaded
         found.append(settings)
     return found
 
 
 def model_names(every: Sequence[SinkSettings]) -> list[str]:
-    """Return what tables call the models: by name, or by checkpoint where several have one name."""
+    """Return the models' names in tables; the checkpoints' names if models share a name."""
     names: list[str] = []
     for settings in every:
         others = [one.model for one in every if one is not settings]

@@ -1,27 +1,27 @@
-"""Whether numbers differ between answers with and without a label, with pictures as the unit.
+"""Test whether numbers differ between answers with and without a label; the unit is the picture.
 
 Answers about one picture depend on each other: they share its numbers, and a picture that a model
 misreads has several wrong answers. So a permutation test over answers would reject far too often.
 Here whole pictures are exchanged.
 
-Null hypothesis: which picture's answers have the label has nothing to do with its numbers. So the
-labels of one picture's answers, in their order, could as well be those of another picture, and all
-such exchanges are equally likely. Pictures are exchanged with those of as many answers only:
+Null hypothesis: the labels of a picture's answers are independent of its numbers. Then the labels
+of one picture's answers, in their order, could as well be those of another picture, and all such
+exchanges are equally likely. Only pictures with equally many answers are exchanged:
 
-- A list of labels fits no picture with more or fewer answers. Cutting lists, or exchanging a
+- A list of labels does not fit a picture with more or fewer answers. Cutting lists, or exchanging a
   picture's share of labels instead, would change the number of labels or compare shares of one
   answer with shares of ten, which vary less: these are not exchangeable under the null hypothesis.
-- The number of answers may go with both the numbers and the labels (POPE asks more different
-  questions about a picture with more objects). Exchanges that keep it do not take that for an
+- The number of answers may correlate with both the numbers and the labels (POPE asks more different
+  questions about a picture with more objects). Exchanges that keep it do not mistake this for an
   association.
 
-The price is power, not validity: a picture that is alone with its number of answers stays as it is.
-The k-th answer's label goes to the k-th answer, so that a kind of question that has the same
-position for all pictures is not taken for an association either.
+The price is power, not validity: a picture whose number of answers is unique is never exchanged.
+The label of the k-th answer moves to the k-th answer, so that a type of question with the same
+position for all pictures is not mistaken for an association either.
 
-The statistic is the difference that is reported: the mean over answers without the label minus the
-mean over those with it. Exchanges keep both numbers of answers. Two-sided: an exchange counts
-if its difference is at least as far from 0.
+The statistic is the reported difference: the mean over answers without the label minus the mean
+over answers with it. Exchanges keep both numbers of answers. The test is two-sided: an exchange
+counts if its difference is at least as far from 0.
 
 Axes: `A` answers, `L` quantities (layers), `N` pictures, `P` pictures with `Q` answers each, `R`
 arrangements.
@@ -43,7 +43,7 @@ from eval.stats.intervals import SEED, Array, Interval, bootstrap_intervals, rat
 Bools = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 
-ARRANGEMENTS: Final = 10_000  # all of them if there are no more, else so many random ones
+ARRANGEMENTS: Final = 10_000  # all arrangements if there are no more, else this many random ones
 _LABELS_AT_ONCE: Final = 2_000_000
 # Sums of the same numbers in another order differ in their last digits; they count as equal.
 _TOLERANCE: Final = 1e-9
@@ -56,9 +56,9 @@ class Association:
     Attributes:
         without: Mean over answers without the label, with its interval.
         labelled: Mean over answers with it.
-        difference: Without minus with.
-        p_value: Of the permutation test over pictures; nan where no exchange changes the
-            difference, as where the quantity is the same everywhere, or all answers are alike.
+        difference: Mean without the label minus mean with it.
+        p_value: P-value of the permutation test over pictures; nan if no exchange changes the
+            difference, for instance if the quantity is constant, or all labels are equal.
     """
 
     without: Interval
@@ -71,9 +71,9 @@ class _Stratum(NamedTuple):
     """Pictures with equally many answers.
 
     Attributes:
-        values: Their answers' quantities, (P, Q, L).
-        kinds: Which of the lists of labels a picture has, (P,).
-        lists: Different lists of labels, (kinds, Q).
+        values: Quantities of their answers, (P, Q, L).
+        kinds: Index of each picture's list of labels, (P,).
+        lists: Distinct lists of labels, (kinds, Q).
     """
 
     values: Array
@@ -100,10 +100,10 @@ def associations(
         values: Quantities of each answer, (A, L).
         labelled: Whether an answer has the label, (A,).
         picture: The answer's picture, any integers, (A,).
-        seed: Of the resampling and of random arrangements.
+        seed: Seed of the resampling and of random arrangements.
     Returns:
-        One per quantity. A mean over no answers is nan; intervals resample pictures, and there is
-        none where all resamples give the same.
+        One per quantity. A mean over no answers is nan. Intervals resample pictures; there is no
+        interval if all resamples give the same value.
     Raises:
         EvaluationError: If there is no answer.
     """
@@ -134,7 +134,7 @@ def associations(
 def permutation_p_values(
     values: Array, labelled: Bools, picture: Ints, *, seed: int = SEED
 ) -> list[float]:
-    """Return the two-sided p-value of each quantity, as `associations` takes them.
+    """Return the two-sided p-value of each quantity; arguments as in `associations`.
 
     Exact if there are up to 10,000 different arrangements; else from 10,000 random ones, as
     (1 + at least as far from 0) / (1 + 10,000).
@@ -149,8 +149,8 @@ def permutation_p_values(
     sums = _all_sums(strata) if exact else _random_sums(strata, seed)  # (R, L)
     observed = centred[labelled].sum(axis=0)  # (L,)
     slack = _TOLERANCE * np.abs(centred).sum(axis=0)
-    # The sum over all answers is 0, so that the difference of the means is the sum over labelled
-    # answers times a constant.
+    # The sum over all answers is 0, so the difference of the means is the sum over labelled answers
+    # times a constant.
     extreme = (np.abs(sums) >= np.abs(observed) - slack).sum(axis=0)
     p_values = extreme / number if exact else (1 + extreme) / (1 + ARRANGEMENTS)
     p_values[(np.abs(sums - observed) <= slack).all(axis=0)] = nan
@@ -166,7 +166,7 @@ def _strata(values: Array, labelled: Bools, picture: Ints) -> list[_Stratum]:
     for count in np.unique(counts).tolist():
         answers = order[first[counts == count][:, None] + np.arange(count)]  # (P, Q)
         lists, kinds = np.unique(labelled[answers], axis=0, return_inverse=True)
-        # numpy 2.0 gave the inverse the dimensions of its input.
+        # In numpy 2.0 the inverse has the dimensions of its input.
         strata.append(_Stratum(values[answers], kinds.reshape(-1), lists.astype(np.float64)))
     return strata
 
@@ -175,7 +175,7 @@ def _all_sums(strata: Sequence[_Stratum]) -> Array:
     """Return the sums over labelled answers of all different arrangements, (R, L)."""
     sums = np.zeros((1, strata[0].values.shape[-1]))
     for stratum in strata:
-        # Any two arrangements of different strata go together.
+        # All combinations of arrangements of different strata.
         own = stratum.sums(np.array(list(_arrangements(stratum.kinds.tolist()))))
         sums = (sums[:, None] + own).reshape(-1, sums.shape[1])
     return sums

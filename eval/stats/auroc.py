@@ -1,8 +1,8 @@
 """AUROC as a quadratic form over pictures, so that resampling pictures needs no sorting.
 
-AUROC is the share of pairs of a positive and a negative in which the positive has the higher score,
-a tie counting half (Mann-Whitney U over the number of pairs). With U[i, j] the sum over positives
-of picture i and negatives of picture j, and w how often each picture was drawn,
+AUROC is the share of pairs of a positive and a negative in which the positive has the higher score;
+ties count half (Mann-Whitney U over the number of pairs). Let U[i, j] be the sum over positives of
+picture i and negatives of picture j, and w how often each picture was drawn. Then
 
     AUROC(w) = w' U w / ((w' P)(w' Q))
 
@@ -23,7 +23,7 @@ _COMPARED_AT_ONCE: Final = 4_000_000  # pairs; some 32 MB
 
 
 class PairWins(NamedTuple):
-    """Compared pairs by picture.
+    """Results of all comparisons of a positive with a negative, by picture.
 
     Attributes:
         wins: Pairs that the positive wins, ties counting half, by its picture and the negative's,
@@ -66,7 +66,7 @@ def pair_wins(
 
 
 def auroc(pairs: PairWins, weights: Array) -> Array:
-    """Return AUROC under weights of the pictures, (R, N) -> (R,); nan without a pair."""
+    """Return AUROC with weighted pictures, (R, N) -> (R,); nan without pairs."""
     won = ((weights @ pairs.wins) * weights).sum(-1)
     compared = (weights @ pairs.positives) * (weights @ pairs.negatives)
     found = np.full(len(weights), np.nan)

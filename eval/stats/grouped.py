@@ -1,8 +1,8 @@
-"""Numbers of a benchmark by arm and part, with intervals and paired differences.
+"""Metrics of a benchmark by arm and part, with intervals and paired differences.
 
-Everything that all benchmarks share: pictures are resampled with all that was asked about them, in
-all parts at once; an arm is compared with others on the same resamples; totals over parts (POPE's
-mean, MME's perception) are computed within each resample.
+This is the same for all benchmarks: pictures are resampled with all their questions, in all parts
+at once; arms are compared on the same resamples; totals over parts (POPE's mean, MME's perception)
+are computed within each resample.
 
 Axes: `N` pictures, `C` counts, `P` parts, `T` totals, `M` metrics.
 """
@@ -25,12 +25,12 @@ from eval.stats.permutation import PermutationTest, contributions, holm, sign_fl
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One arm's numbers on one part, or one total.
+    """One arm's metrics on one part, or in one total.
 
     Attributes:
         arm: The arm.
         part: The part or the total.
-        is_total: Whether it is a total.
+        is_total: Whether `part` is a total.
         answers: Number of answers.
         numbers: Metrics by name.
     """
@@ -54,8 +54,8 @@ class Significance:
 
     Attributes:
         permutation: The sign-flip test of the first metric over pictures.
-        gained: Questions that only the arm has right; one that several parts ask counts once.
-        lost: Questions that only its reference has right.
+        gained: Questions that only the arm answers correctly; one in several parts counts once.
+        lost: Questions that only its reference answers correctly.
         p_holm: The p-value adjusted for all primary comparisons of the run; None for others.
     """
 
@@ -80,7 +80,7 @@ class Difference:
         reference: The arm that it is compared with.
         part: The part or the total.
         numbers: Differences by metric.
-        test: Of the first metric; None where answers are not right or wrong.
+        test: Test of the first metric; None if answers are not right or wrong.
     """
 
     arm: str
@@ -102,11 +102,11 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Grouped:
-    """All numbers of some arms.
+    """All metrics of some arms.
 
     Attributes:
         pictures: Number of pictures, which the intervals resample.
-        primary: The part or total in which arms are compared first.
+        primary: The part or total of the primary comparisons.
         results: By arm, then part, then total.
         differences: By arm, reference, part and total.
     """
@@ -126,10 +126,10 @@ def compute_numbers(
     arms: Mapping[str, Sequence[Answer]],
     references: Mapping[str, Sequence[str]],
 ) -> Grouped:
-    """Compute all numbers.
+    """Compute all metrics, differences and tests.
 
     Args:
-        scorer: The benchmark's.
+        scorer: The benchmark's scorer.
         arms: Answers by arm, all to the same questions.
         references: The arms that each arm is compared with.
     Raises:
@@ -144,9 +144,9 @@ def compute_numbers(
         name: counts_by_picture(scorer, answers, pictures, parts) for name, answers in arms.items()
     }
     members = {**{part: [part] for part in parts}, **totals}
-    # Metric by metric, and for each all parts and totals: the order of `numbers`.
+    # The order of `numbers`: metric by metric, and for each all parts, then all totals.
     highest = all_bounds(scorer, members)
-    sizes = {name: pictures_by_number(scorer, table, members) for name, table in counts.items()}
+    sizes = {name: pictures_per_metric(scorer, table, members) for name, table in counts.items()}
 
     numbers = all_numbers(scorer, parts)
 
@@ -206,7 +206,7 @@ def _check_same_questions(arms: Mapping[str, Sequence[Answer]]) -> None:
 def counts_by_picture(
     scorer: Scorer, answers: Sequence[Answer], pictures: Sequence[str], parts: Sequence[str]
 ) -> Array:
-    """Return counts per picture, (N, C * P), with the parts as the faster axis."""
+    """Return counts per picture, (N, C * P); the part is the faster axis."""
     groups: dict[tuple[str, str], list[Answer]] = {}
     for answer in answers:
         groups.setdefault((answer.item.unit, answer.item.part), []).append(answer)
@@ -219,15 +219,15 @@ def counts_by_picture(
     return table.swapaxes(1, 2).reshape(len(pictures), -1)
 
 
-def pictures_by_number(
+def pictures_per_metric(
     scorer: Scorer, table: Array, members: Mapping[str, Sequence[str]]
 ) -> list[int]:
-    """Return of how many pictures each number is, in the order of `all_numbers`.
+    """Return the number of pictures behind each metric, in the order of `all_numbers`.
 
-    A picture whose own number is 0/0, as a precision without a predicted yes, says nothing of it.
+    A picture whose own metric is 0/0, such as a precision without a predicted yes, does not count.
 
     Args:
-        scorer: The benchmark's.
+        scorer: The benchmark's scorer.
         table: Counts per picture, (N, C * P).
         members: Parts of each part and total; the parts come first.
     """
@@ -241,7 +241,7 @@ def pictures_by_number(
 
 
 def all_numbers(scorer: Scorer, parts: Sequence[str]) -> Metrics:
-    """Return the function from sums of all parts to the metrics of all parts, then of all totals.
+    """Return a function from the sums of all parts to the metrics of all parts, then all totals.
 
     It maps (C * P, ...) to (M * (P + T), ...), metric by metric.
     """
@@ -257,10 +257,10 @@ def all_numbers(scorer: Scorer, parts: Sequence[str]) -> Metrics:
 
 
 def all_bounds(scorer: Scorer, members: Mapping[str, Sequence[str]]) -> list[float | None]:
-    """Return the largest value of each number, in the order of `all_numbers`.
+    """Return the largest value of each metric, in the order of `all_numbers`.
 
     Args:
-        scorer: The benchmark's.
+        scorer: The benchmark's scorer.
         members: Parts of each part and total; the parts come first.
     """
     sizes = [1 if scorer.pooled else len(of) for of in members.values()]
@@ -289,7 +289,7 @@ def _test(
     parts: Sequence[str],
     moved: Array,
 ) -> Significance | None:
-    """Return the test of what each picture adds to a difference, (N,), in some parts."""
+    """Test the contributions of pictures to a difference, (N,), in some parts."""
     one, other = (
         {
             (answer.item.image, answer.item.question): scorer.right(answer)

@@ -1,9 +1,10 @@
 """Uncertainty of metrics: bootstrap intervals over images, paired differences, McNemar's test.
 
-A number that is 0/0 is nan, and "n/a" where people read it. Where a bootstrap can't see any
-variation, since all images give the same, the interval is Wilson's.
+A metric that is 0/0 is nan, printed as "n/a". If all images give the same value, a bootstrap shows
+no variation, and Wilson's interval is used.
 
-The tests compare all with scipy.stats, which would take longer to import than all takes to compute.
+The unit tests compare everything with scipy.stats. It is not used here, since importing it would
+take longer than all computations.
 
 Axes: `N` images, `C` counts that add up over images, `M` metrics, `R` resamples.
 """
@@ -25,10 +26,10 @@ Array = NDArray[np.float64]
 Metrics = Callable[[Array], Array]  # (C, ...) sums over images -> (M, ...)
 
 CONFIDENCE: Final = 0.95
-_Z: Final = 1.959963984540054  # the normal distribution has that share within so many deviations
+_Z: Final = 1.959963984540054  # the quantile of the normal distribution for that share
 RESAMPLES: Final = 10_000
 SEED: Final = 0
-# Image indices that are drawn at a time: as many as stay in a processor's cache.
+# Number of image indices that are drawn at once: these fit into a processor's cache.
 _DRAWN_AT_ONCE: Final = 100_000
 NONE: Final = "n/a"
 FEW: Final = 50
@@ -39,11 +40,11 @@ class Interval:
     """A value with its 95 % interval.
 
     Attributes:
-        value: The metric on all the data; nan where it is 0/0.
-        low: Lower end; nan if there is one image only, which says nothing of others, or if all give
-            the same and the metric has no bounds.
-        high: Upper end; nan likewise.
-        wilson: Whether it is Wilson's interval, since all images give the same.
+        value: The metric on all data; nan if it is 0/0.
+        low: Lower end; nan if there is only one image, or if all images give the same value and the
+            metric has no bounds.
+        high: Upper end; nan in the same cases.
+        wilson: Whether it is Wilson's interval, because all images give the same value.
     """
 
     value: float
@@ -52,13 +53,13 @@ class Interval:
     wilson: bool = False
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the interval for a JSON file, which has null where there is no number."""
+        """Return the interval for a JSON file, with null instead of nan."""
         ends = {name: getattr(self, name) for name in ("value", "low", "high")}
         found: dict[str, Any] = {n: None if isnan(end) else end for n, end in ends.items()}
         return found | ({"wilson": True} if self.wilson else {})
 
     def percent(self, digits: int = 1) -> str:
-        """Return value and ends times 100 for a table, as 45.0 (40.8..49.4)."""
+        """Return value and ends times 100 for a table, such as 45.0 (40.8..49.4)."""
         if isnan(self.value):
             return NONE
         value = f"{100 * self.value:.{digits}f}"
@@ -67,10 +68,10 @@ class Interval:
         )
 
     def points(self, digits: int = 1) -> str:
-        """Return a difference times 100 with its ends and signs, as +3.8 (-0.6 to +8.2)."""
+        """Return a difference times 100 with ends and signs, such as +3.8 (-0.6 to +8.2)."""
         if isnan(self.value):
             return NONE
-        # Adding 0.0 makes +0.0 of what would be printed as -0.0.
+        # Adding 0.0 turns -0.0 into +0.0.
         value, low, high = (
             f"{round(100 * end, digits) + 0.0:+.{digits}f}"
             for end in (self.value, self.low, self.high)
@@ -83,9 +84,9 @@ class McNemar:
     """McNemar's exact test on two arms that answered the same questions.
 
     Attributes:
-        gained: Questions that only the second arm has right.
-        lost: Questions that only the first arm has right.
-        p_value: Two-sided; 1 if neither arm has anything right that the other has not.
+        gained: Questions that only the second arm answers correctly.
+        lost: Questions that only the first arm answers correctly.
+        p_value: Two-sided; 1 if both are 0.
     """
 
     gained: int
@@ -115,18 +116,19 @@ def bootstrap_intervals(
 ) -> list[Interval]:
     """Return each metric with its 95 % percentile bootstrap interval, resampled by image.
 
-    Whatever an image brings is drawn together: its questions, or its caption's objects, are not
-    independent of each other. All metrics are computed on the same resamples. A resample in which a
-    metric is 0/0 does not count for that metric.
+    All counts of an image are drawn together, because its questions, or its caption's objects, are
+    not independent. All metrics are computed on the same resamples. A resample in which a metric is
+    0/0 does not count for that metric.
 
     Args:
         counts: What each image adds to each count, shape (N, C).
-        metrics: From sums over images, shape (C, ...), to metrics, shape (M, ...).
-        highest: The largest value that each metric can have, from 0, or from minus that for a
-            difference; None for one without bounds. Where all resamples give the same
-            value, a metric with bounds has Wilson's interval, and another has none.
-        pictures: Number of images that each metric is of, such as those with a predicted yes for a
-            precision; one has no interval. None for those whose own metric is no 0/0.
+        metrics: Function from sums over images, shape (C, ...), to metrics, shape (M, ...).
+        highest: Largest value of each metric, whose range is 0 to this value, or minus to plus this
+            value for a difference; None for a metric without bounds. If all resamples give the same
+            value, a metric with bounds has Wilson's interval, and one without has none.
+        pictures: Number of images behind each metric, such as those with a predicted yes for a
+            precision; a metric of one image has no interval. None to count the images whose own
+            metric is not 0/0.
         seed: Seed of the resampling.
         n_resamples: Number of resamples.
     Returns:
@@ -145,7 +147,7 @@ def bootstrap_intervals(
     defined = ~np.isnan(values)
     ends = np.full((2, len(values)), nan)
     tail = (1 - CONFIDENCE) / 2
-    # A metric that is defined on all the data is so on a resample that is like the data.
+    # A metric that is defined on all data is defined on a resample equal to the data.
     ends[:, defined] = np.nanquantile(drawn[defined], [tail, 1 - tail], axis=1)
     bounds = highest or [None] * len(values)
     sizes = pictures or (~np.isnan(metrics(table.T))).sum(axis=1).tolist()
@@ -160,14 +162,14 @@ def bootstrap_intervals(
 def _interval_of(
     value: float, low: float, high: float, size: int, highest: float | None
 ) -> Interval:
-    """Return a value with the ends that a bootstrap gives it, or what stands for these.
+    """Return a value with its bootstrap interval, Wilson's interval, or no interval.
 
     Args:
-        value: On all the data.
+        value: The metric on all data.
         low: Lower end.
         high: Upper end.
-        size: Number of images; one says nothing of others.
-        highest: As `bootstrap_intervals` takes it.
+        size: Number of images; a single one gives no interval.
+        highest: As in `bootstrap_intervals`.
     """
     if size < 2:
         return Interval(value, nan, nan)
@@ -188,8 +190,8 @@ def _resample(table: Array, metrics: Metrics, *, seed: int, n_resamples: int) ->
     for start in range(0, n_resamples, size):
         part = sums[start : start + size]
         drawn = rng.integers(0, images, (len(part), images))
-        # How often each image was drawn, then one product: gathering `table[drawn]` takes C times
-        # the memory and an order of magnitude more time.
+        # Count how often each image was drawn, then multiply: `table[drawn]` would take C times the
+        # memory and ten times as long.
         drawn += np.arange(len(part))[:, None] * images
         times = np.bincount(drawn.ravel(), minlength=drawn.size)
         part[:] = times.reshape(drawn.shape) @ table
@@ -200,17 +202,17 @@ def wilson_interval(value: float, size: int, highest: float = 1.0) -> Interval:
     """Return Wilson's score interval of a share, or of a difference of shares.
 
     Args:
-        value: The share times `highest`, of either sign; the interval of no difference reaches as
-            far down as up.
-        size: Number of images, which are what is independent.
-        highest: The value that stands for a share of 1.
+        value: The share times `highest`, of either sign; the interval of a zero difference is
+            symmetric.
+        size: Number of images, the independent units.
+        highest: The value for a share of 1.
     """
     share, z = min(abs(value) / highest, 1.0), _Z
     scale = 1 + z**2 / size
     middle = (share + z**2 / (2 * size)) / scale
     reach = z * (share * (1 - share) / size + z**2 / (4 * size**2)) ** 0.5 / scale
     low, high = max(middle - reach, 0.0), min(middle + reach, 1.0)
-    # The ends of all and of none are exactly these, whatever rounding makes of them.
+    # For shares of 0 and 1 these ends are exact; rounding could miss them.
     low, high = (0.0 if share == 0 else low), (1.0 if share == 1 else high)
     low, high = sorted(copysign(end * highest, value) for end in (low, high))
     return Interval(value, low, high, wilson=True)
@@ -226,14 +228,14 @@ def paired_intervals(
     seed: int = SEED,
     n_resamples: int = RESAMPLES,
 ) -> list[Interval]:
-    """Return second minus first for each metric, with both arms resampled by the same images.
+    """Return second minus first for each metric; both arms are resampled by the same images.
 
     Args:
-        first: Counts of one arm, shape (N, C), as `bootstrap_intervals` takes them.
+        first: Counts of one arm, shape (N, C), as in `bootstrap_intervals`.
         second: Counts of the other arm on the same images in the same order, shape (N, C).
-        metrics: From sums over images, shape (C, ...), to metrics, shape (M, ...).
-        highest: As `bootstrap_intervals` takes it.
-        pictures: As `bootstrap_intervals` takes it.
+        metrics: Function from sums over images, shape (C, ...), to metrics, shape (M, ...).
+        highest: As in `bootstrap_intervals`.
+        pictures: As in `bootstrap_intervals`.
         seed: Seed of the resampling.
         n_resamples: Number of resamples.
     Raises:
@@ -249,7 +251,7 @@ def paired_intervals(
     found = bootstrap_intervals(
         both, difference, highest=highest, pictures=pictures, seed=seed, n_resamples=n_resamples
     )
-    # That no image differs may go either way.
+    # If no image differs, the true difference may have either sign.
     return [
         Interval(x.value, -x.high, x.high, x.wilson) if x.wilson and x.value == 0 else x
         for x in found
@@ -257,11 +259,11 @@ def paired_intervals(
 
 
 def few_pictures_note(pictures: int, name: str = "picture") -> list[str]:
-    """Return a note where pictures are too few for a bootstrap, else nothing.
+    """Return a note if there are too few pictures for a bootstrap, else nothing.
 
     Args:
-        pictures: Their number.
-        name: What they are called: a benchmark may resample something else.
+        pictures: Number of pictures.
+        name: Their name; a benchmark may resample something else.
     """
     if pictures >= FEW:
         return []
@@ -276,8 +278,8 @@ def few_pictures_note(pictures: int, name: str = "picture") -> list[str]:
 def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
     """Test whether two arms are right equally often on the same questions.
 
-    The test takes pairs as independent: captions or verdicts, one for each image. Questions about
-    one image are not, see `eval.stats.permutation`.
+    The test assumes independent pairs: captions or verdicts, one per image. Several questions about
+    one image are not independent, see `eval.stats.permutation`.
 
     Args:
         first: Whether one arm is right, question by question.
@@ -288,7 +290,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
     one, other = match_shapes(np.asarray(first, dtype=bool), np.asarray(second, dtype=bool))
     gained, lost = int((other & ~one).sum()), int((one & ~other).sum())
     discordant = gained + lost
-    # Ways to draw k of them, for each k of a tail, each from the one before; whole numbers.
+    # Binomial coefficients of one tail, each from the previous one; whole numbers.
     ways = accumulate(
         range(min(gained, lost)), lambda way, k: way * (discordant - k) // (k + 1), initial=1
     )
@@ -296,10 +298,10 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
 
 
 def match_shapes(first: NDArray[Any], second: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return two arms' tables after checking that they have one shape.
+    """Return two arms' tables after checking that their shapes are equal.
 
     Raises:
-        EvaluationError: If they have not.
+        EvaluationError: If they are not.
     """
     if first.shape != second.shape:
         raise EvaluationError(

@@ -12,16 +12,16 @@ from eval.stats.intervals import Array
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """A number of a benchmark.
+    """A metric of a benchmark.
 
     Attributes:
-        name: In `metrics.json`.
-        heading: Of its column; the name where it is empty.
-        wide: Whether only the wide table has it.
-        factor: What it is multiplied by in tables: 100 makes percent.
+        name: Its name in `metrics.json`.
+        heading: Heading of its column; empty for the name.
+        wide: Whether it is only in the wide table.
+        factor: Factor in tables: 100 for percent.
         digits: Decimal places in tables.
         summed: Whether a total over parts is their sum; otherwise it is their mean.
-        highest: The largest value that it can have in one part, from 0; None if it has no bound.
+        highest: Largest value in one part, where the smallest is 0; None if it has no bound.
     """
 
     name: str
@@ -34,37 +34,37 @@ class Metric:
 
     @property
     def percent(self) -> bool:
-        """Whether tables have it in percent."""
+        """Whether tables show it in percent."""
         return self.factor == 100 and self.highest is not None
 
     def bound(self, members: int) -> float | None:
-        """Return the largest value that it can have over several parts."""
+        """Return its largest value over several parts."""
         return self.highest and self.highest * (members if self.summed else 1)
 
 
 class Scorer(Protocol):
     """Computes metrics from answers.
 
-    Arms are compared by the first metric. Where answers are right or wrong, it is tested, and has
-    to be linear in the counts, see `contributions`.
+    Arms are compared by the first metric. If answers are right or wrong, it is tested, and must be
+    linear in the counts, see `contributions`.
     """
 
     @property
     def pooled(self) -> bool:
-        """Whether a total over parts is computed from their counts, not from their numbers."""
+        """Whether a total over parts is computed from their counts, not from their metrics."""
 
     @property
     def metrics(self) -> Sequence[Metric]:
-        """The numbers, in the order of `numbers`."""
+        """The metrics, in the order of `numbers`."""
 
     def counts(self, answers: Sequence[Answer]) -> Sequence[float]:
-        """Return what the answers about one unit (a picture), in one part, add to the counts."""
+        """Return the counts of the answers about one unit (a picture) in one part."""
 
     def numbers(self, sums: Array) -> Array:
         """Return the metrics from sums of counts, (C, ...) -> (M, ...)."""
 
     def right(self, answer: Answer) -> bool | None:
-        """Return whether an answer is right; None if it is neither, and then nothing is tested."""
+        """Return whether an answer is right; None if it is neither, so that nothing is tested."""
 
     def totals(self, parts: Sequence[str]) -> Mapping[str, Sequence[str]]:
-        """Return what is computed over several parts, by name; the first is the primary one."""
+        """Return the totals and their parts, by name; the first total is the primary one."""

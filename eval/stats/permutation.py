@@ -1,9 +1,9 @@
 """Sign-flip permutation tests over pictures, and Holm's correction for several of them.
 
-Under the null hypothesis two arms are the same method, so that a picture's answers could as well be
-those of the other arm: each picture's difference has either sign with the same probability,
-whatever the answers about one picture have in common. McNemar's test over questions would take
-these answers for independent.
+Under the null hypothesis two arms are the same method, so a picture's answers could as well be
+those of the other arm: each picture's difference has either sign with the same probability, even if
+the answers about one picture depend on each other. McNemar's test over questions would treat these
+answers as independent.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from eval.stats.intervals import SEED, Array, Metrics, match_shapes
 EXACT: Final = 20  # pictures that differ; 2 ** 20 sign patterns
 FLIPS: Final = 100_000
 _PATTERNS_AT_ONCE: Final = 2**14
-# Sums of the same numbers in another order differ in their last digits; they count as equal, and
-# such a difference as none.
+# Sums of the same numbers in another order differ in their last digits; such differences count as
+# zero.
 _TOLERANCE: Final = 1e-9
 
 
@@ -31,10 +31,10 @@ class PermutationTest:
     """A two-sided sign-flip permutation test.
 
     Attributes:
-        p_value: 1 if no picture differs; nan if the numbers that are compared are not defined.
+        p_value: 1 if no picture differs; nan if the compared metrics are undefined.
         pictures: Number of pictures.
-        differing: Of these, those in which the two arms differ.
-        exact: Whether all sign patterns were looked at, not a random sample of them.
+        differing: Number of these in which the two arms differ.
+        exact: Whether all sign patterns were counted, not a random sample of them.
     """
 
     p_value: float
@@ -48,11 +48,11 @@ class PermutationTest:
 
 
 def sign_flip_test(differences: ArrayLike, *, seed: int = SEED) -> PermutationTest:
-    """Test whether the sum of differences is farther from 0 than random signs make it.
+    """Test whether the sum of differences is farther from 0 than with random signs.
 
     Args:
-        differences: What each picture adds to the difference of two arms, shape (N,).
-        seed: Of the random sign patterns, where they are too many to look at all.
+        differences: Contribution of each picture to the difference of two arms, shape (N,).
+        seed: Seed of the random sign patterns, if there are too many to count all.
     Returns:
         The test: exact for up to 20 pictures that differ, else from 100,000 random patterns, whose
         p-value is (1 + patterns at least as far from 0) / (1 + patterns).
@@ -72,16 +72,16 @@ def sign_flip_test(differences: ArrayLike, *, seed: int = SEED) -> PermutationTe
 
 
 def contributions(first: ArrayLike, second: ArrayLike, metrics: Metrics) -> Array:
-    """Return what each picture adds to the difference of two arms in metrics, shape (M, N).
+    """Return each picture's contribution to the difference of two arms in metrics, shape (M, N).
 
-    They sum to the difference, so that a test of them weighs questions as the metric does. The
-    metrics must be linear in the counts in which the arms differ, as accuracy is: its denominator
-    counts questions, which are the same.
+    The contributions sum to the difference, so a test of them weighs questions as the metric does.
+    The metrics must be linear in the counts in which the arms differ. Accuracy is: its denominator,
+    the number of questions, is the same for both arms.
 
     Args:
-        first: Counts of one arm, shape (N, C), as `bootstrap_intervals` takes them.
+        first: Counts of one arm, shape (N, C), as in `bootstrap_intervals`.
         second: Counts of the other arm on the same pictures in the same order, shape (N, C).
-        metrics: From sums over pictures, shape (C, ...), to metrics, shape (M, ...).
+        metrics: Function from sums over pictures, shape (C, ...), to metrics, shape (M, ...).
     Raises:
         EvaluationError: If the shapes differ.
     """
@@ -93,7 +93,7 @@ def contributions(first: ArrayLike, second: ArrayLike, metrics: Metrics) -> Arra
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return p-values adjusted for their number, in the same order; nan stays and counts for none.
+    """Return Holm-adjusted p-values in the same order; nan stays nan and is not counted.
 
     Source: Holm, "A simple sequentially rejective multiple test procedure" (1979).
     """
@@ -114,7 +114,7 @@ def _all_signs(count: int) -> Iterator[Array]:
 
 
 def _random_signs(count: int, seed: int) -> Iterator[Array]:
-    """Yield random sign patterns, each (R, count), FLIPS in all."""
+    """Yield random sign patterns, each (R, count), FLIPS in total."""
     rng = np.random.default_rng(seed)
     size = max(1, min(FLIPS, 2_000_000 // count))
     for start in range(0, FLIPS, size):

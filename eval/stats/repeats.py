@@ -1,9 +1,9 @@
-"""Numbers over repeats of a run: mean, standard deviation, and an interval over pictures.
+"""Metrics over repeats of a run: mean, standard deviation, and an interval over pictures.
 
-Repeats are runs with other seeds. Each picture is drawn with its answers in all repeats, because
-these are as dependent as the questions about it; a picture that a repeat does not have adds nothing
-to that repeat. The standard deviation over repeats says what the seed does to one run, the interval
-how sure the mean is for other pictures.
+Repeats are runs with different seeds. Each picture is drawn with its answers in all repeats,
+because these are as dependent as the questions about it; a picture that is missing from a repeat
+adds nothing to that repeat. The standard deviation over repeats measures the effect of the seed on
+one run; the interval measures the uncertainty of the mean over pictures.
 
 Axes: `N` pictures, `R` repeats, `C` counts, `P` parts, `K` parts and totals, `M` metrics.
 """
@@ -19,18 +19,18 @@ from typing import Any
 import numpy as np
 
 from eval.files.answers import Answer
-from eval.stats.grouped import all_bounds, all_numbers, counts_by_picture, pictures_by_number
+from eval.stats.grouped import all_bounds, all_numbers, counts_by_picture, pictures_per_metric
 from eval.stats.intervals import Array, Interval, Metrics, bootstrap_intervals, paired_intervals
 from eval.stats.metric import Scorer
 
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
-    """A number over repeats.
+    """A metric over repeats.
 
     Attributes:
-        mean: Over repeats, with its 95 % interval over pictures.
-        values: By repeat.
+        mean: Mean over repeats, with its 95 % interval over pictures.
+        values: The value of each repeat.
     """
 
     mean: Interval
@@ -38,7 +38,7 @@ class Repeated:
 
     @property
     def sd(self) -> float:
-        """The standard deviation over repeats, divided by their number - 1; nan where one is."""
+        """The standard deviation over repeats (denominator N - 1); nan if a value is nan."""
         return nan if np.isnan(self.values).any() else stdev(self.values)
 
     def as_dict(self) -> dict[str, Any]:
@@ -54,13 +54,13 @@ class Repeated:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedNumbers:
-    """The numbers of one arm, or its differences to a reference, in one part or total.
+    """The metrics of one arm, or its differences from a reference, in one part or total.
 
     Attributes:
         arm: The arm.
-        reference: The arm that it is compared with; None for the arm's own numbers.
+        reference: The arm that it is compared with; None for the arm's own metrics.
         part: The part or total.
-        numbers: By metric.
+        numbers: Values by metric.
     """
 
     arm: str
@@ -77,7 +77,7 @@ class RepeatedNumbers:
 
 @dataclass(frozen=True, slots=True)
 class RepeatedRuns:
-    """All numbers of some arms over repeats.
+    """All metrics of some arms over repeats.
 
     Attributes:
         pictures: Number of pictures of all repeats, which the intervals resample.
@@ -95,11 +95,11 @@ def compute_repeats(
     arms: Mapping[str, Sequence[Sequence[Answer]]],
     references: Mapping[str, Sequence[str]],
 ) -> RepeatedRuns:
-    """Compute all numbers.
+    """Compute all metrics over repeats.
 
     Args:
-        scorer: The benchmark's, or another.
-        arms: Answers of each repeat by arm; all arms answer the same in a repeat.
+        scorer: The benchmark's scorer, or another.
+        arms: Answers of each repeat by arm; all arms answer the same questions in a repeat.
         references: The arms that each arm is compared with.
     """
     some = next(iter(arms.values()))
@@ -116,7 +116,7 @@ def compute_repeats(
     each = _by_repeat(scorer, parts, len(some))
     highest = all_bounds(scorer, members)
     sizes = {
-        name: pictures_by_number(
+        name: pictures_per_metric(
             scorer, table.reshape(len(pictures), len(some), -1).sum(axis=1), members
         )
         for name, table in counts.items()
@@ -154,7 +154,7 @@ def compute_repeats(
 
 
 def _by_repeat(scorer: Scorer, parts: Sequence[str], repeats: int) -> Metrics:
-    """Return the function from sums, (R * C * P, ...), to numbers by repeat, (R, M * K, ...)."""
+    """Return a function from sums, (R * C * P, ...), to metrics by repeat, (R, M * K, ...)."""
     numbers = all_numbers(scorer, parts)
 
     def each(sums: Array) -> Array:

@@ -1,13 +1,13 @@
-"""Measure what EAH costs: of a layer, of a whole model, of an evaluation.
+"""Measure EAH's cost in one layer, in a whole model, and in an evaluation.
 
     python scripts/bench/costs.py
     python scripts/bench/costs.py --device cuda:0 --markdown runs/h100.md --json runs/h100.json
     python scripts/bench/costs.py --device cuda:0 --sections model pope --minutes 5
 
-Every arm runs in every round, so a slow minute of the machine affects all of them. Reported are
+Every arm runs in every round, so a slow minute of the machine affects all of them. The table has
 the median and the spread over the rounds, and the ratio to the first arm of the same round. The
-files are written after every round, at most once a second: a bench that is stopped leaves every row
-that was finished.
+files are written after every round, at most once a second, so a stopped bench loses no finished
+row.
 """
 
 from __future__ import annotations
@@ -68,9 +68,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "layers; on a CPU, of width 256. observe: a prefill of it with all layers observed. "
         "model, decode, pope, chair, long: whole models with random "
         "weights, at the papers' sizes; on a CPU, LLaVA of 8 layers and width 1024. Nothing is "
-        "downloaded. On a CPU that has other work to do, set OMP_NUM_THREADS to the cores that "
-        "are free: with more threads, every arm waits, and EAH, which is made of more steps, "
-        "waits longest.",
+        "downloaded. On a busy CPU, set OMP_NUM_THREADS to the number of free cores: with more "
+        "threads every arm waits, and EAH, which has the most steps, waits longest.",
     )
     parser.add_argument(
         "--device",
@@ -88,15 +87,22 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--minutes",
         type=float,
-        help="how long the bench may take: sections share the time, and run as many rounds as fit, "
-        "--repeats at most; where not even one fits, the table says so (no limit)",
+        help="time limit of the bench: sections share the time, and run as many rounds as fit, at "
+        "most --repeats; sections that do not fit are listed as left out (default: no limit)",
     )
     sections = (*OWN_SECTIONS, *MODEL_SECTIONS)
     parser.add_argument(
-        "--sections", nargs="+", choices=sections, default=sections, help="what to measure (all)"
+        "--sections",
+        nargs="+",
+        choices=sections,
+        default=sections,
+        help="what to measure (default: all)",
     )
     parser.add_argument(
-        "--models", nargs="+", choices=MODELS, help="on a GPU (all); a CPU has the reduced LLaVA"
+        "--models",
+        nargs="+",
+        choices=MODELS,
+        help="on a GPU (default: all); a CPU has the reduced LLaVA",
     )
     add_output_flags(parser)
     parser.add_argument(
@@ -119,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
         The exit status: 1 if something failed.
     """
     record = Record(environment(args.device), args.json, args.markdown, overwrite=args.overwrite)
-    with record.kept():
+    with record.print_at_end():
         measure(
             args.sections,
             args.models or MODELS,

@@ -1,9 +1,9 @@
-"""What counting sinks costs, from short prompts to long ones.
+"""The cost of counting sinks, from short prompts to long ones.
 
     python scripts/bench/counting.py --tokens 4096    # extra memory, in bytes
 
-Every head's softmax needs all keys of a row, so that time grows with tokens times keys; where the
-image is most of a prompt, as here, that is tokens times image columns. Memory grows with tokens.
+Every head's softmax needs all keys of a row, so time grows with tokens times keys. If most of the
+prompt is the image, as here, that is tokens times image columns. Memory grows with tokens.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A decode step of a whole model: by itself, on fixed buffers, captured, made by torch.compile.
+"""A decode step of a whole model: plain, on fixed buffers, captured, and compiled.
 
-`costs.py` runs it on models of `vlm.py`, as the evaluations decode: by transformers' `generate`.
+`costs.py` runs it on models of `vlm.py`, with transformers' `generate` as in the evaluations.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from models.generation import EncodedPrompts
 from scripts.bench.model import random_prompts, work_time
 from scripts.bench.rounds import Arm
 
-FEW: Final = LONG  # the fewest that get steps at once
+FEW: Final = LONG  # the shortest answers that use steps from the first batch on
 
 
 def decoding_arms(vlm: VLM, *, batch: int, tokens: int) -> dict[str, Arm]:
@@ -27,7 +27,7 @@ def decoding_arms(vlm: VLM, *, batch: int, tokens: int) -> dict[str, Arm]:
     Args:
         vlm: The model.
         batch: Prompts.
-        tokens: Tokens to decode beyond a short answer, whose time is taken off.
+        tokens: Tokens to decode beyond a short answer, whose time is subtracted.
     """
     model, prompts = vlm.language_model, random_prompts(vlm, batch)
     ways: dict[str, DecodeSteps | None] = {"the model itself": None}

@@ -1,6 +1,6 @@
-"""LLaVA-1.5's depth and number of image tokens with random weights, as narrow as a CPU needs it.
+"""A LLaVA with random weights, LLaVA-1.5's depth and image tokens, and any width, for CPUs.
 
-Methods that are published for the layers of a model of 32 layers run on it as they are.
+Methods that were published for models of 32 layers run on it unchanged.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def make_deep_vlm(device: torch.device, width: int | None, side: int) -> VLM:
 
 
 def narrow_config(width: int, side: int) -> Any:
-    """Return LLaVA-1.5's config at its depth and number of image tokens, and another width."""
+    """Return LLaVA-1.5's config with its depth and number of image tokens, but another width."""
     vision = CLIPVisionConfig(
         hidden_size=64,
         intermediate_size=64,

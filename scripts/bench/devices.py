@@ -11,7 +11,7 @@ def device_of(text: str) -> torch.device:
     """Return the device that a flag names.
 
     Raises:
-        argparse.ArgumentTypeError: If there is no such device here.
+        argparse.ArgumentTypeError: If this machine does not have the device.
     """
     try:
         device = torch.device(text)

@@ -1,4 +1,4 @@
-"""What the drop-in costs in the transformers that it is swapped into, as ratios of one run.
+"""The cost of the drop-in in the transformers that it is swapped into, as ratios of one run.
 
     PYTHON scripts/bench/drop_in.py     # with a swapped install's PYTHON; prints "prefill | decode"
 
@@ -36,7 +36,7 @@ def models() -> tuple[Any, Any]:
     assert spec.loader is not None
     plain = importlib.util.module_from_spec(spec)
     sys.modules[name] = plain
-    with redirect_stdout(sys.stderr):  # transformers complains about a name that it does not know
+    with redirect_stdout(sys.stderr):  # transformers complains about an unknown name
         spec.loader.exec_module(plain)
     config = LlamaConfig(
         vocab_size=1000,

@@ -1,9 +1,9 @@
-"""POPE and CHAIR as the commands run them, with and without shared prefixes, and the released way.
+"""POPE and CHAIR as the commands run them, with and without cached prefixes, and the released way.
 
 Everything from the picture files on is measured: decoding, encoding, prefill and generation. The
 released way is what the authors' release does: one prompt at a time, the picture encoded for each,
 eager attention in all layers, and in one layer a Python loop over the heads' maps. It takes minutes
-for what the others do in seconds, and as long for each prompt, so it is asked a few of them.
+where the others take seconds, and equally long for each prompt, so it runs on only a few prompts.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from eah.settings import EAHConfig
 from eval.files.answers import BASELINE, Answer, Item, Key
 from eval.run.arm_settings import EAH
 from eval.run.arms import Arm
-from eval.run.plan import AskedArm, Plan, Prompt, by_count
+from eval.run.plan import AskedArm, Plan, Prompt, batches_by_count
 from eval.run.processes import Process
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import GPU_WORKERS
@@ -43,7 +43,7 @@ class EvalShape:
         batch: Prompts that are generated together.
         answer: Tokens of an answer of POPE.
         caption: Tokens of a caption.
-        released: Questions and captions that the released way is asked, of all.
+        released: Number of questions and captions for the released way.
     """
 
     pictures: int = 8
@@ -55,7 +55,7 @@ class EvalShape:
 
 @dataclass(frozen=True, slots=True)
 class AskedArms:
-    """Arms of an evaluation, and how some are measured in another way than the others."""
+    """Arms of an evaluation, with notes on those that are measured differently."""
 
     arms: dict[str, rounds.Arm]
     notes: dict[str, str]
@@ -104,7 +104,7 @@ def chair_arms(vlm: VLM, config: EAHConfig, shape: EvalShape, folder: Path) -> A
 
 
 def _without_steps(name: str, vlm: VLM, plan: Plan, unit: str) -> dict[str, rounds.Arm]:
-    """Return the arm that decodes by the model itself, where the others run captured steps."""
+    """Return the arm that decodes without captured steps, if the others use them."""
     if vlm.device.type != "cuda":
         return {}
     return {f"{name}, no steps": partial(_run, vlm, replace(plan, compile=NEVER), unit)}
@@ -113,7 +113,7 @@ def _without_steps(name: str, vlm: VLM, plan: Plan, unit: str) -> dict[str, roun
 def _with_released(
     arms: dict[str, rounds.Arm], vlm: VLM, plan: Plan, count: int, unit: str
 ) -> AskedArms:
-    """Add the released way of so many prompts, where prompts are long enough for it."""
+    """Add the released way on a few prompts, if prompts are long enough for it."""
     if vlm.prompt_length(plan.prompts[0].text) < SPAN[1]:
         return AskedArms(arms, {})
     few, all_ = plan.prompts[:count], len(plan.prompts)
@@ -153,7 +153,7 @@ def _run(vlm: VLM, plan: Plan, unit: str) -> dict[str, float]:
     recorder = Recorder(lambda _, answers: answered.extend(answers), lambda *_: None)
     done: dict[str, list[Key]] = {arm.name: [] for arm in plan.arms}
     assert plan.batch_size is not None
-    batches = by_count(plan.prompts, plan.batch_size)
+    batches = batches_by_count(plan.prompts, plan.batch_size)
     start = time.perf_counter()
     ask_batches(vlm, plan, batches, done, recorder, Process())
     seconds = time.perf_counter() - start

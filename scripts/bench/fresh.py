@@ -1,4 +1,4 @@
-"""Measurements in a fresh process: memory that a process once had would hide what follows."""
+"""Measurements in a fresh process: memory that a process used before would hide later use."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 
-def in_fresh_process(script: ModuleType, *words: str) -> float:
+def run_in_fresh_process(script: ModuleType, *words: str) -> float:
     """Run a script as a command and return the number that it prints.
 
     Args:

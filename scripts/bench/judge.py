@@ -2,8 +2,8 @@
 
     python scripts/bench/judge.py --latency 0.2 --workers 1 8 --judgements 96
 
-The judge is a server on this machine that replies after a fixed time; no request leaves it. What is
-measured is the time from the first request to the last reply, as the server sees it.
+The judge is a server on this machine that replies after a fixed time; no request leaves the
+machine. The server measures the time from the first request to the last reply.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ REPLY = "Accuracy: 8 7\nReason: a.\n\nDetailedness: 6 5\nReason: b."
 
 
 class Clock:
-    """When requests came and replies went, in seconds."""
+    """Times of the first request and the last reply, in seconds."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -76,7 +76,7 @@ def measure(latency_s: float, workers: int, judgements: int) -> float:
     """Return judgements a second.
 
     Args:
-        latency_s: Of the judge, in seconds.
+        latency_s: Latency of the judge, in seconds.
         workers: Concurrent requests.
         judgements: Requests to send.
     """

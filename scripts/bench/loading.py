@@ -2,7 +2,7 @@
 
     python scripts/bench/loading.py
 
-Makes a random LLaVA of about 1 GB and loads it in fresh processes, in turns.
+Makes a random LLaVA of about 1 GB and loads it alternately in fresh processes.
 """
 
 from __future__ import annotations
@@ -48,14 +48,14 @@ def make_folder(folder: Path, width: int = 1024, layers: int = 16) -> None:
 
 def load(way: str, folder: str) -> tuple[float, float]:
     """Load once, read every weight, and return seconds of processor time and peak MiB."""
-    models.wrapper_of(models.model_settings("llava-1.5"))  # imports aside
+    models.wrapper_of(models.model_settings("llava-1.5"))  # not measured: imports
     process = psutil.Process()
     before, start = process.memory_info().rss, time.process_time()
     if way == "models.load":
         model = models.load("llava-1.5", checkpoint=folder, device="cpu", dtype="float32").model
     else:
         model = LlavaForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
-    # Files are mapped until their weights are read.
+    # Weights are memory-mapped until they are read.
     sum(float(parameter.detach().sum()) for parameter in model.parameters())
     seconds = time.process_time() - start
     return seconds, (process.memory_info().rss - before) / MIB

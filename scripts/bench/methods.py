@@ -1,7 +1,7 @@
-"""What each decoding method costs beside the baseline: time, forward passes, and rows of a batch.
+"""The cost of each decoding method relative to the baseline: time, forward passes, batch rows.
 
-`costs.py` runs it, on a model of `deep_vlm.py`. All answers are of the same length. On a CPU, time
-is the process's own, summed over threads: rounds take minutes, in which others come and go.
+`costs.py` runs it, on a model of `deep_vlm.py`. All answers have the same length. On a CPU, time is
+processor time, summed over threads: rounds take minutes, and other processes' load varies.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class MethodShape:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class _MethodArm:
     """One arm: a method or none, with EAH or not, and its beams."""
 
     method: DecodingMethod | None = None
@@ -80,9 +80,9 @@ def method_measurements(
     Args:
         shape: What is asked.
         device: Where the model runs.
-        most: Rounds at most that count; None for no limit.
+        most: Largest number of rounds that count; None for no limit.
     Yields:
-        What to measure; a sentence compares OPERA with beam search.
+        Measurements, with a sentence that compares OPERA with beam search.
     """
     vlm = make_deep_vlm(device, shape.width, shape.side)
     text = vlm.model.config.text_config
@@ -143,13 +143,13 @@ def question_arms(vlm: VLM, shape: MethodShape) -> dict[str, Arm]:
 def _arms(
     vlm: VLM, shape: MethodShape, questions: list[str], tokens: int, *, reuse: bool
 ) -> dict[str, Arm]:
-    ways: dict[str, _Way] = {"baseline": _Way(), "eah": _Way(eah=True)}
+    ways: dict[str, _MethodArm] = {"baseline": _MethodArm(), "eah": _MethodArm(eah=True)}
     for name, method in methods_of(vlm).items():
         if method.repeats_prompts:
-            ways[name] = _Way(method)
+            ways[name] = _MethodArm(method)
         else:  # OPERA, a beam search
-            ways[_arm_with_beams("baseline", shape)] = _Way(beams=shape.beams)
-            ways[_arm_with_beams(name, shape)] = _Way(method, beams=shape.beams)
+            ways[_arm_with_beams("baseline", shape)] = _MethodArm(beams=shape.beams)
+            ways[_arm_with_beams(name, shape)] = _MethodArm(method, beams=shape.beams)
     side = vlm.model.config.vision_config.image_size
     pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     ask = partial(_ask, vlm, pixels, questions, tokens, reuse)
@@ -162,7 +162,7 @@ def _arm_with_beams(name: str, shape: MethodShape) -> str:
 
 @torch.inference_mode()
 def _ask(
-    vlm: VLM, pixels: torch.Tensor, questions: list[str], tokens: int, reuse: bool, way: _Way
+    vlm: VLM, pixels: torch.Tensor, questions: list[str], tokens: int, reuse: bool, way: _MethodArm
 ) -> dict[str, float]:
     """Answer questions about one picture, and return time, forward passes and rows."""
     count = len(questions)
@@ -183,7 +183,7 @@ def _ask(
         seconds = work_time(vlm.device) - start
     assert all(answer.tokens == tokens for answer in answers), "an answer ended early"
     taken = {TIME: 1000 * seconds}
-    # With reuse, passes that compute a prefix count as well, and say little.
+    # With reuse, passes that compute a prefix would be counted as well, so these are not reported.
     return taken if reuse else {**taken, **_per_token(rows, tokens)}
 
 

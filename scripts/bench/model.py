@@ -1,4 +1,4 @@
-"""Time to the first token, decoding speed and memory of a whole model, in three ways.
+"""Time to the first token, decoding speed and memory of a whole model: plain, EAH, released.
 
 `costs.py` runs it on models of `vlm.py`.
 """
@@ -22,11 +22,11 @@ from scripts.bench.rounds import Arm
 MIB: Final = 2**20
 RELEASED: Final = "released way"
 QUESTION: Final = "Is there a dog in the image?"
-Way = Callable[[], AbstractContextManager[Any]]
+Context = Callable[[], AbstractContextManager[Any]]
 
 
 def model_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, new_tokens: int) -> dict[str, Arm]:
-    """Return one round in each way, on the same prompts about a random picture each.
+    """Return one round of each arm, on the same prompts about a random picture each.
 
     Args:
         vlm: The model.
@@ -34,7 +34,7 @@ def model_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, new_tokens: int) 
         batch: Prompts.
         new_tokens: Tokens to decode.
     """
-    return ways(vlm, config, random_prompts(vlm, batch), new_tokens)
+    return arms_of(vlm, config, random_prompts(vlm, batch), new_tokens)
 
 
 @torch.inference_mode()
@@ -46,34 +46,34 @@ def random_prompts(vlm: VLM, batch: int) -> EncodedPrompts:
 
 
 def long_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, length: int) -> dict[str, Arm]:
-    """Return one prefill of long prompts in each way: the picture's tokens first, then text."""
+    """Return one prefill of long prompts by each arm: the picture's tokens first, then text."""
     width = vlm.language_model.config.get_text_config(decoder=True).hidden_size
     weight = vlm.language_model.get_input_embeddings().weight
     rows = [torch.randn(length, width, device=weight.device).to(weight.dtype)] * batch
     at = torch.arange(length)
     image = (at >= SPAN[0]) & (at < SPAN[1])
-    return ways(vlm, config, pad_prompts(rows, [image] * batch), 0)
+    return arms_of(vlm, config, pad_prompts(rows, [image] * batch), 0)
 
 
-def ways(vlm: VLM, config: eah.EAHConfig, prompts: EncodedPrompts, new: int) -> dict[str, Arm]:
-    """Return one round of prefill and decoding in each way, by name."""
-    entered: dict[str, Way] = {
+def arms_of(vlm: VLM, config: eah.EAHConfig, prompts: EncodedPrompts, new: int) -> dict[str, Arm]:
+    """Return one round of prefill and decoding by each arm, by name."""
+    entered: dict[str, Context] = {
         "baseline": nullcontext,
         "EAH": partial(eah.enabled, vlm.model, config),
     }
     if prompts.embeds.shape[1] >= SPAN[1]:
         entered[RELEASED] = partial(released_model, vlm.model)
-    return {name: partial(_round, way, vlm, prompts, new) for name, way in entered.items()}
+    return {name: partial(_round, context, vlm, prompts, new) for name, context in entered.items()}
 
 
 def map_gib(vlm: VLM, *, batch: int, length: int) -> float:
-    """Return how large the attention maps of all heads of a layer are, which a softmax makes."""
+    """Return the size in GiB of the attention maps of all heads of a layer."""
     heads = vlm.language_model.config.get_text_config(decoder=True).num_attention_heads
     return float(4 * batch * heads * length**2 / 2**30)  # (B, H, S, S) in float32
 
 
-def _round(way: Way, vlm: VLM, prompts: EncodedPrompts, new: int) -> dict[str, float]:
-    with way():
+def _round(context: Context, vlm: VLM, prompts: EncodedPrompts, new: int) -> dict[str, float]:
+    with context():
         return generate(vlm.language_model, prompts, new)
 
 
@@ -121,5 +121,5 @@ def now(device: torch.device) -> float:
 
 
 def work_time(device: torch.device) -> float:
-    """Return the time in seconds: a clock's where a GPU works, else the process's own."""
+    """Return the time in seconds: wall-clock time on a GPU, processor time on a CPU."""
     return now(device) if device.type == "cuda" else time.process_time()

@@ -1,10 +1,9 @@
-"""What `eah.observe` costs in all 32 layers of a LLaVA, beside a plain prefill.
+"""The cost of `eah.observe` in all 32 layers of a LLaVA, relative to a plain prefill.
 
     python scripts/bench/observing.py observe --width 256    # peak memory of one prefill, in bytes
 
-`costs.py` runs it, on a model of `deep_vlm.py`: one prefill of one prompt. On a CPU, time is the
-process's own, and memory is measured in a process of its own, which is what this file does as a
-command.
+`costs.py` runs it, on a model of `deep_vlm.py`: one prefill of one prompt. On a CPU, time is
+processor time, and memory is measured in a separate process, which runs this file as a command.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ import eah
 from models.base import VLM
 from models.generation import EncodedPrompts
 from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
-from scripts.bench.fresh import in_fresh_process
+from scripts.bench.fresh import run_in_fresh_process
 from scripts.bench.model import MIB, work_time
 from scripts.bench.released import resident_bytes
 from scripts.bench.rounds import Measurement, Measurements
@@ -80,14 +79,14 @@ WAYS: Final[dict[str, Callable[[VLM], AbstractContextManager[Any]]]] = {
 def observing_measurements(
     shape: ObserveShape, device: torch.device, most: int | None = None
 ) -> Measurements:
-    """Run one prefill in every way, and take its time and memory.
+    """Measure time and memory of one prefill by every arm.
 
     Args:
         shape: The model and its prompt.
         device: Where it runs.
-        most: Rounds at most that count; None for no limit.
+        most: Largest number of rounds that count; None for no limit.
     Yields:
-        What to measure; how much more memory observing takes is a sentence.
+        Measurements, with a sentence on the extra memory of observing.
     """
     vlm = make_deep_vlm(device, shape.width, shape.side)
     prompts = make_prompts(vlm, shape.tokens)
@@ -131,7 +130,7 @@ def prefill(vlm: VLM, prompts: EncodedPrompts) -> None:
 
 
 def _time(vlm: VLM, prompts: EncodedPrompts, way: str) -> dict[str, float]:
-    """Return the time of one prefill; without that of entering the block."""
+    """Return the time of one prefill, without entering the block."""
     clock = partial(work_time, vlm.device)
     reports = way.endswith("report")
     with WAYS[way](vlm):
@@ -152,11 +151,11 @@ def _memory_on_gpu(vlm: VLM, prompts: EncodedPrompts, way: str) -> dict[str, flo
 def _memory_in_fresh_process(shape: ObserveShape, way: str) -> dict[str, float]:
     words = [way, "--side", str(shape.side)]
     words += [] if shape.width is None else ["--width", str(shape.width)]
-    return {MEMORY: in_fresh_process(sys.modules[__name__], *words) / MIB}
+    return {MEMORY: run_in_fresh_process(sys.modules[__name__], *words) / MIB}
 
 
 def peak_bytes(way: str, shape: ObserveShape) -> int:
-    """Measure the peak resident memory of one prefill over what is there before, on the CPU."""
+    """Measure the extra peak resident memory of one prefill on the CPU."""
     vlm = make_deep_vlm(torch.device("cpu"), shape.width, shape.side)
     prompts = make_prompts(vlm, shape.tokens)
     few = EncodedPrompts(

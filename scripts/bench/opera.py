@@ -1,9 +1,9 @@
-"""Measure OPERA against evaluating its candidates one after another, and against beam search.
+"""Compare OPERA with evaluating its candidates one after another, and with beam search.
 
     python scripts/bench/opera.py
 
-Both evaluate the same steps of the same random LLaMA (4 layers of width 512 by default),
-alternately in one run; the answers must be equal.
+All run alternately on the same random LLaMA (4 layers of width 512 by default); both forms of OPERA
+evaluate the same steps and must give equal answers.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from models.generation import EncodedPrompts
 EOS = 2
 
 
-class OneByOne(OperaSearch):
+class SequentialOpera(OperaSearch):
     """OPERA as its authors run it: a forward pass for each candidate."""
 
     def attention_of(self, candidates: torch.Tensor) -> torch.Tensor:
-        """Return what all candidates at once return, one by one."""
+        """Return the same as for all candidates at once, with one pass for each."""
         rows, count = candidates.shape
         keys = self.rows.visible.shape[1]
         found = torch.zeros(rows, count, keys + count, device=candidates.device)
@@ -50,7 +50,7 @@ class OneByOne(OperaSearch):
 
 
 def make_request(width: int, layers: int, beams: int, tokens: int, prompt: int) -> Request:
-    """Return a prompt of random embeddings for a random model; its answer is never cut short."""
+    """Return a prompt of random embeddings for a random model; its answer never ends early."""
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=2000, hidden_size=width, intermediate_size=11 * width // 4,
@@ -104,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     ways: dict[str, Any] = {
         "beam search": beam_search,
         "OPERA": lambda: OperaSearch(request, settings).run(),
-        "OPERA, one candidate after another": lambda: OneByOne(request, settings).run(),
+        "OPERA, one candidate after another": lambda: SequentialOpera(request, settings).run(),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     passes: dict[str, int] = {}
@@ -116,7 +116,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
             if name != "beam search":
                 answers[name] = result[0].beams.best().tolist()
     if len({tuple(answer) for answer in answers.values()}) != 1:
-        raise SystemExit(f"{flags.prog}: error: the two ways do not give the same answer")
+        raise SystemExit(f"{flags.prog}: error: the two forms of OPERA give different answers")
     slowest = seconds["OPERA, one candidate after another"]
     rows = [
         [

@@ -1,11 +1,11 @@
-"""Ask POPE's questions as a plain transformers script does, as lmms-eval does, and as this project.
+"""Compare this project with lmms-eval and with a plain transformers script on POPE's questions.
 
     python scripts/bench/peers.py --markdown runs/peers.md
     python scripts/bench/peers.py --device cuda:0 --checkpoint FOLDER
 
-The same questions, prompts, checkpoint and machine, in one process, in turns; the answers are
-compared. lmms-eval takes part where it is installed (`pip install lmms-eval decord`). On a CPU one
-thread works, and its processor time is taken. Loading and the first question are not measured.
+All use the same questions, prompts, checkpoint and machine, alternately in one process; the answers
+are compared. lmms-eval is included if it is installed (`pip install lmms-eval decord`). On a CPU,
+the processor time of one thread is measured. Loading and the first question are not measured.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from scripts.bench.costs import environment
 from scripts.bench.devices import device_of
 from scripts.bench.evaluation import OBJECTS, write_pictures
 from scripts.bench.model import work_time
-from scripts.bench.peer_ways import Ask, Asked, lmms_eval, make_checkpoint, ours, plain_script
+from scripts.bench.peer_tools import Ask, Asked, lmms_eval, make_checkpoint, ours, plain_script
 from scripts.bench.record import Record, add_output_flags
 from scripts.bench.rounds import Arm, Measurement, reason_of, run_rounds
 from scripts.bench.rows import Row
@@ -48,32 +48,37 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     flags = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     flags.add_argument(
-        "--device", type=device_of, default=torch.device("cpu"), help="cpu, cuda:0, ... (cpu)"
+        "--device",
+        type=device_of,
+        default=torch.device("cpu"),
+        help="cpu, cuda:0, ... (default: cpu)",
     )
     flags.add_argument(
         "--checkpoint",
         type=Path,
         metavar="FOLDER",
-        help="of a LLaVA-1.5 in transformers' format (one with random weights is made: 8 layers of "
-        "width 1024, 576 image tokens)",
+        help="LLaVA-1.5 in transformers' format (default: random weights, 8 layers of width 1024, "
+        "576 image tokens)",
     )
-    flags.add_argument("--pictures", type=int, default=3, help="of six questions each (3)")
-    flags.add_argument("--repeats", type=int, default=3, help="rounds (3)")
+    flags.add_argument(
+        "--pictures", type=int, default=3, help="pictures, with six questions each (default: 3)"
+    )
+    flags.add_argument("--repeats", type=int, default=3, help="rounds (default: 3)")
     add_output_flags(flags)
-    flags.add_argument("--tiny", action="store_true", help="toy sizes: shows that it runs")
+    flags.add_argument("--tiny", action="store_true", help="toy sizes, to check that it runs")
     args = flags.parse_args(arguments)
     for name in ("pictures", "repeats"):
         if getattr(args, name) < 1:
             flags.error(f"--{name} {getattr(args, name)}: at least 1 is needed")
     if args.tiny and args.checkpoint:
-        flags.error("--tiny makes a checkpoint of its own; leave it or --checkpoint out")
+        flags.error("--tiny makes its own checkpoint; leave out --tiny or --checkpoint")
     if args.checkpoint and not (args.checkpoint / "config.json").is_file():
         flags.error(f"--checkpoint {args.checkpoint}: a folder with a config.json is needed")
     return args
 
 
 def measure(asked: Asked, repeats: int, record: Record) -> None:
-    """Ask all questions in every way, and compare the answers with those of the plain script."""
+    """Ask all questions with every tool, and compare the answers with the plain script's."""
     answers: dict[str, list[str]] = {}
     arms: dict[str, Arm] = {}
     left_out: dict[str, str] = {}
@@ -95,7 +100,7 @@ def measure(asked: Asked, repeats: int, record: Record) -> None:
 
 
 def title_of(asked: Asked) -> str:
-    """Return what is asked of what."""
+    """Return a title that describes questions and model."""
     config = AutoConfig.from_pretrained(asked.checkpoint)
     text, count = config.text_config, len(asked.questions)
     return (
@@ -105,7 +110,7 @@ def title_of(asked: Asked) -> str:
 
 
 def differences(answers: dict[str, list[str]], name: str) -> str:
-    """Return in a sentence how many answers of a way differ from the plain script's."""
+    """Return a sentence on how many answers of a tool differ from the plain script's."""
     pairs = list(zip(answers[PLAIN], answers[name], strict=True))
     count = sum(plain.strip() != other.strip() for plain, other in pairs)
     return (
@@ -123,7 +128,7 @@ def _time(asked: Asked, name: str, ask: Ask, answers: dict[str, list[str]]) -> d
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure; the table goes to stdout, progress to stderr. Returns 1 if a way failed."""
+    """Measure; the table goes to stdout, progress to stderr. Returns 1 if a tool failed."""
     if args.device.type == "cpu":
         torch.set_num_threads(1)
     around = environment(args.device)
@@ -140,7 +145,7 @@ def run(args: argparse.Namespace) -> int:
             for name in write_pictures(pictures, args.pictures)
             for thing in OBJECTS
         ]
-        with record.kept():
+        with record.print_at_end():
             asked = Asked(checkpoint, pictures, questions, TOKENS, args.device)
             measure(asked, args.repeats, record)
     return record.status

@@ -1,4 +1,4 @@
-"""What a bench has measured so far, in its files after every round: a stopped bench loses none."""
+"""Record measurements in files after every round, so that a stopped bench loses none."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from eval.files.writing import write_atomically
 from eval.run.outputs import OutputFile, check_outputs
 from scripts.bench.rows import Row, table
 
-PAUSE_S: Final = 1.0  # between two writings of rows that have more rounds to come
-# What the first lines of the files have.
+PAUSE_S: Final = 1.0  # between two writes while rounds are running
+# Marks in the first lines of the files.
 JSON: Final = '"environment"'
 MARKDOWN: Final = "; transformers "
 UNFINISHED: Final = "Not finished: these rows were measured before the bench stopped, or so far."
@@ -30,11 +30,11 @@ def add_output_flags(parser: ArgumentParser) -> None:
     flag = parser.add_argument
     flag("--json", type=Path, metavar="FILE", help="write every round's number here")
     flag("--markdown", type=Path, metavar="FILE", help="write what is printed here")
-    flag("--overwrite", action="store_true", help="let them replace files that no bench wrote")
+    flag("--overwrite", action="store_true", help="also replace files that no bench wrote")
 
 
 class Record:
-    """Rows and sentences, and the files that hold them."""
+    """Rows and sentences, and their files."""
 
     def __init__(
         self,
@@ -44,10 +44,10 @@ class Record:
         *,
         overwrite: bool = False,
     ) -> None:
-        """Check that the files can be written; what is there stays until a row is measured.
+        """Check that the files can be written; they stay unchanged until a row is measured.
 
         Args:
-            environment: What the numbers are measured on.
+            environment: Description of the machine and software.
             json: File for every round's number.
             markdown: File for the table.
             overwrite: Whether files that no bench wrote may be replaced.
@@ -78,13 +78,13 @@ class Record:
                 )
 
     def update(self, rows: Sequence[Row]) -> None:
-        """Take the rows so far of a running measurement."""
+        """Store the current rows of a running measurement."""
         self._running = list(rows)
         if time.monotonic() - self._written > PAUSE_S:
             self._write()
 
     def add(self, rows: Sequence[Row], lines: Sequence[str] = ()) -> None:
-        """Take the rows of a measurement that has ended, and sentences about it."""
+        """Store the rows of a finished measurement, and sentences about it."""
         self.failed = self.failed or any(row.note.startswith("failed: ") for row in rows)
         self._rows += rows
         self._lines += lines
@@ -92,8 +92,8 @@ class Record:
         self._write()
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
-        """In a `with` block, measure; what was measured is printed, also where it is stopped."""
+    def print_at_end(self) -> Iterator[None]:
+        """Print all measurements at the end of a `with` block, even if it is interrupted."""
         try:
             yield
             self._finished = True
@@ -108,7 +108,7 @@ class Record:
 
     @property
     def text(self) -> str:
-        """What is printed, and written as Markdown."""
+        """The printed text, also written as Markdown."""
         around = "; ".join(f"{name} {value}" for name, value in self.environment.items())
         state = [] if self._finished else [UNFINISHED]
         rows = [*self._rows, *self._running]
@@ -130,7 +130,7 @@ class Record:
 
 
 def _storable(row: Row) -> dict[str, Any]:
-    """Return a row as JSON has it: nan is null."""
+    """Return a row for JSON, with null instead of nan."""
     found = asdict(row)
     for name in ("values", "ratios"):
         found[name] = [value if math.isfinite(value) else None for value in found[name]]

@@ -1,11 +1,11 @@
-"""One layer's attention in three ways: plain, with EAH, and as the authors released it.
+"""One layer's attention: plain, with EAH, and as the authors released it.
 
-    python scripts/bench/released.py released --tokens 4096    # extra memory of one way, in bytes
+    python scripts/bench/released.py released --tokens 4096    # extra memory of one, in bytes
 
-The released way is written here from what the authors' file computes, without eah: it builds the
-whole attention map, reads every head's columns in a Python loop, copies the winner's map over all
-the others, and multiplies the maps with the values. `costs.py` compares the three; run as a
-command, this file measures the memory of one of them on the CPU, in a process of its own.
+The released way reimplements the computation of the authors' file, without eah: it builds the whole
+attention map, reads every head's columns in a Python loop, copies the winner's map over all the
+others, and multiplies the maps with the values. `costs.py` compares the three; run as a command,
+this file measures the memory of one of them on the CPU, in a separate process.
 
 Axes: B batch, H heads, S tokens, D head size.
 """
@@ -39,7 +39,7 @@ class LayerShape:
         tokens: Prompt length.
         size: Head size.
         span: Image tokens, [start, stop).
-        released_span: Image tokens as the authors' file has them.
+        released_span: Image tokens as in the authors' file.
     """
 
     heads: int = 32
@@ -50,7 +50,7 @@ class LayerShape:
 
     @property
     def words(self) -> list[str]:
-        """Its sizes as a command line."""
+        """Its sizes as command-line arguments."""
         sizes = {"heads": self.heads, "tokens": self.tokens, "size": self.size}
         return [word for name, size in sizes.items() for word in (f"--{name}", str(size))]
 
@@ -64,7 +64,7 @@ class Layer(NamedTuple):
 
 
 class ReleasedChoice(NamedTuple):
-    """What the released way found in batch row 0.
+    """The released way's choice in batch row 0.
 
     Attributes:
         head: The head that was copied over the others, -1 for none.
@@ -80,7 +80,7 @@ def make_layer(shape: LayerShape, device: torch.device, *, seed: int = 0) -> Lay
 
     Args:
         shape: Size of the layer; the batch is 1.
-        device: Where it lives; bfloat16 on a GPU, float32 on the CPU.
+        device: Its device; bfloat16 on a GPU, float32 on the CPU.
         seed: Seed of the draw.
     """
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -147,7 +147,7 @@ def share_map(
         mean = off_diagonal[:, start:stop].sum(0) / divisor  # (S, S) -> (stop - start,)
         counts.append(int((mean > threshold).sum()))
     best = counts.index(max(counts))
-    if best == 0:  # head 0 may win, or nobody: the file's test for a winner is "greater than 0"
+    if best == 0:  # head 0 or no head: the file's test for a winner is "greater than 0"
         return ReleasedChoice(NO_HEAD, counts)
     attn_weights[0] = attn_weights[0, best].clone()  # (S, S) -> (H, S, S)
     return ReleasedChoice(best, counts)
@@ -162,9 +162,9 @@ WAYS: Final[dict[str, Callable[[Layer, LayerShape], torch.Tensor]]] = {
 
 @torch.no_grad()
 def extra_bytes(way: str, shape: LayerShape) -> int:
-    """Measure a way's peak resident memory over its inputs and output, on the CPU.
+    """Measure the extra peak resident memory, without inputs and output, on the CPU.
 
-    Meant for a fresh process: memory that a process once had, the next measurement would hide.
+    Run it in a fresh process: memory that a process used before would hide later use.
     """
     run = WAYS[way]
     few = replace(shape, tokens=32, span=(0, 16), released_span=(0, 16))
@@ -176,13 +176,13 @@ def extra_bytes(way: str, shape: LayerShape) -> int:
 
 
 def resident_bytes(field: str) -> int:
-    """Read a field of /proc. Not `ru_maxrss`: a process takes that over from its parent."""
+    """Read a field of /proc. Not `ru_maxrss`, which a process inherits from its parent."""
     lines = STATUS.read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 def main() -> None:
-    """Parse the command line and print the extra memory of one way, in bytes."""
+    """Parse the command line and print the extra memory, in bytes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("way", choices=WAYS, help="how the layer is computed")
     for name in ("heads", "tokens", "size"):

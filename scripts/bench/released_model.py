@@ -1,7 +1,7 @@
 """A whole model as the authors' release runs it: eager attention, and one layer that shares maps.
 
-Written from what the release computes, without eah. Kind to it: in decode steps, where its loop
-over the heads changes nothing, the loop is left out.
+Reimplements the release's computation, without eah. To be fair to it, decode steps omit its loop
+over the heads, which changes nothing there.
 
 Axes: B batch, H heads, N key/value heads, Q queries, K keys, D head size.
 """
@@ -29,8 +29,8 @@ def released_model(model: Any) -> Iterator[None]:
     """In a `with` block, let a model run the released way.
 
     Args:
-        model: A transformers model with a LLaMA decoder. One of fewer layers than the release
-            needs shares in its second layer.
+        model: A transformers model with a LLaMA decoder. If it has fewer layers than the release
+            needs, maps are shared in its second layer.
     """
     before = model.config._attn_implementation
     model.set_attn_implementation("eager")

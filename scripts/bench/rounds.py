@@ -1,4 +1,4 @@
-"""Rounds of measurements: every arm in every round, as many rounds as asked for or as time allows.
+"""Rounds of measurements: every arm in every round, as many as requested or as time allows.
 
 How long a measurement takes on a new machine is unknown. So the first round is timed, and the
 expected time of the others is printed before they start.
@@ -30,17 +30,17 @@ class NoTimeError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """What is compared in one go.
+    """Arms that are compared with each other.
 
     Attributes:
-        measured: What the rows are about.
-        arms: What runs one round, by name; the others are compared with the first.
-        most: Rounds at most that count, where the command asks for more; None for no limit.
+        measured: Title of the rows.
+        arms: Functions that run one round, by name; the others are compared with the first.
+        most: Largest number of rounds that count, if the command asks for more; None for no limit.
         warm_up: Rounds before them that do not count.
         absolute: Quantities whose ratios are meaningless.
-        notes: How an arm was measured in another way than the others, by its name.
+        notes: What differs in the measurement of an arm, by its name.
         left_out: Why an arm is not measured, by its name.
-        share: Part of the time its section has left, where time is limited.
+        share: Share of its section's remaining time, if time is limited.
         lines: Returns sentences about the rows.
     """
 
@@ -64,15 +64,15 @@ class Limits:
     """When to stop, in seconds of `time.monotonic`.
 
     Attributes:
-        until: No round starts that would end later; the first that counts may.
-        end: That one neither.
+        until: No round starts that would end later, except the first that counts.
+        end: No round at all starts that would end later.
     """
 
     until: float = math.inf
     end: float = math.inf
 
     def part(self, share: float) -> Limits:
-        """Return the limits of something that has a part of the time until `until`."""
+        """Return the limits for a share of the time until `until`."""
         now = time.monotonic()
         return Limits(now + (self.until - now) * share, self.end)
 
@@ -88,7 +88,7 @@ def run_rounds(
     An arm that fails is left out from then on, with a row that says why.
 
     Args:
-        this: What is measured.
+        this: The measurement.
         repeats: Number of rounds that count.
         limits: When to stop earlier.
         finished: Called with all rows so far after every round that counts.
@@ -111,9 +111,9 @@ def run_rounds(
             break
         done = index + 1
         of = f"round {done} of {done + left} took {_duration(seconds)}"
-        _say(f"{this.measured}: {of}, about {_duration(left * seconds)} left")
+        _print_progress(f"{this.measured}: {of}, about {_duration(left * seconds)} left")
     if len(rounds) < todo and not math.isinf(limits.end):
-        _say(f"{this.measured}: {len(rounds)} of {todo} rounds fit into the time")
+        _print_progress(f"{this.measured}: {len(rounds)} of {todo} rounds fit into the time")
     return rows_of(this, rounds, failed)
 
 
@@ -143,7 +143,7 @@ def rows_of(
 
 
 def reason_of(error: Exception) -> str:
-    """Return in a few words why a measurement failed."""
+    """Return a short reason for a failed measurement."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return "out of memory"
     said = " ".join(f"{type(error).__name__}: {error}".split())
@@ -162,16 +162,16 @@ def _run_round(
             raise NoTimeError("the time was over before a round that counts was")
         try:
             found[arm] = this.arms[arm]()
-        except Exception as error:  # whatever it is, the other arms can be measured
+        except Exception as error:  # the other arms can still be measured
             failed[arm] = reason_of(error)
-            _say(f"{this.measured}: {arm} failed: {failed[arm]}")
-        if arm in failed:  # here, where the error no longer holds what did not fit
+            _print_progress(f"{this.measured}: {arm} failed: {failed[arm]}")
+        if arm in failed:  # here, since the error no longer references the large tensors
             free_memory()
     return found
 
 
 def _rounds_left(limits: Limits, seconds: float, *, counted: bool) -> float:
-    """Return how many more rounds fit, as long as the last one each."""
+    """Return how many more rounds fit, if each takes as long as the last one."""
     now = time.monotonic()
     if not counted and now + seconds > limits.end:
         raise NoTimeError(f"a round takes {_duration(seconds)}")
@@ -180,7 +180,7 @@ def _rounds_left(limits: Limits, seconds: float, *, counted: bool) -> float:
 
 
 def free_memory() -> None:
-    """Give back the memory of what is no longer used."""
+    """Free memory that is no longer used."""
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -192,5 +192,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _say(sentence: str) -> None:
+def _print_progress(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)

@@ -9,20 +9,20 @@ from statistics import median
 from typing import Final
 
 SIGNIFICANT: Final = 3
-NEAR_ONE: Final = 2  # ratios below it have three decimals: what EAH costs is a few thousandths
+NEAR_ONE: Final = 2  # ratios below it have three decimals, since EAH costs a few thousandths
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One quantity of one arm over the rounds, and its ratios to the first arm, if they say much.
+    """One quantity of one arm over the rounds, and its ratios to the first arm, if meaningful.
 
     Attributes:
-        measured: What was measured, with its shape.
-        quantity: Name and unit; empty where the arm was not measured.
-        arm: How it was computed.
-        values: One per round; none where the arm failed or was left out.
+        measured: Title of the measurement, with its shape.
+        quantity: Name and unit; empty if the arm was not measured.
+        arm: Name of the arm.
+        values: One per round; none if the arm failed or was left out.
         ratios: One per round, or none.
-        note: How the arm was measured in another way than the others, or why it was not.
+        note: What differs in the arm's measurement, or why it was not measured.
     """
 
     measured: str
@@ -47,7 +47,7 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def compare_arms(rows: Sequence[Row], pairs: Sequence[tuple[str, str]]) -> list[str]:
-    """Return how arms compare with others than the first, round by round, as sentences.
+    """Return sentences that compare arms with others than the first, round by round.
 
     Args:
         rows: Rows of one quantity, one per arm.

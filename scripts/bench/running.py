@@ -1,4 +1,4 @@
-"""The sections of a bench one after the other, in the time that there is."""
+"""Run the sections of a bench one after the other, within the time limit."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from scripts.bench.sizes import CPU, GPU, TINY
 from scripts.bench.vlm import make_vlm, reduced_config
 
 
-def vlms(
+def model_builders(
     models: Sequence[str], device: torch.device, *, tiny: bool = False
 ) -> dict[str, Callable[[], VLM]]:
-    """Return what builds each model, by name; a CPU has the reduced LLaVA alone."""
+    """Return functions that build each model, by name; on a CPU only the reduced LLaVA."""
     if device.type == "cuda" and not tiny:
         return {name: partial(make_vlm, name, device) for name in models}
     return {"llava-1.5": partial(make_vlm, "llava-1.5", device, reduced_config(tiny=tiny))}
@@ -51,17 +51,17 @@ def measure(
     Args:
         sections: Their names.
         models: Names of the models that a GPU measures.
-        device: Where.
-        repeats: Rounds that count, at most.
-        seconds: How long it may take; sections share it.
-        record: Takes the rows as they come.
-        tiny: Whether to take toy sizes.
+        device: The device to measure on.
+        repeats: Largest number of rounds that count.
+        seconds: Time limit, shared by the sections.
+        record: Stores the rows.
+        tiny: Whether to use toy sizes.
     """
     sizes = TINY if tiny else GPU if device.type == "cuda" else CPU
     end = time.monotonic() + seconds
     own = [name for name in OWN_SECTIONS if name in sections]
     of_models = [name for name in MODEL_SECTIONS if name in sections]
-    builders = vlms(models, device, tiny=tiny) if of_models else {}
+    builders = model_builders(models, device, tiny=tiny) if of_models else {}
     left = len(own) + len(of_models) * len(builders)
 
     def run_next(about: str, start: Callable[[], Measurements]) -> None:
@@ -97,10 +97,10 @@ def run_section(
 
     Args:
         about: Its name.
-        start: Returns what it measures.
-        repeats: Rounds that count, at most.
+        start: Returns its measurements.
+        repeats: Largest number of rounds that count.
         limits: When to stop earlier.
-        record: Takes the rows as they come.
+        record: Stores the rows.
     """
     print(f"{about}: the first round says how long it takes", file=sys.stderr, flush=True)
     if time.monotonic() > limits.end:
@@ -117,5 +117,5 @@ def run_section(
                     record.add(rows, this.lines(rows))
     except EvaluationError:  # of the files
         raise
-    except Exception as error:  # whatever it is, the other sections can be measured
+    except Exception as error:  # the other sections can still be measured
         record.add([Row(about, "", "all", note=f"failed: {reason_of(error)}")])

@@ -1,4 +1,4 @@
-"""At which sizes `costs.py` measures: on a GPU those of the papers, on a CPU smaller ones."""
+"""The sizes that `costs.py` measures: on a GPU those of the papers, on a CPU smaller ones."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from scripts.bench.released import LayerShape
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What is measured in each section.
+    """The sizes of each section.
 
     Attributes:
-        layer, memory: Layers to time, and to take memory of.
+        layer, memory: Layers whose time and memory are measured.
         counting_heads: Heads of the layer whose sinks are counted.
         batches, new_tokens: Of `model`.
         evaluation: Of `pope` and `chair`.

@@ -27,16 +27,16 @@ END: Final = "<!-- end of the table -->"
 ARMS: Final = (("baseline", "plain"), ("EAH", "eah"), ("released way", "released"))
 HEADER: Final = ("device", "measured", "quantity", "baseline", "EAH", "released way")
 COMMIT: Final = 7  # characters
-COUNTS: Final = ("forward passes per token", "rows per pass")  # not costs of a machine
+COUNTS: Final = ("forward passes per token", "rows per pass")  # independent of the machine
 
 
 def summary(folder: Path) -> str:
     """Return the table of all files in a folder: medians, and ratios to the baseline.
 
     Args:
-        folder: With files that `costs.py --json` wrote.
+        folder: Folder with files from `costs.py --json`.
     Raises:
-        EvaluationError: If one is not of this kind.
+        EvaluationError: If a file is not one of these.
     """
     lines = [f"| {' | '.join(HEADER)} |", f"|{'---|' * len(HEADER)}"]
     for path in sorted(folder.glob("*.json")):
@@ -104,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    return finish("summary", lambda: run(arguments), interrupted="the page is as it was")
+    return finish("summary", lambda: run(arguments), interrupted="the page is unchanged")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """Whole vision-language models with random weights, at the papers' sizes or reduced for a CPU.
 
-Nothing is downloaded, and speed and memory do not depend on the values. Which head is the densest
-does: heads of random weights tie, those of trained models do not, so one head of each target layer
-is made flat, which gives it a sink in most columns.
+Nothing is downloaded, and speed and memory do not depend on the values. The densest head does: with
+random weights heads tie, in trained models they do not. So one head of each target layer is made
+flat, which gives it a sink in most columns.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class WordTokenizer:
     """Words and signs as tokens: about as many as LLaMA's tokenizer has for English questions."""
 
     def __init__(self, vocabulary: int) -> None:
-        """Leave room for the tokens that Shikra adds."""
+        """Set the size of the vocabulary, without the tokens that Shikra adds."""
         self._pieces = vocabulary - SHIKRAS
 
     def encode(self, text: str, /) -> list[int]:
@@ -127,7 +127,7 @@ class QuestionTokenizer:
     """Words as tokens, for InstructBLIP's Q-Former."""
 
     def __init__(self, pieces: int) -> None:
-        """Know so many tokens."""
+        """Set the size of the vocabulary."""
         self._pieces = pieces
 
     def __call__(self, questions: Sequence[str], **_: Any) -> dict[str, torch.Tensor]:

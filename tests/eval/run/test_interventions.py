@@ -172,8 +172,8 @@ def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
         notes("shikra")
         == notes("llava-1.5", thirteen)
         == [
-            "note: the settings of hgai were published for llava-1.5; for another model they are a "
-            "guess"
+            "note: the settings of hgai were published for llava-1.5; they may not suit another "
+            "model"
         ]
     )
 

@@ -1,4 +1,4 @@
-"""Ways to ask a LLaVA checkpoint questions: a plain script's, lmms-eval's, and this project's."""
+"""Ask a LLaVA checkpoint questions with a plain script, with lmms-eval, and with this project."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import models
 from eval.files.answers import BASELINE, Answer, Item
 from eval.run.arm_settings import EAH
 from eval.run.arms import Arm
-from eval.run.plan import AskedArm, Plan, Prompt, by_count
+from eval.run.plan import AskedArm, Plan, Prompt, batches_by_count
 from eval.run.processes import Process
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import GPU_WORKERS
@@ -25,7 +25,7 @@ from models.settings import ROOT
 from scripts.bench.vlm import eah_config, reduced_config
 from scripts.scenes.processor_files import write_processor_files
 
-# LLaVA-1.5's prompt, of a message that is a text, as lmms-eval has it, or a list of parts.
+# LLaVA-1.5's prompt, for a message that is a text (as in lmms-eval) or a list of parts.
 TEMPLATE: Final = (
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
     "helpful, detailed, and polite answers to the user's questions. "
@@ -41,14 +41,14 @@ BATCH: Final = 8  # the commands' default
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What is asked of which checkpoint.
+    """The questions and the checkpoint.
 
     Attributes:
         checkpoint: Folder in transformers' format.
         pictures: Folder of the pictures.
-        questions: A picture's file name and a question each.
-        tokens: Tokens of an answer at most.
-        device: Where.
+        questions: Pairs of a picture's file name and a question.
+        tokens: Largest number of tokens of an answer.
+        device: The device to run on.
     """
 
     checkpoint: Path
@@ -59,7 +59,7 @@ class Asked:
 
     @property
     def dtype(self) -> str:
-        """The weights' dtype, as on every machine of this kind."""
+        """The dtype of the weights: bfloat16 on a GPU, else float32."""
         return "bfloat16" if self.device.type == "cuda" else "float32"
 
     def picture(self, name: str) -> Image.Image:
@@ -69,7 +69,7 @@ class Asked:
 
 
 Ask = Callable[[int], list[str]]
-"""Answers so many of the questions, from the first on."""
+"""Answers the first N questions."""
 
 
 def make_checkpoint(folder: Path, *, tiny: bool = False) -> None:
@@ -77,7 +77,7 @@ def make_checkpoint(folder: Path, *, tiny: bool = False) -> None:
 
     Args:
         folder: An empty folder.
-        tiny: Whether to take toy sizes.
+        tiny: Whether to use toy sizes.
     """
     source = ROOT / "models/tiny-llava"
     known = LlavaConfig.from_pretrained(source)
@@ -120,7 +120,7 @@ def lmms_eval(asked: Asked) -> Ask:
     """Ask as lmms-eval's `llava_hf` does, which takes one question at a time.
 
     Raises:
-        ImportError: If lmms-eval is not installed, or something that it needs.
+        ImportError: If lmms-eval or a package that it needs is not installed.
     """
     from lmms_eval.api.instance import Instance
     from lmms_eval.models.simple.llava_hf import LlavaHf
@@ -145,8 +145,8 @@ def ours(asked: Asked, *, eah: bool = False) -> Ask:
     """Ask as `eval/pope_eval.py --model hf` does.
 
     Args:
-        asked: What is asked.
-        eah: Whether under EAH.
+        asked: The questions and the checkpoint.
+        eah: Whether to enable EAH.
     """
     device = str(asked.device)
     vlm = models.load("hf", checkpoint=str(asked.checkpoint), device=device, dtype=asked.dtype)
@@ -169,7 +169,7 @@ def ours(asked: Asked, *, eah: bool = False) -> Ask:
         answered: list[Answer] = []
         recorder = Recorder(lambda _, answers: answered.extend(answers), lambda *_: None)
         asked = replace(plan, prompts=prompts[:count])
-        batches = by_count(asked.prompts, BATCH)
+        batches = batches_by_count(asked.prompts, BATCH)
         ask_batches(vlm, asked, batches, {arm.name: []}, recorder, Process())
         return [one.text for one in sorted(answered, key=lambda one: int(one.item.id))]
 
