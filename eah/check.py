@@ -59,9 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="eah check", description="Check which layers of a model EAH can patch, and try it."
     )
     parser.add_argument("model", help="folder of a model in transformers' format, or a hub id")
-    parser.add_argument("--layers", type=int, nargs="+", help="layers to try (the preset's)")
-    parser.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (paper)")
-    parser.add_argument("--random", action="store_true", help="build from the config alone")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", help="layers to try (default: the preset's)"
+    )
+    parser.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (default: paper)")
+    parser.add_argument(
+        "--random", action="store_true", help="use random weights, built from the config"
+    )
     return finish(
         "eah check",
         lambda: _check(parser.parse_args(arguments)),

@@ -1,7 +1,7 @@
 """Write `configs/chair_lexicon.tsv`: the inflected forms of CHAIR's words.
 
     python scripts/data/make_lexicon.py            # writes the table
-    python scripts/data/make_lexicon.py --check    # only says whether it is up to date
+    python scripts/data/make_lexicon.py --check    # only checks whether it is up to date
 
 A form that is a word of its own, or the plural of one, is read as that; only other forms are
 read as a verb's. The table follows from `configs/chair_objects.yaml` and the lists below.
@@ -73,7 +73,7 @@ def table(vocabulary: Vocabulary) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     flags = FlagParser(__doc__ or "")
-    flags.flag("--check", action="store_true", help="only compare, write nothing")
+    flags.flag("--check", action="store_true", help="compare only; write nothing")
     return finish(
         "make_lexicon",
         lambda: run(**flags.parse(arguments)),
