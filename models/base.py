@@ -50,7 +50,7 @@ from models.library_errors import library_errors
 from models.loading import check_vocabulary, load_pretrained, load_tokenizer
 from models.pictures import Picture, to_picture
 from models.precision import Parts, Precision, Quantization, resolve_precision, uniform_precision
-from models.prefix_cache import PicturePrefixes, generate_behind_prefixes
+from models.prefix_cache import PicturePrefixes, generate_after_prefixes
 from models.prompt_images import prompt_images
 from models.prompts import IMAGE, prompt_ids, show_prompt, template
 from models.settings import ModelSettings
@@ -441,7 +441,7 @@ class VLM(ABC):
         applied = nullcontext(LogitsProcessorList()) if method is None else method.applied(model)
         with (
             image_tokens(self.model, prompts.image_mask),
-            prompt_images(prompts.image_places),
+            prompt_images(prompts.method_image_mask),
             self.autocast(),
             applied as changes,
         ):
@@ -467,7 +467,7 @@ class VLM(ABC):
                 whole = prompts if contrast is None else concat_prompts([prompts, contrast])
                 assert isinstance(whole, EncodedPrompts), "prompts and contrast differ in type"
                 pictures = prefixes if contrast is None else prefixes.add_noised()
-                output = generate_behind_prefixes(model, whole, pictures, choose)
+                output = generate_after_prefixes(model, whole, pictures, choose)
             else:
                 output = choose()
         answers = [self._answer(ids) for ids in output.tolist()]

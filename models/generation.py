@@ -114,7 +114,7 @@ class EncodedPrompts:
     returned: ClassVar[int] = 0  # `generate` returns no ids of the prompt before the new ones
 
     @property
-    def image_places(self) -> torch.Tensor:
+    def method_image_mask(self) -> torch.Tensor:
         """True at image tokens, (B, S)."""
         return self.image_mask
 
@@ -137,7 +137,7 @@ class ProcessedPrompts:
     """A batch of prompts as a processor of transformers makes them, padded on the left."""
 
     inputs: Mapping[str, torch.Tensor]  # of `generate`: ids (B, S), their mask, pixels and others
-    image_places: torch.Tensor | None = None  # (B, S), True at image tokens
+    method_image_mask: torch.Tensor | None = None  # (B, S), True at image tokens
     image_mask: ClassVar[None] = None  # EAH finds them by their ids
 
     @property

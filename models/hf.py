@@ -439,7 +439,7 @@ class HFVlm(VLM):
                 )
 
         super().check_method(method)
-        if method.is_tried and method not in self._tried:
+        if method.needs_trial and method not in self._tried:
             self._tried.add(method)  # before it runs, which comes here again
             self._try_method(method)
 
@@ -468,7 +468,7 @@ class HFVlm(VLM):
         if not len(self._image_ids):
             return batch
         is_token = batch.inputs.get("attention_mask", torch.ones_like(batch.inputs[IDS])).bool()
-        return replace(batch, image_places=self._image_mask(batch.inputs[IDS]) & is_token)
+        return replace(batch, method_image_mask=self._image_mask(batch.inputs[IDS]) & is_token)
 
     def _image_mask(self, ids: torch.Tensor) -> torch.Tensor:
         """Return True at image tokens, of the shape of the ids."""

@@ -88,12 +88,12 @@ def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
 
 # Since version 5 transformers' image processors resize tensors with torchvision, which gives other
 # pixels than the reference wrappers had; the PIL processors of either version give the same ones.
-PIL_CLASSES_APART = find_spec("transformers.models.clip.image_processing_pil_clip") is not None
+HAS_PIL_CLASSES = find_spec("transformers.models.clip.image_processing_pil_clip") is not None
 
 
 @cache
 def _clip_processor(size: int) -> Any:
-    if PIL_CLASSES_APART:
+    if HAS_PIL_CLASSES:
         from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil as Clip
     else:
         from transformers import CLIPImageProcessor as Clip
@@ -105,7 +105,7 @@ def _clip_processor(size: int) -> Any:
 
 @cache
 def _blip_processor(size: int) -> Any:
-    if PIL_CLASSES_APART:
+    if HAS_PIL_CLASSES:
         from transformers.models.blip.image_processing_pil_blip import BlipImageProcessorPil as Blip
     else:
         from transformers import BlipImageProcessor as Blip

@@ -36,7 +36,7 @@ from models.decoding.attention_replacement import (
     Output,
     in_this_thread,
     is_replaced,
-    is_shared_by_eah,
+    is_wrapped_by_eah,
     kernel_name,
     replace_attention,
 )
@@ -61,12 +61,12 @@ class CachedPrefix:
     heads: Heads  # that EAH shared when they were computed
     sums: dict[int, Columns]  # EAH's, over the rows of the prefix, by target layer
     # A method's, on the prefix's tokens, by layer, (1, P) bool.
-    notes: dict[int, torch.Tensor] = field(default_factory=dict)
+    marks: dict[int, torch.Tensor] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all tensors."""
-        parts = (*self.layers, *self.sums.values(), tuple(self.notes.values()))
+        parts = (*self.layers, *self.sums.values(), tuple(self.marks.values()))
         return sum(part.nbytes for tensors in parts for part in tensors)
 
 
@@ -135,7 +135,7 @@ class PicturePrefixes(NamedTuple):
         return PicturePrefixes([*self.pictures, *map(Noised, self.pictures)], self.cache)
 
 
-def generate_behind_prefixes(
+def generate_after_prefixes(
     model: Any,
     prompts: EncodedPrompts,
     prefixes: PicturePrefixes,
@@ -226,9 +226,9 @@ class _Batch:
         }
         if (images := current_images()) is not None:
             rest = images.length - self.prompts.prefix
-            images.notes = {
-                layer: functional.pad(torch.cat([p.notes[layer] for p in prefixes]), (0, rest))
-                for layer in prefixes[0].notes
+            images.marks = {
+                layer: functional.pad(torch.cat([p.marks[layer] for p in prefixes]), (0, rest))
+                for layer in prefixes[0].marks
             }
 
         def splice(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
@@ -325,9 +325,9 @@ def compute_prefixes(
             layer: Columns(*(part[mine].clone() for part in parts))
             for layer, parts in prefix.sums.items()
         }
-        noted = images.notes.items() if images is not None else ()
-        notes = {layer: noted_on[mine, :length].clone() for layer, noted_on in noted}
-        found.append(CachedPrefix(picture, layers, heads[row], sums, notes))
+        marked = {} if images is None else images.marks
+        marks = {layer: one[mine, :length].clone() for layer, one in marked.items()}
+        found.append(CachedPrefix(picture, layers, heads[row], sums, marks))
     return found
 
 
@@ -366,7 +366,7 @@ def _can_attend_to_prefixes(module: Any) -> bool:
     tensors: those get a copy of the prefix for each row.
     """
     known = kernel_name(module) in KERNELS
-    return known and not is_shared_by_eah(module) and not is_replaced(module)
+    return known and not is_wrapped_by_eah(module) and not is_replaced(module)
 
 
 class PrefixKeys:

@@ -1,6 +1,6 @@
-"""Where the image tokens of the prompts in a `with` block are, for methods that change attention.
+"""Positions of the image tokens of prompts in a `with` block, for methods that change attention.
 
-Said once a batch, for the thread (more exactly: the context) that enters the block.
+Set once per batch, for the thread (more exactly: the context) that enters the block.
 
 Axes: B prompts, S prompt positions, R batch rows (prompts, and their beams), Q tokens of a pass,
 K keys.
@@ -23,22 +23,22 @@ class PromptImages:
 
     Attributes:
         mask: True at image tokens, shape (B, S).
-        prefix: Positions at the start of all prompts that may be run by themselves.
+        prefix: Number of positions at the start of all prompts that may be run separately.
         starts: Position of each prompt's first image token; S for a prompt without any.
-        stops: Position behind each prompt's last image token; S likewise.
-        notes: What a method keeps about the prompts' tokens, by layer, (B, S) bool each. Notes on a
-            cached prefix are kept with it.
-        seen: The same for the tokens of the current pass, (R, Q) bool, until their positions are
-            known.
+        stops: Position after each prompt's last image token; S likewise.
+        marks: Tokens that a method marked, by layer, (B, S) bool each; those of a cached prefix
+            are stored with it.
+        pass_marks: The same for the tokens of the current pass, (R, Q) bool, until their positions
+            are known.
     """
 
     def __init__(self, mask: torch.Tensor, prefix: int = 0) -> None:
-        """Look at a mask, which is copied to the CPU once."""
+        """Read a mask, which is copied to the CPU once."""
         self.mask, self.prefix = mask, prefix
         self.starts: list[int] = []
         self.stops: list[int] = []
-        self.notes: dict[int, torch.Tensor] = {}
-        self.seen: dict[int, torch.Tensor] = {}
+        self.marks: dict[int, torch.Tensor] = {}
+        self.pass_marks: dict[int, torch.Tensor] = {}
         for row in mask.cpu():
             places = row.nonzero()[:, 0].tolist() or [len(row)]
             self.starts.append(places[0])
@@ -67,22 +67,22 @@ class PromptImages:
             self._tensors[wanted] = self.repeat_for_beams(torch.tensor(values, device=device), rows)
         return self._tensors[wanted]
 
-    def note(self, layer: int, offset: int) -> None:
-        """Put what was seen of a pass into the notes.
+    def store_marks(self, layer: int, offset: int) -> None:
+        """Move the marks of the current pass to their positions in the prompts.
 
         Args:
             layer: Layer index.
-            offset: Position of the pass's first token; those of an answer are left aside.
+            offset: Position of the pass's first token; an answer's tokens are not marked.
         """
-        seen = self.seen.pop(layer, None)
+        seen = self.pass_marks.pop(layer, None)
         if seen is None or offset >= self.length:
             return
-        if layer not in self.notes:
-            if offset:  # of what came before nothing was seen
+        if layer not in self.marks:
+            if offset:  # the prompt's first tokens were not marked
                 return
-            self.notes[layer] = torch.zeros_like(self.mask, device=seen.device)
+            self.marks[layer] = torch.zeros_like(self.mask, device=seen.device)
         kept = seen[:: len(seen) // len(self.mask), : self.length - offset]  # a row of each prompt
-        self.notes[layer][:, offset : offset + kept.shape[1]] = kept
+        self.marks[layer][:, offset : offset + kept.shape[1]] = kept
 
     def repeat_for_beams(self, values: torch.Tensor, rows: int) -> torch.Tensor:
         """Return values of each prompt, (B, ...), for its beams, (R, ...)."""

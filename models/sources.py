@@ -100,7 +100,7 @@ class Source:
         try:
             return Path(snapshot_download(self.name, allow_patterns=wanted))
         except OSError as error:
-            raise _unreachable(self.name, error) from error
+            raise _unreachable_error(self.name, error) from error
 
     def file(self, name: str) -> Path | None:
         """Return one small file, downloaded if need be; None if there is none of this name.
@@ -244,11 +244,11 @@ def _hub_file(repository: str, name: str, *, required: bool = False) -> Path | N
     try:
         found = cached_file(repository, name, _raise_exceptions_for_missing_entries=required)
     except OSError as error:
-        raise _unreachable(repository, error) from error
+        raise _unreachable_error(repository, error) from error
     return None if found is None else Path(found)
 
 
-def _unreachable(repository: str, error: OSError) -> ModelError:
+def _unreachable_error(repository: str, error: OSError) -> ModelError:
     return ModelError(
         f"{repository!r:.100} is not a local folder and could not be fetched from the hub "
         f"({one_line(str(error).strip().splitlines()[0])}); download it and name its folder instead"

@@ -51,7 +51,7 @@ def write_tokenizer_json(
     ids = range(pieces.get_piece_size())
     special = (pieces.unk_id(), pieces.bos_id(), pieces.eos_id())
     if min(special) < 0 or sum(map(pieces.is_byte, ids)) != len(BYTES):
-        raise _unlike_llama(tokenizer_model, "it lacks tokens for <unk>, BOS, EOS or bytes")
+        raise _not_llama_error(tokenizer_model, "it lacks tokens for <unk>, BOS, EOS or bytes")
     unk, bos, eos = map(pieces.id_to_piece, special)
     content = json.dumps(_content(pieces, (unk, bos, eos), added), ensure_ascii=False, indent=0)
     _check(tokenizer_model, pieces, content)
@@ -120,7 +120,7 @@ def _check(path: Path, pieces: Any, content: str) -> None:
     learned = [id_ for id_ in ids if not _is_special(pieces, id_)]
     # Scores of learned tokens begin at -0.0; those of user-defined symbols are 0.0.
     if any(pieces.is_unused(id_) or copysign(1, pieces.get_score(id_)) > 0 for id_ in learned):
-        raise _unlike_llama(path, "it has unused tokens or user-defined symbols")
+        raise _not_llama_error(path, "it has unused tokens or user-defined symbols")
     spelled = [pieces.id_to_piece(id_).replace(SPACE, " ") for id_ in ids]
     written = Tokenizer.from_str(content)
     written.encode_special_tokens = True  # here they are text, as in sentencepiece
@@ -128,7 +128,9 @@ def _check(path: Path, pieces: Any, content: str) -> None:
     found = written.encode_batch(texts, add_special_tokens=False)
     for text, expected, encoding in zip(texts, pieces.encode(texts), found, strict=True):
         if encoding.ids != expected:
-            raise _unlike_llama(path, f"it encodes {text!r} as {expected}, not as {encoding.ids}")
+            raise _not_llama_error(
+                path, f"it encodes {text!r} as {expected}, not as {encoding.ids}"
+            )
 
 
 def _is_special(pieces: Any, id_: int) -> bool:
@@ -136,7 +138,7 @@ def _is_special(pieces: Any, id_: int) -> bool:
     return bool(pieces.is_control(id_) or pieces.is_unknown(id_) or pieces.is_byte(id_))
 
 
-def _unlike_llama(path: Path, reason: str) -> ModelError:
+def _not_llama_error(path: Path, reason: str) -> ModelError:
     return ModelError(
         f"{path} is not a byte-fallback BPE model of LLaMA's kind ({reason}), and tokenizer.json "
         "can be made of no other; use the tokenizer.model of the original checkpoint"

@@ -16,7 +16,7 @@ from eval.analysis.prefill import ONE_TOKEN, prefill
 from eval.errors import EvaluationError
 from eval.run.folder import BATCHES, RunFolder
 from eval.run.pixels import read_ahead
-from eval.run.plan import BatchSplitter, Prompt, batch_room, by_count, by_tokens
+from eval.run.plan import BatchSplitter, Prompt, batch_room, batches_by_count, batches_by_tokens
 from eval.run.session import Session
 
 
@@ -40,12 +40,12 @@ def observe_prompts(
     """
     plan = session.plan
     if plan.batch_size is not None:
-        batches = by_count(prompts, plan.batch_size)
+        batches = batches_by_count(prompts, plan.batch_size)
     else:
-        room = folder.settle(BATCHES, batch_room(vlm, ONE_TOKEN))
+        room = folder.write_once(BATCHES, batch_room(vlm, ONE_TOKEN))
         lengths = {p.text: vlm.prompt_length(p.text) + 1 for p in prompts}
-        batches = by_tokens(prompts, lengths, room)
-    mine = [batch for index, batch in enumerate(batches) if folder.process.takes(index)]
+        batches = batches_by_tokens(prompts, lengths, room)
+    mine = [batch for index, batch in enumerate(batches) if folder.process.answers_batch(index)]
     left = [[p for p in batch if (p.image, p.text) not in done] for batch in mine]
     left = [batch for batch in left if batch]
     questions: dict[str, list[str]] = {}

@@ -19,7 +19,7 @@ from eval.files.pictures import read_picture
 from eval.run.arm_folder import ArmFolder
 from eval.run.arms import Size, check_size, notes_on_methods
 from eval.run.folder import BATCHES, RUN
-from eval.run.plan import AskedArm, Plan, Prompt, batch_room, by_count, by_tokens
+from eval.run.plan import AskedArm, Plan, Prompt, batch_room, batches_by_count, batches_by_tokens
 from eval.run.processes import launcher_note
 from eval.run.provenance import PACKAGES, code_changes, current_code, provenance, setting_changes
 from eval.run.runner import Recorder, ask_batches
@@ -80,7 +80,7 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
         _begin(session, left, done, {**now, **_yes_no_record(plan, vlm)}, vlm)
         recorder = Recorder(
             lambda name, answers: folders[name].append(answers),
-            lambda name, cost: folders[name].spend(cost),
+            lambda name, cost: folders[name].append_cost(cost),
         )
         ask_batches(vlm, plan, _batches(session, vlm), done, recorder, folder.process)
     gathered = _gather(session, folders, left)
@@ -120,7 +120,7 @@ def _check_arm(arm: AskedArm, vlm: models.VLM, *, is_begun: bool) -> None:
             process started the arm and it can't be resumed.
         EAHError: If it lacks the layers or heads of EAH's settings.
     """
-    if is_begun and arm.decoding is not None and arm.decoding.keeps_state:
+    if is_begun and arm.decoding is not None and arm.decoding.depends_on_history:
         raise EvaluationError(
             f"method {arm.name}: answers depend on the first question of a process, so another "
             "process cannot resume them; pass --fresh to set them aside and ask again"
@@ -315,8 +315,8 @@ def _batches(session: Session, vlm: models.VLM) -> list[list[Prompt]]:
     """Return the batches, which are the same for all processes of the run."""
     plan = session.plan
     if plan.batch_size is not None:
-        return by_count(plan.prompts, plan.batch_size)
-    room = session.folder.settle(BATCHES, batch_room(vlm, plan.decoding))
+        return batches_by_count(plan.prompts, plan.batch_size)
+    room = session.folder.write_once(BATCHES, batch_room(vlm, plan.decoding))
     new = plan.decoding.max_new_tokens
     lengths = {text: vlm.prompt_length(text) + new for text in {p.text for p in plan.prompts}}
-    return by_tokens(plan.prompts, lengths, room)
+    return batches_by_tokens(plan.prompts, lengths, room)

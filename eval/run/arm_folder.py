@@ -99,7 +99,7 @@ class ArmFolder:
         """Record answers."""
         self._answers.append(answer.as_record() for answer in answers)
 
-    def spend(self, cost: BatchCost) -> None:
+    def append_cost(self, cost: BatchCost) -> None:
         """Record what a batch cost."""
         self._costs.append([asdict(cost)])
 

@@ -94,7 +94,7 @@ class _ParsedArm:
     eah: bool
     settings: Mapping[str, str]
 
-    def takes(self, key: str) -> bool:
+    def has_setting(self, key: str) -> bool:
         """Return whether a setting is one of EAH's or of the method's here."""
         return self._is_eahs(key) or self._own(key) is not None
 
@@ -280,7 +280,7 @@ def expand(names: Sequence[str], sweep: Sequence[str]) -> list[str]:
     found: list[str] = []
     used: set[str] = set()
     for name in names:
-        keys = [key for key in grid if _parse(name).takes(key)]
+        keys = [key for key in grid if _parse(name).has_setting(key)]
         used.update(keys)
         points = prod(len(grid[key]) for key in keys)
         if len(found) + points > MOST_ARMS:

@@ -96,7 +96,7 @@ class RunFolder:
             content = {"settings": self.settings, **provenance}
         self.write(RUN, content)
 
-    def settle(self, name: str, content: Mapping[str, Any]) -> Record:
+    def write_once(self, name: str, content: Mapping[str, Any]) -> Record:
         """Write a JSON file if it is not there yet, and return what is there.
 
         All processes of a run use the values of the first one, also after the run is resumed.

@@ -108,7 +108,7 @@ CACHE_COPIES: Final = 2.5  # the KV cache, a layer's copy as it grows, and the p
 PREFIX_SHARE: Final = 0.125  # prefixes that are kept for later batches, beside a batch
 
 
-def by_picture(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+def group_by_picture(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     """Return the prompts about each picture, in the order in which pictures first occur."""
     groups: dict[str, list[Prompt]] = {}
     for prompt in prompts:
@@ -116,13 +116,13 @@ def by_picture(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
     return groups
 
 
-def by_count(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
+def batches_by_count(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
     """Return batches of so many prompts, picture by picture."""
-    ordered = [prompt for group in by_picture(prompts).values() for prompt in group]
+    ordered = [prompt for group in group_by_picture(prompts).values() for prompt in group]
     return [ordered[at : at + size] for at in range(0, len(ordered), size)]
 
 
-def by_tokens(
+def batches_by_tokens(
     prompts: Sequence[Prompt], lengths: Mapping[str, int], room: Mapping[str, int]
 ) -> list[list[Prompt]]:
     """Return batches of as many prompts as there is room for, picture by picture.
@@ -139,7 +139,7 @@ def by_tokens(
     budget, most = room["tokens"], room.get("prompts", MAX_PROMPTS)
     groups = [
         sorted(group, key=lambda prompt: -lengths[prompt.text])
-        for group in by_picture(prompts).values()
+        for group in group_by_picture(prompts).values()
     ]
     groups.sort(key=lambda group: -lengths[group[0].text])
     batches: list[list[Prompt]] = []

@@ -39,7 +39,7 @@ class Process:
         """Whether the run has only this process."""
         return self.count == 1
 
-    def takes(self, batch: int) -> bool:
+    def answers_batch(self, batch: int) -> bool:
         """Return whether this process answers a batch of the run."""
         return batch % self.count == self.index
 

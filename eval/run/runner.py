@@ -92,7 +92,7 @@ class Asker:
     ) -> list[Answer]:
         """Return the answers to a part that begins somewhere in a batch."""
         part = f"{index}/{at}" if at else index
-        torch.manual_seed(seed_of(self._plan.seed, arm.name, part))
+        torch.manual_seed(derive_seed(self._plan.seed, arm.name, part))
         asked = [(prompt.image, prompt.text) for prompt in batch]
         places = list(range(len(batch)))
         decoding = self._plan.decoding
@@ -157,7 +157,7 @@ class Asker:
             # Noise of its own for each picture, the same in every run of a seed.
             known |= self._encode(
                 {
-                    name: self._vlm.add_noise(pixels, vcd, seed_of(vcd.seed, "noise", name))
+                    name: self._vlm.add_noise(pixels, vcd, derive_seed(vcd.seed, "noise", name))
                     for name, pixels in new.items()
                 }
             )
@@ -203,7 +203,7 @@ def likelier_word(p_yes: float | None, arm: str, prompt: Prompt) -> str:
     return "Yes" if p_yes >= 0.5 else "No"
 
 
-def seed_of(seed: int, what: str, which: int | str) -> int:
+def derive_seed(seed: int, what: str, which: int | str) -> int:
     """Derive a seed from a position in the run, so that a resumed run draws the same numbers."""
     digest = hashlib.sha256(f"{seed}/{what}/{which}".encode()).digest()
     return int.from_bytes(digest[:4], "big")
@@ -214,7 +214,7 @@ class Recorder:
     """Where answers and costs go, both called with the arm's name first."""
 
     append: Callable[[str, Sequence[Answer]], None]
-    spend: Callable[[str, BatchCost], None]
+    append_cost: Callable[[str, BatchCost], None]
 
 
 def ask_batches(
@@ -235,7 +235,7 @@ def ask_batches(
         recorder: Records answers and costs.
         process: Which batches are this process's.
     """
-    mine = [(index, batch) for index, batch in enumerate(batches) if process.takes(index)]
+    mine = [(index, batch) for index, batch in enumerate(batches) if process.answers_batch(index)]
     left = [
         (index, batch)
         for index, batch in mine
@@ -280,7 +280,7 @@ def ask_batches(
                     recorder.append(arm.name, new)
                     warned = warned or _warn_if_saturated(arm.name, new)
                     progress.update(len(new))
-                recorder.spend(arm.name, cost)
+                recorder.append_cost(arm.name, cost)
                 asker.end_batch(arm, following)
             asker.keep(following)
 

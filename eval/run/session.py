@@ -206,7 +206,7 @@ def _check_arms(
                     f"batch_size={batch_size or 'auto'}, but with the settings of {arm.name} "
                     "prompts of a batch change each other's answers; pass --batch-size 1"
                 )
-            if arm.decoding.keeps_state and not this_process().is_alone:
+            if arm.decoding.depends_on_history and not this_process().is_alone:
                 raise EvaluationError(
                     f"method {arm.name}: answers depend on the first question of a process, but "
                     "several processes share the run; start one"

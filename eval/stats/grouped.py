@@ -146,7 +146,7 @@ def compute_numbers(
     members = {**{part: [part] for part in parts}, **totals}
     # Metric by metric, and for each all parts and totals: the order of `numbers`.
     highest = all_bounds(scorer, members)
-    sizes = {name: pictures_by_number(scorer, table, members) for name, table in counts.items()}
+    sizes = {name: pictures_per_metric(scorer, table, members) for name, table in counts.items()}
 
     numbers = all_numbers(scorer, parts)
 
@@ -219,7 +219,7 @@ def counts_by_picture(
     return table.swapaxes(1, 2).reshape(len(pictures), -1)
 
 
-def pictures_by_number(
+def pictures_per_metric(
     scorer: Scorer, table: Array, members: Mapping[str, Sequence[str]]
 ) -> list[int]:
     """Return of how many pictures each number is, in the order of `all_numbers`.

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from eval.files.answers import Answer
-from eval.stats.grouped import all_bounds, all_numbers, counts_by_picture, pictures_by_number
+from eval.stats.grouped import all_bounds, all_numbers, counts_by_picture, pictures_per_metric
 from eval.stats.intervals import Array, Interval, Metrics, bootstrap_intervals, paired_intervals
 from eval.stats.metric import Scorer
 
@@ -116,7 +116,7 @@ def compute_repeats(
     each = _by_repeat(scorer, parts, len(some))
     highest = all_bounds(scorer, members)
     sizes = {
-        name: pictures_by_number(
+        name: pictures_per_metric(
             scorer, table.reshape(len(pictures), len(some), -1).sum(axis=1), members
         )
         for name, table in counts.items()

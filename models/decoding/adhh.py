@@ -17,7 +17,7 @@ import torch
 
 from eah.find import num_heads
 from models.decoding.attention_method import AttentionMethod
-from models.decoding.attention_rows import Held, Rows
+from models.decoding.attention_rows import ChangedRows, Rows
 from models.decoding.base import MethodError, check_number, check_switch
 
 HEAD: Final = r"(0|[1-9]\d{0,3})h(0|[1-9]\d{0,3})"
@@ -28,14 +28,15 @@ class Adhh(AttentionMethod):
     """AD-HH with its settings.
 
     Attributes:
-        heads: Layer and head of each, such as "16h29+26h9"; "none" for no head, "" if unknown.
+        heads: Layer and index of each head, such as "16h29+26h9"; "none" for no head, "" if
+            unknown.
         threshold: Attention on text from which a head is deactivated; above 1 for never.
         batch_sum: Whether attention is summed over the batch before the comparison, as in the
             authors' code, where the rows are the beams of one question.
     """
 
     title = "AD-HH"
-    names_layers = "heads"
+    layer_setting = "heads"
     heads: str = ""
     threshold: float = 0.4
     batch_sum: bool = False
@@ -58,9 +59,9 @@ class Adhh(AttentionMethod):
         return self.heads == "none"
 
     @property
-    def rows(self) -> Held:
+    def rows(self) -> ChangedRows:
         """The last row."""
-        return Held.LAST
+        return ChangedRows.LAST
 
     @property
     def runs_alone(self) -> bool:
@@ -75,8 +76,8 @@ class Adhh(AttentionMethod):
         """
         if not self.heads:
             raise MethodError(
-                "AD-HH needs the hallucination heads of this language model, which its authors "
-                "published for LLaVA-1.5 7B and 13B; name them: adhh@heads=16h29+26h9"
+                "AD-HH needs the hallucination heads of this language model; its authors published "
+                "them only for LLaVA-1.5 7B and 13B; name them: adhh@heads=16h29+26h9"
             )
         found: dict[int, list[int]] = {}
         for head in self.heads.split("+"):
@@ -84,7 +85,7 @@ class Adhh(AttentionMethod):
             found.setdefault(int(layer), []).append(int(index))
         return found
 
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
         """Return the layers of the heads; errors as `by_layer`."""
         return sorted(self.by_layer())
 
@@ -98,7 +99,7 @@ class Adhh(AttentionMethod):
             count = num_heads(modules[layer])
             if max(heads) >= count:
                 raise MethodError(
-                    f"AD-HH: head {layer}h{max(heads)} does not exist, as layer {layer} has "
+                    f"AD-HH: head {layer}h{max(heads)} does not exist, since layer {layer} has "
                     f"{count} heads; name other heads"
                 )
 

@@ -33,7 +33,7 @@ class PassChecks:
     """
 
     def __init__(self, title: str, model: nn.Module, layers: Collection[int]) -> None:
-        """Set the method's title, the model, and the changed layers."""
+        """Store the method's title, the model, and the changed layers."""
         self._title, self._model, self._layers = title, model, layers
         self._tokens: int | None = None  # so far, prompt and answer
 

@@ -37,7 +37,7 @@ from models.decoding.attention_replacement import (
     replace_attention,
     replacing_method,
 )
-from models.decoding.attention_rows import Held, Rows, mask_of_last_row
+from models.decoding.attention_rows import ChangedRows, Rows, mask_of_last_row
 from models.decoding.base import DecodingMethod, MethodError
 from models.generation import Decoding
 from models.prompt_images import PromptImages, prompt_images
@@ -49,16 +49,16 @@ class AttentionMethod(DecodingMethod, ABC):
     """A method that changes attention. Subclasses are frozen dataclasses of its settings.
 
     Attributes:
-        names_layers: The setting that selects the layers.
+        layer_setting: The setting that selects the layers.
     """
 
     scores_first_token = True
-    names_layers: ClassVar[str] = "layers"
+    layer_setting: ClassVar[str] = "layers"
 
     @property
     def can_use_cached_prefix(self) -> bool:
         """Whether the rows of the prefix, before the image's end, stay unchanged."""
-        return self.is_causal and self.rows is not Held.ALL
+        return self.is_causal and self.rows is not ChangedRows.ALL
 
     @property
     def is_causal(self) -> bool:
@@ -72,16 +72,16 @@ class AttentionMethod(DecodingMethod, ABC):
 
     @property
     @abstractmethod
-    def rows(self) -> Held:
+    def rows(self) -> ChangedRows:
         """Rows that are changed."""
 
     @abstractmethod
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
         """Return the layers to change.
 
         Args:
-            layers: Those of the model.
-            shared: Those in which EAH is enabled.
+            layers: All layers of the model.
+            shared: Layers in which EAH is enabled.
         Raises:
             MethodError: If the settings do not determine them.
         """
@@ -146,7 +146,7 @@ class AttentionMethod(DecodingMethod, ABC):
 
     @contextmanager
     def watch(self, model: nn.Module, layers: Sequence[int]) -> Iterator[None]:
-        """Watch what the method needs besides attention, in a `with` block: nothing by default."""
+        """In a `with` block, record what the method needs besides attention: nothing by default."""
         yield
 
     def _attend(self, call: AttentionCall, images: PromptImages) -> Output:
@@ -166,7 +166,7 @@ class AttentionMethod(DecodingMethod, ABC):
         )
         return output, None
 
-    def rows_of(self, call: AttentionCall, images: PromptImages) -> Held:
+    def rows_of(self, call: AttentionCall, images: PromptImages) -> ChangedRows:
         """Return the rows to change in a call."""
         return self.rows
 
@@ -175,7 +175,7 @@ class AttentionMethod(DecodingMethod, ABC):
         if self.is_off:
             return {}
         name = type(model).__name__
-        setting = f"{type(self).__name__.lower()}@{self.names_layers}=..."
+        setting = f"{type(self).__name__.lower()}@{self.layer_setting}=..."
         if model not in _usable:  # before any attention is replaced
             try:
                 _usable[model] = patchable_layers(model)
@@ -185,24 +185,24 @@ class AttentionMethod(DecodingMethod, ABC):
         handle = handle_of(model)
         shared = () if handle is None else handle.layers
         known = sorted({*usable, *reasons})
-        held = list(self.held_layers(known, shared))
-        if not held:
+        changed = list(self.changed_layers(known, shared))
+        if not changed:
             besides = f" besides EAH's ({listed_layers(shared)})" if shared else ""
             raise MethodError(
                 f"{self.title} changes no layer of {name}{besides}; choose other layers: {setting}"
             )
-        if missing := [layer for layer in held if layer not in known]:
+        if missing := [layer for layer in changed if layer not in known]:
             raise MethodError(
-                f"{self.title} changes {format_layers(held)}, but {name} has no layer "
+                f"{self.title} changes {format_layers(changed)}, but {name} has no layer "
                 f"{missing[0]} (it has {listed_layers(known)}); name others: {setting}"
             )
-        if both := set(held) & set(shared):
+        if both := set(changed) & set(shared):
             raise MethodError(conflict_message(self.title, "EAH", both))
-        for layer in held:
+        for layer in changed:
             if layer in reasons:
                 raise MethodError(f"{self.title} in layer {layer} of {name}: {reasons[layer]}")
             check_kernel(usable[layer])
-        modules = {layer: usable[layer] for layer in held}
+        modules = {layer: usable[layer] for layer in changed}
         methods = {layer: replacing_method(module) for layer, module in modules.items()}
         for other in filter(None, methods.values()):
             both = {layer for layer, method in methods.items() if method == other}

@@ -1,7 +1,8 @@
 """Replace the attention of modules, in a `with` block, with functions that can run their kernel.
 
-A block applies to the thread (more exactly: the context) that enters it. Another thread that calls
-the same modules meanwhile runs their own kernel, or the functions of its own blocks.
+A block applies only to the thread (more exactly: the context) that enters it. If another thread
+calls the same modules at the same time, it runs their own kernel, or the functions of its own
+blocks.
 
 Axes: R batch rows, H heads, N key heads, Q queries, K keys, D head size.
 """
@@ -38,9 +39,9 @@ class AttentionCall:
         query: Shape (R, H, Q, D).
         key: Shape (R, N, K, D), cached keys included.
         value: Shape (R, N, K, D).
-        mask: What the model made for the module's own kernel.
+        mask: The mask that the model passes to the module's own kernel.
         scaling: Factor on the scores.
-        kwargs: What else transformers passes to attention functions.
+        kwargs: Further arguments that transformers passes to attention functions.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class AttentionCall:
         kwargs: dict[str, Any],
         rest: Sequence[_Frame] = (),
     ) -> None:
-        """Take what transformers passes, and the functions of blocks further out."""
+        """Store what transformers passes, and the functions of the outer blocks."""
         self.module, self.mask, self.kwargs = module, mask, kwargs
         self.query, self.key, self.value = tensors
         self._rest = rest
@@ -80,7 +81,7 @@ class AttentionCall:
         return AttentionCall(self.module, tensors, mask, self.kwargs, self._rest)
 
     def run(self) -> Output:
-        """Return the output of the module's own kernel, which runs once per call."""
+        """Return the output of the outer blocks' functions or the module's kernel; runs once."""
         if self._own is None:
             if self._rest:
                 *rest, frame = self._rest
@@ -112,18 +113,19 @@ class _Frame(NamedTuple):
 
 _frames: Final[ScopedValues[_Frame]] = ScopedValues("attention_frames")
 _lock: Final = threading.Lock()
-_installed: Final[WeakKeyDictionary[nn.Module, int]] = WeakKeyDictionary()  # blocks, of all threads
+# Number of open blocks of all threads, by module.
+_installed: Final[WeakKeyDictionary[nn.Module, int]] = WeakKeyDictionary()
 
 
 @contextmanager
 def replace_attention(
     modules: Sequence[nn.Module], function: Function, holder: str = ""
 ) -> Iterator[None]:
-    """Let modules call a function in a `with` block; the innermost block's runs first.
+    """In a `with` block, let modules call a function; that of the innermost block runs first.
 
     Args:
         modules: Attention modules.
-        function: Takes the call, and returns what an attention function returns.
+        function: Maps a call to the output of an attention function.
         holder: The method that changes their attention; "" for none.
     Raises:
         MethodError: If a module's kernel does not take explicit masks.
@@ -143,7 +145,7 @@ def replace_attention(
         with _lock:
             for module in modules:
                 _installed[module] -= 1
-                # Unless EAH was enabled above it meanwhile: then it stays, and does nothing.
+                # If EAH was enabled on top in the meantime, the name stays and does nothing.
                 if not _installed[module] and _is_named(module):
                     module.config = original_config(module.config)
                     del _installed[module]
@@ -153,7 +155,7 @@ def check_kernel(module: Any) -> None:
     """Refuse a module whose kernel does not take explicit masks.
 
     Raises:
-        MethodError: Naming the kernel, and those that do.
+        MethodError: Naming the kernel and the supported ones.
     """
     kernel = kernel_name(module)
     if kernel not in KERNELS:
@@ -164,18 +166,18 @@ def check_kernel(module: Any) -> None:
 
 
 def kernel_name(module: Any) -> str:
-    """Return the name of the kernel that a module has by itself, under EAH and our functions."""
+    """Return the name of a module's original kernel, without EAH and our functions."""
     return str(own_config(module)._attn_implementation)
 
 
 def unwrap_module(module: Any) -> Any:
-    """Return the attention module itself, which a kernel may get a view of."""
+    """Return the attention module itself; kernels may get a view of it."""
     while isinstance(module, ModuleView):
         module = module.module
     return module
 
 
-def is_shared_by_eah(module: Any) -> bool:
+def is_wrapped_by_eah(module: Any) -> bool:
     """Return whether EAH wraps a module's kernel."""
     return bool(_original_config(module.config)._attn_implementation == ATTENTION_NAME)
 
@@ -192,7 +194,7 @@ def replacing_method(module: nn.Module) -> str | None:
 
 
 def in_this_thread(hook: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a hook that does nothing in other threads, which may be using the model, too."""
+    """Return a hook that does nothing in other threads, which may use the model as well."""
     mine = threading.get_ident()
 
     @wraps(hook)
@@ -207,7 +209,7 @@ def _is_named(module: Any) -> bool:
 
 
 def _original_config(config: Any) -> Any:
-    """Return the module's own config, also if another thread has just restored it."""
+    """Return the module's own config, even if another thread has just restored it."""
     return original_config(config) if config._attn_implementation == NAME else config
 
 

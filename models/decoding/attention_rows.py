@@ -20,11 +20,11 @@ from models.prompt_images import PromptImages
 NEVER: Final = 1 << 40  # beyond the positions of any prompt or answer
 
 
-class Held(Enum):
+class ChangedRows(Enum):
     """Rows of the map that a method changes."""
 
     LAST = "the last row of the prompt, and each generated token's"
-    BEHIND_IMAGE = "the rows after the image, and each generated token's"
+    AFTER_IMAGE = "the rows after the image, and each generated token's"
     ALL = "all rows"
 
 
@@ -53,16 +53,16 @@ class Rows:
     are_all: bool
 
     @classmethod
-    def of(cls, call: AttentionCall, images: PromptImages, held: Held) -> Rows:
+    def of(cls, call: AttentionCall, images: PromptImages, which: ChangedRows) -> Rows:
         """Return the rows of a call that a method changes; prompts without an image have none."""
         (rows, _, queries, _), keys = call.query.shape, call.key.shape[2]
         length, device = images.length, call.query.device
         shown = [start < length for start in images.starts]
         first = {
-            Held.LAST: [length - 1] * len(shown),
-            Held.BEHIND_IMAGE: images.stops,
-            Held.ALL: [0] * len(shown),
-        }[held]
+            ChangedRows.LAST: [length - 1] * len(shown),
+            ChangedRows.AFTER_IMAGE: images.stops,
+            ChangedRows.ALL: [0] * len(shown),
+        }[which]
         first = [at if has else NEVER for at, has in zip(first, shown, strict=True)]
         at = min(max(call.offset, min(first)), keys)
         count = keys - at
@@ -84,7 +84,7 @@ class Rows:
         return self.call.run()[0][:, -self.count :]
 
     def scores(self, heads: torch.Tensor | None = None) -> torch.Tensor:
-        """Return q k * scaling before the mask, (R, H, n, K) float32; of some heads if given."""
+        """Return q k * scaling before the mask, (R, H, n, K) float32; only of `heads` if given."""
         query, key = self.call.query[:, :, -self.count :], self.call.key
         if heads is not None:
             query, key = query[:, heads], key[:, heads // self._groups]
@@ -97,7 +97,7 @@ class Rows:
     def weights(self, scores: torch.Tensor) -> torch.Tensor:
         """Return softmax(scores + mask) over the keys, (R, H, n, K) float32."""
         mask, keys = self.call.mask, scores.shape[-1]
-        # Not -inf: a padding row sees no key and must stay finite.
+        # Not -inf: a padding row sees no key, and its softmax must stay finite.
         hidden = torch.finfo(scores.dtype).min
         if isinstance(mask, torch.Tensor):
             mask = mask[:, :, -self.count :, :keys]

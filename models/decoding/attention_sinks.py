@@ -35,16 +35,16 @@ def check_sinks(dims: Sequence[int], tau: float, modules: Mapping[int, Any]) -> 
     """Refuse dimensions or a threshold with which no token can be a sink.
 
     Args:
-        dims: As of `find_sinks`.
-        tau: As of `find_sinks`.
+        dims: As in `find_sinks`.
+        tau: As in `find_sinks`.
         modules: The model's attention modules, by layer.
     Raises:
         MethodError: With the reason.
     """
     if not dims:
         raise MethodError(
-            "VAR needs the dimensions in which this language model's sinks are large, which its "
-            "authors published for LLaVA-1.5 7B and 13B; name them: var@sink_dims=1415+2533"
+            "VAR needs the dimensions in which this language model's sinks are large; its authors "
+            "published them only for LLaVA-1.5 7B and 13B; name them: var@sink_dims=1415+2533"
         )
     width = min(int(module.config.hidden_size) for module in modules.values())
     if max(dims) >= width:

@@ -19,7 +19,7 @@ from models.generation import Decoding, EncodedPrompts, Prompts
 if TYPE_CHECKING:
     from models.decoding.steps.steps import DecodeSteps
 
-MOST: Final = 1e4  # largest factor on scores; half precision reaches 6.5e4
+MAX_FACTOR: Final = 1e4  # on scores; the largest number in half precision is 6.5e4
 
 
 class MethodError(ValueError):
@@ -103,7 +103,7 @@ class DecodingMethod:
         contrast: What it contrasts the model's scores with.
         scores_first_token: Whether it records the first token's scores in `Request.first`.
         needs_embeddings: Whether its prompts must be embeddings, with a mask of image tokens.
-        is_tried: Whether only a trial run shows that a model supports the method.
+        needs_trial: Whether only a trial run shows whether a model supports the method.
         repeats_prompts: Whether a prompt is run once per beam.
     """
 
@@ -111,30 +111,30 @@ class DecodingMethod:
     contrast: ClassVar[Contrast] = Contrast.NONE
     scores_first_token: ClassVar[bool] = False
     needs_embeddings: ClassVar[bool] = False
-    is_tried: ClassVar[bool] = False
+    needs_trial: ClassVar[bool] = False
     repeats_prompts: ClassVar[bool] = True
 
     @property
     def can_use_cached_prefix(self) -> bool:
         """Whether its prompts' prefixes may come from a cache.
 
-        Prompts must be run unchanged, `concat_prompts` with their contrast, and the method must not
-        change rows before the image's end.
+        The method must run the prompts unchanged (`concat_prompts` joins them with their contrast)
+        and must not change rows before the image's end.
         """
         return False
 
     @property
     def runs_alone(self) -> bool:
         """Whether the batch size must be 1, because prompts affect each other's answers."""
-        return self.keeps_state
+        return self.depends_on_history
 
     @property
-    def keeps_state(self) -> bool:
-        """Whether an answer depends on earlier questions to the process."""
+    def depends_on_history(self) -> bool:
+        """Whether an answer depends on earlier prompts of the same process."""
         return False
 
     def forget(self, model: nn.Module) -> None:
-        """Forget earlier questions, if they are kept (`keeps_state`)."""
+        """Forget earlier prompts, if the method depends on them (`depends_on_history`)."""
         return
 
     def check(self, decoding: Decoding) -> None:
@@ -167,13 +167,13 @@ class DecodingMethod:
         yield LogitsProcessorList()
 
     def generate(self, request: Request) -> torch.Tensor:
-        """Return new token ids, shape (B, T), padded after EOS; by default transformers' choice."""
+        """Return new token ids, shape (B, T), padded after EOS; by default from transformers."""
         return generate(request)
 
 
 def generate(request: Request) -> torch.Tensor:
     """Return the new token ids of transformers' `generate`, shape (B, T), padded after EOS."""
-    # Before the others: p_yes must not include the repetition penalty or sampling's cut-offs.
+    # Before the other processors: p_yes must not include the repetition penalty or top-p cut-offs.
     first = [] if request.first is None else [KeepFirst(request.first)]
     model = request.model
     if request.steps is not None:
@@ -201,7 +201,7 @@ def check_number(name: str, value: float, *, low: float, high: float | None = No
 
 
 def check_layer_setting(layers: object, words: Sequence[str] = (), name: str = "layers") -> None:
-    """Check a setting that is a tuple of whole numbers from 0, or one of some words.
+    """Check a setting that is a tuple of whole numbers from 0, or one of the allowed words.
 
     Raises:
         ValueError: Naming the setting, its value and what is allowed.

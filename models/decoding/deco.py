@@ -19,7 +19,7 @@ import torch
 from torch import nn
 from transformers import LogitsProcessorList
 
-from models.decoding.base import MOST, DecodingMethod, check_layer_setting, check_number
+from models.decoding.base import MAX_FACTOR, DecodingMethod, check_layer_setting, check_number
 from models.decoding.early_layers import EarlyLayers, EarlyScores, Published, select_layers
 from models.generation import Decoding
 
@@ -40,7 +40,7 @@ class Deco(DecodingMethod):
 
     title = "DeCo"
     scores_first_token = True
-    is_tried = True
+    needs_trial = True
     layers: str | tuple[int, ...] = "published"
     alpha: float = 0.6
     top_p: float = 0.9
@@ -49,7 +49,7 @@ class Deco(DecodingMethod):
     def __post_init__(self) -> None:
         """Check the settings once."""
         check_layer_setting(self.layers, ("published",))
-        check_number("alpha", self.alpha, low=0, high=MOST)
+        check_number("alpha", self.alpha, low=0, high=MAX_FACTOR)
         check_number("top_p", self.top_p, low=0, high=1)
         check_number("top_k", self.top_k, low=1)
         if type(self.top_k) is not int:
@@ -109,7 +109,7 @@ def correct_scores(final: torch.Tensor, early: torch.Tensor, method: Deco) -> to
     """
     shares, ids = final.softmax(-1).topk(min(method.top_k, final.shape[-1]))  # (R, k)
     mass = shares.cumsum(-1)
-    # The last candidate is the token at which the cumulated mass reaches top_p.
+    # The last candidate is the token at which the cumulative mass reaches top_p.
     count = torch.searchsorted(mass, torch.full_like(mass[:, :1], method.top_p)) + 1  # (R, 1)
     ranks = torch.arange(ids.shape[-1], device=ids.device)
     is_candidate = torch.zeros_like(final, dtype=torch.bool).scatter(-1, ids, ranks < count)

@@ -1,8 +1,8 @@
 """DoLa: decoding by contrasting layers (arXiv 2309.03883).
 
-Each step contrasts the last layer's prediction with the early layer's whose prediction differs most
-from it, by Jensen-Shannon divergence. transformers 5 no longer ships DoLa; this runs on all
-versions, from the hidden states that any model returns.
+Each step contrasts the last layer's prediction with that of the early layer that differs most from
+it, by Jensen-Shannon divergence. transformers 5 no longer ships DoLa; this runs on all versions,
+from the hidden states that any model returns.
 
 Axes: B prompts, L candidate layers, V vocabulary.
 """
@@ -41,7 +41,7 @@ class Dola(DecodingMethod):
 
     title = "DoLa"
     scores_first_token = True
-    is_tried = True
+    needs_trial = True
     layers: str | tuple[int, ...] = "low"
     relative_top: float = 0.1
 
@@ -111,7 +111,7 @@ def _check_head(own: torch.Tensor, logits: torch.Tensor) -> None:
     """Refuse a model that changes its logits after the output layer.
 
     Raises:
-        MethodError: If they are scaled, capped or computed otherwise.
+        MethodError: If they are scaled, capped or computed in another way.
     """
     if (own - logits).abs().max() > HEAD_TOLERANCE * logits.abs().max():
         raise MethodError(

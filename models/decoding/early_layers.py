@@ -1,7 +1,7 @@
 """Logits of early layers: the last token's hidden states through norm and output layer.
 
-Hooks on the decoder's layers record them, so that nothing is kept of other tokens, and models whose
-`generate` runs an inner model work, too.
+Hooks on the decoder's layers record them. So other tokens take no memory, and models whose
+`generate` runs an inner model work as well.
 
 Axes: R batch rows, L early layers, Q tokens of a pass, E width, V vocabulary.
 """
@@ -40,16 +40,16 @@ def decoder_blocks(model: nn.Module) -> dict[int, nn.Module]:
 
 
 class Published(NamedTuple):
-    """Early layers that a method was published with."""
+    """The early layers that a method's authors published, and for which depth."""
 
-    depth: int  # of the model, in layers
+    depth: int  # layers of the model
     layers: range
 
 
 def select_layers(
     title: str, layers: str | Sequence[int], published: Published, depth: int
 ) -> list[int]:
-    """Return the early layers: the given ones, or the published ones if a str is given.
+    """Return the early layers: the given ones, or the published ones if `layers` is a word.
 
     Raises:
         MethodError: If a layer is not below the last one, or none is published for the depth.
@@ -126,7 +126,7 @@ class EarlyLayers:
             layers: Watched layers.
             final: The model's own logits or log probabilities there, (R, V).
         Raises:
-            MethodError: If the model's own logits are not the output layer's.
+            MethodError: If the model's own logits are not those of the output layer.
         """
         if self._last is None or len(self._last) != len(final):
             raise MethodError(
@@ -151,7 +151,7 @@ class EarlyLayers:
         self._states[layer] = states[:, -1]
 
     def _record_last(self, _: nn.Module, __: Any, output: torch.Tensor) -> None:
-        if output.dim() == 3:  # not our own call
+        if output.dim() == 3:  # not the call in `logits`
             self._last = output[:, -1]
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 
 from models.decoding.attention_method import AttentionMethod
-from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import MOST, check_layer_setting, check_number, check_switch
+from models.decoding.attention_rows import ChangedRows, Rows
+from models.decoding.base import MAX_FACTOR, check_layer_setting, check_number, check_switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +24,9 @@ class Hgai(AttentionMethod):
     Attributes:
         layers: Changed layers.
         alpha: Factor on the raise of the scores on image tokens; 0 for no change.
-        causal: False lets all rows of a prompt see the whole prompt in these layers. So does the
-            authors' code with its pinned versions: transformers leaves the causal mask to the sdpa
-            kernel, which the code replaces.
+        causal: False lets all rows of a prompt see the whole prompt in these layers. The authors'
+            code does this with its pinned versions: transformers leaves the causal mask to the
+            sdpa kernel, which their code replaces.
     """
 
     title = "HGAI"
@@ -37,7 +37,7 @@ class Hgai(AttentionMethod):
     def __post_init__(self) -> None:
         """Check the settings once."""
         check_layer_setting(self.layers)
-        check_number("alpha", self.alpha, low=0, high=MOST)
+        check_number("alpha", self.alpha, low=0, high=MAX_FACTOR)
         check_switch("causal", self.causal)
 
     @property
@@ -51,11 +51,11 @@ class Hgai(AttentionMethod):
         return self.causal
 
     @property
-    def rows(self) -> Held:
+    def rows(self) -> ChangedRows:
         """The last row."""
-        return Held.LAST
+        return ChangedRows.LAST
 
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
         """Return the layers to change."""
         return self.layers
 

@@ -1,7 +1,8 @@
 """The attention rows of a model's last layer, without computing other maps.
 
-The last attention module calls a function that computes the wanted rows, then its own kernel. Axes:
-R batch rows, H heads, Q queries, K keys, D head size.
+The last attention module calls a function that computes the requested rows, then its own kernel.
+
+Axes: R batch rows, H heads, N key heads, Q queries, K keys, D head size.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class LastRows:
     rows: torch.Tensor | None = None
 
     def attend(self, call: AttentionCall) -> Output:
-        """Record the rows of a call if they are wanted, then run the kernel."""
+        """Record the rows of a call if `wanted`, then run the kernel."""
         if self.wanted:
             self.rows = _largest(call.query, call.key, call.mask, call.scaling)
         return call.run()
@@ -38,12 +39,12 @@ class LastRows:
     def take(self) -> torch.Tensor:
         """Return and clear the rows."""
         rows, self.rows = self.rows, None
-        assert rows is not None, "no forward pass since rows were wanted"
+        assert rows is not None, "no forward pass since `wanted` was set"
         return rows
 
 
 @contextmanager
-def last_rows(model: nn.Module) -> Iterator[LastRows]:
+def record_last_rows(model: nn.Module) -> Iterator[LastRows]:
     """In a `with` block, record the attention rows of the last decoder layer."""
     modules = attention_modules(model)
     state = LastRows()

@@ -29,7 +29,7 @@ from models.decoding.base import Request
 from models.generation import Prompts, image_tokens
 
 Combine = Callable[[Sequence[Any], torch.Tensor], torch.Tensor]
-"""Returns scores (B, V) from the logits of the last tokens, (G * B, V).
+"""Maps the logits of the last tokens, (G * B, V), to scores (B, V).
 
 The first argument contains the output of the model's last forward pass; it is empty if the model's
 `generate` runs an inner model (BLIP-2).
@@ -95,7 +95,7 @@ class _Choice(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
 
 @contextmanager
 def _outputs_of(model: Any) -> Iterator[list[Any]]:
-    """In a `with` block, keep the output of the model's last forward pass in this thread."""
+    """In a `with` block, store the output of this thread's last forward pass of the model."""
     outputs: list[Any] = []
 
     def keep(_: Any, __: Any, output: Any) -> None:
@@ -109,7 +109,7 @@ def _outputs_of(model: Any) -> Iterator[list[Any]]:
 
 
 def _warpers(config: GenerationConfig) -> LogitsProcessorList:
-    """Return the processors of sampling, in transformers' order."""
+    """Return the logits processors for sampling, in transformers' order."""
     warpers = LogitsProcessorList()
     if config.do_sample:
         if config.temperature != 1.0:

@@ -40,8 +40,8 @@ class Opera(OperaSettings, DecodingMethod):
         if decoding.num_beams < 2 or decoding.do_sample:
             asked = "sampling" if decoding.do_sample else "one beam"
             raise MethodError(
-                f"OPERA is a beam search, but {asked} was requested; use --beam 2 or more, as the "
-                "paper's --beam 5, without --sample"
+                f"OPERA is a beam search, but {asked} was requested; use --beam 2 or more (the "
+                "paper uses --beam 5), without --sample"
             )
 
     def generate(self, request: Request) -> torch.Tensor:

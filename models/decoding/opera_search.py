@@ -21,11 +21,11 @@ import torch
 import eah
 from models.decoding.base import MethodError, Request
 from models.decoding.beams import Beams
-from models.decoding.last_attention import LastRows, last_rows
+from models.decoding.last_attention import LastRows, record_last_rows
 from models.decoding.opera_settings import OperaSettings
 from models.decoding.opera_state import OperaState
 
-CLOSED = -1e9  # score of beams that do not exist yet, as all would be equal at the start
+CLOSED = -1e9  # score of all beams but the first at the start, where all would be equal
 
 
 @dataclass(slots=True)
@@ -94,7 +94,7 @@ class OperaSearch:
         """Generate, and return the final state of each prompt."""
         # A pass over several candidates has several tokens but is not a prefill.
         length = eah.prompt_length(self.model, self.embeds.shape[1])
-        with length, last_rows(self.model) as self.watched:
+        with length, record_last_rows(self.model) as self.watched:
             logits = self.prefill(self.embeds)
             while True:
                 tokens = self.choose(logits)

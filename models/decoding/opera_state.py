@@ -14,7 +14,7 @@ from models.decoding.beams import Beams, Continuations
 from models.decoding.opera_settings import OperaSettings
 
 HISTORY = 512  # steps whose locations are counted
-SHORT = 10  # up to so many columns, attention to the image counts instead
+SHORT = 10  # with at most this many columns, the penalty uses attention on the image instead
 FIRST_LOCATION = 10  # no rollback to earlier locations
 REJECTED = -999.0  # score of excluded tokens
 TINY = 1e-7  # keeps products within float16
@@ -95,7 +95,7 @@ class OperaState:
         return torch.full_like(logits, REJECTED).scatter(1, candidates, kept)
 
     def _rollback_position(self) -> int | None:
-        """Return the response position to roll back to; None if there is no reason to."""
+        """Return the response position to roll back to; None for no rollback."""
         history = torch.stack(list(self._locations))  # (steps, N)
         location = int(history[-1].mode().values)
         often = ((history == location).sum(0) > self.settings.threshold).all()
@@ -141,7 +141,7 @@ class OperaState:
         """Return the scores after a rollback, with the rejected tokens excluded.
 
         Args:
-            logits: Of the beams that were rolled back to, shape (N, V).
+            logits: Logits after the rollback, shape (N, V).
         """
         assert self._redo is not None, "no rollback was started"
         lowered = logits - (logits.min() - REJECTED)

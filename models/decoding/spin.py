@@ -1,8 +1,8 @@
 """SPIN: image-guided head suppression (arXiv 2505.16411).
 
 In every layer, each text token keeps the heads with the largest sum of scores on image tokens; the
-outputs of the others are scaled down. The sum of a head's scores is one product with the sum of the
-image's keys. Follows the authors' `attentionSPIN.py`.
+outputs of the other heads are scaled down. A head's sum of scores is computed as one product, with
+the sum of the image's keys. Follows the authors' `attentionSPIN.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from models.decoding.attention_method import AttentionMethod
-from models.decoding.attention_rows import Held, Rows
+from models.decoding.attention_rows import ChangedRows, Rows
 from models.decoding.base import check_layer_setting, check_number, check_switch
 
 
@@ -22,11 +22,11 @@ class Spin(AttentionMethod):
     """SPIN with its settings.
 
     Attributes:
-        layers: Layers that are changed; "all" for all but EAH's, where all heads look alike.
-        kept: Share of the heads that stay what they are, rounded down to whole heads.
-        scale: Factor on the outputs of the others; 0 drops them, 1 leaves them.
+        layers: Changed layers; "all" for all but EAH's, where all heads have the same map.
+        kept: Share of the heads that stay unchanged, rounded down to whole heads.
+        scale: Factor on the outputs of the other heads; 0 drops them, 1 leaves them unchanged.
         released: Whether only the last row of the prompt and generated tokens are changed, as in
-            the authors' code; the paper has all text tokens, which see the image from its end on.
+            the authors' code; the paper changes all text tokens after the image.
         causal: False lets all rows of a prompt see the whole prompt in these layers, as the
             authors' code does on torch 2.1.1 and later (they pin an earlier one); see HGAI.
     """
@@ -53,23 +53,23 @@ class Spin(AttentionMethod):
 
     @property
     def is_causal(self) -> bool:
-        """Whether rows see what is before them only."""
+        """Whether attention stays causal."""
         return self.causal
 
     @property
-    def rows(self) -> Held:
-        """The rows behind the image, or the last row alone."""
-        return Held.LAST if self.released else Held.BEHIND_IMAGE
+    def rows(self) -> ChangedRows:
+        """The rows after the image, or the last row alone."""
+        return ChangedRows.LAST if self.released else ChangedRows.AFTER_IMAGE
 
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
-        """Return the layers that are changed: those of the settings without EAH's."""
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+        """Return the layers of the settings without EAH's."""
         wanted = layers if isinstance(self.layers, str) else self.layers
         return [layer for layer in wanted if layer not in shared]
 
     def edit(self, rows: Rows) -> torch.Tensor:
-        """Return rows of a layer with most heads' outputs, shape (R, n, H, D)."""
+        """Return rows of a layer with some heads scaled down, shape (R, n, H, D)."""
         key, query = rows.call.key, rows.call.query[:, :, -rows.count :]
-        # The mask hides no image token from rows behind the image.
+        # Rows after the image see all image tokens, so no mask is needed.
         keys = (key.float() * rows.image[:, None, :, None]).sum(2)  # (R, N, D)
         heads, groups = query.shape[1], query.shape[1] // key.shape[1]
         keys = keys.repeat_interleave(groups, dim=1)  # (R, H, D)

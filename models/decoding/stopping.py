@@ -1,4 +1,4 @@
-"""End a row of a batch where a text comes up that its answer is cut at."""
+"""Stop a row of a batch when its answer contains the stop text."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from models.tokenizer import ChunkTokenizer
 class StopAtText(StoppingCriteria):  # type: ignore[misc]  # transformers is untyped
     """Stops a row whose last tokens spell a text.
 
-    Only the last tokens are decoded: a token adds at least one byte, so a text of n bytes that a
-    row has not stopped at before lies within its last n tokens.
+    Only the last tokens are decoded: a token adds at least one byte, so a new occurrence of a text
+    of n bytes is within the last n tokens.
     """
 
     def __init__(self, text: str, tokenizer: ChunkTokenizer) -> None:
-        """Remember the text."""
+        """Store the text."""
         self._text = text
         self._tokenizer = tokenizer
         self._window = len(text.encode()) + 1
@@ -26,7 +26,7 @@ class StopAtText(StoppingCriteria):  # type: ignore[misc]  # transformers is unt
     def __call__(
         self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any
     ) -> torch.Tensor:
-        """Return whether each row has come to its end, shape (B,) bool."""
+        """Return whether each row is finished, shape (B,) bool."""
         tails = input_ids[:, -self._window :].tolist()
         found = [self._text in self._tokenizer.decode(ids) for ids in tails]
         return torch.tensor(found, device=input_ids.device)

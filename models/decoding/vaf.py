@@ -1,8 +1,8 @@
 """VAF: visual amplification fusion, "ClearSight" (arXiv 2503.13107).
 
-In the middle layers, rows behind the image multiply their scores on image tokens by `enhance` and
-those on the tokens before the image (the system message) by `suppress`, before the softmax. A
-product with a score is a product with its key, so the model's own kernel runs on scaled keys.
+In the middle layers, rows after the image multiply their scores on image tokens by `enhance` and
+their scores on the tokens before the image (the system message) by `suppress`, before the softmax.
+Scaling a score is the same as scaling its key, so the model's own kernel runs on scaled keys.
 Follows the authors' `visaug/inference/AttnAdapter.py`.
 """
 
@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import torch
 
 from models.decoding.attention_method import AttentionMethod
-from models.decoding.attention_rows import Held, Rows
-from models.decoding.base import MOST, check_layer_setting, check_number, check_switch
+from models.decoding.attention_rows import ChangedRows, Rows
+from models.decoding.base import MAX_FACTOR, check_layer_setting, check_number, check_switch
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,12 +23,12 @@ class Vaf(AttentionMethod):
     """VAF with its settings.
 
     Attributes:
-        layers: Layers that are changed.
-        enhance: Factor on scores on image tokens; 1 leaves them.
-        suppress: Factor on scores on tokens before the image; 1 leaves them.
+        layers: Changed layers.
+        enhance: Factor on scores on image tokens; 1 for no change.
+        suppress: Factor on scores on tokens before the image; 1 for no change.
         signed: Whether the score itself is multiplied, as in the authors' code: an image token with
-            a negative score then gets less attention. Otherwise the score grows or falls by so many
-            times its size.
+            a negative score then gets less attention. Otherwise the score changes by (factor - 1)
+            times its absolute value.
     """
 
     title = "VAF"
@@ -40,8 +40,8 @@ class Vaf(AttentionMethod):
     def __post_init__(self) -> None:
         """Check the settings once."""
         check_layer_setting(self.layers)
-        check_number("enhance", self.enhance, low=0, high=MOST)
-        check_number("suppress", self.suppress, low=0, high=MOST)
+        check_number("enhance", self.enhance, low=0, high=MAX_FACTOR)
+        check_number("suppress", self.suppress, low=0, high=MAX_FACTOR)
         check_switch("signed", self.signed)
 
     @property
@@ -50,12 +50,12 @@ class Vaf(AttentionMethod):
         return self.enhance == self.suppress == 1
 
     @property
-    def rows(self) -> Held:
-        """The rows behind the image."""
-        return Held.BEHIND_IMAGE
+    def rows(self) -> ChangedRows:
+        """The rows after the image."""
+        return ChangedRows.AFTER_IMAGE
 
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
-        """Return the layers that are changed."""
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+        """Return the layers to change."""
         return self.layers
 
     def edit(self, rows: Rows) -> torch.Tensor:

@@ -2,7 +2,7 @@
 
 The EAH paper's "Vissink". Sink tokens attract attention regardless of their content: a few
 dimensions of their hidden state are very large. In heads that also attend to other image tokens,
-part of all sinks' attention is moved to those. Follows the authors' `src/logic/logic.py`.
+part of all sinks' attention moves to those tokens. Follows the authors' `src/logic/logic.py`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import nn
 
 from models.decoding.attention_method import AttentionMethod
 from models.decoding.attention_replacement import AttentionCall
-from models.decoding.attention_rows import Held, Rows
+from models.decoding.attention_rows import ChangedRows, Rows
 from models.decoding.attention_sinks import EPSILON, check_sinks, find_sinks
 from models.decoding.base import MethodError, check_layer_setting, check_number
-from models.decoding.noted_tokens import first_prompt, forget_first, noted_keys, watch_inputs
+from models.decoding.token_marks import first_prompt, forget_first, marked_keys, watch_inputs
 from models.prompt_images import PromptImages
 
 
@@ -31,18 +31,18 @@ class Var(AttentionMethod):
 
     Attributes:
         sink_dims: Dimensions of the hidden state in which sinks are large; a property of the
-            language model, empty where it is not known.
-        tau: Size from which a token is a sink, in units of its hidden state's root mean square.
-        rho: Largest share of a head's attention on the image that its sinks have.
-        summ: Least attention of a head on the image.
-        p: What sinks keep of their attention; 1 leaves them.
-        start_layer: First layer that is changed, counted from 0.
-        released: Whether every prompt after the first is changed at the places of the first
+            language model, empty if unknown.
+        tau: Value above which a token is a sink, in units of its hidden state's root mean square.
+        rho: Sinks get at most this share of a changed head's attention on the image.
+        summ: A changed head has at least this much attention on the image.
+        p: Share of their attention that sinks keep; 1 for no change.
+        start_layer: First changed layer, counted from 0.
+        released: Whether every prompt after the first is changed at the positions of the first
             prompt's sinks, and in all rows, as in the authors' code, whose state is never cleared.
     """
 
     title = "VAR"
-    names_layers = "start_layer"
+    layer_setting = "start_layer"
     sink_dims: tuple[int, ...] = ()
     tau: float = 20.0
     rho: float = 0.5
@@ -65,12 +65,12 @@ class Var(AttentionMethod):
         return self.p == 1
 
     @property
-    def rows(self) -> Held:
-        """The rows behind the image, or all."""
-        return Held.ALL if self.released else Held.BEHIND_IMAGE
+    def rows(self) -> ChangedRows:
+        """The rows after the image, or all."""
+        return ChangedRows.ALL if self.released else ChangedRows.AFTER_IMAGE
 
     @property
-    def keeps_state(self) -> bool:
+    def depends_on_history(self) -> bool:
         """Whether an answer depends on the first prompt of the process."""
         return self.released
 
@@ -78,33 +78,36 @@ class Var(AttentionMethod):
         """Forget the first prompt of the process."""
         forget_first(model, self)
 
-    def held_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
-        """Return the layers from the first one on."""
+    def changed_layers(self, layers: Sequence[int], shared: Sequence[int]) -> Sequence[int]:
+        """Return the layers from `start_layer` on."""
         return [layer for layer in layers if layer >= self.start_layer]
 
     def check_layers(self, modules: Mapping[int, Any]) -> None:
-        """Refuse sinks that are not known, or that no token can be; errors as `check_sinks`."""
+        """Refuse unknown or impossible sink dimensions; errors as in `check_sinks`."""
         check_sinks(self.sink_dims, self.tau, modules)
 
     @contextmanager
     def watch(self, model: nn.Module, layers: Sequence[int]) -> Iterator[None]:
-        """Look at the tokens that go into layers, in a `with` block."""
+        """Find the sinks among the inputs of layers, in a `with` block."""
         with watch_inputs(model, layers, partial(find_sinks, dims=self.sink_dims, tau=self.tau)):
             yield
 
-    def rows_of(self, call: AttentionCall, images: PromptImages) -> Held:
-        """Return the rows that are changed in a call, its sinks noted."""
-        images.note(call.layer, call.offset)
+    def rows_of(self, call: AttentionCall, images: PromptImages) -> ChangedRows:
+        """Store which tokens are sinks, and return the rows to change in a call."""
+        images.store_marks(call.layer, call.offset)
         if self.released and len(images.mask) > 1:
-            raise MethodError("VAR: released=true asks one question at a time; use batch size 1")
+            raise MethodError(
+                f"VAR: released=true supports one question at a time, but the batch has "
+                f"{len(images.mask)}; use batch size 1"
+            )
         is_first = not self.released or first_prompt(call, self, images) is images
-        return Held.BEHIND_IMAGE if is_first else Held.ALL
+        return ChangedRows.AFTER_IMAGE if is_first else ChangedRows.ALL
 
     def edit(self, rows: Rows) -> torch.Tensor:
-        """Return rows of a layer with attention given from sinks to others, (R, n, H, D)."""
+        """Return rows of a layer with attention moved from sinks to others, (R, n, H, D)."""
         call, images = rows.call, rows.images
         images = first_prompt(call, self, images) if self.released else images
-        sinks = noted_keys(call, images, self.title)[:, None, None]  # (R, 1, 1, K)
+        sinks = marked_keys(call, images, self.title)[:, None, None]  # (R, 1, 1, K)
         image = rows.image[:, None, None]  # (R, 1, 1, K)
         weights = rows.weights(rows.scores())  # (R, H, n, K)
         visual, others = (weights * (image & part) for part in (sinks, ~sinks))

@@ -1,7 +1,7 @@
 """VCD: visual contrastive decoding (arXiv 2311.16922).
 
-The scores of a token about the picture are contrasted with those about the same picture under the
-noise of a diffusion's forward process (equations 2 to 4 of the paper).
+The next token's scores are contrasted with its scores for the same picture with diffusion noise
+(equations 2 to 4 of the paper).
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ class Vcd(DecodingMethod):
     """VCD with its settings.
 
     Attributes:
-        alpha: Weight of the contrast: (1 + alpha) logits - alpha logits about the noised picture.
-        beta: Share of the likeliest token's probability below which a token is out.
+        alpha: Weight of the contrast: (1 + alpha) logits - alpha logits of the noised picture.
+        beta: Tokens below this share of the likeliest token's probability are excluded.
         noise_step: Diffusion step, of 1000.
-        seed: Of the noise; each picture has noise of its own.
+        seed: Seed of the noise, which differs between pictures.
     """
 
     title = "VCD"
@@ -44,11 +44,11 @@ class Vcd(DecodingMethod):
 
     @property
     def can_use_cached_prefix(self) -> bool:
-        """Its prompts are run as they are."""
+        """Its prompts are run unchanged."""
         return True
 
     def generate(self, request: Request) -> torch.Tensor:
-        """Return new token ids, shape (B, T), padded with 0 behind EOS."""
+        """Return new token ids, shape (B, T), padded with 0 after EOS."""
         assert request.contrast is not None, "VCD without noised pictures"
 
         def combine(_: object, logits: torch.Tensor) -> torch.Tensor:
@@ -59,11 +59,11 @@ class Vcd(DecodingMethod):
         return decode(request, concat_prompts([request.prompts, request.contrast]), combine)
 
     def add_noise(self, pixels: torch.Tensor, seed: int) -> torch.Tensor:
-        """Return pixels under the noise of `noise_step` steps of diffusion.
+        """Return pixels with the noise of `noise_step` diffusion steps.
 
         Args:
             pixels: Normalised, any shape.
-            seed: Of the noise.
+            seed: Seed of the noise.
         """
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(pixels.shape, generator=generator).to(pixels)
@@ -72,9 +72,9 @@ class Vcd(DecodingMethod):
 
 
 def remaining_variance() -> torch.Tensor:
-    """Return how much of a picture's variance is left after each step, shape (STEPS,).
+    """Return the share of a picture's variance that is left after each step, shape (STEPS,).
 
-    The variances that are added grow as a sigmoid from 1e-5 to 5e-3.
+    The added variances grow as a sigmoid from 1e-5 to 5e-3.
     """
     variances = torch.sigmoid(torch.linspace(-6, 6, STEPS)) * (5e-3 - 1e-5) + 1e-5
     return torch.cumprod(1 - variances, dim=0)

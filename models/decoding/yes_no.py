@@ -1,8 +1,7 @@
 """The probability of "yes" against "no" as the first token of an answer.
 
-It costs no forward pass: the first token's scores exist anyway, and only those of tokens that spell
-one of the two words are kept. The mass of other tokens is ignored: p_yes = P(yes ids) / (P(yes ids)
-+ P(no ids)).
+It costs no forward pass, because the first token's scores are computed anyway. Only tokens that
+spell one of the two words count: p_yes = P(yes ids) / (P(yes ids) + P(no ids)).
 
 Axes: B prompts, V vocabulary.
 """
@@ -21,17 +20,18 @@ from models.tokenizer import ChunkTokenizer
 
 SPACE: Final = "▁"
 WORDS: Final = ("yes", "no")
-# Bounds for finite scores, equally far from 0 and 1, which mean that a side is excluded. Log-odds
-# reach from -36.7 to 36.7.
+# Bounds of p_yes for finite scores: 0 and 1 mean that one word is excluded. Log-odds are between
+# -36.7 and 36.7.
 SMALLEST: Final = sys.float_info.epsilon / 2
 LARGEST: Final = 1.0 - SMALLEST
 
 
 @dataclass(frozen=True, slots=True)
 class YesNoIds:
-    """The tokens that are "yes" and those that are "no".
+    """The tokens that spell "yes" and those that spell "no".
 
-    Tokens that only begin a word ("Y", "ye", "N") belong to neither: other words begin so, too.
+    Tokens that only begin a word ("Y", "ye", "N") count for neither, since other words begin with
+    them as well.
 
     Attributes:
         yes: Tokens by id, in any casing, with or without a leading space.
@@ -52,7 +52,7 @@ class YesNoIds:
 
 
 def yes_no_ids(tokenizer: ChunkTokenizer) -> YesNoIds:
-    """Return the tokens of a vocabulary that are "yes" or "no"."""
+    """Return the tokens of a vocabulary that spell "yes" or "no"."""
     found: dict[str, dict[int, str]] = {word: {} for word in WORDS}
     for index in range(tokenizer.get_piece_size()):
         piece = tokenizer.id_to_piece(index)
@@ -63,7 +63,7 @@ def yes_no_ids(tokenizer: ChunkTokenizer) -> YesNoIds:
 
 
 class FirstToken:
-    """Keeps the scores of "yes" and "no" at the first token of each prompt's answer."""
+    """Records the scores of "yes" and "no" at the first token of each prompt's answer."""
 
     def __init__(self, ids: YesNoIds, prompts: int) -> None:
         """Start without scores.
@@ -77,7 +77,7 @@ class FirstToken:
         self._scores: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def record(self, scores: torch.Tensor) -> None:
-        """Keep scores if they are the first; later ones are ignored.
+        """Record scores if they are the first; later ones are ignored.
 
         Args:
             scores: Logits or log probabilities, shape (B, V), or of N equal beams of each prompt
@@ -93,9 +93,9 @@ class FirstToken:
         self._scores = yes, no
 
     def p_yes(self) -> list[float | None]:
-        """Return each prompt's probability.
+        """Return each prompt's probability of "yes".
 
-        0 and 1 mean that the method excludes a side; None if it excludes both, if no scores were
+        0 and 1 mean that the method excludes one word; None if it excludes both, if no scores were
         recorded, or if the vocabulary lacks a word.
         """
         if self._scores is None:
@@ -119,13 +119,13 @@ def _share(yes: float, no: float) -> float | None:
 
 
 class KeepFirst(LogitsProcessor):  # type: ignore[misc]  # transformers is untyped
-    """Shows scores to a `FirstToken` and changes nothing; the first of a list of processors."""
+    """Passes the scores to a `FirstToken` unchanged; must be the first processor."""
 
     def __init__(self, first: FirstToken) -> None:
-        """Remember where scores go."""
+        """Store the recorder."""
         self._first = first
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Return the scores as they are."""
+        """Return the scores unchanged."""
         self._first.record(scores)
         return scores

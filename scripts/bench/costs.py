@@ -119,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         The exit status: 1 if something failed.
     """
     record = Record(environment(args.device), args.json, args.markdown, overwrite=args.overwrite)
-    with record.kept():
+    with record.print_at_end():
         measure(
             args.sections,
             args.models or MODELS,

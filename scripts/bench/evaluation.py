@@ -21,7 +21,7 @@ from eah.settings import EAHConfig
 from eval.files.answers import BASELINE, Answer, Item, Key
 from eval.run.arm_settings import EAH
 from eval.run.arms import Arm
-from eval.run.plan import AskedArm, Plan, Prompt, by_count
+from eval.run.plan import AskedArm, Plan, Prompt, batches_by_count
 from eval.run.processes import Process
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import GPU_WORKERS
@@ -153,7 +153,7 @@ def _run(vlm: VLM, plan: Plan, unit: str) -> dict[str, float]:
     recorder = Recorder(lambda _, answers: answered.extend(answers), lambda *_: None)
     done: dict[str, list[Key]] = {arm.name: [] for arm in plan.arms}
     assert plan.batch_size is not None
-    batches = by_count(plan.prompts, plan.batch_size)
+    batches = batches_by_count(plan.prompts, plan.batch_size)
     start = time.perf_counter()
     ask_batches(vlm, plan, batches, done, recorder, Process())
     seconds = time.perf_counter() - start

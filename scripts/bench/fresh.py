@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 
-def in_fresh_process(script: ModuleType, *words: str) -> float:
+def run_in_fresh_process(script: ModuleType, *words: str) -> float:
     """Run a script as a command and return the number that it prints.
 
     Args:

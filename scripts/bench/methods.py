@@ -64,7 +64,7 @@ class MethodShape:
 
 
 @dataclass(frozen=True, slots=True)
-class _Way:
+class _MethodArm:
     """One arm: a method or none, with EAH or not, and its beams."""
 
     method: DecodingMethod | None = None
@@ -143,13 +143,13 @@ def question_arms(vlm: VLM, shape: MethodShape) -> dict[str, Arm]:
 def _arms(
     vlm: VLM, shape: MethodShape, questions: list[str], tokens: int, *, reuse: bool
 ) -> dict[str, Arm]:
-    ways: dict[str, _Way] = {"baseline": _Way(), "eah": _Way(eah=True)}
+    ways: dict[str, _MethodArm] = {"baseline": _MethodArm(), "eah": _MethodArm(eah=True)}
     for name, method in methods_of(vlm).items():
         if method.repeats_prompts:
-            ways[name] = _Way(method)
+            ways[name] = _MethodArm(method)
         else:  # OPERA, a beam search
-            ways[_arm_with_beams("baseline", shape)] = _Way(beams=shape.beams)
-            ways[_arm_with_beams(name, shape)] = _Way(method, beams=shape.beams)
+            ways[_arm_with_beams("baseline", shape)] = _MethodArm(beams=shape.beams)
+            ways[_arm_with_beams(name, shape)] = _MethodArm(method, beams=shape.beams)
     side = vlm.model.config.vision_config.image_size
     pixels = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
     ask = partial(_ask, vlm, pixels, questions, tokens, reuse)
@@ -162,7 +162,7 @@ def _arm_with_beams(name: str, shape: MethodShape) -> str:
 
 @torch.inference_mode()
 def _ask(
-    vlm: VLM, pixels: torch.Tensor, questions: list[str], tokens: int, reuse: bool, way: _Way
+    vlm: VLM, pixels: torch.Tensor, questions: list[str], tokens: int, reuse: bool, way: _MethodArm
 ) -> dict[str, float]:
     """Answer questions about one picture, and return time, forward passes and rows."""
     count = len(questions)

@@ -22,7 +22,7 @@ from scripts.bench.rounds import Arm
 MIB: Final = 2**20
 RELEASED: Final = "released way"
 QUESTION: Final = "Is there a dog in the image?"
-Way = Callable[[], AbstractContextManager[Any]]
+Context = Callable[[], AbstractContextManager[Any]]
 
 
 def model_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, new_tokens: int) -> dict[str, Arm]:
@@ -34,7 +34,7 @@ def model_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, new_tokens: int) 
         batch: Prompts.
         new_tokens: Tokens to decode.
     """
-    return ways(vlm, config, random_prompts(vlm, batch), new_tokens)
+    return arms_of(vlm, config, random_prompts(vlm, batch), new_tokens)
 
 
 @torch.inference_mode()
@@ -52,18 +52,18 @@ def long_arms(vlm: VLM, config: eah.EAHConfig, *, batch: int, length: int) -> di
     rows = [torch.randn(length, width, device=weight.device).to(weight.dtype)] * batch
     at = torch.arange(length)
     image = (at >= SPAN[0]) & (at < SPAN[1])
-    return ways(vlm, config, pad_prompts(rows, [image] * batch), 0)
+    return arms_of(vlm, config, pad_prompts(rows, [image] * batch), 0)
 
 
-def ways(vlm: VLM, config: eah.EAHConfig, prompts: EncodedPrompts, new: int) -> dict[str, Arm]:
+def arms_of(vlm: VLM, config: eah.EAHConfig, prompts: EncodedPrompts, new: int) -> dict[str, Arm]:
     """Return one round of prefill and decoding in each way, by name."""
-    entered: dict[str, Way] = {
+    entered: dict[str, Context] = {
         "baseline": nullcontext,
         "EAH": partial(eah.enabled, vlm.model, config),
     }
     if prompts.embeds.shape[1] >= SPAN[1]:
         entered[RELEASED] = partial(released_model, vlm.model)
-    return {name: partial(_round, way, vlm, prompts, new) for name, way in entered.items()}
+    return {name: partial(_round, context, vlm, prompts, new) for name, context in entered.items()}
 
 
 def map_gib(vlm: VLM, *, batch: int, length: int) -> float:
@@ -72,8 +72,8 @@ def map_gib(vlm: VLM, *, batch: int, length: int) -> float:
     return float(4 * batch * heads * length**2 / 2**30)  # (B, H, S, S) in float32
 
 
-def _round(way: Way, vlm: VLM, prompts: EncodedPrompts, new: int) -> dict[str, float]:
-    with way():
+def _round(context: Context, vlm: VLM, prompts: EncodedPrompts, new: int) -> dict[str, float]:
+    with context():
         return generate(vlm.language_model, prompts, new)
 
 

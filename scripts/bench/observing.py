@@ -25,7 +25,7 @@ import eah
 from models.base import VLM
 from models.generation import EncodedPrompts
 from scripts.bench.deep_vlm import LAYERS, NAME, make_deep_vlm
-from scripts.bench.fresh import in_fresh_process
+from scripts.bench.fresh import run_in_fresh_process
 from scripts.bench.model import MIB, work_time
 from scripts.bench.released import resident_bytes
 from scripts.bench.rounds import Measurement, Measurements
@@ -152,7 +152,7 @@ def _memory_on_gpu(vlm: VLM, prompts: EncodedPrompts, way: str) -> dict[str, flo
 def _memory_in_fresh_process(shape: ObserveShape, way: str) -> dict[str, float]:
     words = [way, "--side", str(shape.side)]
     words += [] if shape.width is None else ["--width", str(shape.width)]
-    return {MEMORY: in_fresh_process(sys.modules[__name__], *words) / MIB}
+    return {MEMORY: run_in_fresh_process(sys.modules[__name__], *words) / MIB}
 
 
 def peak_bytes(way: str, shape: ObserveShape) -> int:

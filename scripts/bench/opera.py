@@ -35,7 +35,7 @@ from models.generation import EncodedPrompts
 EOS = 2
 
 
-class OneByOne(OperaSearch):
+class SequentialOpera(OperaSearch):
     """OPERA as its authors run it: a forward pass for each candidate."""
 
     def attention_of(self, candidates: torch.Tensor) -> torch.Tensor:
@@ -104,7 +104,7 @@ def run(arguments: Sequence[str] | None = None) -> None:
     ways: dict[str, Any] = {
         "beam search": beam_search,
         "OPERA": lambda: OperaSearch(request, settings).run(),
-        "OPERA, one candidate after another": lambda: OneByOne(request, settings).run(),
+        "OPERA, one candidate after another": lambda: SequentialOpera(request, settings).run(),
     }
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     passes: dict[str, int] = {}

@@ -27,7 +27,7 @@ from scripts.bench.costs import environment
 from scripts.bench.devices import device_of
 from scripts.bench.evaluation import OBJECTS, write_pictures
 from scripts.bench.model import work_time
-from scripts.bench.peer_ways import Ask, Asked, lmms_eval, make_checkpoint, ours, plain_script
+from scripts.bench.peer_tools import Ask, Asked, lmms_eval, make_checkpoint, ours, plain_script
 from scripts.bench.record import Record, add_output_flags
 from scripts.bench.rounds import Arm, Measurement, reason_of, run_rounds
 from scripts.bench.rows import Row
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
             for name in write_pictures(pictures, args.pictures)
             for thing in OBJECTS
         ]
-        with record.kept():
+        with record.print_at_end():
             asked = Asked(checkpoint, pictures, questions, TOKENS, args.device)
             measure(asked, args.repeats, record)
     return record.status

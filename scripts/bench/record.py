@@ -92,7 +92,7 @@ class Record:
         self._write()
 
     @contextmanager
-    def kept(self) -> Iterator[None]:
+    def print_at_end(self) -> Iterator[None]:
         """In a `with` block, measure; what was measured is printed, also where it is stopped."""
         try:
             yield

@@ -111,9 +111,9 @@ def run_rounds(
             break
         done = index + 1
         of = f"round {done} of {done + left} took {_duration(seconds)}"
-        _say(f"{this.measured}: {of}, about {_duration(left * seconds)} left")
+        _print_progress(f"{this.measured}: {of}, about {_duration(left * seconds)} left")
     if len(rounds) < todo and not math.isinf(limits.end):
-        _say(f"{this.measured}: {len(rounds)} of {todo} rounds fit into the time")
+        _print_progress(f"{this.measured}: {len(rounds)} of {todo} rounds fit into the time")
     return rows_of(this, rounds, failed)
 
 
@@ -164,7 +164,7 @@ def _run_round(
             found[arm] = this.arms[arm]()
         except Exception as error:  # whatever it is, the other arms can be measured
             failed[arm] = reason_of(error)
-            _say(f"{this.measured}: {arm} failed: {failed[arm]}")
+            _print_progress(f"{this.measured}: {arm} failed: {failed[arm]}")
         if arm in failed:  # here, where the error no longer holds what did not fit
             free_memory()
     return found
@@ -192,5 +192,5 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
-def _say(sentence: str) -> None:
+def _print_progress(sentence: str) -> None:
     print(sentence, file=sys.stderr, flush=True)

@@ -27,7 +27,7 @@ from scripts.bench.sizes import CPU, GPU, TINY
 from scripts.bench.vlm import make_vlm, reduced_config
 
 
-def vlms(
+def model_builders(
     models: Sequence[str], device: torch.device, *, tiny: bool = False
 ) -> dict[str, Callable[[], VLM]]:
     """Return what builds each model, by name; a CPU has the reduced LLaVA alone."""
@@ -61,7 +61,7 @@ def measure(
     end = time.monotonic() + seconds
     own = [name for name in OWN_SECTIONS if name in sections]
     of_models = [name for name in MODEL_SECTIONS if name in sections]
-    builders = vlms(models, device, tiny=tiny) if of_models else {}
+    builders = model_builders(models, device, tiny=tiny) if of_models else {}
     left = len(own) + len(of_models) * len(builders)
 
     def run_next(about: str, start: Callable[[], Measurements]) -> None:

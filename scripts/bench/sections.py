@@ -16,7 +16,7 @@ from scripts.bench.counting import counting_arms
 from scripts.bench.decoding import decoding_arms
 from scripts.bench.detection import detection_arms
 from scripts.bench.evaluation import chair_arms, pope_arms
-from scripts.bench.fresh import in_fresh_process
+from scripts.bench.fresh import run_in_fresh_process
 from scripts.bench.methods import method_measurements
 from scripts.bench.model import MIB, RELEASED, long_arms, map_gib, model_arms, now
 from scripts.bench.observing import observing_measurements
@@ -61,23 +61,23 @@ def measure_memory(sizes: Sizes, device: torch.device) -> Measurements:
     def run(way: str) -> dict[str, float]:
         if on_gpu:
             return {EXTRA: _extra_on_gpu(device, way, sizes.memory) / MIB}
-        return {EXTRA: in_fresh_process(released, way, *sizes.memory.words) / MIB}
+        return {EXTRA: run_in_fresh_process(released, way, *sizes.memory.words) / MIB}
 
     arms = {way: partial(run, way) for way in WAYS}
     # Plain attention needs next to nothing.
-    yield Measurement(_title(sizes.memory), arms, _few(device), warm_up=0, absolute=(EXTRA,))
+    yield Measurement(_title(sizes.memory), arms, _slow(device), warm_up=0, absolute=(EXTRA,))
 
 
 def time_counting(sizes: Sizes, device: torch.device) -> Measurements:
     """Time counting over prompt lengths, and on a CPU take its memory."""
     title = f"counting, H {sizes.counting_heads}, all but {counting.TEXT} tokens image"
     arms = counting_arms(sizes.counting_heads, device)
-    yield Measurement(title, arms, _few(device), share=0.5 if device.type == "cpu" else 1)
+    yield Measurement(title, arms, _slow(device), share=0.5 if device.type == "cpu" else 1)
     if device.type == "cpu":
 
         def memory(tokens: int) -> dict[str, float]:
             shape = LayerShape(heads=sizes.counting_heads, tokens=tokens)
-            return {EXTRA: in_fresh_process(counting, *shape.words) / MIB}
+            return {EXTRA: run_in_fresh_process(counting, *shape.words) / MIB}
 
         measured: dict[str, Arm] = {
             f"S {tokens}": partial(memory, tokens) for tokens in counting.TOKENS
@@ -94,12 +94,12 @@ def time_detection(sizes: Sizes, device: torch.device) -> Measurements:
 
 def time_methods(sizes: Sizes, device: torch.device) -> Measurements:
     """Time every decoding method, on a LLaVA of 32 layers of its own."""
-    return method_measurements(sizes.methods, device, _some(device))
+    return method_measurements(sizes.methods, device, _deep(device))
 
 
 def time_observing(sizes: Sizes, device: torch.device) -> Measurements:
     """Time a prefill in which all layers are observed, on a LLaVA of 32 layers of its own."""
-    return observing_measurements(sizes.observe, device, _some(device))
+    return observing_measurements(sizes.observe, device, _deep(device))
 
 
 def time_model(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
@@ -108,7 +108,7 @@ def time_model(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
         arms = model_arms(vlm, eah_config(name), batch=batch, new_tokens=sizes.new_tokens)
         share = 1 / (len(sizes.batches) - index)
         yield Measurement(
-            f"{_model(vlm, name)}, batch {batch}", arms, _few(vlm.device), share=share
+            f"{_model(vlm, name)}, batch {batch}", arms, _slow(vlm.device), share=share
         )
 
 
@@ -118,7 +118,7 @@ def time_decoding(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
         arms = decoding_arms(vlm, batch=batch, tokens=sizes.new_tokens)
         share = 1 / (len(sizes.batches) - index)
         title = f"{_model(vlm, name)}, decoding, batch {batch}"
-        yield Measurement(title, arms, _few(vlm.device), share=share)
+        yield Measurement(title, arms, _slow(vlm.device), share=share)
 
 
 def time_long_prompts(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
@@ -131,7 +131,7 @@ def time_long_prompts(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
         del arms[RELEASED]
         left_out = {RELEASED: f"the attention maps of a layer take {maps:.0f} GiB, and minutes"}
     title = f"{_model(vlm, name)}, batch {batch}, S {length}"
-    yield Measurement(title, arms, _few(vlm.device), left_out=left_out)
+    yield Measurement(title, arms, _slow(vlm.device), left_out=left_out)
 
 
 def run_pope(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
@@ -142,7 +142,7 @@ def run_pope(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
     with tempfile.TemporaryDirectory() as folder:
         asked = pope_arms(vlm, eah_config(name), shape, Path(folder))
         lines = partial(compare_arms, pairs=POPE_PAIRS)
-        yield Measurement(title, asked.arms, _few(vlm.device), notes=asked.notes, lines=lines)
+        yield Measurement(title, asked.arms, _slow(vlm.device), notes=asked.notes, lines=lines)
 
 
 def run_chair(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
@@ -151,7 +151,7 @@ def run_chair(sizes: Sizes, vlm: VLM, name: str) -> Measurements:
     title = f"{_model(vlm, name)}, CHAIR, {shape.pictures} captions of {shape.caption} tokens"
     with tempfile.TemporaryDirectory() as folder:
         asked = chair_arms(vlm, eah_config(name), shape, Path(folder))
-        yield Measurement(title, asked.arms, _few(vlm.device), notes=asked.notes)
+        yield Measurement(title, asked.arms, _slow(vlm.device), notes=asked.notes)
 
 
 def _model(vlm: VLM, name: str) -> str:
@@ -165,12 +165,12 @@ def _model(vlm: VLM, name: str) -> str:
     return f"{name} of {size[0]} layers and width {size[1]}"
 
 
-def _some(device: torch.device) -> int | None:
+def _deep(device: torch.device) -> int | None:
     """Return the rounds at most of a section of 32 layers."""
     return None if device.type == "cuda" else DEEP_REPEATS
 
 
-def _few(device: torch.device) -> int | None:
+def _slow(device: torch.device) -> int | None:
     """Return the rounds at most of a section that takes long on a CPU."""
     return None if device.type == "cuda" else SLOW_REPEATS
 

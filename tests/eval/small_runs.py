@@ -144,7 +144,7 @@ def write_run(
         folder.write_info({"name": name, "started": f"2026-01-02T0{number}", "code": "c0de"})
         found = (Finding(1, 5, 30, 64, False),) if "eah" in name else ()
         folder.append([Answer(item, answer(item), findings=found) for item in items])
-        folder.spend(BatchCost("random/0+6", "cpu", 10, 10, 1.0 + number, 6, 4))
+        folder.append_cost(BatchCost("random/0+6", "cpu", 10, 10, 1.0 + number, 6, 4))
     return path
 
 

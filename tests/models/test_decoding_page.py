@@ -18,7 +18,7 @@ import models
 from eval import pope_eval
 from eval.run.arms import ArmDefaults, resolve
 from models.decoding.attention_method import AttentionMethod
-from models.decoding.attention_rows import Held
+from models.decoding.attention_rows import ChangedRows
 from models.decoding.base import DecodingMethod, MethodError
 from models.generation import Decoding
 from models.methods import read_methods
@@ -35,8 +35,8 @@ DECODINGS = {
     "beams": Decoding(4, num_beams=3),
 }
 WHERE = {
-    Held.LAST: "last row",
-    Held.BEHIND_IMAGE: "rows behind the image",
+    ChangedRows.LAST: "last row",
+    ChangedRows.AFTER_IMAGE: "rows behind the image",
 }
 
 
@@ -96,13 +96,13 @@ def test_layers_rows_and_what_goes_with_eah_are_the_code_s(name: str, vlm: model
     if not isinstance(method, AttentionMethod):
         return
 
-    held = list(method.held_layers(range(32), ()))
+    held = list(method.changed_layers(range(32), ()))
     stated = cells["where"].split(";")[0]
     if stated == "layers 2 to the last":
         expected = list(range(2, 32))
     elif stated == "all layers but EAH's":
         expected = list(range(32))
-        assert list(method.held_layers(range(32), (1,))) == [0, *range(2, 32)]
+        assert list(method.changed_layers(range(32), (1,))) == [0, *range(2, 32)]
     else:
         first, last = map(int, re.findall(r"\d+", stated)[:2])
         expected = list(range(first, last + 1))
@@ -246,7 +246,7 @@ def test_the_snippet_for_a_wrapper_runs(vlm: models.VLM, monkeypatch: pytest.Mon
 
 
 def test_the_method_of_ones_own_doubles_scores_on_the_image(vlm: models.VLM, asked: _Asked) -> None:
-    scope = {"dataclass": dataclass, "AttentionMethod": AttentionMethod, "Held": Held}
+    scope = {"dataclass": dataclass, "AttentionMethod": AttentionMethod, "ChangedRows": ChangedRows}
     exec(blocks("python")[2], scope)
     method = scope["Doubled"]()
     seen: list[torch.Tensor] = []

@@ -24,7 +24,7 @@ from transformers import (
 
 from models.decoding.base import MethodError, Request
 from models.decoding.beams import Beams
-from models.decoding.last_attention import last_rows
+from models.decoding.last_attention import record_last_rows
 from models.decoding.opera import Opera
 from models.decoding.opera_search import opera_search
 from models.decoding.opera_settings import OperaSettings
@@ -213,7 +213,7 @@ def test_rows_of_the_last_layer_are_the_eager_maps_largest_over_heads() -> None:
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[0, :3] = 0
 
-    with torch.inference_mode(), last_rows(model) as watched:
+    with torch.inference_mode(), record_last_rows(model) as watched:
         watched.wanted = True
         model(input_ids=ids, attention_mask=mask)
         rows = watched.take()

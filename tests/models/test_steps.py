@@ -20,7 +20,7 @@ from models.base import VLM
 from models.decoding.steps.buffers import Buffers
 from models.decoding.steps.plain import copy_plain
 from models.decoding.steps.steps import KEPT, LONG, DecodeSteps
-from models.decoding.steps.support import QUANTIZED, reason_against, reason_against_form
+from models.decoding.steps.support import QUANTIZED, reason_against, reason_against_structure
 from models.decoding.yes_no import yes_no_ids
 from models.errors import ModelError
 from models.generation import Answer
@@ -355,25 +355,25 @@ def test_models_that_cannot_have_steps_are_known(wrapped: dict[str, VLM]) -> Non
     model = copy.deepcopy(wrapped["shikra"].language_model)
 
     assert "CUDA" in str(reason_against(wrapped["shikra"]))
-    assert reason_against_form(model) is None
+    assert reason_against_structure(model) is None
     model.config.get_text_config().sliding_window = 8
-    assert "window" in str(reason_against_form(model))
+    assert "window" in str(reason_against_structure(model))
     model.config.get_text_config().sliding_window = None
     model.config.get_text_config().layer_types = ["full_attention", "sliding_attention"]
-    assert "window" in str(reason_against_form(model))
+    assert "window" in str(reason_against_structure(model))
     model.config.get_text_config().layer_types = None
     for name in ("rope_parameters", "rope_scaling"):  # transformers 5 and 4
         for kind in ("dynamic", "longrope"):
             for settings in ({"rope_type": kind}, {"full_attention": {"rope_type": kind}}):
                 setattr(model.config.get_text_config(), name, settings)
-                assert "position encoding" in str(reason_against_form(model)), (name, settings)
+                assert "position encoding" in str(reason_against_structure(model)), (name, settings)
         setattr(model.config.get_text_config(), name, {"rope_type": "default"})
     model.hf_quantizer = object()
-    assert reason_against_form(model) == QUANTIZED
+    assert reason_against_structure(model) == QUANTIZED
     model.hf_quantizer = None
     next(model.children()).__dict__["_hf_hook"] = object()
-    assert "accelerate" in str(reason_against_form(model))
-    assert reason_against_form(nn.Linear(1, 1)) is not None
+    assert "accelerate" in str(reason_against_structure(model))
+    assert reason_against_structure(nn.Linear(1, 1)) is not None
 
 
 def on_a_gpu(vlm: VLM, **changes: Any) -> Any:
@@ -393,7 +393,7 @@ def test_how_a_model_is_given_prompts_and_computes_decides_too(
     wrapped: dict[str, VLM], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vlm = wrapped["shikra"]
-    monkeypatch.setattr("models.decoding.steps.support.reason_against_form", lambda _: None)
+    monkeypatch.setattr("models.decoding.steps.support.reason_against_structure", lambda _: None)
     part = vlm.precision.parts["llm"]
 
     def change_llm(**changes: Any) -> Precision:

@@ -1,4 +1,4 @@
-"""Keys and values in buffers of fixed size, which a captured step can write to.
+"""Keys and values in buffers of fixed size, so that captured decode steps can write to them.
 
 Axes: R batch rows, S prompt positions, N key/value heads, K keys that fit, D head size,
 U prefixes, M rows of the prefix that most rows have, P positions of a prefix.
@@ -19,14 +19,14 @@ ROUND: Final = 32  # answers of about the same length share buffers
 
 
 class Layout(NamedTuple):
-    """What two batches must have in common to use the same buffers.
+    """Sizes that two batches must share to use the same buffers.
 
     Attributes:
         rows: Batch rows, R.
         length: Keys that fit, the prefix's included.
-        prefix: Positions of the prefixes that rows share, P; 0 for none.
+        prefix: Positions of the cached prefixes, P; 0 for none.
         members: Shape of `PrefixKeys.members`, (U, M).
-        whole: Layers whose keys include the prefix's.
+        whole: Layers whose keys include the prefix.
     """
 
     rows: int
@@ -40,7 +40,7 @@ def layout_of(cache: Any, mask: torch.Tensor, new_tokens: int) -> Layout:
     """Return the layout of a batch after its prefill.
 
     Args:
-        cache: What the prefill left.
+        cache: The prefill's cache.
         mask: 1 at the prompts' tokens, prefix and padding included, (R, S).
         new_tokens: Most tokens of an answer.
     """
@@ -60,24 +60,24 @@ class FixedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is unty
     is_sliding = False
 
     def __init__(self, keys: torch.Tensor, values: torch.Tensor, slot: torch.Tensor) -> None:
-        """Take the buffers and the slot, shape (1,), that the next token goes to."""
+        """Store the buffers and the next token's slot, shape (1,)."""
         super().__init__()
         self.keys, self.values, self._slot = keys, values, slot
         self.is_initialized = True
 
     def lazy_initialization(self, *_: Any) -> None:
-        """Do nothing: the buffers are there."""
+        """Do nothing: the buffers exist already."""
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Write one token's keys and values, (R, N, 1, D), and return all."""
+        """Write one token's keys and values, (R, N, 1, D), and return the whole buffers."""
         self.keys.index_copy_(2, self._slot, key_states)
         self.values.index_copy_(2, self._slot, value_states)
         return self.keys, self.values
 
     def get_seq_length(self, *_: Any) -> int:
-        """Return a length above 0; positions and mask tell where tokens are."""
+        """Return a length above 0; position ids and mask determine which tokens count."""
         return 1
 
     def get_mask_sizes(self, *_: Any) -> tuple[int, int]:
@@ -88,22 +88,22 @@ class FixedLayer(CacheLayerMixin):  # type: ignore[misc]  # transformers is unty
         """Return the number of keys that fit."""
         return int(self.keys.shape[2])
 
-    get_max_length = get_max_cache_shape  # its name from transformers 5 on
+    get_max_length = get_max_cache_shape  # its name since transformers 5
 
 
 class Buffers:
-    """What a step reads and writes: the next token, where it goes, what it sees, and all keys."""
+    """What a step reads and writes: the next token, its position, its mask, and all keys."""
 
     def __init__(
         self, layout: Layout, cache: Any, device: torch.device, additive: torch.dtype | None
     ) -> None:
-        """Make room for a layout.
+        """Allocate buffers for a layout.
 
         Args:
-            layout: Of the batches to come.
-            cache: A prefill's, which shows shapes and dtypes.
-            device: Where tokens and masks are.
-            additive: Dtype of the mask where the model's kernel adds it; None for a bool mask.
+            layout: The layout.
+            cache: A prefill's cache, for shapes and dtypes.
+            device: Device of tokens and masks.
+            additive: Dtype of the mask if the model's kernel adds it; None for a bool mask.
         """
         rows = layout.rows
         self.layout = layout
@@ -140,17 +140,17 @@ class Buffers:
         return FixedLayer(keys, values, self.slot if is_whole else self.rest_slot)
 
     def fill(self, cache: Any, attention_mask: torch.Tensor) -> None:
-        """Take what a prefill left.
+        """Copy the keys and values of a prefill.
 
         Args:
-            cache: Its cache, of this layout.
+            cache: The prefill's cache, of this layout.
             attention_mask: 1 at the prompts' tokens, (R, S).
         """
         prompt = attention_mask.shape[1]
         for index, (own, layer) in enumerate(zip(self.layers, cache.layers, strict=True)):
             for mine, theirs in ((own.keys, layer.keys), (own.values, layer.values)):
                 mine[:, :, : theirs.shape[2]] = theirs
-                # What a batch before left has weight 0, and 0 * nan is nan.
+                # Leftovers of an earlier batch have weight 0, but 0 * nan is nan.
                 mine[:, :, theirs.shape[2] :] = 0
             if isinstance(layer, RestLayer):
                 before = layer.keys_before
@@ -172,5 +172,5 @@ class Buffers:
             count.add_(1)
 
     def state(self) -> Sequence[torch.Tensor]:
-        """Return what a step changes besides keys."""
+        """Return the tensors that a step changes, besides keys and values."""
         return self.slot, self.rest_slot, self.position, self.mask

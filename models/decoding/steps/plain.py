@@ -1,7 +1,7 @@
 """A copy of a model that shares its weights, without hooks and without EAH.
 
-A decode step is the same under EAH and without it, so one such copy serves all arms: what is
-compiled or captured for one of them is there for the others.
+A decode step is the same with and without EAH, so all arms use one such copy, and reuse its
+compiled and captured steps.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def copy_plain(model: nn.Module) -> Any:
 
 
 def copy_without_hooks(module: nn.Module) -> Any:
-    """Return a shallow copy of a module, without hooks and without what EAH put on it."""
+    """Return a shallow copy of a module, without hooks and without EAH's attributes."""
     copied: Any = copy.copy(module)
-    copied._buffers = dict(module._buffers)  # some are registered anew while a model runs
+    copied._buffers = dict(module._buffers)  # some are registered again while a model runs
     for name in HOOKS:
         copied.__dict__[name] = type(module.__dict__[name])()
     for name in (STATE, GENERATE, *CONTINUOUS):

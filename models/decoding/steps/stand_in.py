@@ -2,7 +2,7 @@
 
 transformers' `generate` still chooses the tokens. The stand-in runs the prefill as the model does,
 so EAH and cached prefixes work unchanged. Then keys and values are copied into fixed buffers, and
-every decode step is one call with little work for the host.
+every decode step is one call with little CPU work.
 
 Axes: R batch rows, S prompt positions, V vocabulary.
 """
@@ -25,7 +25,7 @@ GENERATE_CALL: Final = "_generate_call"  # attribute of the stand-in
 
 
 class GenerateCall:
-    """One call of `generate`."""
+    """The state of one call of `generate`."""
 
     def __init__(self, steps: DecodeSteps, model: Any, new_tokens: int) -> None:
         """Store the model, with the hooks of the batch."""
@@ -42,7 +42,7 @@ class GenerateCall:
         return self._model(**arguments) if self.step is None else self._decode(arguments)
 
     def _prefill(self, arguments: dict[str, Any]) -> Any:
-        """Run the model, and copy its keys into buffers where that pays."""
+        """Run the model, and copy its keys into buffers if fast steps pay off."""
         output = self._model(**arguments)
         past, mask = output.past_key_values, arguments.get("attention_mask")
         if mask is None:  # transformers leaves out a mask that hides nothing
@@ -55,12 +55,12 @@ class GenerateCall:
         return output
 
     def _decode(self, arguments: dict[str, Any]) -> Any:
-        """Return the scores behind a token; the first ones of a step are compared."""
-        assert self.step is not None, "a decode step comes behind a prefill"
+        """Return the scores after a token; those of a new step are compared with the model's."""
+        assert self.step is not None, "a decode step follows a prefill"
         token = arguments["input_ids"]
         scores = self.step.run(token)
         if self.step.is_checked:
-            self._steps.taken += 1  # else the model's own pass is the one that is counted
+            self._steps.taken += 1  # otherwise the model's own pass is counted
             return CausalLMOutputWithPast(logits=scores)
         assert self._prompt is not None, "an unchecked step has its prompt's keys"
         past, mask = self._prompt
@@ -79,14 +79,14 @@ class GenerateCall:
         return CausalLMOutputWithPast(logits=scores)
 
     def _free_checked(self) -> None:
-        """Free the prefill's keys, which `generate` holds, once nothing needs them any more."""
+        """Free the prefill's keys, which `generate` still references, once they are not needed."""
         if self.step is not None and self.step.is_checked and self._prompt is not None:
             self._prompt[0].layers.clear()
             self._prompt = None
 
 
 def stand_in_for(model: Any, call: GenerateCall) -> Any:
-    """Return a stand-in for a model, whose passes go through a `GenerateCall`."""
+    """Return a stand-in for a model, which runs its passes through a `GenerateCall`."""
     found = copy_without_hooks(model)
     cls: Any = type(model)
     found.__class__ = _class_for(cls)
@@ -96,7 +96,7 @@ def stand_in_for(model: Any, call: GenerateCall) -> Any:
 
 @cache
 def _class_for(cls: Any) -> Any:
-    """Return a subclass of a model's class whose passes go through a `GenerateCall`."""
+    """Return a subclass of a model's class that runs its passes through a `GenerateCall`."""
 
     @wraps(cls.forward)
     def forward(self: Any, **arguments: Any) -> Any:

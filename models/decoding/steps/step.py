@@ -1,4 +1,4 @@
-"""One decode step of a model on fixed buffers: as it is, compiled, or captured as a CUDA graph.
+"""One decode step of a model on fixed buffers: plain, compiled, or captured as a CUDA graph.
 
 Axes: R batch rows, V vocabulary.
 """
@@ -17,32 +17,32 @@ from models.decoding.steps.buffers import Buffers
 from models.errors import ModelError
 
 MOST_LAYOUTS: Final = 256
-WARM_UPS: Final = 2  # libraries and compilers make their workspaces before a capture
+WARM_UPS: Final = 2  # libraries and compilers allocate their workspaces before a capture
 
 
 class DecodeStep:
     """Runs one token per row.
 
     Attributes:
-        buffers: What it reads and writes.
+        buffers: The buffers that it reads and writes.
         is_checked: Whether its scores were compared with the model's own.
     """
 
     def __init__(self, model: Any, buffers: Buffers, *, compiles: bool) -> None:
-        """Take a model and its buffers.
+        """Store a model and its buffers.
 
         Args:
-            model: What `copy_plain` made of the language model.
-            buffers: Of a layout.
-            compiles: Whether torch.compile makes the step; not where rows share prefixes, which
-                functions of ours attend to.
+            model: The language model's copy from `copy_plain`.
+            buffers: Its buffers.
+            compiles: Whether torch.compile makes the step; ignored with cached prefixes, whose
+                attention is our own code.
         """
         self.buffers, self.is_checked = buffers, False
         self._model = model
         modules = attention_modules(model)
-        self._behind_prefix = [modules[layer] for layer in buffers.before.layers]
+        self._after_prefix = [modules[layer] for layer in buffers.before.layers]
         self._forward = self._plain_forward
-        if compiles and not self._behind_prefix:
+        if compiles and not self._after_prefix:
             self._made = torch.compile(self._plain_forward, fullgraph=True, dynamic=False)
             self._forward = self._compiled_forward
         self._graph: torch.cuda.CUDAGraph | None = None
@@ -69,12 +69,12 @@ class DecodeStep:
         return scores
 
     def _compiled_forward(self) -> torch.Tensor:
-        # Every layout is a compilation of its own; by default torch gives up at the ninth.
+        # Each layout is compiled separately; by default torch gives up at the ninth.
         with torch._dynamo.config.patch(recompile_limit=MOST_LAYOUTS):
             return self._made()
 
     def run(self, token: torch.Tensor) -> torch.Tensor:
-        """Return the scores behind a token, (R, 1, V); captured ones hold until the next step.
+        """Return the scores after a token, (R, 1, V); captured ones are valid until the next step.
 
         Args:
             token: Shape (R, 1).
@@ -88,10 +88,10 @@ class DecodeStep:
         return self._scores
 
     def capture(self) -> None:
-        """Capture the step as a CUDA graph; the buffers' tokens stay what they were.
+        """Capture the step as a CUDA graph; slots, positions and mask stay unchanged.
 
         Raises:
-            ModelError: If the capture fails, after which the process is not usable.
+            ModelError: If the capture fails halfway, which makes the process unusable.
             RuntimeError: If the step can't be captured: it waits for the GPU, or can't be compiled.
         """
         buffers = self.buffers
@@ -116,7 +116,7 @@ class DecodeStep:
                     self._scores = self._forward()
             except Exception as error:
                 torch.cuda.set_stream(here)
-                # torch's random numbers may be those of the capture from here on.
+                # From here on torch's random numbers may come from the capture.
                 raise ModelError(
                     f"a decode step of {type(self._model).__name__} can't be captured as a CUDA "
                     f"graph ({str(error).splitlines()[0]:.200}); pass --compile never"
@@ -126,14 +126,14 @@ class DecodeStep:
 
     @contextmanager
     def _attend_to_prefixes(self) -> Iterator[None]:
-        """In a `with` block, let layers behind shared prefixes attend to both."""
-        with replace_attention(self._behind_prefix, self.buffers.before.attend):
+        """In a `with` block, let layers attend to cached prefixes and to the keys after them."""
+        with replace_attention(self._after_prefix, self.buffers.before.attend):
             yield
 
 
 @contextmanager
 def _forbid_waiting() -> Iterator[None]:
-    """In a `with` block, let what waits for the GPU raise: a capture of it would fail halfway."""
+    """In a `with` block, raise an error if code waits for the GPU, which breaks a capture."""
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -149,7 +149,7 @@ def _restore(buffers: Buffers, before: list[torch.Tensor]) -> None:
 
 @contextmanager
 def _disable_autocast_cache() -> Iterator[None]:
-    """In a `with` block, cast weights anew: a graph must not read casts that autocast frees."""
+    """In a `with` block, cast weights again: a graph must not read casts that autocast frees."""
     was = torch.is_autocast_cache_enabled()
     torch.set_autocast_cache_enabled(False)
     try:

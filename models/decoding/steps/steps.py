@@ -1,4 +1,4 @@
-"""Decode steps by layout, made when they pay off.
+"""The decode steps of a model, by layout: built when they pay off.
 
 Axes: R batch rows, S prompt positions, V vocabulary.
 """
@@ -19,9 +19,9 @@ from models.decoding.steps.step import DecodeStep
 from models.errors import ModelError
 
 KEPT: Final = 4  # layouts whose buffers are kept
-# A capture takes as long as a few steps. Where answers are shorter, it has to be of use twice.
+# A capture takes as long as a few steps. For shorter answers it pays off from the second batch on.
 LONG: Final = 32
-# By how much of the spread of scores a step may differ from the model's own.
+# Allowed difference between a step's scores and the model's own, relative to their spread.
 HALF: Final = 0.1
 TOLERANCE: Final = {torch.float32: 1e-3}
 
@@ -31,9 +31,9 @@ class DecodeSteps:
 
     Attributes:
         compiles: Whether torch.compile makes them.
-        is_required: Whether it is an error where they can't be made.
+        is_required: Whether it is an error if they can't be made.
         taken: Number of steps run, to count forward passes.
-        note: Why no steps are made any more; None while they are.
+        note: Why no more steps are made; None while they are.
     """
 
     def __init__(
@@ -44,13 +44,13 @@ class DecodeSteps:
         captures: bool = True,
         is_required: bool = False,
     ) -> None:
-        """Take a language model.
+        """Copy a language model, without EAH.
 
         Args:
-            model: With EAH enabled or not; steps are without it.
+            model: The model, with or without EAH enabled.
             compiles: Whether torch.compile makes the steps, which takes a minute for 32 layers.
             captures: Whether they are captured as CUDA graphs.
-            is_required: Whether it is an error where that fails; else the model decodes without
+            is_required: Whether it is an error if that fails; otherwise the model decodes without
                 them.
         """
         self.taken = 0
@@ -79,10 +79,10 @@ class DecodeSteps:
             torch.cuda.empty_cache()
 
     def stop(self) -> bool:
-        """Free all buffers and make none any more; return whether there were any."""
+        """Free all buffers and make no more; return whether there were any."""
         if not self._kept:
             return False
-        self._give_up("they do not fit into memory beside the batches")
+        self._give_up("they do not fit into memory together with the batches")
         return True
 
     def step_of(self, past: Any, mask: torch.Tensor, new_tokens: int) -> DecodeStep | None:
@@ -103,24 +103,24 @@ class DecodeSteps:
         if is_new and new_tokens < LONG and not self.is_required:
             return None
         step = self._fill_step(layout, past, mask)
-        if step is None and self._kept:  # room for one may be what others take
+        if step is None and self._kept:  # it may fit once the other buffers are freed
             self.forget()
             step = self._fill_step(layout, past, mask)
         if step is not None:
             self._kept[layout] = step  # the most recently used one comes last
         elif self.note is None:
-            self._give_up("they do not fit into memory beside the batch")
+            self._give_up("they do not fit into memory together with the batch")
         return step
 
     def _fill_step(self, layout: Layout, past: Any, mask: torch.Tensor) -> DecodeStep | None:
-        """Return a step behind a prefill; None without room for it, or where it can't be made."""
+        """Return a step for a prefill; None if it does not fit into memory or can't be made."""
         try:
             return self._make_step(layout, past, mask)
         except torch.OutOfMemoryError:
             return None
         except ModelError:
             raise
-        except Exception as error:  # whatever a compiler raises, or an operator that waits
+        except Exception as error:  # compilers raise many types; so do operators that wait
             reason = (str(error).splitlines() or [type(error).__name__])[0]
         self._give_up(f"they can't be made ({reason:.200})")
         return None
@@ -140,16 +140,16 @@ class DecodeSteps:
         return step
 
     def agree(self, scores: torch.Tensor, expected: torch.Tensor) -> bool:
-        """Compare a step's scores with the model's own; where they differ, none are made any more.
+        """Compare a step's scores with the model's own; if they differ, give up fast steps.
 
         Args:
-            scores: The step's, (R, 1, V).
-            expected: The model's.
+            scores: The step's scores, (R, 1, V).
+            expected: The model's scores.
         Raises:
             ModelError: If they differ by more than rounding, and steps are required.
         """
         expected = expected.float()
-        counted = expected > torch.finfo(scores.dtype).min / 2  # the others are ruled out
+        counted = expected > torch.finfo(scores.dtype).min / 2  # the others are excluded tokens
         if not bool(counted.any()):
             return False  # nothing to compare: the model runs this step itself
         off = (scores.float() - expected)[counted].abs().max()

@@ -29,11 +29,11 @@ def reason_against(vlm: VLM) -> str | None:
     llm = vlm.precision.parts["llm"]
     if llm.autocast not in (None, llm.linear):
         return f"autocast would cast its {llm.linear} weights at every step; pass another --dtype"
-    return reason_against_form(vlm.language_model)
+    return reason_against_structure(vlm.language_model)
 
 
-def reason_against_form(model: Any) -> str | None:
-    """Return why a model can't decode on fixed buffers, wherever it runs; None if it can."""
+def reason_against_structure(model: Any) -> str | None:
+    """Return why a model can't decode on fixed buffers on any device; None if it can."""
     if getattr(model, "hf_quantizer", None) is not None:
         return QUANTIZED
     if any("_hf_hook" in module.__dict__ for module in model.modules()):
@@ -48,7 +48,7 @@ def reason_against_form(model: Any) -> str | None:
     config = model.config.get_text_config(decoder=True)
     kinds = set(getattr(config, "layer_types", None) or ())
     if kinds - {"full_attention"} or _has_sliding_window(config):
-        return "some of its layers see a window of the prompt only"
+        return "some of its layers see only a window of the prompt"
     kinds = _rope_types(getattr(config, "rope_parameters", None))
     kinds |= _rope_types(getattr(config, "rope_scaling", None))
     if kinds & ROPE_BY_LENGTH:
@@ -57,7 +57,7 @@ def reason_against_form(model: Any) -> str | None:
 
 
 def _rope_types(settings: Any) -> set[str]:
-    """Return the types that a config's settings of RoPE name, those of each layer type, too."""
+    """Return the types that a config's RoPE settings name, including those of each layer type."""
     if not isinstance(settings, dict):
         return set()
     own = {str(settings[name]) for name in ("rope_type", "type") if name in settings}
@@ -65,6 +65,6 @@ def _rope_types(settings: Any) -> set[str]:
 
 
 def _has_sliding_window(config: Any) -> bool:
-    """Return whether a config without layer types names a sliding window that is in use."""
+    """Return whether a config without layer types uses a sliding window."""
     window = getattr(config, "sliding_window", None)
     return window is not None and bool(getattr(config, "use_sliding_window", True))

@@ -17,7 +17,7 @@ import pytest
 from eval import runs
 from eval.files.answers import Item
 from eval.tasks.yes_no.answers import read_answers
-from scripts.bench.peer_ways import make_checkpoint
+from scripts.bench.peer_tools import make_checkpoint
 from tests.eah.lmms.local_task import SUFFIX, TOKENS, answers, lmms_eval, samples, write_task
 from tests.eval.small_runs import questions, right, write_run
 from tests.models.hf.scenes import write

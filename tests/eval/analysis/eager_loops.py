@@ -35,7 +35,7 @@ def count(vlm: models.VLM, picture: Path, text: str) -> list[list[Counted]]:
             found = vlm.language_model(**prompts.inputs, output_attentions=True).attentions
     finally:
         vlm.model.set_attn_implementation(implementation)
-    columns = [at for at, here in enumerate(prompts.image_places[0].tolist()) if here]
+    columns = [at for at, here in enumerate(prompts.method_image_mask[0].tolist()) if here]
     return [[_count(head, columns) for head in layer[0]] for layer in found]
 
 

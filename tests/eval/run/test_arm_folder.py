@@ -62,8 +62,8 @@ def test_finished_answers_are_one_file_in_order(tmp_path: Path) -> None:
     first.append([answer(3), answer(1)])
     second.append([answer(2)])
     spent = [BatchCost("random/1+2", "cpu", 5, 5, 0.5), BatchCost("random/2+1", "cpu", 5, 5, 0.7)]
-    second.spend(spent[1])
-    first.spend(spent[0])
+    second.append_cost(spent[1])
+    first.append_cost(spent[0])
     assert first.in_parts
 
     second.finish([answer(n) for n in (1, 2, 3)])

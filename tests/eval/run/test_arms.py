@@ -29,7 +29,7 @@ from eval.run.arms import (
     resolve_arms,
 )
 from eval.run.recorded import RecordedRun, read_run
-from eval.run.runner import seed_of
+from eval.run.runner import derive_seed
 from eval.run.settings import RunSettings
 from eval.tasks.pope.task import Pope
 from models.decoding.dola import Dola
@@ -382,7 +382,7 @@ def test_a_sweep_changes_the_arms_that_take_its_settings(
         (["alpha=1,2"], "--sweep alpha: no arm of baseline, eah has such a setting"),
         (["layers"], "--sweep 'layers': write sweeps as KEY=V1,V2"),
         (["layers=1,"], "--sweep 'layers=1,': write sweeps as KEY=V1,V2"),
-        (["layers=1", "layers=2"], "--sweep layers: is given twice"),
+        (["layers=1", "layers=2"], "--sweep layers is given twice"),
         (["layers=1,1"], "name at least one arm, each once"),
         (["layers=0-1,0+1"], "'eah@layers=0\\+1' and 'eah@layers=0-1' are the same arm"),
         (["layers=two"], "layers='two' of an arm can't be read"),
@@ -710,7 +710,7 @@ def test_vcds_noise_follows_from_its_seed_and_the_picture(
 
     pictures = {answer.item.image for answer in run_of(tmp_path).arms["vcd"].answers}
     assert len(pictures) > 1
-    seeds = {s: [seed_of(s, "noise", name) for name in pictures] for s in (42, 7)}
+    seeds = {s: [derive_seed(s, "noise", name) for name in pictures] for s in (42, 7)}
     assert sorted(drawn) == sorted([*seeds[42], *seeds[7], *seeds[42]])
     assert len(set(drawn)) == 2 * len(pictures)
 

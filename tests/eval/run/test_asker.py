@@ -6,7 +6,7 @@ import pytest
 
 from eah import LayerReport
 from eval.files.answers import Finding
-from eval.run.runner import _finding, seed_of
+from eval.run.runner import _finding, derive_seed
 
 REPORT = LayerReport(
     layer=2,
@@ -31,8 +31,8 @@ def test_a_row_has_its_own_head_and_counts(row: int, finding: Finding) -> None:
 
 def test_seeds_differ_by_all_that_they_are_of() -> None:
     places = [(0, "eah", 1), (1, "eah", 1), (0, "vcd", 1), (0, "eah", 2), (0, "eah", "1/4")]
-    seeds = [seed_of(*place) for place in places]
+    seeds = [derive_seed(*place) for place in places]
 
     assert len(set(seeds)) == len(places)
-    assert seeds == [seed_of(*place) for place in places]
+    assert seeds == [derive_seed(*place) for place in places]
     assert all(0 <= seed < 2**32 for seed in seeds)

@@ -22,9 +22,9 @@ from eval.run.plan import (
     BatchSplitter,
     Prompt,
     batch_room,
-    by_count,
-    by_picture,
-    by_tokens,
+    batches_by_count,
+    batches_by_tokens,
+    group_by_picture,
 )
 
 prompt_lists = st.lists(st.tuples(st.integers(0, 5), st.integers(1, 30)), max_size=90).map(
@@ -47,11 +47,11 @@ def places(made: Sequence[Sequence[Prompt]]) -> list[int]:
 def test_batches_by_count_hold_every_prompt_once_picture_by_picture(
     prompts: list[Prompt], size: int
 ) -> None:
-    made = by_count(prompts, size)
+    made = batches_by_count(prompts, size)
 
     assert [len(batch) for batch in made[:-1]] == [size] * (len(made) - 1)
     assert all(made)
-    first_seen = list(by_picture(prompts))
+    first_seen = list(group_by_picture(prompts))
     assert places(made) == [
         int(prompt.item.id) for name in first_seen for prompt in prompts if prompt.image == name
     ]
@@ -61,7 +61,7 @@ def test_batches_by_count_hold_every_prompt_once_picture_by_picture(
 def test_batches_by_tokens_hold_every_prompt_once_within_the_budget(
     prompts: list[Prompt], budget: int
 ) -> None:
-    made = by_tokens(prompts, lengths_of(prompts), {"tokens": budget})
+    made = batches_by_tokens(prompts, lengths_of(prompts), {"tokens": budget})
 
     assert sorted(places(made)) == list(range(len(prompts)))
     images = [prompt.image for batch in made for prompt in batch]
@@ -78,7 +78,7 @@ def test_batches_by_tokens_hold_every_prompt_once_within_the_budget(
 
 @given(prompt_lists)
 def test_the_longest_prompts_come_first(prompts: list[Prompt]) -> None:
-    made = by_tokens(prompts, lengths_of(prompts), {"tokens": 100})
+    made = batches_by_tokens(prompts, lengths_of(prompts), {"tokens": 100})
 
     lengths = [len(prompt.text) for batch in made for prompt in batch]
     assert not lengths or lengths[0] == max(lengths)
@@ -88,7 +88,7 @@ def test_a_batch_is_never_more_than_a_kill_may_lose() -> None:
     prompts = [Prompt(Item(number, "a.jpg", "?"), "x") for number in range(200)]
 
     for room, sizes in (({}, [64, 64, 64, 8]), ({"prompts": 90}, [90, 90, 20])):
-        made = by_tokens(prompts, {"x": 1}, {"tokens": 10**9, **room})
+        made = batches_by_tokens(prompts, {"x": 1}, {"tokens": 10**9, **room})
         assert [len(batch) for batch in made] == sizes
 
 

@@ -105,7 +105,7 @@ def test_a_line_that_was_cut_off_is_left_out(tmp_path: Path) -> None:
     folder.write_info({})
     costs = [batch("a", 5, 5, 0.5), batch("b", 5, 5, 0.75)]
     for cost in costs:
-        folder.spend(cost)
+        folder.append_cost(cost)
     with (folder.path / "costs.jsonl").open("a") as file:
         file.write('{"batch": "c", "de')
 
@@ -117,7 +117,7 @@ def test_the_costs_of_all_processes_are_read(tmp_path: Path) -> None:
     for index, cost in enumerate(costs):
         folder = ArmFolder(tmp_path, "eah", index)
         folder.write_info({})
-        folder.spend(cost)
+        folder.append_cost(cost)
 
     assert ArmFolder(tmp_path, "eah").costs() == costs
     assert len(list(folder.path.glob("costs.*.jsonl"))) == 3

@@ -156,7 +156,7 @@ def test_buffers_of_steps_go_before_a_batch_is_refused(
 
     assert answers == expected
     assert made[0].note is not None
-    assert "do not fit into memory beside the batches" in capsys.readouterr().err
+    assert "do not fit into memory together with the batches" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("prefixes", [0, 1, 3])

@@ -120,5 +120,5 @@ def test_run_json_is_written_once_and_notes_resumptions(tmp_path: Path) -> None:
 def test_what_one_process_settles_all_go_by(tmp_path: Path) -> None:
     first, second = (RunFolder(tmp_path, "run", {}, Process(i, 2)) for i in range(2))
     with first, second:
-        assert first.settle("batches.json", {"tokens": 5}) == {"tokens": 5}
-        assert second.settle("batches.json", {"tokens": 7}) == {"tokens": 5}
+        assert first.write_once("batches.json", {"tokens": 5}) == {"tokens": 5}
+        assert second.write_once("batches.json", {"tokens": 7}) == {"tokens": 5}

@@ -76,7 +76,9 @@ def test_a_judge_is_asked_by_one_process(
 
 
 def test_batches_are_dealt_out_once() -> None:
-    takers = [[Process(i, 3).takes(batch) for i in range(3)].count(True) for batch in range(20)]
+    takers = [
+        [Process(i, 3).answers_batch(batch) for i in range(3)].count(True) for batch in range(20)
+    ]
 
     assert takers == [1] * 20
 

@@ -155,11 +155,11 @@ def test_vars_sinks_are_kept_with_the_prefix(wrapped: dict[str, VLM]) -> None:
     ask(vlm, method, cache)
 
     (first, second) = cache.kept
-    assert set(first.notes) == {1, 2}
-    for layer, noted in first.notes.items():
-        assert noted.shape[1] == first.layers[layer][0].shape[2]
-        assert 0 < int(noted.sum()) < noted.numel()
-        assert not torch.equal(noted, second.notes[layer])
+    assert set(first.marks) == {1, 2}
+    for layer, marked in first.marks.items():
+        assert marked.shape[1] == first.layers[layer][0].shape[2]
+        assert 0 < int(marked.sum()) < marked.numel()
+        assert not torch.equal(marked, second.marks[layer])
 
 
 def test_var_refuses_a_prefix_whose_tokens_it_never_saw(wrapped: dict[str, VLM]) -> None:

@@ -13,7 +13,7 @@ import models
 from eah.find import attention_modules
 from scripts.bench import counting, evaluation, sections, sizes
 from scripts.bench.evaluation import OBJECTS, EvalShape, chair_arms, pope_arms
-from scripts.bench.fresh import in_fresh_process
+from scripts.bench.fresh import run_in_fresh_process
 from scripts.bench.model import map_gib
 from scripts.bench.released import LayerShape
 from scripts.bench.released_model import released_model
@@ -142,7 +142,7 @@ def test_memory_of_counting_grows_with_tokens_not_with_their_square() -> None:
     shapes = [LayerShape(heads=4, tokens=tokens, size=32) for tokens in (1024, 4096)]
     map_bytes = 4 * 4 * 4096 * 4096
 
-    small, large = (in_fresh_process(counting, *shape.words) for shape in shapes)
+    small, large = (run_in_fresh_process(counting, *shape.words) for shape in shapes)
 
     assert small < large < map_bytes / 4
     assert (counting.TOKENS[0], counting.TOKENS[-1]) == (640, 16384)

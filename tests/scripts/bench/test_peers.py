@@ -11,7 +11,7 @@ import torch
 from eval.run.settings import RunSettings
 from scripts.bench import peers
 from scripts.bench.evaluation import OBJECTS, write_pictures
-from scripts.bench.peer_ways import BATCH, Asked, make_checkpoint, ours, plain_script
+from scripts.bench.peer_tools import BATCH, Asked, make_checkpoint, ours, plain_script
 
 
 @pytest.fixture(scope="module")

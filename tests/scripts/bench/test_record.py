@@ -169,7 +169,7 @@ def test_files_that_no_bench_wrote_and_no_files_are_refused(tmp_path: Path) -> N
         with pytest.raises(EvaluationError, match=said):
             Record({"device": "none"}, *found)
     assert mine.read_text() == "[project]"
-    with Record({"device": "none"}, mine, None, overwrite=True).kept():
+    with Record({"device": "none"}, mine, None, overwrite=True).print_at_end():
         pass
     assert read(mine)["finished"]
 

@@ -16,7 +16,7 @@ import models
 from eval.files.answers import BASELINE, Answer, Item
 from eval.run.arm_settings import EAH
 from eval.run.arms import Arm
-from eval.run.plan import AskedArm, Plan, Prompt, by_count
+from eval.run.plan import AskedArm, Plan, Prompt, batches_by_count
 from eval.run.processes import Process
 from eval.run.runner import Recorder, ask_batches
 from eval.run.session import GPU_WORKERS
@@ -169,7 +169,7 @@ def ours(asked: Asked, *, eah: bool = False) -> Ask:
         answered: list[Answer] = []
         recorder = Recorder(lambda _, answers: answered.extend(answers), lambda *_: None)
         asked = replace(plan, prompts=prompts[:count])
-        batches = by_count(asked.prompts, BATCH)
+        batches = batches_by_count(asked.prompts, BATCH)
         ask_batches(vlm, asked, batches, {arm.name: []}, recorder, Process())
         return [one.text for one in sorted(answered, key=lambda one: int(one.item.id))]
 

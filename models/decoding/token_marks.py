@@ -1,7 +1,7 @@
-"""Marks on a prompt's tokens, from their hidden states, for all later passes.
+"""Marked tokens of a prompt (sinks, for example): found at prefill, used in all later passes.
 
-Stored with the prompts' image masks and with cached prefixes. Some released code reuses the marks
-of a process's first prompt for every later one.
+Marks are computed from hidden states, and stored with the prompts' image masks and with cached
+prefixes. Some released code reuses the marks of a process's first prompt for every later one.
 
 Axes: B prompts, R batch rows, Q tokens of a pass, K keys, E width.
 """
@@ -24,20 +24,20 @@ from models.decoding.early_layers import decoder_blocks
 from models.prompt_images import PromptImages, current_images
 
 Find = Callable[[torch.Tensor], torch.Tensor]
-"""Returns (R, Q) bool from the inputs of a layer, (R, Q, E)."""
+"""Maps the inputs of a layer, (R, Q, E), to marks, (R, Q) bool."""
 
 _first: Final[WeakKeyDictionary[nn.Module, dict[Hashable, PromptImages]]] = WeakKeyDictionary()
 
 
 @contextmanager
 def watch_inputs(model: nn.Module, layers: Sequence[int], find: Find) -> Iterator[None]:
-    """In a `with` block of this thread, mark tokens by the inputs of layers at prefill."""
+    """In a `with` block of this thread, mark tokens at prefill from the inputs of some layers."""
     blocks = decoder_blocks(model)
 
     def see(layer: int, _: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         states, images = args[0] if args else kwargs["hidden_states"], current_images()
         if images is not None and states.shape[1] > 1:
-            images.seen[layer] = find(states)
+            images.pass_marks[layer] = find(states)
 
     with ExitStack() as stack:
         for layer in layers:
@@ -47,7 +47,7 @@ def watch_inputs(model: nn.Module, layers: Sequence[int], find: Find) -> Iterato
         yield
 
 
-def noted_keys(call: AttentionCall, images: PromptImages, title: str) -> torch.Tensor:
+def marked_keys(call: AttentionCall, images: PromptImages, title: str) -> torch.Tensor:
     """Return the marks of the keys of a call, (R, K) bool; False at an answer's tokens.
 
     Args:
@@ -58,14 +58,14 @@ def noted_keys(call: AttentionCall, images: PromptImages, title: str) -> torch.T
         MethodError: If the prompt was not run under the method from its start.
     """
     rows, keys = len(call.query), call.key.shape[2]
-    noted = images.notes.get(call.layer)
-    if noted is None:
+    marked = images.marks.get(call.layer)
+    if marked is None:
         raise MethodError(
             f"{title} needs the prompt's hidden states at layer {call.layer}, but this prompt was "
             "run outside of its `with` block; run the whole prompt inside"
         )
-    noted = images.repeat_for_beams(noted.to(call.key.device), rows)
-    return functional.pad(noted, (0, max(0, keys - noted.shape[1])))[:, :keys]
+    marked = images.repeat_for_beams(marked.to(call.key.device), rows)
+    return functional.pad(marked, (0, max(0, keys - marked.shape[1])))[:, :keys]
 
 
 def first_prompt(call: AttentionCall, method: Hashable, images: PromptImages) -> PromptImages:
