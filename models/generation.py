@@ -161,7 +161,7 @@ def pad_prompts(
     """Put prompts into one batch, padded on the left, or behind their prefix.
 
     Args:
-        rows: Embeddings of each prompt, shape (S, E) with an S of its own.
+        rows: Embeddings of each prompt, shape (S, E); S differs.
         images: True at image tokens of each prompt, shape (S,) bool.
         prefix: Positions at the start of every prompt that the padding comes after.
     """

@@ -500,7 +500,7 @@ class HFVlm(VLM):
 
 
 def _unapplied_settings(generation: GenerationConfig) -> dict[str, Any]:
-    """Return what a generation config sets beside ids, lengths, caches and sampling."""
+    """Return what a generation config sets besides ids, lengths, caches and sampling."""
     kept = {
         "max_length",
         "max_new_tokens",

@@ -103,7 +103,7 @@ class Llava(VLM):
 
 
 class ShikraConfig(LlavaConfig):  # type: ignore[misc]  # transformers is untyped
-    """LLaVA's config under a name of its own, so that a saved folder says what it is."""
+    """LLaVA's config under a separate name, so that a saved folder says what it is."""
 
     model_type = "shikra"
 

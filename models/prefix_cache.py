@@ -43,7 +43,7 @@ from models.decoding.attention_replacement import (
 from models.generation import EncodedPrompts, image_tokens
 from models.prompt_images import current_images, prompt_images
 
-# Tokens that are prefilled together. They keep a GPU busy, and their activations stay small beside
+# Tokens that are prefilled together. They keep a GPU busy, and their activations stay small next to
 # the weights. One prompt keeps a CPU busy.
 PREFILL_TOKENS: Final = {"cuda": 8192}
 MAX_BYTES: Final = 8 << 30
@@ -71,7 +71,7 @@ class CachedPrefix:
 
 
 class Noised(NamedTuple):
-    """A picture under noise, which has a prefix of its own."""
+    """A picture under noise, which has its own prefix."""
 
     picture: Hashable
 

@@ -39,7 +39,7 @@ DEPTHS: Final = {
     "num_adapter_layers", "num_attention_layers", "num_global_layers", "resampler_depth",
     "perceiver_resampler_num_layers", "num_nextn_predict_layers",
 }  # fmt: skip
-# Of those that are modules of their own there are some hundred; embeddings of experts, as Doge has,
+# About a hundred of these are separate modules; embeddings of experts, as Doge has,
 # are tens of thousands.
 MOST_EXPERTS: Final = 100_000
 EXPERTS: Final = {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}

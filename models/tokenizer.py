@@ -142,7 +142,7 @@ class JsonTokenizer:
         """Return the text of ids; control tokens, <unk> and ids added after training are left out.
 
         As in sentencepiece, a byte outside of any character becomes one "�", which the
-        decoder of the `tokenizers` library makes of all bytes beside it, too.
+        decoder of the `tokenizers` library makes of all other bytes, too.
         """
         runs, prefix = [bytearray()], SPACE
         for id_ in ids:
@@ -221,7 +221,7 @@ def _bpe(model: Any) -> BPE:
     lowest.
 
     Raises:
-        ValueError: If ids or merges don't fit, for which `tokenizers` has no error of its own kind.
+        ValueError: If ids or merges don't fit, for which `tokenizers` has no error class.
     """
     vocabulary = model["vocab"]
     if set(vocabulary.values()) != set(range(len(vocabulary))):

@@ -38,7 +38,7 @@ def flags(documentation: str) -> FlagParser:
     )
     flag("--choose-on", type=int, help="choose the best on N other pictures, and report that one")
     flag("--pictures", nargs="+", metavar="NAME", help="pictures to look at closely (the first)")
-    flag("--coco_path", type=Path, help="--captions: annotations (beside the pictures)")
+    flag("--coco_path", type=Path, help="--captions: annotations (default: next to the pictures)")
     flag("--ground-truth", type=Path, help="--captions: a file of objects instead")
     flag("--analyzer", help="--captions: how they are read, auto, nltk or lexicon")
     flag("--pope-path", type=Path, help="folder of coco_pope_TYPE.json, or one file")

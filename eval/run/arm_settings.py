@@ -85,7 +85,7 @@ def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig
     if "rule" in given:
         start = {key: value for key, value in start.items() if not key.startswith("threshold")}
     if "threshold" in given:
-        # Like the paper's flag, it is an attention weight, whatever the preset's unit.
+        # Like the paper's flag, it is an attention weight, regardless of the preset's unit.
         given.setdefault("threshold_unit", "attention")
     config = _build_config({**start, **given})
     model = _build_config(defaults.model)

@@ -80,7 +80,7 @@ class Plan:
         unit: What an answer is called on the progress bar.
         device: What it runs on, for the record of costs.
         p_yes: Whether the probability of "yes" against "no" is recorded with each answer.
-        likelihood: Whether that probability is the answer, and nothing is generated behind it.
+        likelihood: Whether that probability is the answer, and nothing is generated after it.
     """
 
     prompts: Sequence[Prompt]
@@ -105,7 +105,7 @@ CPU_PROMPTS: Final = 8
 GPU_SHARE: Final = 0.8
 CPU_SHARE: Final = 0.5
 CACHE_COPIES: Final = 2.5  # the KV cache, a layer's copy as it grows, and the prompts' prefixes
-PREFIX_SHARE: Final = 0.125  # prefixes that are kept for later batches, beside a batch
+PREFIX_SHARE: Final = 0.125  # prefixes that are kept for later batches, next to a batch
 
 
 def group_by_picture(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
@@ -159,7 +159,7 @@ def batches_by_tokens(
 def batch_room(vlm: VLM, decoding: Decoding) -> dict[str, int]:
     """Return how many tokens, prompts and answers together, and prompts a batch may have.
 
-    The tokens are an estimate of what fits beside a loaded model, from the sizes of the KV cache
+    The tokens are an estimate of what fits next to a loaded model, from the sizes of the KV cache
     and of one layer's activations.
     """
     config = vlm.language_model.config.get_text_config(decoder=True)

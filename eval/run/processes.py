@@ -56,7 +56,7 @@ class Process:
             return wanted
         if wanted is not None:
             raise EvaluationError(
-                f"device {wanted} for {self.count} processes; each takes a GPU of its own: leave "
+                f"device {wanted} for {self.count} processes; each takes its own GPU: leave "
                 "--gpu-id and --device out, or start one process"
             )
         if self.local >= gpus:

@@ -36,7 +36,7 @@ def check_seed(settings: RunSettings, given: Mapping[str, Any]) -> None:
 
 
 def settings_by_repeat(settings: Settings) -> list[Settings]:
-    """Return the settings of each repeat, which is a run of its own.
+    """Return the settings of each repeat, which is a separate run.
 
     Raises:
         EvaluationError: If several processes share the runs.

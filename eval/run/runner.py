@@ -119,7 +119,7 @@ class Asker:
                 raise EvaluationError(f"method {arm.name}: {error}") from error
             found = [] if handle is None else handle.report()
         cost.tokens += max(answer.tokens for answer in answers)
-        # A contrast is a prompt of its own, which has a prefix, too.
+        # A contrast is a separate prompt, which has a prefix, too.
         cost.prompts += len(asked) * (1 if contrast is None else 2)
         cost.reused += self._prefixes.reused - reused
         cost.forwards -= self._prefixes.passes - self._steps_taken - passes
@@ -154,7 +154,7 @@ class Asker:
         known = self._noised[arm.name]
         new = {name: self._pixels[name] for name in names if name not in known}
         if new:
-            # Noise of its own for each picture, the same in every run of a seed.
+            # Different noise for each picture, the same in every run of a seed.
             known |= self._encode(
                 {
                     name: self._vlm.add_noise(pixels, vcd, derive_seed(vcd.seed, "noise", name))

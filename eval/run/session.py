@@ -1,4 +1,4 @@
-"""One run from its settings to its answers: folder, arms, and whatever the model has to be asked.
+"""One run from its settings to its answers: folder, arms, and what the model must be asked.
 
 A task brings its questions. The rest of what decides the answers is put together here, so that it
 is the same for all, and the hash in a folder's name misses nothing.
@@ -148,7 +148,7 @@ def plan_session(
     if left_out:
         resolved["left_out"] = list(left_out)
     if decoding.do_sample:
-        # A batch is sampled with a seed of its own, so that here its size decides, too.
+        # Each batch is sampled with its own seed, so here its size decides, too.
         resolved |= {"seed": settings.seed, "batch_size": settings.batch_size or "auto"}
     beams = f"-beam{decoding.num_beams}" if decoding.num_beams > 1 else ""
     how = "-likelihood" if task.likelihood else "-sample" if decoding.do_sample else beams
@@ -237,7 +237,7 @@ def _check_prompts(prompts: Sequence[Prompt]) -> None:
 
 
 def _workers(wanted: int | None, device: str) -> int:
-    """Return how many processes read pictures: beside a CPU none, unless they are asked for."""
+    """Return how many processes read pictures: with a CPU none, unless set."""
     if wanted is not None:
         return wanted
     return 0 if device == "cpu" else GPU_WORKERS

@@ -58,8 +58,8 @@ class RunSettings:
         prefix_reuse: Whether questions about the same picture share its prefix.
         compile: When greedy decoding and sampling run captured steps on a GPU: "auto", "never", or
             "always", which are made by torch.compile.
-        num_workers: Processes that read and resize pictures ahead; None for 4 beside a GPU, and
-            none beside a CPU, which they would take time from.
+        num_workers: Processes that read and resize pictures ahead; None for 4 with a GPU, and
+            none with a CPU, which they would take time from.
         skip_unreadable: Leave out the questions about pictures that can't be read.
         limit: Use only the first so many questions of each file, or pictures to caption.
         seed: Of sampling, of choosing pictures and of building question files.
@@ -76,7 +76,7 @@ class RunSettings:
         fresh: Set recorded answers of the arms aside and ask again.
         accept_old: Continue with answers of other code.
         dry_run: Print what would be asked, and ask nothing.
-        wide: Print all numbers, whatever the width of the table.
+        wide: Print all numbers, even if the table gets wide.
         json: File for all results.
         overwrite: Allow `json` to replace a file that this command did not write.
     """

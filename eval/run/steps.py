@@ -39,7 +39,7 @@ def check_compile(value: object, source: str) -> None:
 def check_steps(
     way: str, arms: Sequence[AskedArm], beams: int, new_tokens: int, device: str
 ) -> None:
-    """Refuse to require steps where arms choose tokens in another way, or beside a CPU.
+    """Refuse to require steps where arms choose tokens in another way, or on a CPU.
 
     Raises:
         EvaluationError: Saying which.

@@ -2,8 +2,8 @@
 
 Under the null hypothesis two arms are the same method, so that a picture's answers could as well be
 those of the other arm: each picture's difference has either sign with the same probability,
-whatever the answers about one picture have in common. McNemar's test over questions would take
-these answers for independent.
+however the answers about one picture depend on each other. McNemar's test over questions would
+assume that these answers are independent.
 """
 
 from __future__ import annotations

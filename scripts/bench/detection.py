@@ -1,4 +1,4 @@
-"""What it costs to find the image tokens of a prompt, beside one of its decoder layers."""
+"""What it costs to find the image tokens of a prompt, compared with one of its decoder layers."""
 
 from __future__ import annotations
 

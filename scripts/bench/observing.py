@@ -1,9 +1,9 @@
-"""What `eah.observe` costs in all 32 layers of a LLaVA, beside a plain prefill.
+"""What `eah.observe` costs in all 32 layers of a LLaVA, compared with a plain prefill.
 
     python scripts/bench/observing.py observe --width 256    # peak memory of one prefill, in bytes
 
 `costs.py` runs it, on a model of `deep_vlm.py`: one prefill of one prompt. On a CPU, time is the
-process's own, and memory is measured in a process of its own, which is what this file does as a
+process's own, and memory is measured in a separate process, which is what this file does as a
 command.
 """
 

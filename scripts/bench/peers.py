@@ -66,7 +66,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         if getattr(args, name) < 1:
             flags.error(f"--{name} {getattr(args, name)}: at least 1 is needed")
     if args.tiny and args.checkpoint:
-        flags.error("--tiny makes a checkpoint of its own; leave it or --checkpoint out")
+        flags.error("--tiny makes its own checkpoint; leave it or --checkpoint out")
     if args.checkpoint and not (args.checkpoint / "config.json").is_file():
         flags.error(f"--checkpoint {args.checkpoint}: a folder with a config.json is needed")
     return args

@@ -5,7 +5,7 @@
 The released way is written here from what the authors' file computes, without eah: it builds the
 whole attention map, reads every head's columns in a Python loop, copies the winner's map over all
 the others, and multiplies the maps with the values. `costs.py` compares the three; run as a
-command, this file measures the memory of one of them on the CPU, in a process of its own.
+command, this file measures the memory of one of them on the CPU, in a separate process.
 
 Axes: B batch, H heads, S tokens, D head size.
 """

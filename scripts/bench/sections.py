@@ -86,19 +86,19 @@ def time_counting(sizes: Sizes, device: torch.device) -> Measurements:
 
 
 def time_detection(sizes: Sizes, device: torch.device) -> Measurements:
-    """Time finding the image tokens of a prompt, beside one of the layers that it runs through."""
+    """Time finding the image tokens of a prompt, and one of the layers that it runs through."""
     arms = detection_arms(sizes.layer, device)
     title = f"image tokens of {sizes.layer.tokens}, width {sizes.layer.heads * sizes.layer.size}"
     yield Measurement(title, arms)
 
 
 def time_methods(sizes: Sizes, device: torch.device) -> Measurements:
-    """Time every decoding method, on a LLaVA of 32 layers of its own."""
+    """Time every decoding method, on a separate LLaVA of 32 layers."""
     return method_measurements(sizes.methods, device, _deep(device))
 
 
 def time_observing(sizes: Sizes, device: torch.device) -> Measurements:
-    """Time a prefill in which all layers are observed, on a LLaVA of 32 layers of its own."""
+    """Time a prefill in which all layers are observed, on a separate LLaVA of 32 layers."""
     return observing_measurements(sizes.observe, device, _deep(device))
 
 

@@ -3,7 +3,7 @@
     python scripts/scenes/train_tiny.py --output models/tiny-llava
 
 A real LLaVA: CLIP tower, two-layer projector, Llama decoder, saved as a Hugging Face checkpoint
-with a sentencepiece tokenizer of its own. It shows that the software works; it says nothing about
+with its own sentencepiece tokenizer. It shows that the software works; it says nothing about
 the paper's claim.
 
 As in LLaVA, features are aligned before the whole is trained: a patch learns to become the

@@ -103,7 +103,7 @@ def test_each_process_has_a_gpu_of_its_own(
 @pytest.mark.parametrize(
     ("wanted", "gpus", "sentence"),
     [
-        ("cuda:0", 4, "device cuda:0 for 8 processes; each takes a GPU of its own"),
+        ("cuda:0", 4, "device cuda:0 for 8 processes; each takes its own GPU"),
         ("auto", 4, "device auto for 8 processes"),
         (None, 1, "process 1 of this machine finds 1 GPU"),
     ],

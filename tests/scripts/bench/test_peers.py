@@ -97,7 +97,7 @@ def test_the_command_says_who_is_missing(
         ("--pictures 0", "--pictures 0: at least 1 is needed"),
         ("--repeats 0", "--repeats 0: at least 1 is needed"),
         ("--checkpoint none", "--checkpoint none: a folder with a config.json is needed"),
-        ("--tiny --checkpoint none", "--tiny makes a checkpoint of its own"),
+        ("--tiny --checkpoint none", "--tiny makes its own checkpoint"),
     ],
 )
 def test_wrong_flags_are_refused(flags: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
