@@ -2,7 +2,7 @@
 
     run.json    settings, versions, device, commit; written first
 
-Answers of arms are in folders below it, see `eval/run/arm_folder.py`; a judge's replies are next to it.
+Answers of arms are in folders below it (`eval/run/arm_folder.py`), a judge's replies next to it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What each decoding method costs compared with the baseline: time, forward passes, and rows of a batch.
+"""Costs of each decoding method and the baseline: time, forward passes, and rows of a batch.
 
 `costs.py` runs it, on a model of `deep_vlm.py`. All answers are of the same length. On a CPU, time
 is the process's own, summed over threads: rounds take minutes, in which others come and go.
