@@ -114,7 +114,7 @@ def load(name: str, *, random: bool = False) -> Any:
 
     folder = Path(name)
     if not name.strip():
-        raise EAHError("the model's name is empty, as an unset shell variable is; name a folder")
+        raise EAHError("the model's name is empty (an unset shell variable?); name a folder")
     if folder.exists() and not (folder / "config.json").is_file():
         raise EAHError(f"{name} has no config.json; give a folder in transformers' format")
     with _loading(name):

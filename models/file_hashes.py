@@ -2,7 +2,7 @@
 
 The cache is an SQLite file in the folder that the variable EAH_CACHE names, by default
 `$XDG_CACHE_HOME/eah` or `~/.cache/eah`. Any number of processes may use it at once. If it can't be
-used, a warning says so and the files are read.
+used, a warning is logged and the files are read.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 CACHE_VARIABLE: Final = "EAH_CACHE"
 CACHE_FILE: Final = "file_hashes.sqlite"
-# How long to wait for another process that writes, which takes it milliseconds.
+# How long to wait while another process writes, which takes milliseconds.
 LOCK_TIMEOUT_S: Final = 5.0
 TABLE: Final = """CREATE TABLE IF NOT EXISTS files
                   (path BLOB PRIMARY KEY, version TEXT, hash TEXT, seal TEXT)"""
@@ -32,15 +32,15 @@ INSERT: Final = "INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?)"
 
 THREADS: Final = 4  # hashlib releases the GIL
 BLOCK_BYTES: Final = 1 << 20
-# More than this takes seconds, so a terminal gets a progress bar.
+# From this size on, hashing takes seconds, and a terminal shows a progress bar.
 PROGRESS_BYTES: Final = 2 << 30
-# File systems round times, FAT to two seconds. A file that was written just before it was read
-# could be written again within the same rounded time, and its old hash would be taken for the new
-# one. The hash of such a file is not kept.
+# File systems round times, FAT to two seconds. A file that was written just before it was hashed
+# could change again within the same rounded time, and its old hash would still seem valid. So the
+# hash of such a file is not stored.
 ROUNDING_NS: Final = 2_000_000_000
 
 Row = tuple[bytes, str, str, str]
-"""Of the cache: path, version, hash, seal."""
+"""A row of the cache: path, version, hash, checksum."""
 
 
 def file_hashes(paths: Iterable[Path]) -> dict[Path, str]:
@@ -59,12 +59,12 @@ def file_hashes(paths: Iterable[Path]) -> dict[Path, str]:
 
 
 def cache_file() -> Path:
-    """Return where hashes are kept; errors as in `cache_folder`."""
+    """Return the file of the cache; errors as in `cache_folder`."""
     return cache_folder() / CACHE_FILE
 
 
 def cache_folder() -> Path:
-    """Return the folder of what can be made again: hashes of files, and converted checkpoints.
+    """Return the folder for data that can be recreated: file hashes and converted checkpoints.
 
     Raises:
         RuntimeError: If the user has no home folder and no variable names another folder.
@@ -78,16 +78,16 @@ def cache_folder() -> Path:
 
 
 def _version(state: os.stat_result) -> str:
-    """Return what differs after any change: even one whose author sets the old mtime again.
+    """Return a string that differs after any change, even if the old mtime is set again.
 
-    Only the kernel sets ctime. The inode differs where a file was renamed to this name.
+    Only the kernel sets ctime. The inode differs if another file was renamed to this name.
     """
     return f"{state.st_size} {state.st_mtime_ns} {state.st_ctime_ns} {state.st_ino}"
 
 
 def _hash_and_store(sizes: Mapping[Path, int]) -> dict[Path, str]:
-    """Read files in several threads, keep the hashes of those that are old enough, return all."""
-    from tqdm import tqdm  # which known hashes do not need
+    """Hash files in several threads, store the hashes of old enough files, and return all."""
+    from tqdm import tqdm  # imported late: known hashes do not need it
 
     total = sum(sizes.values())
     hide = None if total > PROGRESS_BYTES else True  # None: hide outside of terminals
@@ -99,18 +99,18 @@ def _hash_and_store(sizes: Mapping[Path, int]) -> dict[Path, str]:
         try:
             read = list(pool.map(lambda file: _read(file, bar.update, stop), sizes))
         finally:
-            stop.set()  # after Ctrl-C or an error the other threads would read on for minutes
+            stop.set()  # otherwise the other threads would continue after Ctrl-C or an error
     if settled := [row for row, is_settled in read if is_settled]:
         _use_cache({}, settled)
     return {file: row[2] for file, (row, _) in zip(sizes, read, strict=True)}
 
 
 def _read(path: Path, advance: Callable[[int], object], stop: Event) -> tuple[Row, bool]:
-    """Hash a file; the second result says whether any later change will change its version."""
+    """Hash a file; the second result is whether any later change will change its version."""
     digest = hashlib.sha256()
     start = time.time_ns()
     with path.open("rb", buffering=0) as file:
-        # The version before reading: a file that changes meanwhile never has this one again.
+        # The version before reading: if the file changes during reading, the version differs after.
         state = os.fstat(file.fileno())
         while not stop.is_set() and (block := file.read(BLOCK_BYTES)):
             digest.update(block)
@@ -120,16 +120,16 @@ def _read(path: Path, advance: Callable[[int], object], stop: Event) -> tuple[Ro
 
 
 def _row(path: Path, version: str, hash_: str) -> Row:
-    """Return a row with its checksum; SQLite has none, and a damaged row must not be a hash."""
+    """Return a row with a checksum, which SQLite lacks, so that damaged rows are detected."""
     content = b"\n".join((os.fsencode(path), version.encode(), hash_.encode()))
     return os.fsencode(path), version, hash_, hashlib.sha256(content).hexdigest()
 
 
 def _use_cache(versions: Mapping[Path, str], rows: Sequence[Row]) -> dict[Path, str]:
-    """Return the hashes that the cache has of these versions of files, and add rows to it."""
+    """Return the cached hashes of these versions of files, and add rows to the cache."""
     found: dict[Path, str] = {}
     try:
-        import sqlite3  # not every Python was built with it
+        import sqlite3  # imported late: not every Python is built with it
 
         file = cache_file()
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -139,11 +139,11 @@ def _use_cache(versions: Mapping[Path, str], rows: Sequence[Row]) -> dict[Path, 
             database.execute(TABLE)
             for path, version in versions.items():
                 for hash_, seal in database.execute(QUERY, (os.fsencode(path),)).fetchall():
-                    if _row(path, version, str(hash_))[3] == seal:  # it covers path and version
+                    if _row(path, version, str(hash_))[3] == seal:  # covers path and version
                         found[path] = str(hash_)
-            if rows:  # else it may be a cache that can only be read
+            if rows:  # a read-only cache can still be read
                 database.executemany(INSERT, rows)
-    except Exception as error:  # whatever is wrong with the cache, the run can do without
+    except Exception as error:  # the run can do without the cache
         _warn(repr(error))
     return found
 

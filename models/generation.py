@@ -25,9 +25,9 @@ PAD: Final = 0
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """How tokens are chosen: greedy by default, beams, or nucleus sampling.
+    """How tokens are chosen: greedily by default, by beam search, or by nucleus sampling.
 
-    `top_p` and `temperature` are the reference wrappers' values and count only when sampling.
+    `top_p` and `temperature` are the reference wrappers' values and apply only when sampling.
     """
 
     max_new_tokens: int = 512
@@ -51,10 +51,10 @@ class Decoding:
 
     @classmethod
     def of(cls, decoding: Decoding | None, settings: Mapping[str, Any]) -> Decoding:
-        """Return what is passed as one object or as single settings; the defaults for neither.
+        """Return settings that are passed as one object or by name; the defaults if neither is.
 
         Raises:
-            ModelError: If both are passed, or a setting is unknown or has a value it can't have.
+            ModelError: If both are passed, or a setting is unknown or invalid.
         """
         if decoding is not None:
             if not isinstance(decoding, Decoding):
@@ -82,28 +82,28 @@ class Answer(NamedTuple):
     """A stripped answer."""
 
     text: str
-    finished: bool  # False where `max_new_tokens` came before its end
-    tokens: int  # generated ones, EOS and what was cut off included
+    finished: bool  # False if it was cut off at `max_new_tokens`
+    tokens: int  # number of generated tokens, including EOS and stripped ones
     p_yes: float | None = None  # probability of "yes" against "no" at the first token, if asked for
 
 
 class ShownPrompt(NamedTuple):
-    """What is sent to a model for one question."""
+    """The prompt for one question."""
 
-    text: str  # with special tokens as they are spelled
-    ids: list[int]  # -200 stands for all image tokens where they have no ids
+    text: str  # with special tokens spelled out
+    ids: list[int]  # -200 represents all image tokens if they have no ids
 
     def short_ids(self) -> str:
-        """Return the ids in one line, such as "1 32000x576 13", repeated ones counted."""
+        """Return the ids in one line with repeated ones counted, such as "1 32000x576 13"."""
         runs = [(id_, len(list(same))) for id_, same in groupby(self.ids)]
         return " ".join(f"{id_}x{count}" if count > 1 else f"{id_}" for id_, count in runs)
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompts:
-    """A batch of prompts as embeddings, padded on the left or behind a prefix that they share.
+    """A batch of prompts as embeddings, padded on the left or after a prefix of equal length.
 
-    `prefix` positions come before the padding; 0 where nothing does.
+    `prefix` is the number of positions before the padding, 0 for padding on the left.
     """
 
     embeds: torch.Tensor  # (B, S, E)
@@ -115,12 +115,12 @@ class EncodedPrompts:
 
     @property
     def method_image_mask(self) -> torch.Tensor:
-        """True at image tokens, (B, S)."""
+        """The mask of image tokens for decoding methods, (B, S): `image_mask`."""
         return self.image_mask
 
     @property
     def inputs(self) -> dict[str, torch.Tensor]:
-        """What `generate` is given."""
+        """Arguments of `generate`."""
         return {"inputs_embeds": self.embeds, "attention_mask": self.attention_mask}
 
     def __len__(self) -> int:
@@ -128,7 +128,7 @@ class EncodedPrompts:
         return len(self.embeds)
 
     def position_ids(self) -> torch.Tensor:
-        """Return each token's position in its prompt, padding left out, (B, S)."""
+        """Return each token's position in its prompt, without padding, (B, S)."""
         return (self.attention_mask.cumsum(-1) - 1).clamp(min=0)
 
 
@@ -137,8 +137,8 @@ class ProcessedPrompts:
     """A batch of prompts as a processor of transformers makes them, padded on the left."""
 
     inputs: Mapping[str, torch.Tensor]  # of `generate`: ids (B, S), their mask, pixels and others
-    method_image_mask: torch.Tensor | None = None  # (B, S), True at image tokens
-    image_mask: ClassVar[None] = None  # EAH finds them by their ids
+    method_image_mask: torch.Tensor | None = None  # (B, S), for decoding methods
+    image_mask: ClassVar[None] = None  # EAH finds image tokens by their ids
 
     @property
     def returned(self) -> int:
@@ -152,18 +152,18 @@ class ProcessedPrompts:
 
 Prompts = EncodedPrompts | ProcessedPrompts
 Features = torch.Tensor | Sequence[Any]
-"""What was computed once for each picture: (B, F, C), or a sequence over pictures."""
+"""Encoded pictures: a tensor (B, F, C), or one item per picture."""
 
 
 def pad_prompts(
     rows: Sequence[torch.Tensor], images: Sequence[torch.Tensor], *, prefix: int = 0
 ) -> EncodedPrompts:
-    """Put prompts into one batch, padded on the left, or behind their prefix.
+    """Put prompts into one batch, padded on the left or after their prefix.
 
     Args:
-        rows: Embeddings of each prompt, shape (S, E); S differs.
+        rows: Embeddings of each prompt, shape (S, E); S may differ between prompts.
         images: True at image tokens of each prompt, shape (S,) bool.
-        prefix: Positions at the start of every prompt that the padding comes after.
+        prefix: Number of positions at the start of every prompt, before the padding.
     """
     length = max(map(len, rows))
     embeds = rows[0].new_zeros(len(rows), length, rows[0].shape[-1])
@@ -171,18 +171,18 @@ def pad_prompts(
     image_mask = torch.zeros(len(rows), length, dtype=torch.bool, device=embeds.device)
     for index, (row, image) in enumerate(zip(rows, images, strict=True)):
         pad = length - len(row)
-        places = torch.arange(len(row), device=embeds.device)
-        places[prefix:] += pad
-        embeds[index, places] = row
-        attention_mask[index, places] = 1
-        image_mask[index, places] = image.to(embeds.device)
+        positions = torch.arange(len(row), device=embeds.device)
+        positions[prefix:] += pad
+        embeds[index, positions] = row
+        attention_mask[index, positions] = 1
+        image_mask[index, positions] = image.to(embeds.device)
     return EncodedPrompts(embeds, attention_mask, image_mask, prefix)
 
 
 def concat_prompts(branches: Sequence[Prompts]) -> Prompts:
     """Return the prompts of several branches as one batch, branch after branch."""
     encoded = [branch for branch in branches if isinstance(branch, EncodedPrompts)]
-    if not encoded:  # the same prompts about noised pictures, of the same shapes
+    if not encoded:  # the same prompts with noised pictures, of the same shapes
         inputs = [branch.inputs for branch in branches]
         return ProcessedPrompts({name: torch.cat([i[name] for i in inputs]) for name in inputs[0]})
     length = max(branch.embeds.shape[1] for branch in encoded)
@@ -200,7 +200,7 @@ def concat_prompts(branches: Sequence[Prompts]) -> Prompts:
 def image_tokens(model: Any, mask: torch.Tensor | None) -> Iterator[None]:
     """Pass the mask of image tokens, (B, S) bool, to EAH and the methods; None does nothing.
 
-    Without a mask EAH finds them, and settings of EAH that fix the columns win.
+    Without a mask EAH finds the image tokens itself. Its setting `image_span` has priority.
     """
     handle = handle_of(model)
     fixed = handle is not None and handle.config.image_span is not None

@@ -1,8 +1,8 @@
 """Any vision-language model of transformers: its processor, its chat template, its `generate`.
 
-Where prompts can be given as embeddings (`models.embedding`), a picture is encoded once for all
-questions, cached prefixes serve questions about the same picture, and every decoding method works.
-Other models are given ids and pixels for each question, as in a plain script.
+If a model accepts prompts as embeddings (`models.embedding`), a picture is encoded once for all
+questions, questions about it can reuse a cached prefix, and every decoding method works. Other
+models get ids and pixels for each question, as in a plain script.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ from models.settings import ModelSettings
 from models.sources import WHOLE, Checkpoint, Family, find_source
 from models.trial import try_out
 
-# Of COCO's pictures: for the length of prompts, and to try a model out.
+# Size of COCO's pictures, for estimates of prompt length and trial prompts.
 TYPICAL_SIZE: Final = (640, 480)
 TRIAL_QUESTIONS: Final = ("Is it?", "Is there a cat in the image?")
 PIXELS: Final = "pixel_values"
@@ -67,8 +67,8 @@ class EncodedPicture:
     """A picture (or several, or videos) that questions are asked about.
 
     Attributes:
-        prepared: What the processor made of it.
-        tokens: Embeddings of its image tokens, (I, E); None where the model is given pixels.
+        prepared: The processor's output for it.
+        tokens: Embeddings of its image tokens, (I, E); None if the model gets pixels.
     """
 
     prepared: Prepared
@@ -80,8 +80,8 @@ class HFVlm(VLM):
 
     Attributes:
         chat: Makes prompts.
-        note: Why prompts can't be given as embeddings; None where they are.
-        left_out: What the checkpoint's generation config changes in scores, which is not applied.
+        note: Why prompts can't be given as embeddings; None if they are.
+        left_out: Settings of the checkpoint's generation config that are not applied.
     """
 
     family = Family("hf", "", ())
@@ -96,10 +96,10 @@ class HFVlm(VLM):
         system: str | None = None,
         precision: Precision | None = None,
     ) -> None:
-        """Wrap a loaded model, and try out whether its prompts can be given as embeddings.
+        """Wrap a loaded model, and test whether its prompts can be given as embeddings.
 
         Raises:
-            ModelError: If the processor can't make a prompt of a question about a picture.
+            ModelError: If the processor can't make a prompt for a question about a picture.
         """
         check_protocol(protocol)
         self.chat = Chat(processor, system)
@@ -114,33 +114,33 @@ class HFVlm(VLM):
         self._typical_length = len(typical)
         if ids and not self._image_mask(torch.tensor(typical)).any():
             raise ModelError(
-                f"the prompt that {type(processor).__name__} makes of a picture holds none of the "
-                f"image tokens that the model's config names ({ids}); its chat template has no "
-                "place for a picture, or belongs to another model: copy the original one"
+                f"the prompt that {type(processor).__name__} makes for a picture contains none of "
+                f"the image tokens that the model's config names ({ids}); its chat template omits "
+                "pictures, or belongs to another model: copy the original one"
             )
         self.note: str | None = None
         self.note = self._reason_against_embeddings()
 
     @classmethod
     def check_protocol(cls, protocol: str, system: str | None = None) -> None:
-        """Check that there is such a protocol; both take a system message.
+        """Check that the protocol exists; all of them accept a system message.
 
         Raises:
-            ModelError: If there is none.
+            ModelError: If it does not exist.
         """
         check_protocol(protocol)
 
     @classmethod
     def resolve_precision(cls, name: str, device: str) -> Precision:
-        """Return the one precision of all parts: bfloat16 on a GPU unless another is named.
+        """Return the precision of all parts: bfloat16 on a GPU unless another is named.
 
         Raises:
-            ModelError: If there is no such precision, or it is that of the paper's wrappers.
+            ModelError: If it is unknown, or "mixed", which only the paper's wrappers have.
         """
         if name == MIXED:
             raise ModelError(
-                "--dtype mixed is how the paper's wrappers computed, and --model hf is not one of "
-                f"them; use auto, {', '.join(DTYPES)}"
+                "--dtype mixed is the precision of the paper's wrappers, and --model hf is not one "
+                f"of them; use auto, {', '.join(DTYPES)}"
             )
         return resolve_precision(name, device, uniform_precision(torch.bfloat16))
 
@@ -180,7 +180,7 @@ class HFVlm(VLM):
         device: str,
         precision: Precision,
         quantization: Quantization | None = None,
-        converted: str | None = None,  # refused before, for folders in transformers' format
+        converted: str | None = None,  # refused earlier, for folders in transformers' format
         system: str | None = None,
     ) -> Self:
         """Load a model with its processor.
@@ -210,17 +210,17 @@ class HFVlm(VLM):
         image: Image.Image,
         system: str | None = None,
     ) -> ShownPrompt:
-        """Return what would be sent to a model, without loading it; arguments as elsewhere."""
+        """Return the prompt for a question, without loading the model; arguments as in `load`."""
         processor = cls.try_processor(checkpoint, cls.config(checkpoint), system)
         return Chat(processor, system).show_prompt(question, image)
 
     @classmethod
     def try_processor(cls, checkpoint: Checkpoint, config: Any, system: str | None) -> Any:
-        """Return a checkpoint's processor, which made a prompt once; errors as in `load`."""
+        """Load a checkpoint's processor and test it with one prompt; errors as in `load`."""
         processor = load_processor(checkpoint.name, config)
         typical = Image.new("RGB", TYPICAL_SIZE, "gray")
         try_out(
-            f"checkpoint {checkpoint.name}: making a prompt of a picture",
+            f"checkpoint {checkpoint.name}: making a prompt for a picture",
             lambda: Chat(processor, system).show_prompt("", typical),
         )
         return processor
@@ -230,12 +230,13 @@ class HFVlm(VLM):
         """Return the config of a vision-language model.
 
         Raises:
-            ModelError: If the installed transformers has no class for it.
+            ModelError: If the installed transformers has no class for it, or not one that answers
+                questions about pictures.
         """
         kind = checkpoint.family.model_type
         where = (
-            f"checkpoint {checkpoint.name} is of model_type {kind!r:.80}, which transformers "
-            f"{transformers.__version__} can't load by itself"
+            f"checkpoint {checkpoint.name} has model_type {kind!r:.80}, which transformers "
+            f"{transformers.__version__} can't load without remote code"
         )
         advice = (
             "install a newer release, or pass a checkpoint in transformers' own format (often "
@@ -245,15 +246,14 @@ class HFVlm(VLM):
             config = AutoConfig.from_pretrained(checkpoint.name, trust_remote_code=False)
         if type(config) not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
             raise ModelError(
-                f"checkpoint {checkpoint.name} is of model_type {kind!r}, which is not a model "
-                "that answers questions about pictures (AutoModelForImageTextToText); pass "
-                "another one"
+                f"checkpoint {checkpoint.name} has model_type {kind!r}, which does not answer "
+                "questions about pictures (AutoModelForImageTextToText); pass another checkpoint"
             )
         return config
 
     @property
     def preprocessing(self) -> Chat:
-        """What makes prompts of pictures and questions."""
+        """The object that makes prompts from pictures and questions."""
         return self.chat
 
     @property
@@ -263,25 +263,25 @@ class HFVlm(VLM):
 
     @property
     def pad_id(self) -> int:
-        """Id behind the end of an answer, and before shorter prompts."""
+        """Id that pads after the end of an answer, and before shorter prompts."""
         return self.tokenizer.pad_id
 
     @property
     def generation_note(self) -> str | None:
-        """What of the checkpoint's own generation settings is not applied; None for nothing."""
+        """The checkpoint's generation settings that are not applied; None for none."""
         return ", ".join(f"{name}={value}" for name, value in self.left_out.items()) or None
 
     @property
     def prefix_note(self) -> str | None:
-        """Why prompts about the same picture can't share a prefix; None where they can."""
+        """Why prompts about the same picture can't reuse a cached prefix; None if they can."""
         return self.note
 
     def prompt_ids(self, question: str) -> list[int]:
-        """Return the ids of a question about a picture of a typical size."""
+        """Return the ids of the prompt for a question about a picture of a typical size."""
         return self.shown_prompt(question, Image.new("RGB", TYPICAL_SIZE, "gray")).ids
 
     def prompt_length(self, question: str) -> int:
-        """Return about how many positions the prompt of a question has."""
+        """Return the approximate length of a question's prompt, in tokens."""
         return self._typical_length + len(self.tokenizer.encode(question))
 
     @property
@@ -291,16 +291,16 @@ class HFVlm(VLM):
         return int(torch.isin(ids, self._image_ids).sum())
 
     def shown_prompt(self, question: str, image: Image.Image) -> ShownPrompt:
-        """Return what is sent to the model for a question, for people to read."""
+        """Return the prompt for a question in a readable form."""
         return self.chat.show_prompt(question, image)
 
     def encode_pixels(self, pixels: Any) -> Any:
-        """Return what is computed once for each picture; the same as `encode`."""
+        """Encode prepared pictures; the same as `encode`."""
         return self.encode(pixels)
 
     @torch.inference_mode()
     def encode(self, prepared: Sequence[Prepared]) -> list[EncodedPicture]:
-        """Return the pictures, with the embeddings of their image tokens where these are given."""
+        """Return the pictures, with embeddings of their image tokens if the model takes these."""
         if self.note is not None:
             return [EncodedPicture(one) for one in prepared]
         batch = self._batch(prepared, [next(iter(one.texts)) for one in prepared])
@@ -314,7 +314,7 @@ class HFVlm(VLM):
     def encode_prompts(
         self, features: Features, questions: Sequence[str], *, pad_after_image: bool = False
     ) -> Prompts:
-        """Return a batch of prompts as `generate` takes it, as embeddings where it can."""
+        """Return a batch of prompts for `generate`, as embeddings if the model accepts them."""
         if self.note is None:
             return self.embed_prompts(features, questions, pad_after_image=pad_after_image)
         return self._batch([picture.prepared for picture in features], questions)
@@ -322,10 +322,10 @@ class HFVlm(VLM):
     def embed_prompts(
         self, features: Features, questions: Sequence[str], *, pad_after_image: bool = False
     ) -> EncodedPrompts:
-        """Put image tokens into their prompts, and pad on the left or behind the image.
+        """Put image tokens into their prompts, and pad on the left or after the image.
 
-        Behind it only where it ends at the same position in all of them, and where a picture's
-        prompts are the same up to there whatever is asked.
+        After the image only if it ends at the same position in all prompts, and if the prompts of a
+        picture are identical up to there for every question.
         """
         rows, masks, stops = [], [], set()
         for picture, ids in zip(features, self._ids(features, questions), strict=True):
@@ -346,10 +346,10 @@ class HFVlm(VLM):
         return self._pad_texts([row[~self._image_mask(row)].tolist() for row in ids])
 
     def image_view(self, prepared: Prepared) -> ImageView:
-        """Return a prepared picture as the model sees it, and where its image tokens are in it.
+        """Return a prepared picture as the model sees it, with the grid of its image tokens.
 
         Raises:
-            ModelError: If it is not one picture.
+            ModelError: If it is not exactly one picture.
         """
         if len(prepared.images) != 1 or prepared.videos:
             raise ModelError(
@@ -367,7 +367,7 @@ class HFVlm(VLM):
         )
 
     def add_noise(self, prepared: Prepared, method: Vcd, seed: int) -> Prepared:
-        """Return a prepared picture under VCD's noise."""
+        """Return a prepared picture with VCD's noise."""
         (name,) = _pixel_names(prepared)  # `check_method` refuses others
         noised = method.add_noise(prepared.pixels[name], seed)
         return replace(prepared, pixels={**prepared.pixels, name: noised})
@@ -385,12 +385,12 @@ class HFVlm(VLM):
         """Answer one question about pictures and videos, greedily by default.
 
         Args:
-            image: A picture as `VLM.generate` takes it, a list of such, or None.
-            question: What is asked; it comes after pictures and videos.
+            image: A picture as `VLM.generate` takes it, a list of pictures, or None.
+            question: The question; it comes after pictures and videos.
             decoding: How tokens are chosen.
             videos: Each a list of pictures, its frames, or an array of them, shape (frames, height,
                 width, 3) uint8. All frames are used.
-            settings: Settings of `Decoding` by name, in its place: `max_new_tokens=50`.
+            settings: Settings of `Decoding` by name, instead of `decoding`: `max_new_tokens=50`.
         Raises:
             ModelError: If a picture can't be read, there is none, the processor takes no videos,
                 the question is empty, or a setting is wrong.
@@ -414,7 +414,7 @@ class HFVlm(VLM):
         """Refuse a decoding method that this model can't run.
 
         Raises:
-            MethodError: Saying why.
+            MethodError: With the reason.
         """
         name, model = method.title, type(self.model).__name__
         if method.needs_embeddings and self.note is not None:
@@ -440,14 +440,14 @@ class HFVlm(VLM):
 
         super().check_method(method)
         if method.needs_trial and method not in self._tried:
-            self._tried.add(method)  # before it runs, which comes here again
+            self._tried.add(method)  # first, since the trial calls this function again
             self._try_method(method)
 
     def _try_method(self, method: DecodingMethod) -> None:
         """Choose one token by a method.
 
         Raises:
-            MethodError: If the model is not of a kind that the method knows.
+            MethodError: If the method does not support the model.
         """
         shown = self.encode([self.chat.prepare(Image.new("RGB", (64, 64)), ())])
         self.answer_batch(shown, TRIAL_QUESTIONS[:1], Decoding(1), method)
@@ -471,20 +471,20 @@ class HFVlm(VLM):
         return replace(batch, method_image_mask=self._image_mask(batch.inputs[IDS]) & is_token)
 
     def _image_mask(self, ids: torch.Tensor) -> torch.Tensor:
-        """Return True at image tokens, of the shape of the ids."""
+        """Return a mask that is True at image tokens, in the shape of the ids."""
         return torch.isin(ids, self._image_ids.to(ids.device))
 
     def _reason_against_embeddings(self) -> str | None:
-        """Return why prompts can't be given as embeddings, found out with two of them."""
+        """Return why prompts can't be given as embeddings, tested with two; None if they can."""
         if not len(self._image_ids):
             return "its config names no image token"
         picture = self.chat.prepare(_noise(), ())
         batch = self._batch([picture, picture], TRIAL_QUESTIONS)
         where = (
-            f"{type(self.model).__name__} can't run what {type(self.chat.processor).__name__} "
-            "makes of a picture"
+            f"{type(self.model).__name__} can't run the output of "
+            f"{type(self.chat.processor).__name__} for a picture"
         )
-        advice = "the processor is of another model: copy the original one"
+        advice = "the processor belongs to another model: copy the original one"
         with library_errors(where, advice):
             reason = reason_against(self.model, batch.inputs)
         if reason is not None:
@@ -496,7 +496,7 @@ class HFVlm(VLM):
                 return None
         except (TypeError, ValueError, IndexError):
             return "its `generate` takes no embeddings"
-        return "it scores them differently when its prompts are given so"
+        return "its scores differ when prompts are given as embeddings"
 
 
 def _unapplied_settings(generation: GenerationConfig) -> dict[str, Any]:
@@ -524,7 +524,7 @@ def _pixel_names(prepared: Prepared) -> list[str]:
 
 
 def _noise() -> Image.Image:
-    """Return a picture of a typical size in which every place differs."""
+    """Return a picture of a typical size in which all regions differ."""
     size = TYPICAL_SIZE[0] * TYPICAL_SIZE[1] * 3
     generator = torch.Generator().manual_seed(0)
     values = torch.randint(256, (size,), generator=generator, dtype=torch.uint8)

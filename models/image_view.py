@@ -1,4 +1,4 @@
-"""The picture as a model sees it, and where in it the image tokens are: for figures.
+"""The picture as a model sees it, and the positions of its image tokens: for figures.
 
 Axes: H and W height and width in pixels.
 """
@@ -16,7 +16,7 @@ from eah.grids import token_grid
 
 PIXELS: Final = "pixel_values"
 PATCHES: Final = "image_grid_thw"  # frames, rows and columns of patches of each picture
-# Their processors put the patches that become one token side by side, and tokens row by row.
+# Processors that order patches by image token, and image tokens row by row.
 PATCH_PROCESSORS: Final = ("Qwen2VLImageProcessor", "Glm4vImageProcessor")
 
 
@@ -25,7 +25,7 @@ class ImageView(NamedTuple):
 
     Attributes:
         picture: As the model sees it: cropped, padded or resized. The grid covers it.
-        grid: Rows and columns of image tokens; None where tokens have no known place.
+        grid: Rows and columns of image tokens; None if their positions are unknown.
     """
 
     picture: Image.Image
@@ -35,13 +35,13 @@ class ImageView(NamedTuple):
 def to_image(
     pixels: torch.Tensor, mean: Sequence[float], std: Sequence[float], scale: float = 255.0
 ) -> Image.Image:
-    """Return the picture that normalised pixels were made of.
+    """Return the picture that normalised pixels were made from.
 
     Args:
         pixels: Shape (1, 3, H, W).
-        mean: Per channel, subtracted.
-        std: Per channel, divided by.
-        scale: What 1 before that stands for, of 255.
+        mean: Mean that was subtracted, per channel.
+        std: Standard deviation that was divided by, per channel.
+        scale: Factor from values before normalisation to 0..255.
     """
     values = pixels[0].float().cpu().numpy().transpose(1, 2, 0)  # (H, W, 3)
     values = (values * np.asarray(std) + np.asarray(mean)) * scale
@@ -55,11 +55,11 @@ def processor_view(
     processor: Any,
     config: Any,
 ) -> ImageView:
-    """Return how a model of transformers sees a picture.
+    """Return a picture as a model of transformers sees it.
 
     Args:
-        picture: In RGB.
-        inputs: What the processor made of it and of a question, one batch row.
+        picture: The picture, in RGB.
+        inputs: The processor's output for it and a question, one batch row.
         image_tokens: Number of image tokens in it.
         processor: The image processor.
         config: The model's config.
@@ -70,7 +70,7 @@ def processor_view(
     if pixels is None or pixels.dim() != 4 or pixels.shape[:2] != (1, 3):  # tiles, or patches
         return ImageView(picture, None)
     mean, std = [0.0] * 3, [1.0] * 3
-    if getattr(processor, "do_normalize", False):  # not every processor knows these steps
+    if getattr(processor, "do_normalize", False):  # not every processor has these steps
         mean, std = processor.image_mean, processor.image_std
     scale = 1 / processor.rescale_factor if getattr(processor, "do_rescale", False) else 1.0
     return ImageView(to_image(pixels, mean, std, scale), token_grid(config, image_tokens))
@@ -79,7 +79,7 @@ def processor_view(
 def _patch_view(
     picture: Image.Image, grids: torch.Tensor, image_tokens: int, processor: Any, config: Any
 ) -> ImageView:
-    """Return how a model sees a picture that is resized to whole patches, not to a square."""
+    """Return the model's view of a picture that is resized to whole patches, not to a square."""
     if len(grids) != 1 or not type(processor).__name__.startswith(PATCH_PROCESSORS):
         return ImageView(picture, None)
     frames, rows, columns = (int(n) for n in grids[0])

@@ -1,4 +1,4 @@
-"""From a picture to the pixel tensor that a vision tower was trained on."""
+"""Preprocess pictures to the pixel tensors that a vision tower was trained on."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ def pad_to_square(image: Image.Image, color: Color) -> Image.Image:
 
 
 class Preprocessing(ABC):
-    """Makes pixels of pictures. Plain data, so that worker processes can be given it."""
+    """Makes pixel tensors of pictures. Plain data, which can be sent to worker processes."""
 
     @abstractmethod
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return pixels of pictures, shape (B, 3, side, side), float32.
 
         Raises:
-            ModelError: If a picture can't be shown to a model, see `models.pictures.to_rgb`.
+            ModelError: If a picture is not supported, see `models.pictures.to_rgb`.
         """
 
     def describe(self) -> str:
-        """Return what makes pixels, for people to read."""
+        """Return the preprocessing in a readable form."""
         return repr(self)
 
     def prepare(self, image: Image.Image, questions: Sequence[str]) -> Any:
-        """Return what `VLM.encode` takes of a picture: pixels, (1, 3, side, side), by default."""
+        """Return a picture as `VLM.encode` takes it: by default pixels, (1, 3, side, side)."""
         return self([image])
 
 
@@ -56,7 +56,9 @@ class ClipPreprocessing(Preprocessing):
     """Resizes the shortest edge bicubically, centre-crops and normalises as CLIP does."""
 
     size: int  # side of the crop in pixels (336 for LLaVA-1.5)
-    padding: Color | None = None  # to pad to a square with, so that nothing is cropped
+    padding: Color | None = (
+        None  # pads to a square, so that nothing is cropped; None for no padding
+    )
 
     def __call__(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """Return pixels, shape (B, 3, size, size), float32."""
@@ -68,9 +70,9 @@ class ClipPreprocessing(Preprocessing):
 
 @dataclass(frozen=True, slots=True)
 class SquashPreprocessing(Preprocessing):
-    """Resizes to a square bicubically, whatever the picture's proportions, and normalises.
+    """Resizes to a square bicubically, ignoring the picture's proportions, and normalises.
 
-    The `blip_image_eval` processor of LAVIS and MiniGPT-4.
+    It is the `blip_image_eval` processor of LAVIS and MiniGPT-4.
     """
 
     size: int  # side in pixels (224 for InstructBLIP and MiniGPT-4)
@@ -81,13 +83,13 @@ class SquashPreprocessing(Preprocessing):
 
 
 def _pixels(processor: Any, images: Sequence[Image.Image]) -> torch.Tensor:
-    """Return what a processor makes of pictures, shape (B, 3, side, side), float32."""
+    """Return a processor's pixels of pictures, shape (B, 3, side, side), float32."""
     batch = processor(images=list(images), return_tensors="np")["pixel_values"]
     return torch.from_numpy(np.asarray(batch, dtype=np.float32))
 
 
-# Since version 5 transformers' image processors resize tensors with torchvision, which gives other
-# pixels than the reference wrappers had; the PIL processors of either version give the same ones.
+# Since version 5, transformers' image processors resize tensors with torchvision, and the pixels
+# differ from those of the reference wrappers. The PIL processors of both versions give theirs.
 HAS_PIL_CLASSES = find_spec("transformers.models.clip.image_processing_pil_clip") is not None
 
 

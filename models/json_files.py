@@ -33,13 +33,13 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json_object(path: Path, what: str) -> dict[str, Any]:
-    """Return the object that a JSON file of a model holds.
+    """Return the object in a JSON file of a model.
 
     Args:
         path: The file.
         what: What it is, such as "config", for error messages.
     Raises:
-        ModelError: Naming the file, if it can't be read or holds no object.
+        ModelError: Naming the file, if it can't be read or contains no object.
     """
     try:
         if not path.is_file():
@@ -54,7 +54,7 @@ def read_json_object(path: Path, what: str) -> dict[str, Any]:
             f"{what} {path} is damaged, it is not whole JSON ({json_fault(error)}); copy it again"
         ) from error
     if not isinstance(content, dict):
-        raise ModelError(f"{what} {path} holds {type(content).__name__}, not a JSON object")
+        raise ModelError(f"{what} {path} contains {type(content).__name__}, not a JSON object")
     return content
 
 

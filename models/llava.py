@@ -1,8 +1,9 @@
 """LLaVA-1.5 (7b, 13b, tiny) and Shikra-7B: CLIP, a projector, LLaMA.
 
-Protocol "opera" runs LLaVA-1.5 as the paper's wrapper does: system message glued to "USER:", the
-picture's sides cropped away. Protocol "official" is LLaVA's: `vicuna_v1` prompt, padded to a
-square. Shikra's "official" has a space after the system message and pads with white.
+Protocol "opera" runs LLaVA-1.5 as the paper's wrapper does: no space between system message and
+"USER:", and a centre crop of the picture. Protocol "official" is LLaVA's: `vicuna_v1` prompt, and
+the picture padded to a square. Shikra's "official" has a space after the system message and pads
+with white.
 """
 
 from __future__ import annotations
@@ -39,17 +40,17 @@ class Llava(VLM):
             "lm_head.": "llm",
         }
     )
-    # float16 throughout: autocast, which the wrapper also has, finds nothing to cast.
+    # float16 throughout: the wrapper's autocast has nothing to cast.
     mixed = Precision("float16", dict.fromkeys(PART_NAMES, HALF))
     stop_text: ClassVar[str | None] = "###"
     padding: ClassVar[Color] = (122, 116, 104)  # CLIP's mean
 
     @classmethod
     def config(cls, checkpoint: Checkpoint) -> Any:
-        """Return the config of the model that a checkpoint holds.
+        """Return the config of a checkpoint's model.
 
         Raises:
-            ModelError: If its image features are not LLaVA-1.5's.
+            ModelError: If it takes image features in another way than LLaVA-1.5.
         """
         if checkpoint.is_whole:
             config = cls.config_class.from_dict(checkpoint.parts[WHOLE].config)
@@ -64,8 +65,9 @@ class Llava(VLM):
         layer, strategy = config.vision_feature_layer, config.vision_feature_select_strategy
         if strategy != "default" or not isinstance(layer, int):
             raise ModelError(
-                f"checkpoint {checkpoint.name} takes image features from {layer!r} ({strategy!r}); "
-                f"{cls.__name__} takes them from one layer, 'default'"
+                f"checkpoint {checkpoint.name} takes image features from layer {layer!r} with "
+                f"strategy {strategy!r}; {cls.__name__} takes them from one layer with 'default': "
+                "name another checkpoint"
             )
         return config
 
@@ -77,7 +79,7 @@ class Llava(VLM):
 
     @property
     def preprocessing(self) -> ClipPreprocessing:
-        """What makes pixels of pictures: cropped, or padded to a square under "official"."""
+        """Makes pixels of pictures: cropped, or padded to a square under "official"."""
         size = self.model.config.vision_config.image_size
         return ClipPreprocessing(size, self.padding if self.protocol == "official" else None)
 
@@ -103,7 +105,7 @@ class Llava(VLM):
 
 
 class ShikraConfig(LlavaConfig):  # type: ignore[misc]  # transformers is untyped
-    """LLaVA's config under a separate name, so that a saved folder says what it is."""
+    """LLaVA's config with Shikra's model_type, so that a saved folder is recognised."""
 
     model_type = "shikra"
 
@@ -122,7 +124,7 @@ class ShikraForConditionalGeneration(LlavaForConditionalGeneration):  # type: ig
 
 
 if Version(transformers.__version__).major >= 5:
-    # There a class that is not transformers' own must say that LLaVA's names on disk are its own.
+    # Custom classes must register that their weights have LLaVA's names on disk.
     from transformers import conversion_mapping
 
     conversion_mapping.register_checkpoint_conversion_mapping(
@@ -139,12 +141,12 @@ class Shikra(Llava):
     family = Family("shikra", "shikra", ("shikra",), ("<im_patch>", "<im_start>", "<im_end>"))
     model_class: ClassVar[Any] = ShikraForConditionalGeneration
     config_class: ClassVar[Any] = ShikraConfig
-    # The wrapper loads the language model in float32 and runs it under autocast.
+    # The reference wrapper loads the language model in float32 and runs it under autocast.
     mixed = Precision("mixed", {"vision": HALF, "projector": FULL_AUTOCAST, "llm": FULL_AUTOCAST})
     stop_text = None
     answer_mark = "ASSISTANT:"
     padding = (255, 255, 255)
 
     def count_ids(self, questions: Sequence[str], prompts: EncodedPrompts) -> tuple[int, ...]:
-        """Return the lengths of the prompts, each image token counted: they have ids in Shikra."""
+        """Return the lengths of the prompts with all image tokens, which have ids in Shikra."""
         return tuple(prompts.attention_mask.sum(-1).tolist())

@@ -1,4 +1,4 @@
-"""From a model's name to the loaded model: wrapper, checkpoint, device and precision."""
+"""Load a model by name: choose its wrapper, checkpoint, device and precision."""
 
 from __future__ import annotations
 
@@ -48,21 +48,21 @@ MAX_VOCABULARY: Final = 32064  # LLaMA's 32000 tokens, <image>, <pad>, rounded u
 CLIP_SIDE: Final = 336
 # Buffers that older versions of transformers saved; they are computed when a model is built.
 BUFFERS: Final = re.compile(r"(.*\.)?(position_ids|inv_freq)")
-# The last norm's weights are around 1 in every LLaMA, and what was added to them is near 0.
+# The last norm's weights are around 1 in every LLaMA, and around 0 in delta weights.
 SMALLEST_NORM: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What will be loaded: everything that decides a model's answers.
+    """The model that will be loaded: everything that decides its answers.
 
-    From `protocol` on these are the arguments of `load`, defaults resolved.
+    The fields from `protocol` on are the arguments of `load` with defaults resolved.
     """
 
     model: str  # name in `configs/`; "hf-" and the checkpoint's name for others
     family: str  # such as "llava-1.5"
-    checkpoint: str  # folder or hub id, or those of its parts
-    weights: str  # hub commit or hash of the contents; another one means other weights
+    checkpoint: str  # folder or hub id, or one for each part
+    weights: str  # hub commit or hash of the contents; changes with the weights
     protocol: str
     device: str
     dtype: str
@@ -86,21 +86,22 @@ def load(
 
     Args:
         name: One of `available()`, such as "llava-1.5"; "hf" for any vision-language model of
-            transformers, "auto" to find out by the checkpoint's config.
+            transformers; "auto" to detect it from the checkpoint's config.
         checkpoint: Folder or hub id, in transformers' format or as the authors published it; None
-            for what `configs/<name>.yaml` names.
+            for the one in `configs/<name>.yaml`.
         parts: Original files by part (`PARTS`) instead of the config's.
-        protocol: Whose prompt and preprocessing; None for the config's ("opera").
+        protocol: Prompt and preprocessing, "opera" or "official" ("chat" or "chat-short" for
+            "hf"); None for the config's.
         device: "cpu", "cuda:N", or "auto" to spread over all GPUs; None for the first GPU, else
             the CPU.
         dtype: "float32", "float16", "bfloat16", "mixed" (as the paper's wrapper mixes float16 and
             float32) or "auto" (mixed on a GPU, else float32); None for the config's.
-        quantization: "8bit" or "4bit" weights, by bitsandbytes: in the language model, with "hf" in
-            the vision tower, too.
+        quantization: "8bit" or "4bit" weights, by bitsandbytes: in the language model, and with
+            "hf" also in the vision tower.
         converted: Folder that original files are converted to, once; None for one in the cache.
-        system: System message, for "hf"; None for what its chat template has by itself.
+        system: System message, for "hf"; None for the chat template's default.
     Raises:
-        ModelError: If one of these does not exist or does not fit the others.
+        ModelError: If an argument is invalid or does not fit the others.
     """
     _refuse_empty(locals())
     _, settings, wrapper = _wrapper(name, checkpoint)
@@ -132,7 +133,7 @@ def describe(
     converted: str | None = None,
     system: str | None = None,
 ) -> Description:
-    """Resolve what `load` would load, without loading it; arguments and errors as there."""
+    """Describe what `load` would load, without loading it; same arguments and errors."""
     _refuse_empty(locals())
     name, settings, wrapper = _wrapper(name, checkpoint)
     protocol, device = protocol or settings.protocol, resolve_device(device)
@@ -163,9 +164,9 @@ def show_prompt(
     system: str | None = None,
     **_: Any,
 ) -> ShownPrompt:
-    """Return what a model would be sent for a question about a picture; no weights are loaded.
+    """Return the prompt for a question about a picture; no weights are loaded.
 
-    Other arguments and errors are those of `load`.
+    Other arguments and errors as in `load`.
     """
     settings, wrapper = _wrapper(name, checkpoint)[1:]
     located = wrapper.find(settings, checkpoint, parts)
@@ -174,7 +175,7 @@ def show_prompt(
 
 
 def recognise(name: str, checkpoint: str | None) -> str:
-    """Return a model's name; for "auto" that of the paper's model that a checkpoint holds, or "hf".
+    """Return a model's name; for "auto", detect one of the paper's models, or else return "hf".
 
     Raises:
         ModelError: If it is "auto", and no checkpoint with a config is named.
@@ -191,7 +192,7 @@ def recognise(name: str, checkpoint: str | None) -> str:
     if not isinstance(kind, str):
         raise ModelError(
             f"checkpoint {checkpoint} has no config.json that names a model_type, so --model auto "
-            "can't tell what it is; name the model"
+            "can't detect the model; name it"
         )
     text, vision = (_section(config, f"{part}_config") for part in ("text", "vision"))
     if text.get("model_type", "llama") != "llama":
@@ -200,7 +201,7 @@ def recognise(name: str, checkpoint: str | None) -> str:
     width = text.get("hidden_size", config.get("hidden_size", WIDTHS[0]))
     if found != "llava-1.5":
         return found
-    # Others have LLaVA's classes, too: with LLaMA 3, a small LLaMA, or another vision tower.
+    # Other models use LLaVA's classes: with LLaMA 3, a small LLaMA, or another vision tower.
     tower = vision.get("model_type"), vision.get("image_size")
     rows = text.get("vocab_size", 0)
     if width not in WIDTHS or not isinstance(rows, int) or rows > MAX_VOCABULARY:
@@ -230,7 +231,7 @@ def _wrapper(name: str, checkpoint: str | None) -> tuple[str, ModelSettings, typ
 
 
 def load_tokenizer(source: Source) -> ChunkTokenizer:
-    """Load `tokenizer.model`, or `tokenizer.json` where there is no such file.
+    """Load `tokenizer.model`, or `tokenizer.json` if there is no such file.
 
     Raises:
         ModelError: If the checkpoint has neither.
@@ -249,20 +250,20 @@ def check_vocabulary(checkpoint: Checkpoint, rows: int, tokenizer: ChunkTokenize
     """Raise ModelError for a language model with fewer embeddings than its tokenizer needs."""
     if not isinstance(rows, int):
         raise ModelError(
-            f"the config.json of {checkpoint.text.name} says that vocab_size is {rows!r}; copy it "
+            f"the config.json of {checkpoint.text.name} has vocab_size {rows!r}; copy it "
             "again from the original checkpoint"
         )
     tokens, more = tokenizer.get_piece_size(), len(checkpoint.family.added_tokens)
     where = f"llm ({checkpoint.text.name}) has {rows} embeddings for {tokens} tokens"
     if rows < tokens:
         raise ModelError(
-            f"{where}; model and tokenizer are not of the same checkpoint: copy the right "
+            f"{where}; model and tokenizer are from different checkpoints: copy the right "
             "tokenizer.model into it"
         )
     if rows < tokens + more:
         raise ModelError(
             f"{where}, but {checkpoint.family.name} needs {more} more, for its image "
-            "tokens; it is of another model, or incomplete: name the right one"
+            "tokens; it belongs to another model, or is incomplete: name the right one"
         )
 
 
@@ -277,18 +278,18 @@ def load_pretrained(
     quantization: Quantization | None = None,
     unquantized: Sequence[str] = (),
 ) -> Any:
-    """Load a folder or hub repository in transformers' format, all its weights or none.
+    """Load a folder or hub repository in transformers' format; fail unless all weights match.
 
     Args:
         model_class: Class of transformers, or one derived from it, or an `AutoModel...`.
         name: Folder or hub id.
-        config: The model's; None for the folder's.
-        dtype: Of the weights; "auto" for the one that they are stored in.
+        config: The model's config; None for the folder's.
+        dtype: Dtype of the weights; "auto" for the stored one.
         float32: Modules and parameters that stay in float32 under a lower dtype, by the last part
-            of their names. transformers 5 no longer takes a dtype for each part of a model.
+            of their names. transformers 5 no longer accepts a dtype for each part of a model.
         device: As in `load`.
-        quantization: Of linear layers, by bitsandbytes.
-        unquantized: Full names of modules whose linear layers keep their precision then.
+        quantization: Quantization of linear layers, by bitsandbytes.
+        unquantized: Full names of modules whose linear layers are not quantized.
     Returns:
         The model in evaluation mode.
     Raises:
@@ -303,7 +304,7 @@ def load_pretrained(
         options["quantization_config"] = bits_and_bytes(quantization, dtype, unquantized)
     loaded = model_class
     if float32:
-        # transformers takes this from the class alone; the module's name tells it whose class it is
+        # transformers reads this only from the class; __module__ marks it as transformers' own.
         own = {"__module__": model_class.__module__, "_keep_in_fp32_modules_strict": [*float32]}
         loaded = type(model_class.__name__, (model_class,), own)
     advice = "download it again, or name another one"
@@ -314,11 +315,11 @@ def load_pretrained(
                 dtype=dtype,
                 device_map=AUTO if device == AUTO else {"": device},
                 output_loading_info=True,
-                ignore_mismatched_sizes=True,  # named below, with whatever else is wrong
+                ignore_mismatched_sizes=True,  # reported below, together with other problems
                 **options,
             )
     except ModelError:
-        list_tensors(files)  # raises the error that names the file, if one is damaged
+        list_tensors(files)  # raises an error that names the file, if one is damaged
         raise
     model.__class__ = model_class if float32 else model.__class__
     _refuse_wrong_weights(name, found)
@@ -329,10 +330,10 @@ def load_pretrained(
 
 
 def _check_converted(checkpoint: Checkpoint, converted: str | None) -> None:
-    """Refuse a folder to convert to for what needs no converting.
+    """Refuse --converted for a checkpoint that needs no conversion.
 
     Raises:
-        ModelError: If there is one.
+        ModelError: If it is given.
     """
     if converted is not None and checkpoint.is_whole:
         raise ModelError(
@@ -342,14 +343,14 @@ def _check_converted(checkpoint: Checkpoint, converted: str | None) -> None:
 
 
 def _refuse_empty(arguments: Mapping[str, Any]) -> None:
-    """Refuse empty arguments of `load`, which would otherwise stand for the config's."""
+    """Refuse empty arguments of `load`, which would otherwise mean the config's."""
     for what, value in {**arguments, **(arguments["parts"] or {})}.items():
         refuse_empty("model" if what == "name" else what, value)
 
 
 @contextmanager
 def _silence_transformers() -> Iterator[None]:
-    """Keep transformers' own report of wrong weights back, and its bar away from log files."""
+    """Suppress transformers' own report of wrong weights, and its progress bar in log files."""
     level = transformers_logging.get_verbosity()
     bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.set_verbosity_error()
@@ -364,10 +365,10 @@ def _silence_transformers() -> Iterator[None]:
 
 
 def _refuse_wrong_weights(name: str, found: Mapping[str, Any]) -> None:
-    """Refuse what `from_pretrained` would leave random or aside."""
+    """Refuse weights that are missing, unexpected or of another shape."""
     shapes: dict[str, str] = {}
     for one in found["mismatched_keys"]:
-        if isinstance(one, str):  # all that transformers 4 says
+        if isinstance(one, str):  # transformers 4 gives only the name
             shapes[one] = f"{one} of another shape than the model's"
         else:
             key, there, needed = one
@@ -378,13 +379,13 @@ def _refuse_wrong_weights(name: str, found: Mapping[str, Any]) -> None:
     if missing:
         amiss.append(f"lacks {_list_names(missing)}")
     if unexpected:
-        amiss.append(f"holds {_list_names(unexpected)}, which this model does not have")
+        amiss.append(f"contains {_list_names(unexpected)}, which this model does not have")
     if shapes:
-        amiss.append(f"holds {_list_names(shapes.values())}")
+        amiss.append(f"contains {_list_names(shapes.values())}")
     if amiss:
         raise ModelError(
-            f"checkpoint {name} {', and '.join(amiss)}; it is incomplete or of another model: "
-            "download it again, or name the right one"
+            f"checkpoint {name} {', and '.join(amiss)}; it is incomplete or belongs to another "
+            "model: download it again, or name the right one"
         )
 
 
@@ -394,18 +395,18 @@ def _list_names(names: Iterable[str]) -> str:
 
 
 def refuse_delta(where: str, norm: torch.Tensor) -> None:
-    """Refuse delta weights, differences to LLaMA's, as Vicuna and Shikra were published.
+    """Refuse delta weights (differences to LLaMA's), as published for Vicuna and Shikra.
 
     Args:
-        where: What holds them, for the message.
+        where: The checkpoint or file, for the message.
         norm: Weights of the language model's last norm.
     Raises:
-        ModelError: If they are such.
+        ModelError: If the weights are a delta.
     """
     if norm.float().abs().mean() < SMALLEST_NORM:
         raise ModelError(
-            f"{where} holds delta weights, the differences to LLaMA's; add them to LLaMA-7B first "
-            "(Vicuna: python -m fastchat.model.apply_delta, Shikra: mllm/models/shikra/"
+            f"{where} contains delta weights, the differences to LLaMA's; add them to LLaMA-7B "
+            "first (Vicuna: python -m fastchat.model.apply_delta, Shikra: mllm/models/shikra/"
             "apply_delta.py, each with --base LLAMA --target FOLDER --delta DELTA) and pass the "
             "result"
         )

@@ -1,8 +1,7 @@
-"""Files, arrays and PIL pictures of any mode as 8-bit RGB: for models, judges and report pages.
+"""Read files, arrays and PIL pictures of any mode as 8-bit RGB: for models, judges and reports.
 
-The only place that knows what PIL raises. PIL's own `convert` clips deep pictures: a 16-bit grey
-one becomes white, one of floats black. EXIF data does not turn a picture, as in the reference
-wrappers.
+All errors of PIL are handled here. PIL's own `convert` clips deep pictures: a 16-bit grey one
+becomes white, one of floats black. As in the reference wrappers, EXIF orientation is ignored.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from models.errors import ModelError, printable
 from models.sources import is_lfs_pointer
 
 Picture: TypeAlias = str | os.PathLike[str] | Image.Image | np.ndarray[Any, Any]
-"""What a picture may be passed as: a file, a PIL picture, or an array as in `to_picture`."""
+"""Accepted types of a picture: a file, a PIL picture, or an array as in `to_picture`."""
 
 # What PIL raises for files that are not pictures, or are truncated, damaged or far too large: a
 # broken PNG is a SyntaxError, a TIFF's missing tag a KeyError.
@@ -34,51 +33,52 @@ BROKEN: Final = (
     AssertionError, BufferError, EOFError, MemoryError, RuntimeError, struct.error, zlib.error,
     Image.DecompressionBombError, ModelError,
 )  # fmt: skip
-# PIL's other formats are left alone: it starts a program for EPS, reads FITS without a bound, and
-# knows no more than the name of some.
+# PIL's other formats are not read: for EPS it starts a program, it reads FITS without a limit, and
+# some formats it can only identify.
 FORMATS: Final = (
     "JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF", "PPM", "JPEG2000", "AVIF", "DIB", "TGA", "PCX",
     "PSD", "SGI", "QOI", "DDS", "ICO", "ICNS",
 )  # fmt: skip
 POSTSCRIPT: Final = (b"%!PS", b"\xc5\xd0\xd3\xc6")
-# Preprocessing resizes the short side or pads it to the long one, so that a strip of a few
-# kilobytes would take gigabytes. With these bounds reading and preprocessing take 2.8 GB
-# at most, a JPEG 2000 of 12,000 x 12,000 the most.
+# Preprocessing resizes the short side or pads it to the long one, so a strip of a few kilobytes
+# would take gigabytes. With these limits reading and preprocessing take at most 2.8 GB (for a
+# JPEG 2000 of 12,000 x 12,000).
 MAX_SIDE: Final = 12_000
 MAX_RATIO: Final = 200
-# Several formats are read whole before their pixels are. As many pixels take less.
+# Files of several formats are read whole before they are decoded. The largest allowed picture takes
+# less.
 MAX_BYTES: Final = 1 << 29
-# PIL makes a Python object of each strip that the header of a TIFF lists: 100 bytes of one.
+# PIL creates a Python object of about 100 bytes for each strip that the header of a TIFF lists.
 MAX_TIFF_HEADER: Final = 4 << 20
-SHOWN: Final = 200  # characters of what a library says
+SHOWN: Final = 200  # characters of a library's error message
 # PIL opens 16-bit files of these formats as 32-bit integers, spread over 16 bits.
 SIXTEEN_BIT_FORMATS: Final = ("PNG", "PPM")
 WHITE_IS_ZERO: Final = 0  # of TIFF
 
 
 def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Image:
-    """Read a picture to its end and return it as 8-bit RGB.
+    """Read a whole picture and return it as 8-bit RGB.
 
     Args:
         path: The picture.
         draft: Decode a JPEG no larger than this size needs.
     Raises:
-        ModelError: If it can't be read, or is of a size or depth that models are not shown.
+        ModelError: If it can't be read, or its size or depth is not supported.
     """
     try:
         with warnings.catch_warnings(), _open(path) as stream:
-            # PIL warns of what models do not see, and of half of what it takes for a bomb.
+            # PIL warns about metadata, and about pictures above half of its size limit.
             warnings.simplefilter("ignore")
             with _identify(stream) as image:
                 if draft is not None:
                     image.draft("RGB", draft)
                 return to_rgb(image)
     except BROKEN as error:
-        # Only where it is a file: to open a pipe waits for ever.
+        # Only for files: opening a pipe would wait forever.
         if os.path.isfile(path) and is_lfs_pointer(path):
             raise ModelError(
-                f"picture {printable(path)} is a Git LFS pointer, not the picture that it stands "
-                "for; run `git lfs pull` in that folder and try again"
+                f"picture {printable(path)} is a Git LFS pointer, not the picture itself; run "
+                "`git lfs pull` in that folder and try again"
             ) from error
         raise ModelError(
             f"picture {printable(path)} can't be read ({_reason(error)}); replace it and try again"
@@ -86,13 +86,13 @@ def read_picture(path: Path, draft: tuple[int, int] | None = None) -> Image.Imag
 
 
 def to_picture(image: Picture) -> Image.Image:
-    """Return what a user passes as a picture as 8-bit RGB.
+    """Return a user's picture as 8-bit RGB.
 
     Args:
         image: A file, a PIL picture, or an array of uint8 from 0 to 255, shape (height, width, 3)
             or (height, width).
     Raises:
-        ModelError: If it is something else, or can't be read.
+        ModelError: If it has another type, or can't be read.
     """
     if isinstance(image, (str, os.PathLike)):
         return read_picture(Path(image))
@@ -121,21 +121,21 @@ def to_picture(image: Picture) -> Image.Image:
 def to_rgb(image: Image.Image) -> Image.Image:
     """Return a picture as 8-bit RGB.
 
-    Of 16-bit grey the high byte is taken, as PIL does with 16-bit color. Transparency is left out.
+    16-bit grey is reduced to its high byte, as PIL does with 16-bit color. Transparency is ignored.
 
     Raises:
-        ModelError: If the picture is a strip, very large, or of 32 bits.
+        ModelError: If the picture is a strip, very large, or has 32-bit pixels.
     """
     _check_size(image.size)
     image.load()
-    _check_size(image.size)  # an icon's own size may be another than the one that its file lists
+    _check_size(image.size)  # an icon's actual size may differ from the one in its header
     if image.mode.startswith("I;16") or (image.mode == "I" and image.format in SIXTEEN_BIT_FORMATS):
         return _from_16_bits(image)
     if image.mode in ("I", "F"):
         kind = "integers" if image.mode == "I" else "floats"
         raise ModelError(
-            f"its pixels are 32-bit {kind}, and what is black and what is white is not known; "
-            "pictures of 8 or 16 bits are read: scale its values and save it as one of these"
+            f"its pixels are 32-bit {kind}, whose black and white values are unknown; pictures of "
+            "8 or 16 bits are read: scale its values and save it as one of these"
         )
     return image.convert("RGB")
 
@@ -145,13 +145,13 @@ def _check_size(size: tuple[int, int]) -> None:
     short, long = sorted(size)
     if long > MAX_SIDE or long > MAX_RATIO * short or not short:
         raise ModelError(
-            f"it has {size[0]} x {size[1]} pixels; allowed are sides of up to {MAX_SIDE}, one at "
+            f"it has {size[0]} x {size[1]} pixels; sides may be up to {MAX_SIDE}, and one at "
             f"most {MAX_RATIO} times as long as the other: crop or split it"
         )
 
 
 class _Stream(io.BufferedReader):
-    """A picture's file; what is read of it is counted up to a limit, if one is set."""
+    """A picture's file; refuses to read more than a limit, if one is set."""
 
     left: int | None = None
 
@@ -161,15 +161,15 @@ class _Stream(io.BufferedReader):
             self.left -= len(found)
             if self.left < 0:
                 raise ModelError(
-                    f"the list of its parts takes more than {MAX_TIFF_HEADER:,} bytes; save it as "
-                    "a .png"
+                    f"its header has more than {MAX_TIFF_HEADER:,} bytes, which is the limit; save "
+                    "it as a .png"
                 )
         return found
 
 
 def _open(path: Path) -> _Stream:
-    """Open a file that is one, and not a pipe or device named like a picture."""
-    # Without O_NONBLOCK a pipe waits for whoever writes into it.
+    """Open a regular file; refuse pipes and devices that are named like pictures."""
+    # Without O_NONBLOCK, opening a pipe waits for a writer.
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     stream = _Stream(io.FileIO(path, opener=lambda name, _: os.open(name, flags)))
     state = os.fstat(stream.fileno())
@@ -179,7 +179,7 @@ def _open(path: Path) -> _Stream:
     elif not state.st_size:
         problem = "it is empty"
     elif state.st_size > MAX_BYTES:
-        problem = f"it has {state.st_size:,} bytes; allowed are {MAX_BYTES:,}"
+        problem = f"it has {state.st_size:,} bytes; the limit is {MAX_BYTES:,}"
     if problem is not None:
         stream.close()
         raise ModelError(problem)
@@ -188,15 +188,15 @@ def _open(path: Path) -> _Stream:
 
 @cache
 def _formats() -> tuple[str, ...]:
-    Image.init()  # imports what knows them
+    Image.init()  # imports PIL's plugins
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _identify(stream: _Stream) -> Image.Image:
-    """Return the picture in a file, whose pixels are not read yet."""
+    """Return the picture in a file; its pixels are not read yet."""
     start = stream.peek(4)
     if start.startswith(POSTSCRIPT):
-        raise ModelError("PostScript is not read, it is a program; save it as a .png")
+        raise ModelError("it is PostScript, which is a program and is not read; save it as a .png")
     if start.startswith((b"II", b"MM")):
         stream.left = MAX_TIFF_HEADER
     image = Image.open(stream, formats=_formats())
@@ -205,11 +205,11 @@ def _identify(stream: _Stream) -> Image.Image:
 
 
 def _from_16_bits(image: Image.Image) -> Image.Image:
-    """Return 16-bit grey as RGB, by the highest eight bits of each value."""
+    """Return 16-bit grey as RGB: the highest eight bits of each value."""
     values: Any = np.asarray(image)
     bits = 16
     if isinstance(image, TiffImageFile):
-        # PIL leaves the 12 bits of microscopes and scanners as they are, and white that is zero.
+        # PIL does not scale 12-bit values (microscopes, scanners) nor invert those with white = 0.
         bits = int(image.tag_v2.get(BITSPERSAMPLE, (bits,))[0])
         if image.tag_v2.get(PHOTOMETRIC_INTERPRETATION) == WHITE_IS_ZERO:
             values = (1 << bits) - 1 - values
@@ -217,7 +217,7 @@ def _from_16_bits(image: Image.Image) -> Image.Image:
 
 
 def _reason(error: BaseException) -> str:
-    """Return what is wrong with a picture, without the file's name and as one line."""
+    """Return in one line why a picture can't be read, without the file's name."""
     if isinstance(error, UnidentifiedImageError):
         return "it is not a picture that PIL can read"
     if isinstance(error, OSError) and error.strerror:

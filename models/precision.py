@@ -1,7 +1,7 @@
-"""On which device a model runs, and in which precision each of its parts computes.
+"""The device that a model runs on, and the precision of each of its parts.
 
 The reference wrappers mix precisions, each in its own way: float32, float16, either under autocast.
-`--dtype mixed` does the same, the default on a GPU; a plain dtype is the same everywhere.
+`--dtype mixed` does the same and is the default on a GPU; a plain dtype applies to all parts.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ AUTO: Final = "auto"
 MIXED: Final = "mixed"
 PART_NAMES: Final = ("vision", "qformer", "projector", "llm")
 DTYPES: Final = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
-# The output layer is not quantised, as in transformers' own quantised models.
+# The output layer is not quantized, as in transformers' own quantized models.
 OUTPUT_LAYERS: Final = ("lm_head", "language_model.lm_head")
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """Which part of a model a parameter belongs to, by the start of its name; else "llm"."""
+    """Maps parameters to parts of a model by the start of their names; "llm" by default."""
 
     prefixes: Mapping[str, str]
 
@@ -39,17 +39,17 @@ class Parts:
         return next(found, "llm")
 
     def modules(self, *parts: str) -> list[str]:
-        """Return the modules and parameters that some parts consist of."""
+        """Return the names of the modules and parameters of some parts."""
         return [name.rstrip(".") for name, part in self.prefixes.items() if part in parts]
 
 
 @dataclass(frozen=True, slots=True)
 class PartPrecision:
-    """How one part computes."""
+    """The precision of one part."""
 
     linear: torch.dtype  # of linear layers' parameters
     other: torch.dtype  # of norms, embeddings, convolutions
-    autocast: torch.dtype | None = None  # that matrix products are cast to
+    autocast: torch.dtype | None = None  # dtype of matrix products under autocast; None without
 
     def context(self, device: torch.device) -> AbstractContextManager[Any]:
         """Return the context that the part computes in."""
@@ -59,26 +59,26 @@ class PartPrecision:
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How every part of a model computes; a model need not have them all."""
+    """The precision of every part of a model; a model need not have all of them."""
 
     name: str
     parts: Mapping[str, PartPrecision]
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype to load a model in, the lowest; the parts in `float32` are the exception."""
+        """The dtype to load a model in, the lowest of all; the parts in `float32` differ."""
         dtypes = {dtype for part in self.parts.values() for dtype in (part.linear, part.other)}
         return min(dtypes, key=lambda dtype: dtype.itemsize)
 
     @property
     def float32(self) -> tuple[str, ...]:
-        """The parts of which some or all parameters are more precise than `dtype`."""
+        """The parts with parameters that are more precise than `dtype`."""
         return tuple(
             name for name, part in self.parts.items() if {part.linear, part.other} != {self.dtype}
         )
 
     def cast(self, model: nn.Module, parts: Parts) -> None:
-        """Give every parameter its dtype, in place; quantised weights, which are integers, stay."""
+        """Cast every parameter to its dtype, in place, except quantized (integer) weights."""
         for name, parameter in model.named_parameters():
             part = self.parts[parts.of(name)]
             module = model.get_submodule(name.rpartition(".")[0])
@@ -97,16 +97,16 @@ HALF: Final = PartPrecision(torch.float16, torch.float16)
 FULL: Final = PartPrecision(torch.float32, torch.float32)
 FULL_AUTOCAST: Final = PartPrecision(torch.float32, torch.float32, torch.float16)
 HALF_AUTOCAST: Final = PartPrecision(torch.float16, torch.float16, torch.float16)
-# EVA's linear layers are halved, its norms and embeddings are not; under autocast, so that the
-# residual stream is float32. The convolution's weights are cast by autocast.
+# EVA's linear layers are in float16, its norms and embeddings in float32. It runs under autocast,
+# which casts the convolution's weights, and its residual stream is float32.
 EVA: Final = PartPrecision(torch.float16, torch.float32, torch.float16)
 
 
 def resolve_precision(name: str, device: str, mixed: Precision) -> Precision:
-    """Return a precision by name, as `models.load` takes it; "mixed" is the wrapper's `mixed`.
+    """Return a precision by its name in `models.load`; "mixed" is the wrapper's `mixed`.
 
     Raises:
-        ModelError: If there is no such precision.
+        ModelError: If the name is unknown.
     """
     if name == AUTO:
         name = "float32" if device == "cpu" else MIXED
@@ -114,17 +114,17 @@ def resolve_precision(name: str, device: str, mixed: Precision) -> Precision:
         return mixed
     if name not in DTYPES:
         raise ModelError(
-            f"dtype {name!r} is unknown; use auto, mixed (as the paper's wrapper mixed float16 and "
-            f"float32), {', '.join(DTYPES)}"
+            f"dtype {name!r} is unknown; use auto, mixed (float16 and float32 as in the paper's "
+            f"wrapper), {', '.join(DTYPES)}"
         )
     return uniform_precision(DTYPES[name])
 
 
 def check_quantization(name: str | None, device: str) -> Quantization | None:
-    """Return a quantisation by name.
+    """Return a quantization by name.
 
     Raises:
-        ModelError: If there is none of this name, or it can't be had here.
+        ModelError: If the name is unknown, or the quantization is not available here.
     """
     if name is None:
         return None
@@ -132,7 +132,7 @@ def check_quantization(name: str | None, device: str) -> Quantization | None:
         raise ModelError(f"quantization {name!r} is unknown; use 8bit or 4bit")
     if device == AUTO:
         raise ModelError(
-            f"quantization {name} with device auto: a quantised 7B model fits one GPU; "
+            f"quantization {name} with device auto: a quantized 7B model fits on one GPU; "
             "use --gpu-id N, or leave --quantization out"
         )
     if find_spec("bitsandbytes") is None:
@@ -146,12 +146,12 @@ def check_quantization(name: str | None, device: str) -> Quantization | None:
 def bits_and_bytes(
     kind: Quantization, dtype: torch.dtype | str, unquantized: Sequence[str]
 ) -> BitsAndBytesConfig:
-    """Return how transformers quantises: LLM.int8(), or NF4 with double quantisation.
+    """Return transformers' quantization config: LLM.int8(), or NF4 with double quantization.
 
     Args:
         kind: "8bit" or "4bit".
-        dtype: That 4-bit layers compute in.
-        unquantized: Modules that keep their precision; if there are none, transformers chooses.
+        dtype: Dtype that 4-bit layers compute in.
+        unquantized: Modules that keep their precision; if empty, transformers chooses.
     """
     skipped = [*unquantized, *OUTPUT_LAYERS] if unquantized else None
     if kind == "8bit":
@@ -166,10 +166,10 @@ def bits_and_bytes(
 
 
 def resolve_device(device: str | None) -> str:
-    """Return "cpu", "cuda:N", "mps" or "auto" (spread over all GPUs); the first GPU by default.
+    """Return "cpu", "cuda:N", "mps" or "auto" (all GPUs); by default the first GPU, if any.
 
     Raises:
-        ModelError: If there is no such device on this machine.
+        ModelError: If this machine does not have the device.
     """
     if device is None:
         return "cuda:0" if torch.cuda.is_available() else "cpu"
@@ -180,7 +180,7 @@ def resolve_device(device: str | None) -> str:
     except RuntimeError as error:
         raise ModelError(f"device {device!r} is unknown; use cpu, cuda:N or auto") from error
     if wanted.type not in ("cpu", "cuda", "mps"):
-        raise ModelError(f"device {device!r} runs no model; use cpu, cuda:N or auto")
+        raise ModelError(f"device {device!r} is not supported; use cpu, cuda:N or auto")
     if wanted.type != "cuda":
         return str(wanted)
     count, index = torch.cuda.device_count(), wanted.index or 0

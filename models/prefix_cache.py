@@ -1,14 +1,14 @@
 """Cached prefixes: keys and values of system message and picture, computed once.
 
-What follows the picture is a few tokens out of several hundred. So keys and values up to the end of
-the picture are computed once per picture and method, and each question runs only the rest.
+Only a few tokens out of several hundred follow the picture. So keys and values up to the end of the
+picture are computed once per picture and method, and each question runs only the rest.
 
-Under EAH the head depends on a few rows of the question too. The first question about a picture
-runs whole, and the others continue behind its prefix. If one of them finds another densest head, it
-runs again behind a prefix that was computed with that head.
+Under EAH the densest head also depends on a few rows of the question. The first question about a
+picture runs in full, and the others continue after its prefix. If one of them finds another densest
+head, it runs again after a prefix that was computed with that head.
 
 Axes: B prompts, R rows (prompts and their beams), U distinct prefixes, M rows of the prefix that
-most rows have, P positions of a prefix, H heads, N key/value heads, Q queries, T keys behind the
+most rows have, P positions of a prefix, H heads, N key/value heads, Q queries, T keys after the
 prefix, D head size.
 """
 
@@ -43,8 +43,8 @@ from models.decoding.attention_replacement import (
 from models.generation import EncodedPrompts, image_tokens
 from models.prompt_images import current_images, prompt_images
 
-# Tokens that are prefilled together. They keep a GPU busy, and their activations stay small next to
-# the weights. One prompt keeps a CPU busy.
+# Tokens that are prefilled together: enough to keep a GPU busy, while their activations stay small
+# compared with the weights. One prompt keeps a CPU busy.
 PREFILL_TOKENS: Final = {"cuda": 8192}
 MAX_BYTES: Final = 8 << 30
 
@@ -56,11 +56,11 @@ Heads = tuple[int, ...]
 class CachedPrefix:
     """The prefix of the prompts about one picture."""
 
-    picture: Hashable  # names the picture and the method
+    picture: Hashable  # identifies the picture and the method
     layers: list[tuple[torch.Tensor, torch.Tensor]]  # keys and values, (1, N, P, D) each
-    heads: Heads  # that EAH shared when they were computed
-    sums: dict[int, Columns]  # EAH's, over the rows of the prefix, by target layer
-    # A method's, on the prefix's tokens, by layer, (1, P) bool.
+    heads: Heads  # heads that EAH shared when they were computed
+    sums: dict[int, Columns]  # EAH's sums over the rows of the prefix, by target layer
+    # Tokens of the prefix that a method marked, by layer, (1, P) bool.
     marks: dict[int, torch.Tensor] = field(default_factory=dict)
 
     @property
@@ -71,7 +71,7 @@ class CachedPrefix:
 
 
 class Noised(NamedTuple):
-    """A picture under noise, which has its own prefix."""
+    """A picture with noise, which has a separate prefix."""
 
     picture: Hashable
 
@@ -80,24 +80,23 @@ class Noised(NamedTuple):
 class PrefixCache:
     """Prefixes that are kept for later batches, and how often they were used.
 
-    The least recently used ones are dropped first; those that a running batch uses are not.
-
+    The least recently used ones are dropped first, but none that the running batch uses.
     """
 
-    max_bytes: int = MAX_BYTES  # that prefixes may take between batches; 0 keeps none
-    prompts: int = 0  # that were answered
-    prefills: int = 0  # prefixes that were computed for them
-    passes: int = 0  # forward passes that this took, besides those of the answers
+    max_bytes: int = MAX_BYTES  # of all prefixes between batches; 0 keeps none
+    prompts: int = 0  # number of answered prompts
+    prefills: int = 0  # number of prefixes that were computed for them
+    passes: int = 0  # forward passes for prefixes, without those of the answers
     kept: list[CachedPrefix] = field(default_factory=list)  # the least recently used first
 
     @property
     def reused(self) -> int:
-        """Prompts that continued behind a prefix that was computed for another one."""
+        """Number of prompts that continued after a prefix computed for another prompt."""
         return self.prompts - self.prefills
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all prefixes that are kept."""
+        """Bytes of all cached prefixes."""
         return sum(prefix.nbytes for prefix in self.kept)
 
     def find(self, picture: Hashable, heads: Heads | None) -> CachedPrefix | None:
@@ -118,20 +117,20 @@ class PrefixCache:
             excess -= prefix.nbytes
 
     def keep(self, is_needed: Callable[[Any], bool]) -> None:
-        """Drop the prefixes of pictures that are not needed, noised or not."""
+        """Drop the prefixes of pictures that are not needed, with or without noise."""
         names = [prefix.picture for prefix in self.kept]
         named = [name.picture if isinstance(name, Noised) else name for name in names]
         self.kept[:] = [p for p, name in zip(self.kept, named, strict=True) if is_needed(name)]
 
 
 class PicturePrefixes(NamedTuple):
-    """The picture of each prompt of a batch, and where prefixes are kept."""
+    """The picture of each prompt of a batch, and the cache of prefixes."""
 
     pictures: Sequence[Hashable]
     cache: PrefixCache
 
     def add_noised(self) -> PicturePrefixes:
-        """Return the same for a batch that is followed by itself about noised pictures."""
+        """Return the same for the batch followed by its copy with noised pictures."""
         return PicturePrefixes([*self.pictures, *map(Noised, self.pictures)], self.cache)
 
 
@@ -141,13 +140,14 @@ def generate_after_prefixes(
     prefixes: PicturePrefixes,
     generate: Callable[[], torch.Tensor],
 ) -> torch.Tensor:
-    """Return what `generate` returns, run with the cached prefixes of the prompts.
+    """Call `generate` with the cached prefixes of the prompts, and return its result.
 
     Args:
         model: The language model that `generate` runs.
-        prompts: What `generate` passes to it, padded behind the prefix (`EncodedPrompts.prefix`).
+        prompts: The prompts that `generate` passes to it, padded after the prefix
+            (`EncodedPrompts.prefix`).
         prefixes: The pictures of the prompts, and the cache.
-        generate: Runs the prompts from their start; they may be repeated for beams.
+        generate: Runs the whole prompts, possibly repeated for beams.
     """
     batch, cache = _Batch(model, prompts, *prefixes), prefixes.cache
     cache.prompts += len(prefixes.pictures)
@@ -166,25 +166,25 @@ def generate_after_prefixes(
 
 
 class _OtherHeads(Exception):
-    """Some prompts found other heads than their prefixes were computed with: heads by row."""
+    """Some prompts found other heads than those of their prefixes. Argument: heads by row."""
 
 
 class _Batch:
-    """Prompts, and the prefix that each continues behind."""
+    """Prompts, each with the prefix that it continues after."""
 
     def __init__(
         self, model: Any, prompts: EncodedPrompts, pictures: Sequence[Hashable], cache: PrefixCache
     ) -> None:
         self.model, self.prompts, self.pictures, self.cache = model, prompts, pictures, cache
         self.prefixes: dict[int, CachedPrefix] = {}  # by row
-        self.corrected: set[int] = set()  # rows that found other heads once
+        self.corrected: set[int] = set()  # rows that have already found other heads once
         self.whole: set[int] = set()  # rows whose prefix was computed from their own prompt
 
     def assign(self, wanted: dict[int, Heads | None]) -> None:
-        """Give rows a prefix with the heads that they found (None for any), cached or computed.
+        """Assign each row a prefix with the heads that it found (None for any), cached or computed.
 
-        With several target layers, heads that are found behind a wrong one may be wrong as well: a
-        row that found other heads twice runs whole.
+        With several target layers, a wrong head can make the heads of later layers wrong as well,
+        so a row that found other heads twice runs in full.
         """
         missing: dict[Hashable, list[int]] = {}
         for row, heads in wanted.items():
@@ -232,7 +232,7 @@ class _Batch:
             }
 
         def splice(_: Any, args: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]] | None:
-            """Put the prefixes into the cache of a prefill, and cut them off its inputs."""
+            """Put the prefixes into the cache of a prefill, and remove them from its inputs."""
             embeds = kwargs.get("inputs_embeds")
             if embeds is None:  # a decode step
                 return None
@@ -260,7 +260,7 @@ class _Batch:
             return args, {**kwargs, **changed}
 
         with (
-            # Before EAH's own hook, which must see the rest of the prompts only.
+            # Before EAH's own hook, which must see only the rest of the prompts.
             self.model.register_forward_pre_hook(
                 in_this_thread(splice), with_kwargs=True, prepend=True
             ),
@@ -287,12 +287,12 @@ class _Batch:
 def compute_prefixes(
     model: Any, prompts: EncodedPrompts, pictures: Mapping[int, Hashable]
 ) -> list[CachedPrefix]:
-    """Compute the prefixes of some prompts: by themselves, or under EAH as parts of whole prompts.
+    """Compute the prefixes of some prompts: alone, or under EAH as parts of whole prompts.
 
     Args:
         model: The language model.
-        prompts: Prompts that are padded behind their prefix.
-        pictures: By row, the picture of each prompt to run; all in one forward pass.
+        prompts: Prompts that are padded after their prefix.
+        pictures: The picture of each prompt to run, by row; all run in one forward pass.
     """
     handle, rows, length = handle_of(model), list(pictures), prompts.prefix
     stop = None if handle else length
@@ -333,7 +333,7 @@ def compute_prefixes(
 
 @contextmanager
 def _stop_at_last_keys(model: Any) -> Iterator[None]:
-    """In a `with` block, end a forward pass when the last layer has its keys and values."""
+    """In a `with` block, stop a forward pass once the last layer has its keys and values."""
 
     class LastKeys(Exception):
         """Nothing after them is needed."""
@@ -349,9 +349,9 @@ def _stop_at_last_keys(model: Any) -> Iterator[None]:
 
 
 def _read_heads(handle: EAHHandle, prompts: int) -> list[Heads]:
-    """Return the heads that the last prefill found for each prompt, whose beams all have the same.
+    """Return the heads that the last prefill found for each prompt (the same for all its beams).
 
-    One synchronisation with the device for all layers.
+    It synchronises with the device once for all layers.
     """
     chosen = [handle.choices[layer].head for layer in handle.layers]
     heads = torch.stack([head.to(chosen[0].device) for head in chosen])  # (layers, R)
@@ -360,17 +360,17 @@ def _read_heads(handle: EAHHandle, prompts: int) -> list[Heads]:
 
 
 def _can_attend_to_prefixes(module: Any) -> bool:
-    """Return whether a module may attend to cached prefixes.
+    """Return whether a module can attend to prefixes that are stored once for several rows.
 
-    EAH and methods that hold a module need all its keys, and other kernels may see more than
-    tensors: those get a copy of the prefix for each row.
+    Modules that EAH or a method changes need all their keys, and other kernels may not support it:
+    these modules get a copy of the prefix for each row.
     """
     known = kernel_name(module) in KERNELS
     return known and not is_wrapped_by_eah(module) and not is_replaced(module)
 
 
 class PrefixKeys:
-    """Keys and values of the prefixes of a batch, and the rows that continue behind each."""
+    """Keys and values of the prefixes of a batch, and the rows that continue after each."""
 
     layers: dict[int, tuple[torch.Tensor, torch.Tensor]]  # by layer, each (U, N, P, D)
     members: torch.Tensor  # (U, M), rows of each prefix; if fewer, the last one is repeated
@@ -379,7 +379,7 @@ class PrefixKeys:
     def assign(
         self, prefixes: Sequence[CachedPrefix], layers: Collection[int], device: torch.device
     ) -> None:
-        """Take the prefix of each row, and keys and values of these layers from it."""
+        """Store the prefix of each row, with its keys and values in these layers."""
         members: dict[CachedPrefix, list[int]] = {}
         for row, prefix in enumerate(prefixes):
             members.setdefault(prefix, []).append(row)
@@ -394,7 +394,7 @@ class PrefixKeys:
             self.layers[layer] = torch.cat(keys), torch.cat(values)
 
     def attend(self, call: AttentionCall) -> Output:
-        """Run a layer whose keys are those behind the prefixes."""
+        """Run a layer whose own keys are only those after the prefixes."""
         return attend_to_prefixes(
             self, call.layer, call.query, call.key, call.value, call.mask, call.scaling
         ), None
@@ -409,18 +409,18 @@ def attend_to_prefixes(
     attention_mask: torch.Tensor | None,
     scaling: float,
 ) -> torch.Tensor:
-    """Attend to prefixes that rows have in common, and to each row's own keys behind them.
+    """Attend to the prefix of each row, and to its own keys after the prefix.
 
-    This is plain attention without a copy of the prefix for each row: scores on both are put side
-    by side before the softmax.
+    This is plain attention without a copy of the prefix for each row: the scores on both parts are
+    concatenated before the softmax.
 
     Args:
         prefixes: Keys and values of the prefixes.
         layer: Layer index.
         query: Shape (R, H, Q, D).
-        key: Keys behind the prefix, shape (R, N, T, D).
+        key: Keys after the prefix, shape (R, N, T, D).
         value: Shape (R, N, T, D).
-        attention_mask: Of prefix and rest, (R, 1, Q, P + T), bool or additive; None if all is seen.
+        attention_mask: Of prefix and rest, (R, 1, Q, P + T), bool or additive; None for no mask.
         scaling: Factor on the scores.
     Returns:
         Output, shape (R, Q, H, D).
@@ -449,10 +449,10 @@ def attend_to_prefixes(
 
 
 class RestLayer(DynamicLayer):  # type: ignore[misc]  # transformers is untyped
-    """One layer's keys and values behind prefixes that count in its length but are not in it."""
+    """One layer's keys and values after the prefixes, which count in its length only."""
 
     def __init__(self, prefix: int, keys_before: PrefixKeys) -> None:
-        """Start empty, behind so many tokens, whose keys are elsewhere."""
+        """Start empty, after a prefix of this length whose keys are in `keys_before`."""
         super().__init__()
         self.prefix, self.keys_before = prefix, keys_before
 

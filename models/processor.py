@@ -26,13 +26,13 @@ def load_processor(folder: str, config: Any) -> Any:
     """Load the processor of a checkpoint.
 
     Without torchvision, which transformers' video processors need, it is loaded without its video
-    part, and serves for pictures.
+    part and supports only pictures.
 
     Args:
         folder: Folder or hub id.
-        config: The checkpoint's config, which names the kind of model.
+        config: The checkpoint's config, which determines the processor's class.
     Raises:
-        ModelError: If there is none, or it needs what is not installed.
+        ModelError: If there is none, or it needs a package that is not installed.
     """
     found, reason = None, None
     for loader in filter(None, (AutoProcessor, _without_videos(config))):
@@ -41,24 +41,24 @@ def load_processor(folder: str, config: Any) -> Any:
                 found = loader.from_pretrained(folder, trust_remote_code=False)
             break
         except ModelError as error:
-            reason = reason or error.__cause__  # that of the whole processor says more
+            reason = reason or error.__cause__  # the whole processor's error is more useful
     if all(getattr(found, part, None) is not None for part in PICTURE_PARTS):
         return found
     what = type(found).__name__ if reason is None else one_line(reason)
     if isinstance(reason, ImportError):
         raise ModelError(
             f"the processor of {folder} needs a package that is not installed ({what}); install "
-            "it: pip install torchvision, of the release that belongs to your torch"
+            "the torchvision release that belongs to your torch"
         ) from reason
     raise ModelError(
-        f"{folder} has no processor for pictures that transformers can load ({what}); copy "
-        "preprocessor_config.json, the tokenizer and what else the original checkpoint has of it "
-        "into that folder"
+        f"{folder} has no processor for pictures that transformers can load ({what}); copy the "
+        "original checkpoint's preprocessor_config.json, tokenizer and other processor files into "
+        "that folder"
     ) from reason
 
 
 def _without_videos(config: Any) -> Any:
-    """Return a processor's class without its video part where torchvision is missing, or None."""
+    """Return the processor's class without its video part if torchvision is missing, else None."""
     whole = PROCESSOR_MAPPING.get(type(config), None)
     if whole is None or find_spec(TORCHVISION) is not None:
         return None
@@ -69,10 +69,10 @@ def _without_videos(config: Any) -> Any:
 
 @cache
 def image_token(processor: Any) -> str | None:
-    """Return what stands for a picture in a prompt; None where the processor places it by itself.
+    """Return a picture's placeholder in a prompt; None if the processor inserts it itself.
 
-    Some processors (BLIP-2's) put image tokens before any text, so another would be one too many:
-    detected by counting them with the token in the text and without.
+    Some processors (BLIP-2's) put image tokens before any text, so that another placeholder would
+    be too many. This is detected by counting image tokens with and without it in the text.
     """
     found = getattr(processor, "image_token", None)
     if found is None:
@@ -91,18 +91,18 @@ def image_token(processor: Any) -> str | None:
 
 
 class HFTokenizer:
-    """transformers' tokenizer, as wrappers use one (`models.tokenizer.ChunkTokenizer`)."""
+    """transformers' tokenizer with the interface of `models.tokenizer.ChunkTokenizer`."""
 
     def __init__(self, tokenizer: Any, generation: Any, rows: int, media: Sequence[int]) -> None:
-        """Take the tokenizer, and the checkpoint's generation config for what ends an answer.
+        """Store the tokenizer, and read the ids that end an answer from the generation config.
 
         Args:
-            tokenizer: Of the processor.
-            generation: The config.
+            tokenizer: The processor's tokenizer.
+            generation: The checkpoint's generation config.
             rows: Number of the model's embeddings.
-            media: Ids of image and video tokens, which nothing may be padded with.
+            media: Ids of image and video tokens, which must not be used for padding.
         Raises:
-            ModelError: If neither names an end of answers.
+            ModelError: If neither names a valid end of answers.
         """
         self._tokenizer = tokenizer
         check_token_ids(generation)
@@ -123,7 +123,7 @@ class HFTokenizer:
         return list(self._tokenizer.encode(text, add_special_tokens=False))
 
     def decode(self, ids: Sequence[int], /) -> str:
-        """Return the text of ids, special tokens left out."""
+        """Return the text of ids without special tokens."""
         return str(
             self._tokenizer.decode(
                 list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -136,7 +136,7 @@ class HFTokenizer:
         return -1 if found is None else int(found)
 
     def eos_id(self) -> int:
-        """Return the id of the end-of-sequence token, the first where there are several."""
+        """Return the id of the end-of-sequence token, the first if there are several."""
         return self.eos_ids[0]
 
     def get_piece_size(self) -> int:

@@ -80,5 +80,5 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise ModelError(f"config {path} is not YAML as settings need it: {error}") from error
     if not isinstance(values, dict):
-        raise ModelError(f"config {path} holds {type(values).__name__}; it must be `key: value`")
+        raise ModelError(f"config {path} contains {type(values).__name__}; it must be `key: value`")
     return values

@@ -1,4 +1,4 @@
-"""Where a checkpoint, or a part of one, is: a file, a folder, or a repository on the hub."""
+"""Find a checkpoint or a part of one: a file, a folder, or a repository on the hub."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ WHOLE: Final = "checkpoint"
 
 HUB_ID: Final = re.compile(r"[\w.-]+/[\w.-]+")
 QFORMER_TOKENIZER: Final = "qformer_tokenizer"  # a folder in checkpoints of transformers' format
-# What else transformers reads in folders of a checkpoint: chat templates by name, and a processor's
-# second tokenizer, in a folder that is called as the processor calls it.
+# Subfolders that transformers reads as well: named chat templates, and a processor's second
+# tokenizer, in a folder named after the processor's attribute.
 READ_FOLDERS: Final = ("additional_chat_templates", "*tokenizer*")
 SINGLE_FILES: Final = ("model.safetensors", "pytorch_model.bin")
 # Weights, configs, tokenizers and their vocabularies.
 SUFFIXES: Final = {".json", ".jinja", ".model", ".txt", ".safetensors", ".bin", ".pth"}
-# The largest models have some hundred layers. Names are whole ones: a config's
-# `vocab_size_per_layer_input` counts no layers.
+# The largest models have some hundred layers. Names are compared whole: a config's
+# `vocab_size_per_layer_input` does not count layers.
 MOST_LAYERS: Final = 10_000
 DEPTHS: Final = {
     "num_hidden_layers", "num_layers", "n_layer", "n_layers", "layers", "depth",
@@ -39,15 +39,15 @@ DEPTHS: Final = {
     "num_adapter_layers", "num_attention_layers", "num_global_layers", "resampler_depth",
     "perceiver_resampler_num_layers", "num_nextn_predict_layers",
 }  # fmt: skip
-# About a hundred of these are separate modules; embeddings of experts, as Doge has,
-# are tens of thousands.
+# Models have some hundred experts that are modules; embeddings of experts, as in Doge, are tens of
+# thousands.
 MOST_EXPERTS: Final = 100_000
 EXPERTS: Final = {"num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts"}
 POSITIVE: Final = {
     "hidden_size", "vocab_size", "image_size", "patch_size", "num_channels", "num_attention_heads",
     "num_key_value_heads",
 }  # fmt: skip
-# The few lines that a clone contains instead of a large file that was not fetched.
+# A clone contains such a pointer, a few lines of text, if a large file was not fetched.
 POINTER_START: Final = b"version https://git-lfs.github.com/spec/"
 
 
@@ -57,14 +57,14 @@ class Source:
 
     name: str  # path or hub id
     path: Path | None  # None for a hub repository
-    config: dict[str, Any]  # what its `config.json` holds; empty if it has none
+    config: dict[str, Any]  # contents of its `config.json`; empty if it has none
     commit: str  # of the hub repository; empty for a file or folder
 
     @property
     def identity(self) -> str:
         """Hub commit, or a hash of all bytes (26 GB take up to a minute, once).
 
-        Another one means other weights or tokens.
+        It changes when weights or tokenizer files change.
 
         Raises:
             ModelError: If a file can't be read.
@@ -75,12 +75,12 @@ class Source:
             return _contents_hash(self.path)
         except OSError as error:
             raise ModelError(
-                f"{error.filename or self.path} can't be read ({error.strerror}), or was changed "
-                "meanwhile; look what is wrong with it, and start again"
+                f"{error.filename or self.path} can't be read ({error.strerror}), or changed while "
+                "it was read; check the file, and start again"
             ) from error
 
     def is_whole(self, family: Family) -> bool:
-        """Return whether it holds a model of a family in transformers' format."""
+        """Return whether it is a whole model of a family in transformers' format."""
         return self.config.get("model_type") == family.model_type and "text_config" in self.config
 
     def local(self) -> Path:
@@ -89,11 +89,12 @@ class Source:
         Raises:
             ModelError: If the hub can't be reached.
         """
-        from huggingface_hub import snapshot_download  # not needed for folders, slow to import
+        # Imported late: slow, and not needed for folders.
+        from huggingface_hub import snapshot_download
 
         if self.path is not None:
             return self.path
-        # One set of weights is enough, and safetensors are read fastest.
+        # One set of weights is enough, and safetensors load fastest.
         safe = ("model.safetensors", "model.safetensors.index.json")
         weights = "*.safetensors" if any(_hub_file(self.name, name) for name in safe) else "*.bin"
         wanted = ["*.json", "*.jinja", "*.model", "*.txt", weights]
@@ -103,7 +104,7 @@ class Source:
             raise _unreachable_error(self.name, error) from error
 
     def file(self, name: str) -> Path | None:
-        """Return one small file, downloaded if need be; None if there is none of this name.
+        """Return one small file, downloaded if needed; None if it does not exist.
 
         Raises:
             ModelError: If it is a Git LFS pointer, or the hub can't be reached.
@@ -117,12 +118,12 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What tells checkpoints of a model from others."""
+    """How checkpoints of a model are recognised."""
 
     name: str  # in `models.prompts` and the layouts of original files
     model_type: str  # in the `config.json` of a folder in transformers' format
     llm_types: tuple[str, ...]  # in the `config.json` of the original language model
-    added_tokens: tuple[str, ...] = ()  # with embeddings after those of the tokenizer
+    added_tokens: tuple[str, ...] = ()  # tokens whose embeddings follow those of the tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,19 +140,19 @@ class Checkpoint:
 
     @property
     def name(self) -> str:
-        """Path or hub id, for each part where there are several."""
+        """Path or hub id; one for each part if there are several."""
         if self.is_whole:
             return self.parts[WHOLE].name
         return " ".join(f"{part}={source.name}" for part, source in self.parts.items())
 
     @property
     def identity(self) -> str:
-        """That of each part."""
+        """The identities of all parts."""
         return " ".join(source.identity for source in self.parts.values())
 
     @property
     def text(self) -> Source:
-        """Where the language model's config and tokenizer are."""
+        """The part with the language model's config and tokenizer."""
         return self.parts[WHOLE if self.is_whole else "llm"]
 
 
@@ -160,7 +161,7 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
 
     Args:
         name: A path (as given, or relative to the checkout), or a hub id "owner/name".
-        what: What is looked for, for messages.
+        what: Name of the thing to find, for messages.
         advice: What to do if it is not found, for messages.
     Raises:
         ModelError: If it is not found, or its `config.json` is unusable.
@@ -170,7 +171,7 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
         raise ModelError(f"{what} is {name!r}; it must be a path or hub id: {advice}")
     name = os.fspath(name)
     for path in (Path(os.path.expanduser(name)), ROOT / name):
-        # Of os.path, as they say no to what can be no path: of 300 characters, or with a NUL in it.
+        # os.path returns False for impossible paths (300 characters, a NUL), where Path raises.
         if os.path.isdir(path):
             _refuse_closed(path)
             return Source(str(path), path, _read_config(path / "config.json"), "")
@@ -179,19 +180,19 @@ def find_source(name: str, *, what: str, advice: str) -> Source:
         if os.path.lexists(path):
             raise ModelError(
                 f"{what} {name!r:.300} is neither a file nor a folder, but a device, a pipe or a "
-                f"link to nothing; {advice}"
+                f"broken link; {advice}"
             )
     if not HUB_ID.fullmatch(name):
         raise ModelError(
             f"{what} {name!r:.300} is not a file, folder or hub id (owner/name); {advice}"
         )
     found = _hub_file(name, "config.json", required=True)
-    assert found is not None  # or an error
+    assert found is not None  # a missing file is an error
     return Source(name, None, _read_config(found), found.parent.name)
 
 
 def weight_files(path: Path) -> list[Path]:
-    """Return the files with a checkpoint's tensors: itself, or a folder's one file or its shards.
+    """Return the files with a checkpoint's tensors: the file itself, or a folder's file or shards.
 
     Raises:
         ModelError: If there are none, or a shard that the index names is missing.
@@ -205,22 +206,20 @@ def weight_files(path: Path) -> list[Path]:
         if os.path.isfile(single):
             return [single]
     raise ModelError(
-        f"{path} holds no weights ({' or '.join(SINGLE_FILES)}, whole or with an index of shards); "
-        "download it again"
+        f"{path} contains no weights ({' or '.join(SINGLE_FILES)}, whole or with an index of "
+        "shards); download it again"
     )
 
 
 def refuse_empty(what: str, value: object) -> None:
-    """Raise ModelError for an empty text, which an unset variable of a shell leaves."""
+    """Raise ModelError for an empty text, often the result of an unset shell variable."""
     if isinstance(value, str) and not value.strip():
-        raise ModelError(
-            f"{what} is empty, as an unset shell variable is; name one or leave it out"
-        )
+        raise ModelError(f"{what} is empty (an unset shell variable?); name one or leave it out")
 
 
 def is_lfs_pointer(path: Path) -> bool:
-    """Tell whether a file is a Git LFS pointer; False where it can't be read."""
-    if not os.path.isfile(path):  # to open a pipe is to wait for whoever writes into it
+    """Return whether a file is a Git LFS pointer; False if it can't be read."""
+    if not os.path.isfile(path):  # opening a pipe would wait for a writer
         return False
     try:
         with path.open("rb") as file:
@@ -233,13 +232,13 @@ def refuse_lfs_pointer(path: Path) -> None:
     """Raise ModelError if a file of a checkpoint is a Git LFS pointer."""
     if is_lfs_pointer(path):
         raise ModelError(
-            f"{path} is a Git LFS pointer, not the file that it stands for; run `git lfs pull` in "
-            "that folder, or download the checkpoint again"
+            f"{path} is a Git LFS pointer, not the file itself; run `git lfs pull` in that folder, "
+            "or download the checkpoint again"
         )
 
 
 def _hub_file(repository: str, name: str, *, required: bool = False) -> Path | None:
-    from transformers.utils import cached_file  # slow to import
+    from transformers.utils import cached_file  # imported late: slow
 
     try:
         found = cached_file(repository, name, _raise_exceptions_for_missing_entries=required)
@@ -256,7 +255,7 @@ def _unreachable_error(repository: str, error: OSError) -> ModelError:
 
 
 def _refuse_closed(folder: Path) -> None:
-    """Raise ModelError for a folder that this user may not list."""
+    """Raise ModelError for a folder that the user has no permission to list."""
     try:
         with os.scandir(folder):
             pass
@@ -274,7 +273,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _check_sizes(path: Path, config: Any) -> None:
-    """Raise ModelError for sizes that no model has, some of which would take for ever to build."""
+    """Raise ModelError for impossible sizes, some of which would take forever to build."""
     for name, value in config.items() if isinstance(config, dict) else enumerate(config):
         if isinstance(value, (dict, list)):
             _check_sizes(path, value)
@@ -284,8 +283,8 @@ def _check_sizes(path: Path, config: Any) -> None:
             )
             if too_many or (name in POSITIVE and value <= 0):
                 raise ModelError(
-                    f"config {path} says that {one_line(name)} is {value}, which no model has; it "
-                    "is damaged: copy it again"
+                    f"config {path} has {one_line(name)} {value}, which is impossible; the file is "
+                    "damaged: copy it again"
                 )
 
 
@@ -297,7 +296,7 @@ def _shards(index: Path) -> list[Path]:
     for tensor, home in homes.items():
         if not isinstance(home, str) or not home:
             raise ModelError(
-                f"{index} is not an index of shards: it says that {one_line(tensor)} is in "
+                f"{index} is not an index of shards: the file of {one_line(tensor)} is "
                 f"{home!r:.80}, which is not a file name; download it again"
             )
     names = sorted(set(homes.values()))
@@ -311,15 +310,15 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _contents_hash(path: Path) -> str:
-    """Return a hash of the names and contents of all files that can decide a model's answers."""
+    """Return a hash of the names and contents of all files that can affect a model's answers."""
     root, files = path.parent, {path}
     if path.is_dir():
         folders = [found for name in READ_FOLDERS for found in path.glob(name)]
         inside = [*path.iterdir(), *(one for folder in folders for one in folder.glob("*"))]
         root = path
         files = {one for one in inside if one.suffix in SUFFIXES and os.path.isfile(one)}
-        # An index can name shards in other folders and of other suffixes. Folders of tokenizers
-        # have no weights, and incomplete weights are refused when they are loaded.
+        # An index can name shards in other folders and with other suffixes. Tokenizer folders have
+        # no weights, and incomplete weights are refused when they are loaded.
         with suppress(ModelError):
             files.update(weight_files(path))
     hashes = file_hashes(files)

@@ -1,9 +1,9 @@
 """Encode prompt chunks to the ids that the reference wrappers produced.
 
-The tokenizers of transformers changed between 4.29 (the papers') and today: a chunk that starts
-with a space loses its lone "▁". Encoding the chunks with sentencepiece itself gives the papers'
-ids on every version. A folder that holds `tokenizer.json` only (written by transformers 5) is read
-with the `tokenizers` library set up as sentencepiece splits text.
+The tokenizers of transformers changed between 4.29 (the papers' version) and today: a chunk that
+starts with a space loses its lone "▁". Encoding the chunks with sentencepiece itself gives the
+papers' ids on every version. A folder with only `tokenizer.json` (written by transformers 5) is
+read with the `tokenizers` library, set up to split text as sentencepiece does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from models.json_files import read_json_object
 from models.library_errors import library_errors
 
 LLAMA_BOS, LLAMA_EOS, LLAMA_PAD = 1, 2, 0
-MOST_TOKENS: Final = 1 << 31  # no vocabulary is larger, and not all of torch counts further
+MOST_TOKENS: Final = 1 << 31  # more than any vocabulary; some of torch uses 32-bit indices
 UNKNOWN: Final = "<unk>"
 SPACE: Final = "▁"
 BYTES: Final = tuple(f"<0x{value:02X}>" for value in range(256))
@@ -51,7 +51,7 @@ class ChunkTokenizer(Protocol):
 
 
 def check_token_ids(generation: Any) -> None:
-    """Check what a checkpoint's generation config says of special tokens.
+    """Check the special tokens of a checkpoint's generation config.
 
     Raises:
         ModelError: If one of them is neither an id nor a list of ids.
@@ -67,17 +67,17 @@ def check_token_ids(generation: Any) -> None:
 
 
 def check_characters(text: str) -> None:
-    """Refuse a prompt that is not Unicode text: UTF-8, which tokenizers read, can't encode it.
+    """Refuse a prompt that UTF-8, which tokenizers read, can't encode.
 
     Raises:
-        ModelError: Naming half of a surrogate pair, as a JSON file or an argument of a command that
-            is not UTF-8 leaves one.
+        ModelError: Naming half of a surrogate pair, which can come from a JSON file or from a
+            command's argument that is not UTF-8.
     """
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise ModelError(
-            f"the prompt holds half of a surrogate pair ({text[error.start]!r}), which is not "
+            f"the prompt contains half of a surrogate pair ({text[error.start]!r}), which is not "
             "text; write the character itself, or leave it out"
         ) from error
 
@@ -98,16 +98,16 @@ class SentencePieceTokenizer(sentencepiece.SentencePieceProcessor):
     def decode(self, ids: Sequence[int], /) -> str:  # type: ignore[override]  # of ids alone
         """Return the text of ids; control tokens, <unk> and ids added after training are left out.
 
-        <unk> is a special token in LLaMA's tokenizers, and pads what generation stopped early.
+        <unk> is a special token in LLaMA's tokenizers, and pads answers that ended early.
         """
         size, unknown = self.get_piece_size(), self.unk_id()
         return str(super().decode([id_ for id_ in ids if id_ < size and id_ != unknown]))
 
 
 class JsonTokenizer:
-    """A `tokenizer.json` file of LLaMA's kind, of which vocabulary and merges are taken.
+    """A LLaMA `tokenizer.json` file; only its vocabulary and merges are used.
 
-    It splits text as sentencepiece does; special tokens in a text are text.
+    It splits text as sentencepiece does; special tokens in a text are treated as text.
     """
 
     def __init__(self, path: Path) -> None:
@@ -118,7 +118,7 @@ class JsonTokenizer:
         """
         content = read_json_object(path, "tokenizer")
         advice = "copy tokenizer.json from the original checkpoint again"
-        # The file is nested a dozen deep: whatever has another type at some place is damage.
+        # The file is deeply nested: any value of an unexpected type means that it is damaged.
         with library_errors(f"{path} is not a LLaMA tokenizer", advice):
             other = _other_kind(content)
             bpe = None if other else _bpe(content["model"])
@@ -141,8 +141,8 @@ class JsonTokenizer:
     def decode(self, ids: Sequence[int], /) -> str:
         """Return the text of ids; control tokens, <unk> and ids added after training are left out.
 
-        As in sentencepiece, a byte outside of any character becomes one "�", which the
-        decoder of the `tokenizers` library makes of all other bytes, too.
+        As in sentencepiece, only a byte outside of any character becomes "�"; the decoder of the
+        `tokenizers` library also replaces the bytes next to it.
         """
         runs, prefix = [bytearray()], SPACE
         for id_ in ids:
@@ -150,7 +150,7 @@ class JsonTokenizer:
                 runs[-1].append(self._bytes[id_])
                 prefix = ""
             elif id_ in (LLAMA_BOS, LLAMA_EOS):
-                runs.append(bytearray())  # bytes on its two sides do not form a character
+                runs.append(bytearray())  # bytes before and after it do not form a character
             elif id_ in self._spelled and self._spelled[id_] != UNKNOWN:
                 runs[-1] += self._spelled[id_].removeprefix(prefix).encode()
                 prefix = ""
@@ -175,7 +175,7 @@ class JsonTokenizer:
 
 
 def _other_kind(content: Any) -> str | None:
-    """Name a file's kind if it splits text in another way than LLaMA's sentencepiece does."""
+    """Return a file's kind if it splits text unlike LLaMA's sentencepiece model; else None."""
     model, steps = content["model"], list(_steps(content))
     kinds = {step["type"] for step in steps}
     if "ByteLevel" in kinds or "ByteLevel" in str(content.get("decoder")):
@@ -185,7 +185,7 @@ def _other_kind(content: Any) -> str | None:
     if not model.get("byte_fallback") or not set(BYTES) <= model["vocab"].keys():
         return "a BPE tokenizer without byte fallback"
     if other := sorted(kinds - {"Prepend", "Replace", "Metaspace"}):
-        return f"a BPE tokenizer that changes or splits text by {', '.join(other)}"
+        return f"a BPE tokenizer that changes or splits text with {', '.join(other)}"
     replaced = [step for step in steps if step["type"] == "Replace"]
     if any((s["pattern"].get("String"), s["content"]) != (" ", SPACE) for s in replaced):
         return "a BPE tokenizer that replaces characters of a text"
@@ -205,10 +205,10 @@ def _steps(content: Any) -> Iterator[Any]:
 
 
 def _adds_prefix(step: Any) -> bool:
-    """Tell whether a step puts the dummy prefix in front of a text."""
+    """Return whether a step puts the dummy prefix in front of a text."""
     if step["type"] == "Prepend":
         return bool(step["prepend"] == SPACE)
-    # Files of tokenizers before 0.15 say it with `add_prefix_space`.
+    # Files of tokenizers before 0.15 use `add_prefix_space`.
     always = "always" if step.get("add_prefix_space") else "never"
     return bool(step["type"] == "Metaspace" and step.get("prepend_scheme", always) != "never")
 
@@ -221,7 +221,7 @@ def _bpe(model: Any) -> BPE:
     lowest.
 
     Raises:
-        ValueError: If ids or merges don't fit, for which `tokenizers` has no error class.
+        ValueError: If ids or merges don't fit; `tokenizers` has no specific error for this.
     """
     vocabulary = model["vocab"]
     if set(vocabulary.values()) != set(range(len(vocabulary))):

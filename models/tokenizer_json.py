@@ -1,8 +1,8 @@
 """Write `tokenizer.json`, so that transformers gives the ids of a `tokenizer.model`.
 
-transformers converts a lone `tokenizer.model` by itself, but needs protobuf for it, and drops the
-dummy prefix of text that follows a special token: other ids, without a message. Here sentencepiece
-provides tokens and scores, so protobuf is not needed.
+transformers can convert a lone `tokenizer.model` itself, but needs protobuf, and drops the dummy
+prefix of text after a special token, which silently changes ids. Here sentencepiece provides tokens
+and scores, so protobuf is not needed.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from models.errors import ModelError
 from models.tokenizer import BYTES, SPACE, SentencePieceTokenizer
 
 Merge = tuple[str, str]
-# Classes of LLaMA's name build their own splitting of text in transformers 5, whatever the file
-# says. This one, of all versions since 4, takes the file as it is.
+# In transformers 5, classes named after LLaMA ignore how the file splits text and use their own
+# rules. This class uses the file unchanged, in all versions since 4.
 TOKENIZER_CLASS: Final = "PreTrainedTokenizerFast"
-# What tells LLaMA's way of splitting text from others: normalisation, spaces, unknown characters.
+# Texts that LLaMA's tokenizer splits unlike others: normalisation, spaces, unknown characters.
 PROBES: Final = (
     " ", "  a  b   c ", "\ta\n\nb\r\n", "ﬁ ① Å é e\u0301 \u00a0x\u200b", "猫がいる 고양이 кот",
     "🐈\u200d⬛🇩🇪", "x" + " " * 40 + "y", "▁a▁▁b", "<s> </s> <unk> <0x41>", "1234567 aAaAaA",
@@ -35,12 +35,12 @@ def write_tokenizer_json(
 ) -> None:
     """Write `tokenizer.json` and `tokenizer_config.json` for transformers 4.37 to 5.x.
 
-    A prompt is encoded as `models.prompts` encodes it: BOS first, and each text between special
-    tokens by itself, with its own dummy prefix, spaces at its ends kept.
+    A prompt is encoded as in `models.prompts`: BOS first, and each text between special tokens
+    separately, with its own dummy prefix and with the spaces at its ends.
 
     Args:
         tokenizer_model: A sentencepiece BPE model of LLaMA's kind.
-        folder: Where to write.
+        folder: Folder to write to.
         added: Special tokens after the trained vocabulary, by id: ("<image>", "<pad>") are 32000
             and 32001 of LLaVA-1.5. "<pad>" pads if it is among them, else "<unk>".
         processor: Class of the folder's processor, such as "LlavaProcessor".
@@ -73,7 +73,7 @@ def write_tokenizer_json(
 
 
 def _content(pieces: Any, special: tuple[str, str, str], added: Sequence[str]) -> dict[str, Any]:
-    """Return what `tokenizer.json` holds."""
+    """Return the contents of `tokenizer.json`."""
     unk, bos, _ = special
     vocabulary = {pieces.id_to_piece(id_): id_ for id_ in range(pieces.get_piece_size())}
     merges = _merges(pieces, vocabulary)
@@ -88,17 +88,17 @@ def _content(pieces: Any, special: tuple[str, str, str], added: Sequence[str]) -
     tokenizer.decoder = decoders.Sequence([*text, decoders.Strip(" ", 1, 0)])
     tokenizer.add_special_tokens([AddedToken(one, normalized=False) for one in (*special, *added)])
     content: dict[str, Any] = json.loads(tokenizer.to_str())
-    # As text, not as pairs: tokenizers before 0.20 read nothing else.
+    # As text, not as pairs: tokenizers before 0.20 read only text.
     content["model"]["merges"] = [" ".join(merge) for merge in merges]
     return content
 
 
 def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[Merge]:
-    """Return which two tokens merge, best first.
+    """Return the pairs of tokens that merge, best first.
 
     sentencepiece joins the two neighbors whose union has the highest score, the leftmost of equals.
     All tokens of spaces have the same score in LLaMA's vocabulary: a run of spaces grows from the
-    left, so that the merge with the longest left token comes first.
+    left, so the merge with the longest left token comes first.
     """
     learned = {piece for piece, id_ in vocabulary.items() if not _is_special(pieces, id_)}
     ranked = [
@@ -111,10 +111,10 @@ def _merges(pieces: Any, vocabulary: dict[str, int]) -> list[Merge]:
 
 
 def _check(path: Path, pieces: Any, content: str) -> None:
-    """Refuse a model whose ids the file does not give.
+    """Refuse a model whose ids the file does not reproduce.
 
-    sentencepiece does not tell by which algorithm and which normalisation a model splits text. So
-    every token of the vocabulary is encoded both ways, and so are texts that distinguish them.
+    sentencepiece does not expose the algorithm and normalisation by which a model splits text. So
+    every token of the vocabulary, and texts that distinguish tokenizers, are encoded with both.
     """
     ids = range(pieces.get_piece_size())
     learned = [id_ for id_ in ids if not _is_special(pieces, id_)]
@@ -123,7 +123,7 @@ def _check(path: Path, pieces: Any, content: str) -> None:
         raise _not_llama_error(path, "it has unused tokens or user-defined symbols")
     spelled = [pieces.id_to_piece(id_).replace(SPACE, " ") for id_ in ids]
     written = Tokenizer.from_str(content)
-    written.encode_special_tokens = True  # here they are text, as in sentencepiece
+    written.encode_special_tokens = True  # treated as text here, as in sentencepiece
     texts = [*PROBES, *spelled]
     found = written.encode_batch(texts, add_special_tokens=False)
     for text, expected, encoding in zip(texts, pieces.encode(texts), found, strict=True):
@@ -140,6 +140,6 @@ def _is_special(pieces: Any, id_: int) -> bool:
 
 def _not_llama_error(path: Path, reason: str) -> ModelError:
     return ModelError(
-        f"{path} is not a byte-fallback BPE model of LLaMA's kind ({reason}), and tokenizer.json "
-        "can be made of no other; use the tokenizer.model of the original checkpoint"
+        f"{path} is not a byte-fallback BPE model like LLaMA's ({reason}), and tokenizer.json can "
+        "be made only from such a model; use the tokenizer.model of the original checkpoint"
     )

@@ -1,7 +1,7 @@
-"""Try out what a checkpoint's files make of a prompt, in a process that can be ended.
+"""Try out a checkpoint's prompt preparation in a child process that can be killed.
 
-A chat template is a program, and an image processor makes pictures as large as its config says: one
-may never end, the other may take all memory. In Python nothing can stop either in time.
+A chat template is a program and may never end. An image processor may take all memory, since its
+config sets the size of pictures. Python can't stop either of them within the process.
 """
 
 from __future__ import annotations
@@ -19,34 +19,34 @@ import torch
 
 from models.errors import ModelError
 
-# A prompt takes milliseconds, and megabytes.
+# A prompt normally takes milliseconds and megabytes.
 CPU_SECONDS: Final = 10
 MORE_BYTES: Final = 4 << 30
-# Of waiting, for instance for a slow disk; then nothing is known, and the run continues.
+# Longest wait, for instance for a slow disk; then the trial is given up and the run continues.
 WALL_SECONDS: Final = 60
 POLL_S: Final = 0.002
 NO_MEMORY: Final = 3  # exit status
 
 
 def try_out(what: str, make: Callable[[], object]) -> None:
-    """Check that something ends in time and takes bounded memory; do nothing without `fork`.
+    """Check that a call ends in time and takes bounded memory; do nothing without `fork`.
 
-    What it raises is left to who calls it in earnest.
+    Errors that the call raises are ignored here; the real call raises them again.
 
     Args:
-        what: What is tried, for the message.
-        make: Does it once, on the CPU.
+        what: Description of the call, for the message.
+        make: The call, on the CPU.
     Raises:
-        ModelError: If it takes too long or too much.
+        ModelError: If it takes too much time or memory.
     """
     if not hasattr(os, "fork"):
         return
     with warnings.catch_warnings():
-        # Python warns of threads, whose locks the child could wait for: it is given up then.
+        # Python warns that the child may wait for locks of other threads; it is killed then.
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             child = os.fork()
-        except OSError:  # no process or memory is left for it
+        except OSError:  # no more processes or memory
             return
     if child == 0:
         _run_child(make)
@@ -55,14 +55,14 @@ def try_out(what: str, make: Callable[[], object]) -> None:
         return
     if ended == -signal.SIGXCPU:
         reason = f"does not end within {CPU_SECONDS} seconds of processor time"
-    else:  # NO_MEMORY, or a library's abort where it gets none
+    else:  # NO_MEMORY, or a library that aborted without memory
         reason = f"takes more than {MORE_BYTES >> 30} GiB of memory, or crashes"
     raise ModelError(f"{what} {reason}; it is damaged or hostile: use another checkpoint")
 
 
 def _run_child(make: Callable[[], object]) -> None:
-    """Do it under limits and end the process, without anything that is done at Python's exit."""
-    import resource  # where there is fork
+    """Run the call under limits and end the process, without Python's exit handlers."""
+    import resource  # imported late: exists only where fork does
 
     status = 0
     try:
@@ -83,7 +83,7 @@ def _run_child(make: Callable[[], object]) -> None:
 
 
 def _lacks_memory(error: BaseException | None) -> bool:
-    """Tell whether an error, or what it came of, is a lack of memory; torch says so in words."""
+    """Return whether an error or its cause is a lack of memory; torch's errors by their text."""
     return error is not None and (
         isinstance(error, MemoryError)
         or "can't allocate memory" in str(error)
@@ -92,10 +92,10 @@ def _lacks_memory(error: BaseException | None) -> bool:
 
 
 def _wait(child: int) -> int | None:
-    """Return how a process ended; None if it had to be ended for waiting too long.
+    """Return a child's exit code; None if it was killed after waiting too long.
 
-    None, too, where others in this process wait for its children, or it ignores SIGCHLD: then the
-    number of one that has ended may be another process's, which must not be killed.
+    Also None if other code in this process collects its children, or it ignores SIGCHLD: then the
+    id of an ended child may belong to another process, which must not be killed.
     """
     end, is_gone = time.monotonic() + WALL_SECONDS, False
     try:
@@ -114,8 +114,8 @@ def _wait(child: int) -> int | None:
 
 
 def _end(child: int) -> None:
-    """End a process unless others have waited for it."""
+    """Kill a child unless it was already collected."""
     with suppress(ChildProcessError):
-        if os.waitpid(child, os.WNOHANG) == (0, 0):  # its number is still its own
+        if os.waitpid(child, os.WNOHANG) == (0, 0):  # its id is still valid
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)

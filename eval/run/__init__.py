@@ -1,4 +1,4 @@
-"""What is asked of a model, and the folder of the answers.
+"""Run a model on questions, and store the answers in a run folder.
 
-Settings and flags, arms, batches, processes and costs are here; no benchmark is.
+Contains settings and flags, arms, batches, processes and costs, but nothing of one benchmark.
 """

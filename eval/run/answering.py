@@ -1,4 +1,4 @@
-"""Complete a session: ask the model what is not recorded yet, and merge the answers.
+"""Complete a session: ask the questions without a recorded answer, and merge the answers.
 
 Recorded answers are reused only if questions and code are unchanged; otherwise the user decides.
 """
@@ -43,10 +43,10 @@ def load_once() -> Loader:
 
 
 def answer_all(session: Session, load: Loader | None = None) -> bool:
-    """Ask the model what is not recorded yet; the session's folder is entered.
+    """Ask the questions without a recorded answer; the session's folder must be locked.
 
     Args:
-        session: What is asked.
+        session: The run.
         load: Called instead of `models.load`; None for `models.load`.
     Returns:
         Whether this process has all answers; if several share a run, only one of them does.
@@ -86,7 +86,7 @@ def answer_all(session: Session, load: Loader | None = None) -> bool:
     gathered = _gather(session, folders, left)
     if not gathered:
         print(
-            f"process {folder.process.index} of {folder.process.count} is done; the last process "
+            f"process {folder.process.index} of {folder.process.count} is done; the last one "
             "prints the result",
             file=sys.stderr,
         )
@@ -113,12 +113,12 @@ def _yes_no_record(plan: Plan, vlm: models.VLM) -> dict[str, Any]:
 
 
 def _check_arm(arm: AskedArm, vlm: models.VLM, *, is_begun: bool) -> None:
-    """Refuse an arm that the model can't run, before any answer.
+    """Refuse an arm that the model can't run, before the first answer.
 
     Raises:
-        EvaluationError: If it can't run the arm's decoding method, alone or with EAH, or another
-            process started the arm and it can't be resumed.
-        EAHError: If it lacks the layers or heads of EAH's settings.
+        EvaluationError: If the model can't run the arm's decoding method, alone or with EAH, or
+            another process started the arm and it can't be resumed.
+        EAHError: If the model lacks the layers or heads of EAH's settings.
     """
     if is_begun and arm.decoding is not None and arm.decoding.depends_on_history:
         raise EvaluationError(
@@ -183,10 +183,10 @@ def _gather(session: Session, folders: dict[str, ArmFolder], asked: set[str]) ->
 def _check_items(
     session: Session, folders: dict[str, ArmFolder], done: dict[str, dict[Key, Answer]]
 ) -> None:
-    """Refuse answers whose question, picture or label is not that of the question file.
+    """Refuse answers whose question, picture or label differs from the question file.
 
     Raises:
-        EvaluationError: Naming the first.
+        EvaluationError: Naming the first one.
     """
     items = {prompt.key: prompt.item for prompt in session.plan.prompts}
     for name, answers in done.items():
@@ -207,11 +207,11 @@ def _check_items(
 def _check_code(
     session: Session, done: dict[str, dict[Key, Answer]], left: set[str], now: dict[str, Any]
 ) -> None:
-    """Refuse to resume answers of other code, and note if finished answers are of other code.
+    """Refuse to resume answers of other code, and print a note if finished answers are of it.
 
     Raises:
-        EvaluationError: If an arm was started by other code and is unfinished, or its name now
-            means other settings.
+        EvaluationError: If an unfinished arm was started by other code, or an arm's name now means
+            other settings.
     """
     for arm in session.plan.arms:
         folder = session.arm_folder(arm)

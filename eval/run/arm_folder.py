@@ -4,7 +4,7 @@
     arms/eah@layers=2/answers.jsonl   one line per answer, appended batch by batch
     arms/eah@layers=2/costs.jsonl     one line per batch
 
-Complete answers are sorted in the order of the questions, and never written again.
+Complete answers are sorted in the order of the questions, and not changed afterwards.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class ArmFolder:
     """
 
     def __init__(self, run: Path, name: str, process: int | None = None) -> None:
-        """Name the folder; nothing is written yet.
+        """Set the folder's path; nothing is written yet.
 
         Args:
             run: The run's folder.
@@ -86,13 +86,13 @@ class ArmFolder:
         return found
 
     def costs(self) -> list[BatchCost]:
-        """Return what the recorded batches cost."""
+        """Return the costs of the recorded batches."""
         try:
             return [row_of(BatchCost, record, f"batch {at}") for at, record in
                     enumerate(self._costs.read(), start=1)]  # fmt: skip
         except TypeError as error:
             raise EvaluationError(
-                f"{self.path / COSTS} is damaged ({error}); delete it, it has only times"
+                f"{self.path / COSTS} is damaged ({error}); delete it, it contains only costs"
             ) from error
 
     def append(self, answers: Sequence[Answer]) -> None:
@@ -100,7 +100,7 @@ class ArmFolder:
         self._answers.append(answer.as_record() for answer in answers)
 
     def append_cost(self, cost: BatchCost) -> None:
-        """Record what a batch cost."""
+        """Record the cost of a batch."""
         self._costs.append([asdict(cost)])
 
     def finish(self, answers: Sequence[Answer]) -> None:
@@ -114,7 +114,7 @@ class ArmFolder:
         return self._answers.parts() not in ([], [self._answers.path])
 
     def set_aside(self) -> Path | None:
-        """Move the folder out of the way and return where to; None if there is none."""
+        """Move the folder aside and return its new path; None if there is none."""
         if not self.path.exists():
             return None
         aside = self.path.parents[1] / SET_ASIDE
@@ -139,8 +139,8 @@ def arm_names(run: Path) -> list[str]:
             infos.append(_read_info(folder / ARM))
         elif AppendedLines(folder / ANSWERS).parts():
             raise EvaluationError(
-                f"{folder} has answers, but no {ARM} with their settings; copy that file, too, or "
-                "move the folder away"
+                f"{folder} has answers, but no {ARM} with their settings; copy that file as well, "
+                "or move the folder away"
             )
     ordered = sorted(
         infos, key=lambda info: (info["name"] != BASELINE, info["started"], info["name"])
@@ -156,15 +156,15 @@ def _read_info(path: Path) -> dict[str, Any]:
     check_arm(info, path)
     if _folder_name(info["name"]) != path.parent.name:
         raise EvaluationError(
-            f"{path} is of arm {info['name']!r:.60}, whose folder has another name; move this one "
-            "away if it is a copy, or give it its old name"
+            f"{path} is the file of arm {info['name']!r:.60}, whose folder has another name; move "
+            "this folder away if it is a copy, or rename it back"
         )
     return info
 
 
 def _folder_name(name: str) -> str:
     """Return an arm's name, shortened if it is too long for file systems."""
-    plain = name.replace(":", "-")  # a span; Windows takes no colon
+    plain = name.replace(":", "-")  # in an image span; Windows does not allow colons
     if len(plain) <= LONGEST_NAME:
         return plain
     return f"{plain[:LONGEST_NAME]}-{hashlib.sha256(name.encode()).hexdigest()[:8]}"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from models.decoding.base import DecodingMethod
 
 EAH: Final = "eah"
-# Other names of methods that users may type.
+# Other names of methods that users may write.
 ALIASES: Final = {"vissink": "var", "visattnsink": "var", "clearsight": "vaf", "ad-hh": "adhh"}
 _EXPONENT: Final = re.compile(r"[-+]?\d+(\.\d*)?e[-+]?\d+")
 
@@ -85,7 +85,7 @@ def eah_config(own: Mapping[str, Any], defaults: ArmDefaults) -> tuple[EAHConfig
     if "rule" in given:
         start = {key: value for key, value in start.items() if not key.startswith("threshold")}
     if "threshold" in given:
-        # Like the paper's flag, it is an attention weight, regardless of the preset's unit.
+        # As with the paper's flag, it is an attention weight, regardless of the preset's unit.
         given.setdefault("threshold_unit", "attention")
     config = _build_config({**start, **given})
     model = _build_config(defaults.model)

@@ -1,9 +1,9 @@
-"""The arms of a run: EAH or not, how tokens are chosen, and with which settings.
+"""The arms of a run: with or without EAH, with which decoding method, and with which settings.
 
 An arm is written `baseline`, `eah`, `vcd`, `vcd+eah`, or with settings after an @:
-`eah@layers=2,threshold=0.001`, `vcd+eah@alpha=0.5,layers=0-1`. Its recorded
-name lists what differs from the model's config and from a method's published settings. So a name
-is complete, and the same arm has one name however it was written. Does not import torch.
+`eah@layers=2,threshold=0.001`, `vcd+eah@alpha=0.5,layers=0-1`. Its recorded name lists the settings
+that differ from the model's config and from a method's published settings. So a name is complete,
+and an arm has the same name however it was written. Does not import torch.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Arm:
     """One way to answer the questions of a run.
 
     Attributes:
-        name: As it is recorded.
+        name: Recorded name.
         method: Name of the decoding method; None for transformers' own decoding.
         changes: Settings of the method that differ from the published ones and from `needed`.
         eah: EAH's settings; None without EAH.
@@ -95,14 +95,14 @@ class _ParsedArm:
     settings: Mapping[str, str]
 
     def has_setting(self, key: str) -> bool:
-        """Return whether a setting is one of EAH's or of the method's here."""
+        """Return whether a setting is one of EAH's or of the method's in this arm."""
         return self._is_eahs(key) or self._own(key) is not None
 
     def _is_eahs(self, key: str) -> bool:
         return self.eah and key in EAH_SETTINGS
 
     def _own(self, key: str) -> str | None:
-        """Return a setting's name in the method, also of "opera.threshold"; None if unknown."""
+        """Return a setting's name in the method, also for "opera.threshold"; None if unknown."""
         owner, dot, rest = key.rpartition(".")
         known = published_settings(self.method, {}) if self.method else {}
         return rest if (not dot or owner == self.method) and rest in known else None
@@ -126,12 +126,12 @@ class _ParsedArm:
 
 
 def arms_of(settings: RunSettings) -> tuple[Arm, ...]:
-    """Return the arms that a command's settings ask for.
+    """Return the arms of a command's settings.
 
     Raises:
-        EvaluationError: If one is unknown, two are the same, or a setting is not allowed or of a
-            method that no arm has.
-        ModelError: If there is no such model.
+        EvaluationError: If one is unknown, two are the same, or a setting is not allowed or
+            belongs to a method that no arm has.
+        ModelError: If the model is unknown.
     """
     names = settings.method or (OPERA_ARMS if _opera_settings(settings) else DEFAULT_ARMS)
     return resolve_arms(expand(names, settings.sweep), _arm_defaults(settings))
@@ -170,9 +170,9 @@ def check_size(arms: Sequence[Arm], model: str, size: Size) -> None:
     """Refuse settings of a model's config that are for another language model.
 
     Args:
-        arms: Of the run.
+        arms: The arms of the run.
         model: Name of the model.
-        size: Of the language model that was loaded.
+        size: Size of the language model that was loaded.
     Raises:
         EvaluationError: Naming the method, and both sizes.
     """
@@ -197,13 +197,13 @@ def notes_on_methods(arms: Sequence[Arm], model: str, size: Size) -> Iterator[st
         if known and not is_known and method not in needed_settings(model):
             names = ", ".join(known)
             yield (
-                f"note: the settings of {method} were published for {names}; for another model "
-                "they may not suit it"
+                f"note: the settings of {method} were published for {names}; they may not suit "
+                "another model"
             )
 
 
 def _opera_settings(settings: RunSettings) -> dict[str, Any]:
-    """Return the settings of OPERA that were given by its own flags."""
+    """Return OPERA's settings from its own flags."""
     given = {name: getattr(settings, name) for name in OPERA_FLAGS}
     return {name: value for name, value in given.items() if value is not None}
 
@@ -260,11 +260,11 @@ def name_without_eah(name: str) -> str | None:
 
 
 def expand(names: Sequence[str], sweep: Sequence[str]) -> list[str]:
-    """Return arms with each that takes a swept setting replaced by its grid.
+    """Return the arms, each replaced by its grid if it has swept settings.
 
     Args:
         names: Arms.
-        sweep: Such as ["layers=0,1,2", "threshold=0.001,0.002"].
+        sweep: Grids, such as ["layers=0,1,2", "threshold=0.001,0.002"].
     Raises:
         EvaluationError: If a sweep has another form, or no arm has its setting.
     """
@@ -304,7 +304,7 @@ def expand(names: Sequence[str], sweep: Sequence[str]) -> list[str]:
 
 
 def _settings_of(name: str) -> list[str]:
-    """Return the settings that an arm takes."""
+    """Return the settings that an arm can have."""
     written = _parse(name)
     of_method = published_settings(written.method, {}) if written.method else ()
     return [*of_method, *(EAH_SETTINGS if written.eah else ())]

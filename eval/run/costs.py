@@ -1,7 +1,7 @@
-"""What each arm costs: forward passes per generated token, and time against the baseline.
+"""The cost of each arm: forward passes per generated token, and time relative to the baseline.
 
-Measured for each batch during a run and stored in `costs.jsonl` of the arm's folder, separate from
-the answers: answers are reproducible, times are not.
+Costs are measured for each batch during a run and stored in `costs.jsonl` of the arm's folder,
+separate from the answers: answers are reproducible, times are not.
 """
 
 from __future__ import annotations
@@ -16,18 +16,19 @@ from typing import Any
 
 @dataclass(slots=True)
 class BatchCost:
-    """What one batch of answers cost under one arm.
+    """The cost of one batch of answers under one arm.
 
     Attributes:
-        batch: Names the batch: its first question, and how many it has.
-        device: Where it ran.
+        batch: Identifies the batch by its first question and its size.
+        device: The device that it ran on.
         tokens: Generated tokens of the longest answer.
-        forwards: Forward passes of the language model for these answers; prefixes that several
-            prompts share are left out.
+        forwards: Forward passes of the language model for these answers, without those that compute
+            cached prefixes.
         seconds: Wall-clock time.
-        prompts: Prompts that the model was asked.
-        reused: Prompts that continued a cached prefix computed for another prompt.
-        session: The process that asked, whose times alone are comparable; "" in older records.
+        prompts: Number of prompts.
+        reused: Prompts that continued after a cached prefix computed for another prompt.
+        session: The process that asked; only times of the same process are comparable. "" in older
+            records.
     """
 
     batch: str
@@ -42,14 +43,14 @@ class BatchCost:
 
 @dataclass(frozen=True, slots=True)
 class ArmCost:
-    """What an arm cost over a run.
+    """The cost of an arm over a run.
 
     Attributes:
         forwards_per_token: Forward passes per generated token; None if nothing was measured.
-        time: Times the baseline's, the median of the batches that both answered in one session on
-            one device, so that a slow start weighs nothing; None if there is none.
-        prompts: Prompts that the model was asked.
-        reused: Of these, prompts that continued a cached prefix.
+        time: Ratio to the baseline's time: the median over the batches that both answered in one
+            session on one device, so that a slow start has no effect; None without such batches.
+        prompts: Number of prompts.
+        reused: Number of these that continued after a cached prefix.
     """
 
     forwards_per_token: float | None
@@ -63,9 +64,9 @@ def measure(model: Any, cost: BatchCost) -> Iterator[None]:
     """Add forward passes and time of a `with` block to a cost.
 
     Args:
-        model: The language model whose forward passes are counted, also where its `generate` runs
-            an inner model.
-        cost: Added to.
+        model: The language model whose forward passes are counted, even if its `generate` runs an
+            inner model.
+        cost: The cost to add to.
     """
 
     def count(*_: object) -> None:
@@ -81,8 +82,8 @@ def measure(model: Any, cost: BatchCost) -> Iterator[None]:
 
 
 def first_attention(model: Any) -> Any:
-    """Return the attention module of the first layer; the model itself where none is known."""
-    # Loads torch, which commands that read recorded costs do not need.
+    """Return the attention module of the first layer; the model itself if none is known."""
+    # Imported late: this loads torch, which commands that read recorded costs do not need.
     from eah.errors import UnsupportedModelError
     from eah.find import attention_modules
 
@@ -94,11 +95,11 @@ def first_attention(model: Any) -> Any:
 
 
 def arm_costs(costs: Mapping[str, Sequence[BatchCost]], baseline: str) -> dict[str, ArmCost]:
-    """Return what each arm cost, by name.
+    """Return the cost of each arm, by name.
 
     Args:
         costs: Batches by arm.
-        baseline: Name of the arm that times are compared with.
+        baseline: Name of the arm whose times are the reference.
     """
     reference = {_comparison_key(c): c.seconds for c in costs.get(baseline, ()) if c.seconds > 0}
     found = {}
@@ -116,5 +117,5 @@ def arm_costs(costs: Mapping[str, Sequence[BatchCost]], baseline: str) -> dict[s
 
 
 def _comparison_key(cost: BatchCost) -> tuple[str, str, str]:
-    """Return the key that two times must share to be comparable."""
+    """Return the key that two batches must share for their times to be comparable."""
     return cost.batch, cost.device, cost.session

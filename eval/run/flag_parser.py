@@ -12,23 +12,23 @@ from typing import Any, Final, NoReturn
 from eval.errors import to_one_line
 
 WIDTH: Final = 100
-# In the order of the help; flags that only this command has come first.
+# In the order of the help; the command's own flags come first.
 OWN: Final = "this command"
 GROUPS: Final = (OWN, "model", "data", "arms", "decoding", "running", "output")
 ABOUT_ARMS: Final = "An arm is one way to answer: a decoding method, with or without EAH."
 
 
 class FlagParser(argparse.ArgumentParser):
-    """An argument parser that takes both spellings of a flag and suggests the nearest flag.
+    """An argument parser that accepts both spellings of a flag and suggests the nearest flag.
 
-    A flag that is not given is absent from the result, so defaults of other layers apply.
+    A flag that is not given is absent from the result, so that defaults from elsewhere apply.
     """
 
     def __init__(self, documentation: str) -> None:
         """Start without flags.
 
         Args:
-            documentation: What the command does, then an example, indented by four spaces.
+            documentation: A description of the command, then an example, indented by four spaces.
         """
         what, _, rest = documentation.strip().partition("\n\n")
         example = rest.partition("\n\n")[0]
@@ -83,7 +83,7 @@ class FlagParser(argparse.ArgumentParser):
         return vars(given)
 
     def error(self, message: str) -> NoReturn:
-        """Print one sentence and exit with status 2."""
+        """Print the error in one line and exit with status 2."""
         self.exit(2, to_one_line(f"{Path(self.prog).stem}: error: {message}") + "\n")
 
 

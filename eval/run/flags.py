@@ -1,4 +1,4 @@
-"""Flags that all commands that ask a model share, and how they override YAML and defaults."""
+"""Flags shared by all commands that run a model, and how they override YAML and defaults."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ Settings = TypeVar("Settings", bound=RunSettings)
 
 
 class Parser(FlagParser):
-    """A parser with the flags that all commands that ask a model share."""
+    """A parser with the flags of all commands that run a model."""
 
     def __init__(self, documentation: str, *, table: bool = True) -> None:
         """Start with the common flags.
 
         Args:
-            documentation: See `FlagParser`.
+            documentation: As in `FlagParser`.
             table: Whether the command prints a table of arms.
         """
         super().__init__(documentation)
@@ -72,7 +72,7 @@ def resolve(defaults: Settings, given: dict[str, Any]) -> Settings:
             )
     settings = merge(settings, given, "command line")  # type: ignore[assignment]
     if settings.model == "auto":
-        from models.loading import recognise  # loads torch, which takes seconds
+        from models.loading import recognise  # imported late: loads torch, which takes seconds
 
         settings = replace(settings, model=recognise(settings.model, settings.checkpoint))
     arms_of(settings)  # raises before torch is loaded, which takes seconds
@@ -83,8 +83,8 @@ def add_model_flags(parser: FlagParser, **model: Any) -> None:
     """Add the flags that name a model and how it is loaded.
 
     Args:
-        parser: The command's.
-        model: Options that replace those of --model and --checkpoint.
+        parser: The command's parser.
+        model: Options that override those of --model and --checkpoint.
     """
 
     def flag(*names: str, **options: Any) -> None:
@@ -133,8 +133,8 @@ def add_eah_flags(parser: FlagParser, **threshold: Any) -> None:
     """Add the flags of EAH's settings.
 
     Args:
-        parser: The command's.
-        threshold: Options that replace those of --THRES.
+        parser: The command's parser.
+        threshold: Options that override those of --THRES.
     """
 
     def flag(*names: str, **options: Any) -> None:

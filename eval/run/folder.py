@@ -2,7 +2,8 @@
 
     run.json    settings, versions, device, commit; written first
 
-Answers of arms are in folders below it (`eval/run/arm_folder.py`), a judge's replies next to it.
+Answers of arms are in subfolders, see `eval/run/arm_folder.py`; a judge's replies are next to
+run.json.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ RUN: Final = "run.json"
 BATCHES: Final = "batches.json"
 METRICS: Final = "metrics.json"
 SINKS: Final = "sinks"  # recorded as the benchmark in run folders of eval/sinks.py
-REPORT: Final = "report"  # a folder; made anew from the answers
+REPORT: Final = "report"  # a folder; can be recreated from the answers
 # In version 0.1: the answers of all arms.
 OLD_ANSWERS: Final = "predictions.jsonl"
 
@@ -36,8 +37,8 @@ class RunFolder:
 
     Attributes:
         path: The folder.
-        settings: What decides its content, as JSON has it.
-        process: This process among those that share the run.
+        settings: The settings that decide its contents, as JSON values.
+        process: This process among the processes of the run.
     """
 
     def __init__(
@@ -46,24 +47,24 @@ class RunFolder:
         """Name the folder after its label and a hash of the settings; nothing is written yet.
 
         Args:
-            root: Folder that it is in.
+            root: Its parent folder.
             label: First part of its name, for people.
-            settings: What decides its content.
-            process: This process among those that share the run; None for the only one.
+            settings: The settings that decide its contents.
+            process: This process among the processes of the run; None for the only one.
         """
         canonical = json.dumps(settings, sort_keys=True, default=str)
         self.settings: Record = json.loads(canonical)
         self.path = root / f"{label}-{hashlib.sha256(canonical.encode()).hexdigest()[:8]}"
         self.process = process or Process()
         index = self.process.index
-        # The first process has the same lock as an only one, so that a run is never started twice.
+        # The first process has the same lock as a single process, so no run is started twice.
         self._lock = FileLock(str(self.path / (f".lock.{index}" if index else ".lock")), timeout=0)
 
     def __enter__(self) -> RunFolder:
         """Create and lock the folder.
 
         Raises:
-            EvaluationError: If another process has it, or it can't be written.
+            EvaluationError: If another process has locked it, or it can't be written.
         """
         with write_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
@@ -97,9 +98,9 @@ class RunFolder:
         self.write(RUN, content)
 
     def write_once(self, name: str, content: Mapping[str, Any]) -> Record:
-        """Write a JSON file if it is not there yet, and return what is there.
+        """Write a JSON file unless it exists, and return its contents.
 
-        All processes of a run use the values of the first one, also after the run is resumed.
+        All processes of a run use the values of the first one, even after the run is resumed.
         """
         path = self.path / name
         with self.common_lock():
@@ -108,28 +109,30 @@ class RunFolder:
         return read_json(path)
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
-        """Write a JSON file of the folder, whole or not at all."""
+        """Write a JSON file of the folder atomically."""
         write_json(self.path / name, content)
 
     def lines(self, name: str) -> AppendedLines:
-        """Return a JSON-lines file of the folder, of which each process appends to its own part."""
+        """Return a JSON-lines file of the folder; each process appends to its own part of it."""
         number = None if self.process.is_alone else self.process.index
         return AppendedLines(self.path / name, number)
 
     def common_lock(self) -> FileLock:
-        """Return a lock for what the processes of a run do one after another."""
+        """Return a lock for work that only one process of the run may do at a time."""
         return FileLock(str(self.path / ".lock.common"))
 
 
 def questions_record(asked: Iterable[tuple[Item, str]]) -> dict[str, Any]:
-    """Return number and SHA-256 of the questions of each part, for run.json.
+    """Return the number and SHA-256 of the questions of each part, for run.json.
 
     Args:
-        asked: Questions, each with the text that a model is asked.
+        asked: Questions, each with the text that is sent to the model.
     """
     parts: dict[str, list[list[Any]]] = {}
     for item, text in asked:
-        groups = [dict(item.groups)] if item.groups else []  # without any, as in older folders
+        groups = (
+            [dict(item.groups)] if item.groups else []
+        )  # no key without groups, as in older folders
         asked_of = [item.id, item.image, text, item.label, *groups]
         parts.setdefault(item.part, []).append(asked_of)
     return {

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 WRITTEN_BY: Final = "written_by"
 RECORDS: Final = (RUN, METRICS, BATCHES)
-HEAD_BYTES: Final = 4096  # of a file of ours, which has the mark in them
+HEAD_BYTES: Final = 4096  # our mark is within the first bytes of a file
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,9 +32,9 @@ class OutputFile:
     """A file that a command writes.
 
     Attributes:
-        flag: Names the file, such as "--json".
+        flag: The flag that names the file, such as "--json".
         path: The file.
-        command: The command, as the mark has it.
+        command: Name of the command in the mark.
         overwrite: Whether a file that this command did not write may be replaced.
         mark: Text that marks a file as written by this command; empty if the format has none.
     """
@@ -83,7 +83,7 @@ class OutputFile:
             )
 
     def check_name(self) -> None:
-        """Check that a system can look the path up at all; errors as in `check`."""
+        """Check that the path is valid on this system; errors as in `check`."""
         with write_errors(self.path):
             os.path.realpath(self.path)
 
@@ -107,7 +107,7 @@ class OutputFile:
             return False
 
     def _check_folder(self) -> None:
-        """Check that the file can be created, before hours are spent on computing it."""
+        """Check that the file can be created, before the long computation."""
         above = Path(os.path.realpath(self.path)).parent
         while not above.exists():
             above = above.parent
@@ -120,7 +120,7 @@ class OutputFile:
 def output_files(
     command: str, *, overwrite: bool = False, **paths: Path | None
 ) -> dict[str, OutputFile]:
-    """Return the files that flags ask a command to write, by the name of the flag."""
+    """Return the files that a command's flags ask for, by the name of the flag."""
     return {
         name: OutputFile(f"--{name}", path, command, overwrite, _mark(name, command))
         for name, path in paths.items()
@@ -129,13 +129,13 @@ def output_files(
 
 
 def json_file(command: str, settings: RunSettings) -> list[OutputFile]:
-    """Return the file of --json of a command that asks a model, if one is asked for."""
+    """Return the file of --json of a command that runs a model, if the flag is given."""
     files = output_files(command, overwrite=settings.overwrite, json=settings.json)
     return list(files.values())
 
 
 def _mark(name: str, command: str) -> str:
-    """Return the mark of pages, as --report asks for, or of JSON files."""
+    """Return the mark of pages (--report) or of JSON files."""
     if name == "report":
         return f'name="generator" content="EAH {command}"'
     return f'"{WRITTEN_BY}": "EAH {command}"'
@@ -185,9 +185,9 @@ def paths_in(*values: object) -> list[Path]:
 
 
 def _runs_around(output: OutputFile) -> list[Path]:
-    """Return the run folders whose records a file is among, or would be taken for one of.
+    """Return the run folders that a file belongs to, or would seem to belong to.
 
-    Reports are not records, and a page or result may be next to run.json.
+    Reports do not count as records, and a page or result may be next to run.json.
     """
     target = Path(os.path.realpath(output.path))
     found = []
@@ -201,7 +201,7 @@ def _runs_around(output: OutputFile) -> list[Path]:
 
 
 def _is_read(output: OutputFile, source: Path) -> bool:
-    """Return whether an output is an input, or is there in a folder of inputs and not of ours."""
+    """Return whether an output is an input, or an existing file of a folder of inputs."""
     if same_file(output.path, source):
         return True
     target, folder = (Path(os.path.realpath(path)) for path in (output.path, source))
@@ -209,7 +209,7 @@ def _is_read(output: OutputFile, source: Path) -> bool:
 
 
 def same_file(one: Path, other: Path) -> bool:
-    """Return whether two paths are one file: also by symlinks, hard links, or before it exists."""
+    """Return whether two paths are the same file: also via links, or before it exists."""
     if os.path.realpath(one) == os.path.realpath(other):
         return True
     try:

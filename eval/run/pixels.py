@@ -1,4 +1,4 @@
-"""Pictures, read and preprocessed ahead of the model in worker processes."""
+"""Read and preprocess pictures ahead of the model, in worker processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LEAVE_OUT: Final = (
 ORDINARY_SIZE: Final = (640, 480)
 
 Pixels = dict[str, Any]
-"""What `VLM.encode` takes of pictures, by file name: for most models pixels, (1, 3, side, side)."""
+"""Input of `VLM.encode` by file name: for most models pixels, (1, 3, side, side)."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class _Pictures(Dataset[Pixels | str]):
             what = f"{self.folder / name}: {error}"
             if self._can_prepare_ordinary(name):
                 what += (
-                    "; the model's processor can't take this picture: leave it out of the folder "
-                    "or list"
+                    "; the model's processor does not accept this picture: leave it out of the "
+                    "folder or list"
                 )
             raise EvaluationError(what) from error
 
@@ -79,17 +79,17 @@ def read_ahead(
     workers: int,
     pinned: bool,
 ) -> Iterator[Pixels]:
-    """Yield the pixels of groups of pictures, a few groups ahead of who takes them.
+    """Yield the pixels of groups of pictures, prepared a few groups ahead.
 
     Args:
         groups: File names.
-        folder: Where the pictures are.
+        folder: Folder of the pictures.
         preprocessing: Makes pixels of a picture.
-        questions: What is asked about each picture.
+        questions: Questions about each picture.
         workers: Processes that read; 0 reads in this one.
-        pinned: Whether the pixels are placed in pinned memory, for fast copies to a GPU.
+        pinned: Whether the pixels are in pinned memory, for fast copies to a GPU.
     Raises:
-        EvaluationError: If a picture can't be read, or the model's processor can't take it.
+        EvaluationError: If a picture can't be read, or the model's processor does not accept it.
     """
     loader = DataLoader(
         _Pictures(groups, folder, preprocessing, questions),
@@ -104,10 +104,10 @@ def read_ahead(
 
 
 def _explain_dead_worker(loader: DataLoader[Pixels | str]) -> Iterator[Pixels | str]:
-    """Yield what a loader's processes read.
+    """Yield the output of a loader's processes.
 
     Raises:
-        EvaluationError: If one of them was ended from outside.
+        EvaluationError: If one of them was killed.
     """
     try:
         yield from loader
@@ -115,8 +115,8 @@ def _explain_dead_worker(loader: DataLoader[Pixels | str]) -> Iterator[Pixels | 
         if "DataLoader worker" not in str(error):
             raise
         raise EvaluationError(
-            "a process that reads pictures was ended, perhaps for lack of memory; what was "
-            "answered is kept: run the same command again, with a smaller --num-workers"
+            "a process that reads pictures was killed, perhaps for lack of memory; recorded "
+            "answers are kept: run the same command again, with a smaller --num-workers"
         ) from error
 
 

@@ -1,7 +1,7 @@
-"""What a model is asked and how: prompts, arms, decoding, and which prompts are generated together.
+"""The plan of a run: prompts, arms, decoding, and which prompts are generated together.
 
-Batches follow from the whole list of prompts, not from what is left of it: a run that was stopped
-and started again, or is shared by several processes, forms the same batches as one that was not.
+Batches are formed from the whole list of prompts, not from the remaining ones. So a resumed run,
+and a run of several processes, has the same batches as any other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """One question as the model is asked it: the item's, with the protocol's suffix."""
+    """One question as it is sent to the model: the item's text with the protocol's suffix."""
 
     item: Item
     text: str
@@ -42,7 +42,7 @@ class Prompt:
 
     @property
     def key(self) -> Key:
-        """What identifies the question in the run."""
+        """The key that identifies the question in the run."""
         return self.item.key
 
 
@@ -69,18 +69,18 @@ class Plan:
 
     Attributes:
         prompts: All prompts of the run.
-        arms: In order.
+        arms: All arms, in order.
         data_path: Folder of the pictures.
         decoding: How tokens are chosen.
         batch_size: Prompts that are generated together; None for as many as fit.
         num_workers: Processes that read pictures ahead.
         seed: Seed of sampling; each batch derives its own.
-        prefix_reuse: Whether prompts about the same picture share its prefix.
+        prefix_reuse: Whether prompts about the same picture reuse its cached prefix.
         compile: Whether decoding runs captured steps (`eval.run.steps`).
-        unit: What an answer is called on the progress bar.
-        device: What it runs on, for the record of costs.
+        unit: Name of an answer on the progress bar.
+        device: Name of the device, for the record of costs.
         p_yes: Whether the probability of "yes" against "no" is recorded with each answer.
-        likelihood: Whether that probability is the answer, and nothing is generated after it.
+        likelihood: Whether that probability decides the answer, and nothing else is generated.
     """
 
     prompts: Sequence[Prompt]
@@ -99,17 +99,17 @@ class Plan:
 
 
 Answer = TypeVar("Answer")
-MAX_PROMPTS: Final = 64  # a batch is what a kill loses
-# On a CPU 64 are a sixth faster, and take five times the memory and the time to the first answers.
+MAX_PROMPTS: Final = 64  # a killed run loses the current batch
+# On a CPU 64 are a sixth faster, but take five times the memory and the time to the first answers.
 CPU_PROMPTS: Final = 8
 GPU_SHARE: Final = 0.8
 CPU_SHARE: Final = 0.5
 CACHE_COPIES: Final = 2.5  # the KV cache, a layer's copy as it grows, and the prompts' prefixes
-PREFIX_SHARE: Final = 0.125  # prefixes that are kept for later batches, next to a batch
+PREFIX_SHARE: Final = 0.125  # share of memory for prefixes that are kept for later batches
 
 
 def group_by_picture(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
-    """Return the prompts about each picture, in the order in which pictures first occur."""
+    """Return the prompts about each picture, in the order of the pictures' first prompts."""
     groups: dict[str, list[Prompt]] = {}
     for prompt in prompts:
         groups.setdefault(prompt.image, []).append(prompt)
@@ -117,7 +117,7 @@ def group_by_picture(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
 
 
 def batches_by_count(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]:
-    """Return batches of so many prompts, picture by picture."""
+    """Return batches of `size` prompts, picture by picture."""
     ordered = [prompt for group in group_by_picture(prompts).values() for prompt in group]
     return [ordered[at : at + size] for at in range(0, len(ordered), size)]
 
@@ -125,17 +125,17 @@ def batches_by_count(prompts: Sequence[Prompt], size: int) -> list[list[Prompt]]
 def batches_by_tokens(
     prompts: Sequence[Prompt], lengths: Mapping[str, int], room: Mapping[str, int]
 ) -> list[list[Prompt]]:
-    """Return batches of as many prompts as there is room for, picture by picture.
+    """Return batches of as many prompts as fit, picture by picture.
 
-    Pictures with the longest prompt come first, so that a batch's prompts are of about the same
-    length, and a batch that does not fit shows at once.
+    Pictures with the longest prompt come first, so that the prompts of a batch have about the same
+    length, and a batch that does not fit into memory fails early.
 
     Args:
         prompts: All prompts.
-        lengths: Tokens by prompt's text, the answer's included.
-        room: What `batch_room` returns, as the run's folder has it since it was begun.
+        lengths: Tokens by prompt text, including the answer.
+        room: The result of `batch_room` that was stored in the run's folder at its start.
     """
-    # Older folders say nothing of prompts: they were begun with the most.
+    # Older folders do not limit prompts: they were started with the maximum.
     budget, most = room["tokens"], room.get("prompts", MAX_PROMPTS)
     groups = [
         sorted(group, key=lambda prompt: -lengths[prompt.text])
@@ -157,15 +157,16 @@ def batches_by_tokens(
 
 
 def batch_room(vlm: VLM, decoding: Decoding) -> dict[str, int]:
-    """Return how many tokens, prompts and answers together, and prompts a batch may have.
+    """Return the largest number of tokens (prompts and answers) and of prompts in a batch.
 
-    The tokens are an estimate of what fits next to a loaded model, from the sizes of the KV cache
-    and of one layer's activations.
+    The number of tokens is an estimate of what fits into the free memory, from the sizes of the KV
+    cache and of one layer's activations.
     """
     config = vlm.language_model.config.get_text_config(decoder=True)
     size = next(vlm.language_model.parameters()).element_size()
     width = config.hidden_size // config.num_attention_heads
-    # Families without these (OPT) have a key head for each head, and a fourfold inner width.
+    # Families without these settings (OPT) have as many key heads as heads, and an MLP of four
+    # times the width.
     key_heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
     inner = getattr(config, "intermediate_size", 4 * config.hidden_size)
     inner = max(inner) if isinstance(inner, (list, tuple)) else inner
@@ -178,13 +179,13 @@ def batch_room(vlm: VLM, decoding: Decoding) -> dict[str, int]:
 
 
 def prefix_bytes(vlm: VLM) -> int:
-    """Return how many bytes of prefixes are kept for later batches, for all arms together."""
+    """Return the size limit, in bytes, of prefixes kept for later batches, for all arms together."""
     free, _ = _free_bytes(vlm)
     return min(int(PREFIX_SHARE * free), MAX_BYTES)
 
 
 def _free_bytes(vlm: VLM) -> tuple[int, float]:
-    """Return the free memory where a model is, and the share of it that a batch may take."""
+    """Return the free memory of a model's device, and the share of it that a batch may take."""
     devices = {p.device for p in vlm.model.parameters()}
     gpus = [device for device in devices if device.type == "cuda"]
     if gpus:
@@ -201,7 +202,7 @@ class BatchSplitter:
         Args:
             may_cut: Whether a batch that does not fit is split; otherwise it is an error.
             free_memory: Frees caches before a part is tried again; returns whether the whole part
-                may fit now.
+                may now fit.
         """
         self.size: int | None = None
         self._may_cut = may_cut
@@ -214,9 +215,10 @@ class BatchSplitter:
 
         Args:
             batch: The prompts.
-            answer: Answers some of them; given these and where they begin.
+            answer: Answers a part; gets its prompts and the index of the first one.
         Raises:
-            EvaluationError: If a batch does not fit and may not be cut, or one prompt does not.
+            EvaluationError: If a batch does not fit and must not be split, or a single prompt does
+                not fit.
         """
         at = 0
         while at < len(batch):
@@ -254,7 +256,7 @@ def _try_answer(
     try:
         return answer(prompts, at)
     except (RuntimeError, MemoryError) as error:
-        # Not before it is needed: accelerate takes a while to import.
+        # Imported late: accelerate takes seconds, and is needed only here.
         from accelerate.utils.memory import should_reduce_batch_size
 
         if not (isinstance(error, MemoryError) or should_reduce_batch_size(error)):

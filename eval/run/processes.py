@@ -1,4 +1,4 @@
-"""Several processes that share one run: which of them this is, and on which device it runs.
+"""Several processes that share one run: this process's rank and device.
 
 `accelerate launch`, `torchrun` and `mpirun` start the processes and set their ranks. The processes
 do not communicate: each answers its own batches and writes its own files in the run's folder, and
@@ -14,7 +14,7 @@ from typing import Final
 
 from eval.errors import EvaluationError
 
-# What torchrun and accelerate, Intel's and Hydra's MPI, and Open MPI call them.
+# Variables of torchrun and accelerate, Intel's and Hydra's MPI, and Open MPI.
 COUNT: Final = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE")
 INDEX: Final = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK")
 LOCAL: Final = ("LOCAL_RANK", "MPI_LOCALRANKID", "OMPI_COMM_WORLD_LOCAL_RANK")
@@ -47,17 +47,17 @@ class Process:
         """Return the device of this process.
 
         Args:
-            wanted: What the settings name: None, "cpu", "cuda:N" or "auto".
-            gpus: GPUs of this machine.
+            wanted: The device in the settings: None, "cpu", "cuda:N" or "auto".
+            gpus: Number of GPUs of this machine.
         Raises:
-            EvaluationError: If all processes would take the same GPUs.
+            EvaluationError: If all processes would use the same GPUs.
         """
         if self.is_alone or wanted == "cpu" or (wanted is None and not gpus):
             return wanted
         if wanted is not None:
             raise EvaluationError(
-                f"device {wanted} for {self.count} processes; each takes its own GPU: leave "
-                "--gpu-id and --device out, or start one process"
+                f"device {wanted} for {self.count} processes, but each process needs its own GPU; "
+                "leave --gpu-id and --device out, or start one process"
             )
         if self.local >= gpus:
             raise EvaluationError(
@@ -90,7 +90,7 @@ def this_process(environment: Mapping[str, str] | None = None) -> Process:
 
 
 def launcher_note(environment: Mapping[str, str] | None = None) -> str | None:
-    """Return a note where accelerate was asked for several processes and started one."""
+    """Return a note if accelerate was asked for several processes but started one."""
     environment = os.environ if environment is None else environment
     on_cpu = environment.get("ACCELERATE_USE_CPU") == "True"
     if on_cpu and "MASTER_PORT" in environment and this_process(environment).is_alone:

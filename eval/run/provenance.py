@@ -1,8 +1,8 @@
 """What a result depends on besides its settings: code, versions, commit, command and time.
 
-An answer is only worth reading with the code that gave it. So the sources of eah/ and models/, the
-versions and the weights are recorded with an arm, and compared when the arm is taken up again.
-Needs neither torch nor a model.
+Answers can only be interpreted together with the code that produced them. So the sources of eah/
+and models/, the versions and the weights are recorded with an arm, and compared when the arm is
+resumed. Needs neither torch nor a model.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def provenance(packages: Iterable[str]) -> dict[str, Any]:
     """Return versions, commit, command and time.
 
     Args:
-        packages: Names of the packages that decide the result, besides Python and this project.
+        packages: Names of the packages that affect the result, besides Python and this project.
     """
     return {
         "started": now(),
@@ -48,12 +48,12 @@ def now() -> str:
 
 
 def git_commit() -> str | None:
-    """Return the project's commit, with "-dirty" after local changes; None where nothing says it.
+    """Return the project's commit, with "-dirty" after local changes; None if it is unknown.
 
     A tree from `git archive` has its commit in a file; later changes there are not detected. The
     commit of an enclosing repository is not the project's, and is not used.
     """
-    with suppress(OSError):  # who copied the sources may have left it out
+    with suppress(OSError):  # the file may be missing from a copy of the sources
         exported = (ROOT / EXPORTED).read_text(encoding="utf-8").strip()
         if not exported.startswith("$"):
             return exported
@@ -64,7 +64,7 @@ def git_commit() -> str | None:
 
 
 def _git(*words: str) -> str | None:
-    """Return what git says of the tree, whoever owns it; None if it can't say it."""
+    """Return git's output for the tree, whoever owns the files; None on failure."""
     try:
         said = subprocess.run(
             ["git", "-c", f"safe.directory={ROOT}", *words],
@@ -80,13 +80,13 @@ def _git(*words: str) -> str | None:
 
 PACKAGES: Final = ("torch", "transformers", "tokenizers", "sentencepiece", "pillow", "numpy")
 SOURCES: Final = ("eah", "models")
-# Decides no answer by itself.
+# Has no effect on answers.
 INCIDENTAL: Final = ("eah", "python")
 EXPORTED: Final = "eval/run/commit.txt"  # see .gitattributes
 
 
 def current_code(weights: str) -> dict[str, Any]:
-    """Return what would answer now: files with their hashes, one hash over them, versions, weights.
+    """Return the current code: files with their hashes, one hash over all, versions and weights.
 
     Args:
         weights: Identity of the weights.
@@ -105,7 +105,7 @@ def current_code(weights: str) -> dict[str, Any]:
 
 
 def code_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return in words what differs between recorded code and another; empty if nothing does."""
+    """Return the differences between recorded and current code, in words; empty if none."""
     found = []
     if then.get("code") != now["code"]:
         old, new = then.get("files", {}), now["files"]
@@ -122,7 +122,7 @@ def code_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def setting_changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return in words which of an arm's recorded settings mean something else now."""
+    """Return which of an arm's recorded settings now have another meaning, in words."""
     found = []
     for group in ("settings", "eah"):
         old, new = then.get(group) or {}, now.get(group) or {}

@@ -1,7 +1,7 @@
-"""Whether answers still name the questions, pictures and labels that their run asked.
+"""Check that recorded answers still name the questions, pictures and labels of their run.
 
-run.json has a hash of them. So a label that was edited in an answers file is detected even without
-the question file.
+run.json contains a hash of them. So a label that was edited in an answers file is detected even
+without the question file.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
 
 
 def check_questions(run: RecordedRun, text_of: Callable[[Item], str]) -> None:
-    """Check the finished arms of a run; one of version 0.1 has other hashes, which are not checked.
+    """Check the finished arms of a run, except in runs of version 0.1, whose hashes differ.
 
     Args:
         run: The run.
-        text_of: Returns what a model was asked.
+        text_of: Returns the text that was sent to the model.
     Raises:
         EvaluationError: Naming the first changed line, or that lines were changed in all arms.
     """
@@ -39,8 +39,8 @@ def check_questions(run: RecordedRun, text_of: Callable[[Item], str]) -> None:
             _compare(run, name, answers, items, first)
     if not whole:
         raise EvaluationError(
-            f"{run.path}: the answers name other questions, pictures or labels than {RUN} has the "
-            "hash of; lines were changed in all arms, or the run was not ended: copy the old files "
+            f"{run.path}: the questions, pictures or labels of the answers do not match the hash in "
+            f"{RUN}; lines were changed in all arms, or the run is unfinished: copy the old files "
             "back, or run the command that made them again"
         )
 
@@ -48,7 +48,7 @@ def check_questions(run: RecordedRun, text_of: Callable[[Item], str]) -> None:
 def _is_asked(
     answers: Sequence[Answer], asked: Mapping[str, Any], text_of: Callable[[Item], str]
 ) -> bool:
-    """Return whether answers are to what was asked; an arm just answered may be in other order."""
+    """Return whether answers match the questions; a new arm may have them in another order."""
     items = [answer.item for answer in answers]
     hashes = {part: of.get("sha256") for part, of in asked.items()}
     return any(hashes == _hashes(order, text_of) for order in (items, sorted(items, key=_by_id)))
@@ -71,6 +71,6 @@ def _compare(
             path = ArmFolder(run.path, name).path / ANSWERS
             raise EvaluationError(
                 f"{path}, answer {at} is to {answer.item}, but arm {first} was asked "
-                f"{other or 'no such question'}; one of them was changed: copy the old file back, "
-                "or ask again with --fresh"
+                f"{other or 'no such question'}; one of the files was changed: restore it, or ask "
+                "again with --fresh"
             )

@@ -1,7 +1,7 @@
-"""Recorded runs, in the current layout and in that of version 0.1; does not import torch.
+"""Read recorded runs, in the current layout and in that of version 0.1; does not import torch.
 
-Version 0.1 kept the answers of all arms in one `predictions.jsonl`. Such folders are read, listed
-and scored; nothing is written to them.
+Version 0.1 stored the answers of all arms in one `predictions.jsonl`. Such folders are read, listed
+and scored, but not changed.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class RecordedArm:
 
     Attributes:
         name: The arm's.
-        answers: In the file's order; not all of them if the arm is unfinished.
-        info: What arm.json holds; empty in old runs.
-        costs: By batch.
+        answers: Answers in the file's order; some are missing if the arm is unfinished.
+        info: Contents of arm.json; empty in old runs.
+        costs: Costs of the batches.
     """
 
     name: str
@@ -45,8 +45,8 @@ class RecordedRun:
 
     Attributes:
         path: The folder.
-        settings: What decided the answers of every arm.
-        arms: By name, the baseline first.
+        settings: Settings that affect the answers of every arm.
+        arms: Arms by name, the baseline first.
         begun: Start time, in UTC.
         old: Whether it has the layout of version 0.1.
     """
@@ -64,7 +64,7 @@ class RecordedRun:
 
     @property
     def saved(self) -> bool:
-        """Whether its answers are from a file, and not from a model that this project asked."""
+        """Whether its answers come from a file, not from a model that this project ran."""
         return isinstance(self.settings.get("answers"), dict)
 
     @property
@@ -85,12 +85,12 @@ class RecordedRun:
         """
         if self.task == SINKS:
             raise EvaluationError(
-                f"{self.path} has observations of eval/sinks.py, not answers; open the page "
-                "sinks.html in it, or pass a folder of answers"
+                f"{self.path} contains observations of eval/sinks.py, not answers; open its page "
+                "sinks.html, or pass a folder of answers"
             )
         if self.task == JUDGE:
             raise EvaluationError(
-                f"{self.path} has replies of a judge, not answers; run eval/gpt4v_eval.py or "
+                f"{self.path} contains replies of a judge, not answers; run eval/gpt4v_eval.py or "
                 "eval/mmhal_eval.py again for its numbers, or pass a folder of answers"
             )
 
@@ -123,7 +123,7 @@ def read_run(path: Path, arms: Sequence[str] | None = None) -> RecordedRun:
     """
     if not (path / RUN).is_file():
         raise EvaluationError(
-            f"{path} is not a run folder, as it has no {RUN}; pass a folder with {RUN}"
+            f"{path} is not a run folder, since it has no {RUN}; pass a folder with {RUN}"
         )
     content = read_json(path / RUN)
     settings, begun = validate_settings(content, path / RUN), str(content.get("started", ""))
@@ -149,8 +149,8 @@ def runs_below(
     """Yield the runs of a folder of runs.
 
     Args:
-        folder: Holds run folders at any depth.
-        failed: Called with the reason for each folder that can't be read, which is left out.
+        folder: A folder with run folders at any depth.
+        failed: Called with the reason for each folder that can't be read; it is skipped.
     """
     for path in sorted(_run_folders(folder, failed)):
         try:
@@ -160,7 +160,7 @@ def runs_below(
 
 
 def _run_folders(folder: Path, failed: Callable[[EvaluationError], None]) -> Iterator[Path]:
-    """Yield the folders at any depth that hold run.json; say which can't be looked into."""
+    """Yield the folders with run.json at any depth; report unreadable folders to `failed`."""
 
     def unreadable(error: OSError) -> None:
         failed(EvaluationError(f"{error.filename} can't be read: {error.strerror}"))
@@ -218,7 +218,7 @@ def _old_arms(path: Path) -> dict[str, RecordedArm]:
             found = row_of(BatchCost, batch, f"batch {number}")
         except TypeError as error:
             raise EvaluationError(
-                f"{costs} is damaged ({error}); delete it, it has only times"
+                f"{costs} is damaged ({error}); delete it, it contains only costs"
             ) from error
         if isinstance(method := cost.get("method"), str) and method in arms:
             arms[method].costs.append(found)

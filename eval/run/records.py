@@ -1,4 +1,4 @@
-"""What run.json and arm.json must hold, key by key, so that whoever reads a run can rely on it."""
+"""Validate run.json and arm.json key by key, so that readers of a run can rely on them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from eval.errors import EvaluationError
 from eval.files.typed import LARGEST, describe_types
 
 _NONE: Final = type(None)
-# Keys of the settings, and the types of their values where they are there.
+# Keys of the settings, and the types of their values if they are present.
 SETTINGS: Final[dict[str, tuple[type, ...]]] = {
     **dict.fromkeys(("benchmark", "model", "family", "protocol", "dtype", "device"), (str,)),
     **dict.fromkeys(("pictures", "question", "scoring"), (str,)),
@@ -30,7 +30,7 @@ ASK_AGAIN: Final = "run the command that made it with --fresh, which sets the ar
 
 
 def validate_settings(content: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return the settings that a run.json at a path holds.
+    """Return the settings in a run.json at a path.
 
     Raises:
         EvaluationError: Naming the first key that is missing or of another type.
@@ -59,7 +59,7 @@ def check_arm(info: dict[str, Any], path: Path) -> None:
 
 
 def number_of_questions(settings: Mapping[str, Any]) -> int | None:
-    """Return how many questions a run asks by its settings; None if they do not say."""
+    """Return the number of a run's questions from its settings; None if it is unknown."""
     questions = settings.get("questions") or settings.get("images") or {}
     # Version 0.1 has the number of pictures there; MME has a part of that name.
     if "count" in questions and not isinstance(questions["count"], dict):

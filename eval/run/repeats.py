@@ -1,7 +1,7 @@
-"""Repeats of a run: the same command with the seeds 0, 1, ..., and when these are invalid.
+"""Repeats of a run: the same command with the seeds 0, 1, ..., and checks that they are valid.
 
-Each repeat is the run that `--seed` would make, in its run folder. A seed matters where answers are
-sampled, where an arm's decoding method draws noise, and where it chooses the pictures.
+Each repeat is the run that `--seed` would make, in its run folder. A seed matters if answers are
+sampled, if an arm's decoding method draws noise, or if it chooses the pictures.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def check_seed(settings: RunSettings, given: Mapping[str, Any]) -> None:
     """Refuse --seed with --repeats, which sets the seeds.
 
     Args:
-        settings: Of the command.
+        settings: Settings of the command.
         given: The flags that were given.
     Raises:
         EvaluationError: If both are given.
@@ -43,9 +43,8 @@ def settings_by_repeat(settings: Settings) -> list[Settings]:
     """
     if not this_process().is_alone:
         raise EvaluationError(
-            f"--repeats {settings.repeats} is for one process, which sees all runs; start "
-            "several with --seed 0, then with --seed 1, ..., and this command last: it asks "
-            "nothing again"
+            f"--repeats {settings.repeats} needs a single process; with several, run --seed 0, then "
+            "--seed 1, ..., and this command in one process at the end: it reuses the answers"
         )
     return [replace(settings, repeats=1, seed=seed, json=None) for seed in range(settings.repeats)]
 
@@ -57,7 +56,7 @@ def check_repeats_differ(each: Sequence[RunSettings], items: Sequence[Sequence[I
         each: Settings of each repeat.
         items: Questions of each repeat.
     Raises:
-        EvaluationError: If no seed decides anything.
+        EvaluationError: If the seed affects nothing.
     """
     first, other = (arms_of(settings) for settings in each[:2])
     if each[0].sample or first != other:
@@ -67,6 +66,6 @@ def check_repeats_differ(each: Sequence[RunSettings], items: Sequence[Sequence[I
         raise EvaluationError(
             f"--repeats {len(each)} would have the same answers {len(each)} times: no arm draws "
             f"noise ({names}), and all seeds have the same questions about the same pictures; add "
-            "--sample or an arm such as vcd, or, for captions, have pictures chosen from more than "
-            "--num-images (no --image-ids)"
+            "--sample or an arm such as vcd, or, for captions, choose from more pictures than "
+            "--num-images (without --image-ids)"
         )

@@ -1,7 +1,7 @@
 """Ask a model many questions about pictures, under several arms, and record every answer.
 
-Questions are taken picture by picture, so that a picture is read and encoded once for all its
-questions and all arms, and what a model computes up to the picture's end is computed once per arm.
+Questions are asked picture by picture, so that a picture is read and encoded once for all its
+questions and all arms, and the prefix up to the picture's end is computed once per arm.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from models.decoding.yes_no import yes_no_ids
 from models.prefix_cache import PicturePrefixes, PrefixCache
 
 Features = dict[str, Any]
-"""What was computed of pictures, by file name."""
+"""Encoded pictures by file name."""
 
 
 class Asker:
@@ -70,7 +70,7 @@ class Asker:
         self._prefixes.keep(lambda picture: picture[0] != arm.name or picture[1] in following)
 
     def _forget(self) -> bool:
-        """Free what is kept for later batches; return whether the same batch may fit now."""
+        """Free what is kept for later batches; return whether the same batch may now fit."""
         self._prefixes.kept.clear()
         return self._steps is not None and self._steps.stop()
 
@@ -80,24 +80,24 @@ class Asker:
         """Yield the answers to a batch, in parts if it does not fit into memory.
 
         Args:
-            arm: The method.
-            index: The batch's index in the run, from sampling derives its seed.
-            batch: The prompts, about pictures that were taken.
-            cost: What the answers cost is added to it.
+            arm: The arm.
+            index: The batch's index in the run, from which sampling derives its seed.
+            batch: The prompts, whose pictures are encoded.
+            cost: The cost to add to.
         """
         yield from self._parts.ask(batch, partial(self._answer_part, arm, index, cost))
 
     def _answer_part(
         self, arm: AskedArm, index: int, cost: BatchCost, batch: Sequence[Prompt], at: int
     ) -> list[Answer]:
-        """Return the answers to a part that begins somewhere in a batch."""
+        """Return the answers to a part of a batch, which starts at `at`."""
         part = f"{index}/{at}" if at else index
         torch.manual_seed(derive_seed(self._plan.seed, arm.name, part))
         asked = [(prompt.image, prompt.text) for prompt in batch]
         places = list(range(len(batch)))
         decoding = self._plan.decoding
         if not decoding.do_sample:
-            # POPE's three files share half of their questions: the same prompt has the same answer.
+            # POPE's three files share half of their questions; equal prompts are asked once.
             unique = list(dict.fromkeys(asked))
             places, asked = [unique.index(prompt) for prompt in asked], unique
         names = [image for image, _ in asked]
@@ -119,7 +119,7 @@ class Asker:
                 raise EvaluationError(f"method {arm.name}: {error}") from error
             found = [] if handle is None else handle.report()
         cost.tokens += max(answer.tokens for answer in answers)
-        # A contrast is a separate prompt, which has a prefix, too.
+        # A contrast is a separate prompt with its own prefix.
         cost.prompts += len(asked) * (1 if contrast is None else 2)
         cost.reused += self._prefixes.reused - reused
         cost.forwards -= self._prefixes.passes - self._steps_taken - passes
@@ -137,11 +137,11 @@ class Asker:
 
     @property
     def _steps_taken(self) -> int:
-        """Forward passes that no hook of the model counts."""
+        """Forward passes that the model's hooks do not count."""
         return 0 if self._steps is None else self._steps.taken
 
     def _picture_prefixes(self, arm: AskedArm, names: Sequence[str]) -> PicturePrefixes | None:
-        """Return where a batch's prefixes are; None where no picture is asked about twice."""
+        """Return the cached prefixes of a batch; None if no picture has several questions."""
         if self._plan.prefix_reuse and any(self._asked[name] > 1 for name in names):
             return PicturePrefixes([(arm.name, name) for name in names], self._prefixes)
         return None
@@ -154,7 +154,7 @@ class Asker:
         known = self._noised[arm.name]
         new = {name: self._pixels[name] for name in names if name not in known}
         if new:
-            # Different noise for each picture, the same in every run of a seed.
+            # The noise differs between pictures, and is the same in every run with a seed.
             known |= self._encode(
                 {
                     name: self._vlm.add_noise(pixels, vcd, derive_seed(vcd.seed, "noise", name))
@@ -171,7 +171,7 @@ class Asker:
 
 
 def _finding(report: LayerReport, at: int) -> Finding:
-    """Return what EAH found in a layer for one row of the batch (the first of its beams)."""
+    """Return EAH's findings in a layer for one row of the batch (the first of its beams)."""
     head = report.head[at]
     return Finding(
         report.layer,
@@ -183,22 +183,22 @@ def _finding(report: LayerReport, at: int) -> Finding:
 
 
 def likelier_word(p_yes: float | None, arm: str, prompt: Prompt) -> str:
-    """Return the word that is likelier at the first token, "Yes" where both are equally likely.
+    """Return the likelier word at the first token, "Yes" if both are equally likely.
 
-    Written so, every parser reads it, AMBER's too.
+    Every parser reads this spelling, including AMBER's.
 
     Args:
         p_yes: Probability of "yes" against "no".
         arm: The arm's name, for the error.
-        prompt: What was asked, for the error.
+        prompt: The prompt, for the error.
     Raises:
         EvaluationError: If there is no such probability.
     """
     if p_yes is None:
         raise EvaluationError(
             f"method {arm}: the first token of the answer to question {prompt.key} can be neither "
-            "yes nor no, so that --scoring likelihood has nothing to compare; leave the arm out, "
-            "or use --scoring generate"
+            "yes nor no, so --scoring likelihood has nothing to compare; leave the arm out, or use "
+            "--scoring generate"
         )
     return "Yes" if p_yes >= 0.5 else "No"
 
@@ -211,7 +211,7 @@ def derive_seed(seed: int, what: str, which: int | str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """Where answers and costs go, both called with the arm's name first."""
+    """Functions that record answers and costs; their first argument is the arm's name."""
 
     append: Callable[[str, Sequence[Answer]], None]
     append_cost: Callable[[str, BatchCost], None]
@@ -229,11 +229,11 @@ def ask_batches(
 
     Args:
         vlm: The model.
-        plan: What to ask, and how.
+        plan: What to ask and how.
         batches: All batches of the run.
         done: Keys of the recorded answers by arm.
         recorder: Records answers and costs.
-        process: Which batches are this process's.
+        process: This process, which answers its share of the batches.
     """
     mine = [(index, batch) for index, batch in enumerate(batches) if process.answers_batch(index)]
     left = [
@@ -243,7 +243,7 @@ def ask_batches(
     ]
     asker = Asker(vlm, plan, decode_steps(vlm, plan, is_first=process.index == 0))
     names = [list(dict.fromkeys(prompt.image for prompt in batch)) for _, batch in left]
-    # Pictures that the batch before has too need not be read again.
+    # Pictures of the previous batch need not be read again.
     fresh = [
         [name for name in now if name not in before]
         for before, now in zip([[], *names], names, strict=False)
@@ -286,7 +286,7 @@ def ask_batches(
 
 
 def _batch_name(batch: Sequence[Prompt]) -> str:
-    """Return what identifies a batch whatever arm answers it and however it was started."""
+    """Return a batch's name, which depends on neither the arm nor how the run was started."""
     part, number = batch[0].key
     return f"{part}/{number}+{len(batch)}"
 
@@ -297,7 +297,7 @@ def _warn_if_saturated(arm: str, answers: Sequence[Answer]) -> bool:
     if layers:
         tqdm.write(
             f"warning: {arm}: in layer {layers[0]} every image token passes the threshold in every "
-            "head, so that the choice of head says nothing; these prompts are too short for an "
+            "head, so the choice of head is meaningless; these prompts are too short for an "
             "absolute threshold, use --preset scale-free",
             file=sys.stderr,
         )

@@ -1,4 +1,4 @@
-"""Saved answers from a file as a run folder, so that all that works on runs works on them."""
+"""Record answers from a file as a run folder, so that all commands for runs work on them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from eval.run.provenance import provenance
 def record_saved(
     saved: SavedAnswers, root: Path, benchmark: str, label: str, items: Sequence[Item]
 ) -> Path:
-    """Write answers into a run folder, if they are not there yet, and return the folder.
+    """Write answers into a run folder, unless they are there already, and return the folder.
 
-    Its name depends on the benchmark, the questions, and the file's content, not on its name.
+    The folder's name depends on the benchmark, the questions and the contents of the file.
 
     Args:
         saved: The answers.
@@ -42,7 +42,7 @@ def record_saved(
     }
     model = re.sub(r"[^\w.-]+", "-", saved.model).strip(".-")[:LONGEST_NAME] or NO_MODEL
     with RunFolder(root / benchmark / model, label, settings) as folder:
-        folder.settings["answers"]["file"] = name  # a copy elsewhere is the same run
+        folder.settings["answers"]["file"] = name  # a copy of the file is the same run
         if not (folder.path / RUN).exists():
             folder.begin(_provenance())
         for arm, answers in saved.arms.items():
@@ -51,12 +51,12 @@ def record_saved(
 
 
 def _record_arm(folder: ArmFolder, answers: Sequence[Answer]) -> None:
-    """Write an arm's answers, unless they are there."""
+    """Write an arm's answers, unless they are there already."""
     there = folder.answers()
     if len(there) == len(answers):
         if list(there.values()) != list(answers):
             raise EvaluationError(
-                f"{folder.path} holds other answers than the file that it was made of; it was "
+                f"{folder.path} contains other answers than the file that it was made from; it was "
                 "changed: delete the run folder, and run the same command again"
             )
         return
@@ -65,5 +65,5 @@ def _record_arm(folder: ArmFolder, answers: Sequence[Answer]) -> None:
 
 
 def _provenance() -> Record:
-    """Return versions, commit and time; not the command, which has the file's whole path."""
+    """Return versions, commit and time, but not the command, which contains the file's full path."""
     return {name: of for name, of in provenance(()).items() if name != "command"}

@@ -1,7 +1,7 @@
-"""One run from its settings to its answers: folder, arms, and what the model must be asked.
+"""One run from its settings to its answers: folder, arms, and questions to the model.
 
-A task brings its questions. The rest of what decides the answers is put together here, so that it
-is the same for all, and the hash in a folder's name misses nothing.
+A task provides its questions. Everything else that affects the answers is assembled here, so that
+it is the same for all tasks, and is included in the hash in the folder's name.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ GPU_WORKERS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """What is asked of a model, and the resolved settings that decide its answers.
+    """A run: the questions to a model, and the resolved settings that affect its answers.
 
     Attributes:
-        plan: What is asked.
-        folder: Where the answers go.
+        plan: What to ask and how.
+        folder: The run folder.
         described: The model, which is not loaded yet.
-        arguments: For `models.load`.
-        settings: The command's.
+        arguments: Arguments of `models.load`.
+        settings: Settings of the command.
     """
 
     plan: Plan
@@ -56,7 +56,7 @@ class Session:
         return ArmFolder(self.folder.path, arm.name, None if process.is_alone else process.index)
 
     def question_keys(self) -> list[Key]:
-        """Return what identifies each question."""
+        """Return the key of each question."""
         return [prompt.key for prompt in self.plan.prompts]
 
     def status(self) -> list[tuple[str, int]]:
@@ -75,7 +75,7 @@ def describe(settings: RunSettings) -> models.Description:
 
 
 def show_prompt(session: Session, question: str, image: Image.Image) -> models.ShownPrompt:
-    """Return what is sent to the model for a question about a picture; no model is loaded."""
+    """Return the prompt for a question about a picture; no model is loaded."""
     return models.show_prompt(session.settings.model, question, image, **session.arguments)
 
 
@@ -85,15 +85,15 @@ def plan_session(
     described: models.Description,
     left_out: Sequence[str] = (),
 ) -> Session:
-    """Put together what is asked of the model and what the answers depend on.
+    """Assemble the questions to the model and everything that the answers depend on.
 
     Args:
         task: The benchmark, with its protocol.
         items: Its questions.
         described: The model, from `describe`.
-        left_out: Pictures that were left out of them because they can't be read.
+        left_out: Unreadable pictures, whose questions were left out.
     Raises:
-        EvaluationError: If settings do not go together.
+        EvaluationError: If settings are incompatible.
     """
     settings, protocol = task.settings, task.protocol
     assert protocol is not None
@@ -132,15 +132,15 @@ def plan_session(
         p_yes=task.wants_p_yes,
         likelihood=task.likelihood,
     )
-    # A folder that has moved has the same answers. Without a system message there is no entry, as
-    # in the run folders of models that take none.
+    # Moving the checkpoint does not change the answers. Without a system message there is no entry,
+    # as for models that do not support one.
     unrecorded = {"checkpoint"} if described.system is not None else {"checkpoint", "system"}
     resolved = {
         "benchmark": task.name,
         "questions": questions_record([(p.item, p.text) for p in plan.prompts]),
         **task.recorded_settings(),
         **{key: value for key, value in asdict(described).items() if key not in unrecorded},
-        # Which GPU it is decides no answer.
+        # The GPU's number does not affect answers.
         "device": described.device.split(":")[0],
         "decoding": asdict(decoding),
         "pictures": pictures_hash(pictures, {item.image for item in items}),
@@ -148,7 +148,7 @@ def plan_session(
     if left_out:
         resolved["left_out"] = list(left_out)
     if decoding.do_sample:
-        # Each batch is sampled with its own seed, so here its size decides, too.
+        # Each batch is sampled with its own seed, so the batch size affects the answers here.
         resolved |= {"seed": settings.seed, "batch_size": settings.batch_size or "auto"}
     beams = f"-beam{decoding.num_beams}" if decoding.num_beams > 1 else ""
     how = "-likelihood" if task.likelihood else "-sample" if decoding.do_sample else beams
@@ -165,7 +165,7 @@ def plan_session(
 
 
 def _check_likelihood(arms: Sequence[AskedArm], decoding: models.Decoding) -> None:
-    """Refuse arms that have no scores of the first token alone.
+    """Refuse arms that do not score the first token separately.
 
     Raises:
         EvaluationError: Naming the arm.
@@ -190,7 +190,7 @@ def _check_likelihood(arms: Sequence[AskedArm], decoding: models.Decoding) -> No
 def _check_arms(
     arms: Sequence[AskedArm], decoding: models.Decoding, batch_size: int | None
 ) -> None:
-    """Refuse beams, sampling and batches that an arm does not go with.
+    """Refuse beams, sampling and batch sizes that an arm does not support.
 
     Raises:
         EvaluationError: Naming the arm.
@@ -203,8 +203,8 @@ def _check_arms(
                 raise EvaluationError(f"method {arm.name}: {error}") from error
             if arm.decoding.runs_alone and batch_size != 1:
                 raise EvaluationError(
-                    f"batch_size={batch_size or 'auto'}, but with the settings of {arm.name} "
-                    "prompts of a batch change each other's answers; pass --batch-size 1"
+                    f"batch_size={batch_size or 'auto'}, but with the settings of {arm.name} the "
+                    "prompts of a batch affect each other's answers; pass --batch-size 1"
                 )
             if arm.decoding.depends_on_history and not this_process().is_alone:
                 raise EvaluationError(
@@ -214,13 +214,13 @@ def _check_arms(
         config = arm.arm.eah
         if config is not None and config.rule == "released_code" and batch_size != 1:
             raise EvaluationError(
-                f"batch_size={batch_size or 'auto'}, but the rule released-code changes the first "
-                "prompt of a batch only, as the release does; pass --batch-size 1"
+                f"batch_size={batch_size or 'auto'}, but the rule released-code, like the release, "
+                "changes only the first prompt of a batch; pass --batch-size 1"
             )
 
 
 def _check_prompts(prompts: Sequence[Prompt]) -> None:
-    """Refuse questions that no tokenizer takes, before a model is loaded.
+    """Refuse questions that tokenizers can't read, before a model is loaded.
 
     Raises:
         EvaluationError: Naming the question.
@@ -237,14 +237,14 @@ def _check_prompts(prompts: Sequence[Prompt]) -> None:
 
 
 def _workers(wanted: int | None, device: str) -> int:
-    """Return how many processes read pictures: with a CPU none, unless set."""
+    """Return how many processes read pictures: by default none if the model runs on a CPU."""
     if wanted is not None:
         return wanted
     return 0 if device == "cpu" else GPU_WORKERS
 
 
 def device_name(device: str) -> str:
-    """Return what a person would call the device."""
+    """Return a readable name of the device."""
     if device.startswith("cuda"):
         return f"{device}: {torch.cuda.get_device_name(device)}"
     if device == "auto":

@@ -40,13 +40,13 @@ class RunSettings:
             config's.
         converted: Folder that original files are converted to, once; None for one in the cache.
         protocol: Prompt, preprocessing and answer length; None for the config's.
-        system: System message, for --model hf; None for what its chat template has by itself.
+        system: System message, for --model hf; None for the chat template's default.
         method: Arms of the run, in the order of the table; None for baseline and EAH, or for
-            baseline, OPERA and OPERA on EAH where one of OPERA's settings is given.
-        sweep: Grids of arms, as "layers=0,1,2".
+            baseline, OPERA, and OPERA with EAH if one of OPERA's settings is given.
+        sweep: Grids of arms, such as "layers=0,1,2".
         scale_factor, threshold, num_attn_candidates, penalty_weights: OPERA's settings; None for
             the published ones.
-        method_settings: Settings of decoding methods, as "vcd.alpha=0.5".
+        method_settings: Settings of decoding methods, such as "vcd.alpha=0.5".
         data_path: Folder of the pictures.
         device: "cpu", "cuda:N", "auto" (all GPUs); None for the first GPU, else the CPU.
         dtype: Precision; None for the config's.
@@ -55,28 +55,28 @@ class RunSettings:
         sample: Nucleus sampling (top-p 0.9, temperature 1).
         max_new_tokens: Length of an answer; None for the protocol's.
         batch_size: Prompts that are generated together; None for as many as fit into memory.
-        prefix_reuse: Whether questions about the same picture share its prefix.
+        prefix_reuse: Whether questions about the same picture reuse its cached prefix.
         compile: When greedy decoding and sampling run captured steps on a GPU: "auto", "never", or
-            "always", which are made by torch.compile.
-        num_workers: Processes that read and resize pictures ahead; None for 4 with a GPU, and
-            none with a CPU, which they would take time from.
+            "always" (steps made by torch.compile).
+        num_workers: Processes that read and resize pictures ahead; None for 4 if the model runs on
+            a GPU, and 0 on a CPU, which they would slow down.
         skip_unreadable: Leave out the questions about pictures that can't be read.
-        limit: Use only the first so many questions of each file, or pictures to caption.
-        seed: Of sampling, of choosing pictures and of building question files.
+        limit: Use only the first N questions of each file, or caption only the first N pictures.
+        seed: Seed of sampling, of choosing pictures and of building question files.
         repeats: Runs with the seeds 0 to repeats - 1, reported together; 1 for one run with `seed`.
-        output_dir: Folder that run folders are made in.
+        output_dir: Parent of run folders.
         preset: EAH's preset; None for the config's.
         rule: EAH's rule for sinks and the densest head; None for the preset's.
         layers: EAH's decoder layers, counted from 0.
         head: EAH's head; None for the densest one.
         sink_threshold: EAH's threshold on mean attention.
-        min_density: Least share of sinks among the image tokens that EAH's densest head needs.
+        min_density: Smallest share of sinks among the image tokens in EAH's densest head.
         receivers: Number of heads that get its map; None for all.
         reference: Arm that the others are compared with; None for the baseline.
         fresh: Set recorded answers of the arms aside and ask again.
         accept_old: Continue with answers of other code.
         dry_run: Print what would be asked, and ask nothing.
-        wide: Print all numbers, even if the table gets wide.
+        wide: Print all metrics, even if the table is wide.
         json: File for all results.
         overwrite: Allow `json` to replace a file that this command did not write.
     """
@@ -143,24 +143,24 @@ class RunSettings:
             value = getattr(self, item.name)
             if type(value) is int and abs(value) >= LARGEST:
                 raise EvaluationError(
-                    f"{item.name} has {len(str(abs(value)))} digits, but has to be below 2**63"
+                    f"{item.name} has {len(str(abs(value)))} digits, but must be below 2**63"
                 )
         check_compile(self.compile, "settings")
         if self.repeats > MOST_REPEATS:
-            raise EvaluationError(f"repeats={self.repeats}, but {MOST_REPEATS} are the most")
+            raise EvaluationError(f"repeats={self.repeats}, but at most {MOST_REPEATS} are allowed")
         if self.num_workers is not None and self.num_workers > MOST_WORKERS:
             raise EvaluationError(
-                f"num_workers={self.num_workers}, but {MOST_WORKERS} processes are the most"
+                f"num_workers={self.num_workers}, but at most {MOST_WORKERS} are allowed"
             )
         if self.fresh and self.accept_old:
             raise EvaluationError(
-                "--fresh sets recorded answers aside and --accept-old keeps them; give one of them"
+                "--fresh sets recorded answers aside and --accept-old keeps them; pass one of them"
             )
         if self.num_workers is not None and self.num_workers < 0:
-            raise EvaluationError(f"num_workers={self.num_workers}, but 0 is the least (none)")
+            raise EvaluationError(f"num_workers={self.num_workers}, but it must be at least 0")
 
     def model_arguments(self) -> dict[str, Any]:
-        """Return what `models.load` and `models.describe` take, besides the model's name."""
+        """Return the arguments of `models.load` and `models.describe`, except the model's name."""
         parts = {part: value for part in PARTS if (value := getattr(self, part)) is not None}
         return {"parts": parts, **{name: getattr(self, name) for name in MODEL_FLAGS}}
 
@@ -170,7 +170,7 @@ class RunSettings:
         Args:
             example: Such a folder, for the error.
         Raises:
-            EvaluationError: If none is given, or it is not a folder.
+            EvaluationError: If it is not given, or not a folder.
         """
         if self.data_path is None:
             raise EvaluationError(f"no pictures: pass --data-path, such as {example}")
@@ -185,9 +185,9 @@ def merge(defaults: RunSettings, values: Mapping[str, Any], source: str) -> RunS
     """Return settings with some values replaced.
 
     Args:
-        defaults: Settings of the lower layer.
+        defaults: The settings to override.
         values: Setting names and values.
-        source: Where the values are from, for error messages.
+        source: Origin of the values, for error messages.
     Raises:
         EvaluationError: If a name is unknown, or a value is empty or not of the setting's kind.
     """
@@ -202,7 +202,7 @@ def merge(defaults: RunSettings, values: Mapping[str, Any], source: str) -> RunS
         changes[name] = convert(name, str(known[name].type), value, source)
         if name in ("model", *PARTS, *MODEL_FLAGS) and str(changes[name]).strip() == "":
             raise EvaluationError(
-                f"{source}: --{name.replace('_', '-')} is empty, as an unset shell variable is; "
+                f"{source}: --{name.replace('_', '-')} is empty (an unset shell variable?); "
                 "name one or leave it out"
             )
     return replace(defaults, **changes)

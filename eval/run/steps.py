@@ -24,8 +24,8 @@ def check_compile(value: object, source: str) -> None:
     """Check a value of the setting `compile`.
 
     Args:
-        value: As it was given.
-        source: Where, for the message.
+        value: The given value.
+        source: Where it was given, for the message.
     Raises:
         EvaluationError: If the value is not allowed.
     """
@@ -39,10 +39,10 @@ def check_compile(value: object, source: str) -> None:
 def check_steps(
     way: str, arms: Sequence[AskedArm], beams: int, new_tokens: int, device: str
 ) -> None:
-    """Refuse to require steps where arms choose tokens in another way, or on a CPU.
+    """Refuse --compile always on a CPU, or if arms do not support decode steps.
 
     Raises:
-        EvaluationError: Saying which.
+        EvaluationError: With the reason.
     """
     reason = _reason_against_arms(arms, beams, new_tokens)
     if reason is None and device == "cpu":
@@ -52,16 +52,16 @@ def check_steps(
 
 
 def decode_steps(vlm: VLM, plan: Plan, *, is_first: bool) -> DecodeSteps | None:
-    """Return what decodes for all arms of a run; None for the model itself.
+    """Return the decode steps for all arms of a run; None if the model decodes itself.
 
-    Arms of a run decode in the same way, so that their times compare.
+    All arms of a run decode in the same way, so that their times are comparable.
 
     Args:
-        vlm: The model, loaded.
-        plan: What is asked of it.
-        is_first: Whether this process is the one of the run that prints notes.
+        vlm: The loaded model.
+        plan: What to ask and how.
+        is_first: Whether this process prints the run's notes.
     Raises:
-        EvaluationError: If steps are required, and this model can't have them.
+        EvaluationError: If steps are required, but this model does not support them.
     """
     from models.decoding.steps.steps import DecodeSteps
     from models.decoding.steps.support import reason_against
@@ -84,9 +84,9 @@ def decode_steps(vlm: VLM, plan: Plan, *, is_first: bool) -> DecodeSteps | None:
 
 
 def _reason_against_arms(arms: Sequence[AskedArm], beams: int, new_tokens: int) -> str | None:
-    """Return why arms can't decode by steps; None if they can."""
+    """Return why arms can't use decode steps; None if they can."""
     if beams > 1:
-        return f"beam search (--beam {beams}) reorders what is cached"
+        return f"beam search (--beam {beams}) reorders the cache"
     if new_tokens < 2:
         return "an answer of one token has no decode step"
     named = [arm.name for arm in arms if arm.decoding is not None]

@@ -60,7 +60,7 @@ def check_tensors(files: Iterable[Path], *, quantized: bool = False) -> None:
             kind = str(stored.dtype).removeprefix("torch.")
             raise ModelError(
                 f"{stored.file} contains {one_line(name)} as {kind}, but weights are "
-                "floating-point numbers; it is damaged, or quantised in a way that its "
+                "floating-point numbers; it is damaged, or quantized in a way that its "
                 "config.json does not name: download it again"
             )
 

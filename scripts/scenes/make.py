@@ -133,7 +133,7 @@ def make(output: str, *, count: int, seed: int, overwrite: bool = False) -> None
         EvaluationError: If the folder can't be written, or holds files of another source.
     """
     if not output.strip():
-        raise EvaluationError("--output is empty, as an unset shell variable is; name a folder")
+        raise EvaluationError("--output is empty (an unset shell variable?); name a folder")
     if count < 1:
         raise EvaluationError(f"--count {count}, but at least one scene is needed")
     if count > MOST_SCENES:

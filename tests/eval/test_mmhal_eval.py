@@ -119,7 +119,7 @@ def test_a_folder_of_replies_is_listed_and_not_taken_for_damaged(
     assert "replies" in listed.out
     assert "see its report" in listed.out
     assert listed.err == ""
-    assert "has replies of a judge, not answers; run eval/gpt4v_eval.py or" in (
+    assert "contains replies of a judge, not answers; run eval/gpt4v_eval.py or" in (
         capsys.readouterr().err
     )
 

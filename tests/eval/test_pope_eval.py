@@ -505,5 +505,7 @@ def test_a_question_that_no_tokenizer_takes_is_named_before_a_model_is_loaded(
     assert main(flags[:at] + flags[at + 2 :]) == 2
 
     said = capsys.readouterr().err.splitlines()[-1]
-    assert f"question 7 of random about {name}: the prompt holds half of a surrogate pair" in said
+    assert (
+        f"question 7 of random about {name}: the prompt contains half of a surrogate pair" in said
+    )
     assert "('\\ud800')" in said

@@ -407,7 +407,7 @@ def test_an_output_may_be_in_the_report_and_be_written_again(
     [
         ("aaaa", "2 runs in"),
         ("ffff", "no run in"),
-        ("pope", "is not a run folder, as it has no run.json"),
+        ("pope", "is not a run folder, since it has no run.json"),
     ],
 )
 def test_a_name_of_no_single_run_is_one_sentence(

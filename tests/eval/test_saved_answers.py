@@ -253,7 +253,7 @@ def test_answers_that_were_changed_in_the_folder_are_noticed(
     path = saved_run(tmp_path).path / "arms/answers/answers.jsonl"
     path.write_text(path.read_text().replace("No, ", "Yes, "))
 
-    assert "other answers than the file that it was made of" in refused(capsys, *given)
+    assert "other answers than the file that it was made from" in refused(capsys, *given)
 
 
 def test_popular_answers_are_not_scored_as_adversarial(
@@ -440,7 +440,7 @@ def test_folders_that_are_no_run_of_the_benchmark_are_refused(
     mme = write_run(tmp_path / "mme-1", {"baseline": right}, items, benchmark="mme")
     path = write_run(tmp_path / "x-1", {"baseline": right}, items)
 
-    assert "is not a run folder, as it has no run.json" in refused(
+    assert "is not a run folder, since it has no run.json" in refused(
         capsys, *flags(tmp_path, tmp_path / "pope")
     )
     assert "holds answers to mme, not to pope; pass --task mme" in refused(

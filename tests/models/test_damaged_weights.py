@@ -239,7 +239,7 @@ def test_weights_that_are_no_floating_point_numbers_are_named(
 
 def test_names_are_shown_in_one_line(folder: Path) -> None:
     change(folder, lambda tensors: tensors.update({"a\nb\0" + "x" * 999: torch.zeros(1)}))
-    refused(lambda: load(folder), r"holds a b\x00xxx", "which this model does not have")
+    refused(lambda: load(folder), r"contains a b\x00xxx", "which this model does not have")
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_a_wrapper_survives_deepcopy(vlm: models.VLM) -> None:
 
 @pytest.mark.parametrize("half", ["\ud800", "what \udcff"])
 def test_half_of_a_surrogate_pair_is_no_prompt(vlm: models.VLM, half: str) -> None:
-    said = "the prompt holds half of a surrogate pair"
+    said = "the prompt contains half of a surrogate pair"
     features = vlm.encode_images(pictures(1))
     for ask in (
         lambda: vlm.generate(pictures(1)[0], half),

@@ -73,5 +73,5 @@ def test_what_is_no_file_is_refused_at_once(tmp_path: Path, name: str) -> None:
 def test_other_values_than_objects_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("[]")
 
-    with pytest.raises(ModelError, match=r"index .*x\.json holds list, not a JSON object"):
+    with pytest.raises(ModelError, match=r"index .*x\.json contains list, not a JSON object"):
         read_json_object(tmp_path / "x.json", "index")

@@ -235,7 +235,7 @@ def remove_weights(folder: Path) -> None:
             r"linear_1.weight of (shape \(5, 96\), but the model needs \(128|another shape)",
         ),
         (break_file, "can't be read .*truncated"),
-        (remove_weights, "holds no weights"),
+        (remove_weights, "contains no weights"),
     ],
 )
 def test_damaged_checkpoints_are_refused(tmp_path: Path, damage: object, message: str) -> None:

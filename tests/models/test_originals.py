@@ -399,7 +399,9 @@ def test_delta_weights_are_refused(tmp_path: Path, family: str) -> None:
     kind = "shikra" if family == "shikra" else "llama"
     folder = write_llm(tmp_path / "delta", deltas, kind)
 
-    with pytest.raises(models.ModelError, match=r"holds delta weights.*apply_delta.*--base LLAMA"):
+    with pytest.raises(
+        models.ModelError, match=r"contains delta weights.*apply_delta.*--base LLAMA"
+    ):
         load(original, llm=str(folder))
 
 

@@ -66,7 +66,9 @@ def test_bad_quantisation_is_refused(
     load = {"checkpoint": str(folder), "device": "cpu"}
     with pytest.raises(models.ModelError, match="quantization '3bit' is unknown; use 8bit or 4bit"):
         models.load(family, **load, quantization="3bit")
-    with pytest.raises(models.ModelError, match="with device auto: a quantised 7B model fits one"):
+    with pytest.raises(
+        models.ModelError, match="with device auto: a quantized 7B model fits on one"
+    ):
         models.load(family, checkpoint=str(folder), device="auto", quantization="4bit")
     monkeypatch.setattr("models.precision.find_spec", lambda _: None)
     with pytest.raises(models.ModelError, match="needs bitsandbytes, which is not installed"):

@@ -166,8 +166,8 @@ def other_ids(content: Json) -> None:
         (unigram, "a Unigram tokenizer"),
         (no_bytes, "a BPE tokenizer without byte fallback"),
         (few_bytes, "a BPE tokenizer without byte fallback"),
-        (digits, "a BPE tokenizer that changes or splits text by Digits"),
-        (composed, "a BPE tokenizer that changes or splits text by NFKC"),
+        (digits, "a BPE tokenizer that changes or splits text with Digits"),
+        (composed, "a BPE tokenizer that changes or splits text with NFKC"),
         (gemma, "a BPE tokenizer that puts no '▁' in front of a text"),
         (no_prefix, "a BPE tokenizer that puts no '▁' in front of a text"),
         (other_characters, "a BPE tokenizer that replaces characters of a text"),
@@ -247,7 +247,7 @@ def test_damaged_files_are_refused(tmp_path: Path, damage: Callable[[Json], Any]
 
 
 def test_what_is_no_json_is_refused(tmp_path: Path) -> None:
-    for text, reason in (("{", r"not whole JSON \(.* line 1"), ("[]", "holds list")):
+    for text, reason in (("{", r"not whole JSON \(.* line 1"), ("[]", "contains list")):
         (tmp_path / "tokenizer.json").write_text(text)
 
         with pytest.raises(ModelError, match=rf"tokenizer \S*tokenizer.json .*{reason}"):

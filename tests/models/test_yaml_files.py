@@ -88,8 +88,8 @@ def test_any_text_is_a_value_or_refused(text: str | bytes) -> None:
     ("content", "sentence"),
     [
         ("é: 1".encode("latin-1"), "is not YAML as settings need it: "),
-        (b"- a\n", "holds list; it must be `key: value`"),
-        (b"", "holds NoneType; it must be `key: value`"),
+        (b"- a\n", "contains list; it must be `key: value`"),
+        (b"", "contains NoneType; it must be `key: value`"),
         (b"a: 1\na: 2\n", "is not YAML as settings need it: key 'a' is duplicated, line 2, col"),
     ],
 )

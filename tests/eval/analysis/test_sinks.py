@@ -292,10 +292,10 @@ def test_answers_are_those_of_the_benchmarks_own_runs(
     assert f"sinks/tiny-llava/{run_folder().name} observations" in capsys.readouterr().out
     for words in (["show"], ["export"], ["compare", str(run_folder())]):
         assert runs.main([*words, str(run_folder())]) == 2
-        assert "has observations of eval/sinks.py, not answers" in capsys.readouterr().err
+        assert "contains observations of eval/sinks.py, not answers" in capsys.readouterr().err
     answers = ["--answers", str(run_folder())]
     assert pope_eval.main([*TINY, *answers]) == 2
-    assert "has observations of eval/sinks.py, not answers" in capsys.readouterr().err
+    assert "contains observations of eval/sinks.py, not answers" in capsys.readouterr().err
 
 
 def test_a_setting_is_chosen_on_pictures_that_are_not_reported(

@@ -697,13 +697,13 @@ def test_vcds_noise_follows_from_its_seed_and_the_picture(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    noised = Vcd.noised
+    noised = Vcd.add_noise
 
     def recorded(self: Vcd, pixels: torch.Tensor, seed: int) -> torch.Tensor:
         drawn.append(seed)
         return noised(self, pixels, seed)
 
-    monkeypatch.setattr(Vcd, "noised", recorded)
+    monkeypatch.setattr(Vcd, "add_noise", recorded)
     arms = ["--method", "vcd", "vcd@seed=7", "vcd@alpha=2"]
 
     assert pope_eval.main([*pope(scenes, tmp_path), *arms, "--limit", "10"]) == 0

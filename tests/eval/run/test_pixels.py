@@ -113,7 +113,7 @@ def test_a_reading_process_that_was_ended_is_one_sentence(
 
     asked = {"good.png": ["Is it?"]}
     pixels = read_ahead([["good.png"]], tmp_path, Killing(), asked, workers=1, pinned=False)
-    with pytest.raises(EvaluationError, match=r"was ended, perhaps for lack of memory; .* kept"):
+    with pytest.raises(EvaluationError, match=r"was killed, perhaps for lack of memory; .* kept"):
         list(pixels)
 
 
@@ -148,7 +148,7 @@ def test_the_advice_is_for_what_is_wrong(tmp_path: Path, workers: int) -> None:
     assert "broken.png can't be read (" in broken
     assert broken.endswith("leaves such pictures out")
     assert strip == (
-        f"{tmp_path / 'strip.png'}: no picture of (5, 1000); the model's processor can't take this "
+        f"{tmp_path / 'strip.png'}: no picture of (5, 1000); the model's processor does not accept this "
         "picture: leave it out of the folder or list"
     )
     assert tag == f"{tmp_path / 'good.png'}: the text holds '<tag>'; leave it out"

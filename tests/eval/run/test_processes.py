@@ -103,7 +103,7 @@ def test_each_process_has_a_gpu_of_its_own(
 @pytest.mark.parametrize(
     ("wanted", "gpus", "sentence"),
     [
-        ("cuda:0", 4, "device cuda:0 for 8 processes; each takes its own GPU"),
+        ("cuda:0", 4, "device cuda:0 for 8 processes, but each process needs its own GPU"),
         ("auto", 4, "device auto for 8 processes"),
         (None, 1, "process 1 of this machine finds 1 GPU"),
     ],
@@ -158,7 +158,7 @@ def test_two_processes_give_the_result_of_one(
     run = only_run(tmp_path)
     assert is_same(run, undisturbed)
     assert sum("| baseline |" in one.out for one in ended) == 1, "one process prints the table"
-    assert sum("is done; the last process prints" in one.err for one in ended) == 1
+    assert sum("is done; the last one prints" in one.err for one in ended) == 1
     assert {path.name for path in (run / "arms/eah").iterdir()} == {
         "arm.json", "answers.jsonl", "costs.jsonl",
     }  # fmt: skip
@@ -219,7 +219,7 @@ def test_what_processes_left_is_finished_by_one(
             {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1"},
         )],
     )  # fmt: skip
-    assert "process 1 of 2 is done; the last process prints the result" in ended.err
+    assert "process 1 of 2 is done; the last one prints the result" in ended.err
     assert ended.out == ""
 
     assert server.run([*flags, "--output-dir", str(tmp_path)]).status == 0

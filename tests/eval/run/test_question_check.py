@@ -54,7 +54,7 @@ def test_a_label_that_is_edited_in_all_arms_is_noticed(
         edit(run, arm, 1, label="yes")
 
     assert runs.main(["rescore", str(run)]) == 2
-    assert "than run.json has the hash of" in capsys.readouterr().err
+    assert "do not match the hash in run.json" in capsys.readouterr().err
 
 
 def test_answers_in_another_order_are_the_same(run: Path) -> None:
@@ -81,7 +81,7 @@ def test_folders_of_no_arm_are_refused(run: Path, capsys: pytest.CaptureFixture[
     for name in ("arm.json", "answers.jsonl"):
         (copy / name).write_bytes((run / "arms/eah" / name).read_bytes())
     assert runs.main(["rescore", str(run)]) == 2
-    assert "is of arm 'eah', whose folder has another name" in capsys.readouterr().err
+    assert "is the file of arm 'eah', whose folder has another name" in capsys.readouterr().err
 
     (copy / "arm.json").unlink()
     assert runs.main(["rescore", str(run)]) == 2

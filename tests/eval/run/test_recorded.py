@@ -59,7 +59,7 @@ def test_an_unfinished_arm_has_no_part_in_the_numbers(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("run.json", None, "is not a run folder, as it has no run.json"),
+        ("run.json", None, "is not a run folder, since it has no run.json"),
         ("run.json", "{}", "run.json is damaged, its 'settings' is None, not an object; copy it"),
         ("run.json", '{"settings": {"benchmark": 5, "model": "x"}}', "is 5, not a text; copy it"),
         ("arms/eah/arm.json", '{"name": "eah", "started": "x", "eah": 1}', "not an object or null"),

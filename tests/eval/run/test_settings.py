@@ -89,7 +89,7 @@ def test_flags_work_in_every_spelling(arguments: list[str], name: str, value: ob
         (["--limit", "0"], "limit=0, but at least 1"),
         (["--max-new-tokens", "0"], "max_new_tokens=0, but at least 1"),
         (["--build-images", "0"], "build_images=0, but at least 1"),
-        (["--num-workers", "-1"], "num_workers=-1, but 0 is the least"),
+        (["--num-workers", "-1"], "num_workers=-1, but it must be at least 0"),
         (["--gpu-id", "-2"], "pass the number of a GPU, from 0"),
         (["--gpu-id", "0", "--device", "cpu"], "disagree"),
         (["--options", "beem=5"], "--options: setting 'beem' is unknown: did you mean 'beam'"),
@@ -171,7 +171,7 @@ def test_an_unset_shell_variable_is_an_error_and_not_the_default(flag: str, tmp_
     name = flag.removeprefix("--").replace("-", "_")
 
     for arguments in ([flag, ""], [flag, " "], [f"{flag}="], ["--config", str(config)]):
-        with pytest.raises(EvaluationError, match=f"{flag} is empty, as an unset shell variable"):
+        with pytest.raises(EvaluationError, match=f"{flag} is empty .an unset shell variable"):
             settings_of(*arguments)
     with pytest.raises(EvaluationError, match=f"'{name}=': the value is empty"):
         settings_of("--options", f"{name}=")

@@ -123,7 +123,7 @@ def test_a_config_that_makes_huge_pictures_is_refused(
     monkeypatch.setattr(trial, "CPU_SECONDS", 2)
     content = json.loads((folder / file).read_bytes())
     (folder / file).write_text(json.dumps(replaced(content, path, value)))
-    refused(lambda: show(folder), str(folder), "making a prompt of a picture")
+    refused(lambda: show(folder), str(folder), "making a prompt for a picture")
 
 
 def test_a_trial_leaves_errors_and_prints_to_the_caller(capfd: pytest.CaptureFixture[str]) -> None:

@@ -65,7 +65,7 @@ def test_the_default_preset_is_scale_free() -> None:
         ({}, "--model hf needs --checkpoint, a folder in transformers' format or a hub id"),
         ({"parts": {"llm": "x"}}, "--model hf loads a whole model, --checkpoint; leave out --llm"),
         ({"checkpoint": "/nowhere"}, "checkpoint '/nowhere' is not a file, folder or hub id"),
-        ({"checkpoint": ""}, "checkpoint is empty, as an unset shell variable is"),
+        ({"checkpoint": ""}, "checkpoint is empty (an unset shell variable?)"),
         ({"checkpoint": "LLAVA", "protocol": "opera"}, "'opera' is unknown to --model hf"),
         ({"checkpoint": "LLAVA", "dtype": "mixed"}, "--dtype mixed is how the paper's wrappers"),
         ({"checkpoint": "LLAVA", "converted": "/x"}, "--converted /x is for original files"),
@@ -114,7 +114,7 @@ def test_another_size_of_weights_is_named(llava: Path, tmp_path: Path) -> None:
     text = json.loads((llava / "config.json").read_text(encoding="utf-8"))["text_config"]
     folder = changed(llava, tmp_path / "x", text_config={**text, "intermediate_size": 136})
     with pytest.raises(
-        ModelError, match=r"holds .*mlp.*of (shape .*but the model needs|another shape)"
+        ModelError, match=r"contains .*mlp.*of (shape .*but the model needs|another shape)"
     ):
         models.load("hf", checkpoint=str(folder))
 

@@ -212,7 +212,7 @@ def test_the_processor_of_another_family_is_refused(
 ) -> None:
     for name in ("preprocessor_config.json", "processor_config.json"):
         shutil.copy(folder_of("llava-next") / name, folder)
-    with pytest.raises(ModelError, match=r"can't run what .* copy the original one"):
+    with pytest.raises(ModelError, match=r"can't run the output of .* copy the original one"):
         wrapper(folder)
 
 
@@ -242,7 +242,7 @@ def test_a_model_with_the_masks_that_gpt_neox_saved_loads(folder: Path) -> None:
 
 @pytest.mark.parametrize("half", ["\ud800", "what \udcff"])
 def test_half_of_a_surrogate_pair_is_no_prompt(folder: Path, half: str) -> None:
-    said = r"the prompt holds half of a surrogate pair \('\\ud[8c](00|ff)'\), which is not text"
+    said = r"the prompt contains half of a surrogate pair \('\\ud[8c](00|ff)'\), which is not text"
     vlm = wrapper(folder)
     prepared = vlm.chat.prepare(GREY, ())
     for ask in (

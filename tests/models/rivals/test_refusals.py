@@ -72,7 +72,7 @@ def enter(method: DecodingMethod, model: Any) -> None:
         (Vaf(), "VAF changes layers 9..14, but LlamaForCausalLM has no layer 9"),
         (Spin((2, 9)), "SPIN changes layers 2, 9, but LlamaForCausalLM has no layer 9"),
         (Adhh("1h0+16h29"), "has no layer 16 (it has 0..3); name others: adhh@heads=..."),
-        (Adhh("1h0+3h4"), "AD-HH: head 3h4 does not exist, as layer 3 has 4 heads"),
+        (Adhh("1h0+3h4"), "AD-HH: head 3h4 does not exist, since layer 3 has 4 heads"),
         (Adhh(), "AD-HH needs the hallucination heads of this language model"),
         (Var(), "VAR needs the dimensions in which this language model's sinks are large"),
         (Var((5, 32), tau=3.0), "sink_dims has 32, but hidden states of this model have dimensions "

@@ -172,7 +172,7 @@ def test_an_empty_method_is_none(tmp_path: Path) -> None:
 def test_a_missing_file_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="can't be read: No such file"):
         read(tmp_path / "absent.jsonl")
-    with pytest.raises(EvaluationError, match=r"is not a run folder, as it has no run\.json"):
+    with pytest.raises(EvaluationError, match=r"is not a run folder, since it has no run\.json"):
         read(tmp_path)
 
 

@@ -99,7 +99,7 @@ def test_unusable_run_folders_are_one_sentence(tmp_path: Path) -> None:
         read_captions(run)
 
     (run / "run.json").unlink()
-    with pytest.raises(EvaluationError, match=r"is not a run folder, as it has no run\.json"):
+    with pytest.raises(EvaluationError, match=r"is not a run folder, since it has no run\.json"):
         read_captions(run)
 
 
