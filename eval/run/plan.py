@@ -179,7 +179,7 @@ def batch_room(vlm: VLM, decoding: Decoding) -> dict[str, int]:
 
 
 def prefix_bytes(vlm: VLM) -> int:
-    """Return the size limit, in bytes, of prefixes kept for later batches, for all arms together."""
+    """Return the limit, in bytes, of prefixes kept for later batches, for all arms together."""
     free, _ = _free_bytes(vlm)
     return min(int(PREFIX_SHARE * free), MAX_BYTES)
 

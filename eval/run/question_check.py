@@ -39,7 +39,7 @@ def check_questions(run: RecordedRun, text_of: Callable[[Item], str]) -> None:
             _compare(run, name, answers, items, first)
     if not whole:
         raise EvaluationError(
-            f"{run.path}: the questions, pictures or labels of the answers do not match the hash in "
+            f"{run.path}: questions, pictures or labels of the answers do not match the hash in "
             f"{RUN}; lines were changed in all arms, or the run is unfinished: copy the old files "
             "back, or run the command that made them again"
         )
