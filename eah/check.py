@@ -59,9 +59,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="eah check", description="Check which layers of a model EAH can patch, and try it."
     )
     parser.add_argument("model", help="folder of a model in transformers' format, or a hub id")
-    parser.add_argument("--layers", type=int, nargs="+", help="layers to try (the preset's)")
-    parser.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (paper)")
-    parser.add_argument("--random", action="store_true", help="build from the config alone")
+    parser.add_argument(
+        "--layers", type=int, nargs="+", help="layers to try (default: the preset's)"
+    )
+    parser.add_argument("--preset", default="paper", help=f"{', '.join(PRESETS)} (default: paper)")
+    parser.add_argument(
+        "--random", action="store_true", help="use random weights, built from the config"
+    )
     return finish(
         "eah check",
         lambda: _check(parser.parse_args(arguments)),
@@ -180,7 +184,7 @@ def describe(model: Any, config: EAHConfig) -> Iterator[tuple[str, bool]]:
     named = [f"{kind} {', '.join(map(str, some))}" for kind, some in ids.items() if some]
     source = f"placeholder tokens in input_ids ({'; '.join(named)})"
     unknown = "no placeholder in the config"
-    embeddings = "embeddings that are in no row of the embedding table"
+    embeddings = "embeddings that match no row of the embedding table"
     yield f"image tokens: {source if named else unknown}; {embeddings}", False
     if not usable:
         return
@@ -192,15 +196,15 @@ def describe(model: Any, config: EAHConfig) -> Iterator[tuple[str, bool]]:
         counts = f"sinks per head {min(report.counts[0])} to {max(report.counts[0])}"
         yield f"  layer {report.layer}: {head}; {counts}{_saturation(report)}", False
     if trial.apart is None:
-        yield "  heads identical: not tried, no head was chosen", False
+        yield "  heads have the same map: not tried, no head was chosen", False
     else:
         same = trial.apart <= 1e-2
         yield (
-            f"  heads identical: {_yes_no(same)} (largest difference {trial.apart:.0e})",
+            f"  heads have the same map: {_yes_no(same)} (largest difference {trial.apart:.0e})",
             not same,
         )
-    yield f"  undo bitwise: {_yes_no(trial.is_undone)}", not trial.is_undone
-    yield f"  seconds of a prefill: {trial.plain_s:.3f} plain, {trial.eah_s:.3f} with EAH", False
+    yield f"  outputs bitwise restored: {_yes_no(trial.is_undone)}", not trial.is_undone
+    yield f"  prefill: {trial.plain_s:.3f} s plain, {trial.eah_s:.3f} s with EAH", False
 
 
 def try_out(model: Any, config: EAHConfig) -> Trial:

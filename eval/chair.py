@@ -79,7 +79,10 @@ def parser() -> FlagParser:
     flag("--cache", type=Path, metavar="FILE",
          help="JSON file for the parsed annotations (default: in --coco_path)")  # fmt: skip
     flag(
-        "--ground-truth", type=Path, metavar="FILE", help="such a JSON file instead of --coco_path"
+        "--ground-truth",
+        type=Path,
+        metavar="FILE",
+        help="objects by image id, instead of --coco_path",
     )
     flag("--save_path", "--json", type=Path, metavar="FILE",
          help="write all results to this JSON file, one entry per caption")  # fmt: skip

@@ -57,7 +57,7 @@ def parser() -> Parser:
     flag = flags.flag
     flag("--answers-1", type=Path, metavar="FILE", help="judge these answers; no model is loaded")
     flag("--answers-2", type=Path, metavar="FILE", help="answers to compare them with")
-    flag("--answers-from", type=Path, metavar="FOLDER", help="both, from a run of chair_eval.py")
+    flag("--answers-from", type=Path, metavar="FOLDER", help="both, from a chair_eval.py run")
     flag("--image_id_key", metavar="KEY", help="key of the image id (default: image_id)")
     flag("--caption_key", metavar="KEY", help="key of the answer's text (default: caption)")
     flag("--last", action="store_true", help="use the last of several answers about a picture")
@@ -67,10 +67,10 @@ def parser() -> Parser:
     flag("--judge-mode", help=f"what the judge sees: {' or '.join(MODES)} (default: image)")
     flag("--coco_path", type=Path, help="text mode: folder of COCO's instances files of 2014")
     flag("--ground-truth", type=Path, help="text mode: JSON file of objects by image id")
-    flag("--single-order", action="store_true", help="judge each pair in one order, as the paper")
+    flag("--single-order", action="store_true", help="judge in one order only, as the paper does")
     flag("--ask-again", action="store_true", help="repeat requests that were refused or rejected")
     flag("--report", type=Path, metavar="FILE", help="write an HTML page of the results")
-    flag("--question", metavar="TEXT", help="what the model is asked (default: the protocol's)")
+    flag("--question", metavar="TEXT", help="question to the model (default: the protocol's)")
     flag("--image-ids", type=Path, metavar="FILE", help="list of image ids, or a file of captions")
     return flags
 

@@ -83,7 +83,7 @@ def parser() -> FlagParser:
     flag("--reference", metavar="ARM", help="arm to compare with (default: the first)")
     add_judge_flags(flags)
     flag("--temperature", metavar="X", help="sampling temperature of the judge, or "
-         f"{NOT_SENT} to send none (default: of --judge-config, else 0)")  # fmt: skip
+         f"{NOT_SENT} to send none (default: that of --judge-config, else 0)")  # fmt: skip
     flag("--ask-again", action="store_true",
          help="repeat requests that were refused, rejected, or answered unreadably")  # fmt: skip
     flag("--dry-run", action="store_true", group="running", help="print what would be sent; stop")

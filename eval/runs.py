@@ -163,8 +163,8 @@ def parser(action: str) -> FlagParser:
     flags.overwrite_flag()
     if action != "list":
         flags.flag("--parser", help="how answers are parsed (default: the protocol's)")
-        flags.flag("--questions", type=Path, help="AMBER captions: its files (default: data/AMBER)")
-        flags.flag("--similar", type=Path, help="AMBER captions: similar words (default: exact)")
+        flags.flag("--questions", type=Path, help="AMBER captions: folder (default: data/AMBER)")
+        flags.flag("--similar", type=Path, help="AMBER captions: similar words (default: none)")
         flags.flag("--verdicts", type=Path, help="HallusionBench: a judge's verdicts file")
         flags.flag("--reference", metavar="ARM", help="arm to compare with (default: baseline)")
         flags.flag("--wide", action="store_true", group="output", help="print all metrics")
@@ -175,7 +175,7 @@ def parser(action: str) -> FlagParser:
         )
     if action == "export":
         flags.flag("--format", help=f"{', '.join(FORMATS)} (default: csv)")
-        flags.flag("--output", type=Path, metavar="FILE", help="file to write (default: print)")
+        flags.flag("--output", type=Path, metavar="FILE", help="file to write (default: stdout)")
     return flags
 
 

@@ -74,7 +74,7 @@ def reason_against(model: Any, inputs: Mapping[str, torch.Tensor]) -> str | None
     if isinstance(positions, torch.Tensor) and positions.dim() > 2:
         return "its positions have several axes (M-RoPE)"
     if mask is not None and not (isinstance(mask, torch.Tensor) and mask.dim() == 2):
-        return "it makes attention masks of its own, in which image tokens may see each other"
+        return "it makes its own attention masks, in which image tokens may see each other"
     for name, value in found.items():
         if name not in PLAIN and _holds_tensors(value):
             return f"its decoder is given more than embeddings ({name})"

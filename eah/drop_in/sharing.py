@@ -39,7 +39,7 @@ class SharingAttention:
             if hidden_states.shape[1] > 1:
                 raise EAHStateError(
                     f"layer {self.eah_layer} was called outside of the forward of transformers' "
-                    "own model class (a class derived from it has a forward of its own), so the "
+                    "own model class (a class derived from it has its own forward), so the "
                     "prompt's image tokens are not known; set EAH_DISABLE=1"
                 )
             return forward(hidden_states, *args, **kwargs)

@@ -115,7 +115,7 @@ def read_config(given: Mapping[str, Any]) -> EAHConfig:
 
     Args:
         given: Settings by name, and `preset`. A threshold without a unit is an attention weight,
-            whatever the preset's unit.
+            regardless of the preset's unit.
     Raises:
         EAHConfigError: If a value can't be read or is not allowed.
     """

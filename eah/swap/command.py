@@ -112,16 +112,16 @@ def _build(*, check: bool) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="eah",
-        description="Replace transformers' modeling file by EAH's.",
-        epilog="python -m eah.swap check FOLDER lists code that the swap can't reach, and "
-        "python -m eah.swap selftest tests an install (each has --help); eah check MODEL_FOLDER "
-        "tests a model, and eah report prints versions and settings for an issue",
+        description="Replace transformers' modeling file with EAH's.",
+        epilog="`python -m eah.swap check FOLDER` lists code that the swap can't reach. "
+        "`python -m eah.swap selftest` tests an install. `python -m eah check MODEL_FOLDER` tests "
+        "a model. `python -m eah report` prints versions and settings for an issue.",
     )
     parser.add_argument("action", choices=("install", "status", "restore", *ELSEWHERE, "build"))
-    parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
+    parser.add_argument("--model", default=FAMILY, help="family of the file (default: llama)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--python", type=interpreter_of, help="interpreter that has the transformers"
+        "--python", type=interpreter_of, help="interpreter whose transformers to change"
     )
     where.add_argument(
         "--site-packages", type=Path, help="folder with transformers, or a checkout of it"

@@ -52,7 +52,7 @@ def restore(place: Place, *, force: bool = False, say: Say = _ignore) -> str:
 
     Args:
         place: Where.
-        force: Restore the kept file, whatever it is.
+        force: Restore any kept file.
         say: Called with progress messages.
     Raises:
         SwapError: If the original is gone or damaged and can't be recovered.
@@ -120,7 +120,7 @@ def _restore(place: Place, found: Status, *, force: bool, say: Say) -> str:
     if swapped:
         return f"restored {place.file}"
     names = ", ".join(left.name for left in removed)
-    done = f"removed what was left beside it: {names}" if names else "nothing to restore"
+    done = f"removed what was left next to it: {names}" if names else "nothing to restore"
     return f"{place.file} is not EAH's; {done}"
 
 

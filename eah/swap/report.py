@@ -30,7 +30,7 @@ def describe(place: Place, found: Status | None = None) -> str:
             f"the original is {place.original.name}, by its content; no record or note names it"
         )
     if folder := place.linked_folder():
-        lines.append(f"it is reached through a link; whatever links to {folder} is affected")
+        lines.append(f"it is reached through a link; all links to {folder} are affected")
     return "\n".join([*lines, *(f"wrong: {problem}" for problem in problems(place, found))])
 
 
@@ -47,7 +47,7 @@ def problems(place: Place, found: Status) -> list[str]:
         advice = choice(place) if found.rival else reason or keep
         return [f"it was edited, or is another project's; {advice}"]
     if found.rival:
-        return [f"{place.original.name} beside it is another file; {choice(place)}"]
+        return [f"{place.original.name} next to it is another file; {choice(place)}"]
     if found.kind == "original" and found.left:
         remedy = f"move it to {place.aside_path.name}" if found.unique else "remove what is left"
         return [

@@ -61,10 +61,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="eah.swap selftest",
         description="Prove on a tiny model that EAH acts, and that disabling it undoes it.",
     )
-    parser.add_argument("--model", default=FAMILY, help="family of the file (llama)")
+    parser.add_argument("--model", default=FAMILY, help="family of the file (default: llama)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(
-        "--python", type=interpreter_of, help="interpreter that has the transformers"
+        "--python", type=interpreter_of, help="interpreter whose transformers to test"
     )
     where.add_argument(
         "--site-packages", type=Path, help="folder with transformers, or a checkout of it"

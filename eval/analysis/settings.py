@@ -30,7 +30,7 @@ class SinkSettings(RunSettings):
         image_ids: File of the image ids to look at, in order; None for a sample.
         question: What is asked about each picture; None for CHAIR's question. POPE asks its own.
         captions: Whether answers are generated and scored by CHAIR.
-        coco_path: Folder of COCO's annotations for it; None for that beside the pictures.
+        coco_path: Folder of COCO's annotations for it; None for the one next to the pictures.
         ground_truth: A file of objects by image id instead.
         analyzer: How captions are read.
         pope_type: Types of POPE's questions to ask instead; None for none.

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from eval.files.answers import Answer, Finding
 
-HEADER: Final = ("layer", "prompts", "chosen heads", "mean sinks", "saturated")
+HEADER: Final = ("layer", "prompts", "chosen heads", "sinks of image tokens", "saturated")
 SHOWN: Final = 3  # heads
 
 

@@ -15,7 +15,7 @@ WIDTH: Final = 100
 # In the order of the help; the command's own flags come first.
 OWN: Final = "this command"
 GROUPS: Final = (OWN, "model", "data", "arms", "decoding", "running", "output")
-ABOUT: Final = {"arms": "An arm is one way to answer: a decoding method, with or without EAH."}
+ABOUT_ARMS: Final = "An arm is one way to answer: a decoding method, with or without EAH."
 
 
 class FlagParser(argparse.ArgumentParser):
@@ -41,7 +41,7 @@ class FlagParser(argparse.ArgumentParser):
             add_help=False,
         )
         self.describe_foreign: Callable[[str], str] = lambda _: ""  # for flags of other commands
-        self._named = {name: self.add_argument_group(name, ABOUT.get(name)) for name in GROUPS}
+        self._named = {name: self.add_argument_group(name) for name in GROUPS}
         self.flag("--help", "-h", action="help", help="show this help and exit", group="output")
 
     def flag(self, *names: str, group: str = OWN, **options: Any) -> None:
@@ -56,6 +56,8 @@ class FlagParser(argparse.ArgumentParser):
             kinds = {int: "N", float: "X", Path: "PATH"}
             options.setdefault("metavar", kinds.get(options.get("type", str), "NAME"))
         spellings = dict.fromkeys(spelling for name in names for spelling in _spellings(name))
+        if group == "arms":
+            self._named[group].description = ABOUT_ARMS  # only where the help lists such flags
         self._named[group].add_argument(*spellings, **options)
 
     def overwrite_flag(self) -> None:

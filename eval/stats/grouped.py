@@ -222,7 +222,7 @@ def counts_by_picture(
 def pictures_per_metric(
     scorer: Scorer, table: Array, members: Mapping[str, Sequence[str]]
 ) -> list[int]:
-    """Return the number of pictures behind each metric, in the order of `all_numbers`.
+    """Return how many pictures each metric is computed from, in the order of `all_numbers`.
 
     A picture whose own metric is 0/0, such as a precision without a predicted yes, does not count.
 

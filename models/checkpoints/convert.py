@@ -1,8 +1,8 @@
 """Convert a model's original files, once, to a folder in transformers' format.
 
 The folder appears when it is complete, records its sources and is reused afterwards. Tensors are
-copied unchanged, shard by shard, so conversion needs the memory of about two shards whatever the
-model's size.
+copied unchanged, shard by shard, so conversion needs the memory of about two shards for any
+model size.
 """
 
 from __future__ import annotations

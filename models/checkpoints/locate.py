@@ -82,7 +82,7 @@ def locate(
     for part in chosen:
         if part not in needed:
             raise ModelError(
-                f"{family.name} has no part {part!r} of its own; its parts are {', '.join(needed)}"
+                f"{family.name} has no separate part {part!r}; its parts are {', '.join(needed)}"
             )
     parts = {}
     for part in needed:

@@ -1,8 +1,7 @@
 """Replace the attention of modules, in a `with` block, with functions that can run their kernel.
 
-A block applies only to the thread (more exactly: the context) that enters it. If another thread
-calls the same modules at the same time, it runs their own kernel, or the functions of its own
-blocks.
+A block applies only to the thread (more exactly: the context) that enters it. Another thread that
+calls the same modules at the same time runs their own kernel, or the functions of its blocks.
 
 Axes: R batch rows, H heads, N key heads, Q queries, K keys, D head size.
 """

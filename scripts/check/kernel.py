@@ -217,7 +217,10 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument(
-        "--device", type=torch.device, default=torch.device("cuda:0"), help="default: cuda:0"
+        "--device",
+        type=torch.device,
+        default=torch.device("cuda:0"),
+        help="GPU to use (default: cuda:0)",
     )
     parser.add_argument("--tiny", action="store_true", help="toy sizes, for Triton's interpreter")
     return parser.parse_args(arguments)

@@ -139,7 +139,7 @@ def report(model: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    flags = FlagParser((__doc__ or "").splitlines()[0])
+    flags = FlagParser(__doc__ or "")
     known = [name for name in available() if name in TRUE_CONFIGS]
     flags.add_argument("model", choices=known, help=f"one of {', '.join(known)}")
     name = Path(flags.prog).stem

@@ -1,10 +1,11 @@
-"""Check that a wheel holds the package `eah` and nothing else.
+"""Check that a wheel contains the package `eah` and nothing else.
 
 python scripts/check/wheel_contents.py dist/eah-*.whl
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 import zipfile
 from pathlib import Path
@@ -37,6 +38,9 @@ def check(wheel: Path) -> str | None:
 
 
 if __name__ == "__main__":
-    problem = check(Path(sys.argv[1]))
-    print(problem or f"{Path(sys.argv[1]).name}: eah only")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("wheel", type=Path, help="file to check, such as dist/eah-*.whl")
+    wheel = parser.parse_args().wheel
+    problem = check(wheel)
+    print(problem or f"{wheel.name}: eah only")
     sys.exit(problem is not None)

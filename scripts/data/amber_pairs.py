@@ -95,8 +95,10 @@ def write(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     flags = FlagParser(__doc__ or "")
-    flags.flag("--questions", type=Path, help="folder data/ of AMBER's repository (data/AMBER)")
-    flags.flag("--model", help=f"name or folder of a spaCy model with vectors ({REFERENCE})")
+    flags.flag(
+        "--questions", type=Path, help="folder data/ of AMBER's repository (default: data/AMBER)"
+    )
+    flags.flag("--model", help=f"spaCy model with vectors: name or folder (default: {REFERENCE})")
     flags.flag("--output", type=Path, metavar="FILE", required=True, help="the table to write")
     flags.overwrite_flag()
     return finish(

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# Part of download.sh: benchmarks beside POPE and CHAIR, each in a folder of its own.
+# Part of download.sh: benchmarks other than POPE and CHAIR, each in its own folder.
 #
 # Question files are fetched from one commit of their authors' repository and checked by bytes and
 # SHA-256. What has no licence that allows it, or no stable address, is not fetched; the script

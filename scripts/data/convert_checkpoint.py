@@ -1,7 +1,7 @@
-"""Turn a model's original files into one folder that needs none of them, for other machines.
+"""Convert a model's original files to one folder that other machines can load without them.
 
-python scripts/data/convert_checkpoint.py --model minigpt4 --from DOWNLOADS --to minigpt4-7b
-python eval/pope_eval.py --model minigpt4 --checkpoint minigpt4-7b ...
+    python scripts/data/convert_checkpoint.py --model minigpt4 --from DOWNLOADS --to minigpt4-7b
+    python eval/pope_eval.py --model minigpt4 --checkpoint minigpt4-7b ...
 
 The evaluation commands do so themselves, into the folder `--converted`. Every tensor keeps the
 precision that it is stored in.
@@ -22,11 +22,13 @@ from models.sources import refuse_empty
 
 def parser() -> FlagParser:
     """Return the command's flags."""
-    flags = FlagParser((__doc__ or "").splitlines()[0])
+    flags = FlagParser(__doc__ or "")
     flags.flag("--model", required=True, help="model in configs/, such as minigpt4")
-    flags.flag("--from", dest="source", help="folder or hub id that holds the original files")
+    flags.flag("--from", dest="source", help="folder or hub id of the original files")
     for part in PARTS:
-        flags.flag(f"--{part.replace('_', '-')}", help="one original part, if it is elsewhere")
+        flags.flag(
+            f"--{part.replace('_', '-')}", help="this part's original file, if it is not in --from"
+        )
     flags.flag("--to", required=True, help="folder to write, new or empty")
     return flags
 

@@ -34,7 +34,7 @@ MORE_VERB_FORMS: Final = {"signal": ["signalling", "signalled"]}
 
 
 def plurals(noun: str) -> list[str]:
-    """Return the plurals of a noun; beside an irregular one the regular one, a common mistake."""
+    """Return the plurals of a noun; an irregular one and the regular one, a common mistake."""
     irregular = IRREGULAR_PLURALS.get(noun, [])
     if noun.endswith("man"):
         irregular = [noun.removesuffix("man") + "men"]

@@ -1,4 +1,4 @@
-"""Turn the cache of a public CHAIR tool, `chair.pkl`, into a ground truth file for eval/chair.py.
+"""Convert `chair.pkl`, the cache of a public CHAIR tool, to a ground truth file for eval/chair.py.
 
     python scripts/data/import_chair_cache.py chair.pkl --output ground_truth.json.gz
 
@@ -109,10 +109,10 @@ class ChairUnpickler(pickle.Unpickler):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
-    flags = FlagParser((__doc__ or "").splitlines()[0])
+    flags = FlagParser(__doc__ or "")
     flags.add_argument("cache", type=Path, metavar="chair.pkl", help="the tool's cache")
     flags.flag("--output", type=Path, required=True, help="file to write, .json or .json.gz")
-    flags.flag("--force", action="store_true", help="replace the output if there is one")
+    flags.flag("--force", action="store_true", help="replace an existing output")
     return finish(
         "import_chair_cache",
         lambda: import_cache(**flags.parse(arguments)),

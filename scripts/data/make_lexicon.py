@@ -1,9 +1,9 @@
 """Write `configs/chair_lexicon.tsv`: the inflected forms of CHAIR's words.
 
     python scripts/data/make_lexicon.py            # writes the table
-    python scripts/data/make_lexicon.py --check    # only says whether it is up to date
+    python scripts/data/make_lexicon.py --check    # only checks whether it is up to date
 
-A form that is a word of its own, or the plural of one, is read as that; only other forms are
+A form that is a separate word, or the plural of one, is read as that; only other forms are
 read as a verb's. The table follows from `configs/chair_objects.yaml` and the lists below.
 """
 
@@ -21,7 +21,7 @@ from scripts.data.english import plurals, verb_forms
 
 # Words without a plural, as the published scores see it: no nouns, or words that WordNet 3.0 does
 # not know. `fixes` of chair_objects.yaml lists the plurals that are worth having. "Men" is a noun
-# of its own in WordNet.
+# with its own entry in WordNet.
 NO_PLURAL = {
     "biker", "bluejay", "brindle", "children", "coworker", "firetruck", "glas", "hairdryer", "hot",
     "knive", "lenovo", "longboard", "macbook", "man", "netbook", "paddleboat", "pitbull", "potted",
@@ -62,7 +62,7 @@ def lexicon(vocabulary: Vocabulary) -> dict[str, str]:
 
 
 def table(vocabulary: Vocabulary) -> str:
-    """Return the text of the table; parts of phrases have no object of their own."""
+    """Return the text of the table; parts of phrases have no object."""
     lines = [
         f"{form}\t{word}\t{vocabulary.object_of.get(word, '-')}"
         for form, word in lexicon(vocabulary).items()
@@ -73,7 +73,7 @@ def table(vocabulary: Vocabulary) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     flags = FlagParser(__doc__ or "")
-    flags.flag("--check", action="store_true", help="only compare, write nothing")
+    flags.flag("--check", action="store_true", help="compare only; write nothing")
     return finish(
         "make_lexicon",
         lambda: run(**flags.parse(arguments)),

@@ -114,11 +114,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     flags = FlagParser(__doc__ or "")
     flags.flag("--output", required=True, help="folder to write into")
-    flags.flag("--count", type=int, default=200, help="number of scenes (default 200)")
+    flags.flag("--count", type=int, default=200, help="number of scenes (default: 200)")
     flags.flag(
-        "--seed", type=int, default=2014, help="scenes of another seed share nothing (default 2014)"
+        "--seed",
+        type=int,
+        default=2014,
+        help="seed of the scenes; each seed makes different ones (default: 2014)",
     )
-    flags.flag("--overwrite", action="store_true", help="write among files of another source")
+    flags.flag("--overwrite", action="store_true", help="also write into a folder with other files")
     interrupted = "what was written is kept"
     return finish("make", lambda: make(**flags.parse(arguments)), interrupted=interrupted)
 

@@ -15,7 +15,7 @@ BICUBIC = 3  # PIL's number for it
 
 
 def write_processor_files(output: Path, config: LlavaConfig) -> None:
-    """Write tokenizer and processor files beside `tokenizer.model`, as hub checkpoints have them.
+    """Write tokenizer and processor files next to `tokenizer.model`, as hub checkpoints have them.
 
     Args:
         output: Checkpoint folder.

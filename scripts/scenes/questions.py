@@ -124,10 +124,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flags = FlagParser(__doc__ or "")
     flags.flag("--scenes", required=True, help="folder that make.py wrote")
     flags.flag("--output", required=True, help="folder to write into")
-    flags.flag("--count", type=int, default=40, help="scenes to ask about (default 40)")
-    told = f"RePOPE's labels are of pope_eval.py --build-from with the same seed ({DEFAULT_SEED})"
-    flags.flag("--seed", type=int, default=DEFAULT_SEED, help=told)
-    flags.flag("--overwrite", action="store_true", help="write over files of another source")
+    flags.flag("--count", type=int, default=40, help="scenes to ask about (default: 40)")
+    text = f"seed of the questions, as of pope_eval.py --build-from (default: {DEFAULT_SEED})"
+    flags.flag("--seed", type=int, default=DEFAULT_SEED, help=text)
+    flags.flag(
+        "--overwrite",
+        action="store_true",
+        help="also replace files that this command did not write",
+    )
     interrupted = "what was written is kept"
     return finish("questions", lambda: make(**flags.parse(arguments)), interrupted=interrupted)
 

@@ -2,7 +2,7 @@
 
 A scene has a theme (street, park, table, room) that makes some categories likely together, as in
 real pictures, so that POPE's popular and adversarial negatives differ from random ones. Each
-category has a drawing of its own, in unit coordinates on a square tile.
+category has its own drawing, in unit coordinates on a square tile.
 """
 
 from __future__ import annotations

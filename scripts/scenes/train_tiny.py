@@ -3,7 +3,7 @@
     python scripts/scenes/train_tiny.py --output models/tiny-llava
 
 A real LLaVA: CLIP tower, two-layer projector, Llama decoder, saved as a Hugging Face checkpoint
-with a sentencepiece tokenizer of its own. It shows that the software works; it says nothing about
+with its own sentencepiece tokenizer. It shows that the software works; it says nothing about
 the paper's claim.
 
 As in LLaVA, features are aligned before the whole is trained: a patch learns to become the
@@ -256,11 +256,21 @@ def save(model: LlavaForConditionalGeneration, output: Path) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status."""
     flags = FlagParser(__doc__ or "")
-    flags.flag("--output", type=Path, default=Path("models/tiny-llava"), help="folder to write")
-    flags.flag("--overwrite", action="store_true", help="write among files of another source")
-    for name, value in (("align-steps", 1200), ("steps", 1200), ("batch", 16), ("scenes", 12000)):
-        flags.flag(f"--{name}", type=int, default=value, help=f"({value})")
-    flags.flag("--seed", type=int, default=0, help="(0)")
+    flags.flag(
+        "--output",
+        type=Path,
+        default=Path("models/tiny-llava"),
+        help="folder to write (default: models/tiny-llava)",
+    )
+    flags.flag("--overwrite", action="store_true", help="also write into a folder with other files")
+    for name, value, text in (
+        ("align-steps", 1200, "steps that align vision tower and projector"),
+        ("steps", 1200, "steps of training after that"),
+        ("batch", 16, "examples per step"),
+        ("scenes", 12000, "scenes to render"),
+        ("seed", 0, "seed of scenes and weights"),
+    ):
+        flags.flag(f"--{name}", type=int, default=value, help=f"{text} (default: {value})")
     return finish(
         "train_tiny",
         lambda: make(**flags.parse(arguments)),

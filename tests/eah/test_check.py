@@ -33,9 +33,9 @@ def test_a_model_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
     assert "layers that can be patched: 0..3" in out
     assert "image tokens: placeholder tokens in input_ids (image 640)" in out
     assert "layer 1: head" in out
-    assert "heads identical: yes" in out
-    assert "undo bitwise: yes" in out
-    assert "seconds of a prefill" in out
+    assert "heads have the same map: yes" in out
+    assert "outputs bitwise restored: yes" in out
+    assert "s with EAH" in out
 
 
 def test_a_config_alone_is_built_with_random_weights(
@@ -57,7 +57,7 @@ def test_other_presets_are_tried(capsys: pytest.CaptureFixture[str], preset: str
     status, out, _ = run(capsys, TINY_LLAVA, "--preset", preset, "--layers", 1)
 
     assert status == 0
-    assert "undo bitwise: yes" in out
+    assert "outputs bitwise restored: yes" in out
 
 
 def test_saturation_is_said(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_model_whose_outputs_are_not_restored_fails(
     status, out, _ = run(capsys, TINY_LLAVA)
 
     assert status == 1
-    assert "undo bitwise: NO" in out
+    assert "outputs bitwise restored: NO" in out
 
 
 def test_the_module_is_a_command() -> None:
@@ -163,4 +163,4 @@ def test_the_module_is_a_command() -> None:
     )
 
     assert done.returncode == 0, done.stderr
-    assert "heads identical: yes" in done.stdout
+    assert "heads have the same map: yes" in done.stdout

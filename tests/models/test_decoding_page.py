@@ -36,7 +36,7 @@ DECODINGS = {
 }
 WHERE = {
     ChangedRows.LAST: "last row",
-    ChangedRows.AFTER_IMAGE: "rows behind the image",
+    ChangedRows.AFTER_IMAGE: "rows after the image",
 }
 
 

@@ -118,7 +118,9 @@ def report(folder: Folder, found: Sequence[tuple[Source, Finding]]) -> str:
             lines.append(f"read as text, as it does not parse: {place} ({source.problem})")
     lines += [f"not read: {path} ({reason})" for path, reason in folder.unread]
     count = len(folder.sources)
-    files = f"{count} Python file or notebook" if count == 1 else f"{count} Python files, notebooks"
+    files = (
+        f"{count} Python file or notebook" if count == 1 else f"{count} Python files and notebooks"
+    )
     end = (
         f"found: {len(found)}"
         if found

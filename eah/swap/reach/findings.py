@@ -37,7 +37,7 @@ class Kind(enum.Enum):
         "Request attn_implementation='eager' or 'sdpa'.",
     )
     SWAPPABLE = (
-        "decoders that are not Llama, and have a swap of their own",
+        "decoders that are not Llama, and have their own swap",
         "The file of Llama does not touch them; swap theirs too, with `python -m eah.swap install "
         "--model FAMILY` and the family named above.",
     )

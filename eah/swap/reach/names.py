@@ -121,7 +121,7 @@ def _refers_to(name: str, path: PurePosixPath, here: PurePosixPath) -> bool:
     """Return whether an import in folder `here` means the file at `path`, without its suffix.
 
     The folders that Python searches are not known, so an absolute name means every file whose path
-    ends in it; a name without a dot one beside the importing file, or at the top.
+    ends in it; a name without a dot one next to the importing file, or at the top.
     """
     level = len(name) - len(name.lstrip("."))
     parts = tuple(name[level:].split("."))

@@ -25,7 +25,7 @@ from eval.analysis.maps import HeadMap
 from eval.analysis.wording import count_noun
 from eval.stats.intervals import Array
 
-COLOURS: Final = 64  # each is a path of its own in an SVG's colour bar
+COLOURS: Final = 64  # each is a separate path in an SVG's colour bar
 
 
 def map_figures(found: HeadMap) -> list[Figure]:

@@ -1,4 +1,4 @@
-"""A small figure with its numbers, in one style whatever the user's matplotlib settings are."""
+"""A small figure with its numbers, in one style, independent of the user's matplotlib settings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A picture beside what heads see of it, before and after EAH."""
+"""A picture next to what heads see of it, before and after EAH."""
 
 from __future__ import annotations
 

@@ -89,7 +89,7 @@ class AmberGenerative(Task):
         """Add the flags for AMBER's files and for saved captions."""
         flags.flag("--questions", type=Path, help="folder data/ of AMBER's repository (data/AMBER)")
         flags.flag("--similar", type=Path, metavar="FILE",
-                   help="pairs of similar words (without it, only equal words match)")  # fmt: skip
+                   help="pairs of similar words (default: only equal words match)")  # fmt: skip
         add_saved_flags(flags)
 
     @cached_property

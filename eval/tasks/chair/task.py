@@ -99,18 +99,18 @@ class ChairCaptions(OpenTextTask):
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
         """Add the flags of captioning."""
-        flags.flag("--question", metavar="TEXT", help=f"question to the model ({QUESTION})")
+        flags.flag("--question", metavar="TEXT", help=f"question to ask (default: {QUESTION})")
         flags.flag("--image-ids", type=Path, metavar="FILE",
                    help="list of image ids, or a captions file: pictures to caption")  # fmt: skip
         flags.flag("--num-images", type=int,
-                   help=f"number of pictures to sample from the folder ({NUM_IMAGES})")  # fmt: skip
+                   help=f"pictures to sample from the folder (default: {NUM_IMAGES})")  # fmt: skip
         flags.flag("--score", action="store_true",
                    help="also score the captions, as chair.py does")  # fmt: skip
         flags.flag("--coco_path", type=Path,
-                   help="with --score: COCO's annotations (next to the pictures)")  # fmt: skip
+                   help="with --score: annotations (default: next to the pictures)")  # fmt: skip
         flags.flag("--ground-truth", type=Path,
                    help="with --score: objects by image id, instead of annotations")  # fmt: skip
-        flags.flag("--analyzer", help=f"with --score: {', '.join(ANALYZERS)} (auto)")
+        flags.flag("--analyzer", help=f"with --score: {', '.join(ANALYZERS)} (default: auto)")
 
     def items(self) -> list[Item]:
         """Return the pictures of the run, in order, cut to the limit."""

@@ -19,18 +19,18 @@ from models.errors import ModelError
 
 def add_judge_flags(flags: FlagParser) -> None:
     """Add the flags for the judge and its costs."""
-    flags.flag("--judge-model", metavar="NAME", help="judge model (from configs/judge.yaml)")
+    flags.flag("--judge-model", metavar="NAME", help="judge model (default: of configs/judge.yaml)")
     flags.flag("--judge-base-url", metavar="URL",
-               help="address of the chat completions API (OPENAI_BASE_URL)")  # fmt: skip
-    flags.flag("--judge-workers", type=int, help="concurrent requests (8)")
+               help="address of the chat completions API (default: OPENAI_BASE_URL)")  # fmt: skip
+    flags.flag("--judge-workers", type=int, help="concurrent requests (default: 8)")
     flags.flag("--judge-config", type=Path, metavar="FILE",
-               help="settings of the judge (configs/judge.yaml)")  # fmt: skip
+               help="settings of the judge (default: configs/judge.yaml)")  # fmt: skip
     flags.flag("--api-key-file", type=Path, metavar="FILE",
-               help="file with the API key (the variable OPENAI_API_KEY)")  # fmt: skip
+               help="file with the API key (default: the variable OPENAI_API_KEY)")  # fmt: skip
     flags.flag("--max-cost", type=float, metavar="USD",
-               help="highest total cost of this run in US dollars (no bound)")  # fmt: skip
+               help="largest total cost of this run in US dollars (default: no limit)")  # fmt: skip
     flags.flag("--max-requests", type=int,
-               help="highest total number of requests of this run (no bound)")  # fmt: skip
+               help="largest total number of requests of this run (default: no limit)")  # fmt: skip
 
 
 def run_with_key(

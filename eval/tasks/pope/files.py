@@ -91,7 +91,7 @@ class TypedTask(YesNoTask):
             "--pope-type",
             nargs="+",
             metavar="TYPE",
-            help=f"types of questions: {', '.join(POPE_TYPES)}, or all (random)",
+            help=f"types of questions: {', '.join(POPE_TYPES)}, or all (default: random)",
         )
         name = cls.file_name.format("TYPE")
         flags.flag("--pope-path", type=Path, help=f"folder of {name}, or one such file")

@@ -70,10 +70,10 @@ class Pope(TypedTask):
         """Add the flags for corrected labels and for building questions."""
         super().add_flags(flags)
         sets = ", ".join(LABEL_SETS)
-        flags.flag("--labels", help=f"also report with corrected labels: {sets} (none)")
+        flags.flag("--labels", help=f"also report with corrected labels: {sets} (default: none)")
         flags.flag("--labels-path", type=Path, help="their folder (data/COCO/repope)")
         flags.flag("--build-from", type=Path, help="instances_*.json to build questions from")
-        flags.flag("--build-images", type=int, help="pictures to ask about when building (500)")
+        flags.flag("--build-images", type=int, help="pictures for --build-from (default: 500)")
 
     def items(self) -> list[Item]:
         """Return the questions of the types, cut to the limit; with `--build-from`, build them."""

@@ -41,11 +41,11 @@ class PartsTask(YesNoTask):
         presets = f"; or {', '.join(cls.presets)}" if cls.presets else ""
         names = f"{', '.join(cls.parts[:6])}{', ...' if len(cls.parts) > 6 else ''}"
         flags.flag(
-            "--part", nargs="+", metavar="NAME", help=f"parts to ask: {names}{presets} (all)"
+            "--part", nargs="+", metavar="NAME", help=f"parts: {names}{presets} (default: all)"
         )
         if cls.default_folder is not None:
             where = cls.default_folder.relative_to(ROOT)
-            flags.flag("--questions", type=Path, help=f"folder of the question files ({where})")
+            flags.flag("--questions", type=Path, help=f"folder of questions (default: {where})")
         super().add_flags(flags)
 
     def input_paths(self) -> list[Path]:

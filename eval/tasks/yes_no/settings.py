@@ -66,9 +66,9 @@ def add_saved_flags(flags: FlagParser) -> None:
     flags.flag("--answers", type=Path,
                help="file of answers, or run folder, to score without a model")  # fmt: skip
     flags.flag("--answer-key", metavar="KEY",
-               help="with --answers: key of the model's answer (found automatically)")  # fmt: skip
+               help="with --answers: key of the model's answer (default: detected)")  # fmt: skip
     flags.flag("--id-key", metavar="KEY",
-               help="with --answers: key of the question's id (found automatically)")  # fmt: skip
+               help="with --answers: key of the question's id (default: detected)")  # fmt: skip
     flags.flag("--partial", action="store_true",
                help="with --answers: allow questions without an answer")  # fmt: skip
 

@@ -73,7 +73,9 @@ class YesNoTask(Task):
     @classmethod
     def add_flags(cls, flags: FlagParser) -> None:
         """Add the flags for parsing answers, and for saved answers."""
-        flags.flag("--parser", help=f"parser of answers: {', '.join(PARSERS)} (the protocol's)")
+        flags.flag(
+            "--parser", help=f"answer parser: {', '.join(PARSERS)} (default: the protocol's)"
+        )
         flags.flag("--scoring",
                    help=f"{GENERATE}: parse the text; {LIKELIHOOD}: compare the probabilities of "
                    f"yes and no at the first token ({GENERATE})")  # fmt: skip

@@ -22,7 +22,7 @@ LEFT_OUT: Final = 0.08  # of the questions, as ambiguous ones are of RePOPE
 
 
 def seem(scenes: Scenes, rng: random.Random) -> Files:
-    """Write the six files of the two sets, each about pictures of its own drawing."""
+    """Write the six files of the two sets, each about different pictures."""
     files = {}
     images = annotated_images(scenes.instances)
     for name in SETS:

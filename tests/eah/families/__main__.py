@@ -43,7 +43,7 @@ HEADER: Final = "| family | EAH | image tokens, or why not | layers |\n|---|---|
 SITUATION_HEADER: Final = """## Situations
 
 What EAH does outside of a plain causal prefill in one thread. "works": tested to equal plain eager
-attention, computed by loops; "refused": an error of one sentence, before the model runs.
+attention, computed by loops; "refused": an error before the model runs.
 
 | situation | EAH | details |
 |---|---|---|"""

@@ -102,7 +102,7 @@ SITUATIONS = (
         ("eah/test_passes.py::test_padding_is_not_counted_in_a_span",),
     ),
     Situation(
-        "a prompt cut within or behind its image (`prefill_chunk_size`)",
+        "a prompt cut within or after its image (`prefill_chunk_size`)",
         "refused",
         "no pass sees all of it",
         (
@@ -114,7 +114,7 @@ SITUATIONS = (
         ),
     ),
     Situation(
-        "text behind a cached image",
+        "text after a cached image",
         "works",
         "untouched like a decode step, and reported so",
         (
@@ -124,7 +124,7 @@ SITUATIONS = (
         ),
     ),
     Situation(
-        "an image behind a copied cache, or one that EAH did not see",
+        "an image after a copied cache, or one that EAH did not see",
         "works",
         "a copy knows its image tokens; a cache that was not seen is refused",
         (
@@ -135,7 +135,7 @@ SITUATIONS = (
     Situation(
         "another prompt asked within `generate` (contrastive decoding)",
         "works",
-        "a pass without a cache is a prompt of its own",
+        "a pass without a cache is a separate prompt",
         (
             "eah/test_detection.py::test_another_prompt_within_generate_is_a_prompt_of_its_own",
             "drop_in/check_detection.py::test_another_prompt_within_generate_is_a_prompt_of_its_own",

@@ -55,7 +55,7 @@ def test_restore_says_what_it_removed(place: swap.Place) -> None:
     place.file.write_bytes(original)
 
     assert swap.restore(place) == (
-        f"{place.file} is not EAH's; removed what was left beside it: "
+        f"{place.file} is not EAH's; removed what was left next to it: "
         "modeling_llama_original.py, modeling_llama_original.sha256"
     )
     assert swap.restore(place) == f"{place.file} is not EAH's; nothing to restore"

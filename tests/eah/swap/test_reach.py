@@ -476,7 +476,7 @@ def test_blocks_and_lines_are_sorted_and_end_with_advice(check: Check) -> None:
     ]
     advice = [line for line in lines if line.startswith("  -> ")]
     assert ["EAH_LAYERS" in advice[0], "'eager' or 'sdpa'" in advice[1]] == [True, True]
-    assert lines[-1] == "3 Python files, notebooks read; found: 4"
+    assert lines[-1] == "3 Python files and notebooks read; found: 4"
 
 
 def test_files_that_do_not_parse_are_read_as_text(check: Check) -> None:
