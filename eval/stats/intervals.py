@@ -126,9 +126,9 @@ def bootstrap_intervals(
         highest: Largest value of each metric, whose range is 0 to this value, or minus to plus this
             value for a difference; None for a metric without bounds. If all resamples give the same
             value, a metric with bounds has Wilson's interval, and one without has none.
-        pictures: Number of images that each metric is computed from, such as those with a predicted yes for a
-            precision; a metric of one image has no interval. None to count the images whose own
-            metric is not 0/0.
+        pictures: Number of images that each metric is computed from, such as those with a predicted
+            yes for a precision; a metric of one image has no interval. None to count the images
+            whose own metric is not 0/0.
         seed: Seed of the resampling.
         n_resamples: Number of resamples.
     Returns:
