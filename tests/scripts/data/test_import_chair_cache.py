@@ -268,7 +268,7 @@ def test_no_class_can_be_changed(name: tuple[str, str], stated: bytes) -> None:
 
     message = refusal(f"c{module}\n{attribute}\n".encode() + stated + b"b.")
 
-    assert "chair.pkl is no whole CHAIR cache (" in message
+    assert "chair.pkl is not a complete CHAIR cache (" in message
     assert dict(vars(ADMITTED[name])) == before
 
 
@@ -284,7 +284,7 @@ def test_nothing_but_an_evaluator_is_made(arguments: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no whole CHAIR cache (EOFError: Ran out of input); it may have been cut off"),
+        (b"", "is not a complete CHAIR cache (EOFError: Ran out of input); it may have been cut off"),
         (b"<html>", "(UnpicklingError: invalid load key, '<'.)"),
         (b"\xff\xd8\xff", r"(UnpicklingError: invalid load key, '\xff'.)"),
         (cache({1: ["dog"]})[:40], "(UnpicklingError: pickle data was truncated)"),
