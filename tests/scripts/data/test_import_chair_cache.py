@@ -312,7 +312,7 @@ def test_nothing_but_an_evaluator_is_made(arguments: tuple[Any, ...]) -> None:
         (cache({1: None}), "image 1 has no list or set of object names"),
         (cache({7: ["dog", ["dog"]]}), "image 7 has no list or set of object names"),
         (cache({7: {"dog", 7}}), "image 7 has no list or set of object names"),
-        (cache({7: ["dog", "puppy"]}), "image 7: 'puppy' is none of COCO's 80 objects"),
+        (cache({7: ["dog", "puppy"]}), "image 7: 'puppy' is not one of COCO's 80 objects"),
         (cache({7: {"\ud800\n" * 99}}), r"image 7: '\ud800\n\ud800\n"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -364,7 +364,7 @@ def test_samples_without_documents_are_joined_by_their_row_and_checked(tmp_path:
         texts_of(tmp_path, swapped)
     with pytest.raises(EvaluationError, match="has 1 answers without question_id, but there are"):
         texts_of(tmp_path, SAMPLES[:1])
-    with pytest.raises(EvaluationError, match="line 2: doc_id 0 is there a second time; rows"):
+    with pytest.raises(EvaluationError, match="line 2: doc_id 0 is duplicated, but rows"):
         texts_of(tmp_path, [SAMPLES[0], {**SAMPLES[1], "doc_id": 0}])
     with pytest.raises(EvaluationError, match=r"does not name the part of the answers"):
         texts_of(tmp_path, SAMPLES, [*QUESTIONS, *OTHERS])
