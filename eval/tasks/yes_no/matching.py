@@ -149,7 +149,7 @@ def _match_by_id(what: str, said: Sequence[AnswerRow], items: Sequence[Item]) ->
     ):
         if found:
             raise EvaluationError(
-                f"{what}: {problem.format(str(found[0])[:60])} ({len(found)} such ids); {advice}"
+                f"{what}: {problem.format(str(found[0])[:60])} ({len(found)} in total); {advice}"
             )
     rows = dict(zip(ids, said, strict=True))
     return [rows[row_id] for row_id in expected]

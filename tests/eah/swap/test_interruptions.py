@@ -150,7 +150,7 @@ def test_a_folder_that_cant_be_written_is_one_sentence(
     error = error_of(capsys)
     assert "Permission denied" in error
     assert str(place.file.parent) in error
-    assert "run this as the owner of that transformers, or install one of your own" in error
+    assert "run this as the owner of that transformers, or use your own install" in error
     assert tree(site) == before
 
 

@@ -61,7 +61,7 @@ def test_a_read_only_tree_is_told_about_and_not_changed(
     if state == "untouched":
         assert "Permission denied" in log.read_text()
         assert log.read_text().endswith(
-            "run this as the owner of that transformers, or install one of your own\n"
+            "run this as the owner of that transformers, or use your own install\n"
         )
     assert as_nobody(lambda: action("restore")) == (2 if state == "swapped" else 0)
     place.file.parent.chmod(0o755)

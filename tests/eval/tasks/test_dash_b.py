@@ -59,8 +59,8 @@ def test_questions_are_of_both_lists_and_a_limit_is_of_each(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("neg", "said"),
     [
-        ({"coco": {"ox": "1.png"}}, "has '1.png' at 'coco', 'ox', where a list"),
-        ({"coco": ["1.png"], "x": 5}, "has 5 at 'x', '', where a list"),
+        ({"coco": {"ox": "1.png"}}, "has '1.png' for 'coco', 'ox', but needs a list"),
+        ({"coco": ["1.png"], "x": 5}, "has 5 for 'x', '', but needs a list"),
         ({}, "dash_benchmark_pos.json does not exist; pass the folder images/"),
     ],
 )

@@ -286,14 +286,14 @@ def test_the_picture_of_a_name_is_the_one_that_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Is it?\tYes\nIs it not? No\n", r"0000.txt, line 2: 'Is it not\? No' is no question; que"),
+        ("Is it?\tYes\nIs it not? No\n", r"0000.txt, line 2: 'Is it not\? No' is not a question; que"),
         ("Is it?\tYes\nIs it not?\tmaybe\n", r"0000.txt, line 2: .* Yes or No are needed"),
-        ("Is it?\tYes\nNo\n", "0000.txt, line 2: 'No' is no question"),
+        ("Is it?\tYes\nNo\n", "0000.txt, line 2: 'No' is not a question"),
         (
             "Is it?\tYes\n",
-            r"count/0000.jpg in .* has 1 question\(s\), but MME asks two that differ",
+            r"count/0000.jpg in .* has 1 question\(s\), but MME asks two different ones",
         ),
-        ("Is it?\tYes\nIs it?\tNo\n", "but MME asks two that differ"),
+        ("Is it?\tYes\nIs it?\tNo\n", "but MME asks two different ones"),
         ("A?\tYes\nB?\tNo\nC?\tNo\n", r"count/0000.jpg in .* has 3 question\(s\)"),
         ("A?\tYes\nB?\tNo\nC?\tNo\nD?\tYes\n", r"has 4 question\(s\)"),
     ],
@@ -450,6 +450,6 @@ def test_a_picture_that_is_missing_is_named(
     assert "evaluate: error: 1 of 20 pictures are not in" in error
     assert f"scene/images/{gone.name}" in error
     assert (
-        "such as data/MME/MME_Benchmark_release_version (scripts/download_data.sh --only mme"
+        "such as data/MME/MME_Benchmark_release_version (`scripts/download_data.sh --only mme`"
         in (error)
     )

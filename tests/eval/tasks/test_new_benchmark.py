@@ -39,7 +39,7 @@ def test_it_is_short_and_runs_as_every_other(
 
     first = capsys.readouterr()
     assert "2 of 2 parts" not in first.out  # all are there
-    assert "scored by the formulas of VSR's paper; positive class: yes" in first.out
+    assert "scored with the formulas of VSR's paper; positive class: yes" in first.out
     (folder,) = (tmp_path / "runs/vsr/tiny-llava").iterdir()
     recorded = (folder / "arms/eah/answers.jsonl").read_text().splitlines()
     assert json.loads(recorded[0])["groups"] == {"relation": "left of"}

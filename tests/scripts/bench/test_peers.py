@@ -86,7 +86,7 @@ def test_the_command_says_who_is_missing(
     printed = capsys.readouterr().out
     left_out = "lmms-eval, llava_hf | left out: ImportError: no lmms_eval"
     assert f"| {title} |  | {left_out} |  |" in printed
-    assert "\nthis project: 0 of 6 answers are others" in printed
+    assert "\nthis project: 0 of 6 answers differ from those of the" in printed
     arms = [row["arm"] for row in json.loads(file.read_text())["rows"]]
     assert arms == [peers.PLAIN, "this project", "lmms-eval, llava_hf"]
 

@@ -513,7 +513,7 @@ def test_missing_tool_is_named(tmp_path: Path) -> None:
             ("--only", "everything"),
             "--only everything, but it is images, annotations, pope, repope, ",
         ),
-        (("--all",), "--all is no option; the options are --dir, --only and --help"),
+        (("--all",), "--all is not an option; the options are --dir, --only and --help"),
         (("--only",), "--only needs a value"),
     ],
 )

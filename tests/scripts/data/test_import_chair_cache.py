@@ -268,7 +268,7 @@ def test_no_class_can_be_changed(name: tuple[str, str], stated: bytes) -> None:
 
     message = refusal(f"c{module}\n{attribute}\n".encode() + stated + b"b.")
 
-    assert "chair.pkl is no whole CHAIR cache (" in message
+    assert "chair.pkl is not a complete CHAIR cache (" in message
     assert dict(vars(ADMITTED[name])) == before
 
 
@@ -284,7 +284,7 @@ def test_nothing_but_an_evaluator_is_made(arguments: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is no whole CHAIR cache (EOFError: Ran out of input); it may have been cut off"),
+        (b"", "is not a complete CHAIR cache (EOFError: Ran out of input); it may have been cut off"),
         (b"<html>", "(UnpicklingError: invalid load key, '<'.)"),
         (b"\xff\xd8\xff", r"(UnpicklingError: invalid load key, '\xff'.)"),
         (cache({1: ["dog"]})[:40], "(UnpicklingError: pickle data was truncated)"),
@@ -312,7 +312,7 @@ def test_nothing_but_an_evaluator_is_made(arguments: tuple[Any, ...]) -> None:
         (cache({1: None}), "image 1 has no list or set of object names"),
         (cache({7: ["dog", ["dog"]]}), "image 7 has no list or set of object names"),
         (cache({7: {"dog", 7}}), "image 7 has no list or set of object names"),
-        (cache({7: ["dog", "puppy"]}), "image 7: 'puppy' is none of COCO's 80 objects"),
+        (cache({7: ["dog", "puppy"]}), "image 7: 'puppy' is not one of COCO's 80 objects"),
         (cache({7: {"\ud800\n" * 99}}), r"image 7: '\ud800\n\ud800\n"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -123,7 +123,7 @@ def test_doubles_are_named_and_the_last_can_be_taken(tmp_path: Path) -> None:
     path.write_text(lines(*[{"image_id": i % 7, "caption": str(i)} for i in range(9)]))
 
     with pytest.raises(
-        EvaluationError, match=r"more than one caption of 2 pictures: 0, 1; .*--last"
+        EvaluationError, match=r"more than one caption for 2 pictures: 0, 1; .*--last"
     ):
         read(path)
     assert [(c.image_id, c.text) for c in read(path, last=True)["x"]][:3] == [
@@ -134,23 +134,23 @@ def test_doubles_are_named_and_the_last_can_be_taken(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("", "holds no captions"),
-        ("[]", "holds no captions"),
-        (lines({"id": 1, "text": "a"}), "line 1 has no 'image_id'; the keys there are id, text: "
+        ("", "has no captions"),
+        ("[]", "has no captions"),
+        (lines({"id": 1, "text": "a"}), "line 1 has no 'image_id'; its keys are id, text: "
          "pass the right ones as --image_id_key and --caption_key"),
         (lines(ROWS[0], {"image_id": 1, "caption": None}), "line 2: 'caption' is null, not text"),
         (lines({"image_id": 1, "caption": ["a"]}), """line 1: 'caption' is ["a"], not text"""),
-        (lines({"image_id": True, "caption": "a"}), "line 1: True is no image id"),
-        (lines({"image_id": "-2", "caption": "a"}), "line 1: '-2' is no image id"),
+        (lines({"image_id": True, "caption": "a"}), "line 1: True is not an image id"),
+        (lines({"image_id": "-2", "caption": "a"}), "line 1: '-2' is not an image id"),
         (lines(ROWS[0]) + '{"image_id": 1, "capt', "line 2 is not JSON"),
         ('[{"image_id": 1, "caption": "a"}, {"ima', "is not complete JSON"),
-        ('{"file": "12", "text": "b"}', "line 1 has no 'image_id'; the keys there are file, text"),
+        ('{"file": "12", "text": "b"}', "line 1 has no 'image_id'; its keys are file, text"),
         ('{"7": 5}', "image 7: 'caption' is 5, not text"),
         ('{"7": []}', "has no caption of image 7"),
-        ('{"7": "a", "7": "b"}', "key '7' stands twice in one object"),
+        ('{"7": "a", "7": "b"}', "key '7' is duplicated in one object"),
         ('{"7": {"image_id": 8, "caption": "a"}}', "at image 7 has 'image_id' 8"),
-        (lines({"image_id": "1" * 5000, "caption": "a"}), "1 is no image id"),
-        (lines({**ROWS[0], "method": "m"}, ROWS[1]), "has 1 rows that name no method, but others"),
+        (lines({"image_id": "1" * 5000, "caption": "a"}), "1 is not an image id"),
+        (lines({**ROWS[0], "method": "m"}, ROWS[1]), "has 1 rows without a method, but others have one"),
         ("[1]", "entry 1 is not a JSON object: 1"),
         (lines(1), "contains 1; each row must be a JSON object"),
     ],

@@ -66,7 +66,7 @@ def test_pictures_that_are_not_read_are_noted(
 
     assert pictures_in(folder) == before
     assert "note: 2 pictures in" in (said := capsys.readouterr().err)
-    assert "1.heic is the first: their format is not read" in said
+    assert "(the first is 1.heic): their format is not supported" in said
 
 
 def test_nothing_is_left_out_in_silence(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -82,10 +82,10 @@ def test_nothing_is_left_out_in_silence(folder: Path, capsys: pytest.CaptureFixt
 
     starts = [line.split(":")[1] for line in capsys.readouterr().err.splitlines()]
     assert starts == [
-        f" 1 files in {folder} are left out, ._a7.jpg is the first",
-        f" 1 pictures in {folder} are left out, 1.svg is the first",
-        f" 3 files in {folder} are left out, gone.jpg is the first",
-        f" 2 files in {folder} are left out, noext is the first",
+        f" 1 files in {folder} are left out (the first is ._a7.jpg)",
+        f" 1 pictures in {folder} are left out (the first is 1.svg)",
+        f" 3 files in {folder} are left out (the first is gone.jpg)",
+        f" 2 files in {folder} are left out (the first is noext)",
     ]
 
 
@@ -117,13 +117,13 @@ def test_two_names_of_one_picture_are_noted(
     found = find_ids(["kitchen", "kitchen.jpg"], pictures, path=tmp_path / "ids", folder=tmp_path)
 
     assert found == ["kitchen.jpg"]
-    assert "has 2 image ids of 1 pictures: some have two names" in capsys.readouterr().err
+    assert "has 2 image ids for 1 pictures: some pictures are listed twice" in capsys.readouterr().err
 
 
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
 
-    with pytest.raises(EvaluationError, match=r"no pictures in .*and below \(.jpg, .*--data-path"):
+    with pytest.raises(EvaluationError, match=r"no pictures in .* or its subfolders \(.jpg, .*--data-path"):
         pictures_in(tmp_path)
 
 
@@ -244,19 +244,19 @@ def test_the_list_of_the_released_captions_is_read(shared: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "holds no image ids"),
-        ("\n \n", "holds no image ids"),
-        ("1\n-2\n", "line 2: '-2' is no image id"),
-        ("[1, -2]\n", "entry 2: -2 is no image id"),
-        ("[1, 2, 1]\n", "entry 3: image id 1 stands in entry 1 already"),
+        ("", "has no image ids"),
+        ("\n \n", "has no image ids"),
+        ("1\n-2\n", "line 2: '-2' is not an image id"),
+        ("[1, -2]\n", "entry 2: -2 is not an image id"),
+        ("[1, 2, 1]\n", "entry 3: image id 1 is already in entry 1"),
         ("[1, 2\n", "is not complete JSON"),
-        ("[]\n", "holds no image ids"),
-        ("image_id\n", "holds no image ids"),
-        ("1\n\n7\n07\n", "line 4: image id 7 stands in line 3 already"),
-        ('1\n{"image_id": 2}\n', "line 2: .* is no image id"),
+        ("[]\n", "has no image ids"),
+        ("image_id\n", "has no image ids"),
+        ("1\n\n7\n07\n", "line 4: image id 7 is already in line 3"),
+        ('1\n{"image_id": 2}\n', "line 2: .* is not an image id"),
         ('{"image_id": 2}\n1\n', "line 2 is not a JSON object: 1"),
         ('{"image_id": 2}\n{"image\n', "line 2 is not JSON"),
-        ('{"image_id": 2}\n{"id": 3}\n', "line 2: 'image_id' is None, .* keys there are id"),
+        ('{"image_id": 2}\n{"id": 3}\n', "line 2: 'image_id' is None, .* keys are id"),
         ('{"image_id": true}\n', "line 1: 'image_id' is True"),
         ('{"image_id": -1}\n', "line 1: 'image_id' is -1"),
     ],
@@ -270,6 +270,6 @@ def test_a_bad_list_is_one_sentence(tmp_path: Path, text: str, message: str) -> 
 
 def test_ids_without_a_picture_are_counted_and_the_first_is_named() -> None:
     with pytest.raises(
-        EvaluationError, match=r"2 of 3 image ids of l.txt have no picture in val2014, 8 is the"
+        EvaluationError, match=r"2 of 3 image ids of l.txt have no picture in val2014, the first is 8"
     ):
         find_ids([1, 8, 9], {1: "1.jpg"}, path=Path("l.txt"), folder=Path("val2014"))

@@ -79,14 +79,14 @@ def test_an_incomplete_arm_is_named(tmp_path: Path, listed: list[str]) -> None:
     with pytest.raises(EvaluationError) as raised:
         read_captions(run)
     assert str(raised.value) == (
-        f"{run} is not complete: eah lacks 6 of 9 pictures, 3 is the first; run the command that "
+        f"{run} is incomplete: eah lacks 6 of 9 pictures, the first is 3; run the command that "
         "made it again"
     )
 
 
 def test_unusable_run_folders_are_one_sentence(tmp_path: Path) -> None:
     run = write_run(tmp_path, {"baseline": []})
-    with pytest.raises(EvaluationError, match="holds no answers"):
+    with pytest.raises(EvaluationError, match="has no answers"):
         read_captions(run)
 
     path = run / "arms/baseline/answers.jsonl"
@@ -95,7 +95,7 @@ def test_unusable_run_folders_are_one_sentence(tmp_path: Path) -> None:
         read_captions(run)
 
     path.write_text(lines("baseline", [1]).replace('"id": 1', '"id": -1'))
-    with pytest.raises(EvaluationError, match="baseline: -1 is no image id"):
+    with pytest.raises(EvaluationError, match="baseline: -1 is not an image id"):
         read_captions(run)
 
     (run / "run.json").unlink()

@@ -115,7 +115,7 @@ def test_a_cache_that_cannot_be_written_does_not_lose_the_ground_truth(
 ) -> None:
     assert build(annotations, Path("/dev/null/cache.json")).objects == EXPECTED
 
-    assert "note: the ground truth is not kept (/dev/null/cache.json can't be" in (
+    assert "note: the ground truth could not be saved (/dev/null/cache.json can't be" in (
         capsys.readouterr().err
     )
 
@@ -223,23 +223,23 @@ def test_damaged_annotations_are_one_sentence(
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("x.json", b'{"1": ["dog"', "is not whole JSON"),
-        ("x.json.gz", b"no gzip", "is not whole JSON"),
+        ("x.json", b'{"1": ["dog"', "is not valid JSON"),
+        ("x.json.gz", b"no gzip", "is not valid JSON"),
         (
             "x.json.gz",
             gzip.compress(b'{"1": ["dog"]}' * 99, mtime=0)[:20],
             "is gzipped and cut off",
         ),
-        ("x.json", b"\xff\xfe", "is not whole JSON"),
+        ("x.json", b"\xff\xfe", "is not valid JSON"),
         ("x.json", b"[]", "must map image ids to object names"),
         ("x.json", b'{"objects": []}', "must map image ids to object names"),
         ("x.json", b'{"-1": ["dog"]}', "but has '-1': ['dog']"),
-        ("x.json", b'{"1": ["dog"], "1": ["cat"]}', "key '1' stands twice in one object"),
+        ("x.json", b'{"1": ["dog"], "1": ["cat"]}', "key '1' is duplicated in one object"),
         ("x.json", b'{"1": ["dog"], "1.jpg": ["cat"]}', "objects of image 1 twice, the second"),
         ("x.json", b'{"1": "dog"}', "but has '1': 'dog'"),
         ("x.json", b'{"1": [["dog"]]}', "but has '1': [['dog']]"),
-        ("x.json", b'{"1": ["puppy"]}', "image 1: 'puppy' is none of COCO's 80 objects"),
-        ("chair.pkl", b"\x80\x04.", "is a pickle, which can run any code when it is read"),
+        ("x.json", b'{"1": ["puppy"]}', "image 1: 'puppy' is not one of COCO's 80 objects"),
+        ("chair.pkl", b"\x80\x04.", "is a pickle, which can run code when it is loaded"),
     ],
 )
 def test_unusable_ground_truth_is_one_sentence(

@@ -97,7 +97,7 @@ def test_instances_without_objects_are_left_out(tmp_path: Path) -> None:
     [
         ("{", "is not complete JSON"),
         ("[]", "is not a COCO annotation file"),
-        ('{"images": [], "annotations": [], "categories": []}', "names no picture with objects"),
+        ('{"images": [], "annotations": [], "categories": []}', "has no picture with objects"),
     ],
 )
 def test_files_that_are_no_instances_are_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -151,7 +151,7 @@ def test_answers_to_other_questions_are_left_out_and_counted(
     assert (
         "answered: 2 of 8,185 questions, in 1 of 3 parts; unknown answers: answers 0.00 %" in shown
     )
-    assert "scored by the formulas of RePOPE's eval_utils.py; positive class: yes" in shown
+    assert "scored with the formulas of RePOPE's eval_utils.py; positive class: yes" in shown
 
 
 def test_answers_that_do_not_say_what_they_are_to_are_refused(tmp_path: Path) -> None:

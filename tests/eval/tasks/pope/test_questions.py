@@ -119,7 +119,7 @@ def test_a_file_that_is_named_after_another_type_is_refused(tmp_path: Path) -> N
 
     assert len(read_questions(path, "popular")) == 1
     with pytest.raises(
-        EvaluationError, match=r"after the type popular, .*pass --pope-type popular"
+        EvaluationError, match=r"has the type popular in its name, .*pass --pope-type popular"
     ):
         read_questions(path, "random")
 
@@ -144,17 +144,17 @@ def test_popes_other_sets_are_read(shared: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        ([], "holds no questions"),
-        ([GOOD, GOOD], "line 2: question_id 1 stands in line 1 already"),
+        ([], "has no questions of type random"),
+        ([GOOD, GOOD], "line 2: question_id 1 is already in line 1"),
         ([{**GOOD, "label": "maybe"}], "label 'maybe' is neither 'yes' nor 'no'"),
         ([{**GOOD, "label": 1}], "'label' is 1"),
         ([{**GOOD, "question_id": 1.5}], "'question_id' is 1.5"),
         ([{**GOOD, "question_id": [1]}], r"'question_id' is \[1\]"),
         ([{**GOOD, "question_id": None}], "'question_id' is None"),
         ([{**GOOD, "question_id": True}], "'question_id' is True"),
-        ([GOOD, {**GOOD, "question_id": "1"}], "line 2: question_id 1 stands in line 1 already"),
-        ([{**GOOD, "category": "popular"}], "holds no questions of type random"),
-        ([{**GOOD, "category": "Popular"}], "holds no questions of type random"),
+        ([GOOD, {**GOOD, "question_id": "1"}], "line 2: question_id 1 is already in line 1"),
+        ([{**GOOD, "category": "popular"}], "has no questions of type random"),
+        ([{**GOOD, "category": "Popular"}], "has no questions of type random"),
         ([{**GOOD, "text": ""}], "'text' is ''"),
         ([{"question_id": 1}], "'image' is None"),
         (['{"question_id": 1,'], "line 1 is not JSON"),

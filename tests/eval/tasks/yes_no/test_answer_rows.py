@@ -87,7 +87,7 @@ def test_arms_that_answer_other_questions_are_refused(tmp_path: Path) -> None:
     rows = [{"id": "a-0", "answer": "x", "method": "one"},
             {"id": "a-1", "answer": "x", "method": "two"}]  # fmt: skip
 
-    with pytest.raises(EvaluationError, match="one and two answer 2 questions that the other does"):
+    with pytest.raises(EvaluationError, match="2 questions are answered by only one of one and two"):
         read(tmp_path, rows, PARTIAL)
 
 
@@ -115,7 +115,7 @@ def test_some_answers_may_lack_a_part_and_have_another_that_is_not_asked(
     rows = [{"id": f"{part}-0", "part": part, "answer": part} for part in ("a", "c")]
 
     assert read(tmp_path, rows, PARTIAL) == [("a-0", "a")]
-    assert "parts that are not asked for and not scored: c (1 rows)" in capsys.readouterr().err
+    assert "answers to other parts, which are not scored: c (1 rows)" in capsys.readouterr().err
 
 
 def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:

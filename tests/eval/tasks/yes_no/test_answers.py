@@ -219,7 +219,7 @@ def test_parts_that_are_not_asked_for_are_named(
     assert texts_of(tmp_path, rows) == TEXTS
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert "not asked for and not scored: advers (2 rows), popular (2 rows)" in line
+    assert "has answers to other parts, which are not scored: advers (2 rows), popular (2 rows)" in line
 
 
 def test_a_row_may_be_of_several_parts(tmp_path: Path) -> None:
@@ -233,26 +233,26 @@ def test_a_row_may_be_of_several_parts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
-        ([], "holds no answers"),
-        ([{"question_id": 1, "answer": "Yes"}], r"has no answer to question_id 5 \(1 such\)"),
+        ([], "has no answers"),
+        ([{"question_id": 1, "answer": "Yes"}], r"has no answer to question_id 5 \(1 in total\)"),
         ([{"question_id": i, "answer": "Yes"} for i in (1, 5, 9)], "question_id 9, which the"),
         ([{"question_id": i, "answer": "Yes"} for i in (1, 5, "5")], "id 5 more than once"),
-        ([{"question_id": 1, "words": "Yes"}], "no key looks like the model's answer; say which"),
+        ([{"question_id": 1, "words": "Yes"}], "no key looks like the model's answer; pass the key"),
         ([{"answer": "Yes"}], "1 answers without question_id, but there are 2 questions"),
-        ([{"question": "?", "answer": "Yes"}] * 2, r"line 1 is to '\?', but question 1 is"),
-        ([{**row, "question": DOG} for row in by_id()], "line 2 is to 'Is there a dog .*tion 5"),
+        ([{"question": "?", "answer": "Yes"}] * 2, r"line 1 answers '\?', but question 1 is"),
+        ([{**row, "question": DOG} for row in by_id()], "line 2 answers 'Is there a dog .*tion 5"),
         ([{**row, "image": "2.jpg"} for row in by_id()], "about picture '2.jpg', but question 1"),
         ([{**row, "image_id": 2} for row in by_id()], "line 1 is about picture 2, but question 1"),
         ([{**row, "image_id": 2.0} for row in by_id()], "line 1 is about picture 2, but question"),
         ([{**row, "image": ["2.jpg"]} for row in by_id()], "line 1 is about picture '2.jpg'"),
         ([{**row, "image": {"path": "2.jpg"}} for row in by_id()], "is about picture '2.jpg'"),
         ([{**row, "images": ["2.jpg"]} for row in by_id()], "line 1 is about picture '2.jpg'"),
-        ([{**row, "Question": DOG} for row in by_id()], "line 2 is to 'Is there a dog"),
-        ([{**row, "instruction": DOG} for row in by_id()], "line 2 is to 'Is there a dog"),
-        ([{**row, "input": DOG} for row in by_id()], "line 2 is to 'Is there a dog"),
-        ([{**row, "prompt": [DOG]} for row in by_id()], "line 2 is to 'Is there a dog"),
+        ([{**row, "Question": DOG} for row in by_id()], "line 2 answers 'Is there a dog"),
+        ([{**row, "instruction": DOG} for row in by_id()], "line 2 answers 'Is there a dog"),
+        ([{**row, "input": DOG} for row in by_id()], "line 2 answers 'Is there a dog"),
+        ([{**row, "prompt": [DOG]} for row in by_id()], "line 2 answers 'Is there a dog"),
         ([{**row, "messages": [{"role": "user", "content": DOG}]} for row in by_id()],
-         "line 2 is to 'user Is there a dog"),
+         "line 2 answers 'user Is there a dog"),
         ([{**row, "file_name": "2.jpg"} for row in by_id()], "line 1 is about picture '2.jpg'"),
         ([{**row, "modelAnswer": "x"} for row in by_id()], "'answer' and 'modelAnswer' could each"),
         ([{**row, "result": "x"} for row in by_id()], "'answer' and 'result' could each"),
@@ -264,21 +264,21 @@ def test_a_row_may_be_of_several_parts(tmp_path: Path) -> None:
         ([{**row, "model_output": "x"} for row in by_id()], "'answer' and 'model_output' could"),
         ([{**LLAVA[0], "answer": "Yes"}], "'text' and 'answer' could each be"),
         ([by_id()[0], {"answer": "No"}], r"line 2 has no question id, but .*2 rows, 1 with an id"),
-        ([{"question_id": None, "answer": "a"}], "'question_id' is None; a question's id"),
-        ([{"question_id": 1.5, "answer": "a"}], "'question_id' is 1.5; a question's id"),
-        ([{"question_id": [1], "answer": "a"}], r"'question_id' is \[1\]; a question's id"),
-        ([{"question_id": {}, "answer": "a"}], r"'question_id' is \{\}; a question's id"),
-        ([{"question_id": True, "answer": "a"}], "'question_id' is True; a question's id"),
-        ([{"question_id": "", "answer": "a"}], "'question_id' is ''; a question's id"),
+        ([{"question_id": None, "answer": "a"}], "'question_id' is None; a question's id must"),
+        ([{"question_id": 1.5, "answer": "a"}], "'question_id' is 1.5; a question's id must"),
+        ([{"question_id": [1], "answer": "a"}], r"'question_id' is \[1\]; a question's id must"),
+        ([{"question_id": {}, "answer": "a"}], r"'question_id' is \{\}; a question's id must"),
+        ([{"question_id": True, "answer": "a"}], "'question_id' is True; a question's id must"),
+        ([{"question_id": "", "answer": "a"}], "'question_id' is ''; a question's id must"),
         ([{"question_id": 1, "answer": None}], "'answer' is None, not text"),
         ([{"question_id": 1, "answer": 1}], "'answer' is 1, not text"),
         ([by_id()[0], {"question_id": 5, "answer": ["a", "b"]}], r"line 2: 'answer' is \['a', 'b'"),
         ([by_id()[0], {"question_id": 5}], "line 2: 'answer' is None, not text"),
         ([{**LMMS[0], "filtered_resps": []}], r"'filtered_resps' is \[\], not text"),
-        ([{**row, "method": ["a"]} for row in by_id()], r"'method' is \['a'\]; a name is text"),
-        ([{**by_id()[0], "method": "a"}, by_id()[1]], "says of some answers only which model"),
-        ([{**row, "method": m} for row in by_id() for m in "/."], "that no folder can be named"),
-        ([{**by_id()[0], "part": "random"}, by_id()[1]], "which part some answers are of"),
+        ([{**row, "method": ["a"]} for row in by_id()], r"'method' is \['a'\], but a name must be text"),
+        ([{**by_id()[0], "method": "a"}, by_id()[1]], "names the model or method in some rows only"),
+        ([{**row, "method": m} for row in by_id() for m in "/."], "names can't be used for folders: /, .*; rename"),
+        ([{**by_id()[0], "part": "random"}, by_id()[1]], "does not name the part of some answers"),
     ],
 )  # fmt: skip
 def test_answers_that_do_not_match_are_refused(
@@ -309,7 +309,7 @@ def test_prompts_around_a_question_and_names_of_its_picture_are_known(
 
 def test_questions_without_their_label_are_compared_under_a_given_key(tmp_path: Path) -> None:
     rows = [{**row, "text": DOG} for row in by_id()]
-    with pytest.raises(EvaluationError, match=r"line 2 is to 'Is there a dog .*question 5"):
+    with pytest.raises(EvaluationError, match=r"line 2 answers 'Is there a dog .*question 5"):
         texts_of(tmp_path, rows, answer_key="answer")
     assert texts_of(tmp_path, [{**r, "text": "x"} for r in by_id()], answer_key="answer") == TEXTS
 
@@ -324,7 +324,7 @@ def test_a_question_that_is_asked_twice_is_matched_in_order(tmp_path: Path) -> N
 
 def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"question_id": 1, "answer": "Yes", "answer": "No"}\n')
-    with pytest.raises(EvaluationError, match="key 'answer' stands twice in one object"):
+    with pytest.raises(EvaluationError, match="key 'answer' is duplicated in one object"):
         read_answers(tmp_path / "a.jsonl", QUESTIONS)
 
 
@@ -340,33 +340,33 @@ def test_a_given_key_that_a_row_lacks_is_named(tmp_path: Path, flag: str) -> Non
     path = written(tmp_path / "a.jsonl", by_id())
     keys: dict[str, Any] = {f"{flag}_key": "mine"}
 
-    with pytest.raises(EvaluationError, match=f"--{flag}-key mine is no key of .*line 1; the keys"):
+    with pytest.raises(EvaluationError, match=f"--{flag}-key mine is not a key of .*line 1; pass one of its keys"):
         read_answers(path, QUESTIONS, **keys)
 
 
 def test_answers_without_a_type_need_one_type(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", [{"question_id": 1, "answer": "Yes"}])
 
-    with pytest.raises(EvaluationError, match="give one --pope-type"):
+    with pytest.raises(EvaluationError, match="pass one --pope-type"):
         read_answers(path, [*QUESTIONS, *OTHERS])
 
 
 def test_an_answer_of_another_type_is_not_taken(tmp_path: Path) -> None:
     rows = [{"pope_type": "popular", "question_id": i, "answer": "Yes"} for i in (1, 5)]
 
-    with pytest.raises(EvaluationError, match=r"no answers to random: .* popular \(2 rows\)"):
+    with pytest.raises(EvaluationError, match=r"no answers to random, only to popular \(2 rows\)"):
         read_answers(written(tmp_path / "a.jsonl", rows), QUESTIONS)
 
 
 def test_samples_without_documents_are_joined_by_their_row_and_checked(tmp_path: Path) -> None:
     swapped = [{**row, "doc_id": 1 - row["doc_id"]} for row in SAMPLES]
-    with pytest.raises(EvaluationError, match=r"line 2 is to 'Is there a cat .*, but question 1"):
+    with pytest.raises(EvaluationError, match=r"line 2 answers 'Is there a cat .*, but question 1"):
         texts_of(tmp_path, swapped)
-    with pytest.raises(EvaluationError, match="holds 1 answers without question_id, but there are"):
+    with pytest.raises(EvaluationError, match="has 1 answers without question_id, but there are"):
         texts_of(tmp_path, SAMPLES[:1])
-    with pytest.raises(EvaluationError, match="line 2: doc_id 0 is there a second time; rows"):
+    with pytest.raises(EvaluationError, match="line 2: doc_id 0 is duplicated, but rows"):
         texts_of(tmp_path, [SAMPLES[0], {**SAMPLES[1], "doc_id": 0}])
-    with pytest.raises(EvaluationError, match=r"does not say which part the answers are of"):
+    with pytest.raises(EvaluationError, match=r"does not name the part of the answers"):
         texts_of(tmp_path, SAMPLES, [*QUESTIONS, *OTHERS])
 
 

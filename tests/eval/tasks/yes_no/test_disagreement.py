@@ -25,9 +25,9 @@ def test_a_note_gives_share_example_readings_and_what_to_do() -> None:
 
     assert " ".join(note.split()) == (
         "eah: the parsers disagree on 75.0 % of 4 answers: 'No!' is yes to opera and pope, no to "
-        "strict and substring the numbers above are of parser pope; --parser NAME prints "
-        "another's, and the JSON file has all of them: report both, or ask for one word "
-        "(--protocol official, or chat-short with --model hf)"
+        "strict and substring the numbers above use parser pope; --parser NAME selects "
+        "another, and the JSON file has the numbers of all: report several, or ask for one-word "
+        "answers (--protocol official, or chat-short with --model hf)"
     )
     assert max(map(len, note.splitlines())) <= 100
 

@@ -169,7 +169,7 @@ def test_infinite_log_odds_are_no_number_and_it_is_said(certain: float) -> None:
     assert numbers["random"]["auroc"].value == auroc(arm(ruled_out), "random")
     assert numbers["mean"]["auroc"].value < 1
     (note,) = found.notes
-    assert note.startswith(f"vcd: no log-odds, as 1 of {len(items())} answers have p(yes) 0 or 1")
+    assert note.startswith(f"vcd: no log-odds, since 1 of {len(items())} answers have a p(yes) of 0 or 1:")
     (mean,) = [one for one in found.differences if one.part == "mean"]
     assert np.isnan(mean.test.p_value)
     assert mean.as_dict()["permutation_test"]["p_holm"] is None
@@ -231,7 +231,7 @@ def test_the_report_has_both_tables_and_json_all_parts() -> None:
     numbers, differences = text.split("| p(yes): arm")[1].split("| p(yes), mean")
     assert numbers.count("\n| baseline ") == numbers.count("\n| eah ") == 3
     assert differences.count("eah - baseline") == 1
-    assert differences.endswith("\np: of the log-odds, sign-flip permutation test over pictures")
+    assert differences.endswith("\np: sign-flip permutation test of the log-odds over pictures")
     found = content["p_yes"]
     assert found["primary"] == "mean"
     assert set(found["arms"]["eah"]) == {"random", "popular", "mean"}
@@ -263,7 +263,7 @@ def test_tables_of_long_names_fit() -> None:
 
     assert max(map(widest_table_line, text.splitlines())) <= 100
     assert max(map(len, text.splitlines())) <= 100
-    assert " ".join(text.split()).count("equal ones are ties in AUROC") == 1
+    assert " ".join(text.split()).count("equal values are ties in AUROC") == 1
 
 
 def test_wilsons_interval_counts_the_pictures_of_its_own_part() -> None:
