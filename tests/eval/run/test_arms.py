@@ -382,7 +382,7 @@ def test_a_sweep_changes_the_arms_that_take_its_settings(
         (["alpha=1,2"], "--sweep alpha: no arm of baseline, eah has such a setting"),
         (["layers"], "--sweep 'layers': write sweeps as KEY=V1,V2"),
         (["layers=1,"], "--sweep 'layers=1,': write sweeps as KEY=V1,V2"),
-        (["layers=1", "layers=2"], "--sweep layers: is given twice"),
+        (["layers=1", "layers=2"], "--sweep layers is given twice"),
         (["layers=1,1"], "name at least one arm, each once"),
         (["layers=0-1,0+1"], "'eah@layers=0\\+1' and 'eah@layers=0-1' are the same arm"),
         (["layers=two"], "layers='two' of an arm can't be read"),
@@ -697,13 +697,13 @@ def test_vcds_noise_follows_from_its_seed_and_the_picture(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    noised = Vcd.noised
+    add_noise = Vcd.add_noise
 
     def recorded(self: Vcd, pixels: torch.Tensor, seed: int) -> torch.Tensor:
         drawn.append(seed)
-        return noised(self, pixels, seed)
+        return add_noise(self, pixels, seed)
 
-    monkeypatch.setattr(Vcd, "noised", recorded)
+    monkeypatch.setattr(Vcd, "add_noise", recorded)
     arms = ["--method", "vcd", "vcd@seed=7", "vcd@alpha=2"]
 
     assert pope_eval.main([*pope(scenes, tmp_path), *arms, "--limit", "10"]) == 0

@@ -172,8 +172,8 @@ def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
         notes("shikra")
         == notes("llava-1.5", thirteen)
         == [
-            "note: the settings of hgai were published for llava-1.5; for another model they are a "
-            "guess"
+            "note: the settings of hgai were published for llava-1.5; for another model they may "
+            "not suit it"
         ]
     )
 
@@ -186,7 +186,10 @@ def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
     [
         (["--method", "var"], "method var: VAR needs the dimensions in which this lang"),
         (["--method", "adhh"], "method adhh: AD-HH needs the hallucination heads of this"),
-        (["--method", "adhh@heads=2h8"], "method adhh@heads=2h8: AD-HH: head 2h8 is not in"),
+        (
+            ["--method", "adhh@heads=2h8"],
+            "method adhh@heads=2h8: AD-HH: head 2h8 does not exist, as layer 2 has 8 heads",
+        ),
         (["--method", "adhh@heads=2-8"], "adhh.heads is [2, 3, 4, 5, 6, 7, 8], but it must be of"),
         (["--method", "adhh@heads=x"], "adhh: heads='x' with 'x', but each head is written once"),
         (["--method", "hgai@layers=5-18"], "HGAI changes layers 5..18, but LlavaForConditionalG"),
