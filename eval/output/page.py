@@ -47,6 +47,7 @@ def page_template(name: str, filters: Mapping[str, Any] | None = None) -> Templa
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        keep_trailing_newline=True,
     )
     environment.filters |= {"sha256": script_hash, **(filters or {})}
     environment.globals |= {"source": _source, "scripts": ["page.js"]}

@@ -241,7 +241,7 @@ def test_own_names_are_not_scored_by_coco(tmp_path: Path, capsys: Capture) -> No
     assert caption(tmp_path, pictures, "--score", "--coco_path", tmp_path / "annotations") == 2
 
     assert "3 of 3 pictures can't be scored: " in (said := refusal(capsys))
-    assert "COCO's annotations know pictures by their numbers" in said
+    assert "COCO's annotations identify pictures by numbers" in said
     assert not (tmp_path / "runs").exists()
     assert caption(tmp_path, pictures) == 0
     assert "--ground-truth /path/to/objects_by_name.json" in capsys.readouterr().out
@@ -256,7 +256,7 @@ def test_other_categories_are_refused_before_a_cache_is_written(
     assert score("--cap_file", cases / "other-categories/caps.jsonl", "--splits", "val2014",
                  "--coco_path", annotations) == 2  # fmt: skip
 
-    assert f"that are none of COCO's 80: {name}" in refusal(capsys)
+    assert f"that are not among COCO's 80: {name}" in refusal(capsys)
     assert len(list(annotations.iterdir())) == 2
 
 
@@ -368,7 +368,9 @@ def test_one_category_leaves_no_negatives_and_no_files(
 
     assert ask_pope(tmp_path, tmp_path, tmp_path / "pope", "--build-from", instances) == 2
 
-    assert "no negatives exist: each of the 3 pictures has all 1 categories" in refusal(capsys)
+    assert "no questions can be built: each of the 3 pictures has all 1 categories" in refusal(
+        capsys
+    )
     assert not (tmp_path / "pope").exists()
 
 

@@ -105,7 +105,9 @@ def test_two_files_are_compared_by_picture(
 
     printed = capsys.readouterr().out
     assert printed.index("| bad ") < printed.index("| good ")
-    assert "\nmethod - bad, in percent (Len: in words and punctuation marks); McNemar's" in printed
+    assert (
+        "\nmethod - bad, in percent (Len: in words and punctuation marks); gained, lost:" in printed
+    )
     assert "| good   | CHAIRs | -50.0 (-70.0 to -30.0) |            0.002 (10, 0) |" in printed
     assert "alone could explain the gain in CHAIRs and CHAIRi" in " ".join(printed.split())
 
@@ -165,7 +167,7 @@ def test_an_unfinished_run_is_one_sentence(
 
     assert run("--cap_file", run_folder, "--ground-truth", truth) == 2
 
-    assert capsys.readouterr().err.startswith(f"chair: error: {run_folder} is not complete: eah")
+    assert capsys.readouterr().err.startswith(f"chair: error: {run_folder} is incomplete: eah")
 
 
 def test_a_baseline_of_several_arms_is_refused(
@@ -220,7 +222,7 @@ def test_captions_can_be_cut(
     assert run(*flags, "--max-words", 6, "--drop-unfinished") == 0
     content = json.loads(out.read_text())
     assert {row["caption"] for row in content["sentences"]} == {"A man and his dog."}
-    assert content["cut"] == "after 6 words, last sentence dropped where it has no end"
+    assert content["cut"] == "after 6 words, unfinished last sentence dropped"
 
     assert run(*flags, "--max-words", 3, "--drop-unfinished") == 0
     assert "20 captions of bad are empty and were scored so" in capsys.readouterr().out
@@ -247,7 +249,7 @@ def test_the_last_of_several_captions_can_be_taken(
     path.write_text('{"image_id": 1, "caption": "a kite"}\n{"image_id": 1, "caption": "a dog"}\n')
 
     assert run("--cap_file", path, "--ground-truth", truth) == 2
-    assert "more than one caption of 1 pictures: 1; pass --last" in capsys.readouterr().err
+    assert "more than one caption for 1 pictures: 1; pass --last" in capsys.readouterr().err
     assert run("--cap_file", path, "--ground-truth", truth, "--last") == 0
     assert "| twice  |           0.0 |" in capsys.readouterr().out
 
@@ -264,14 +266,14 @@ def test_captions_that_name_no_object_are_no_perfect_result(
     printed = capsys.readouterr().out
     (row,) = [row for row in table_rows(printed) if row[0] == name]
     assert row[2] == "n/a"
-    assert f"note: 3 of 3 captions of {name} name no object" in " ".join(printed.split())
+    assert f"note: 3 of 3 captions of {name} mention no object" in " ".join(printed.split())
     assert ("are empty" in printed) == (name == "m_emptycap")
     content = json.loads(out.read_text())
     assert content["overall_metrics"]["CHAIRi"] is None
     assert set(content["intervals"]["CHAIRi"].values()) <= {None, False}
     assert content["sentences"][0]["metrics"]["CHAIRi"] == 0  # as OPERA's chair.py has it
     assert "NaN" not in out.read_text()
-    assert f"3 of 3 captions of {name} name no object" in (tmp_path / "report.html").read_text()
+    assert f"3 of 3 captions of {name} mention no object" in (tmp_path / "report.html").read_text()
 
 
 def test_beside_a_baseline_their_difference_is_n_a_too(
@@ -304,7 +306,7 @@ def test_a_ground_truth_of_another_analyzer_is_noted(
 
     assert run("--cap_file", good, "--ground-truth", truth) == 0
 
-    assert "ground truth was read by nltk 3, the captions by lexicon" in capsys.readouterr().out
+    assert "ground truth was analyzed by nltk 3, the captions by lexicon" in capsys.readouterr().out
 
 
 def test_the_report_is_written(tmp_path: Path, truth: Path, good: Path, bad: Path) -> None:
@@ -326,11 +328,17 @@ def test_the_report_is_written(tmp_path: Path, truth: Path, good: Path, bad: Pat
         (["--coco_path", "."], ". lacks instances_train2014.json, instances_val2014.json"),
         (["--ground-truth", "absent.json"], "absent.json can't be read"),
         (["--ground-truth", "chair.pkl"], "python scripts/data/import_chair_cache.py chair.pkl"),
-        (["--ground-truth", "T", "--coco_path", "."], "are both given"),
+        (["--ground-truth", "T", "--coco_path", "."], "are given, but only one is allowed"),
         (["--ground-truth", "T", "--max-words", "0"], "--max_words 0, but at least 1 is needed"),
         (["--ground-truth", "T", "--baseline", "absent"], "absent can't be read"),
-        (["--ground-truth", "T", "--caption_key", "answer"], "has no 'answer'; the keys there"),
-        (["--ground-truth", "T", "--image_id_key", "id"], "has no 'id'; the keys there are"),
+        (
+            ["--ground-truth", "T", "--caption_key", "answer"],
+            "has no 'answer'; its keys are caption, image_id",
+        ),
+        (
+            ["--ground-truth", "T", "--image_id_key", "id"],
+            "has no 'id'; its keys are caption, image_id",
+        ),
         (
             ["--ground-truth", "T", "--images", "."],
             "--images . must be an existing folder, and needs",
@@ -376,7 +384,7 @@ def test_pictures_that_the_ground_truth_lacks_are_named(
 
     assert run("--cap_file", file, "--ground-truth", truth) == 2
 
-    assert "the ground truth has nothing on 1 of 2 pictures: 77" in capsys.readouterr().err
+    assert "the ground truth lacks 1 of 2 pictures: 77" in capsys.readouterr().err
 
 
 def test_nothing_is_overwritten_by_half(

@@ -101,7 +101,7 @@ def test_a_run_writes_its_folder_and_says_what_is_next(
         "--caption_key", "caption", "--coco_path", str(scenes / "annotations"),
         "--splits", "val2014",
     ]  # fmt: skip
-    assert "holds 5 pictures, fewer than 500: the sample is all of them" in printed.err
+    assert "has only 5 pictures, fewer than 500; all of them are used" in printed.err
 
 
 def test_the_papers_command_runs_with_another_model_and_folder(
@@ -147,7 +147,7 @@ def test_scoring_without_annotations_is_refused_before_a_caption_is_asked(
 
     assert main([*flags, "--score", "--coco_path", str(tmp_path / "empty")]) == 2
 
-    assert "captions are scored with COCO's annotations" in capsys.readouterr().err
+    assert "has none of COCO's annotations" in capsys.readouterr().err
     assert not (tmp_path / "runs").exists()
 
 
@@ -159,7 +159,7 @@ def test_a_ground_truth_that_can_not_score_is_refused_before_a_caption_is_asked(
 
     for path, message in (
         (tmp_path / "nowhere.json", "nowhere.json can't be read"),
-        (other, "other.json has nothing on them"),
+        (other, "other.json lacks them"),
     ):
         assert main([*flags, "--score", "--ground-truth", str(path)]) == 2
         assert message in capsys.readouterr().err
@@ -382,11 +382,17 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
         (["--data-path", "eah"], "no pictures in eah"),
         (["--image-ids", "absent.txt"], "absent.txt can't be read"),
         (["--image-ids", "IDS"], "2 of 3 image ids of IDS have no picture in"),
-        (["--image-ids", "IDS", "--num-images", "3"], "give one of the two"),
+        (
+            ["--image-ids", "IDS", "--num-images", "3"],
+            "num_images=3 select pictures, but only one is allowed",
+        ),
         (["--num-images", "0"], "num_images=0, but at least 1 is needed"),
         (["--question", " "], "question=' ' is empty"),
         (["--protocol", "oprea"], "did you mean 'opera'"),
-        (["--scale_factor", "50"], "method opera: OPERA is a beam search, but one beam was asked"),
+        (
+            ["--scale_factor", "50"],
+            "method opera: OPERA is a beam search, but one beam was requested",
+        ),
         (
             ["--scale_factor", "50", "--method", "eah"],
             "--scale_factor is a setting of opera, which no arm of this run has (eah)",

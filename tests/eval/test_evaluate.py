@@ -118,7 +118,7 @@ def test_an_input_is_not_overwritten(
     assert pope_eval.main([flag, str(path), "--json", str(other)]) == 2
 
     error = capsys.readouterr().err
-    assert f"--json {other} is an input or a record of a run ({path};" in error
+    assert f"--json {other} is an input or a record of a run ({path}) and would be" in error
     assert path.read_text() == "mine"
 
 
@@ -177,8 +177,8 @@ def test_every_task_is_what_its_line_says(name: str) -> None:
     ("flags", "message"),
     [
         (["--fresh", "--accept-old"], "--fresh sets recorded answers aside and --accept-old keeps"),
-        (["--answers", "SAVED", "--dry-run"], "--dry-run says how a model is asked"),
-        (["--answers", "SAVED", "--method", "vcd"], "--method says how a model is asked"),
+        (["--answers", "SAVED", "--dry-run"], "--dry-run affects how a model is asked"),
+        (["--answers", "SAVED", "--method", "vcd"], "--method affects how a model is asked"),
     ],
 )
 def test_flags_that_contradict_each_other_are_refused(
@@ -200,4 +200,4 @@ def test_flags_of_scoring_need_score(
     flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert chair_eval.main([*flags, "--data-path", str(tmp_path)]) == 2
-    assert "add --score, or leave them out" in capsys.readouterr().err
+    assert "are only used with --score; add it, or leave them out" in capsys.readouterr().err

@@ -297,7 +297,7 @@ def test_ctrl_c_keeps_the_answers(flags: list[str], tmp_path: Path) -> None:
         _, errors = process.communicate()
 
     assert process.returncode == 130
-    assert "pope_eval: interrupted; what was answered is kept" in errors
+    assert "pope_eval: interrupted; recorded answers are kept; rerun the command" in errors
     assert "Traceback" not in errors
     assert sum(len(arm.answers) for arm in run_of(tmp_path).arms.values()) >= 10
 
@@ -412,7 +412,10 @@ def test_both_ways_to_start_it_work(start: list[str]) -> None:
         (["--HEAD_NUM", "8"], "head=8 but layer 1 has 8 heads (0..7)"),
         (["--preset", "papr"], "preset 'papr' is unknown: did you mean 'paper'"),
         (["--protocol", "oprea"], "did you mean 'opera'"),
-        (["--scale_factor", "50"], "method opera: OPERA is a beam search, but one beam was asked"),
+        (
+            ["--scale_factor", "50"],
+            "method opera: OPERA is a beam search, but one beam was requested",
+        ),
         (
             ["--scale_factor", "50", "--method", "eah"],
             "--scale_factor is a setting of opera, which no arm of this run has (eah)",
@@ -476,7 +479,7 @@ def test_other_question_files_are_not_overwritten(
 
     assert main(flags) == 2
 
-    assert "exists and holds other questions" in capsys.readouterr().err
+    assert "exists and has other questions" in capsys.readouterr().err
     assert path.read_text() == "mine"
 
 

@@ -178,13 +178,13 @@ def test_labels_that_can_not_be_read_are_refused(
     assert "coco_repope_random.json does not exist; pass RePOPE's folder" in refused(
         "--labels", "repope", "--labels-path", str(empty)
     )
-    assert "none of the 8 questions is among RePOPE's" in refused(
+    assert "none of the 8 questions has the picture and text of one of RePOPE's" in refused(
         "--labels", "repope", "--labels-path", str(labels)
     )
     assert "has two labels for 'Is it?' about z.jpg" in refused(
         "--labels", "repope", "--labels-path", str(twice)
     )
-    assert "is read with --labels only" in refused("--labels-path", str(labels))
+    assert "is only used with --labels; pass --labels" in refused("--labels-path", str(labels))
 
 
 def test_another_benchmark_has_no_other_labels(

@@ -126,7 +126,7 @@ def test_a_folder_that_is_not_there_is_one_sentence(
     monkeypatch.chdir(tmp_path)
 
     assert "nowhere is not a folder; pass the folder of" in refused(capsys, "list", "nowhere")
-    assert "runs is no folder" in refused(capsys, "list")
+    assert "runs is not a folder" in refused(capsys, "list")
 
 
 def test_a_run_is_shown_with_settings_and_numbers(
@@ -283,7 +283,7 @@ def test_a_reference_of_either_run_is_taken(runs: Path, capsys: pytest.CaptureFi
     ("change", "reason"),
     [
         ({}, "the questions differ: 1 of A's 6 are not among B's 6"),
-        ({"pictures": "bb"}, "the pictures have the same names and different contents"),
+        ({"pictures": "bb"}, "the pictures have the same names but different contents"),
     ],
     ids=["questions", "pictures"],
 )

@@ -116,13 +116,13 @@ def test_question_files_of_other_tools_are_read(
 
 # The papers' numbers, by OPERA's parser, and what the note says.
 ODD = {
-    "a_excl": (0.5, "50.0 % of 6 answers: 'No!' is yes to opera and pope, no to strict"),
-    "a_eos": (0.5, "50.0 % of 6 answers: 'No</s>' is yes to opera and pope, no to strict"),
-    "a_star": (0.5, "50.0 % of 6 answers: '**No**' is yes to opera and pope, no to strict"),
-    "a_newline": (0.5, "50.0 % of 6 answers: '\\nNo\\n' is yes to opera and pope, no to"),
-    "a_lower_nt": (0.5, "100.0 % of 6 answers: 'there is' is yes to opera and pope, unknown"),
-    "a_cn": (0.5, "100.0 % of 6 answers: '是的' is yes to opera and pope, unknown to strict"),
-    "a_think": (0.5, "no wait.</think>...' is no to opera and pope, unknown to strict, yes to"),
+    "a_excl": (0.5, "50.0 % of 6 answers: 'No!' is yes for opera and pope, no for strict"),
+    "a_eos": (0.5, "50.0 % of 6 answers: 'No</s>' is yes for opera and pope, no for strict"),
+    "a_star": (0.5, "50.0 % of 6 answers: '**No**' is yes for opera and pope, no for strict"),
+    "a_newline": (0.5, "50.0 % of 6 answers: '\\nNo\\n' is yes for opera and pope, no for"),
+    "a_lower_nt": (0.5, "100.0 % of 6 answers: 'there is' is yes for opera and pope, unknown"),
+    "a_cn": (0.5, "100.0 % of 6 answers: '是的' is yes for opera and pope, unknown for strict"),
+    "a_think": (0.5, "no wait.</think>...' is no for opera and pope, unknown for strict, yes for"),
     "a_ansempty": (0.5, "6 of 6 answers are empty answers: the parsers disagree on 100.0"),
 }  # fmt: skip
 
@@ -139,7 +139,7 @@ def test_odd_answers_keep_the_papers_numbers_and_earn_a_note(
     assert accuracy(metrics) == {("answers", "random"): expected}
     printed = " ".join(text.split())
     assert note in printed
-    assert "--parser NAME prints another's" in printed
+    assert "--parser NAME selects another" in printed
     found = metrics["parser_disagreement"]["answers"]
     assert found["empty"] == (6 if name == "a_ansempty" else 0)
     assert found["share"] in (0.5, 1.0)
@@ -271,8 +271,9 @@ def test_popular_answers_are_not_scored_as_adversarial(
     given = flags(tmp_path, tmp_path / "a.jsonl", questions=tmp_path / "q.json")
     sentence = refused(capsys, *given, "--pope-type", "adversarial")
 
-    assert "line 1 is to 'Is there a person in the image?', but question 1 is 'Is there a fork" in (
-        sentence
+    assert (
+        "line 1 answers 'Is there a person in the image?', but question 1 is 'Is there a fork"
+        in (sentence)
     )
     assert "the same --pope-type" in sentence
 
@@ -385,15 +386,15 @@ def test_runs_and_files_of_version_0_1_are_scored_and_not_touched(
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--beam", "5"], "--beam says how a model is asked"),
-        (["--dtype", "float16"], "--dtype says how a model is asked"),
-        (["--batch-size", "4"], "--batch-size says how a model is asked"),
-        (["--protocol", "official"], "--protocol says how a model is asked"),
-        (["--no-prefix-reuse"], "--no-prefix-reuse says how a model is asked"),
-        (["--THRES", "0.1"], "--THRES says how a model is asked"),
-        (["--method", "eah"], "--method says how a model is asked"),
-        (["--dry-run"], "--dry-run says how a model is asked"),
-        (["--answer-key", "said"], "--answer-key said is no key of"),
+        (["--beam", "5"], "--beam affects how a model is asked"),
+        (["--dtype", "float16"], "--dtype affects how a model is asked"),
+        (["--batch-size", "4"], "--batch-size affects how a model is asked"),
+        (["--protocol", "official"], "--protocol affects how a model is asked"),
+        (["--no-prefix-reuse"], "--no-prefix-reuse affects how a model is asked"),
+        (["--THRES", "0.1"], "--THRES affects how a model is asked"),
+        (["--method", "eah"], "--method affects how a model is asked"),
+        (["--dry-run"], "--dry-run affects how a model is asked"),
+        (["--answer-key", "said"], "--answer-key said is not a key of"),
         (["--parser", "opra"], "parser 'opra' is unknown"),
         (["--reference", "eah"], "--reference eah is not an arm of this run (answers); name one"),
     ],
@@ -431,7 +432,7 @@ def test_a_limit_that_leaves_answers_over_is_named(
 
     said = refused(capsys, *given, "--limit", "1")
 
-    assert "--limit 1 keeps the first 1 questions of each part only: leave it out" in said
+    assert "--limit 1 keeps only the first 1 questions of each part: leave it out" in said
 
 
 def test_folders_that_are_no_run_of_the_benchmark_are_refused(
@@ -448,7 +449,7 @@ def test_folders_that_are_no_run_of_the_benchmark_are_refused(
     )
     other = tmp_path / "pope/coco_pope_random.json"
     other.write_text(other.read_text().replace("Is there", "Are there"))
-    assert "is to 'Is there a thing 0?', but question 0 is 'Are there" in refused(
+    assert "answers 'Is there a thing 0?', but question 0 is 'Are there" in refused(
         capsys, *flags(tmp_path, path)
     )
     other.write_text(other.read_text().replace("Are there", "Is there").replace('"yes"', '"no"'))
@@ -456,16 +457,16 @@ def test_folders_that_are_no_run_of_the_benchmark_are_refused(
         capsys, *flags(tmp_path, path)
     )
     assert pope_eval.main(["--answer-key", "x", "--pope-path", str(other)]) == 2
-    assert "--answer-key says how --answers is read" in capsys.readouterr().err
+    assert "--answer-key is only used with --answers" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        (["--limit", "2"], "--limit is for files of answers, but"),
-        (["--answer-key", "x"], "--answer-key is for files of answers, but"),
+        (["--limit", "2"], "--limit is only for files of answers, but"),
+        (["--answer-key", "x"], "--answer-key is only for files of answers, but"),
         (["--pope-type", "adversarial"], "--pope-type adversarial, but"),
-        (["--pope-type", "popular"], "a run folder is scored whole: leave --pope-type out"),
+        (["--pope-type", "popular"], "a run folder is scored whole: leave out --pope-type"),
     ],
 )
 def test_flags_that_a_run_folder_leaves_unused_are_refused(

@@ -255,16 +255,16 @@ def test_the_process_that_answers_last_writes_the_page_though_it_looked_first(
 ) -> None:
     words = [*TINY, *DATA, *CAPTIONS, "--num-images", "9", "--max-new-tokens", "4"]
     words[words.index("--gpu-id") : words.index("--gpu-id") + 2] = ["--device", "cpu"]
-    answered = sinks.AnswerCollector.answered
+    collect = sinks.AnswerCollector.collect
     said: list[str] = []
 
     def late(*arguments: Any) -> Any:
-        monkeypatch.setattr(sinks.AnswerCollector, "collect", answered)
+        monkeypatch.setattr(sinks.AnswerCollector, "collect", collect)
         monkeypatch.setenv("RANK", "0")
         assert sinks.main(words) == 0
         said.append(capsys.readouterr().out)
         monkeypatch.setenv("RANK", "1")
-        return answered(*arguments)
+        return collect(*arguments)
 
     monkeypatch.setattr(sinks.AnswerCollector, "collect", late)
     monkeypatch.setenv("WORLD_SIZE", "2")
@@ -418,7 +418,7 @@ def test_a_damaged_record_is_one_sentence(
     assert sinks.main([*TINY, *DATA, "--num-images", "2"]) == 2
 
     (said,) = capsys.readouterr().err.splitlines()
-    assert "observations.jsonl, observation 1 is no recorded observation" in said
+    assert "observations.jsonl, observation 1 is not a recorded observation" in said
 
 
 def test_a_damaged_picture_file_is_one_sentence(

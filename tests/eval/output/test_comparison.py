@@ -143,8 +143,8 @@ def test_one_other_question_forbids_pairing(
     other = read_run(write_run(tmp_path / "c", {"eah": right}, renamed(questions(), **change)))
 
     assert why_unpaired(first, other) == (
-        "the questions differ: 1 of A's 6 are not among B's 6 as they are; ask both models the "
-        "same questions"
+        "the questions differ: 1 of A's 6 are not among B's 6 in the same form; ask both models "
+        "the same questions"
     )
 
 
@@ -160,7 +160,7 @@ def test_other_pictures_under_the_same_names_forbid_pairing(
 ) -> None:
     other = read_run(write_run(tmp_path / "c", {"eah": right}, pictures="bb"))
 
-    assert why_unpaired(first, other) == "the pictures have the same names and different contents"
+    assert why_unpaired(first, other) == "the pictures have the same names but different contents"
 
 
 def test_pictures_of_old_runs_are_not_compared(first: RecordedRun) -> None:
@@ -197,7 +197,7 @@ def test_notes_say_that_other_code_answered(first: RecordedRun, tmp_path: Path) 
 
     assert setting_notes(first, other)[2:] == []
     assert setting_notes(first, changed)[2:] == [
-        "the answers were given by different code (arm.json of each arm says which)"
+        "the answers come from different code versions (see arm.json of each arm)"
     ]
 
 

@@ -178,7 +178,7 @@ def test_an_arm_with_answers_left_out_is_compared_without_a_p_value() -> None:
 
     assert [row[0] for row in rows] == ["eah - baseline", "vcd - baseline"]
     assert [row[2:] for row in rows] == [["n/a"] * 3, ["1", "0", "1"]]
-    assert "p n/a: the parser leaves answers out" in report.text()
+    assert "p n/a: the parser drops answers, so the arms have different" in report.text()
     for wide in (False, True):
         assert "Holm" not in report.text(wide=wide)
     assert ["eah - baseline", "mean"] in [row[:2] for row in table_rows(report.text(wide=True))]
@@ -357,7 +357,7 @@ def test_another_reference_turns_the_table_round() -> None:
     assert header[5] == "vs eah (95 %)"
     cells = [row[5].split(" ")[0] for row in rows]
     assert cells == ["+25.00", "-12.50", "+6.25", "", "", ""]
-    assert "vs: minus eah" in by_hand(reference="eah").text()
+    assert "vs: arm minus eah" in by_hand(reference="eah").text()
 
 
 def test_times_are_those_of_the_reference() -> None:
@@ -370,7 +370,7 @@ def test_times_are_those_of_the_reference() -> None:
 
     found = [row[:3] for row in table_rows(text) if len(row) == 4]
     assert found == [
-        ["arm", "passes per token", "time (x eah)"],
+        ["arm", "forward passes per token", "time (x eah)"],
         ["baseline", "1.10", "1.50"],
         ["eah", "1.20", "1.00"],
     ]
@@ -394,7 +394,7 @@ def test_a_long_reference_is_named_below_the_table() -> None:
 
     headings = [cell for row in table_rows(text) for cell in row]
     assert {"vs reference (95 %)", "time (x reference)"} <= set(headings)
-    assert f"; vs: minus {name}; where all pictures" in text
+    assert f"; vs: arm minus {name}; where all pictures" in " ".join(text.split())
 
 
 def test_arms_that_answer_other_questions_are_refused() -> None:
@@ -424,7 +424,7 @@ def test_the_text_has_all_tables_in_order() -> None:
     ]  # fmt: skip
     assert [row[0] for row in table_rows(blocks[1])[1:]] == ["vcd+eah - vcd"] * 3
     assert table_rows(blocks[2]) == [
-        ["arm", "passes per token", "time (x baseline)", "prefix reused"],
+        ["arm", "forward passes per token", "time (x baseline)", "prefix cache hits"],
         ["baseline", "1.10", "1.00", "3 of 4"],
         ["eah", "1.10", "1.50", "3 of 4"],
         ["vcd", "1.10", "2.00", "3 of 4"],
@@ -436,14 +436,14 @@ def test_the_text_has_all_tables_in_order() -> None:
     ]
     assert blocks[4:] == [
         "95 %: intervals from 10000 bootstrap resamples of the 30 picture(s); 120 answers per arm\n"
-        "accuracy, F1: in percent; vs: minus baseline\n"
+        "accuracy, F1: in percent; vs: arm minus baseline\n"
         "p: sign-flip permutation test over pictures (all flips where up to 20 differ, else "
         "100,000 random\n"
         "  ones), Holm-adjusted for 4 comparisons\n"
-        "gained, lost: questions that only the first, or only the second arm has right\n"
+        "gained, lost: questions that only the first arm, or only the second, gets right\n"
         "note: 30 picture(s), fewer than 50: bootstrap intervals are too narrow for so few; "
-        "take the numbers\n"
-        "  as a first look"
+        "treat the numbers\n"
+        "  as preliminary"
     ]
 
 

@@ -29,7 +29,7 @@ from eval.run.arms import (
     resolve_arms,
 )
 from eval.run.recorded import RecordedRun, read_run
-from eval.run.runner import derive_seed
+from eval.run.runner import seed_of
 from eval.run.settings import RunSettings
 from eval.tasks.pope.task import Pope
 from models.decoding.dola import Dola
@@ -697,11 +697,11 @@ def test_vcds_noise_follows_from_its_seed_and_the_picture(
     scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[int] = []
-    noised = Vcd.add_noise
+    add_noise = Vcd.add_noise
 
     def recorded(self: Vcd, pixels: torch.Tensor, seed: int) -> torch.Tensor:
         drawn.append(seed)
-        return noised(self, pixels, seed)
+        return add_noise(self, pixels, seed)
 
     monkeypatch.setattr(Vcd, "add_noise", recorded)
     arms = ["--method", "vcd", "vcd@seed=7", "vcd@alpha=2"]
@@ -710,7 +710,7 @@ def test_vcds_noise_follows_from_its_seed_and_the_picture(
 
     pictures = {answer.item.image for answer in run_of(tmp_path).arms["vcd"].answers}
     assert len(pictures) > 1
-    seeds = {s: [derive_seed(s, "noise", name) for name in pictures] for s in (42, 7)}
+    seeds = {s: [seed_of(s, "noise", name) for name in pictures] for s in (42, 7)}
     assert sorted(drawn) == sorted([*seeds[42], *seeds[7], *seeds[42]])
     assert len(set(drawn)) == 2 * len(pictures)
 

@@ -541,7 +541,9 @@ def test_fresh_is_for_one_process(
 
     assert main([*flags, "--fresh"]) == 2
 
-    assert "--fresh with 2 processes: they would set each other's" in capsys.readouterr().err
+    assert (
+        "--fresh with 2 processes would set each other's answers aside" in capsys.readouterr().err
+    )
     assert state_of(only_run(tmp_path / "runs") / "arms") == before
 
 
