@@ -207,7 +207,7 @@ def test_unreadable_and_refused_replies_are_counted_and_asked_again_on_demand(
     assert row[1].startswith("6.00 (")
     assert row[2].startswith("0.0 (")
     assert row[3:] == ["9", "3"]
-    assert "unreadable: a, question 1: rating '10' is no whole number from 0 to 6" in out
+    assert "unreadable: a, question 1: rating '10' is not a whole number from 0 to 6" in out
 
     stub.answer = lambda text: "Rating: 10" if asked_about(text)[1] < 1 else "Rating: 0"
     assert main([*flags, "--ask-again", "--dry-run"]) == 0

@@ -227,11 +227,11 @@ def test_verdicts_are_complete_and_clear_or_refused(tmp_path: Path) -> None:
         assert of([{**row, "gpt_check": check}]).read(Answer(item, "?")) == said
     right = {**row, "gpt_check": "1"}
     for rows, said in (
-        ([{**row, "gpt_check": "3"}], "has '3' for a verdict"),
-        ([row], "has None"),
-        ([{**right, "old_gpt_check": "0"}], "has None"),
-        ([right, right], "judges VD_math 0_0_0 again"),
-        ([{**right, "set_id": "1"}], "has none on 0_0_0"),
+        ([{**row, "gpt_check": "3"}], "has the verdict '3'; it needs one key"),
+        ([row], "has the verdict None"),
+        ([{**right, "old_gpt_check": "0"}], "has the verdict None"),
+        ([right, right], "has a second verdict on VD_math 0_0_0"),
+        ([{**right, "set_id": "1"}], "has no verdict for .*0_0_0"),
     ):
         with pytest.raises(EvaluationError, match=said):
             of(rows).read(Answer(item, "?"))
@@ -242,9 +242,9 @@ def test_settings_that_contradict_each_other_are_refused(
 ) -> None:
     base = ["--task", "hallusionbench", "--questions", str(few(tmp_path))]
     for flags, said in (
-        (["--text-only"], "--text-only is for saved answers"),
-        (["--verdicts", "v.json"], "--verdicts is for saved answers"),
-        (["--parser", "judge"], "takes verdicts that a judge has given"),
+        (["--text-only"], "--text-only is only for saved answers"),
+        (["--verdicts", "v.json"], "--verdicts is only for saved answers"),
+        (["--parser", "judge"], "needs a judge's verdicts; pass them as --verdicts"),
         (["--parser", "word", "--verdicts", "v.json", "--answers", "a"], "leave one of them out"),
     ):
         assert main([*base, *flags]) == 2

@@ -56,7 +56,7 @@ def test_bad_pairs_are_one_sentence(tmp_path: Path) -> None:
     both = write(tmp_path / "both.jsonl", [
         {"image_id": 1, "caption": "x", "method": method} for method in ("baseline", "eah")
     ])  # fmt: skip
-    with pytest.raises(EvaluationError, match=r"are both .*a\.jsonl; compare two files"):
+    with pytest.raises(EvaluationError, match=r"are both .*a\.jsonl; pass two different files"):
         from_files(a, a)
     with pytest.raises(EvaluationError, match="answers of 2 methods; pass it as --answers-from"):
         from_files(a, both)

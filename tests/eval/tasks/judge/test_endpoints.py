@@ -59,19 +59,19 @@ BOMB = gzip.compress(b"x" * 10**8)
 @pytest.mark.parametrize(
     ("raw", "message", "calls"),
     [
-        (whole(200, HTML, Content_Type="text/html"), "a web page came where a chat completion", 1),
+        (whole(200, HTML, Content_Type="text/html"), "got a web page instead of a chat completion", 1),
         (whole(204, b""), "the endpoint sent nothing", 6),
         (whole(200, b""), "the endpoint sent nothing", 6),
-        (whole(200, b"\x1f\x8b\x08 no gzip", Content_Encoding="gzip"), "is no chat completion", 6),
-        (whole(200, BOMB, Content_Encoding="gzip"), "more than 8,000,000 bytes came", 6),
+        (whole(200, b"\x1f\x8b\x08 no gzip", Content_Encoding="gzip"), "is not a chat completion", 6),
+        (whole(200, BOMB, Content_Encoding="gzip"), "got more than 8,000,000 bytes", 6),
         (whole(200, b'data: {"choices": []}\n\n', Content_Type="text/event-stream"),
-         "'data: {\"choices\": []}' is no chat completion", 6),
-        (whole(200, b"[" * 10**6), "is no chat completion", 6),
-        (whole(200, b"{}", Content_Type="text/html; charset=base64"), "'{}' is no chat", 6),
+         "'data: {\"choices\": []}' is not a chat completion", 6),
+        (whole(200, b"[" * 10**6), "is not a chat completion", 6),
+        (whole(200, b"{}", Content_Type="text/html; charset=base64"), "'{}' is not a chat completion", 6),
         (whole(500, b"[" * 10**6), "HTTP 500: [[[", 6),
         (whole(500, HTML, Content_Type="text/html; charset=zlib"), "HTTP 500: <!DOCTYPE", 6),
         (whole(502, b'{"error": {"message": {"a": ["b"]}, "code": {}}}'), "HTTP 502: ", 6),
-        (whole(503, b"", Retry_After="1e400"), "HTTP 503: without a word", 1),
+        (whole(503, b"", Retry_After="1e400"), "HTTP 503: no message", 1),
         (whole(429, b"", Retry_After="Fri, 31 Dec 99999 23:59:59 GMT"), "HTTP 429", 6),
         (whole(429, b"", Retry_After="nan"), "HTTP 429", 6),
         (whole(429, b"{}", Retry_After="-1e400"), "HTTP 429", 6),
@@ -79,9 +79,9 @@ BOMB = gzip.compress(b"x" * 10**8)
         (whole(401, f"Bearer {SECRET}".encode()), "not accept the key (HTTP 401: Bearer [key])", 1),
         (whole(404, b"[" * 10**5), f"has no model '{MODEL}' (HTTP 404): it lists that model", 1),
         (whole(418, b"\x1b[2J\xff\xfe\x00tea"), "HTTP 418: ", 1),
-        (whole(304, b""), "sends requests on to nowhere (HTTP 304)", 1),
+        (whole(304, b""), "redirects to nowhere (HTTP 304)", 1),
         (whole(200, SECRET.encode() * 3 + b"\xff"), "'[key]", 6),
-        (whole(200, b"x" * 60 + SECRET.encode()), "x[key]' is no chat completion", 6),
+        (whole(200, b"x" * 60 + SECRET.encode()), "x[key]' is not a chat completion", 6),
         (whole(200, b'{"x": "%s"}' % SECRET.replace("-", "\\u002d").encode()), "[key]", 6),
     ],
 )  # fmt: skip
@@ -124,7 +124,7 @@ def test_a_redirect_is_not_followed(
             other.url.removesuffix("/v1") if to == "other" else "another path of the same server"
         )
         said = said_of(capsys)
-        assert f"sends requests on to {there} (HTTP {status}), which is not followed" in said
+        assert f"redirects to {there} (HTTP {status}); redirects are not followed" in said
         assert "secret" not in said
         assert (len(stub.calls), len(other.calls)) == (1, 0)
 
@@ -142,7 +142,7 @@ def test_a_body_without_an_end_is_bounded_in_time_and_memory(
 
     said = said_of(capsys)
     assert "xxx" in said
-    assert status == 500 or encoding == "gzip" or "more than 8,000,000 bytes came" in said
+    assert status == 500 or encoding == "gzip" or "got more than 8,000,000 bytes" in said
     assert len(stub.calls) == 2
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
@@ -297,7 +297,7 @@ def test_a_pipe_or_folder_in_the_place_of_the_own_file_is_one_sentence(
 
     assert main([*flags_for(inputs, stub.url), *ONE]) == 2
 
-    assert f"{path} is damaged, it is no file; nothing was asked" in said_of(capsys)
+    assert f"{path} is damaged, it is not a regular file; nothing was sent" in said_of(capsys)
     assert len(stub.calls) == 1
 
 

@@ -139,7 +139,7 @@ def test_no_key_says_where_to_put_it() -> None:
 
 
 def test_a_key_in_the_place_of_the_file_is_not_shown() -> None:
-    with pytest.raises(EvaluationError, match="takes the name of a file") as caught:
+    with pytest.raises(EvaluationError, match="pass the name of a file that contains the key") as caught:
         read_key(Path(SECRET), {})
 
     assert SECRET not in str(caught.value)
@@ -154,7 +154,7 @@ def test_a_key_in_the_place_of_the_file_is_not_shown() -> None:
 def test_what_can_t_be_a_key_is_refused_without_showing_it(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key").write_bytes(content)
 
-    with pytest.raises(EvaluationError, match="holds no key") as caught:
+    with pytest.raises(EvaluationError, match="does not contain a key") as caught:
         read_key(tmp_path / "key", {})
 
     assert "words" not in str(caught.value)
@@ -172,12 +172,12 @@ def test_marks_and_spaces_around_the_key_are_left_out(tmp_path: Path, encoded: b
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (f'"{SECRET}"', "holds quotes around the key"),
-        (f"'{SECRET}'", "holds quotes around the key"),
-        (f"OPENAI_API_KEY={SECRET}", "holds an assignment as in NAME=key"),
-        (f"export OPENAI_API_KEY='{SECRET}'", "holds an assignment as in NAME=key"),
-        (f"OPENAI_API_KEY = {SECRET}", "holds an assignment as in NAME=key"),
-        (f'$env:OPENAI_API_KEY="{SECRET}"', "holds an assignment as in NAME=key"),
+        (f'"{SECRET}"', "contains quotes around the key"),
+        (f"'{SECRET}'", "contains quotes around the key"),
+        (f"OPENAI_API_KEY={SECRET}", "contains an assignment such as NAME=key"),
+        (f"export OPENAI_API_KEY='{SECRET}'", "contains an assignment such as NAME=key"),
+        (f"OPENAI_API_KEY = {SECRET}", "contains an assignment such as NAME=key"),
+        (f'$env:OPENAI_API_KEY="{SECRET}"', "contains an assignment such as NAME=key"),
         ("x" * (LARGEST_FILE + 1), f"larger than {LARGEST_FILE} bytes"),
     ],
 )
@@ -202,7 +202,7 @@ def test_base64_of_a_key_is_no_assignment() -> None:
 
 @pytest.mark.parametrize("name", ["", "a\0b", "x" * 300, "\udcff", "/dev/zero", "/dev/null"])
 def test_no_file_is_one_sentence(tmp_path: Path, name: str) -> None:
-    with pytest.raises(EvaluationError, match=r"--api-key-file can't be read: .{3,}; it takes"):
+    with pytest.raises(EvaluationError, match=r"--api-key-file can't be read: .{3,}; pass the name of a file"):
         read_key(tmp_path / name, {})
 
 
@@ -211,7 +211,7 @@ def test_a_pipe_holds_a_key_if_somebody_writes_into_it(
 ) -> None:
     os.mkfifo(tmp_path / "pipe")
     monkeypatch.setattr(keys, "PATIENCE_S", 0.5)
-    with pytest.raises(EvaluationError, match=r"nothing came through this pipe for 0\.5 s"):
+    with pytest.raises(EvaluationError, match=r"the pipe sent nothing for 0\.5 s"):
         read_key(tmp_path / "pipe", {})
 
     reading, writing = os.pipe()

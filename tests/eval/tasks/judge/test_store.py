@@ -148,10 +148,10 @@ HUGE = int("9" * 400)
         ('{"event": "reply", "key": "k"}', "missing"),
         ("{}", "its event is None, neither"),
         ('{"event": ["sent"]}', "its event is ['sent'], neither"),
-        ("[1]", "it is no JSON object"),
-        ("7", "it is no JSON object"),
+        ("[1]", "it is not a JSON object"),
+        ("7", "it is not a JSON object"),
         ("not JSON", "Expecting value"),
-        ('{"event": "reply", "event": "sent"}', "key 'event' stands twice"),
+        ('{"event": "reply", "event": "sent"}', "key 'event' is duplicated"),
         ("[" * 90_000, "nested too deep"),
         (b"\xff\xfe1\x00", "it is not UTF-8"),
         (b'{"event": "\xe4"}', "it is not UTF-8"),
@@ -195,13 +195,14 @@ def test_a_damaged_line_of_the_own_file_is_one_sentence_and_of_another_is_left_o
     assert said == str(again.value)
     assert f"{path} is damaged, line 4: " in said
     assert reason in said
-    assert "nothing was asked" in said
+    assert "nothing was sent" in said
     assert "\n" not in said
     assert len(said) - len(str(path)) < 400
     assert found["k"].text == "Accuracy: 8 7"
     note = capsys.readouterr().err
     assert note.count("\n") == 1
-    assert f"what can't be read is left out: {path} (line 4: " in note
+    assert f"damaged lines of other runs are skipped, so their answers may be paid for "
+        f"again: {path} (line 4: " in note
 
 
 def test_files_that_are_none_are_named_in_one_note(
@@ -222,8 +223,8 @@ def test_files_that_are_none_are_named_in_one_note(
 
     assert found.keys() == {"k"}
     (note,) = capsys.readouterr().err.splitlines()
-    assert f"{tmp_path / 'a' / JUDGEMENTS} (it is no file)" in note
-    assert f"{tmp_path / 'b' / JUDGEMENTS} (it is no file)" in note
+    assert f"{tmp_path / 'a' / JUDGEMENTS} (it is not a regular file)" in note
+    assert f"{tmp_path / 'b' / JUDGEMENTS} (it is not a regular file)" in note
     assert "Too many levels of symbolic links" in note
     assert "more files" in note
 
@@ -236,7 +237,7 @@ def test_a_line_without_an_end_is_not_read_into_memory(
 
     events = list(records.read_events(path))
 
-    assert events[2:] == [records.Damaged(3, "it is longer than any of ours")]
+    assert events[2:] == [records.Damaged(3, "it is longer than 1,000 bytes")]
 
 
 def test_pieces_of_the_key_that_an_earlier_version_stored_are_not_shown(tmp_path: Path) -> None:

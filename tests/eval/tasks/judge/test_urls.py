@@ -48,7 +48,7 @@ def test_addresses_in_use_are_taken(url: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_one_sentence(url: str) -> None:
-    with pytest.raises(EvaluationError, match="is no address; it must read http://127") as caught:
+    with pytest.raises(EvaluationError, match="is not an address; it must be like http://127") as caught:
         check_url(url, "judge_base_url")
 
     assert "\n" not in str(caught.value)
@@ -94,8 +94,8 @@ def test_random_keys_are_found_mostly_and_hexadecimal_ids_never() -> None:
         ("http://h:8001/v1", "http://h:8001"),
         ("/v2/secret", "another path of the same server"),
         ("", "nowhere"),
-        ("http://[::1", "what is no address"),
-        ("http://x:99999", "what is no address"),
+        ("http://[::1", "an invalid address"),
+        ("http://x:99999", "an invalid address"),
         ("file:///etc/passwd", "nowhere"),
     ],
 )

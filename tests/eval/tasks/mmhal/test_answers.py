@@ -66,7 +66,7 @@ def test_another_order_is_refused_where_types_follow_from_the_place(tmp_path: Pa
     one = write(tmp_path / "one.json", without("question_type", answered("one")))
     moved = without("question_type", answered("two"))[::-1]
     two = write(tmp_path / "two.json", moved)
-    with pytest.raises(EvaluationError, match=r"entry 1 stands in row 96 of .*one\.json, and neit"):
+    with pytest.raises(EvaluationError, match=r"entry 1 is row 96 of .*one\.json, and neit"):
         read_arms([one, two], None)
 
     questions = write(tmp_path / "q.json", rows())
@@ -85,7 +85,7 @@ def test_rows_of_another_tool_are_joined_to_the_question_file(tmp_path: Path) ->
     assert texts(arms) == texts(read_arms([write(tmp_path / "b.json", answered("a"))], None)[1])
     with pytest.raises(EvaluationError, match=r"entry 1: .* does not ask 'What is this, number"):
         read_arms([write(tmp_path / "c.json", shuffled(bare))], questions)
-    with pytest.raises(EvaluationError, match=r"has 95 rows and .* 96; rows that name no picture"):
+    with pytest.raises(EvaluationError, match=r"has 95 rows and .* 96; rows without a picture"):
         read_arms([write(tmp_path / "d.json", bare[1:])], questions)
 
 
@@ -114,7 +114,7 @@ def test_arms_of_a_run_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     _, arms = read_arms([run], questions)
 
     assert {arm.name: arm.texts[95] for arm in arms} == {"baseline": "no 95", "eah": "yes"}
-    with pytest.raises(EvaluationError, match="is a run folder, which holds no reference answers"):
+    with pytest.raises(EvaluationError, match="is a run folder, which has no reference answers"):
         read_arms([run], None)
     with pytest.raises(EvaluationError, match=r"96 questions of .* are not those of"):
         read_arms([run], write(tmp_path / "r.json", list(reversed(rows()))))
@@ -144,7 +144,7 @@ def changed(**changes: Any) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ([], "holds no questions"),
+        ([], "has no questions"),
         (answered("a")[:95], None),
         (without("question_type", answered("a"))[:95], "has 95 rows without question_type"),
         (changed(question_type=None), "95 of 96 rows have a question_type"),
@@ -153,10 +153,10 @@ def changed(**changes: Any) -> list[dict[str, Any]]:
         (changed(image_content=[1]), "a list of labels is needed"),
         (changed(question=" "), "entry 3 has the question ' '"),
         (changed(gt_answer=None), "entry 3 has no 'gt_answer'"),
-        (changed(model_answer=5), "model_answer is 5; a text or null is needed"),
+        (changed(model_answer=5), "model_answer is 5; text or null is needed"),
         (without("model_answer", answered("a")), "entry 1 has no 'model_answer'"),
-        ([*answered("a"), answered("b")[4]], "in rows 5 and 97; each question is asked once"),
-        (rows(), "holds no answers, every model_answer is empty"),
+        ([*answered("a"), answered("b")[4]], "in rows 5 and 97, but each question must be unique"),
+        (rows(), "has no answers, every model_answer is empty"),
     ],
 )  # fmt: skip
 def test_files_with_faults(tmp_path: Path, content: Any, message: str | None) -> None:

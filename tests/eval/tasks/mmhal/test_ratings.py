@@ -38,10 +38,10 @@ def test_one_rating_is_read(text: str, rating: int) -> None:
         ("Rating: four", "no 'rating:'"), ("operating: 4", "no 'rating:'"),
         ("Rating: 10", "'10'"), ("Rating: 7", "'7'"), ("Rating: 6.5", "'6.5'"),
         ("Rating: 4.0", "'4.0'"), ("Rating: -1", "'-1'"), ("Rating: +4", "'+4'"),
-        ("Rating: .5", "'.5'"), ("Rating: 4/10", "'4/10'"), ("Rating: 4 out of 60", "no whole"),
-        ("Rating: 4%", "'4%'"), ("Rating: 3-4", "'3-4'"), ("Rating: 3  - 4", "no whole"),
+        ("Rating: .5", "'.5'"), ("Rating: 4/10", "'4/10'"), ("Rating: 4 out of 60", "not a whole number"),
+        ("Rating: 4%", "'4%'"), ("Rating: 3-4", "'3-4'"), ("Rating: 3  - 4", "not a whole number"),
         ("Rating: 3 or 4", "'3 or 4'"), ("Rating: 3, 4", "'3, 4'"), ("Rating: 4th", "'4th'"),
-        ("Rating:\n1. The response is right", "no whole"), ("Rating: 3 or Rating: 5", "3, 5"),
+        ("Rating:\n1. The response is right", "not a whole number"), ("Rating: 3 or Rating: 5", "3, 5"),
         ("Rating: 4, no: Rating: 10", "'10'"),
     ],
 )  # fmt: skip

@@ -41,11 +41,11 @@ def test_the_script_is_read_and_not_run(tmp_path: Path) -> None:
         ("t.txt", "{0} {1} {2} {3}", "has the field {0}"),
         ("t.txt", "{:>9} {} {} {}", "which is not filled"),
         ("t.txt", "{} {} {} {!r}", "which is not filled"),
-        ("t.txt", "{} {} {} {} }", "is no template (Single '}' encountered in format string)"),
-        ("t.txt", "{} {} {} {", "is no template"),
-        ("t.py", "template = (", "is no Python file"),
-        ("t.py", "prompt = '{} {} {} {}'", "sets no text called 'template'"),
-        ("t.py", "template = 5", "sets no text called 'template'"),
+        ("t.txt", "{} {} {} {} }", "is not a template (Single '}' encountered in format string)"),
+        ("t.txt", "{} {} {} {", "is not a template"),
+        ("t.py", "template = (", "is not a valid Python file"),
+        ("t.py", "prompt = '{} {} {} {}'", "has no string called 'template'"),
+        ("t.py", "template = 5", "has no string called 'template'"),
     ],
 )
 def test_other_templates_are_refused(tmp_path: Path, name: str, text: str, message: str) -> None:
@@ -56,7 +56,7 @@ def test_other_templates_are_refused(tmp_path: Path, name: str, text: str, messa
 
 
 def test_a_template_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="no template: pass --template"):
+    with pytest.raises(EvaluationError, match="no template: pass the file with the judge's prompt as --template"):
         read_template(None)
     with pytest.raises(EvaluationError, match=r"nowhere\.txt can't be read"):
         read_template(tmp_path / "nowhere.txt")
