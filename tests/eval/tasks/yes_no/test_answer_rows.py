@@ -87,7 +87,9 @@ def test_arms_that_answer_other_questions_are_refused(tmp_path: Path) -> None:
     rows = [{"id": "a-0", "answer": "x", "method": "one"},
             {"id": "a-1", "answer": "x", "method": "two"}]  # fmt: skip
 
-    with pytest.raises(EvaluationError, match="2 questions are answered by only one of one and two"):
+    with pytest.raises(
+        EvaluationError, match="2 questions are answered by only one of one and two"
+    ):
         read(tmp_path, rows, PARTIAL)
 
 

@@ -219,7 +219,10 @@ def test_parts_that_are_not_asked_for_are_named(
     assert texts_of(tmp_path, rows) == TEXTS
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert "has answers to other parts, which are not scored: advers (2 rows), popular (2 rows)" in line
+    assert (
+        "has answers to other parts, which are not scored: advers (2 rows), popular (2 rows)"
+        in line
+    )
 
 
 def test_a_row_may_be_of_several_parts(tmp_path: Path) -> None:
@@ -340,7 +343,9 @@ def test_a_given_key_that_a_row_lacks_is_named(tmp_path: Path, flag: str) -> Non
     path = written(tmp_path / "a.jsonl", by_id())
     keys: dict[str, Any] = {f"{flag}_key": "mine"}
 
-    with pytest.raises(EvaluationError, match=f"--{flag}-key mine is not a key of .*line 1; pass one of its keys"):
+    with pytest.raises(
+        EvaluationError, match=f"--{flag}-key mine is not a key of .*line 1; pass one of its keys"
+    ):
         read_answers(path, QUESTIONS, **keys)
 
 

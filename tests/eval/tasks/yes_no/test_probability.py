@@ -169,7 +169,9 @@ def test_infinite_log_odds_are_no_number_and_it_is_said(certain: float) -> None:
     assert numbers["random"]["auroc"].value == auroc(arm(ruled_out), "random")
     assert numbers["mean"]["auroc"].value < 1
     (note,) = found.notes
-    assert note.startswith(f"vcd: no log-odds, since 1 of {len(items())} answers have a p(yes) of 0 or 1:")
+    assert note.startswith(
+        f"vcd: no log-odds, since 1 of {len(items())} answers have a p(yes) of 0 or 1:"
+    )
     (mean,) = [one for one in found.differences if one.part == "mean"]
     assert np.isnan(mean.test.p_value)
     assert mean.as_dict()["permutation_test"]["p_holm"] is None
