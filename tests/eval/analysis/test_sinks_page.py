@@ -76,7 +76,7 @@ def test_without_a_claim_the_densest_shallow_head_is_the_finding() -> None:
 
     sentence = page.one("header").one("p", class_="lead").text
     assert "head 3 of layer 1 is densest" in sentence
-    assert "61 % of the image's tokens" in sentence
+    assert "61\N{NO-BREAK SPACE}% of the image's tokens" in sentence
     assert page.one("main").text.count(sentence) == 0  # said once
     assert [one.text for one in page.all("h2")] == ["Where the sinks are", "Details"]
 

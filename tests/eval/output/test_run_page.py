@@ -45,15 +45,15 @@ def test_what_differs_comes_first_and_costs_last(page: Element) -> None:
 
 
 def test_the_sentences_claim_what_the_test_finds(page: Element) -> None:
-    sentences = [one.text for one in page.one("header").all("p", class_="lead")]
+    sentences = [one.plain for one in page.one("header").all("p", class_="lead")]
 
     assert sentences[0].startswith(
-        "eah has higher accuracy than baseline (mean): 100.00 against 50.00, difference +50.00 "
-        "(95 % interval "
+        "Higher accuracy (mean) with eah than with baseline: 100.00 % against 50.00 %, difference "
+        "+50.00 points (95 % interval "
     )
     assert sentences[1].startswith(
-        "No difference in accuracy can be claimed between eah@layers=2,threshold=0.001 and "
-        "baseline (mean): 50.00 against 50.00, difference +0.00 ("
+        "No difference in accuracy (mean) can be claimed between eah@layers=2,threshold=0.001 and "
+        "baseline: 50.00 % against 50.00 %, difference +0.00 points ("
     )
 
 
@@ -62,7 +62,7 @@ def test_only_significant_rows_have_a_class(page: Element) -> None:
     named = {}
     for row in rows[1:]:
         if row.all("th", scope="rowgroup"):
-            metric = row.text.strip()
+            metric = row.text.strip().removesuffix("in points")
         else:
             named[metric, row.one("th").text] = row
 
