@@ -99,8 +99,8 @@ def test_a_sentence_claims_only_what_is_significant() -> None:
 
     assert texts == [
         "eah is better: 5 against 3, difference +2.0 points (95 % interval +1.0 to +3.0; p = 0.2).",
-        "No difference can be claimed: 5 against 3, difference +2.0 points (95 % interval -1.0 to +3.0; "
-        "p = 0.2).",
+        "No difference can be claimed: 5 against 3, difference +2.0 points (95 % interval -1.0 to "
+        "+3.0; p = 0.2).",
         "No difference can be claimed: 5 against 3, difference +2.0 points (no interval; p = 0.2).",
     ]
 

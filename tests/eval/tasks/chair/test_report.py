@@ -272,7 +272,8 @@ def differing(low: float, high: float) -> dict[str, Interval]:
 @pytest.mark.parametrize(("ends", "verdicts", "sentence"), [
     ((-4, -2), ["better", "better", "worse", "shorter"],
      "eah hallucinates in fewer captions than baseline: CHAIRs 33.3 % against 66.7 %, "
-     "difference -3.0 points (95 % interval -4.0 to -2.0; McNemar p = 0.9, 2 captions gained, 1 lost)."),
+     "difference -3.0 points (95 % interval -4.0 to -2.0; McNemar p = 0.9, 2 captions "
+     "gained, 1 lost)."),
     ((2, 4), ["worse", "worse", "better", "longer"],
      "eah hallucinates in more captions than baseline: "),
     ((-4, 2), ["n.s."] * 4,
