@@ -136,3 +136,16 @@ def test_an_interval_without_0_is_no_claim_where_the_adjusted_test_disagrees(
     assert "p = 0.12;" in row.text  # all 4 pictures gain: 2 of 16 sign patterns
     assert "class" not in row.attributes
     assert page.one("header").all("p")[0].text.startswith("No difference in accuracy")
+
+
+def test_a_sweep_is_summed_up_and_notes_are_one_line_each(tmp_path: Path) -> None:
+    arms = {"baseline": always_yes, **{f"eah@layers={layer}": right for layer in range(2, 7)}}
+    page = page_of(read_run(write_run(tmp_path / "x", arms, questions(20))))
+
+    first = page.one("header").all("p", class_="lead")[0].plain
+    assert first.startswith("Accuracy (random): higher in 5 of 5 comparisons with baseline: eah@")
+    notes = [one.plain for one in page.one("ul", class_="notes quiet").all("li")]
+    assert any(note.endswith("positive class: yes") for note in notes)
+    assert {"p", "gained, lost"} <= {
+        one.text for one in page.one("dl", class_="terms quiet").all("dt")
+    }
