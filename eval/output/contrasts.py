@@ -17,14 +17,10 @@ from eval.stats.intervals import NONE, Interval
 LEVEL: Final = 0.05
 STEPS: Final = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8, 10)  # ends of scales, times a power of ten
 BETTER, WORSE, DIFFERS = "better", "worse", "differs"  # classes in page.css
+LOWER_HIGHER: Final = ("lower", "higher")
 NOT_SIGNIFICANT: Final = "n.s."
-TERMS: Final = (
-    ("95 % interval", "95 % of such intervals, each from other pictures, contain the true "
-     "difference; computed by bootstrap over the pictures"),
-    (NOT_SIGNIFICANT, "not significant: the interval includes 0, or the test's p is not below "
-     f"{LEVEL}; no difference can be claimed"),
-    ("Colour and a filled dot", "mark significant differences only"),
-)  # fmt: skip
+NO_INTERVAL: Final = "no interval"
+MANY: Final = 4  # more findings than this are summed up, one sentence for each verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +30,7 @@ class Contrast:
     Attributes:
         name: What is compared.
         found: The difference with its interval, in the unit.
-        unit: Such as "points"; contrasts of one unit share a scale.
+        unit: A plural such as "points", or the number's name; those of one unit share a scale.
         words: What a significant difference below 0, and above 0, is called.
         p_value: Of a test that decides together with the interval; None or nan for no test.
         detail: Shown below the verdict.
@@ -45,7 +41,7 @@ class Contrast:
     name: str
     found: Interval
     unit: str
-    words: tuple[str, str] = ("lower", "higher")
+    words: tuple[str, str] = LOWER_HIGHER
     p_value: float | None = None
     detail: str = ""
     digits: tuple[int, int] = (1, 1)
@@ -64,7 +60,7 @@ class Contrast:
         if isnan(self.found.value):
             return NONE
         if isnan(self.found.low):
-            return "no interval"
+            return NO_INTERVAL
         return self._word if self.is_significant else NOT_SIGNIFICANT
 
     @property
@@ -78,6 +74,12 @@ class Contrast:
     def value(self) -> str:
         """The difference as text."""
         return NONE if isnan(self.found.value) else signed(self.found.value, self.digits[0])
+
+    @property
+    def value_in_unit(self) -> str:
+        """The difference as text with its unit."""
+        is_count = self.unit.endswith("s") and self.value != NONE
+        return f"{self.value} {self.unit}" if is_count else self.value
 
     @property
     def ends(self) -> str:
@@ -128,7 +130,7 @@ class ContrastTable:
         first: Title of the first column.
         pair: Title of the differences.
         groups: The contrasts; `contrast_table` sets their limits.
-        scales: Each unit's scale, such as "-5 to +5 points".
+        scales: Each unit's scale, such as "points: -5 to +5".
     """
 
     first: str
@@ -160,7 +162,7 @@ def contrast_table(first: str, pair: str, groups: Iterable[ContrastGroup]) -> Co
         replace(group, rows=[replace(row, limit=limits[row.unit]) for row in group.rows])
         for group in found
     ]
-    scales = [f"-{limit:g} to +{limit:g} {unit}" for unit, limit in limits.items()]
+    scales = [f"{unit}: -{limit:g} to +{limit:g}" for unit, limit in limits.items()]
     return ContrastTable(first, pair, placed, scales)
 
 
@@ -180,7 +182,7 @@ def finding(
     no_claim: str,
     values: str,
     test: str = "",
-    difference: str = "difference",
+    pair: str = "",
 ) -> str:
     """Return a difference as a sentence: a claim if it is significant, else that there is none.
 
@@ -190,12 +192,53 @@ def finding(
         no_claim: Such as "No difference in accuracy can be claimed between eah and baseline".
         values: The two numbers, such as "6.10 against 5.40".
         test: Such as "sign test p = 0.02".
-        difference: What the difference is called, such as "eah minus baseline".
+        pair: What is subtracted, such as "eah minus baseline", where the claim leaves it open.
     """
-    interval = f"95 % interval {contrast.ends}" if contrast.ends else "no interval"
-    inside = "; ".join(filter(None, [interval, test]))
+    interval = f"95 % interval {contrast.ends}" if contrast.ends else NO_INTERVAL
+    inside = "; ".join(filter(None, [pair, interval, test]))
     start = claim if contrast.is_significant else no_claim
-    return f"{start}: {values}, {difference} {contrast.value} ({inside})."
+    return f"{start}: {values}, difference {contrast.value_in_unit} ({inside})."
+
+
+def summaries(rows: Sequence[Contrast], what: str, reference: str = "") -> list[str]:
+    """Return many differences in one number as sentences, one for each verdict.
+
+    Args:
+        rows: The differences.
+        what: The number, such as "accuracy".
+        reference: The arm that all are compared with; empty if there are several.
+    """
+    by_verdict: dict[str, list[str]] = {}
+    for row in sorted(rows, key=lambda row: not row.is_significant):
+        shown = f"{row.name} ({row.value_in_unit})"
+        verdict = row.verdict if row.is_significant else ""
+        by_verdict.setdefault(verdict, []).append(shown)
+    against = f" with {reference}" if reference else ""
+    what = what[:1].upper() + what[1:]
+    return [
+        (f"{what}: {verdict}" if verdict else f"{what}: no difference can be claimed")
+        + f" in {len(names)} of {len(rows)} comparisons{against}: {', '.join(names)}."
+        for verdict, names in by_verdict.items()
+    ]
+
+
+def terms(rows: Iterable[Contrast]) -> list[tuple[str, str]]:
+    """Return what the words in a table of differences mean, those that occur."""
+    rows = list(rows)
+    verdicts = {row.verdict for row in rows}
+    tested = any(row.p_value is not None and not isnan(row.p_value) for row in rows)
+    found = [
+        ("95 % interval", "if other pictures were drawn many times, 95 % of such intervals would "
+         "contain the true difference; computed by bootstrap over the pictures"),
+        ("Colour and a filled dot", "mark significant differences: the interval excludes 0"
+         + (f", and p, where there is one, is below {LEVEL}" if tested else "")),
+    ]  # fmt: skip
+    if NOT_SIGNIFICANT in verdicts:
+        found.append((NOT_SIGNIFICANT, "not significant: no difference can be claimed"))
+    if NO_INTERVAL in verdicts:
+        found.append((NO_INTERVAL, "the difference is the same in all pictures, or there is only "
+                      "one picture: no difference can be claimed"))  # fmt: skip
+    return found
 
 
 def _round_up(number: float) -> float:

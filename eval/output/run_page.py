@@ -8,17 +8,20 @@ from typing import TYPE_CHECKING, Any, Final
 
 from eval.output.contrasts import (
     LEVEL,
-    TERMS,
+    LOWER_HIGHER,
+    MANY,
     Contrast,
     ContrastGroup,
     ContrastTable,
     contrast_table,
     finding,
     scaled,
+    summaries,
+    terms,
 )
 from eval.output.layer_summary import HEADER
-from eval.output.page import page_template
-from eval.output.tables import cost_table, pair_name, title
+from eval.output.page import page_template, text_blocks, unwrap
+from eval.output.tables import cost_table, title
 from eval.stats.intervals import NONE, RESAMPLES, Interval, few_pictures_note
 
 if TYPE_CHECKING:
@@ -32,62 +35,85 @@ MARK: Final = 'name="generator" content="EAH runs"'
 PERMUTATION_TEST: Final = (
     "p",
     "sign-flip permutation test over the pictures, Holm-adjusted for the number of comparisons; "
-    f"it must be below {LEVEL}, too, for a primary comparison to be significant",
+    f"it must be below {LEVEL}, too, for a difference to be significant",
 )
-OTHERS: Final = (
-    "Other differences",
-    "have an interval and no adjusted test: of 20 that should include 0, about one excludes it "
-    "by chance",
+GAINED: Final = (
+    "gained, lost",
+    "questions that only the first arm, or only the second, gets right",
+)
+UNTESTED: Final = (
+    "Differences without p",
+    "of 20 intervals that should include 0, about one excludes it by chance",
 )
 UNLISTED: Final = ("questions", "images", "pictures")  # settings that are long lists or hashes
 
 
 def run_page(run: RecordedRun, report: Report) -> str:
     """Return a run's numbers as one self-contained HTML page."""
-    metrics, grouped = report.task.metrics, report.grouped
-    costs = cost_table(report.costs, report.reference)
+    grouped = report.grouped
+    (_, *header), rows = cost_table(report.costs, report.reference)
     size = len(next(iter(report.arms.values())))
+    name, resampled, primary = report.task.title, report.task.resampled, _primary(report)
     return page_template(TEMPLATE).render(
         mark=MARK,
-        title=f"{report.task.title}: {run.settings.get('model', run.path.name)}",
-        about=f"{size} questions about {grouped.pictures} {report.task.resampled}(s), answered by "
-        f"{', '.join(report.arms)}; run {run.path.name}",
-        findings=[_finding(report, one) for one in grouped.primary_differences()],
-        primary=_primary(report),
+        title=f"{name[:1].upper()}{name[1:]}: {run.settings.get('model', run.path.name)}",
+        about=f"{_counted(size, 'question')} about {_counted(grouped.pictures, resampled)}, "
+        f"answered by {', '.join(report.arms)}; run {run.path.name}",
+        findings=_findings(report),
+        primary=primary,
         by_part=_by_part(report),
-        terms=[*([PERMUTATION_TEST] if report.tested else []), OTHERS, *TERMS],
+        terms=_terms(report, primary),
         header=_header(report),
         rows=[_row(report, one) for one in grouped.results],
         notes=_notes(run, report),
         resamples=f"{RESAMPLES:,}",
-        beside=report.appendix.text,
+        further=text_blocks(report.appendix.text),
         layers=(
             ["Arm", *HEADER],
             [[arm, *one.cells()] for arm, of in report.layers.items() for one in of],
         ),
         settings=_settings(run.settings),
-        costs=costs,
-        resampled=report.task.resampled,
-        metrics=[(title(metric), "in percent") for metric in metrics if metric.percent],
+        costs=(["Arm", *header], rows),
+        reference=report.reference,
+        resampled=resampled,
     )
+
+
+def _findings(report: Report) -> list[str]:
+    """Return the primary comparisons in the first metric, or each verdict, as sentences."""
+    metric, compared = report.task.metrics[0], report.grouped.primary_differences()
+    if len(compared) <= MANY:
+        return [_finding(report, one) for one in compared]
+    references = {one.reference for one in compared}
+    only = next(iter(references)) if len(references) == 1 else ""
+    rows = [_contrast(one, metric, name=one.arm if only else _pair(one)) for one in compared]
+    return summaries(rows, title(metric) + _in_part(compared[0]), only)
 
 
 def _finding(report: Report, difference: Difference) -> str:
     """Return a primary comparison in the first metric as a sentence."""
     metric = report.task.metrics[0]
-    row = _contrast(difference, metric, name=pair_name(difference))
+    row = _contrast(difference, metric, name=_pair(difference))
     values = {one.arm: one.numbers[metric.name].value for one in report.grouped.results
               if one.part == difference.part}  # fmt: skip
     arm, reference, name = difference.arm, difference.reference, title(metric)
-    shown = " against ".join(_number(values[of], metric) for of in (arm, reference))
-    where = f" ({difference.part})" if difference.part else ""
+    name += _in_part(difference)
+    unit = " %" if metric.percent else ""
+    shown = " against ".join(f"{_number(values[of], metric)}{unit}" for of in (arm, reference))
     return finding(
         row,
-        f"{arm} has {row.verdict} {name} than {reference}{where}",
-        f"No difference in {name} can be claimed between {arm} and {reference}{where}",
+        f"{row.verdict.capitalize()} {name} with {arm} than with {reference}",
+        f"No difference in {name} can be claimed between {arm} and {reference}",
         shown,
         row.detail,
     )
+
+
+def _terms(report: Report, shown: ContrastTable) -> list[tuple[str, str]]:
+    """Return what the table of differences says."""
+    rows = [row for group in shown.groups for row in group.rows]
+    found = [PERMUTATION_TEST, GAINED] if any(row.detail for row in rows) else []
+    return [*found, UNTESTED, *terms(rows)]
 
 
 def _primary(report: Report) -> ContrastTable:
@@ -113,17 +139,21 @@ def _table(
     report: Report, first: str, groups: Mapping[str, Sequence[tuple[Difference, Metric]]]
 ) -> ContrastTable:
     references = {one.reference for one in report.grouped.differences}
-    pairs = {pair_name(one) for one in report.grouped.differences}
+    pairs = {_pair(one) for one in report.grouped.differences}
     only = next(iter(references), "")
-    pair = f"Minus {only}" if len(references) == 1 else "Difference"
+    pair = f"Arm minus {only}" if len(references) == 1 else "Difference"
     if len(pairs) == 1:
-        pair = next(one.arm for one in report.grouped.differences) + f" minus {only}"
+        (pair,) = pairs
 
     def name(difference: Difference) -> str:
-        return difference.arm if len(references) == 1 else pair_name(difference)
+        return difference.arm if len(references) == 1 else _pair(difference)
 
     return contrast_table(first, pair, (
-        ContrastGroup(title_, [_contrast(one, metric, name=name(one)) for one, metric in rows])
+        ContrastGroup(
+            title_,
+            [_contrast(one, metric, name=name(one)) for one, metric in rows],
+            "in points" if all(metric.percent for _, metric in rows) else "",
+        )
         for title_, rows in groups.items()
     ))  # fmt: skip
 
@@ -141,10 +171,12 @@ def _contrast(difference: Difference, metric: Metric, *, name: str) -> Contrast:
     if test is not None and p_value is not None:
         shown = NONE if isnan(p_value) else f"{p_value:.2g}"
         detail = f"p = {shown}; {test.gained} gained, {test.lost} lost"
+    unit = "points" if metric.percent else title(metric)
     return Contrast(
         name=name,
         found=scaled(difference.numbers[metric.name], metric.factor),
-        unit="points" if metric.percent else title(metric),
+        unit=unit,
+        words=("fewer", "more") if unit.endswith("s") and not metric.percent else LOWER_HIGHER,
         p_value=p_value,
         detail=detail,
         digits=(metric.digits, 1),
@@ -153,7 +185,11 @@ def _contrast(difference: Difference, metric: Metric, *, name: str) -> Contrast:
 
 def _header(report: Report) -> list[Any]:
     parts = ["Part"] if any(one.part for one in report.grouped.results) else []
-    return ["Arm", *parts, *(title(metric) for metric in report.task.metrics), "Questions"]
+    names = [
+        (title(metric), "%") if metric.percent and "%" not in title(metric) else title(metric)
+        for metric in report.task.metrics
+    ]
+    return ["Arm", *parts, *names, "Questions"]
 
 
 def _row(report: Report, result: Result) -> list[Any]:
@@ -164,6 +200,18 @@ def _row(report: Report, result: Result) -> list[Any]:
         for m in report.task.metrics
     ]
     return [result.arm, *parts, *cells, str(result.answers)]
+
+
+def _pair(difference: Difference) -> str:
+    return f"{difference.arm} minus {difference.reference}"
+
+
+def _in_part(difference: Difference) -> str:
+    return f" ({difference.part})" if difference.part else ""
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _number(value: float, metric: Metric) -> str:
@@ -178,7 +226,7 @@ def _ends(found: Interval, metric: Metric) -> str:
 
 def _notes(run: RecordedRun, report: Report) -> list[str]:
     """Return what is needed to read the numbers."""
-    notes = [*report.task.notes(report.arms)]
+    notes = [line for note in report.task.notes(report.arms) for line in unwrap(note)]
     if names := run.settings.get("left_out"):
         notes.insert(0, f"without {len(names)} picture(s) that can't be read, and their questions")
     unfinished = [name for name in run.arms if name not in run.finished()]

@@ -17,7 +17,7 @@ from eval.files.image_ids import ImageId
 from eval.files.pictures import THUMBNAIL_SIZE, Thumbnail, thumbnail
 from eval.output.contrasts import (
     BETTER,
-    TERMS,
+    MANY,
     WORSE,
     Contrast,
     ContrastGroup,
@@ -25,6 +25,8 @@ from eval.output.contrasts import (
     contrast_table,
     finding,
     scaled,
+    summaries,
+    terms,
 )
 from eval.output.page import page_template, picture_size
 from eval.stats.intervals import Interval
@@ -43,10 +45,14 @@ MEANINGS: Final = {
     "Recall": ("of 100 objects in the pictures, those that captions mention", (WORSE, BETTER)),
     "Len": ("words and punctuation marks per caption", ("shorter", "longer")),
 }
-DIRECTIONS: Final = {BETTER: "lower is better", WORSE: "higher is better"}
+UNITS: Final = {"CHAIRs": "%", "CHAIRi": "%", "Recall": "%", "Len": "words"}
+DIRECTIONS: Final = {BETTER: "in points; lower is better", WORSE: "in points; higher is better"}
+MCNEMAR: Final = ("McNemar p", "whether chance explains how many captions the arm gains and loses: "
+                  "those that only it, or only the baseline, keeps free of hallucinated objects; "
+                  "the interval alone decides what is significant")  # fmt: skip
 SEVERAL: Final = ("Several arms", "of 20 intervals that should include 0, about one excludes it "
-                  "by chance; McNemar's p-values are adjusted for that, the intervals are "
-                  "not")  # fmt: skip
+                  "by chance; McNemar's p is Holm-adjusted for the number of arms, the intervals "
+                  "are not adjusted")  # fmt: skip
 ORDERS: Final = (("-wrong", "most hallucinated objects first"), ("id", "image id"))
 TESTED: Final = "CHAIRs"  # the metric whose captions McNemar's test counts
 
@@ -115,12 +121,12 @@ def report_page(result: ChairResult, images: Path | None = None) -> str:
     return page_template(TEMPLATE, {"fragments": _fragments}).render(
         title="CHAIR: " + ", ".join(arm.method for arm in result.arms),
         methods=[arm.method for arm in result.arms],
-        findings=[*_findings(result), *result.sentences()],
+        findings=[*_findings(result), *(f"{sentence}." for sentence in result.sentences())],
         notes=result.notes,
         differences=_differences(result.comparisons),
-        terms=[*TERMS, *([SEVERAL] if len(result.comparisons) > 1 else [])],
+        terms=_terms(result.comparisons),
         meanings=[(name, meaning) for name, (meaning, _) in MEANINGS.items()],
-        metrics_header=["Arm", *METRICS],
+        metrics_header=["Arm", *((name, UNITS[name]) for name in METRICS)],
         metrics_rows=[_metrics(arm) for arm in result.arms],
         facts=result.facts,
         pictures=found,
@@ -131,8 +137,11 @@ def report_page(result: ChairResult, images: Path | None = None) -> str:
 
 
 def _findings(result: ChairResult) -> list[str]:
-    """Return for each arm whether it hallucinates less often than the baseline."""
+    """Return for each arm, or each verdict, who hallucinates less often than the baseline."""
     values = {arm.method: arm.values() for arm in result.arms}
+    if len(result.comparisons) > MANY:
+        rows = [_contrast(one, TESTED) for one in result.comparisons]
+        return summaries(rows, TESTED, result.comparisons[0].baseline)
     found = []
     for one in result.comparisons:
         row = _contrast(one, TESTED)
@@ -153,12 +162,20 @@ def _findings(result: ChairResult) -> list[str]:
     return found
 
 
+def _terms(comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
+    """Return what the table of differences says."""
+    rows = [_contrast(one, name) for one in comparisons for name in MEANINGS]
+    return [MCNEMAR, *([SEVERAL] if len(comparisons) > 1 else []), *terms(rows)]
+
+
 def _differences(comparisons: Sequence[Comparison]) -> ContrastTable:
     """Return all differences by metric, a row for each arm."""
     baselines = {one.baseline for one in comparisons}
     groups = [
         ContrastGroup(
-            name, [_contrast(one, name) for one in comparisons], DIRECTIONS.get(words[0], "")
+            name,
+            [_contrast(one, name) for one in comparisons],
+            DIRECTIONS.get(words[0], "in words"),
         )
         for name, (_, words) in MEANINGS.items()
     ]

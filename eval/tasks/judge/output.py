@@ -17,6 +17,7 @@ from eval.stats.intervals import (
     few_pictures_note,
 )
 from eval.tasks.judge.config import JudgeConfig
+from eval.tasks.judge.protocols import CRITERIA
 from eval.tasks.judge.requests import Pair
 from eval.tasks.judge.scoring import (
     UNPARSED,
@@ -113,7 +114,7 @@ def metrics_without_judgements(pair: Pair) -> dict[str, Any]:
 def headline(run: JudgedRun) -> tuple[str, str]:
     """Return what was compared, and by whom and how, for people."""
     config, pair = run.config, run.pair
-    shown = "the picture" if config.judge_mode == "image" else "no picture, but COCO's objects"
+    shown = "the picture" if config.judge_mode == "image" else "COCO's objects, no picture"
     orders = "both orders" if run.plan.both_orders else "one order (--single-order)"
     return (
         f"{pair.second.name} against {pair.first.name} on {len(pair.ids)} pictures",
@@ -132,7 +133,7 @@ def result_table(run: JudgedRun) -> str:
             f"{result.second.value:.2f}",
             grade_difference(result.difference),
             f"{result.wins}/{result.ties}/{result.losses}",
-            f"p = {result.sign_test.p_value:.2g}",
+            f"p = {result.p_holm:.2g}",
             flips_in_words(result),
         ]
         for name, result in run.results.items()
@@ -143,7 +144,8 @@ def result_table(run: JudgedRun) -> str:
 def notes(run: JudgedRun) -> list[str]:
     """Return the notes on the results, then what the run cost, a line each."""
     wins = f"win/tie/loss: of {run.pair.second.name}"
-    return [wins, *result_notes(run), *spending_notes(run.spent)]
+    test = f"sign test: of wins against losses; p is Holm-adjusted for {len(CRITERIA)} criteria"
+    return [wins, test, *result_notes(run), *_unparsed(run), *spending_notes(run.spent)]
 
 
 def result_notes(run: JudgedRun) -> list[str]:
@@ -160,14 +162,20 @@ def result_notes(run: JudgedRun) -> list[str]:
     if run.pair.equal:
         lines.insert(0, run.pair.equal_in_words())
     lines += few_pictures_note(run.counted) if run.counted else []
-    unparsed = [(picture.image_id, one) for picture in run.pictures for one in picture.judgements
-                if one.state == UNPARSED]  # fmt: skip
-    for image_id, one in unparsed[:SHOWN]:
-        shown = " ".join(one.text.split())[:SHOWN_CHARACTERS]
-        lines.append(f"unparsed: image {image_id}, order {one.order}: {one.reason}: {shown!r}")
     if len(run.judges) > 1:
         lines.append(f"note: several models replied: {', '.join(run.judges)}")
     return lines
+
+
+def _unparsed(run: JudgedRun) -> list[str]:
+    """Return the first unreadable replies, a line each; the page shows them with their pictures."""
+    unparsed = [(picture.image_id, one) for picture in run.pictures for one in picture.judgements
+                if one.state == UNPARSED]  # fmt: skip
+    return [
+        f"unparsed: image {image_id}, order {one.order}: {one.reason}: "
+        f"{' '.join(one.text.split())[:SHOWN_CHARACTERS]!r}"
+        for image_id, one in unparsed[:SHOWN]
+    ]
 
 
 def grade_difference(found: Interval) -> str:

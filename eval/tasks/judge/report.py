@@ -12,15 +12,13 @@ from typing import Any, Final
 
 from eval.files.pictures import THUMBNAIL_SIZE, thumbnail
 from eval.output.contrasts import (
-    LEVEL,
-    TERMS,
     Contrast,
     ContrastGroup,
     contrast_table,
     finding,
+    terms,
 )
 from eval.output.page import page_template, picture_size
-from eval.stats.permutation import holm
 from eval.tasks.chair.images import pictures_in
 from eval.tasks.judge.output import (
     JudgedRun,
@@ -38,13 +36,13 @@ TEMPLATE: Final = "judge_report.html"
 ADJECTIVES: Final = {"accuracy": "accurate", "detailedness": "detailed"}
 GRADES: Final = (
     "Grades",
-    f"the judge grades each answer from {LOWEST} (worst) to {HIGHEST} (best); accuracy falls with "
-    "what an answer invents, detailedness grows with what it describes correctly",
+    f"from {LOWEST} (worst) to {HIGHEST} (best); accuracy falls with what an answer invents, "
+    "detailedness rises with what it describes correctly",
 )
 SIGN_TEST: Final = (
     "Sign test",
-    "whether one arm wins in more pictures than the other than chance explains, ties left out; "
-    f"p is Holm-adjusted for {len(CRITERIA)} criteria and must be below {LEVEL}",
+    "whether chance explains that one arm wins in more pictures than the other; ties are left "
+    f"out, and p is Holm-adjusted for {len(CRITERIA)} criteria",
 )
 
 
@@ -69,9 +67,9 @@ def report_page(run: JudgedRun, *, images: Path | None) -> str:
         differences=contrast_table(
             "Criterion",
             f"{names[1]} minus {names[0]}",
-            [ContrastGroup(row.name, [row], "mean grades") for row in rows],
+            [ContrastGroup(row.name, [row], "mean grade, 1 to 10") for row in rows],
         ),
-        terms=[GRADES, SIGN_TEST, *TERMS],
+        terms=[GRADES, SIGN_TEST, *terms(rows)],
         grades_header=_grades_header(names),
         grades_rows=_grades_rows(run),
         notes=hide_in(result_notes(run)),
@@ -85,19 +83,18 @@ def report_page(run: JudgedRun, *, images: Path | None) -> str:
 
 
 def _contrasts(run: JudgedRun, names: list[str]) -> list[Contrast]:
-    """Return the second arm minus the first by criterion; p-values are Holm-adjusted."""
-    adjusted = holm([result.sign_test.p_value for result in run.results.values()])
+    """Return the second arm minus the first by criterion."""
     return [
         Contrast(
             name=name,
             found=result.difference,
             unit="grades",
             words=(f"{names[0]} is better", f"{names[1]} is better"),
-            p_value=p_value,
-            detail=f"sign test p = {p_value:.2g}",
+            p_value=result.p_holm,
+            detail=f"sign test p = {result.p_holm:.2g}",
             digits=(2, 2),
         )
-        for (name, result), p_value in zip(run.results.items(), adjusted, strict=True)
+        for name, result in run.results.items()
     ]
 
 
@@ -106,12 +103,12 @@ def _finding(run: JudgedRun, contrast: Contrast, names: list[str]) -> str:
     result = run.results[contrast.name]
     grades = (result.first.value, result.second.value)
     best = 0 if contrast.is_significant and contrast.found.value < 0 else 1
-    values = " against ".join(f"{names[at]} {grades[at]:.2f}" for at in (best, 1 - best))
+    values = " against ".join(f"{grades[at]:.2f} ({names[at]})" for at in (best, 1 - best))
     return finding(
         contrast,
         f"{names[best]} is more {ADJECTIVES[contrast.name]}",
         f"No difference in {contrast.name} can be claimed between {names[1]} and {names[0]}",
-        f"mean grade of {values}",
+        f"mean grade {values}",
         contrast.detail,
         f"{names[1]} minus {names[0]}",
     )
@@ -204,7 +201,7 @@ def _facts(run: JudgedRun) -> dict[str, str]:
 
 
 def _verdicts(picture: JudgedPicture, names: list[str]) -> list[str]:
-    """Return a line by criterion: whose mean grade is which, and who wins."""
+    """Return a line by criterion: who wins, and whose mean grade is which."""
     if not picture.counts:
         return ["does not count: not all of its judgements can be read"]
     wins = ("tie", *(f"{name} wins" for name in names))
@@ -212,6 +209,6 @@ def _verdicts(picture: JudgedPicture, names: list[str]) -> list[str]:
     for criterion in CRITERIA:
         one, two = picture.grades(criterion)
         flipped = ", flips with the order" if len(set(picture.winners(criterion))) > 1 else ""
-        grades = f"{names[0]} {one:g}, {names[1]} {two:g}"
-        lines.append(f"{criterion}: {grades}: {wins[winner((one, two))]}{flipped}")
+        grades = f"{names[0]}: {one:g}, {names[1]}: {two:g}"
+        lines.append(f"{criterion}: {wins[winner((one, two))]} ({grades}){flipped}")
     return lines

@@ -10,7 +10,7 @@ Axes: `N` pictures, `C` counts that add up over pictures, as `eval.stats.interva
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from math import nan
 from statistics import fmean
 from typing import Any, Final
@@ -20,6 +20,7 @@ import numpy as np
 from eval.files.image_ids import ImageId
 from eval.stats import intervals
 from eval.stats.intervals import Array, Interval, McNemar
+from eval.stats.permutation import holm
 from eval.tasks.judge.protocols import CRITERIA, Grades, Pair, Unparsed, read_grades
 from eval.tasks.judge.requests import ANSWERED, Outcome, Request
 
@@ -104,6 +105,7 @@ class Result:
         difference: Second minus first.
         wins, ties, losses: Pictures where answer 2 has the higher, the same, the lower mean grade.
         sign_test: Sign test of wins against losses, without ties.
+        p_holm: The test's p-value, Holm-adjusted for the number of criteria.
         flips: None if only one order was asked.
     """
 
@@ -114,6 +116,7 @@ class Result:
     ties: int
     losses: int
     sign_test: McNemar
+    p_holm: float
     flips: Flips | None
 
     def as_dict(self) -> dict[str, Any]:
@@ -126,6 +129,7 @@ class Result:
             "ties": self.ties,
             "losses_of_second": self.losses,
             "sign_test_p": self.sign_test.p_value,
+            "sign_test_p_holm": self.p_holm,
             "flips": self.flips and self.flips.as_dict(),
         }
 
@@ -144,7 +148,14 @@ def read_judgements(
 def results(pictures: Sequence[JudgedPicture]) -> dict[str, Result]:
     """Compute the result by each criterion; empty if no picture counts."""
     counted = [picture for picture in pictures if picture.counts]
-    return {name: _result(counted, name) for name in CRITERIA} if counted else {}
+    if not counted:
+        return {}
+    found = {name: _result(counted, name) for name in CRITERIA}
+    adjusted = holm([result.p_holm for result in found.values()])
+    return {
+        name: replace(result, p_holm=p_value)
+        for (name, result), p_value in zip(found.items(), adjusted, strict=True)
+    }
 
 
 def states(pictures: Sequence[JudgedPicture]) -> dict[str, int]:
@@ -181,6 +192,8 @@ def _result(pictures: Sequence[JudgedPicture], criterion: str) -> Result:
         intervals.bootstrap_intervals(one, _mean) for one in (first, second)
     )
     (difference,) = intervals.paired_intervals(first, second, _mean)
+    # Without ties, McNemar's test is the sign test.
+    sign_test = intervals.mcnemar([one == 1 for one in won], [one == 2 for one in won])
     return Result(
         mean_first,
         mean_second,
@@ -188,8 +201,8 @@ def _result(pictures: Sequence[JudgedPicture], criterion: str) -> Result:
         wins=won.count(2),
         ties=won.count(0),
         losses=won.count(1),
-        # Without ties, McNemar's test is the sign test.
-        sign_test=intervals.mcnemar([one == 1 for one in won], [one == 2 for one in won]),
+        sign_test=sign_test,
+        p_holm=sign_test.p_value,
         flips=_flips(pictures, criterion),
     )
 

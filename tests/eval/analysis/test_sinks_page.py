@@ -74,10 +74,10 @@ def test_the_picture_enlarges() -> None:
 def test_without_a_claim_the_densest_shallow_head_is_the_finding() -> None:
     page = parsed(sinks_page(planted.report(claims=[], ablations=[], pictures=[])))
 
-    sentence = page.one("header").one("p", class_="lead").text
+    sentence = page.one("header").one("p", class_="lead").plain
     assert "head 3 of layer 1 is densest" in sentence
     assert "61 % of the image's tokens" in sentence
-    assert page.one("main").text.count(sentence) == 0  # said once
+    assert page.one("main").plain.count(sentence) == 0  # said once
     assert [one.text for one in page.all("h2")] == ["Where the sinks are", "Details"]
 
 

@@ -6,7 +6,16 @@ from math import nan
 
 import pytest
 
-from eval.output.contrasts import Contrast, ContrastGroup, contrast_table, finding, signed
+from eval.output.contrasts import (
+    Contrast,
+    ContrastGroup,
+    contrast_table,
+    finding,
+    signed,
+    summaries,
+    terms,
+)
+from eval.output.page import page_template, text_blocks
 from eval.stats.intervals import Interval
 
 BOTH = ("better", "worse")
@@ -53,7 +62,7 @@ def test_bars_of_one_unit_share_a_scale_with_0_in_the_middle() -> None:
 
     rows = [group.rows[0] for group in table.groups]
     assert table.is_flat
-    assert table.scales == ["-4 to +4 points", "-40 to +40 words"]
+    assert table.scales == ["points: -4 to +4", "words: -40 to +40"]
     assert [(row.left, row.point, row.width) for row in rows] == [
         (12.5, 37.5, 50.0), (37.5, 75.0, 62.5), (62.5, 87.5, 33.75),
     ]  # fmt: skip
@@ -89,8 +98,43 @@ def test_a_sentence_claims_only_what_is_significant() -> None:
     ]
 
     assert texts == [
-        "eah is better: 5 against 3, difference +2.0 (95 % interval +1.0 to +3.0; p = 0.2).",
-        "No difference can be claimed: 5 against 3, difference +2.0 (95 % interval -1.0 to +3.0; "
-        "p = 0.2).",
-        "No difference can be claimed: 5 against 3, difference +2.0 (no interval; p = 0.2).",
+        "eah is better: 5 against 3, difference +2.0 points (95 % interval +1.0 to +3.0; p = 0.2).",
+        "No difference can be claimed: 5 against 3, difference +2.0 points (95 % interval -1.0 to "
+        "+3.0; p = 0.2).",
+        "No difference can be claimed: 5 against 3, difference +2.0 points (no interval; p = 0.2).",
     ]
+
+
+def test_many_differences_are_one_sentence_for_each_verdict() -> None:
+    rows = [contrast(2, -1, 3), contrast(2, 1, 3), contrast(-2, -3, -1, 0.2), contrast(1, 0.5, 2)]
+
+    assert summaries(rows, "accuracy", "baseline") == [
+        "Accuracy: higher in 2 of 4 comparisons with baseline: eah (+2.0 points), eah "
+        "(+1.0 points).",
+        "Accuracy: no difference can be claimed in 2 of 4 comparisons with baseline: eah "
+        "(+2.0 points), eah (-2.0 points).",
+    ]
+
+
+def test_only_words_that_occur_are_explained() -> None:
+    sure, tested = contrast(2, 1, 3), contrast(2, 1, 3, 0.01)
+
+    assert [name for name, _ in terms([sure])] == ["95 % interval", "Colour and a filled dot"]
+    assert ["p, where there is one" in dict(terms([one]))["Colour and a filled dot"]
+            for one in (sure, tested)] == [False, True]  # fmt: skip
+    assert {"n.s.", "no interval"} <= dict(
+        terms([contrast(2, -1, 3), contrast(2, nan, nan)])
+    ).keys()
+
+
+def test_tables_and_lines_of_a_text_are_found() -> None:
+    text = "| arm | p |\n| --- | -: |\n| eah |  1 |\n\nnote: a long\n  line\nother"
+
+    assert text_blocks(text) == [(["arm", "p"], [["eah", "1"]]), "note: a long line", "other"]
+
+
+def test_a_name_may_break_between_its_parts_and_is_escaped() -> None:
+    breakable = page_template("page.html").environment.filters["breakable"]
+
+    assert breakable("eah@layers=0,b <i>") == "eah@<wbr>layers=<wbr>0,<wbr>b<wbr> <wbr>&lt;i&gt;"
+    assert breakable("x" * 21) == "x" * 20 + "<wbr>x"

@@ -45,15 +45,15 @@ def test_what_differs_comes_first_and_costs_last(page: Element) -> None:
 
 
 def test_the_sentences_claim_what_the_test_finds(page: Element) -> None:
-    sentences = [one.text for one in page.one("header").all("p", class_="lead")]
+    sentences = [one.plain for one in page.one("header").all("p", class_="lead")]
 
     assert sentences[0].startswith(
-        "eah has higher accuracy than baseline (mean): 100.00 against 50.00, difference +50.00 "
-        "(95 % interval "
+        "Higher accuracy (mean) with eah than with baseline: 100.00 % against 50.00 %, difference "
+        "+50.00 points (95 % interval "
     )
     assert sentences[1].startswith(
-        "No difference in accuracy can be claimed between eah@layers=2,threshold=0.001 and "
-        "baseline (mean): 50.00 against 50.00, difference +0.00 ("
+        "No difference in accuracy (mean) can be claimed between eah@layers=2,threshold=0.001 and "
+        "baseline: 50.00 % against 50.00 %, difference +0.00 points ("
     )
 
 
@@ -62,7 +62,7 @@ def test_only_significant_rows_have_a_class(page: Element) -> None:
     named = {}
     for row in rows[1:]:
         if row.all("th", scope="rowgroup"):
-            metric = row.text.strip()
+            metric = row.text.strip().removesuffix("in points")
         else:
             named[metric, row.one("th").text] = row
 
@@ -136,3 +136,16 @@ def test_an_interval_without_0_is_no_claim_where_the_adjusted_test_disagrees(
     assert "p = 0.12;" in row.text  # all 4 pictures gain: 2 of 16 sign patterns
     assert "class" not in row.attributes
     assert page.one("header").all("p")[0].text.startswith("No difference in accuracy")
+
+
+def test_a_sweep_is_summed_up_and_notes_are_one_line_each(tmp_path: Path) -> None:
+    arms = {"baseline": always_yes, **{f"eah@layers={layer}": right for layer in range(2, 7)}}
+    page = page_of(read_run(write_run(tmp_path / "x", arms, questions(20))))
+
+    first = page.one("header").all("p", class_="lead")[0].plain
+    assert first.startswith("Accuracy (random): higher in 5 of 5 comparisons with baseline: eah@")
+    notes = [one.plain for one in page.one("ul", class_="notes quiet").all("li")]
+    assert any(note.endswith("positive class: yes") for note in notes)
+    assert {"p", "gained, lost"} <= {
+        one.text for one in page.one("dl", class_="terms quiet").all("dt")
+    }

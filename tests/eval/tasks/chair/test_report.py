@@ -31,7 +31,7 @@ from tests.eval.browser import dump
 
 OBJECTS = {"table": "dining table", "woman": "person", "cup": "cup", "dog": "dog", "dogs": "dog"}
 ATTACK = '<script>alert(1)</script></script><img src="http://evil/x" onerror=alert(1)>" \'&amp;'
-VOID = {"meta", "img", "input", "br", "link"}
+VOID = {"meta", "img", "input", "br", "link", "wbr"}
 
 
 @dataclass
@@ -41,6 +41,11 @@ class Element:
     tag: str
     attributes: dict[str, str | None]
     children: list[Element | str] = field(default_factory=list)
+
+    @property
+    def plain(self) -> str:
+        """The text with ordinary spaces."""
+        return self.text.replace("\N{NO-BREAK SPACE}", " ")
 
     @property
     def text(self) -> str:
@@ -267,7 +272,8 @@ def differing(low: float, high: float) -> dict[str, Interval]:
 @pytest.mark.parametrize(("ends", "verdicts", "sentence"), [
     ((-4, -2), ["better", "better", "worse", "shorter"],
      "eah hallucinates in fewer captions than baseline: CHAIRs 33.3 % against 66.7 %, "
-     "difference -3.0 (95 % interval -4.0 to -2.0; McNemar p = 0.9, 2 captions gained, 1 lost)."),
+     "difference -3.0 points (95 % interval -4.0 to -2.0; McNemar p = 0.9, 2 captions "
+     "gained, 1 lost)."),
     ((2, 4), ["worse", "worse", "better", "longer"],
      "eah hallucinates in more captions than baseline: "),
     ((-4, 2), ["n.s."] * 4,
@@ -285,7 +291,7 @@ def test_only_a_difference_whose_interval_excludes_0_is_a_verdict_and_coloured(
     kinds = [row.attributes.get("class") for row in rows]
     known = {"better": "better", "worse": "worse", "n.s.": None}
     assert kinds == [known.get(verdict, "differs") for verdict in verdicts]
-    assert page.one("header").all("p", class_="lead")[0].text.startswith(sentence)
+    assert page.one("header").all("p", class_="lead")[0].plain.startswith(sentence)
 
 
 def test_several_arms_are_grouped_by_metric_on_one_scale(
@@ -299,11 +305,11 @@ def test_several_arms_are_grouped_by_metric_on_one_scale(
     page = written(tmp_path, [*two, third], comparisons=found)
 
     group = page.all("table")[0].all("tbody")[0]
-    assert group.one("th", scope="rowgroup").text == "CHAIRslower is better"
+    assert group.one("th", scope="rowgroup").text == "CHAIRsin points; lower is better"
     assert [row.text for row in group.all("th", scope="row")] == ["eah", "third"]
     styles = [one.attributes["style"] for one in group.all("i", class_="range")]
     assert styles == ["left:25.0%;width:50.0%", "left:62.5%;width:37.5%"]  # from -20 to +20
-    assert "-20 to +20 points, -20 to +20 words" in page.all("thead")[0].text
+    assert "bars in points: -20 to +20; in words: -20 to +20" in page.all("thead")[0].text
 
 
 def test_one_picture_has_no_interval(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from eval.gpt4v_eval import main
-from tests.eval.judge_inputs import flags_for, write_inputs
+from tests.eval.judge_inputs import flags_for, metrics_of, run_folder, write_inputs
 from tests.eval.judge_stub import SECRET, Stub, grades_by_hash, serve
 from tests.eval.tasks.chair.test_report import Element, Tree, check_policy
 
@@ -62,7 +62,7 @@ def test_each_picture_has_both_answers_and_both_judgements(tree: Element) -> Non
     assert [len(one.all("img")) for one in tree.all("article")] == [1, 1, 1]
     for card in cards:
         assert "A baseline picture" in card
-        assert len(re.findall(r"baseline first:|eah first:", card)) == 2
+        assert len(re.findall(r"baseline shown first:|eah shown first:", card)) == 2
     assert "unparsed" in cards[0]
     assert "does not count" in cards[0]
     assert "refused I can't judge that." in cards[2]
@@ -74,13 +74,17 @@ def test_each_grade_has_the_name_of_its_arm(tree: Element) -> None:
     found: dict[str, dict[str, list[float]]] = {"accuracy": {}, "detailedness": {}}
     for details in card.all("details"):
         summary, reply = " ".join(details.one("summary").text.split()), details.one("p").text
-        order = ["baseline", "eah"] if summary.startswith("baseline first") else ["eah", "baseline"]
+        order = (
+            ["baseline", "eah"]
+            if summary.startswith("baseline shown first")
+            else ["eah", "baseline"]
+        )
         for criterion, of in found.items():
             pair = re.search(rf"{criterion.title()}: (\d+),? (\d+)", reply)
             assert pair
             for name, grade in zip(order, pair.groups(), strict=True):
                 of.setdefault(name, []).append(float(grade))
-                assert re.search(rf"{criterion}:[^;]*\b{name} {grade}\b", summary)
+                assert re.search(rf"{criterion} [^;]*\b{name}: {grade}\b", summary)
 
     lines = [one.text for one in card.all("p", class_="grades")]
     assert len(lines) == 2
@@ -89,12 +93,12 @@ def test_each_grade_has_the_name_of_its_arm(tree: Element) -> None:
         best = max(means, key=lambda name: means[name])
         verdict = "tie" if len(set(means.values())) == 1 else f"{best} wins"
         assert line.startswith(
-            f"{criterion}: baseline {means['baseline']:g}, eah {means['eah']:g}: {verdict}"
+            f"{criterion}: {verdict} (baseline: {means['baseline']:g}, eah: {means['eah']:g})"
         )
 
 
 def test_the_top_has_the_numbers_and_what_they_depend_on(page: str, tree: Element) -> None:
-    top = page.split("<main")[0]
+    top = page.split('id="pictures"')[0].replace("&nbsp;", " ")
 
     assert tree.one("h1").text == "Judge: eah against baseline on 3 pictures"
     assert "no interval" in top  # One picture counts.
@@ -108,7 +112,7 @@ def test_costs_come_after_the_findings_and_the_pictures(page: str, tree: Element
         "Where the answers differ", "Grades and wins", "Pictures", "Costs and settings",
     ]  # fmt: skip
     assert page.count("spent: 6 requests") == 1
-    assert page.index("spent: 6 requests") > page.index("</main>")
+    assert page.index("spent: 6 requests") > page.index('id="facets"')
 
 
 def test_pictures_can_be_searched_filtered_and_sorted(tree: Element) -> None:
@@ -165,20 +169,23 @@ def test_the_verdict_names_the_better_arm_with_interval_and_test(
     sign = "+" if better == "eah" else "-"
     # 9 wins and 1 loss: twice 11 of 1024 ways, and that times 2 criteria.
     assert re.fullmatch(
-        rf"{better} is more accurate: mean grade of {better} 8\.60 against {other} 5\.40, "
-        rf"eah minus baseline \{sign}3\.20 \(95 % interval \S+ to \S+; sign test p = 0\.043\)\.",
-        first.text,
+        rf"{better} is more accurate: mean grade 8\.60 \({better}\) against 5\.40 \({other}\), "
+        rf"difference \{sign}3\.20 grades \(eah minus baseline; 95 % interval \S+ to \S+; "
+        rf"sign test p = 0\.043\)\.",
+        first.plain,
     )
     assert second.text.startswith(
-        "No difference in detailedness can be claimed between eah and baseline: mean grade of eah "
-        "6.00 against baseline 6.00, eah minus baseline +0.00"
+        "No difference in detailedness can be claimed between eah and baseline: mean grade 6.00 "
+        "(eah) against 6.00 (baseline), difference +0.00 grades (eah minus baseline; no interval"
     )
     rows = page.one("table", class_="contrasts").all("tr")[1:]
     assert [row.attributes.get("class") for row in rows] == ["differs", None]
     assert [row.one("b").text for row in rows] == [f"{better} is better", "no interval"]
 
 
-def test_an_interval_without_0_is_no_verdict_where_the_sign_test_disagrees(tmp_path: Path) -> None:
+def test_an_interval_without_0_is_no_verdict_where_the_sign_test_disagrees(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     page = planted(tmp_path, "eah", pictures=5, wins=5)  # p = 2 / 2**5, and 2 criteria
 
     first = page.one("header").all("p")[0].text
@@ -186,3 +193,6 @@ def test_an_interval_without_0_is_no_verdict_where_the_sign_test_disagrees(tmp_p
     assert "sign test p = 0.12" in first
     row = page.one("table", class_="contrasts").all("tr")[1]
     assert "class" not in row.attributes
+    scores = metrics_of(run_folder(tmp_path))["scores"]["accuracy"]
+    assert (scores["sign_test_p"], scores["sign_test_p_holm"]) == (2 * 0.5**5, 4 * 0.5**5)
+    assert "| p = 0.12 " in capsys.readouterr().out
