@@ -108,7 +108,9 @@ def test_other_formats_start_nothing(
     said = read(tmp_path / "x.jpg", written(kind, image))
 
     assert isinstance(said, str)
-    assert ("PostScript is not read" if kind == "EPS" else "is not a picture that PIL can read") in said
+    assert (
+        "PostScript is not read" if kind == "EPS" else "is not a picture that PIL can read"
+    ) in said
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

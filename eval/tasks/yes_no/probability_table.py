@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 TITLES: Final = ("AUROC (95 %)", "log-odds (95 %)")
 DIGITS: Final = (3, 2)
 MEANING: Final = (
-    "p(yes): probability of yes against no at the first token; log-odds: mean log-odds of the "
+    "p(yes): probability of yes versus no at the first token; log-odds: mean log-odds of the "
     "right answer"
 )
 

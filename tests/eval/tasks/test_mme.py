@@ -286,7 +286,10 @@ def test_the_picture_of_a_name_is_the_one_that_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("Is it?\tYes\nIs it not? No\n", r"0000.txt, line 2: 'Is it not\? No' is not a question; que"),
+        (
+            "Is it?\tYes\nIs it not? No\n",
+            r"0000.txt, line 2: 'Is it not\? No' is not a question; que",
+        ),
         ("Is it?\tYes\nIs it not?\tmaybe\n", r"0000.txt, line 2: .* Yes or No are needed"),
         ("Is it?\tYes\nNo\n", "0000.txt, line 2: 'No' is not a question"),
         (

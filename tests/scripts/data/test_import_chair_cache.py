@@ -284,7 +284,10 @@ def test_nothing_but_an_evaluator_is_made(arguments: tuple[Any, ...]) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "is not a complete CHAIR cache (EOFError: Ran out of input); it may have been cut off"),
+        (
+            b"",
+            "is not a complete CHAIR cache (EOFError: Ran out of input); it may have been cut off",
+        ),
         (b"<html>", "(UnpicklingError: invalid load key, '<'.)"),
         (b"\xff\xd8\xff", r"(UnpicklingError: invalid load key, '\xff'.)"),
         (cache({1: ["dog"]})[:40], "(UnpicklingError: pickle data was truncated)"),

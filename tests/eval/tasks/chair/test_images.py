@@ -117,13 +117,17 @@ def test_two_names_of_one_picture_are_noted(
     found = find_ids(["kitchen", "kitchen.jpg"], pictures, path=tmp_path / "ids", folder=tmp_path)
 
     assert found == ["kitchen.jpg"]
-    assert "has 2 image ids for 1 pictures: some pictures are listed twice" in capsys.readouterr().err
+    assert (
+        "has 2 image ids for 1 pictures: some pictures are listed twice" in capsys.readouterr().err
+    )
 
 
 def test_a_folder_without_pictures_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
 
-    with pytest.raises(EvaluationError, match=r"no pictures in .* or its subfolders \(.jpg, .*--data-path"):
+    with pytest.raises(
+        EvaluationError, match=r"no pictures in .* or its subfolders \(.jpg, .*--data-path"
+    ):
         pictures_in(tmp_path)
 
 
@@ -270,6 +274,7 @@ def test_a_bad_list_is_one_sentence(tmp_path: Path, text: str, message: str) -> 
 
 def test_ids_without_a_picture_are_counted_and_the_first_is_named() -> None:
     with pytest.raises(
-        EvaluationError, match=r"2 of 3 image ids of l.txt have no picture in val2014, the first is 8"
+        EvaluationError,
+        match=r"2 of 3 image ids of l.txt have no picture in val2014, the first is 8",
     ):
         find_ids([1, 8, 9], {1: "1.jpg"}, path=Path("l.txt"), folder=Path("val2014"))

@@ -29,7 +29,9 @@ def test_one_file_is_read_under_any_name(tmp_path: Path, name: str) -> None:
 def test_one_file_can_not_be_of_two_types(tmp_path: Path) -> None:
     (tmp_path / "mine.json").write_text(dump_questions(ITEMS))
 
-    with pytest.raises(EvaluationError, match="is a single file; pass a single --pope-type with it"):
+    with pytest.raises(
+        EvaluationError, match="is a single file; pass a single --pope-type with it"
+    ):
         task(tmp_path / "mine.json", "popular", "random").items()
 
 

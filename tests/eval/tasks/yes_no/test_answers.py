@@ -219,7 +219,10 @@ def test_parts_that_are_not_asked_for_are_named(
     assert texts_of(tmp_path, rows) == TEXTS
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert "has answers to other parts, which are not scored: advers (2 rows), popular (2 rows)" in line
+    assert (
+        "has answers to other parts, which are not scored: advers (2 rows), popular (2 rows)"
+        in line
+    )
 
 
 def test_a_row_may_be_of_several_parts(tmp_path: Path) -> None:
@@ -256,14 +259,14 @@ def test_a_row_may_be_of_several_parts(tmp_path: Path) -> None:
         ([{**row, "file_name": "2.jpg"} for row in by_id()], "line 1 is about picture '2.jpg'"),
         ([{**row, "modelAnswer": "x"} for row in by_id()], "'answer' and 'modelAnswer' could each"),
         ([{**row, "result": "x"} for row in by_id()], "'answer' and 'result' could each"),
-        ([{**row, "category": "coco"} for row in by_id()], "are of coco .*or rename that key"),
+        ([{**row, "category": "coco"} for row in by_id()], "only to coco .*or rename that key"),
         ([{**TABLE[0], "index": ""}, TABLE[1]], "line 1: 'index' is ''.* whole number is needed"),
         ([{**row, "model": m} for m in "ab" for row in by_id()][:3], "the answers of b to random"),
-        ([{**row, "text": "Yes"} for row in by_id()], "'answer' and 'text' could each .*-key KEY"),
+        ([{**row, "text": "Yes"} for row in by_id()], "'answer' and 'text' could each .*--answer-key"),
         ([{**row, "prediction": "x"} for row in by_id()], "'answer' and 'prediction' could each"),
         ([{**row, "model_output": "x"} for row in by_id()], "'answer' and 'model_output' could"),
         ([{**LLAVA[0], "answer": "Yes"}], "'text' and 'answer' could each be"),
-        ([by_id()[0], {"answer": "No"}], r"line 2 has no question id, but .*2 rows, 1 with an id"),
+        ([by_id()[0], {"answer": "No"}], r"line 2 has no question id, but 1 of 2 rows have one"),
         ([{"question_id": None, "answer": "a"}], "'question_id' is None; a question's id must"),
         ([{"question_id": 1.5, "answer": "a"}], "'question_id' is 1.5; a question's id must"),
         ([{"question_id": [1], "answer": "a"}], r"'question_id' is \[1\]; a question's id must"),
@@ -340,7 +343,9 @@ def test_a_given_key_that_a_row_lacks_is_named(tmp_path: Path, flag: str) -> Non
     path = written(tmp_path / "a.jsonl", by_id())
     keys: dict[str, Any] = {f"{flag}_key": "mine"}
 
-    with pytest.raises(EvaluationError, match=f"--{flag}-key mine is not a key of .*line 1; pass one of its keys"):
+    with pytest.raises(
+        EvaluationError, match=f"--{flag}-key mine is not a key of .*line 1; pass one of its keys"
+    ):
         read_answers(path, QUESTIONS, **keys)
 
 

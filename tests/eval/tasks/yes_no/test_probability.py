@@ -169,7 +169,9 @@ def test_infinite_log_odds_are_no_number_and_it_is_said(certain: float) -> None:
     assert numbers["random"]["auroc"].value == auroc(arm(ruled_out), "random")
     assert numbers["mean"]["auroc"].value < 1
     (note,) = found.notes
-    assert note.startswith(f"vcd: no log-odds, since 1 of {len(items())} answers have a p(yes) of 0 or 1:")
+    assert note.startswith(
+        f"vcd: no log-odds, since 1 of {len(items())} answers have a p(yes) of 0 or 1:"
+    )
     (mean,) = [one for one in found.differences if one.part == "mean"]
     assert np.isnan(mean.test.p_value)
     assert mean.as_dict()["permutation_test"]["p_holm"] is None
@@ -207,7 +209,7 @@ def test_labels_that_are_all_the_same_have_no_auroc() -> None:
 
     assert np.isnan([found.numbers["a"][part]["auroc"].value for part in ("popular", "mean")]).all()
     assert not np.isnan(found.numbers["a"]["popular"]["log_odds"].value)
-    assert found.notes == ["no AUROC of mean, popular: all labels of a part are the same"]
+    assert found.notes == ["no AUROC for mean, popular: all labels of a part are the same"]
 
 
 def test_pictures_that_a_part_does_not_ask_about_count_for_nothing_in_it() -> None:
@@ -228,7 +230,7 @@ def report(arms: Mapping[str, list[Answer]]) -> tuple[str, dict[str, Any]]:
 def test_the_report_has_both_tables_and_json_all_parts() -> None:
     text, content = report({"baseline": arm(fair), "eah": arm(better, seed=1)})
 
-    numbers, differences = text.split("| p(yes): arm")[1].split("| p(yes), mean")
+    numbers, differences = text.split("| arm, by p(yes)")[1].split("| arm - reference, mean")
     assert numbers.count("\n| baseline ") == numbers.count("\n| eah ") == 3
     assert differences.count("eah - baseline") == 1
     assert differences.endswith("\np: sign-flip permutation test of the log-odds over pictures")
