@@ -190,7 +190,7 @@ def test_answers_without_a_probability_have_no_numbers_and_it_is_said() -> None:
     assert np.isnan(numbers["mean"]["auroc"].value)
     assert numbers["random"]["auroc"].value == auroc(arm(fair), "random")
     (note,) = found.notes
-    assert note.startswith(f"a: 2 of {len(items())} answers have no p(yes)")
+    assert note.startswith(f"a: no numbers, since 2 of {len(items())} answers have no p(yes)")
 
 
 def test_old_answers_have_no_table_at_all() -> None:
