@@ -195,7 +195,8 @@ def _valid_objects(path: Path, image_id: Any, names: Any, known: frozenset[str])
     objects = frozenset(names)
     if not objects <= known:
         raise EvaluationError(
-            f"{path}, image {image_id}: {min(objects - known)!r:.60} is not one of COCO's 80 objects"
+            f"{path}, image {image_id}: {min(objects - known)!r:.60} is not one of COCO's 80 "
+            "objects"
         )
     return objects
 

@@ -95,4 +95,4 @@ def test_answers_without_ids_are_told_apart_by_the_folders_of_their_pictures(
     bare = [{**row, "image": "1.png"} for row in rows]
     with pytest.raises(EvaluationError) as error:
         task.read_saved(saved(tmp_path, bare), task.items())
-    assert "may be any of neg/coco/ox/1.png, pos/coco/ox/1.png" in str(error.value)
+    assert "could be any of neg/coco/ox/1.png, pos/coco/ox/1.png" in str(error.value)

@@ -95,8 +95,8 @@ def test_differences_that_are_all_alike_have_wilsons_interval_and_say_so(
 
     assert "differs from" not in text
     assert (
-        "note: eah differs from baseline equally on all pictures in CHAIRs, CHAIRi, Recall, so these "
-        "intervals are Wilson's, over pictures" in " ".join(compared.split())
+        "note: eah differs from baseline equally on all pictures in CHAIRs, CHAIRi, Recall, so "
+        "these intervals are Wilson's, over pictures" in " ".join(compared.split())
     )
 
 

@@ -82,7 +82,8 @@ def test_pictures_without_ground_truth_are_named() -> None:
 
     with pytest.raises(
         EvaluationError,
-        match=r"the ground truth lacks 7 of 8 pictures: 90, 91, 92, 93, 94, \.\.\.; pass the ground truth",
+        match=r"the ground truth lacks 7 of 8 pictures: "
+        r"90, 91, 92, 93, 94, \.\.\.; pass the ground truth",
     ):
         score(captions, TRUTH, LEXICON)
 

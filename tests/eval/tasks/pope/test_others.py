@@ -157,7 +157,7 @@ def test_answers_to_other_questions_are_left_out_and_counted(
 def test_answers_that_do_not_say_what_they_are_to_are_refused(tmp_path: Path) -> None:
     task = typed("repope", pope_path=repope_files(tmp_path / "q", [row(1, "cat")]))
     for rows, said in (
-        ([{"question_id": 1, "text": "yes"}], "does not say its picture and question"),
+        ([{"question_id": 1, "text": "yes"}], "lacks its picture or question, which are needed"),
         ([{"image": "b.jpg", "question": "Is there a cat?", "text": "yes"}], "no answer to any"),
         ([{"image": "a.jpg", "question": "Is there a cat?", "text": "yes"}] * 2, "the same quest"),
     ):

@@ -34,7 +34,7 @@ def test_ids_alone_find_questions_of_several_parts(tmp_path: Path) -> None:
 
     assert read(tmp_path, rows, Matching()) == [(i.id, f"no {i.id}") for i in ITEMS]
     with pytest.raises(
-        EvaluationError, match=r"no answer to question_id a-0 \(3 such\).* --partial"
+        EvaluationError, match=r"no answer to question_id a-0 \(3 in total\).* --partial"
     ):
         read(tmp_path, rows[:-3], Matching())
 
@@ -78,7 +78,10 @@ def test_ids_of_another_half_are_left_out(
     rows = [{"id": at, "answer": "x"} for at in (7, "a-0", "a-1", "a-2", 8)]
 
     assert [at for at, _ in read(tmp_path, rows, rule, ITEMS[:3])] == ["a-0", "a-1", "a-2"]
-    assert "note: 2 row(s) of answers.json are of other questions" in capsys.readouterr().err
+    assert (
+        "note: 2 row(s) of answers.json answer other questions and are not scored"
+        in capsys.readouterr().err
+    )
     with pytest.raises(EvaluationError, match="no answer to any of the 3 questions"):
         read(tmp_path, rows[:1], rule, ITEMS[:3])
 
@@ -128,7 +131,7 @@ def test_pictures_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) ->
     assert read(tmp_path, rows, Matching(), items) == [("no", "no"), ("yes", "yes")]
     assert read(tmp_path, rows[:1], PARTIAL, items) == [("yes", "yes")]
     bare = [{**row, "image": "1.jpg"} for row in rows]
-    with pytest.raises(EvaluationError, match=r"may be any of no/1\.jpg, yes/1\.jpg"):
+    with pytest.raises(EvaluationError, match=r"could be any of no/1\.jpg, yes/1\.jpg"):
         read(tmp_path, bare, Matching(), items)
 
 

@@ -24,7 +24,7 @@ def test_a_note_gives_share_example_readings_and_what_to_do() -> None:
     (note,) = notes("Yes", "No!", "Perhaps.", "No!")
 
     assert " ".join(note.split()) == (
-        "eah: the parsers disagree on 75.0 % of 4 answers: 'No!' is yes to opera and pope, no to "
+        "eah: the parsers disagree on 75.0 % of 4 answers: 'No!' is yes for opera and pope, no for "
         "strict and substring the numbers above use parser pope; --parser NAME selects "
         "another, and the JSON file has the numbers of all: report several, or ask for one-word "
         "answers (--protocol official, or chat-short with --model hf)"

@@ -190,7 +190,7 @@ def test_answers_without_a_probability_have_no_numbers_and_it_is_said() -> None:
     assert np.isnan(numbers["mean"]["auroc"].value)
     assert numbers["random"]["auroc"].value == auroc(arm(fair), "random")
     (note,) = found.notes
-    assert note.startswith(f"a: 2 of {len(items())} answers have no p(yes)")
+    assert note.startswith(f"a: no numbers, since 2 of {len(items())} answers have no p(yes)")
 
 
 def test_old_answers_have_no_table_at_all() -> None:
@@ -209,7 +209,7 @@ def test_labels_that_are_all_the_same_have_no_auroc() -> None:
 
     assert np.isnan([found.numbers["a"][part]["auroc"].value for part in ("popular", "mean")]).all()
     assert not np.isnan(found.numbers["a"]["popular"]["log_odds"].value)
-    assert found.notes == ["no AUROC of mean, popular: all labels of a part are the same"]
+    assert found.notes == ["no AUROC for mean, popular: all labels of a part are the same"]
 
 
 def test_pictures_that_a_part_does_not_ask_about_count_for_nothing_in_it() -> None:
@@ -230,7 +230,7 @@ def report(arms: Mapping[str, list[Answer]]) -> tuple[str, dict[str, Any]]:
 def test_the_report_has_both_tables_and_json_all_parts() -> None:
     text, content = report({"baseline": arm(fair), "eah": arm(better, seed=1)})
 
-    numbers, differences = text.split("| p(yes): arm")[1].split("| p(yes), mean")
+    numbers, differences = text.split("| arm, by p(yes)")[1].split("| arm - reference, mean")
     assert numbers.count("\n| baseline ") == numbers.count("\n| eah ") == 3
     assert differences.count("eah - baseline") == 1
     assert differences.endswith("\np: sign-flip permutation test of the log-odds over pictures")
