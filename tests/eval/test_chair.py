@@ -225,7 +225,7 @@ def test_captions_can_be_cut(
     assert content["cut"] == "after 6 words, unfinished last sentence dropped"
 
     assert run(*flags, "--max-words", 3, "--drop-unfinished") == 0
-    assert "20 captions of bad are empty and were scored so" in capsys.readouterr().out
+    assert "20 captions of bad are empty and were scored as they are" in capsys.readouterr().out
 
 
 def test_fixes_are_off_unless_asked_for(tmp_path: Path, truth: Path) -> None:

@@ -53,7 +53,7 @@ def test_a_line_that_is_no_answer_names_the_file(tmp_path: Path) -> None:
     folder = arm_folder(tmp_path)
     (folder.path / "answers.jsonl").write_text('{"id": 1}\n')
 
-    with pytest.raises(EvaluationError, match=r"eah/answers\.jsonl, .* is no recorded"):
+    with pytest.raises(EvaluationError, match=r"eah/answers\.jsonl, .* is not a recorded answer"):
         folder.answers()
 
 
