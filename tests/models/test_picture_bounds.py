@@ -108,7 +108,9 @@ def test_other_formats_start_nothing(
     said = read(tmp_path / "x.jpg", written(kind, image))
 
     assert isinstance(said, str)
-    assert ("it is PostScript" if kind == "EPS" else "no picture that PIL knows") in said
+    assert (
+        "it is PostScript" if kind == "EPS" else "it is not a picture that PIL can read"
+    ) in said
 
 
 def chunk(kind: bytes, content: bytes) -> bytes:

@@ -115,5 +115,5 @@ def test_questions_of_other_types_are_counted(
 
     rows[1]["category"] = "randm"
     path.write_text(json.dumps(rows))
-    with pytest.raises(EvaluationError, match="category 'randm' is none of"):
+    with pytest.raises(EvaluationError, match="category 'randm' is not one of"):
         read_questions(path, "random")

@@ -146,7 +146,7 @@ def test_eah_flags_change_the_models_preset(arguments: list[str], expected: EAHC
 
 @pytest.mark.parametrize("threshold", ["0", "1", "-0.1", "1.5"])
 def test_threshold_outside_zero_to_one_is_refused(threshold: str) -> None:
-    with pytest.raises(EvaluationError, match=r"EAH settings of arm eah: .* lies in \(0, 1\)"):
+    with pytest.raises(EvaluationError, match=r"EAH settings of arm eah: .* is in \(0, 1\)"):
         settings_of(f"--THRES={threshold}")
 
 
