@@ -65,9 +65,12 @@ def test_the_default_preset_is_scale_free() -> None:
         ({}, "--model hf needs --checkpoint, a folder in transformers' format or a hub id"),
         ({"parts": {"llm": "x"}}, "--model hf loads a whole model, --checkpoint; leave out --llm"),
         ({"checkpoint": "/nowhere"}, "checkpoint '/nowhere' is not a file, folder or hub id"),
-        ({"checkpoint": ""}, "checkpoint is empty (an unset shell variable?)"),
+        ({"checkpoint": ""}, r"checkpoint is empty \(an unset shell variable\?\)"),
         ({"checkpoint": "LLAVA", "protocol": "opera"}, "'opera' is unknown to --model hf"),
-        ({"checkpoint": "LLAVA", "dtype": "mixed"}, "--dtype mixed is how the paper's wrappers"),
+        (
+            {"checkpoint": "LLAVA", "dtype": "mixed"},
+            "--dtype mixed is the precision of the paper's wrappers",
+        ),
         ({"checkpoint": "LLAVA", "converted": "/x"}, "--converted /x is for original files"),
     ],
 )
@@ -89,7 +92,7 @@ def test_a_folder_to_convert_to_is_refused_before_anything_is_loaded(llava: Path
 
 def test_a_language_model_alone_is_refused(llava: Path, tmp_path: Path) -> None:
     folder = changed(llava, tmp_path / "x", model_type="llama", architectures=["LlamaForCausalLM"])
-    with pytest.raises(ModelError, match="'llama', which is not a model that answers questions"):
+    with pytest.raises(ModelError, match="'llama', which does not answer questions"):
         models.load("hf", checkpoint=str(folder))
 
 
