@@ -48,12 +48,12 @@ class ChairResult:
 
     def text(self) -> str:
         """Return the result for a terminal, in tables of at most 100 columns."""
-        lines = [
+        intervals = (
             f"95 %: intervals from {RESAMPLES} bootstrap resamples of the "
             f"{len(self.arms[0].captions)} picture(s); CHAIRs, CHAIRi, Recall: in percent; Len: "
-            "mean number of words and punctuation marks",
-            *map(_wrap, [*self.sentences(), *self.notes]),
-        ]
+            "mean number of words and punctuation marks"
+        )
+        lines = map(_wrap, [intervals, *self.sentences(), *self.notes])
         head = _wrap(f"{self.facts['protocol']}; analyzer {self.facts['analyzer']}")
         blocks = [head, self._metrics(), *self._differences(), "\n".join(lines), self.published]
         return "\n\n".join(block for block in blocks if block)
