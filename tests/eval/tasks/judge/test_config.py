@@ -55,7 +55,7 @@ def test_the_endpoint_is_the_setting_else_the_variable_else_the_vendor_s(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"judge_model": " "}, "no judge: pass --judge-model"),
+        ({"judge_model": " "}, "no judge is set: pass --judge-model"),
         ({"judge_protocol": "oprea"}, "did you mean 'opera'"),
         ({"judge_mode": "pixels"}, "judge_mode 'pixels' is unknown"),
         ({"judge_workers": 0}, "judge_workers=0, but at least 1"),
@@ -65,8 +65,8 @@ def test_the_endpoint_is_the_setting_else_the_variable_else_the_vendor_s(
         ({"timeout_s": -1}, "timeout_s=-1, but a number above 0"),
         ({"max_cost": 0}, "max_cost=0, but a number above 0"),
         ({"max_cost": 5}, "'m' has no price: add it to prices"),
-        ({"judge_base_url": "127.0.0.1:8000"}, "is no address; it must read http://"),
-        ({"judge_base_url": "http://[::1"}, "is no address"),
+        ({"judge_base_url": "127.0.0.1:8000"}, "is not an address; it must be like http://"),
+        ({"judge_base_url": "http://[::1"}, "is not an address"),
         ({"judge_modle": 0}, "'judge_modle' is unknown: did you mean 'judge_mod"),
         ({"prices": 3}, "a price per model is needed"),
         ({"prices": {"m": {"input": 1}}}, "the price of m is {'input': 1}; it must read"),
@@ -96,7 +96,7 @@ def test_a_file_that_is_none_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(EvaluationError, match="can't be read"):
         read_config(tmp_path / "absent.yaml", {})
     (tmp_path / "list.yaml").write_text("- a")
-    with pytest.raises(EvaluationError, match="holds list"):
+    with pytest.raises(EvaluationError, match="contains list"):
         read_config(tmp_path / "list.yaml", {})
     (tmp_path / "bad.yaml").write_text("a: [")
     with pytest.raises(EvaluationError, match="is not YAML"):
