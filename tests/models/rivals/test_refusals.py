@@ -422,7 +422,7 @@ def test_vars_released_form_refuses_batches() -> None:
     text = refusal(lambda: run_steps(model, replace(VAR, released=True), prompts, answers(prompts)))
 
     assert text.startswith(
-        "VAR: released=true supports one question at a time, but the batch has 2;"
+        "VAR: released=true supports one question at a time, but the batch has 4;"
     )
 
 
