@@ -119,13 +119,17 @@ def test_captions_that_were_asked_with_other_files_are_refused(tmp_path: Path) -
     ])  # fmt: skip
     other = AmberGenerative(GenerativeSettings(questions=tmp_path / "two"))
 
-    with pytest.raises(EvaluationError, match=r"caption 1 of AMBER_1\.jpg was asked with other"):
+    with pytest.raises(
+        EvaluationError, match=r"caption 1 of AMBER_1\.jpg was generated with other"
+    ):
         other.counts(answers)
 
 
 @pytest.mark.parametrize("name", ["answer_key", "id_key", "partial"])
 def test_what_says_how_a_file_is_read_needs_one(name: str) -> None:
-    with pytest.raises(EvaluationError, match=f"--{name.replace('_', '-')} says how --answers"):
+    with pytest.raises(
+        EvaluationError, match=f"--{name.replace('_', '-')} is only used with --answers"
+    ):
         GenerativeSettings(**{name: "x"})
 
 

@@ -18,7 +18,9 @@ from tests.eval.judge_stub import Stub, prefers_first, serve
 
 pytestmark = pytest.mark.usefixtures("judge_key")
 
-EQUAL = "2 of 6 pictures (33 %) have two equal texts; they are not judged and not counted in any number"
+EQUAL = (
+    "2 of 6 pictures (33 %) have two equal texts; they are not judged and not counted in any number"
+)
 
 
 @pytest.fixture

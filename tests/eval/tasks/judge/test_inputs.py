@@ -39,7 +39,9 @@ def test_bad_references_are_one_sentence(tmp_path: Path) -> None:
     truth.write_text('{"1": ["dog"]}')
     with pytest.raises(EvaluationError, match="pass either --coco_path"):
         references([1], tmp_path, truth)
-    with pytest.raises(EvaluationError, match="lacks 1 of 2 pictures, the first is that of image id 7"):
+    with pytest.raises(
+        EvaluationError, match="lacks 1 of 2 pictures, the first is that of image id 7"
+    ):
         references([1, 7], None, truth)
     with pytest.raises(EvaluationError, match=r"holds neither instances_val2014\.json nor"):
         references([1], tmp_path, None)

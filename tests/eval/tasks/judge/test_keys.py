@@ -139,7 +139,9 @@ def test_no_key_says_where_to_put_it() -> None:
 
 
 def test_a_key_in_the_place_of_the_file_is_not_shown() -> None:
-    with pytest.raises(EvaluationError, match="pass the name of a file that contains the key") as caught:
+    with pytest.raises(
+        EvaluationError, match="pass the name of a file that contains the key"
+    ) as caught:
         read_key(Path(SECRET), {})
 
     assert SECRET not in str(caught.value)
@@ -202,7 +204,9 @@ def test_base64_of_a_key_is_no_assignment() -> None:
 
 @pytest.mark.parametrize("name", ["", "a\0b", "x" * 300, "\udcff", "/dev/zero", "/dev/null"])
 def test_no_file_is_one_sentence(tmp_path: Path, name: str) -> None:
-    with pytest.raises(EvaluationError, match=r"--api-key-file can't be read: .{3,}; pass the name of a file"):
+    with pytest.raises(
+        EvaluationError, match=r"--api-key-file can't be read: .{3,}; pass the name of a file"
+    ):
         read_key(tmp_path / name, {})
 
 

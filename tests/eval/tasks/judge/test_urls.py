@@ -48,7 +48,9 @@ def test_addresses_in_use_are_taken(url: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_address_is_one_sentence(url: str) -> None:
-    with pytest.raises(EvaluationError, match="is not an address; it must be like http://127") as caught:
+    with pytest.raises(
+        EvaluationError, match="is not an address; it must be like http://127"
+    ) as caught:
         check_url(url, "judge_base_url")
 
     assert "\n" not in str(caught.value)

@@ -56,7 +56,9 @@ def test_other_templates_are_refused(tmp_path: Path, name: str, text: str, messa
 
 
 def test_a_template_that_is_not_there_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="no template: pass the file with the judge's prompt as --template"):
+    with pytest.raises(
+        EvaluationError, match="no template: pass the file with the judge's prompt as --template"
+    ):
         read_template(None)
     with pytest.raises(EvaluationError, match=r"nowhere\.txt can't be read"):
         read_template(tmp_path / "nowhere.txt")
