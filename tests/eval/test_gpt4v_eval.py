@@ -263,7 +263,7 @@ def test_a_stop_waits_for_what_is_paid_for(
         assert process.stderr is not None
         said += process.stderr.read()
     assert process.returncode == status
-    assert f"{said_at_end}; what was answered is kept" in said
+    assert f"{said_at_end}; recorded answers are kept" in said
     assert len(finals(inputs)) == len(stub.calls) == 5
 
     assert main(flags_for(inputs, stub.url)) == 0
@@ -299,7 +299,7 @@ def test_a_second_stop_ends_at_once(
         finally:
             process.kill()
     assert process.returncode == status
-    assert f"{said_at_end}; what was answered is kept" in said
+    assert f"{said_at_end}; recorded answers are kept" in said
     assert "Traceback" not in said
     assert len(finals(inputs)) == 2
 
