@@ -257,13 +257,13 @@ def test_a_stop_waits_for_what_is_paid_for(
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
         wait_until(lambda: len(stub.calls) >= 5, process)
         process.send_signal(stop)
-        said = said_until("waiting for replies that are paid for", process)
+        said = said_until("waiting for replies that are already paid for", process)
         assert process.poll() is None  # It waits.
         stub.release.set()
         assert process.stderr is not None
         said += process.stderr.read()
     assert process.returncode == status
-    assert f"{said_at_end}; what was answered is kept" in said
+    assert f"{said_at_end}; recorded answers are kept" in said
     assert len(finals(inputs)) == len(stub.calls) == 5
 
     assert main(flags_for(inputs, stub.url)) == 0
@@ -299,7 +299,7 @@ def test_a_second_stop_ends_at_once(
         finally:
             process.kill()
     assert process.returncode == status
-    assert f"{said_at_end}; what was answered is kept" in said
+    assert f"{said_at_end}; recorded answers are kept" in said
     assert "Traceback" not in said
     assert len(finals(inputs)) == 2
 
@@ -510,7 +510,7 @@ def test_faults_that_stay_end_after_a_bounded_number_of_requests(
     assert main(flags_for(inputs, stub.url, max_attempts=3)) == 2
 
     said = capsys.readouterr().err
-    assert "2 of 10 judgements are open; what was paid for is kept" in said
+    assert "2 of 10 judgements are open; all paid replies are kept" in said
     assert len(stub.calls) == 8 + 2 * 3
     stub.fault = None
     assert main(flags_for(inputs, stub.url)) == 0
@@ -775,7 +775,7 @@ def test_different_pictures_are_one_sentence(
     assert main(flags_for(inputs, stub.url)) == 2
 
     (said,) = error_lines(capsys)
-    assert "the answers are of different pictures: 1 image ids only in" in said
+    assert "the answers are about different pictures: 1 image ids only in" in said
     assert "captions_baseline.jsonl (5) and 1 image ids only in" in said
     assert "captions_eah.jsonl (77)" in said
 
@@ -790,7 +790,7 @@ def test_a_picture_that_is_missing_or_broken_is_one_sentence_before_anything_is_
     assert main(flags_for(inputs, stub.url)) == 2
 
     (said,) = error_lines(capsys)
-    assert ("that of image id 4 is the first" if broken is None else "can't be read") in said
+    assert ("the first is that of image id 4" if broken is None else "can't be read") in said
     assert not stub.calls
 
 

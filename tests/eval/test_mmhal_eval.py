@@ -243,7 +243,7 @@ def test_arms_are_compared_with_the_reference(
     assert found["a"]["p_holm"] == pytest.approx(2 * p_value)
     assert "p of scores after Holm's correction: a 0.00098, c 0.00098" in out
     assert "note: the benchmark has 96 questions, these are 12" in out
-    assert "summarize_gpt_mmhal.py needs 96 replies, which are not there of a, b, c" in out
+    assert "summarize_gpt_mmhal.py needs 96 replies, but some are missing for a, b, c" in out
     assert "order" not in out
 
 
@@ -315,13 +315,17 @@ def test_a_model_answers_and_the_judge_is_asked_about_that(
     [
         (["--template", "nowhere.txt"], "nowhere.txt can't be read"),
         (["--answers", "nowhere.json"], "nowhere.json can't be read"),
-        (["--answers", "."], "is a run folder, which holds no reference answers: pass --questions"),
+        (
+            ["--answers", "."],
+            "is a run folder, which has no reference answers: pass the question "
+            "file of the run as --questions",
+        ),
         (["--reference", "aa"], "reference 'aa' is unknown: did you mean 'a'"),
-        (["--temperature", "hot"], "--temperature 'hot': a number from 0 on, or none to send none"),
-        (["--temperature", "-1"], "--temperature '-1': a number from 0 on"),
-        (["--judge-model", " "], "no judge: pass --judge-model"),
+        (["--temperature", "hot"], "'hot': pass a number of at least 0, or none to send none"),
+        (["--temperature", "-1"], "--temperature '-1': pass a number of at least 0"),
+        (["--judge-model", " "], "no judge is set: pass --judge-model"),
         (["--json", "{answers}"], "is an input or a record of a run"),
-        (["--judge-model", SECRET], "--judge-model holds the key"),
+        (["--judge-model", SECRET], "--judge-model contains the key"),
         (["--max-cost", "0"], "max_cost=0.0, but a number above 0 is needed"),
     ],
 )
@@ -348,7 +352,10 @@ def test_what_is_missing_is_asked_for(
         monkeypatch.delenv("OPENAI_API_KEY")
         for given, message in (
             (flags[2:], "no answers: pass --answers"),
-            ([*flags[:2], *flags[4:]], "no template: pass --template with the judge's prompt"),
+            (
+                [*flags[:2], *flags[4:]],
+                "no template: pass the file with the judge's prompt as --template",
+            ),
             (flags, "no key: set the environment variable OPENAI_API_KEY"),
         ):
             assert main(given) == 2

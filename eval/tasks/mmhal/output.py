@@ -136,8 +136,7 @@ def script_table(run: RatedRun) -> str:
         score, rate, kinds = (line.rpartition(": ")[2] for line in found.lines())
         shown = kinds.replace(",", " ") if in_order(run.questions) else NONE
         rows.append([arm.name, score, rate, shown, differing])
-    header = ["arm", "average score", "hallucination rate", "score by type (item mod 8)",
-              "replies read differently"]  # fmt: skip
+    header = ["arm", "score", "rate", "score by type (item mod 8)", "read differently"]
     return f"as {SCRIPT} reads the same replies:\n\n" + fit(header, rows)
 
 

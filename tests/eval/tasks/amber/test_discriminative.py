@@ -96,7 +96,9 @@ def test_both_halves_in_one_file_are_told_apart(
     saved = task.read_saved(tmp_path / "a.json", task.items()).arms["answers"]
     printed = task.official_numbers(saved)
 
-    assert "20 row(s) of a.json are of other questions" in capsys.readouterr().err
+    assert (
+        "20 row(s) of a.json answer other questions and are not scored" in capsys.readouterr().err
+    )
     assert len(saved) == len(case["records"]) - 20
     for section, numbers in case["reference"].items():
         if section in SECTIONS:
@@ -184,15 +186,18 @@ def test_a_part_or_a_preset_can_be_asked_alone(tmp_path: Path) -> None:
     assert [item.id for item in amber(folder, part=("state",)).items()] == [5]
     with pytest.raises(EvaluationError, match="part 'actoin' is unknown: did you mean 'action'"):
         amber(folder, part=("actoin",)).items()
-    with pytest.raises(EvaluationError, match="--part number: there are no questions"):
+    with pytest.raises(EvaluationError, match="--part number has no questions; leave it out"):
         amber(folder, part=("attribute",)).items()
 
 
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"id": 5, "type": "x", "truth": "no"}, "a known type and truth"),
-        ({"id": 5, "type": "relation", "truth": "No"}, "a known type and truth"),
+        ({"id": 5, "type": "x", "truth": "no"}, "a known type and a truth of yes or no are needed"),
+        (
+            {"id": 5, "type": "relation", "truth": "No"},
+            "a known type and a truth of yes or no are needed",
+        ),
         ({"id": 9, "type": "relation", "truth": "no"}, "has {} for question 5"),
     ],
 )

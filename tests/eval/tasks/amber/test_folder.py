@@ -54,19 +54,19 @@ def test_labels_are_the_annotations(tmp_path: Path) -> None:
         ({"query_generative": None}, "query_generative.json does not exist"),
         ({"query_generative": "[1"}, "query_generative.json is not complete JSON"),
         ({"query_generative": "{}"}, "query_generative.json, entry 1 is {}"),
-        ({"query_generative": []}, "query_generative.json holds no queries"),
+        ({"query_generative": []}, "query_generative.json has no queries"),
         ({"query_generative": query(id="1")}, "entry 1 is {'id': '1'"),
         ({"query_generative": query(id=True)}, "a whole number as id"),
-        ({"query_generative": query(query="")}, "texts as image and query are needed"),
-        ({"query_generative": query() * 2}, "has the ids 1 twice"),
-        ({"query_generative": query(id=4)}, "has nothing of type 'generative' on id 4"),
+        ({"query_generative": query(query="")}, "and text as image and query"),
+        ({"query_generative": query() * 2}, "has duplicate ids (1), but each must be unique"),
+        ({"query_generative": query(id=4)}, "has no entry of type 'generative' for id 4"),
         ({"annotations": annotation() * 2}, "annotates id 1 twice"),
         ({"annotations": annotation(truth="dog")}, "truth is 'dog' and hallu is ['cat', 'lamp']"),
         ({"annotations": annotation(hallu=None)}, "hallu is None; lists of words"),
-        ({"annotations": annotation(truth=["owl"])}, "names owl at id 1, but relation.json does"),
+        ({"annotations": annotation(truth=["owl"])}, "has owl for id 1, which relation.json lacks"),
         ({"relation": [1]}, "relation.json is damaged, it is not a JSON object"),
-        ({"relation": {"dog": "cat"}}, "has 'cat' at 'dog'; a list of words is needed"),
-        ({"relation": '{"dog": [], "dog": []}'}, "key 'dog' stands twice"),
+        ({"relation": {"dog": "cat"}}, "has 'cat' for 'dog'; a list of words is needed"),
+        ({"relation": '{"dog": [], "dog": []}'}, "key 'dog' is duplicated"),
     ],
 )
 def test_wrong_files_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
@@ -85,7 +85,7 @@ def test_safe_words_may_end_in_any_way(tmp_path: Path) -> None:
 
 
 def test_there_has_to_be_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(EvaluationError, match="is no folder; pass the folder data/"):
+    with pytest.raises(EvaluationError, match="is not a folder; pass the folder data/"):
         amber_folder(tmp_path / "none")
     assert read_queries(write_amber(tmp_path), "query_discriminative.json")[0].id == 4
 

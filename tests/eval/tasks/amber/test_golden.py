@@ -109,7 +109,7 @@ def test_totals_and_printed_numbers_are_the_references(
     vectors = "exact" if backend == "exact" else "en_core_web_md 3.8.0"
     assert content["vectors"] == vectors
     assert f"vectors {vectors}" in out.replace("'", "")
-    said = "545 of 577 similar pairs have one and the same vector" in " ".join(out.split())
+    said = "545 of 577 similar pairs share one vector" in " ".join(out.split())
     assert said == (backend == "md")
 
 
@@ -142,4 +142,7 @@ def test_captions_in_a_file_of_both_halves(
     content = json.loads((tmp_path / "all.json").read_text())
     assert content["reference"]["answers"] == golden["reference"]["Generative Task"]
     assert content["coverage"] == {"answered": 20, "expected": 1004}
-    assert "385 row(s) of answers.json are of other questions" in capsys.readouterr().err
+    assert (
+        "385 row(s) of answers.json answer other questions and are not scored"
+        in capsys.readouterr().err
+    )

@@ -43,7 +43,7 @@ def test_the_other_half_is_left_out_with_a_note(
 
     assert found["answers"].keys() == {1, 2, 3}
     assert capsys.readouterr().err == (
-        "note: 1 row(s) of answers.json are of other questions, and not scored\n"
+        "note: 1 row(s) of answers.json answer other questions and are not scored\n"
     )
     assert read(tmp_path, ROWS, limit=2)["answers"].keys() == {1, 2}
 
@@ -53,21 +53,21 @@ def test_some_are_enough_if_that_is_said(tmp_path: Path) -> None:
         read(tmp_path, ROWS[:2])
     assert read(tmp_path, ROWS[:2], partial=True)["answers"].keys() == {1, 3}
     methods = [{**row, "method": "a"} for row in ROWS] + [{**ROWS[0], "method": "b"}]
-    with pytest.raises(EvaluationError, match="a and b answer 2 questions that the other does not"):
+    with pytest.raises(EvaluationError, match="2 questions are answered by only one of a and b"):
         read(tmp_path, methods, partial=True)
 
 
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([], "holds no answers"),
+        ([], "has no answers"),
         ([*ROWS, ROWS[0]], "answers question_id 3 more than once"),
         ([*ROWS, {"id": 99, "response": ""}], "answers question_id 99, which"),
         ([{"id": 99, "response": ""}], "answers question_id 99, which"),
         ([{"id": 4, "response": "No"}], "has no answer to any of the 3 questions"),
         ([{"id": 1, "response": None}], "'response' is None, not text"),
         ([{"id": 1, "caption": "a", "answer": "b"}], "could each be the model's answer"),
-        ([{"id": 1, "text": "a", "query": "Is it?"}], "is to 'Is it?', but question 1 is"),
+        ([{"id": 1, "text": "a", "query": "Is it?"}], "answers 'Is it?', but question 1 is"),
         ([{"id": 1, "response": "a", "image": "AMBER_2.jpg"}], "is about picture 'AMBER_2.jpg'"),
         ('{"1": "a dog"}', "no key looks like the model's answer"),
         ("a dog", "is not JSON"),

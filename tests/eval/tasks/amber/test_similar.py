@@ -92,8 +92,8 @@ def test_a_table_is_made_and_used(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert similar("animal", "dog")
     assert similar("TV", "TV")
     assert not similar("dog", "cat")
-    assert "AMBER's inference.py takes en_core_web_lg" in similar.note
-    assert "1 of 3 similar pairs have one and the same vector, boat and ship" in similar.note
+    assert "AMBER's inference.py uses en_core_web_lg" in similar.note
+    assert "1 of 3 similar pairs share one vector, for example boat and ship" in similar.note
     assert similar.facts["spacy"] == "3.8.18"
     assert make(tmp_path) == 0  # over its own
 
@@ -147,14 +147,14 @@ def test_without_spacy_one_sentence_says_what_to_install(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"threshold": 0.7}, "has the threshold 0.7, but AMBER takes words above 0.8"),
-        ({"words_sha256": "0"}, "was made of other words than those of relation.json"),
-        ({"model": 1}, "is no table of similar words, its model is 1"),
+        ({"threshold": 0.7}, "has the threshold 0.7, but AMBER's is 0.8"),
+        ({"words_sha256": "0"}, "was made from other words than those of relation.json"),
+        ({"model": 1}, "is not a table of similar words: its model is 1"),
         ({"pairs": []}, "its pairs is []"),
-        ({"pairs": {"dog": {"cat": 0.8}}}, "'dog' and 'cat' with 0.8 is no pair"),
-        ({"pairs": {"dog": {"owl": 0.9}}}, "'dog' and 'owl' with 0.9 is no pair"),
-        ({"pairs": {"dog": {"cat": True}}}, "with True is no pair"),
-        ({"pairs": {"dog": ["cat"]}}, "with None is no pair"),
+        ({"pairs": {"dog": {"cat": 0.8}}}, "'dog' and 'cat' with 0.8 are not a pair"),
+        ({"pairs": {"dog": {"owl": 0.9}}}, "'dog' and 'owl' with 0.9 are not a pair"),
+        ({"pairs": {"dog": {"cat": True}}}, "with True are not a pair"),
+        ({"pairs": {"dog": ["cat"]}}, "with None are not a pair"),
     ],
 )
 def test_other_tables_are_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:

@@ -174,8 +174,8 @@ def test_marks_and_spaces_around_the_key_are_left_out(tmp_path: Path, encoded: b
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (f'"{SECRET}"', "contains quotes around the key"),
-        (f"'{SECRET}'", "contains quotes around the key"),
+        (f'"{SECRET}"', "has quotes around the key"),
+        (f"'{SECRET}'", "has quotes around the key"),
         (f"OPENAI_API_KEY={SECRET}", "contains an assignment such as NAME=key"),
         (f"export OPENAI_API_KEY='{SECRET}'", "contains an assignment such as NAME=key"),
         (f"OPENAI_API_KEY = {SECRET}", "contains an assignment such as NAME=key"),
