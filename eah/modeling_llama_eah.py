@@ -105,7 +105,7 @@ class EAHConfig:
             rule's default.
         threshold_unit: "attention" (a mean attention weight, in (0, 1)) or "uniform" (a multiple of
             the column's mean under uniform attention); None for the rule's default.
-        head: Index of the head whose map is shared whatever the counts; None for the densest one.
+        head: Index of the head to share, regardless of the counts; None for the densest one.
         min_density: Smallest share of sinks among the image tokens that the densest head needs,
             the paper's gamma, in [0, 1].
         image_span: Image tokens [start, stop) of every prompt, not counting padding; None locates
@@ -229,7 +229,7 @@ class EAHConfig:
 
     @property
     def is_per_prompt(self) -> bool:
-        """Whether EAH treats a prompt the same whatever batch it is in."""
+        """Whether EAH treats a prompt the same in every batch."""
         return self.rule in ("paper", "scale_free") and self.apply is None and not self.image_span
 
 
@@ -1892,7 +1892,7 @@ class SharingAttention:
             if hidden_states.shape[1] > 1:
                 raise EAHStateError(
                     f"layer {self.eah_layer} was called outside of the forward of transformers' "
-                    "own model class (a class derived from it has a forward of its own), so the "
+                    "own model class (a class derived from it has its own forward), so the "
                     "prompt's image tokens are not known; set EAH_DISABLE=1"
                 )
             return forward(hidden_states, *args, **kwargs)
