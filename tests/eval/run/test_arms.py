@@ -29,7 +29,7 @@ from eval.run.arms import (
     resolve_arms,
 )
 from eval.run.recorded import RecordedRun, read_run
-from eval.run.runner import seed_of
+from eval.run.runner import derive_seed
 from eval.run.settings import RunSettings
 from eval.tasks.pope.task import Pope
 from models.decoding.dola import Dola
@@ -710,7 +710,7 @@ def test_vcds_noise_follows_from_its_seed_and_the_picture(
 
     pictures = {answer.item.image for answer in run_of(tmp_path).arms["vcd"].answers}
     assert len(pictures) > 1
-    seeds = {s: [seed_of(s, "noise", name) for name in pictures] for s in (42, 7)}
+    seeds = {s: [derive_seed(s, "noise", name) for name in pictures] for s in (42, 7)}
     assert sorted(drawn) == sorted([*seeds[42], *seeds[7], *seeds[42]])
     assert len(set(drawn)) == 2 * len(pictures)
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from eval.errors import EvaluationError
@@ -98,6 +98,9 @@ def test_no_piece_of_any_key_is_left(
 @settings(max_examples=100, deadline=None)
 @given(st.text(max_size=60))
 def test_other_texts_stay_as_they_are(text: str) -> None:
+    parts = (SECRET[at : at + SHORTEST] for at in range(len(SECRET) - SHORTEST + 1))
+    assume(not any(part.lower() in text.lower() for part in parts))
+
     assert Key(SECRET).hide(text) == text
 
 
