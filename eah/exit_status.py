@@ -57,6 +57,8 @@ class _LastSignal:
 
     number: int | None = None
     at: float = 0.0
+    is_resent_soon: bool = False  # in the hook for dropped exceptions, which would drop another
+    is_over: bool = False
 
 
 def finish(
@@ -121,6 +123,8 @@ def _raise_on_signals() -> Iterator[_LastSignal]:
 
     def handle(number: int, frame: FrameType | None) -> None:
         if os.getpid() == own:
+            if received.is_resent_soon:
+                return
             again, now = received.number is not None, time.monotonic()
             if again and now - received.at < GRACE_S:
                 return
@@ -139,10 +143,17 @@ def _raise_on_signals() -> Iterator[_LastSignal]:
         if number is None or not issubclass(what.exc_type, KeyboardInterrupt):
             hook(what)
             return
-        received.number = None
-        later = threading.Timer(RETRY_S, os.kill, (own, number))
-        later.daemon = True
-        later.start()
+        received.number, received.is_resent_soon = None, True
+        try:
+            threading.Thread(target=resend, args=(number,), daemon=True).start()
+        finally:
+            received.is_resent_soon = False
+
+    def resend(number: int) -> None:
+        time.sleep(RETRY_S)
+        while received.number is None and not received.is_over:
+            os.kill(own, number)
+            time.sleep(RETRY_S)
 
     hook, before = sys.unraisablehook, dict[int, Any]()
     sys.unraisablehook = unraisable
@@ -152,6 +163,7 @@ def _raise_on_signals() -> Iterator[_LastSignal]:
     try:
         yield received
     finally:
+        received.is_over = True
         sys.unraisablehook = hook
         for number, handler in before.items():
             signal.signal(number, handler)

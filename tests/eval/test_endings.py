@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 
 import pytest
@@ -60,6 +61,29 @@ def test_a_signal_while_an_object_is_deleted_is_not_dropped() -> None:
     def run() -> None:
         Slow()
         time.sleep(10)
+
+    assert finish(run) == 143
+
+
+def test_a_signal_that_comes_while_the_last_one_is_sent_again_is_not_dropped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    start = threading.Thread.start
+
+    def start_slowly(thread: threading.Thread) -> None:
+        start(thread)
+        time.sleep(0.1)  # a busy machine: the signal arrives before the hook has returned
+
+    class Deleted:
+        def __del__(self) -> None:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+    def run() -> None:
+        Deleted()
+        time.sleep(2)
+
+    monkeypatch.setattr(threading.Thread, "start", start_slowly)
 
     assert finish(run) == 143
 
