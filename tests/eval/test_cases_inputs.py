@@ -123,7 +123,7 @@ def test_a_strip_is_refused_by_name(cases: Path, tmp_path: Path, capsys: Capture
     assert caption(tmp_path, cases / "picture-strip") == 2
 
     sentence = refusal(capsys)
-    assert f"{COCO_NAME}.jpg can't be read (it has 1 x 20000 pixels; allowed are" in sentence
+    assert f"{COCO_NAME}.jpg can't be read (it has 1 x 20000 pixels; sides may be" in sentence
     assert "one at most 200 times as long as the other" in sentence
 
 

@@ -418,7 +418,7 @@ def test_other_models_and_swapped_files_are_refused(tmp_path: Path) -> None:
         load(minigpt4, llm=llava.parts["llm"])
     with pytest.raises(models.ModelError, match=r"model_type 'llama' .* but CLIP is needed"):
         load(llava, vision=minigpt4.parts["llm"])
-    with pytest.raises(models.ModelError, match="has no part 'projector' of its own"):
+    with pytest.raises(models.ModelError, match="has no separate part 'projector'"):
         load(llava, projector=eva)
     toy = make_folder("instructblip", tmp_path / "toy")
     with pytest.raises(models.ModelError, match=r"model_type 'instructblip' .* needs 'blip-2'"):

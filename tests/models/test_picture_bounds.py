@@ -132,7 +132,7 @@ def test_large_pictures_and_strips_are_refused_by_their_header(
 
     said = read(tmp_path / "x.png", png(*size))
 
-    assert f"(it has {size[0]} x {size[1]} pixels; allowed are sides of up to" in str(said)
+    assert f"(it has {size[0]} x {size[1]} pixels; sides may be up to" in str(said)
 
 
 def test_the_largest_picture_is_not_refused_for_its_size(tmp_path: Path) -> None:
@@ -177,7 +177,9 @@ def test_a_tiff_of_millions_of_strips_is_refused_before_they_are_objects(tmp_pat
 
     said = read(tmp_path / "x.tif", start + end)
 
-    assert "the list of its parts takes more than 4,194,304 bytes; save it as a .png" in str(said)
+    assert "its header has more than 4,194,304 bytes, which is the limit; save it as a .png" in str(
+        said
+    )
 
 
 def test_a_file_of_many_bytes_is_not_read(tmp_path: Path) -> None:
@@ -185,7 +187,7 @@ def test_a_file_of_many_bytes_is_not_read(tmp_path: Path) -> None:
     path.write_bytes(written("WEBP"))
     os.truncate(path, MAX_BYTES + 1)  # sparse
 
-    with pytest.raises(ModelError, match=r"\(it has 536,870,913 bytes; allowed are 536,870,912\)"):
+    with pytest.raises(ModelError, match=r"\(it has 536,870,913 bytes; the limit is 536,870,912\)"):
         read_picture(path)
 
 

@@ -186,7 +186,10 @@ def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
     [
         (["--method", "var"], "method var: VAR needs the dimensions in which this lang"),
         (["--method", "adhh"], "method adhh: AD-HH needs the hallucination heads of this"),
-        (["--method", "adhh@heads=2h8"], "method adhh@heads=2h8: AD-HH: head 2h8 is not in"),
+        (
+            ["--method", "adhh@heads=2h8"],
+            "method adhh@heads=2h8: AD-HH: head 2h8 does not exist, since layer 2 has 8 heads",
+        ),
         (["--method", "adhh@heads=2-8"], "adhh.heads is [2, 3, 4, 5, 6, 7, 8], but it must be of"),
         (["--method", "adhh@heads=x"], "adhh: heads='x' with 'x', but each head is written once"),
         (["--method", "hgai@layers=5-18"], "HGAI changes layers 5..18, but LlavaForConditionalG"),
@@ -203,7 +206,7 @@ def test_a_model_that_settings_were_not_published_for_is_noted() -> None:
         ),
         (
             ["--method", "var@sink_dims=3,released=true"],
-            "batch_size=8, but with the settings of var@sink_dims=3,released=true prompts of a",
+            "batch_size=8, but with the settings of var@sink_dims=3,released=true the prompts of a",
         ),
         (["--method", "adhh@heads=1h1,batch_sum=true"], "pass --batch-size 1"),
     ],

@@ -148,7 +148,7 @@ def test_doubles_are_named_and_the_last_can_be_taken(tmp_path: Path) -> None:
         ('{"7": 5}', "image 7: 'caption' is 5, not text"),
         ('{"7": []}', "has no caption of image 7"),
         ('{"7": "a", "7": "b"}', "key '7' is duplicated in one object"),
-        ('{"7": {"image_id": 8, "caption": "a"}}', "at image 7 has 'image_id' 8"),
+        ('{"7": {"image_id": 8, "caption": "a"}}', "the row of image 7 has 'image_id' 8"),
         (lines({"image_id": "1" * 5000, "caption": "a"}), "1 is not an image id"),
         (lines({**ROWS[0], "method": "m"}, ROWS[1]),
          "has 1 rows without a method, but others have one"),

@@ -260,7 +260,7 @@ def test_the_list_of_the_released_captions_is_read(shared: Path) -> None:
         ('1\n{"image_id": 2}\n', "line 2: .* is not an image id"),
         ('{"image_id": 2}\n1\n', "line 2 is not a JSON object: 1"),
         ('{"image_id": 2}\n{"image\n', "line 2 is not JSON"),
-        ('{"image_id": 2}\n{"id": 3}\n', "line 2: 'image_id' is None, .* keys are id"),
+        ('{"image_id": 2}\n{"id": 3}\n', "line 2: 'image_id' is None, .* keys of the row are id"),
         ('{"image_id": true}\n', "line 1: 'image_id' is True"),
         ('{"image_id": -1}\n', "line 1: 'image_id' is -1"),
     ],
