@@ -17,7 +17,7 @@ from models.json_files import json_fault, parse_json
 KINDS: Final = ("instances", "captions")
 SPLITS: Final = ("train2014", "val2014")
 SOURCE: Final = (
-    "annotations_trainval2014.zip of cocodataset.org, which scripts/download_data.sh fetches"
+    "annotations_trainval2014.zip of cocodataset.org, which scripts/data/download.sh fetches"
 )
 
 

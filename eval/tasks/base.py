@@ -87,7 +87,7 @@ class Task(ABC):
         protocols: By model family and protocol name; "" applies to every other family.
         metrics: Its metrics; arms are compared by the first.
         pictures: Usual folder of its pictures, for messages and help.
-        download_name: Name for `scripts/download_data.sh --only`, which fetches the pictures or
+        download_name: Name for `scripts/data/download.sh --only`, which fetches the pictures or
             prints where they are.
         published: Whether configs/paper.yaml has numbers of these metrics under its name.
         wants_p_yes: Whether the probability of "yes" against "no" at the first token is recorded.
@@ -305,7 +305,7 @@ def check_pictures_exist(folder: Path, items: Sequence[Item], kind: type[Task] =
         raise EvaluationError(
             f"{len(missing)} of {len(names)} pictures are not in {folder}, the first is "
             f"{printable(missing[0])}; pass the right --data-path, such as {kind.pictures} "
-            f"(`scripts/download_data.sh --only {kind.download_name}` fetches them, or prints "
+            f"(`scripts/data/download.sh --only {kind.download_name}` fetches them, or prints "
             "where to get them)"
         )
 

@@ -85,7 +85,7 @@ def test_each_repeat_is_the_run_of_its_seed_and_the_model_is_loaded_once(
                 assert of["mean"] == pytest.approx(mean(values))
                 assert of["sd"] == pytest.approx(stdev(values))
     printed = capsys.readouterr().out
-    assert "mean, sd: over 3 repeats (seeds 0 to 2), the sd with n - 1" in printed
+    assert "mean, sd: over 3 repeats (seeds 0 to 2); sd is the sample" in printed
     # Of the questions, not of the answers, which are three times as many.
     questions = len(found[0].answers()["baseline"])
     assert f"positive class: yes\nanswered: {questions} " in printed.partition("mean, sd:")[2]
@@ -254,7 +254,7 @@ def test_saved_answers_have_no_repeats(
 
     assert pope_eval.main([*questions, "--answers", str(run.path), "--repeats", "2"]) == 2
 
-    assert "--repeats says how a model is asked, but --answers" in capsys.readouterr().err
+    assert "--repeats affects how a model is asked, but --answers" in capsys.readouterr().err
     assert read_run(run.path).finished().keys() == {"baseline", "eah"}
 
 

@@ -187,5 +187,5 @@ def test_a_file_that_disappears_while_it_is_hashed_is_one_sentence(
 
     real = file_hashes.file_hashes
     monkeypatch.setattr("models.sources.file_hashes", vanish)
-    with pytest.raises(models.ModelError, match=rf"{file.name} can't be read .*changed meanwhile"):
+    with pytest.raises(models.ModelError, match=rf"{file.name} can't be read .*or changed while"):
         identity(folder)

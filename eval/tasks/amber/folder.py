@@ -26,7 +26,7 @@ GENERATIVE: Final = "generative"
 FOLDER: Final = ROOT / "data/AMBER"  # the default
 ADVICE: Final = (
     "pass the folder data/ of AMBER's repository (github.com/junyangwang0410/AMBER) as --questions "
-    "(scripts/download_data.sh --only amber fetches its files)"
+    "(scripts/data/download.sh --only amber fetches its files)"
 )
 
 

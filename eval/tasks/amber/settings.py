@@ -13,7 +13,7 @@ class GenerativeSettings(SavedSettings):
     """Settings of AMBER's captions, besides those of saved answers.
 
     Attributes:
-        questions: Folder of AMBER's files; None for the folder of scripts/download_data.sh.
+        questions: Folder of AMBER's files; None for the folder of scripts/data/download.sh.
         similar: Table of similar words; None if only equal words match.
     """
 

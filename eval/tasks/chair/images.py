@@ -160,7 +160,7 @@ def find_ids(
     if missing:
         raise EvaluationError(
             f"{len(missing)} of {len(ids)} image ids of {path} have no picture in {folder}, the "
-            f"first is {missing[0]}; pass the right --data-path (scripts/download_data.sh fetches "
+            f"first is {missing[0]}; pass the right --data-path (scripts/data/download.sh fetches "
             "COCO's pictures)"
         )
     return list(found)

@@ -77,7 +77,7 @@ class ScoreSettings:
         if self.coco_path is None and self.ground_truth is None:
             raise EvaluationError(
                 "no ground truth: pass --coco_path with the folder of COCO's annotations "
-                "(scripts/download_data.sh fetches them), or --ground-truth with a file"
+                "(scripts/data/download.sh fetches them), or --ground-truth with a file"
             )
         if self.coco_path is not None and self.ground_truth is not None:
             raise EvaluationError(

@@ -53,7 +53,7 @@ def read_items(path: Path) -> list[Item]:
     if not path.is_file():
         raise EvaluationError(
             f"{path} does not exist; pass the folder of {FILE} as --questions "
-            "(scripts/download_data.sh --only hallusionbench fetches it)"
+            "(scripts/data/download.sh --only hallusionbench fetches it)"
         )
     found: dict[Key, Item] = {}
     for where, row in read_rows(path).rows:

@@ -80,7 +80,7 @@ def read_pictures(
     if missing:
         raise EvaluationError(
             f"{len(missing)} of {len(ids)} pictures are missing from {folder}, the first is that "
-            f"of image id {missing[0]}; pass the right --data-path (scripts/download_data.sh "
+            f"of image id {missing[0]}; pass the right --data-path (scripts/data/download.sh "
             "fetches COCO's pictures)"
         )
     return {image_id: _read(folder / names[image_id], size) for image_id in ids}

@@ -62,7 +62,7 @@ class TypedTask(YesNoTask):
     Attributes:
         file_name: Name of a question file, with {} instead of the type.
         folders: Default folders of the files; the first that exists is used.
-        questions_download_name: Name for `scripts/download_data.sh --only` to fetch the files.
+        questions_download_name: Name for `scripts/data/download.sh --only` to fetch the files.
     """
 
     settings_class: ClassVar[type[RunSettings]] = TypedSettings
@@ -111,7 +111,7 @@ class TypedTask(YesNoTask):
             if not file.is_file():
                 raise EvaluationError(
                     f"{file} does not exist; pass the folder of {file.name} as --pope-path "
-                    f"(scripts/download_data.sh --only {self.questions_download_name} fetches it)"
+                    f"(scripts/data/download.sh --only {self.questions_download_name} fetches it)"
                 )
             found += read_questions(file, pope_type)[: self.settings.limit]
         return found
@@ -129,7 +129,7 @@ class TypedTask(YesNoTask):
         path = self.settings.pope_path or next((p for p in self.folders if p.is_dir()), None)
         if path is None:
             raise EvaluationError(
-                f"no question files: pass --pope-path (scripts/download_data.sh --only "
+                f"no question files: pass --pope-path (scripts/data/download.sh --only "
                 f"{self.questions_download_name} fetches them){self.missing_files_hint}"
             )
         return path

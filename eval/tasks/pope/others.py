@@ -20,7 +20,7 @@ from eval.tasks.yes_no.answer_rows import Matching
 from models.settings import ROOT
 
 WHOLE: Final = MappingProxyType(dict.fromkeys(POPE_TYPES, 3000))
-SEEM: Final = (ROOT / "data/POPE",)  # where scripts/download_data.sh puts the files
+SEEM: Final = (ROOT / "data/POPE",)  # where scripts/data/download.sh puts the files
 
 
 class PopeAokvqa(TypedTask):

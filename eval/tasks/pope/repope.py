@@ -21,7 +21,7 @@ from models.settings import ROOT
 
 REPOPE: Final = "repope"
 LABEL_SETS: Final = (REPOPE,)
-# Where scripts/download_data.sh puts them.
+# Where scripts/data/download.sh puts them.
 LABELS_FOLDER: Final = ROOT / "data/COCO/repope"
 Labels = Mapping[str, Mapping[tuple[str, str], str]]
 """Labels by part, then by picture and text."""
@@ -54,7 +54,7 @@ def read_labels(folder: Path | None, parts: Iterable[str]) -> Labels:
     """Read the corrected labels of some parts.
 
     Args:
-        folder: Folder of `coco_repope_<type>.json`; None for that of scripts/download_data.sh.
+        folder: Folder of `coco_repope_<type>.json`; None for that of scripts/data/download.sh.
         parts: POPE's types.
     Raises:
         EvaluationError: If a file is missing, can't be read, or contradicts itself.
@@ -65,7 +65,7 @@ def read_labels(folder: Path | None, parts: Iterable[str]) -> Labels:
         if not path.is_file():
             raise EvaluationError(
                 f"{path} does not exist; pass RePOPE's folder as --labels-path (bash "
-                "scripts/download_data.sh --only repope fetches it)"
+                "scripts/data/download.sh --only repope fetches it)"
             )
         known = labels.setdefault(part, {})
         for item in read_questions(path, part):

@@ -27,7 +27,7 @@ class PopeSettings(TypedSettings):
 
     Attributes:
         labels: Corrected labels to report in addition to the original ones: "repope".
-        labels_path: Their folder; None for that of scripts/download_data.sh.
+        labels_path: Their folder; None for that of scripts/data/download.sh.
         build_from: COCO instances to build the question files from.
         build_images: Pictures to ask about when building.
     """
@@ -61,7 +61,7 @@ class Pope(TypedTask):
     settings_class: ClassVar[type[RunSettings]] = PopeSettings
     settings: PopeSettings
     file_name = "coco_pope_{}.json"
-    # Where scripts/download_data.sh puts them, and where the authors' repository has them.
+    # Where scripts/data/download.sh puts them, and where the authors' repository has them.
     folders = (ROOT / "data/COCO/pope-opera-2910", Path("pope_coco"))
     questions_download_name = "pope"
 

@@ -26,7 +26,7 @@ class PartsTask(YesNoTask):
         parts: Names of all parts, in the order of the tables.
         presets: Named groups of parts. A group is reported as a total if all its parts are
             answered.
-        default_folder: Where scripts/download_data.sh puts the question files; None if they are in
+        default_folder: Where scripts/data/download.sh puts the question files; None if they are in
             the folder of the pictures.
     """
 
@@ -64,7 +64,7 @@ class PartsTask(YesNoTask):
         if not folder.is_dir():
             raise EvaluationError(
                 f"{folder} is not a folder; pass the folder of the question files as --questions "
-                f"(scripts/download_data.sh --only {self.download_name} fetches them)"
+                f"(scripts/data/download.sh --only {self.download_name} fetches them)"
             )
         return folder
 

@@ -132,7 +132,7 @@ class PartSettings(YesNoSettings):
 
     Attributes:
         part: Parts to ask, or presets (groups of parts); empty for all.
-        questions: Folder of the question files; None for that of scripts/download_data.sh.
+        questions: Folder of the question files; None for that of scripts/data/download.sh.
     """
 
     part: tuple[str, ...] = ()

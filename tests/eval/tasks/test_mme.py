@@ -453,6 +453,6 @@ def test_a_picture_that_is_missing_is_named(
     assert "evaluate: error: 1 of 20 pictures are not in" in error
     assert f"scene/images/{gone.name}" in error
     assert (
-        "such as data/MME/MME_Benchmark_release_version (`scripts/download_data.sh --only mme`"
+        "such as data/MME/MME_Benchmark_release_version (`scripts/data/download.sh --only mme`"
         in (error)
     )

@@ -56,7 +56,7 @@ def test_it_is_short_and_runs_as_every_other(
     path = folder / "arms/baseline/answers.jsonl"
     path.write_text(path.read_text().replace('"groups": {"relation": "left of"}', '"groups": {}'))
     assert runs.main(["show", str(folder)]) == 2
-    assert "one of them was changed" in capsys.readouterr().err
+    assert "one of the files was changed" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["tests/eval/tasks/vsr.py"])

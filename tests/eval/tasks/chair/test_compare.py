@@ -212,9 +212,9 @@ def test_arms_are_paired_by_picture_not_by_place() -> None:
 def test_arms_of_other_pictures_are_refused() -> None:
     part = ScoredArm("part", SHORT.captions[3:])
 
-    with pytest.raises(EvaluationError, match="part has no caption of 3 pictures that long has: 0"):
+    with pytest.raises(EvaluationError, match="part lacks captions of 3 pictures that long has: 0"):
         compare(part, LONG, LEXICON)
-    with pytest.raises(EvaluationError, match="part has no caption of 3 pictures that long has: 0"):
+    with pytest.raises(EvaluationError, match="part lacks captions of 3 pictures that long has: 0"):
         compare(LONG, part, LEXICON)
 
 

@@ -58,7 +58,7 @@ def test_bad_pairs_are_one_sentence(tmp_path: Path) -> None:
     ])  # fmt: skip
     with pytest.raises(EvaluationError, match=r"are both .*a\.jsonl; pass two different files"):
         from_files(a, a)
-    with pytest.raises(EvaluationError, match="answers of 2 methods; pass it as --answers-from"):
+    with pytest.raises(EvaluationError, match="answers of 2 methods, but one is needed; pass"):
         from_files(a, both)
     with pytest.raises(
         EvaluationError, match="no answers of method 'opera', only of baseline, eah"

@@ -43,7 +43,7 @@ def test_bad_references_are_one_sentence(tmp_path: Path) -> None:
         EvaluationError, match="lacks 1 of 2 pictures, the first is that of image id 7"
     ):
         references([1, 7], None, truth)
-    with pytest.raises(EvaluationError, match=r"holds neither instances_val2014\.json nor"):
+    with pytest.raises(EvaluationError, match=r"has neither instances_val2014\.json nor"):
         references([1], tmp_path, None)
 
 
