@@ -497,7 +497,7 @@ def test_the_names_of_the_papers_release_work(environment: pytest.MonkeyPatch) -
     [
         ("EAH_LAYERS", "9", "has 3 decoder layers"),
         ("EAH_LAYERS", "one", "EAH_LAYERS='one' can't be used"),
-        ("EAH_THRESHOLD", "2", "threshold=2.0, but a mean attention weight lies in"),
+        ("EAH_THRESHOLD", "2", "threshold=2.0, but a mean attention weight is in"),
         ("EAH_HEAD", "9", "has 4 heads"),
         ("EAH_HEAD", "-1", "head=-1"),
         ("EAH_IMAGE_SPAN", "9:3", "EAH_IMAGE_SPAN='9:3' can't be used"),

@@ -51,7 +51,7 @@ def test_what_is_left_out_is_in_the_table_and_in_the_numbers(
     assert pope_eval.main([*flags, "--skip-unreadable"]) == 0
 
     out = capsys.readouterr().out
-    line = f"\nwithout 1 picture(s) that can't be read, and their questions: {name}\n"
+    line = f"\nleft out: 1 picture(s) that can't be read, with their questions: {name}\n"
     report = max((tmp_path / "runs/pope/tiny-llava").glob("*/report"))
     assert line in out
     assert line in (report / "table.md").read_text()
@@ -76,16 +76,19 @@ def test_what_is_no_file_is_missing(
 
     assert pope_eval.main([*flags, "--skip-unreadable"]) == 2
 
-    assert f"1 of 4 pictures are not in {tmp_path / 'val2014'}, {name}" in one_sentence(capsys)
+    assert (
+        f"1 of 4 pictures are not in {tmp_path / 'val2014'}, the first is {name}"
+        in one_sentence(capsys)
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
         ("x" * 300 + ".jpg", "are not in"),
-        ("a\0b.jpg", r"a\x00b.jpg among them"),
-        ("\ud800.jpg", r"\ud800.jpg among them"),
-        ("a\nb.jpg", r"a\nb.jpg among them"),
+        ("a\0b.jpg", r"the first is a\x00b.jpg"),
+        ("\ud800.jpg", r"the first is \ud800.jpg"),
+        ("a\nb.jpg", r"the first is a\nb.jpg"),
         ("/etc/hostname.jpg", "which is not in"),
         ("../secret.jpg", "../secret.jpg, which is not in"),
         ("a/../../secret.jpg", "which is not in"),

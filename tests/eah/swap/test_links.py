@@ -104,7 +104,7 @@ def test_a_linked_folder_is_named(
 
     folder = (site / LLAMA).parent.resolve()
     assert shared in (folder, *folder.parents)
-    assert f"whatever links to {folder} is affected" in capsys.readouterr().out
+    assert f"all links to {folder} are affected" in capsys.readouterr().out
     assert run(site, "restore") == 0
     (site / linked).unlink()
     shared.rename(site / linked)

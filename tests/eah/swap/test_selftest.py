@@ -101,7 +101,7 @@ def test_an_install_that_is_not_swapped_fails_and_says_how(
 
 PASSES_ON = "prompt.is_decoding or prompt.skipped is not None:\n            return forward("
 SDPA = "shared = attend(*share_head(query, key, choice.head))"
-EAGER = "torch.where(found if gets is None else found & gets, shared, weights)"
+EAGER = "torch.where(found if receives is None else found & receives, shared, weights)"
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,10 @@ def test_axes_have_names_with_units(text: str, label: str) -> None:
         (["layers=0", "layers=1"], "--ablate layers: given twice; put all values into one list"),
         (["layers=2-1"], "layers='2-1' of an arm can't be read"),
         (["receivers=0"], "EAH settings of arm eah@receivers=0: receivers=0, but it is 'all' or"),
-        (["layers=" + ",".join(map(str, range(1001)))], "layers has 1001 values, but 1000 arms"),
+        (
+            ["layers=" + ",".join(map(str, range(1001)))],
+            "layers has 1001 values, but a run has at most 1000 arms",
+        ),
     ],
 )
 def test_what_is_no_ablation_is_refused(texts: list[str], message: str) -> None:

@@ -95,7 +95,7 @@ def test_captions_hallucinate_where_chair_finds_an_object_that_is_not_there(tmp_
         ("3.jpg", "Describe."): False,
     }
     assert (found.what, found.left_out) == (OBJECT, 0)
-    with pytest.raises(EvaluationError, match="the ground truth has nothing on 1 of 1"):
+    with pytest.raises(EvaluationError, match="the ground truth lacks 1 of 1"):
         answer_labels(task, [Answer(Item(4, "4.jpg", "Describe."), "A dog.")])
 
 

@@ -118,11 +118,11 @@ def test_runs_and_rescore_print_it(
     file = tmp_path / "all.json"
     for action in ("show", "rescore"):
         assert runs.main([action, str(generated), "--json", str(file)]) == 0
-        assert "| p(yes), random " in capsys.readouterr().out
+        assert "| arm, by p(yes) " in capsys.readouterr().out
         found = json.loads(file.read_text())["p_yes"]
         assert found == json.loads((generated / "report/metrics.json").read_text())["p_yes"]
     assert runs.main(["compare", str(generated), str(generated)]) == 0
-    assert "| B:baseline - A:baseline | " in capsys.readouterr().out.split("| p(yes), random ")[1]
+    assert "| B:baseline - A:baseline | " in capsys.readouterr().out.split("| arm, by p(yes) ")[1]
 
 
 def test_answers_of_an_older_version_have_none_and_are_no_error(
@@ -144,8 +144,10 @@ def test_answers_of_an_older_version_have_none_and_are_no_error(
     assert runs.main(["rescore", str(run)]) == 0
 
     printed = " ".join(capsys.readouterr().out.split())
-    assert f"note: baseline: {QUESTIONS} of {QUESTIONS} answers have no p(yes)" in printed
-    assert f"note: eah: 2 of {QUESTIONS} answers have no p(yes)" in printed
+    assert (
+        f"baseline: no numbers, since {QUESTIONS} of {QUESTIONS} answers have no p(yes)" in printed
+    )
+    assert f"eah: no numbers, since 2 of {QUESTIONS} answers have no p(yes)" in printed
 
 
 def test_a_vocabulary_without_the_words_is_said_or_refused(
@@ -221,10 +223,13 @@ def test_likelihood_is_another_run_and_generation_keeps_its_folder(
 @pytest.mark.parametrize(
     ("extra", "sentence"),
     [
-        (["--sample"], "--scoring likelihood does not go with --sample: nothing is sampled; leave"),
-        (["--beam", "5"], "does not go with --beam: beams do not change the first token's prob"),
-        (["--max-new-tokens", "3"], "does not go with --max-new-tokens: nothing is generated"),
-        (["--parser", "strict"], "does not go with --parser: there is no text to read"),
+        (["--sample"], "likelihood can't be combined with --sample: nothing is sampled; leave"),
+        (["--beam", "5"], "can't be combined with --beam: beams do not change the first token's"),
+        (
+            ["--max-new-tokens", "3"],
+            "with --max-new-tokens: nothing is generated",
+        ),
+        (["--parser", "strict"], "can't be combined with --parser: there is no text to parse"),
         (["--method", "baseline", "opera"], "method opera: --scoring likelihood needs a method"),
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
@@ -282,6 +287,6 @@ def test_scoring_does_not_go_with_saved_answers(
     assert main([*flags, "--answers", str(answers), "--scoring", "likelihood"]) == 2
 
     assert (
-        "--scoring likelihood does not go with --answers: the answers are there already"
+        "--scoring likelihood can't be combined with --answers: the answers already exist"
         in capsys.readouterr().err
     )

@@ -84,5 +84,5 @@ def test_several_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     monkeypatch.setenv("WORLD_SIZE", "2")
 
-    with pytest.raises(EvaluationError, match="--repeats 2 is for one process"):
+    with pytest.raises(EvaluationError, match="--repeats 2 needs one process"):
         settings_by_repeat(RunSettings(repeats=2))

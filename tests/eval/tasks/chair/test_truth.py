@@ -188,7 +188,7 @@ def test_missing_annotations_are_named(annotations: Path, tmp_path: Path) -> Non
     with pytest.raises(
         EvaluationError,
         match=r"lacks captions_train2014\.json \(needed: instances_train2014\.json, .*"
-        r"annotations_trainval2014\.zip of cocodataset\.org, which scripts/download_data\.sh",
+        r"annotations_trainval2014\.zip of cocodataset\.org, which scripts/data/download\.sh",
     ):
         build(annotations, tmp_path / "cache.json")
     with pytest.raises(EvaluationError, match="is not a folder"):
