@@ -13,6 +13,8 @@ from importlib import import_module
 from typing import Final
 
 from eah import swap
+from eah.errors import nearest
+from eah.swap.command import ACTIONS
 
 # Commands with their own flags, imported when they are run.
 COMMANDS: Final = {"check": "eah.check", "report": "eah.report"}
@@ -24,6 +26,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given and given[0] in COMMANDS:
         status: int = import_module(COMMANDS[given[0]]).main(given[1:])
         return status
+    if given and not given[0].startswith("-") and given[0] not in ACTIONS:
+        known = nearest(given[0], {*COMMANDS, *ACTIONS})
+        print(f"eah: error: command {given[0]!r} is unknown: {known}", file=sys.stderr)
+        return 2
     return swap.main(given)
 
 

@@ -24,6 +24,7 @@ from eah.swap.states import status
 
 # Actions with their own flags, imported when they are run.
 ELSEWHERE: Final = {"check": "eah.swap.reach", "selftest": "eah.swap.selftest"}
+ACTIONS: Final = ("install", "status", "restore", *ELSEWHERE, "build")
 WRONG: Final = 1
 INTERRUPTED: Final = "the file is the complete original or EAH's; rerun the command to finish"
 DENIED: Final = (errno.EACCES, errno.EPERM, errno.EROFS)
@@ -117,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
         "`python -m eah.swap selftest` tests an install. `python -m eah check MODEL_FOLDER` tests "
         "a model. `python -m eah report` prints versions and settings for an issue.",
     )
-    parser.add_argument("action", choices=("install", "status", "restore", *ELSEWHERE, "build"))
+    parser.add_argument("action", choices=ACTIONS)
     parser.add_argument("--model", default=FAMILY, help="family of the file (default: llama)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument(

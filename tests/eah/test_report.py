@@ -206,3 +206,13 @@ def test_paths_are_shortened(path: str, short: str) -> None:
 )  # fmt: skip
 def test_ordinary_text_is_not_hidden(text: str) -> None:
     assert redact.hide_home(redact.hide_secrets(text, {})) == text
+
+
+def test_a_misspelt_command_is_answered_with_the_one_that_is_meant(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert __main__.main(["reprot"]) == 2
+
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "'reprot' is unknown: did you mean 'report'" in line
+    assert "check, install, report" in line.replace("build, ", "")
