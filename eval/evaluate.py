@@ -195,7 +195,7 @@ def report_saved(task: Task, saved: Path) -> None:
         run.check_answered()
         if run.task != task.name:
             raise EvaluationError(
-                f"{saved} holds answers to {run.task}, not to {task.name}; pass --task {run.task} "
+                f"{saved} has answers to {run.task}, not to {task.name}; pass --task {run.task} "
                 "to eval/evaluate.py"
             )
         task.check_run(run)

@@ -65,7 +65,7 @@ def _dispatch(arguments: list[str]) -> int:
     if given.action in ELSEWHERE:
         parser.error(f"put {given.action} first: python -m eah.swap {given.action} --help")
     if given.check and given.action != "build":
-        parser.error(f"--check goes with build, not with {given.action}; use status to look only")
+        parser.error(f"--check is for build, not for {given.action}; use status to look only")
     where = given.python or given.site_packages or given.file
     if given.action == "build" and (where or given.force):
         parser.error(

@@ -64,7 +64,7 @@ class Observed:
 
 
 def observed_of(record: Mapping[str, Any], thresholds: int, where: str) -> Observed:
-    """Return what a line of `observations.jsonl` holds.
+    """Return the content of a line of `observations.jsonl`.
 
     Args:
         record: The line's object.

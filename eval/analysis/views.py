@@ -47,7 +47,7 @@ def save_view(path: Path, view: PictureView) -> None:
 
 
 def load_view(path: Path) -> PictureView:
-    """Return the view that a file holds.
+    """Return the view that is stored in a file.
 
     Raises:
         EvaluationError: If it is damaged.

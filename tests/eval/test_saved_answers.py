@@ -444,7 +444,7 @@ def test_folders_that_are_no_run_of_the_benchmark_are_refused(
     assert "is not a run folder, since it has no run.json" in refused(
         capsys, *flags(tmp_path, tmp_path / "pope")
     )
-    assert "holds answers to mme, not to pope; pass --task mme" in refused(
+    assert "has answers to mme, not to pope; pass --task mme" in refused(
         capsys, *flags(tmp_path, mme)
     )
     other = tmp_path / "pope/coco_pope_random.json"

@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return BAD_INPUT
     found = find_unreached(folder)
-    encoding = sys.stdout.encoding or "utf-8"  # paths may hold what it can't show
+    encoding = sys.stdout.encoding or "utf-8"  # paths may contain characters that it cannot show
     print(report(folder, found).encode(encoding, "backslashreplace").decode(encoding))
     return FOUND if found else 0
 

@@ -63,7 +63,7 @@ STYLE: Final = {
     "lines.markersize": 4.5,
     "svg.fonttype": "path",  # a browser may lack the font
     "text.color": INK,
-    "text.parse_math": False,  # names of models and files may hold dollars
+    "text.parse_math": False,  # names may contain dollar signs
     "xtick.color": QUIET,
     "xtick.labelcolor": INK,
     "xtick.labelsize": 9,

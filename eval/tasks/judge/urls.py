@@ -111,7 +111,7 @@ def _show_url(url: str) -> str:
     safe = len(url) <= 100 and not set(url) & set("@?#;=%")
     if safe and not any(looks_secret(part) for part in re.split(r"[/\\\s:]", url)):
         return repr(url)
-    return "(not shown, it may hold a secret)"
+    return "(not shown, it may contain a secret)"
 
 
 def _is_random(word: str) -> bool:
