@@ -25,8 +25,8 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 IN_A_CHECKOUT = ("configs", "docs", "eah", "eval", "models", "scripts")
 
 
-def run_page(page: Path, folder: Path) -> None:
-    """Run the blocks of a page in a folder, and compare what they print with what is shown."""
+def run_page(page: Path) -> None:
+    """Run the blocks of a page in the current folder, and compare what they print with what is shown."""
     names: dict[str, Any] = {"__name__": "__page__"}
     for block in blocks_of(page):
         if not block.runs:
@@ -64,7 +64,7 @@ def started(tmp_path_factory: pytest.TempPathFactory) -> Path:
     before = Path.cwd()
     os.chdir(folder)
     try:
-        run_page(FIRST, folder)
+        run_page(FIRST)
     finally:
         os.chdir(before)
     return folder
@@ -89,7 +89,7 @@ def test_a_page_runs(
             copy(entry, tmp_path / entry.name)
     monkeypatch.chdir(tmp_path)
 
-    run_page(page, tmp_path)
+    run_page(page)
 
 
 def unrun_commands() -> list[tuple[str, list[str]]]:

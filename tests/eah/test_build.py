@@ -90,4 +90,6 @@ def test_a_flag_of_another_action_is_refused(
         swap.main(arguments)
 
     assert exit_.value.code == 2
-    assert "go with install" in (error := capsys.readouterr().err) or "--check is for build" in error
+    assert (
+        "go with install" in (error := capsys.readouterr().err) or "--check is for build" in error
+    )

@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 
 from eval.files.answers import Item
-from eval.output.run_page import run_page
+from eval.output.run_page import _contrast, run_page
 from eval.output.run_report import score
 from eval.run.recorded import RecordedRun, read_run
 from eval.runs import main
+from eval.stats.grouped import Difference
+from eval.stats.intervals import Interval
+from eval.stats.metric import Metric
 from tests.eval.output.test_exports import task_of
 from tests.eval.small_runs import always_yes, questions, right, write_run
 from tests.eval.tasks.chair.test_report import ATTACK, Element, Tree, check_policy
@@ -149,3 +152,16 @@ def test_a_sweep_is_summed_up_and_notes_are_one_line_each(tmp_path: Path) -> Non
     assert {"p", "gained, lost"} <= {
         one.text for one in page.one("dl", class_="terms quiet").all("dt")
     }
+
+
+@pytest.mark.parametrize(("change", "verdict"), [(-3.0, "fewer"), (3.0, "more")])
+def test_a_significant_change_of_a_count_is_fewer_or_more(change: float, verdict: str) -> None:
+    words = Metric("words", factor=1.0, highest=None)
+    difference = Difference(
+        "eah", "baseline", "", {"words": Interval(change, change - 1, change + 1)}, None
+    )
+
+    found = _contrast(difference, words, name="eah")
+
+    assert found.verdict == verdict
+    assert found.unit == "words"
