@@ -26,7 +26,7 @@ IN_A_CHECKOUT = ("configs", "docs", "eah", "eval", "models", "scripts")
 
 
 def run_page(page: Path) -> None:
-    """Run the blocks of a page in the current folder, and compare what they print with what is shown."""
+    """Run the blocks of a page in the current folder; compare what they print with the page."""
     names: dict[str, Any] = {"__name__": "__page__"}
     for block in blocks_of(page):
         if not block.runs:
