@@ -211,8 +211,8 @@ def test_ordinary_text_is_not_hidden(text: str) -> None:
 def test_a_misspelt_command_is_answered_with_the_one_that_is_meant(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert __main__.main(["reprot"]) == 2
+    assert __main__.main(["reports"]) == 2
 
     (line,) = capsys.readouterr().err.splitlines()
-    assert "'reprot' is unknown: did you mean 'report'" in line
+    assert "'reports' is unknown: did you mean 'report'" in line
     assert "check, install, report" in line.replace("build, ", "")
